@@ -1,0 +1,308 @@
+"""The command line: what `t3d COMMAND --help` shows, and what it calls. The only place that knows it.
+
+Nothing heavy is imported before a command runs, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from t3d.data.sampling import ClipSpec
+from t3d.errors import ConfigError, T3DError, did_you_mean
+from t3d.train.config import TrainConfig
+
+# A command: fills its parser, and runs on what was parsed, giving the exit status.
+_Fill = Callable[[ArgumentParser], None]
+_Run = Callable[[Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: The words behind `t3d`; None takes them from the shell.
+
+    Returns:
+        The exit status: 0 all is well; 1 a part of the input could not be used; 2 nothing was done, and the
+        message says why; 128 + n stopped by signal n, with the state saved.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser, parsers = _build()
+    try:
+        chosen = parser.parse_args(_with_recipe(words))
+        name = chosen.command
+        if name is None:
+            parser.print_help()
+            return 2
+        return _COMMANDS[name][2](parsers[name].instantiate_classes(chosen[name]))
+    except T3DError as error:
+        print(f"t3d: {error}", file=sys.stderr)
+        number = getattr(error, "signal", None)  # InterruptedRunError, told apart without importing torch
+        return 2 if number is None else 128 + int(number)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `t3d … | head`
+        sys.stderr.close()
+        return 141
+
+
+class _Parser(ArgumentParser):
+    """An argument parser whose complaint about an unknown name says the nearest known one."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 (its signature)
+        text = re.sub(r"\s*\n\s*", "\n  ", message.strip())
+        unknown = re.search(r"(?i)(?:Unrecognized arguments: -*|[Kk]ey '|option ')([\w.]+)", message)
+        if unknown:
+            known = {a.dest for a in self._actions if a.dest not in ("help", "print_config", "==SUPPRESS==")}
+            text += "\n  " + did_you_mean(unknown[1], known)
+        print(f"{self.prog}: {text}\n  All options: {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _build() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    parser = _Parser(
+        prog="t3d",
+        description="Video classification with Temporal 3D ConvNets.",
+        version=metadata.version("t3d"),
+    )
+    subs = parser.add_subcommands(required=False, dest="command", metavar="COMMAND")
+    parsers: dict[str, ArgumentParser] = {}
+    for name, (text, fill, _) in _COMMANDS.items():
+        parsers[name] = _Parser(prog=f"t3d {name}", description=text)
+        fill(parsers[name])
+        subs.add_subcommand(name, parsers[name], help=text)
+    return parser, parsers
+
+
+def _computing(sub: ArgumentParser) -> None:
+    """The options of every command that runs a net."""
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
+    sub.add_argument("--precision", type=Literal["auto", "fp32", "bf16"], default="auto", help="of the net")
+    sub.add_argument("--batch_size", type=int, default=8, help="clips at a time: speed and memory only")
+    sub.add_argument("--workers", type=int, default=2, help="processes that read videos")
+
+
+# --- train -----------------------------------------------------------------------------------------------
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that come along."""
+    folder = resources.files("t3d") / "recipes"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def _with_recipe(words: list[str]) -> list[str]:
+    """Turn `--recipe NAME` into `--config FILE`, in front, so that the other options win over it."""
+    for at, word in enumerate(words):
+        if word == "--recipe" or word.startswith("--recipe="):
+            name = word.partition("=")[2] if "=" in word else (words[at + 1 : at + 2] or [""])[0]
+            rest = words[:at] + words[at + (1 if "=" in word else 2) :]
+            if name not in recipes():
+                raise ConfigError(
+                    f"no recipe {name!r}: {did_you_mean(name, recipes())}. Your own: --config FILE"
+                )
+            path = str(resources.files("t3d") / "recipes" / f"{name}.yaml")
+            return [*rest[:1], "--config", path, *rest[1:]]
+    return words
+
+
+def _fill_train(sub: ArgumentParser) -> None:
+    sub.add_argument("--config", action="config", help="YAML file with any of the options below")
+    sub.add_argument(
+        "--recipe", metavar="NAME", help=f"a configuration that comes along: {', '.join(recipes())}"
+    )
+    sub.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, by its own options")
+    sub.add_class_arguments(TrainConfig)
+
+
+def _train(chosen: Namespace) -> int:
+    resume = chosen.resume is not None
+    if resume:
+        from t3d.train.run_folder import RunFolder
+
+        config = RunFolder(chosen.resume).read_config()
+    else:
+        values = vars(chosen)
+        config = TrainConfig(**{k: v for k, v in values.items() if k not in ("config", "recipe", "resume")})
+    from t3d.train.loop import train
+
+    train(config, resume=resume)
+    return 0
+
+
+# --- test ------------------------------------------------------------------------------------------------
+
+
+def _fill_test(sub: ArgumentParser) -> None:
+    sub.add_argument("weights", help="weights file that a training run wrote")
+    sub.add_argument("data", help="folder with one folder per class, .csv, .jsonl, or UCF101 split list")
+    sub.add_argument("--videos", help="folder that the files of a list or table lie in")
+    sub.add_argument("--out", help="folder for metrics.json, scores.csv and confusion.png")
+    sub.add_argument(
+        "--frames",
+        type=Literal["normal", "shuffled", "reversed", "static"],
+        default="normal",
+        help="order of the frames in each clip; the others show how much of the accuracy needs time",
+    )
+    sub.add_argument("--tail", type=Literal["drop", "pad", "shift"], help="instead of the weights' clip.tail")
+    sub.add_argument("--cache", help="folder for decoded frames")
+    sub.add_argument("--max_bad", type=float, default=0.01, help="largest share of unreadable videos")
+    sub.add_argument("--seed", type=int, default=0, help="of shuffled frames")
+    sub.add_argument("--json", action="store_true", help="print metrics as JSON")
+    _computing(sub)
+
+
+def _test(chosen: Namespace) -> int:
+    from dataclasses import asdict
+
+    from t3d.testing import print_result, run_test, write_result
+
+    result = run_test(**{k: v for k, v in vars(chosen).items() if k not in ("out", "json")})
+    if chosen.out:
+        write_result(result, chosen.out)
+    if chosen.json:
+        print(json.dumps(asdict(result.metrics), ensure_ascii=False))
+    else:
+        print_result(result)
+    return 1 if result.scores.bad else 0
+
+
+# --- predict ---------------------------------------------------------------------------------------------
+
+
+def _fill_predict(sub: ArgumentParser) -> None:
+    sub.add_argument("weights", help="weights file that a training run wrote")
+    sub.add_argument("inputs", nargs="+", metavar="VIDEO", help="video files, or folders of them")
+    sub.add_argument("--top", type=int, default=3, help="classes to show")
+    sub.add_argument("--json", action="store_true", help="print one JSON object a video")
+    _computing(sub)
+
+
+def _predict(chosen: Namespace) -> int:
+    from t3d.data.manifest import Manifest
+    from t3d.predict import Predictor
+
+    paths = [entry.path for entry in Manifest.from_files(chosen.inputs)]
+    names = ("device", "precision", "batch_size", "workers")
+    predictor = Predictor(chosen.weights, **{name: chosen[name] for name in names})
+    bad = 0
+    for prediction in predictor.many(paths):
+        likely = list(zip(prediction.classes, prediction.probs, strict=True))[: chosen.top]
+        if prediction.error is not None:
+            bad += 1
+            print(f"t3d: {prediction.path}: {prediction.error}", file=sys.stderr)
+        if chosen.json:
+            line = {"path": prediction.path, "clips": prediction.clips, "classes": dict(likely)}
+            if prediction.error is not None:
+                line = {"path": prediction.path, "error": prediction.error}
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+        elif prediction.error is None:
+            print(prediction.path, *(f"{name} {prob:.1%}" for name, prob in likely), sep="\t", flush=True)
+    if bad:
+        print(f"t3d: {bad} of {len(paths)} videos could not be read", file=sys.stderr)
+    return 1 if bad else 0
+
+
+# --- models, convert, demo, doctor -----------------------------------------------------------------------
+
+
+def _fill_models(sub: ArgumentParser) -> None:
+    sub.add_argument("pattern", nargs="?", default="*", help="such as 't3d*'")
+    sub.add_argument("--frames", type=int, default=32, help="frames of the clip that is counted")
+    sub.add_argument("--size", type=int, default=224, help="side of the clip that is counted")
+    sub.add_argument("--classes", type=int, default=400, help="classes of the net that is counted")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _models(chosen: Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from t3d.models.flops import model_size
+    from t3d.models.registry import list_models
+
+    names = list_models(chosen.pattern)
+    if not names:
+        raise ConfigError(
+            f"no net is called {chosen.pattern!r}: {did_you_mean(chosen.pattern, list_models())}"
+        )
+    clip = {"num_frames": chosen.frames, "size": chosen.size, "num_classes": chosen.classes}
+    sizes = {name: model_size(name, **clip) for name in names}
+    if chosen.json:
+        print(json.dumps({name: {"parameters": s.parameters, "macs": s.macs} for name, s in sizes.items()}))
+        return 0
+    title = f"{chosen.frames} frames of {chosen.size} × {chosen.size}, {chosen.classes} classes"
+    table = Table("net", "parameters (M)", "GMAC a clip", title=title)
+    for name, size in sizes.items():
+        table.add_row(name, f"{size.parameters / 1e6:.2f}", f"{size.macs / 1e9:.1f}")
+    Console().print(table)
+    return 0
+
+
+def _fill_convert(sub: ArgumentParser) -> None:
+    sub.add_argument("source", help="a .pth file that torch.save wrote")
+    sub.add_argument("target", help="the .safetensors file to write")
+    sub.add_argument("--model", required=True, help="the net the weights belong to, see: t3d models")
+    sub.add_argument("--options", type=dict[str, Any], default={}, help="options of the net, as YAML")
+    sub.add_argument("--classes", required=True, help="text file with one class name a line, in order")
+    sub.add_argument("--clip", type=ClipSpec, default=ClipSpec(), help="what a clip is")
+
+
+def _convert(chosen: Namespace) -> int:
+    from t3d.models.convert import convert_checkpoint
+
+    try:
+        classes = Path(chosen.classes).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"{chosen.classes}: the class names cannot be read: {error}") from error
+    convert_checkpoint(
+        chosen.source,
+        chosen.target,
+        architecture=chosen.model,
+        classes=tuple(classes),
+        clip=chosen.clip,
+        options=chosen.options,
+    )
+    return 0
+
+
+def _fill_demo(sub: ArgumentParser) -> None:
+    sub.add_argument("--out", default="demo", help="folder for everything that is made")
+    sub.add_argument("--seed", type=int, default=0, help="of the training")
+    sub.add_argument("--quick", action="store_true", help="a version of a minute, to see that all parts work")
+
+
+def _demo(chosen: Namespace) -> int:
+    from t3d.demo import run_demo
+
+    print(f"report: {run_demo(chosen.out, seed=chosen.seed, quick=chosen.quick)}")
+    return 0
+
+
+def _fill_doctor(sub: ArgumentParser) -> None:
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
+
+
+def _doctor(chosen: Namespace) -> int:
+    from t3d.doctor import examine
+
+    return 0 if examine(chosen.device) else 1
+
+
+_COMMANDS: dict[str, tuple[str, _Fill, _Run]] = {
+    "train": ("Train a net on labelled videos.", _fill_train, _train),
+    "test": ("Test a trained net on labelled videos, by the paper's protocol.", _fill_test, _test),
+    "predict": ("Say what videos show.", _fill_predict, _predict),
+    "models": ("List the nets, with parameters and multiply-adds.", _fill_models, _models),
+    "convert": ("Turn a foreign .pth file into a weights file of ours.", _fill_convert, _convert),
+    "demo": ("Draw videos, train, test, predict, and write a report.", _fill_demo, _demo),
+    "doctor": ("Check that decoding, torch and the device work here.", _fill_doctor, _doctor),
+}

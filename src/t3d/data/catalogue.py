@@ -1,0 +1,40 @@
+"""From what a user names on the command line to a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from t3d.data.manifest import Manifest
+from t3d.errors import ManifestError
+
+
+def open_manifest(name: str, *, videos: str | None = None, source_pattern: str | None = None) -> Manifest:
+    """Read a table of videos and labels, whatever form it has.
+
+    Args:
+        name: A folder with one folder per class; a `.csv` or `.jsonl` table; or one of UCF101's split lists.
+        videos: Folder the files of a table or list lie in; a split list needs it.
+        source_pattern: Regular expression whose group names a video's source.
+
+    Raises:
+        ManifestError: Nothing there, or something of no known form.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return Manifest.from_folder(path, source_pattern=source_pattern)
+    if not path.exists():
+        raise ManifestError(f"{path}: no such file or folder")
+    ending = path.suffix.lower()
+    if ending == ".csv":
+        return Manifest.from_csv(path, root=videos)
+    if ending == ".jsonl":
+        return Manifest.from_jsonl(path, root=videos)
+    if ending == ".txt":
+        if videos is None:
+            raise ManifestError(
+                f"{path}: a split list does not say where its files lie; give data.videos FOLDER"
+            )
+        return Manifest.from_ucf101(videos, path)
+    raise ManifestError(
+        f"{path}: not a folder, and its ending {ending!r} is none of .csv, .jsonl, .txt (a split list)"
+    )

@@ -1,0 +1,65 @@
+"""Options of the data: which videos, and how a training clip is varied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from t3d.errors import at_least, between
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which videos, with which labels.
+
+    Args:
+        train: A folder with one folder per class, a `.csv` or `.jsonl` table, or one of UCF101's split
+            lists (`.txt`; then `videos` is the folder the files lie in).
+        val: The same, for validation; without it `val_fraction` of `train` is held out.
+        val_fraction: Share of the training videos held out for validation, whole sources at a time. 0: none.
+        videos: Folder that the files of a list or table lie in.
+        source_pattern: Regular expression whose group names a video's source (the long recording or scene
+            it was cut from), searched in its path. Clips of one source are never split.
+        cache: Folder for decoded, resized frames, so that each video is decoded once and not once an epoch.
+        cache_gb: Largest size of that folder, in GB.
+        max_bad: Largest share of unreadable videos that training accepts.
+        workers: Processes that read videos. 0: the training process reads them.
+    """
+
+    train: str = ""
+    val: str | None = None
+    val_fraction: float = 0.1
+    videos: str | None = None
+    source_pattern: str | None = None
+    cache: str | None = None
+    cache_gb: float = 20.0
+    max_bad: float = 0.01
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        between("data.val_fraction", self.val_fraction, 0, 0.9)
+        between("data.max_bad", self.max_bad, 0, 1)
+        at_least("data.workers", self.workers, 0)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How a training clip is varied; drawn once a clip, so that all its frames change alike.
+
+    Args:
+        crop: `five` takes one of the four corners or the centre (the paper); `random_resized` takes a
+            rectangle of random area and shape and resizes it to the clip's size.
+        min_area: Least share of the frame that `random_resized` takes.
+        flip: Probability of a horizontal flip. Set it to 0 where left and right differ in meaning.
+        color: Strength of random brightness, contrast and saturation; 0.4 draws factors from 0.6 to 1.4.
+    """
+
+    crop: Literal["five", "random_resized"] = "five"
+    min_area: float = 0.35
+    flip: float = 0.5
+    color: float = 0.0
+
+    def __post_init__(self) -> None:
+        between("augment.min_area", self.min_area, 0.01, 1)
+        between("augment.flip", self.flip, 0, 1)
+        between("augment.color", self.color, 0, 0.95)

@@ -1,0 +1,233 @@
+"""Videos as clips: random ones for training (`TrainClips`), all of each video for scoring (`VideoClips`)."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from t3d.data.config import AugmentConfig
+from t3d.data.frames import Frames, FrameStore
+from t3d.data.manifest import Entry, Manifest
+from t3d.data.sampler import SampleKey
+from t3d.data.sampling import ClipSpec, clips_of, random_clip
+from t3d.data.transforms import center_view, random_view
+from t3d.errors import ConfigError, VideoError
+
+FrameOrder = Literal["normal", "shuffled", "reversed", "static"]
+
+
+@dataclass(frozen=True)
+class ClipItem:
+    """One clip of one video.
+
+    Args:
+        video: Row of the video in its manifest.
+        clip: Which clip of the video, from 0.
+        frames: uint8 [T, C, H, W].
+        label: Row of the class, or -1.
+    """
+
+    video: int
+    clip: int
+    frames: torch.Tensor
+    label: int
+
+
+@dataclass(frozen=True)
+class BadVideo:
+    """A video that could not be read: named and counted, never replaced by another."""
+
+    video: int
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loader hands over.
+
+    Args:
+        frames: uint8 [B, T, C, H, W], or None when every video of the batch was bad.
+        labels: int64 [B], -1 where there is none.
+        videos: Row of each clip's video, int64 [B].
+        clips: Which clip of its video each is, int64 [B].
+        bad: The videos that could not be read.
+    """
+
+    frames: torch.Tensor | None
+    labels: torch.Tensor
+    videos: torch.Tensor
+    clips: torch.Tensor
+    bad: tuple[BadVideo, ...]
+
+
+def collate(items: list[ClipItem | BadVideo]) -> Batch:
+    """Stack clips; bad videos are set apart."""
+    good = [item for item in items if isinstance(item, ClipItem)]
+    return Batch(
+        frames=torch.stack([item.frames for item in good]) if good else None,  # B T C H W
+        labels=torch.tensor([item.label for item in good], dtype=torch.int64),
+        videos=torch.tensor([item.video for item in good], dtype=torch.int64),
+        clips=torch.tensor([item.clip for item in good], dtype=torch.int64),
+        bad=tuple(item for item in items if isinstance(item, BadVideo)),
+    )
+
+
+def start_worker(number: int) -> None:  # noqa: ARG001 (a loader's worker_init_fn is called with it)
+    """Let a worker outlive the signals that ask a run to stop: the run first saves its state, then ends it.
+
+    A terminal's Ctrl-C and a cluster's SIGTERM go to every process of a run at once.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class TrainClips(Dataset[ClipItem | BadVideo]):
+    """One random clip and view of a video for each key; every draw follows from (seed, epoch, row).
+
+    Args:
+        manifest: The videos.
+        spec: What a clip is.
+        store: Where frames come from.
+        augment: How a clip is varied.
+        seed: Where all draws come from.
+    """
+
+    def __init__(
+        self, manifest: Manifest, spec: ClipSpec, *, store: FrameStore, augment: AugmentConfig, seed: int
+    ) -> None:
+        self.manifest = manifest
+        self.spec = spec
+        self.store = store
+        self.augment = augment
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, key: SampleKey) -> ClipItem | BadVideo:
+        rng = np.random.default_rng((self.seed, key.epoch, key.row))
+        entry = self.manifest[key.row]
+        try:
+            frames = self.store.open(entry.path)
+            low, high = frame_range(frames, entry)
+            with _blaming(entry):
+                indices = low + random_clip(high - low, self.spec, rng)
+            clip = frames.get(indices)
+        except VideoError as error:
+            return BadVideo(key.row, str(entry.path), error.reason)
+        view = random_view(clip, self.spec, augment=self.augment, rng=rng)
+        return ClipItem(key.row, 0, view.contiguous(), -1 if entry.label is None else entry.label)
+
+
+class VideoClips(IterableDataset[ClipItem | BadVideo]):
+    """All non-overlapping clips of every video, centre crop, one after another.
+
+    A long video costs the memory of one clip. Processes and workers share the videos out by row.
+
+    Args:
+        manifest: The videos.
+        spec: What a clip is.
+        store: Where frames come from.
+        order: `normal`, or what is done to the frames of each clip to see how much depends on time:
+            `shuffled` (drawn from seed, video and clip), `reversed`, `static` (the middle frame throughout).
+        seed: For `shuffled`.
+        rank: This process, from 0.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        spec: ClipSpec,
+        *,
+        store: FrameStore,
+        order: FrameOrder = "normal",
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.manifest = manifest
+        self.spec = spec
+        self.store = store
+        self.order: FrameOrder = order
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[ClipItem | BadVideo]:
+        worker = get_worker_info()
+        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
+        for row in range(self.rank + self.world_size * number, len(self.manifest), self.world_size * workers):
+            yield from self._clips(row)
+
+    def _clips(self, row: int) -> Iterator[ClipItem | BadVideo]:
+        entry = self.manifest[row]
+        try:
+            frames = self.store.open(entry.path)
+            low, high = frame_range(frames, entry)
+            with _blaming(entry):
+                clips = clips_of(high - low, self.spec)
+            for number, clip in enumerate(clips):
+                rng = np.random.default_rng((self.seed, row, number))
+                view = center_view(frames.get(low + reorder(clip, self.order, rng)), self.spec)
+                yield ClipItem(row, number, view.contiguous(), -1 if entry.label is None else entry.label)
+        except VideoError as error:
+            # Clips of this video that went out before are withdrawn by whoever scores them.
+            yield BadVideo(row, str(entry.path), error.reason)
+
+
+def frame_range(frames: Frames, entry: Entry) -> tuple[int, int]:
+    """First frame of a manifest row's time span, and the frame behind its last.
+
+    Raises:
+        VideoError: The span holds no frame.
+    """
+    times = frames.times
+    # The frame shown at `start` began before it; the half-millisecond forgives times rounded in a table.
+    low = 0
+    if entry.start is not None:
+        low = max(int(np.searchsorted(times, entry.start + 5e-4, side="right")) - 1, 0)
+    high = len(times) if entry.end is None else int(np.searchsorted(times, entry.end - 5e-4, side="left"))
+    if low >= high or (entry.start is not None and entry.start > times[-1] + 1):
+        raise VideoError(
+            entry.path,
+            f"the span from {entry.start} to {entry.end} s holds no frame; the video has {len(times)} frames "
+            f"from 0 to {times[-1]:.3f} s",
+        )
+    return low, high
+
+
+def reorder(
+    clip: npt.NDArray[np.int64], order: FrameOrder, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """The frame indices of a clip in another order, see `VideoClips`.
+
+    Example:
+        >>> reorder(np.array([3, 5, 7]), "static", np.random.default_rng(0))
+        array([5, 5, 5])
+    """
+    if order == "shuffled":
+        return rng.permutation(clip)
+    if order == "reversed":
+        return clip[::-1].copy()
+    if order == "static":
+        return np.full_like(clip, clip[len(clip) // 2])
+    return clip
+
+
+@contextmanager
+def _blaming(entry: Entry) -> Iterator[None]:
+    """Name the video when no clip can be cut from it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise VideoError(entry.path, str(error)) from error

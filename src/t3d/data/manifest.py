@@ -1,0 +1,337 @@
+"""A manifest: the table of a data set's videos, their labels, spans and sources, checked where it is made.
+
+The videos themselves are neither opened nor looked for: a row that names no readable video is found when the
+clip is read, or by `Manifest.check_exists`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t3d.data.manifest_readers import Rows, occurring, read_files, read_folder, read_ucf101
+from t3d.data.manifest_tables import read_csv, read_jsonl, write_csv
+from t3d.data.split import hold_out
+from t3d.errors import ManifestError, did_you_mean
+
+SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("label", pa.int32()),
+        pa.field("start", pa.float64()),
+        pa.field("end", pa.float64()),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of a manifest.
+
+    Args:
+        path: The video file.
+        label: Its class as an index into the manifest's `classes`; None if unlabelled.
+        start: Where the row's part of the file begins, in seconds; None for the file's beginning.
+        end: Where it ends, in seconds; None for the file's end.
+        source: What the clip was cut from: clips of one source are never separated.
+    """
+
+    path: Path
+    label: int | None
+    start: float | None
+    end: float | None
+    source: str
+
+
+@dataclass(frozen=True, repr=False)
+class Manifest:
+    """A table of videos and their labels; columnar, immutable, cheap to pickle.
+
+    Make one with `from_folder`, `from_files`, `from_ucf101`, `from_csv` or `from_jsonl`. Classes are in name
+    order regardless of case unless said otherwise (UCF101's own order is that one too), and class names are
+    brought into Unicode's composed form, since some file systems take it apart.
+
+    A row's source is, unless the set says otherwise: `Class_gXX` of a file named as in UCF101
+    (`v_Class_gXX_cYY`, clips of one group come from one video); else the file itself, as its path relative to
+    the set's root without the ending.
+
+    Args:
+        classes: Class names; a label is an index into them.
+        table: Columns `path` string, `label` int32 (null: unlabelled), `start` and `end` float64 seconds
+            (null: the file's beginning, its end), `source` string; N rows.
+        skipped: What a reader passed over, as counts by reason (`hidden`, or an ending such as `.txt`).
+        missing: Videos that a list names and the folder lacks, as counts by class.
+
+    Raises:
+        ManifestError: A class name is repeated or empty, the columns differ from those above, or a label has
+            no class.
+
+    Example:
+        >>> table = pa.table({"path": ["a.mp4"], "label": [0], "start": [0.0], "end": [9], "source": ["a"]})
+        >>> manifest = Manifest(("Jump",), table)
+        >>> manifest
+        Manifest(1 video, 1 class, 1 source)
+        >>> manifest[0].source
+        'a'
+    """
+
+    classes: tuple[str, ...]
+    table: pa.Table
+    skipped: Mapping[str, int] = field(default_factory=dict, compare=False)
+    missing: Mapping[str, int] = field(default_factory=dict, compare=False)
+    _columns: tuple[pa.Array, ...] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        classes = tuple(self.classes)
+        if len(set(classes)) < len(classes) or "" in classes:
+            raise ManifestError(
+                f"class names must differ and not be empty; got {', '.join(map(repr, classes))}"
+            )
+        try:
+            table = self.table.cast(SCHEMA).combine_chunks()
+        except (ValueError, pa.ArrowException) as error:
+            raise ManifestError(
+                f"a manifest's columns are {', '.join(f'{f.name} {f.type}' for f in SCHEMA)}, in this order, "
+                f"with a path and a source in every row; got {self.table.schema.names} ({error})"
+            ) from error
+        if table.num_rows:
+            least, most = pc.min_max(table["label"]).as_py().values()
+            if least is not None and (least < 0 or most >= len(classes)):
+                raise ManifestError(
+                    f"labels run from {least} to {most}, but the classes are only {len(classes)}"
+                )
+        object.__setattr__(self, "classes", classes)
+        object.__setattr__(self, "table", table)
+        # One array a column: a table's own columns are chunked, and slow to take single rows from.
+        object.__setattr__(self, "_columns", tuple(column.combine_chunks() for column in table.columns))
+
+    def __reduce__(self) -> tuple[type[Manifest], tuple[object, ...]]:
+        """Pickle the table once."""
+        return type(self), (self.classes, self.table, dict(self.skipped), dict(self.missing))
+
+    @classmethod
+    def from_folder(cls, root: str | os.PathLike[str], *, source_pattern: str | None = None) -> Manifest:
+        r"""Read a folder that holds one folder of videos per class.
+
+        A class is named as its folder; videos in its subfolders belong to it. Videos are known by their
+        endings, in any case. Hidden files and those that are no videos are counted in `skipped`.
+
+        Args:
+            root: The folder that holds the class folders.
+            source_pattern: Regular expression, searched in each file's path relative to `root`, forward
+                slashes, without ending; its one group, or the group named `source`, is the source.
+                For names as `Jump/Jump_11_2.mp4` (class, scene, clip): `_(\d+)_\d+$`.
+
+        Raises:
+            ManifestError: No class folder; a class folder without video; videos directly in `root`; folders
+                that are parts of a data set (train, test), not classes; files that do not match the pattern.
+            ConfigError: The pattern is no regular expression or lacks its group.
+        """
+        return cls._of(read_folder(root, source_pattern))
+
+    @classmethod
+    def from_files(
+        cls, paths: Sequence[str | os.PathLike[str]], *, source_pattern: str | None = None
+    ) -> Manifest:
+        """Take files, and the videos in folders, without labels.
+
+        Args:
+            paths: Files, kept in this order whatever their endings and whether they exist or not, and
+                folders, whose videos are found by their endings and taken in name order.
+            source_pattern: As in `from_folder`; the path is relative to the deepest folder that holds all.
+
+        Raises:
+            ManifestError: No path is given, or a folder holds no video.
+        """
+        return cls._of(read_files(paths, source_pattern))
+
+    @classmethod
+    def from_ucf101(
+        cls,
+        videos: str | os.PathLike[str],
+        split_list: str | os.PathLike[str],
+        *,
+        class_index: str | os.PathLike[str] | None = None,
+    ) -> Manifest:
+        """Read one of UCF101's official split lists, such as `trainlist01.txt`.
+
+        Files are matched by name without ending, so transcoded files, and any folder layout, will do. Classes
+        are those of the list with at least one video in `videos`, of this list or not: the training and the
+        test list give the same classes in the same order. Listed files that are absent are counted in
+        `missing`; other files are ignored.
+
+        Args:
+            videos: Folder with the videos, at any depth.
+            split_list: Lines `Class/v_Class_g01_c01.avi`, with or without a number behind.
+            class_index: `classInd.txt`, lines `1 ApplyEyeMakeup`, for its order; without it, name order.
+
+        Raises:
+            ManifestError: A list cannot be read, nothing matches, or several files have one name.
+        """
+        return cls._of(read_ucf101(videos, split_list, class_index))
+
+    @classmethod
+    def from_csv(
+        cls, file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
+    ) -> Manifest:
+        """Read a CSV table whose first line names the columns.
+
+        Columns: `path` (needed), `label` (class name; empty: unlabelled), `start` and `end` (seconds),
+        `source`. Other columns are refused. UTF-8, with or without byte-order mark, any line ends.
+
+        Args:
+            file: The table.
+            root: Folder that relative paths start from; without it, the table's own folder.
+
+        Raises:
+            ManifestError: With the line: an unknown column, a wrong value, `end` not behind `start`, a row
+                repeated (same path, start and end), or the same video with two labels.
+        """
+        return cls._of(read_csv(file, root))
+
+    @classmethod
+    def from_jsonl(
+        cls, file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
+    ) -> Manifest:
+        """Read JSON Lines: one object a line, with the fields that are `from_csv`'s columns.
+
+        Args:
+            file: The table, UTF-8.
+            root: Folder that relative paths start from; without it, the table's own folder.
+
+        Raises:
+            ManifestError: As in `from_csv`.
+        """
+        return cls._of(read_jsonl(file, root))
+
+    @classmethod
+    def _of(cls, rows: Rows) -> Manifest:
+        classes = occurring(rows.names) if rows.classes is None else rows.classes
+        seconds = pa.nulls(len(rows.paths), pa.float64())
+        columns = {
+            "path": rows.paths,
+            "label": pc.index_in(rows.names, value_set=pa.array(classes, pa.string()), skip_nulls=True),
+            "start": seconds if rows.start is None else rows.start,
+            "end": seconds if rows.end is None else rows.end,
+            "source": rows.sources,
+        }
+        return cls(tuple(classes), pa.table(columns), rows.skipped, rows.missing)
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return self.table.num_rows
+
+    def __getitem__(self, i: int) -> Entry:
+        """Give row `i`; IndexError outside, negative indices count from the end."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"row {i} of a manifest with {len(self)} rows")
+        path, label, start, end, source = (column[i].as_py() for column in self._columns)
+        return Entry(Path(path), label, start, end, source)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Go through the rows in order."""
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        counts = ((len(self), "video"), (len(self.classes), "class"), (len(self.sources()), "source"))
+        plural = {"video": "videos", "class": "classes", "source": "sources"}
+        return f"Manifest({', '.join(f'{n} {what if n == 1 else plural[what]}' for n, what in counts)})"
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The label of each row, -1 where there is none, int64 [N]."""
+        column = pc.fill_null(self.table["label"], -1).cast(pa.int64())
+        return np.array(column.to_numpy())
+
+    def class_counts(self) -> dict[str, int]:
+        """Count the rows of each class, in class order; unlabelled rows count nowhere."""
+        labels = self.labels
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.classes))
+        return dict(zip(self.classes, counts.tolist(), strict=True))
+
+    def sources(self) -> list[str]:
+        """List the distinct sources, sorted; the source of each row is in `table["source"]`."""
+        return sorted(pc.unique(self.table["source"]).to_pylist())
+
+    def check_exists(self) -> list[Path]:
+        """Look for every file, and list those that are not there; one look a file."""
+        paths = pc.unique(self.table["path"]).to_pylist()
+        return [Path(path) for path in paths if not Path(path).is_file()]
+
+    def select(self, indices: Sequence[int] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Manifest:
+        """Take some rows, in the order given; classes stay as they are.
+
+        Args:
+            indices: Rows, repeats allowed, negative ones counted from the end; or a mask, bool [N].
+
+        Raises:
+            IndexError: A row outside, or a mask of another length.
+        """
+        picked = np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else np.int64)]
+        return Manifest(self.classes, self.table.take(pa.array(picked)))
+
+    def with_classes(self, classes: Sequence[str]) -> Manifest:
+        """Number the labels by another list of classes, matched by name.
+
+        Args:
+            classes: Class names, such as those a model was trained with. It may have more than the manifest;
+                classes of the manifest without any row may be absent from it.
+
+        Raises:
+            ManifestError: A class with rows is not among them.
+        """
+        known = {name: index for index, name in enumerate(classes)}
+        unknown = [name for name, count in self.class_counts().items() if count and name not in known]
+        if unknown:
+            more = f" (and {len(unknown) - 1} more classes)" if len(unknown) > 1 else ""
+            raise ManifestError(f"unknown class {unknown[0]!r}{more}; {did_you_mean(unknown[0], classes)}")
+        new = pa.array([known.get(name) for name in self.classes], pa.int32())
+        position = self.table.schema.get_field_index("label")
+        label = new.take(self.table["label"].combine_chunks())
+        table = self.table.set_column(position, "label", label)
+        return Manifest(tuple(classes), table, self.skipped, self.missing)
+
+    def split_by_source(self, fraction: float, *, seed: int) -> tuple[Manifest, Manifest]:
+        """Hold out a share of the videos as whole sources, with every class in both parts.
+
+        The draw depends on the seed and on which sources and labels there are, not on the order of rows. In
+        each class the share held out differs from `fraction` by at most its largest source, except where a
+        class has too few sources for that, or where sources span classes (see `t3d.data.split.hold_out`).
+
+        Args:
+            fraction: Share to hold out, between 0 and 1.
+            seed: Of the draw, not negative.
+
+        Returns:
+            The rest, and the part held out; both with all classes, rows in the order they had.
+
+        Raises:
+            ConfigError: `fraction` is not between 0 and 1.
+            ManifestError: A class has only one source.
+        """
+        sources = self.table["source"].combine_chunks()
+        held = hold_out(self.labels, sources, classes=self.classes, fraction=fraction, seed=seed)
+        return self.select(~held), self.select(held)
+
+    def write_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the rows as a table that `from_csv` reads back.
+
+        Files below the table's folder are written relative to it, so that the folder can be moved as a whole;
+        others with their whole path. Classes without rows, and an order of classes other than by name, are
+        not in the table: `with_classes` brings them back. Nothing half-written is left behind.
+
+        Args:
+            path: The table to write; an existing one is replaced.
+        """
+        columns = {name: self.table[name].combine_chunks() for name in SCHEMA.names}
+        names = pa.array(self.classes, pa.string())
+        columns["label"] = names.take(columns["label"])
+        write_csv(path, columns)

@@ -1,0 +1,275 @@
+"""Read a manifest's rows from folders, loose files and UCF101's lists (tables: `manifest_tables.py`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t3d.data.listing import absolute, in_name_order, joined, passed_over, scan, videos_below
+from t3d.data.sources import default_sources, pattern_sources
+from t3d.errors import ManifestError, did_you_mean
+
+_log = logging.getLogger(__name__)
+
+_SPLIT_NAMES = frozenset(
+    ["dev", "eval", "test", "testing", "train", "training", "val", "valid", "validation"]
+)
+_LIST_LINE = re.compile(r"(?P<name>[^/\\]+)[/\\](?P<stem>[^/\\]+)\.\w+(?:\s+\d+)?")
+_UCF101_STEM = re.compile(r"v_(?P<name>.+)_g\d+_c\d+", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a reader hands over: columns of equal length N, class names not yet numbered.
+
+    Args:
+        paths: Files, absolute, string [N].
+        names: Class names, null where a row has none, string [N].
+        sources: Sources, string [N].
+        start: Seconds, null where a row begins with its file, float64 [N]; None for no row at all.
+        end: Seconds, null where a row ends with its file, float64 [N]; None for no row at all.
+        classes: Class names in order; None takes those that occur, in name order.
+        skipped: Files passed over, by reason.
+        missing: Listed videos that are not there, by class.
+    """
+
+    paths: pa.Array
+    names: pa.Array
+    sources: pa.Array
+    start: pa.Array | None = None
+    end: pa.Array | None = None
+    classes: Sequence[str] | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
+
+
+def strings(values: Sequence[str | None]) -> pa.Array:
+    """Make a string column; a file name that is no Unicode text is a ManifestError."""
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError as error:
+        raise ManifestError(f"{error.object!r}: the name is not valid UTF-8; rename the file") from error
+
+
+def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Rows:
+    """Read a folder that holds one folder per class; see `Manifest.from_folder`."""
+    base = absolute(root)
+    skipped: Counter[str] = Counter()
+    folders: list[str] = []
+    loose: list[str] = []
+    for entry in scan(base):
+        if reason := passed_over(entry):
+            skipped[reason] += 1
+        else:
+            (folders if entry.is_dir() else loose).append(entry.name)
+    if not folders and not loose:
+        raise ManifestError(
+            f"{base}: no class folder and no video in it ({_told(skipped)} passed over); "
+            "give a folder that holds one folder of videos per class"
+        )
+    if loose:
+        beside = "beside class folders" if folders else "and no class folders"
+        raise ManifestError(
+            f"{base}: videos lie directly in it ({len(loose)}, first {min(loose)!r}) {beside}; "
+            "move each into the folder of its class (without labels: Manifest.from_files)"
+        )
+    relative: list[str] = []
+    names: list[str] = []
+    empty = []
+    nested = True
+    folders = in_name_order(folders)
+    for folder in folders:
+        found, passed = videos_below(*joined(base, [folder]))
+        skipped += passed
+        relative += [f"{folder}/{video}" for video in found]
+        names += [normalize("NFC", folder).strip()] * len(found)
+        nested = nested and all("/" in video for video in found)
+        if not found:
+            empty.append(folder)
+    if relative and nested and all(folder.casefold() in _SPLIT_NAMES for folder in folders):
+        raise ManifestError(
+            f"{base}: its folders {', '.join(map(repr, folders))} look like parts of a data set, not like "
+            f"classes; name one of them, such as {joined(base, folders)[0]}"
+        )
+    if empty:
+        raise ManifestError(
+            f"{base}: {len(empty)} of {len(folders)} class folders hold no video: "
+            f"{', '.join(map(repr, empty[:10]))} ({_told(skipped)} passed over); "
+            "add videos or take the folder away"
+        )
+    _report(base, skipped)
+    column = strings(relative)
+    return Rows(
+        paths=strings(joined(base, relative)),
+        names=strings(names),
+        sources=pattern_sources(column, source_pattern) if source_pattern else default_sources(column),
+        skipped=dict(skipped),
+    )
+
+
+def read_files(paths: Sequence[str | os.PathLike[str]], source_pattern: str | None) -> Rows:
+    """Read files and folders without labels; see `Manifest.from_files`."""
+    skipped: Counter[str] = Counter()
+    files: list[str] = []
+    bases: list[str] = []
+    if isinstance(paths, str | os.PathLike):  # a lone text is a sequence too, of letters
+        paths = [paths]
+    for given in (absolute(path) for path in paths):
+        if not Path(given).is_dir():
+            files.append(given)
+            bases.append(str(Path(given).parent))
+            continue
+        found, passed = videos_below(given)
+        if not found:
+            raise ManifestError(f"{given}: no video in this folder ({_told(passed)} passed over)")
+        skipped += passed
+        files += joined(given, found)
+        bases.append(given)
+    if not files:
+        raise ManifestError("no videos given: name at least one file or folder")
+    common = os.path.commonpath(bases)
+    _report(common, skipped)
+    relative = strings([Path(os.path.relpath(file, common)).as_posix() for file in files])
+    return Rows(
+        paths=strings(files),
+        names=pa.nulls(len(files), pa.string()),
+        sources=pattern_sources(relative, source_pattern) if source_pattern else default_sources(relative),
+        skipped=dict(skipped),
+    )
+
+
+def read_ucf101(
+    videos: str | os.PathLike[str],
+    split_list: str | os.PathLike[str],
+    class_index: str | os.PathLike[str] | None,
+) -> Rows:
+    """Read one of UCF101's split lists; see `Manifest.from_ucf101`."""
+    base = absolute(videos)
+    on_disk, skipped = videos_below(base)
+    listed = _read_list(split_list)
+    order = in_name_order({name for name, _ in listed}) if class_index is None else _read_index(class_index)
+    if unknown := {name for name, _ in listed} - set(order):
+        first = min(unknown)
+        raise ManifestError(
+            f"{split_list}: class {first!r} is not in {class_index}; {did_you_mean(first, order)}"
+        )
+
+    by_stem: dict[str, list[str]] = {}
+    for path in on_disk:
+        by_stem.setdefault(PurePosixPath(path).stem.casefold(), []).append(path)
+    names, stems, relative = [], [], []
+    missing: Counter[str] = Counter()
+    for name, stem in listed:
+        found = by_stem.get(stem.casefold(), [])
+        if len(found) > 1:
+            raise ManifestError(
+                f"{base}: {len(found)} files are named {stem!r} ({', '.join(found[:3])}); keep one of them, "
+                "or name a folder that holds only one"
+            )
+        if not found:
+            missing[name] += 1
+            continue
+        names.append(name)
+        stems.append(f"{name}/{stem}.avi")
+        relative.append(found[0])
+    if not relative:
+        example = f", such as {on_disk[0]!r}" if on_disk else ""
+        raise ManifestError(
+            f"none of the {len(listed)} videos in {split_list} is among the {len(on_disk)} videos below "
+            f"{base}{example}; they are matched by name without ending ({listed[0][1]!r})"
+        )
+    # Any video of a class will do, on this list or not: both lists then give the same classes.
+    there = {match["name"].casefold() for stem in by_stem if (match := _UCF101_STEM.fullmatch(stem))}
+    there |= {name.casefold() for name in names}
+    classes = [name for name in order if name.casefold() in there]
+    partly = sum(1 for name in classes if missing[name])
+    _log.info(
+        "%s: %d of %d listed videos are there, of %d of %d classes (%d of these classes incomplete)",
+        *(split_list, len(names), len(listed), len(classes), len(order), partly),
+    )
+    return Rows(
+        paths=strings(joined(base, relative)),
+        names=strings(names),
+        sources=default_sources(strings(stems)),
+        classes=classes,
+        skipped=dict(skipped),
+        missing={name: missing[name] for name in order if missing[name]},
+    )
+
+
+def read_lines(file: str | os.PathLike[str]) -> list[tuple[int, str]]:
+    """Read the lines of a text file that are not empty, with their numbers from 1.
+
+    Args:
+        file: UTF-8, with or without a byte-order mark, any line ends.
+
+    Raises:
+        ManifestError: It cannot be read or is no UTF-8 text.
+    """
+    try:
+        text = Path(file).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ManifestError(f"{os.fspath(file)}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{os.fspath(file)}: is no UTF-8 text ({error}); save it as UTF-8") from error
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _read_list(file: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    entries: dict[str, tuple[str, str]] = {}
+    for number, line in read_lines(file):
+        match = _LIST_LINE.fullmatch(line)
+        if not match:
+            raise ManifestError(
+                f"{os.fspath(file)}, line {number}: {line!r} is not of the form "
+                "'Class/v_Class_g01_c01.avi' or 'Class/v_Class_g01_c01.avi 1'"
+            )
+        stem = match["stem"]
+        if stem.casefold() in entries:
+            raise ManifestError(
+                f"{os.fspath(file)}, line {number}: {stem!r} is listed twice; take one line out"
+            )
+        entries[stem.casefold()] = (match["name"], stem)
+    if not entries:
+        raise ManifestError(f"{os.fspath(file)}: the list is empty")
+    return list(entries.values())
+
+
+def _read_index(file: str | os.PathLike[str]) -> list[str]:
+    numbered: dict[int, str] = {}
+    for number, line in read_lines(file):
+        match = re.fullmatch(r"(\d+)\s+(\S.*)", line)
+        if not match or int(match[1]) in numbered or match[2] in numbered.values():
+            raise ManifestError(
+                f"{os.fspath(file)}, line {number}: {line!r} is not of the form '1 ApplyEyeMakeup' "
+                "with a number and a name of its own"
+            )
+        numbered[int(match[1])] = match[2]
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _told(skipped: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
+
+
+def _report(base: str, skipped: Mapping[str, int]) -> None:
+    if skipped:
+        _log.info("%s: passed over %s", base, _told(skipped))
+
+
+def occurring(names: pa.Array) -> list[str]:
+    """List the class names that occur, in name order.
+
+    Args:
+        names: Class names, null where there is none, string [N].
+    """
+    return in_name_order(set(pc.unique(names.drop_null()).to_pylist()))

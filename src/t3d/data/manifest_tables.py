@@ -1,0 +1,284 @@
+"""Read a manifest's rows from CSV and JSON Lines, and write CSV.
+
+pyarrow reads the whole table at once; only to name the line of a mistake is the file read again, slowly.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+
+from t3d.data.listing import absolute
+from t3d.data.manifest_readers import Rows, strings
+from t3d.data.sources import default_sources
+from t3d.errors import ManifestError, did_you_mean
+
+COLUMNS = ("path", "label", "start", "end", "source")
+_SECONDS = ("start", "end")
+_JSON_TYPES = {"path": str, "label": str, "source": str, "start": float, "end": float}
+
+Records = Iterator[tuple[int, Mapping[str, object]]]
+
+
+class _Reader(Protocol):
+    """What `csv.reader` gives, which has no name of its own."""
+
+    line_num: int
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
+    def __next__(self) -> list[str]: ...
+
+
+def read_csv(file: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Rows:
+    """Read a CSV table; see `Manifest.from_csv`."""
+    name, data = os.fspath(file), _bytes(file)
+
+    def records() -> Records:
+        return _csv_records(name, data)
+
+    next(records(), None)  # the header's mistakes come before the rows'
+    try:
+        table = pyarrow.csv.read_csv(
+            io.BytesIO(data),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string())),
+        )
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise _named(name, records, error) from error
+    columns = {key: _flat(table[key]) for key in table.column_names}
+    columns = {key: pc.if_else(pc.equal(column, ""), None, column) for key, column in columns.items()}
+    for key in _SECONDS:
+        if key in columns:
+            try:
+                columns[key] = pc.cast(pc.utf8_trim_whitespace(columns[key]), pa.float64())
+            except pa.ArrowInvalid as error:
+                raise _named(name, records, error) from error
+    return _rows(name, columns, records, root)
+
+
+def read_jsonl(file: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Rows:
+    """Read a JSON Lines table; see `Manifest.from_jsonl`."""
+    name, data = os.fspath(file), _bytes(file)
+    schema = pa.schema([(key, pa.float64() if key in _SECONDS else pa.string()) for key in COLUMNS])
+
+    def records() -> Records:
+        return _json_records(name, data)
+
+    if not data.removeprefix(b"\xef\xbb\xbf").strip():
+        raise ManifestError(f'{name}: the table is empty; each line is an object, {{"path": …, "label": …}}')
+    options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+    try:
+        table = pyarrow.json.read_json(io.BytesIO(data), parse_options=options)
+        table.validate(full=True)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise _named(name, records, error) from error
+    return _rows(name, {key: _flat(table[key]) for key in table.column_names}, records, root)
+
+
+def write_csv(file: str | os.PathLike[str], columns: dict[str, pa.Array]) -> None:
+    """Write columns as CSV, under another name first; see `Manifest.write_csv`."""
+    target = Path(file).absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({**columns, "path": _relative(columns["path"], str(target.parent))})
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as stream:
+            pyarrow.csv.write_csv(table, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _rows(
+    file: str,
+    columns: dict[str, pa.Array],
+    records: Callable[[], Records],
+    root: str | os.PathLike[str] | None,
+) -> Rows:
+    count = len(columns["path"])
+    if not count:
+        raise ManifestError(f"{file}: the table has no rows")
+    text, seconds = pa.nulls(count, pa.string()), pa.nulls(count, pa.float64())
+    path, label, source = (columns.get(key, text) for key in ("path", "label", "source"))
+    start, end = (columns.get(key, seconds) for key in _SECONDS)
+
+    def refuse(wrong: pa.Array, why: str) -> None:
+        """Name the first rows that are wrong, if there are any."""
+        rows = pc.indices_nonzero(pc.fill_null(wrong, False)).to_pylist()
+        if rows:
+            lines = [next(islice(records(), row, None))[0] for row in rows[:3]]
+            more = f" (and {len(rows) - 3} more lines)" if len(rows) > 3 else ""
+            raise ManifestError(f"{file}, line {', '.join(map(str, lines))}{more}: {why}")
+
+    refuse(pc.is_null(path), "the path is empty; every row needs one")
+    for key, column in (("path", path), ("label", label), ("source", source)):
+        refuse(
+            pc.equal(pc.utf8_trim_whitespace(column), ""),
+            f"the {key} is blank; leave the field out or fill it",
+        )
+    refuse(
+        pc.not_equal(pc.utf8_trim_whitespace(label), label),
+        "the label has spaces before or behind it, which would make it a class of its own; take them away",
+    )
+    for key, column in (("start", start), ("end", end)):
+        refuse(pc.invert(pc.is_finite(column)), f"{key} must be a number of seconds")
+        refuse(pc.less(column, 0.0), f"{key} is negative; times are seconds from the first frame")
+    refuse(pc.less_equal(end, pc.fill_null(start, 0.0)), "end must lie behind start")
+
+    base = absolute(root if root is not None else Path(file).parent)
+    path = _absolute(path, base)
+    names = pc.utf8_normalize(label, form="NFC")
+    _refuse_repeats(path, names, start, end, refuse)
+    relative = _relative(path, base)
+    if os.sep == "\\":
+        relative = pc.replace_substring(relative, "\\", "/")
+    sources = pc.coalesce(source, default_sources(relative)) if source.null_count else source
+    return Rows(paths=path, names=names, sources=sources, start=start, end=end)
+
+
+def _refuse_repeats(
+    path: pa.Array, names: pa.Array, start: pa.Array, end: pa.Array, refuse: Callable[[pa.Array, str], None]
+) -> None:
+    spans = pa.table({"path": path, "start": start, "end": end, "name": names})
+    groups = spans.group_by(["path", "start", "end"])
+    if groups.aggregate([]).num_rows == spans.num_rows:
+        return
+    counted = groups.aggregate([([], "count_all"), ("name", "count_distinct", pc.CountOptions(mode="all"))])
+    both = counted.filter(pc.greater(counted["count_all"], 1))
+    clash = both.filter(pc.greater(both["name_count_distinct"], 1))
+    span = (clash if clash.num_rows else both).slice(0, 1).to_pylist()[0]
+    same = pc.equal(spans["path"], span["path"])
+    for key in _SECONDS:
+        same = pc.and_(same, pc.is_null(spans[key]) if span[key] is None else pc.equal(spans[key], span[key]))
+    same = _flat(same)
+    said = (
+        "" if span["start"] is None and span["end"] is None else f" from {span['start']} to {span['end']} s"
+    )
+    if clash.num_rows:
+        labels = ", ".join(map(repr, pc.unique(names.filter(same)).to_pylist()))
+        refuse(same, f"{span['path']!r}{said} has contradicting labels: {labels}; keep the right one")
+    more = f" ({both.num_rows} videos are repeated so)" if both.num_rows > 1 else ""
+    refuse(same, f"{span['path']!r}{said} is there more than once{more}; keep one row of each")
+
+
+def _named(file: str, records: Callable[[], Records], error: Exception) -> ManifestError:
+    """Find the line of a mistake by reading slowly, and say what pyarrow says if no line is found."""
+    try:
+        for _ in records():
+            pass
+    except ManifestError as named:
+        return named
+    return ManifestError(f"{file}: cannot be read as a table ({error})")
+
+
+def _csv_records(file: str, data: bytes) -> Records:
+    reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline=""))
+    try:
+        yield from _checked_csv(file, reader)
+    except csv.Error as error:
+        raise ManifestError(f"{file}, line {reader.line_num}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{file}: is no UTF-8 text ({error}); save the table as UTF-8") from error
+
+
+def _checked_csv(file: str, reader: _Reader) -> Records:
+    header = next((row for row in reader if row), [])
+    if not header:
+        raise ManifestError(f"{file}: it is empty; its first line names the columns: {', '.join(COLUMNS)}")
+    wrong = [column for column in header if column not in COLUMNS]
+    if wrong:
+        raise ManifestError(
+            f"{file}, line 1: unknown column {wrong[0]!r} (line 1 names the columns, separated by commas); "
+            f"{did_you_mean(wrong[0], COLUMNS)}"
+        )
+    if len(set(header)) < len(header):
+        raise ManifestError(f"{file}, line 1: a column is named twice: {', '.join(header)}")
+    if "path" not in header:
+        raise ManifestError(f"{file}, line 1: the column 'path' is missing; there are {', '.join(header)}")
+    for row in reader:
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise ManifestError(
+                f"{file}, line {reader.line_num}: {len(row)} fields for {len(header)} columns "
+                f"({', '.join(header)}); put quotation marks round a field that holds a comma"
+            )
+        record = dict(zip(header, row, strict=True))
+        for key in _SECONDS:
+            if not _is_number(record.get(key) or "0"):
+                raise ManifestError(
+                    f"{file}, line {reader.line_num}: {key} is {record[key]!r}; give seconds, such as 12.5"
+                )
+        yield reader.line_num, record
+
+
+def _json_records(file: str, data: bytes) -> Records:
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            record = json.loads(line.decode("utf-8"))
+        except ValueError as error:
+            raise ManifestError(f"{where}: no JSON object in UTF-8 ({error})") from error
+        if not isinstance(record, dict):
+            raise ManifestError(f'{where}: must be an object such as {{"path": …, "label": …}}')
+        for key, value in record.items():
+            if key not in _JSON_TYPES:
+                raise ManifestError(f"{where}: unknown field {key!r}; {did_you_mean(key, COLUMNS)}")
+            expected = _JSON_TYPES[key]
+            allowed = (int, float) if expected is float else (str,)
+            if value is not None and (not isinstance(value, allowed) or isinstance(value, bool)):
+                kind = "a number of seconds" if expected is float else "a text (a class is given by its name)"
+                raise ManifestError(f"{where}: {key} is {value!r}; it must be {kind}")
+        yield number, record
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _bytes(file: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{os.fspath(file)}: cannot be read ({error.strerror})") from error
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks()
+
+
+def _absolute(paths: pa.Array, base: str) -> pa.Array:
+    """Join relative paths to a folder, and take `.` and `..` out."""
+    rooted = pc.match_substring_regex(paths, r"^([A-Za-z]:)?[/\\]" if os.sep == "\\" else "^/")
+    joined = pc.if_else(rooted, paths, pc.binary_join_element_wise(base.rstrip(os.sep), paths, os.sep))
+    crooked = pc.match_substring_regex(joined, r"[/\\][/\\]|(^|[/\\])\.\.?([/\\]|$)")
+    if not pc.any(crooked).as_py():
+        return joined
+    pairs = zip(joined.to_pylist(), crooked.to_pylist(), strict=True)
+    return strings([os.path.normpath(path) if bent else path for path, bent in pairs])
+
+
+def _relative(paths: pa.Array, folder: str) -> pa.Array:
+    """Make the paths that lie below a folder relative to it, and leave the others."""
+    prefix = folder.rstrip(os.sep) + os.sep
+    return pc.if_else(pc.starts_with(paths, prefix), pc.utf8_slice_codeunits(paths, start=len(prefix)), paths)

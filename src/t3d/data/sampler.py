@@ -1,0 +1,95 @@
+"""Which training clip comes when: an order that is a function of (seed, epoch, step) and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from t3d.errors import ConfigError
+
+
+class SampleKey(NamedTuple):
+    """One visit of one video: the epoch decides which random clip and view it gives."""
+
+    epoch: int
+    row: int
+
+
+class ResumableBatchSampler(Sampler[list[SampleKey]]):
+    """Shuffled batches whose order survives restarts, worker counts and process counts.
+
+    Every epoch is a fresh permutation of all videos; the videos behind its last whole batch are left out of
+    that epoch. All processes draw the same permutation, and each takes its own part of every batch.
+
+    Args:
+        length: Number of videos.
+        batch_size: Videos in one optimiser step, over all processes and passes.
+        seed: Where the order comes from.
+        rank: This process, from 0.
+        world_size: Number of processes.
+        accumulate: Forward passes an optimiser step is spread over; each is one batch of this sampler.
+
+    Raises:
+        ConfigError: The batch cannot be split evenly, or is larger than the number of videos.
+
+    Example:
+        >>> sampler = ResumableBatchSampler(5, batch_size=2, seed=0)
+        >>> sampler.set_state(epoch=3, step=1)
+        >>> [[key.epoch for key in batch] for batch in sampler]
+        [[3, 3]]
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        if batch_size % (world_size * accumulate):
+            raise ConfigError(
+                f"a batch of {batch_size} cannot be split evenly over {world_size} processes × {accumulate} "
+                f"passes; choose optim.batch_size as a multiple of {world_size * accumulate}"
+            )
+        if batch_size > length:
+            raise ConfigError(
+                f"optim.batch_size is {batch_size}, and there are only {length} training videos; "
+                f"choose {length} or less"
+            )
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.accumulate = accumulate
+        self.epoch = 0
+        self.step = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch."""
+        return self.length // self.batch_size
+
+    def set_state(self, *, epoch: int, step: int) -> None:
+        """Go to a place: the next iteration gives what is left of `epoch` after `step` optimiser steps."""
+        self.epoch = epoch
+        self.step = step
+
+    def __len__(self) -> int:
+        return (self.steps_per_epoch - self.step) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        epoch = self.epoch
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
+        part = self.batch_size // (self.world_size * self.accumulate)
+        for step in range(self.step, self.steps_per_epoch):
+            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            mine = batch[self.rank :: self.world_size]
+            for k in range(self.accumulate):
+                yield [SampleKey(epoch, int(i)) for i in mine[k * part : (k + 1) * part]]

@@ -1,0 +1,154 @@
+"""Which frames make a clip: `ClipSpec`, random clips for training, non-overlapping clips for testing.
+
+Legend: T is the number of frames of a clip, N the number of frames of a video.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from t3d.errors import ConfigError
+
+Indices = npt.NDArray[np.int64]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """What a clip is: how many frames, how far apart, how large, and how its pixels are scaled.
+
+    The same spec is used in training, testing and prediction, and travels with the weights.
+    Defaults are the paper's (Training and testing T3D; temporal stride: Table 6).
+
+    Args:
+        num_frames: Frames in a clip, T.
+        stride: Distance between neighbouring frames of a clip, in frames of the video.
+        size: Side of the square crop, in pixels.
+        resize: What frames are resized to before cropping, in pixels.
+        resize_mode: `short_side` makes the shorter side `resize` pixels long and keeps the aspect ratio;
+            `square` makes frames `resize` × `resize`.
+        mean: Mean of the red, green and blue channel in [0, 1].
+        std: Standard deviation of the red, green and blue channel in [0, 1].
+        short: What to do with a video that is shorter than a clip: `wrap` starts again at its first frame,
+            `repeat_last` holds its last frame, `error` refuses it.
+        tail: What to do, in testing, with the frames behind the last whole clip: `drop` leaves them out,
+            `pad` makes one more clip by the `short` policy, `shift` makes one more clip that ends at the
+            last frame and overlaps the clip before it. A video shorter than a clip always gives one clip.
+
+    Raises:
+        ConfigError: A value that cannot work.
+
+    Example:
+        >>> ClipSpec(num_frames=16, stride=2).span
+        31
+    """
+
+    num_frames: int = 32
+    stride: int = 2
+    size: int = 224
+    resize: int = 256
+    resize_mode: Literal["short_side", "square"] = "short_side"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    short: Literal["wrap", "repeat_last", "error"] = "wrap"
+    tail: Literal["drop", "pad", "shift"] = "drop"
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "stride", "size", "resize"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"clip.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.resize < self.size:
+            raise ConfigError(
+                f"clip.resize is {self.resize}, smaller than the crop clip.size = {self.size}; "
+                f"set clip.resize to {self.size} or more"
+            )
+        if min(self.std) <= 0:
+            raise ConfigError(f"clip.std is {self.std}; every channel must be above 0")
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+
+    @property
+    def span(self) -> int:
+        """Frames of the video from the first frame of a clip to its last, both included."""
+        return (self.num_frames - 1) * self.stride + 1
+
+
+def random_clip(total: int, spec: ClipSpec, rng: np.random.Generator) -> Indices:
+    """Draw one clip from a video, every start equally likely.
+
+    Args:
+        total: Frames in the video, N.
+        spec: What a clip is.
+        rng: Where the draw comes from.
+
+    Returns:
+        Frame indices, int64 [T].
+
+    Raises:
+        ConfigError: The video is shorter than a clip and `spec.short` is `error`, or it has no frame.
+
+    Example:
+        >>> random_clip(5, ClipSpec(num_frames=3, stride=2), np.random.default_rng(0))
+        array([0, 2, 4])
+    """
+    if total < spec.span:
+        return _short_clip(total, spec)
+    start = int(rng.integers(total - spec.span + 1))
+    return _clip_at(start, spec)
+
+
+def clips_of(total: int, spec: ClipSpec) -> list[Indices]:
+    """Cut a whole video into non-overlapping clips (the paper's test protocol).
+
+    Clips start every `num_frames * stride` frames, so that no frame lies within the reach of two clips.
+
+    Args:
+        total: Frames in the video, N.
+        spec: What a clip is; `spec.tail` and `spec.short` say what happens at the ends.
+
+    Returns:
+        At least one clip, each int64 [T].
+
+    Raises:
+        ConfigError: The video is shorter than a clip and `spec.short` is `error`, or it has no frame.
+
+    Example:
+        >>> [c.tolist() for c in clips_of(9, ClipSpec(num_frames=2, stride=2))]
+        [[0, 2], [4, 6]]
+    """
+    if total < spec.span:
+        return [_short_clip(total, spec)]
+    step = spec.num_frames * spec.stride
+    # The last clip needs only its span: the stride's gap behind its last frame may lie past the end.
+    count = (total - spec.span) // step + 1
+    clips = [_clip_at(i * step, spec) for i in range(count)]
+    rest = total - count * step
+    if rest > 0 and spec.tail == "shift":
+        clips.append(_clip_at(total - spec.span, spec))
+    elif rest > 0 and spec.tail == "pad":
+        clips.append(count * step + _short_clip(rest, spec))
+    return clips
+
+
+def _clip_at(start: int, spec: ClipSpec) -> Indices:
+    return start + np.arange(spec.num_frames, dtype=np.int64) * spec.stride
+
+
+def _short_clip(total: int, spec: ClipSpec) -> Indices:
+    if total < 1:
+        raise ConfigError("a clip cannot be cut from a video of 0 frames")
+    wanted = _clip_at(0, spec)
+    if spec.short == "wrap":
+        return wanted % total
+    if spec.short == "repeat_last":
+        return np.minimum(wanted, total - 1)
+    raise ConfigError(
+        f"the video has {total} frames, a clip of {spec.num_frames} frames at stride {spec.stride} needs "
+        f"{spec.span}; use fewer frames or a smaller stride, or clip.short = wrap or repeat_last"
+    )

@@ -1,0 +1,176 @@
+"""Which sources to hold out: whole sources, every class in both parts, each class near the fraction.
+
+Legend: N rows, K sources, S strata (the classes that occur; unlabelled rows are a stratum of their own).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t3d.errors import ConfigError, ManifestError
+
+_log = logging.getLogger(__name__)
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+def hold_out(labels: Ints, sources: pa.Array, *, classes: Sequence[str], fraction: float, seed: int) -> Mask:
+    """Choose the rows to hold out.
+
+    Within each class the sources are shuffled and held out from the front up to the point nearest to the
+    fraction. The rounding of one class is made up for by the next, so that the total is near the fraction
+    too. Where every source belongs to one class, a class is off by at most the rows of its largest source,
+    unless it has so few sources that one must be held out, or left, to have the class in both parts.
+    Where sources span classes (a scene in which several actions were filmed), sources are then moved one by
+    one, and exchanged in pairs, as long as that brings the classes nearer to the fraction; having every class
+    in both parts comes first, and if that is not to be had, a warning names the classes.
+
+    (scikit-learn's StratifiedGroupKFold knows only the fractions 1/k, leaves classes out where sources
+    span them, and takes a time that grows with sources × classes × k.)
+
+    Args:
+        labels: Class of each row, -1 for none, int64 [N].
+        sources: Source of each row, string [N].
+        classes: Class names.
+        fraction: Share to hold out, between 0 and 1.
+        seed: Of the draw. The outcome depends on it and on which labels and sources there are, not on the
+            order of rows or classes.
+
+    Returns:
+        True where a row is held out, bool [N].
+
+    Raises:
+        ConfigError: `fraction` is not between 0 and 1.
+        ManifestError: There are no rows, or all rows of a class come from one source.
+    """
+    if not 0 < fraction < 1:
+        raise ConfigError(f"the fraction to hold out is {fraction}; it must lie between 0 and 1, such as 0.2")
+    if not len(labels):
+        raise ManifestError("an empty manifest cannot be split")
+    names = [*classes, "\U0010ffff"]  # unlabelled rows behind every class
+    rank = np.argsort(np.argsort(np.array(names, dtype=object), kind="stable"))
+    _, first, strata = np.unique(
+        rank[np.where(labels < 0, len(classes), labels)], return_index=True, return_inverse=True
+    )
+    codes, num_sources = _codes(sources)
+    pairs, counts = np.unique(codes * len(first) + strata, return_counts=True)
+    source_of, stratum_of = np.divmod(pairs, len(first))
+    lone = np.flatnonzero(np.bincount(stratum_of) == 1)
+    if lone.size:
+        row = int(first[lone[0]])
+        who = f"class {classes[labels[row]]!r} has" if labels[row] >= 0 else "the unlabelled videos have"
+        more = f" (and likewise {lone.size - 1} more)" if lone.size > 1 else ""
+        raise ManifestError(
+            f"{who} only one source, {sources[row].as_py()!r}{more}, and clips of one source are never "
+            "separated: add videos of another source, name sources more finely (source_pattern, or the "
+            "column `source`), or give validation videos of your own"
+        )
+    table = _Table(source_of, stratum_of, counts, num_sources, fraction)
+    rng = np.random.default_rng(seed)
+    held = table.fill(rng)
+    if len(pairs) > num_sources:
+        # Few sources that span classes make a rugged search, and one so short that it can be run again.
+        starts = [held] + [table.fill(rng) for _ in range(min(19, 20_000 // len(pairs)))]
+        held = min((table.improve(start, rng) for start in starts), key=table.cost)
+        table.warn(held, [classes[labels[i]] if labels[i] >= 0 else "(unlabelled)" for i in first])
+    return held[codes]
+
+
+def _codes(sources: pa.Array) -> tuple[Ints, int]:
+    """Number the sources in the order of their names, int64 [N] in [0, K)."""
+    encoded = pc.dictionary_encode(sources)
+    order = pc.array_sort_indices(encoded.dictionary).to_numpy()
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[encoded.indices.to_numpy()], len(order)
+
+
+class _Table:
+    """How many rows of each stratum each source has, sparse, and what a choice of sources costs."""
+
+    def __init__(self, source_of: Ints, stratum_of: Ints, counts: Ints, num_sources: int, fraction: float):
+        self.stratum_of, self.counts, self.fraction = stratum_of, counts, fraction
+        self.source_of = source_of
+        self.starts = np.searchsorted(source_of, np.arange(num_sources + 1))
+        self.totals = np.bincount(stratum_of, weights=counts)
+        largest_first = np.lexsort((stratum_of, -counts, source_of))
+        main = largest_first[self.starts[:-1]]
+        self.main_stratum, self.main_count = stratum_of[main], counts[main]
+
+    def fill(self, rng: np.random.Generator) -> Mask:
+        """Hold out, stratum by stratum, as many of its shuffled sources as come nearest to the fraction."""
+        held = np.zeros(len(self.main_stratum), np.bool_)
+        shuffled = rng.permutation(len(held))
+        shuffled = shuffled[np.argsort(self.main_stratum[shuffled], kind="stable")]
+        bounds = np.searchsorted(self.main_stratum[shuffled], np.arange(len(self.totals) + 1))
+        debt = 0.0  # rows held out too few so far
+        for stratum in rng.permutation(len(self.totals)):
+            members = shuffled[bounds[stratum] : bounds[stratum + 1]]
+            if not members.size:
+                continue
+            sizes = self.main_count[members]
+            steps = np.concatenate([[0], np.cumsum(sizes)])
+            wanted = self.fraction * steps[-1]
+            most = sizes.max() / 2  # so that a small class never pays for a large one
+            num = int(np.abs(steps - (wanted + np.clip(debt, -most, most))).argmin())
+            num = min(max(num, 1), members.size - 1) if members.size > 1 else num
+            held[members[:num]] = True
+            debt += wanted - steps[num]
+        return held
+
+    def rows(self, held: Mask) -> Floats:
+        """Count the rows held out of each stratum, float64 [S]."""
+        mine = held[self.source_of]
+        stratum, weights = self.stratum_of[mine], self.counts[mine].astype(np.float64)
+        return np.bincount(stratum, weights, len(self.totals)).astype(np.float64)
+
+    def cost(self, held: Mask) -> float:
+        return self._cost(self.rows(held))
+
+    def _cost(self, rows: Floats) -> float:
+        shares = rows / self.totals
+        total = rows.sum() / self.totals.sum()
+        absent = 10 * np.count_nonzero(rows == 0) + 100 * np.count_nonzero(rows == self.totals)
+        return float(np.square(shares - self.fraction).sum() + (total - self.fraction) ** 2 + absent)
+
+    def _moved(self, rows: Floats, source: int, was_held: bool) -> Floats:
+        mine = slice(self.starts[source], self.starts[source + 1])
+        moved = rows.copy()
+        moved[self.stratum_of[mine]] += -self.counts[mine] if was_held else self.counts[mine]
+        return moved
+
+    def improve(self, held: Mask, rng: np.random.Generator) -> Mask:
+        """Move single sources between the parts, then exchange pairs of them, while that lowers the cost."""
+        held = held.copy()
+        rows = self.rows(held)
+        cost = self._cost(rows)
+        better = True
+        while better:
+            better = False
+            for source in rng.permutation(len(held)):
+                moved = self._moved(rows, source, bool(held[source]))
+                if (now := self._cost(moved)) < cost - 1e-12:
+                    rows, cost, better = moved, now, True
+                    held[source] = ~held[source]
+            if not better and len(held) <= 200:
+                for one, other in np.argwhere(held[:, None] & ~held[None, :]):
+                    moved = self._moved(self._moved(rows, one, True), other, False)
+                    if held[one] and not held[other] and (now := self._cost(moved)) < cost - 1e-12:
+                        rows, cost, better = moved, now, True
+                        held[[one, other]] = held[[other, one]]
+        return held
+
+    def warn(self, held: Mask, names: list[str]) -> None:
+        rows = self.rows(held)
+        for part, absent in (("held-out", rows == 0), ("remaining", rows == self.totals)):
+            if absent.any():
+                listed = ", ".join(repr(names[i]) for i in np.flatnonzero(absent))
+                _log.warning("sources span classes so that the %s part has no %s", part, listed)

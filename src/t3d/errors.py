@@ -1,0 +1,83 @@
+"""The project's family of errors: each says what was got, what is allowed and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+
+
+class T3DError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class VideoError(T3DError):
+    """A video file cannot be read.
+
+    Args:
+        path: The file.
+        reason: Why it cannot be read, in one sentence.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {reason}")
+        self.path = os.fspath(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
+        # An exception with two arguments must say how it is rebuilt, or it dies on its way out of a worker.
+        return type(self), (self.path, self.reason)
+
+
+class ManifestError(T3DError):
+    """A table of videos and labels is missing, empty or contradicts itself."""
+
+
+class CheckpointError(T3DError):
+    """A weights file or checkpoint is damaged or belongs to another model."""
+
+
+class ConfigError(T3DError):
+    """An option has a value that cannot work."""
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """Say which allowed name is nearest to a wrong one, and which there are.
+
+    Args:
+        name: What was got.
+        allowed: The names that exist.
+
+    Returns:
+        A half-sentence to end an error message with.
+
+    Example:
+        >>> did_you_mean("t3d12", ["t3d121", "densenet3d121"])
+        "did you mean 't3d121'? Known: densenet3d121, t3d121"
+    """
+    options = sorted(allowed)
+    folded = {option.casefold(): option for option in options}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    shown = ", ".join(options[:30]) + (f", … ({len(options)} in all)" if len(options) > 30 else "")
+    hint = f"did you mean {folded[near[0]]!r}? " if near else ""
+    return f"{hint}Known: {shown}"
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Refuse an option below its least value, NaN included.
+
+    Raises:
+        ConfigError: `value` is below `least`.
+    """
+    if not value >= least:
+        raise ConfigError(f"{name} is {value}; it must be at least {least}")
+
+
+def between(name: str, value: float, low: float, high: float) -> None:
+    """Refuse an option outside its range, NaN included.
+
+    Raises:
+        ConfigError: `value` is below `low` or above `high`.
+    """
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}; it must lie between {low} and {high}")

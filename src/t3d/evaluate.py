@@ -1,0 +1,244 @@
+"""Scores of whole videos, by the paper's protocol, and what they are worth.
+
+A video is cut into non-overlapping clips; each clip's centre crop goes through the net; the video's
+prediction is the mean of its clips' class probabilities (Training and testing T3D). Validation, `t3d test`
+and `t3d predict` all score through `score_videos`, so that their numbers agree.
+
+Legend: V videos, N clips in all, K classes.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+
+from t3d.data.dataset import BadVideo, Batch, FrameOrder, VideoClips, collate, start_worker
+from t3d.data.frames import FrameStore
+from t3d.data.manifest import Manifest
+from t3d.data.sampling import ClipSpec
+from t3d.data.transforms import normalise
+from t3d.errors import ManifestError
+from t3d.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a net says of some videos.
+
+    Args:
+        classes: Class names, K.
+        clip_probs: Class probabilities of every clip, float64 [N, K], in order of video and clip.
+        clip_video: Row of each clip's video, int64 [N].
+        video_probs: Mean over the clips of each video, float64 [V, K]; NaN for a video that cannot be read.
+        labels: Row of each video's class, int64 [V]; -1 where there is none.
+        paths: File of each video.
+        bad: The videos that could not be read.
+    """
+
+    classes: tuple[str, ...]
+    clip_probs: npt.NDArray[np.float64]
+    clip_video: npt.NDArray[np.int64]
+    video_probs: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+    paths: tuple[str, ...]
+    bad: tuple[BadVideo, ...]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What the scores are worth on labelled videos; accuracies in [0, 1].
+
+    Args:
+        videos: Videos scored.
+        bad: Videos that could not be read, and count in no accuracy.
+        clip_top1: Share of clips whose likeliest class is right.
+        clip_top5: Share of clips with the right class among the five likeliest (among all, below five).
+        video_top1: The same for videos.
+        video_top5: The same for videos.
+        mean_class: Mean over classes of the video accuracy.
+        loss: Mean over videos of -log of the probability given to the right class, in nats.
+        per_class: Video accuracy of each class that has videos.
+        confusion: Videos of class i that were called class j, [K][K].
+    """
+
+    videos: int
+    bad: int
+    clip_top1: float
+    clip_top5: float
+    video_top1: float
+    video_top5: float
+    mean_class: float
+    loss: float
+    per_class: dict[str, float]
+    confusion: list[list[int]]
+
+
+def score_videos(
+    model: nn.Module,
+    manifest: Manifest,
+    *,
+    spec: ClipSpec,
+    store: FrameStore | None = None,
+    order: FrameOrder = "normal",
+    seed: int = 0,
+    batch_size: int = 8,
+    workers: int = 0,
+    bf16: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+    gather: Callable[[list[Any]], list[Any]] = list,
+    progress: Callable[[int], None] | None = None,
+) -> Scores:
+    """Score every video of a manifest.
+
+    Args:
+        model: The net; it is put into eval mode and back. Its device is used.
+        manifest: The videos, V.
+        spec: What a clip is.
+        store: Where frames come from; None decodes.
+        order: Frame order within each clip, see `VideoClips`.
+        seed: For `order = shuffled`.
+        batch_size: Clips that go through the net together; changes nothing but speed and memory.
+        workers: Processes that read videos. 0: this one.
+        bf16: Compute in bfloat16 where that is safe.
+        rank: This process, from 0, when several share the videos out.
+        world_size: Number of processes.
+        gather: Joins the lists of all processes, on every process.
+        progress: Called with the number of clips done since the last call.
+
+    Returns:
+        Scores of all videos, the same on every process.
+    """
+    device = next(model.parameters()).device
+    clips = VideoClips(
+        manifest,
+        spec,
+        store=store or FrameStore(spec),
+        order=order,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+    )
+    loader = DataLoader(
+        clips, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=start_worker
+    )
+    rows: list[tuple[int, int, npt.NDArray[np.float64]]] = []
+    bad: list[BadVideo] = []
+    training = model.training
+    model.eval()
+    try:
+        for batch in loader:
+            bad.extend(batch.bad)
+            probs = _clip_probabilities(model, batch, spec, device, bf16)
+            rows.extend(zip(batch.videos.tolist(), batch.clips.tolist(), probs, strict=True))
+            if progress:
+                progress(len(probs))
+    finally:
+        model.train(training)
+    return _collect(manifest, gather(rows), gather(bad))
+
+
+@torch.inference_mode()
+def _clip_probabilities(
+    model: nn.Module, batch: Batch, spec: ClipSpec, device: torch.device, bf16: bool
+) -> npt.NDArray[np.float64]:
+    if batch.frames is None:
+        return np.empty((0, 0))
+    x = normalise(batch.frames.to(device, non_blocking=True), spec)  # B C T H W
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        logits = model(x)  # B K
+    # Softmax and mean in double precision: the order of clips and processes then cannot show in the result.
+    return logits.double().softmax(1).cpu().numpy()
+
+
+def _collect(
+    manifest: Manifest, rows: list[tuple[int, int, npt.NDArray[np.float64]]], bad: list[BadVideo]
+) -> Scores:
+    broken = {video.video for video in bad}
+    rows = sorted((row for row in rows if row[0] not in broken), key=lambda row: row[:2])
+    width = len(rows[0][2]) if rows else len(manifest.classes)
+    clip_probs = np.array([probs for _, _, probs in rows]).reshape(-1, width)
+    clip_video = np.array([video for video, _, _ in rows], dtype=np.int64)
+    video_probs = np.full((len(manifest), width), np.nan)
+    for video in np.unique(clip_video):
+        video_probs[video] = clip_probs[clip_video == video].mean(0)
+    return Scores(
+        classes=manifest.classes,
+        clip_probs=clip_probs,
+        clip_video=clip_video,
+        video_probs=video_probs,
+        labels=manifest.labels,
+        paths=tuple(str(manifest[i].path) for i in range(len(manifest))),
+        bad=tuple(sorted(bad, key=lambda video: video.video)),
+    )
+
+
+def measure(scores: Scores) -> Metrics:
+    """Compare scores with labels.
+
+    Raises:
+        ManifestError: No labelled video could be read.
+    """
+    known = (scores.labels >= 0) & np.isfinite(scores.video_probs).all(1)
+    if not known.any():
+        raise ManifestError(
+            f"none of the {len(scores.labels)} videos is both labelled and readable; "
+            f"{len(scores.bad)} could not be read"
+        )
+    classes = len(scores.classes)
+    probs, labels = torch.from_numpy(scores.video_probs[known]), torch.from_numpy(scores.labels[known])
+    clip_known = known[scores.clip_video]
+    clip_probs = torch.from_numpy(scores.clip_probs[clip_known])
+    clip_labels = torch.from_numpy(scores.labels[scores.clip_video[clip_known]])
+    confusion = multiclass_confusion_matrix(probs, labels, num_classes=classes)
+    count = confusion.sum(1)
+    present = count > 0
+    accuracy = confusion.diagonal()[present] / count[present]
+    names = [name for name, there in zip(scores.classes, present.tolist(), strict=True) if there]
+
+    def top(k: int, p: torch.Tensor, y: torch.Tensor) -> float:
+        k = min(k, classes)
+        return float(multiclass_accuracy(p, y, num_classes=classes, top_k=k, average="micro"))
+
+    return Metrics(
+        videos=int(known.sum()),
+        bad=len(scores.bad),
+        clip_top1=top(1, clip_probs, clip_labels),
+        clip_top5=top(5, clip_probs, clip_labels),
+        video_top1=top(1, probs, labels),
+        video_top5=top(5, probs, labels),
+        mean_class=float(accuracy.mean()),
+        loss=float(-probs[torch.arange(len(labels)), labels].clamp_min(1e-12).log().mean()),
+        per_class=dict(zip(names, accuracy.tolist(), strict=True)),
+        confusion=confusion.tolist(),
+    )
+
+
+def write_scores(scores: Scores, path: Path) -> None:
+    """Write one row a video: path, label, prediction, clips and the probability of each class."""
+    clips = np.bincount(scores.clip_video, minlength=len(scores.labels))
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "prediction", "clips", *scores.classes])
+        for row, (path_, label) in enumerate(zip(scores.paths, scores.labels.tolist(), strict=True)):
+            probs = scores.video_probs[row]
+            readable = bool(np.isfinite(probs).all())
+            writer.writerow(
+                [
+                    path_,
+                    scores.classes[label] if label >= 0 else "",
+                    scores.classes[int(probs.argmax())] if readable else "",
+                    int(clips[row]),
+                    *([f"{p:.6f}" for p in probs] if readable else [""] * len(probs)),
+                ]
+            )

@@ -1,0 +1,22 @@
+"""Networks that classify clips: layers, nets, the registry, weights. Nothing of files or training."""
+
+from t3d.models import densenet3d as densenet3d
+from t3d.models.net import NetOptions, VideoNet
+from t3d.models.registry import create_model, list_models, model_options, register_model
+from t3d.models.ttl import TemporalConv3d, TemporalTransition
+from t3d.models.weights import ModelCard, load_backbone, load_model, save_model
+
+__all__ = [
+    "ModelCard",
+    "NetOptions",
+    "TemporalConv3d",
+    "TemporalTransition",
+    "VideoNet",
+    "create_model",
+    "list_models",
+    "load_backbone",
+    "load_model",
+    "model_options",
+    "register_model",
+    "save_model",
+]

@@ -1,0 +1,147 @@
+"""Weights of other projects made into files of this one: the only place that reads .pth files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from t3d.data.sampling import ClipSpec
+from t3d.errors import CheckpointError
+from t3d.models.loading import compare
+from t3d.models.registry import create_model
+from t3d.models.weights import ModelCard, read_tensors, save_model
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+
+
+def import_torch_file(
+    path: str | os.PathLike[str], *, rename: Mapping[str, str] | None = None
+) -> dict[str, Tensor]:
+    """Read the tensors of a .pth or .pt file without running code that it may carry.
+
+    A training checkpoint is unwrapped (`state_dict`), the `module.` of DataParallel is taken off, and dotted
+    names (`denselayer1.norm.1.weight`, of old DenseNets and the authors' code) get today's form (`norm1`).
+
+    Args:
+        path: The file.
+        rename: New beginnings of names by old ones, applied last; the longest that fits wins.
+
+    Returns:
+        Tensors by name, on the CPU.
+
+    Raises:
+        CheckpointError: No such file, a file that needs code to be run, or no tensors in it.
+
+    Example:
+        >>> import_torch_file("resnet.pth", rename={"fc.": "classifier."})  # doctest: +SKIP
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise CheckpointError(f"{source}: no such weights file")
+    try:
+        values = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # given garbage, an unpickler raises errors of almost any kind
+        raise CheckpointError(
+            f"{source}: not a file of plain tensors ({_reason(error)}); a file that holds Python objects is "
+            "refused, because reading it would run code: save its state_dict() alone where it was made"
+        ) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(values, Mapping) and isinstance(values.get(wrapper), Mapping):
+            values = values[wrapper]
+            break
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"{source}: holds a {type(values).__name__}, not named tensors")
+    state = {str(name): tensor for name, tensor in values.items() if isinstance(tensor, Tensor)}
+    if not state:
+        keys = ", ".join(map(str, list(values)[:5])) or "none"
+        raise CheckpointError(f"{source}: no named tensors in it; its keys are {keys}")
+    return _renamed(state, rename or {})
+
+
+def convert_checkpoint(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    architecture: str,
+    classes: Sequence[str],
+    clip: ClipSpec,
+    options: Mapping[str, object] | None = None,
+    rename: Mapping[str, str] | None = None,
+    provenance: Mapping[str, object] | None = None,
+) -> ModelCard:
+    """Turn a foreign .pth, .pt or .safetensors file into a safetensors file with a card.
+
+    Args:
+        src: The foreign file.
+        dst: The file to write; ends with .safetensors.
+        architecture: A name out of `list_models()`.
+        classes: Class names in the order of the scores.
+        clip: How the clips were cut and normalised that the weights were trained on.
+        options: Options that differ from the architecture's own.
+        rename: See `import_torch_file`.
+        provenance: What else shall stand in the card; the source's name and SHA-256 are added.
+
+    Returns:
+        The card that was written.
+
+    Raises:
+        CheckpointError: The file cannot be read, or names and shapes differ from the network's.
+        ConfigError: An unknown architecture or option.
+
+    Example:
+        >>> convert_checkpoint("d121.pth", "d121.safetensors", architecture="densenet3d121",
+        ...                    classes=names, clip=ClipSpec())  # doctest: +SKIP
+    """
+    if Path(src).suffix == ".safetensors":
+        state = _renamed(read_tensors(src)[0], rename or {})
+    else:
+        state = import_torch_file(src, rename=rename)
+    model = create_model(architecture, num_classes=len(classes), options=options)
+    expected = model.state_dict()
+    for name in expected:
+        # PyTorch before 0.4.1 did not count batches, and the count does not enter inference.
+        if name.endswith(".num_batches_tracked"):
+            state.setdefault(name, torch.zeros((), dtype=torch.long))
+    difference = compare(expected, state)
+    if difference:
+        raise CheckpointError(
+            f"{os.fspath(src)}: these are not the weights of {architecture} with {len(classes)} classes "
+            f"({difference}); other options or `rename` may mend it"
+        )
+    model.load_state_dict(state)
+    card = ModelCard(
+        architecture,
+        options=dict(options or {}),
+        classes=tuple(classes),
+        clip=clip,
+        provenance={
+            **(provenance or {}),
+            "converted_from": Path(src).name,
+            "converted_from_sha256": hashlib.sha256(Path(src).read_bytes()).hexdigest(),
+        },
+    )
+    save_model(model, dst, card=card)
+    return card
+
+
+def _renamed(state: Mapping[str, Tensor], rename: Mapping[str, str]) -> dict[str, Tensor]:
+    beginnings = sorted(rename, key=len, reverse=True)
+    renamed = {}
+    for full_name, tensor in state.items():
+        name = _DOTTED.sub(r"\1\2.", full_name.removeprefix("module."))
+        old = next((beginning for beginning in beginnings if name.startswith(beginning)), "")
+        renamed[rename[old] + name.removeprefix(old) if old else name] = tensor
+    return renamed
+
+
+def _reason(error: Exception) -> str:
+    # PyTorch's message advises to read the file unsafely; only what it found is worth repeating.
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"it names {found[1]}" if found else type(error).__name__

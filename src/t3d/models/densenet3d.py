@@ -1,0 +1,312 @@
+"""DenseNet3D and T3D (the paper's Table 1): one net, two kinds of transition.
+
+DenseNet3D is DenseNet-BC with every 2D layer made 3D. T3D is the same net with a Temporal Transition Layer in
+the place of each plain transition. Weights carry torchvision's DenseNet names.
+
+Legend: B batch, C channels, T time, H height, W width. Sizes at line ends are T × H × W for 32 × 224 × 224.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from t3d.errors import ConfigError
+from t3d.models.net import NetOptions, VideoNet
+from t3d.models.registry import register_model
+from t3d.models.ttl import TemporalConv3d, TemporalTransition, TimePadding, TransitionPool
+
+PAPER_DEPTHS = ((1, 3, 6), (1, 3, 4), (1, 3, 4))
+
+
+@dataclass(frozen=True)
+class DenseNet3DOptions(NetOptions):
+    """What can vary in DenseNet3D and T3D; the defaults are DenseNet3D-121's.
+
+    Args:
+        growth_rate: Channels that each dense layer adds.
+        block_config: Dense layers in each block.
+        stem_channels: Filters of the first convolution.
+        bottleneck: Width of a dense layer's 1×1×1 convolution, in growth rates.
+        ttl_depths: Temporal depths of each transition's branches; None means plain transitions.
+        ttl_channels: Filters of each branch of a TTL.
+        ttl_projection: A 1×1×1 transition behind each TTL, as in the authors' code (not in Table 1).
+        stem_pool_time_stride: 1 keeps T in the stem's pool (Table 1), 2 halves it (the authors' code).
+        adapt_pool: Let clips be so short that a transition meets one time step; False refuses them.
+        time_padding: How convolutions pad time, `zeros` or `replicate`.
+        drop_rate: Dropout behind each dense layer, in training.
+        in_channels: Channels of a clip.
+
+    Raises:
+        ConfigError: A value that cannot work.
+    """
+
+    growth_rate: int = 32
+    block_config: tuple[int, ...] = (6, 12, 24, 16)
+    stem_channels: int = 64
+    bottleneck: int = 4
+    ttl_depths: tuple[tuple[int, ...], ...] | None = None
+    ttl_channels: int = 128
+    ttl_projection: bool = False
+    stem_pool_time_stride: int = 1
+    adapt_pool: bool = True
+    time_padding: TimePadding = "zeros"
+    drop_rate: float = 0.0
+    in_channels: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("growth_rate", "stem_channels", "bottleneck", "ttl_channels", "in_channels"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if not self.block_config or min(self.block_config) < 1:
+            raise ConfigError(f"block_config is {self.block_config}; every block needs 1 layer or more")
+        if self.ttl_depths is not None and len(self.ttl_depths) != len(self.block_config) - 1:
+            raise ConfigError(
+                f"ttl_depths has {len(self.ttl_depths)} entries for {len(self.block_config)} blocks; "
+                f"there must be one for each of the {len(self.block_config) - 1} transitions between them"
+            )
+        if self.stem_pool_time_stride not in (1, 2):
+            raise ConfigError(f"stem_pool_time_stride is {self.stem_pool_time_stride}; allowed: 1, 2")
+        if not 0 <= self.drop_rate < 1:
+            raise ConfigError(f"drop_rate is {self.drop_rate}; it must be in [0, 1)")
+
+
+class DenseLayer(nn.Module):
+    """BN → ReLU → 1×1×1 → BN → ReLU → 3×3×3 on everything the block has made so far."""
+
+    def __init__(self, in_channels: int, options: DenseNet3DOptions) -> None:
+        super().__init__()
+        width = options.bottleneck * options.growth_rate
+        self.norm1 = nn.BatchNorm3d(in_channels)
+        self.conv1 = nn.Conv3d(in_channels, width, kernel_size=1, bias=False)
+        self.norm2 = nn.BatchNorm3d(width)
+        self.conv2 = TemporalConv3d(
+            width, options.growth_rate, kernel_size=(3, 3, 3), time_padding=options.time_padding
+        )
+        self.drop_rate = options.drop_rate
+        self.grad_checkpointing = False
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Add growth_rate channels.
+
+        Args:
+            features: The block's input and what its earlier layers added, each B · T H W.
+
+        Returns:
+            New channels, B growth_rate T H W.
+        """
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            narrow = checkpoint(
+                self._squeeze,
+                *features,
+                use_reentrant=False,
+                preserve_rng_state=False,
+                context_fn=self._contexts,
+            )
+        else:
+            narrow = self._squeeze(*features)
+        new = self.conv2(F.relu(self.norm2(narrow), inplace=True))
+        return F.dropout(new, self.drop_rate, training=self.training) if self.drop_rate > 0 else new
+
+    def _squeeze(self, *features: Tensor) -> Tensor:
+        return self.conv1(F.relu(self.norm1(torch.cat(features, dim=1)), inplace=True))
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _spare_buffers(self.norm1)
+
+
+@contextmanager
+def _spare_buffers(norm: nn.Module) -> Iterator[None]:
+    # The second pass over a BatchNorm would count the batch twice: give it copies to spoil.
+    kept = dict(norm.named_buffers(recurse=False))
+    for name, buffer in kept.items():
+        setattr(norm, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for name, buffer in kept.items():
+            setattr(norm, name, buffer)
+
+
+class DenseBlock(nn.ModuleDict):
+    """Dense layers, each of which sees the block's input and all layers before it."""
+
+    def __init__(self, in_channels: int, num_layers: int, options: DenseNet3DOptions) -> None:
+        super().__init__()
+        for i in range(num_layers):
+            self[f"denselayer{i + 1}"] = DenseLayer(in_channels + i * options.growth_rate, options)
+        self.out_channels = in_channels + num_layers * options.growth_rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the channels of all layers to those that came, B C T H W → B out_channels T H W."""
+        features = [x]
+        for layer in self.values():
+            features.append(layer(features))
+        return torch.cat(features, dim=1)
+
+
+class PlainTransition(nn.Sequential):
+    """DenseNet's transition: BN → ReLU → 1×1×1 that halves the channels → 2×2×2 average pool."""
+
+    def __init__(self, in_channels: int, options: DenseNet3DOptions) -> None:
+        super().__init__()
+        self.out_channels = in_channels // 2
+        self.norm = nn.BatchNorm3d(in_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv = nn.Conv3d(in_channels, self.out_channels, kernel_size=1, bias=False)
+        self.pool = TransitionPool(adapt=options.adapt_pool)
+
+
+class DenseNet3D(VideoNet):
+    """DenseNet3D, or T3D where `options.ttl_depths` is given (Table 1).
+
+    Args:
+        options: What the family can vary.
+        num_classes: K; 0 leaves the classifier out.
+
+    Example:
+        >>> net = DenseNet3D(DenseNet3DOptions(ttl_depths=PAPER_DEPTHS), num_classes=10)
+        >>> net(torch.zeros(1, 3, 8, 64, 64)).shape
+        torch.Size([1, 10])
+    """
+
+    def __init__(self, options: DenseNet3DOptions, *, num_classes: int = 400) -> None:
+        stem = options.stem_channels
+        stages: OrderedDict[str, nn.Module] = OrderedDict(
+            conv0=TemporalConv3d(
+                options.in_channels,
+                stem,
+                kernel_size=(3, 7, 7),
+                stride=(2, 2, 2),
+                time_padding=options.time_padding,
+            ),  # 16 × 112 × 112
+            norm0=nn.BatchNorm3d(stem),
+            relu0=nn.ReLU(inplace=True),
+            pool0=nn.MaxPool3d(3, stride=(options.stem_pool_time_stride, 2, 2), padding=1),  # 16 × 56 × 56
+        )
+        channels = stem
+        for i, num_layers in enumerate(options.block_config):
+            block = DenseBlock(channels, num_layers, options)
+            stages[f"denseblock{i + 1}"] = block
+            channels = block.out_channels
+            if i < len(options.block_config) - 1:
+                transition = _transition(channels, i, options)
+                stages[f"transition{i + 1}"] = transition  # 8 × 28 × 28, 4 × 14 × 14, 2 × 7 × 7
+                channels = transition.out_channels
+        stages["norm5"] = nn.BatchNorm3d(channels)
+        super().__init__(
+            options, in_channels=options.in_channels, num_features=channels, num_classes=num_classes
+        )
+        self.options: DenseNet3DOptions = options
+        self.features = nn.Sequential(stages)
+        self.classifier = self._new_classifier()
+        for module in self.features.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Turn clips into the map behind the last BN → ReLU, see `VideoNet.forward_features`."""
+        self.check_input(x)
+        return F.relu(self.features(x))
+
+    def min_input_size(self) -> tuple[int, int]:
+        """Least (frames, side): what leaves one time step and one pixel for the last block."""
+        behind_stem = 2 ** (len(self.options.block_config) - 1)
+        side = _before_halving(_before_halving(behind_stem))
+        if self.options.adapt_pool:
+            return 1, side
+        frames = _before_halving(behind_stem)
+        return _before_halving(frames) if self.options.stem_pool_time_stride == 2 else frames, side
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute BN → ReLU → 1×1×1 of the dense layers, see `VideoNet.set_grad_checkpointing`."""
+        for module in self.modules():
+            if isinstance(module, DenseLayer):
+                module.grad_checkpointing = enable
+
+
+def _transition(
+    channels: int, index: int, options: DenseNet3DOptions
+) -> PlainTransition | TemporalTransition:
+    if options.ttl_depths is None:
+        return PlainTransition(channels, options)
+    return TemporalTransition(
+        channels,
+        options.ttl_depths[index],
+        branch_channels=options.ttl_channels,
+        projection=options.ttl_projection,
+        time_padding=options.time_padding,
+        adapt_pool=options.adapt_pool,
+    )
+
+
+def _before_halving(size: int) -> int:
+    """Least size that a stride of 2 with an odd, centred kernel turns into `size`."""
+    return 2 * size - 1
+
+
+_DENSE121 = DenseNet3DOptions()
+_DENSE161 = DenseNet3DOptions(growth_rate=48, block_config=(6, 12, 36, 24), stem_channels=96)
+_DENSE169 = DenseNet3DOptions(block_config=(6, 12, 32, 32))
+_DENSE201 = DenseNet3DOptions(block_config=(6, 12, 48, 32))
+_T3D121 = DenseNet3DOptions(ttl_depths=PAPER_DEPTHS)
+_T3D169 = DenseNet3DOptions(block_config=(6, 12, 32, 32), ttl_depths=PAPER_DEPTHS)
+_DENSE_TINY = DenseNet3DOptions(
+    growth_rate=16, block_config=(2, 4, 8, 6), stem_channels=32, bottleneck=2, ttl_channels=32
+)
+_T3D_TINY = replace(_DENSE_TINY, ttl_depths=PAPER_DEPTHS)
+
+
+@register_model
+def densenet3d121(options: DenseNet3DOptions = _DENSE121, *, num_classes: int = 400) -> DenseNet3D:
+    """DenseNet3D-121 (Table 1)."""
+    return DenseNet3D(options, num_classes=num_classes)
+
+
+@register_model
+def densenet3d161(options: DenseNet3DOptions = _DENSE161, *, num_classes: int = 400) -> DenseNet3D:
+    """DenseNet3D-161: growth rate 48 and 96 stem filters (not in the paper)."""
+    return DenseNet3D(options, num_classes=num_classes)
+
+
+@register_model
+def densenet3d169(options: DenseNet3DOptions = _DENSE169, *, num_classes: int = 400) -> DenseNet3D:
+    """DenseNet3D-169: T3D-169's blocks with plain transitions."""
+    return DenseNet3D(options, num_classes=num_classes)
+
+
+@register_model
+def densenet3d201(options: DenseNet3DOptions = _DENSE201, *, num_classes: int = 400) -> DenseNet3D:
+    """DenseNet3D-201 (not in the paper)."""
+    return DenseNet3D(options, num_classes=num_classes)
+
+
+@register_model
+def t3d121(options: DenseNet3DOptions = _T3D121, *, num_classes: int = 400) -> DenseNet3D:
+    """T3D-121 (Table 1)."""
+    return DenseNet3D(options, num_classes=num_classes)
+
+
+@register_model
+def t3d169(options: DenseNet3DOptions = _T3D169, *, num_classes: int = 400) -> DenseNet3D:
+    """T3D-169 (Table 1)."""
+    return DenseNet3D(options, num_classes=num_classes)
+
+
+@register_model
+def densenet3d_tiny(options: DenseNet3DOptions = _DENSE_TINY, *, num_classes: int = 400) -> DenseNet3D:
+    """A DenseNet3D for training on a laptop's CPU: t3d_tiny with plain transitions."""
+    return DenseNet3D(options, num_classes=num_classes)
+
+
+@register_model
+def t3d_tiny(options: DenseNet3DOptions = _T3D_TINY, *, num_classes: int = 400) -> DenseNet3D:
+    """A T3D for training on a laptop's CPU."""
+    return DenseNet3D(options, num_classes=num_classes)

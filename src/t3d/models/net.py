@@ -1,0 +1,165 @@
+"""The verbs that every video network of this project answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from t3d.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class NetOptions:
+    """Base of the frozen dataclasses that hold the options of one family of networks."""
+
+
+class VideoNet(nn.Module, ABC):
+    """A network that turns clips into class scores.
+
+    Legend: B batch, C channels, T time, H height, W width, K classes.
+
+    Training, testing, export and transfer know only this class. A new family derives from it, implements the
+    abstract verbs and names its classifier's attribute in `classifier_name`.
+
+    Args:
+        options: What the family can vary; kept as `options` and written into the model's card.
+        in_channels: Channels of a clip: 3 for RGB.
+        num_features: Length of the pooled feature vector that the classifier sees.
+        num_classes: K; 0 leaves the classifier out.
+
+    Raises:
+        ConfigError: `num_classes` below 0.
+    """
+
+    classifier_name: ClassVar[str] = "classifier"
+
+    def __init__(self, options: NetOptions, *, in_channels: int, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.options = options
+        self.in_channels = in_channels
+        self.num_features = num_features
+        self.num_classes = _checked_count(num_classes)
+
+    @abstractmethod
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Turn clips into the last feature map.
+
+        Args:
+            x: Clips, float, normalised, B C T H W.
+
+        Returns:
+            Map, B num_features T' H' W'.
+
+        Raises:
+            ConfigError: The input has another form or is smaller than `min_input_size()`.
+        """
+
+    @abstractmethod
+    def min_input_size(self) -> tuple[int, int]:
+        """Least (frames, side) of a clip that this net takes with its options."""
+
+    @abstractmethod
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory: recompute a part of the activations in the backward pass.
+
+        Outputs, gradients and BatchNorm buffers stay the same to the bit.
+
+        Args:
+            enable: On or off.
+        """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score clips.
+
+        Args:
+            x: Clips, float, normalised, B C T H W.
+
+        Returns:
+            Scores before the softmax, B K; pooled features, B num_features, where num_classes is 0.
+        """
+        return self.forward_head(self.forward_features(x))
+
+    def forward_head(self, features: Tensor, *, pre_logits: bool = False) -> Tensor:
+        """Average the feature map over time and space, then classify.
+
+        Args:
+            features: What `forward_features` gave, B num_features T' H' W'.
+            pre_logits: Stop before the classifier.
+
+        Returns:
+            Scores, B K; or pooled features, B num_features, with `pre_logits`.
+        """
+        pooled = features.mean(dim=(2, 3, 4))  # B num_features
+        return pooled if pre_logits else self.get_classifier()(pooled)
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer: `nn.Linear`, or `nn.Identity` where num_classes is 0."""
+        return self.get_submodule(self.classifier_name)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a new, untrained classifier in, on the device and in the precision of the net.
+
+        Args:
+            num_classes: K; 0 leaves the classifier out, so that the net returns pooled features.
+
+        Raises:
+            ConfigError: `num_classes` below 0.
+        """
+        self.num_classes = _checked_count(num_classes)
+        weight = next(self.parameters())
+        setattr(
+            self, self.classifier_name, self._new_classifier().to(device=weight.device, dtype=weight.dtype)
+        )
+
+    def _new_classifier(self) -> nn.Module:
+        if self.num_classes == 0:
+            return nn.Identity()
+        classifier = nn.Linear(self.num_features, self.num_classes)
+        nn.init.zeros_(classifier.bias)
+        return classifier
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse what is not a batch of clips this net can take, and say what to do.
+
+        Args:
+            x: What was passed in.
+
+        Raises:
+            ConfigError: Wrong number of axes, channels, element type, or a clip below `min_input_size()`.
+        """
+        shape = " × ".join(map(str, x.shape))
+        if x.ndim != 5:
+            raise ConfigError(
+                f"the input has {x.ndim} axes ({shape}); a net takes B × C × T × H × W: "
+                "one clip needs a batch axis in front, clip.unsqueeze(0)"
+            )
+        if x.shape[1] != self.in_channels:
+            hint = (
+                "; this looks like B × T × C × H × W: x.transpose(1, 2)"
+                if x.shape[2] == self.in_channels
+                else ""
+            )
+            raise ConfigError(
+                f"the input is {shape} (B × C × T × H × W) with {x.shape[1]} channels; "
+                f"this net takes {self.in_channels}{hint}"
+            )
+        if not x.is_floating_point():
+            raise ConfigError(
+                f"the input is {x.dtype}; a net takes normalised floats: "
+                "divide 8-bit pixels by 255, subtract the clip spec's mean, divide by its std"
+            )
+        frames, side = self.min_input_size()
+        if x.shape[2] < frames or x.shape[3] < side or x.shape[4] < side:
+            raise ConfigError(
+                f"the input is {shape} (B × C × T × H × W); with its options this net needs at least "
+                f"{frames} frames of {side} × {side} pixels"
+            )
+
+
+def _checked_count(num_classes: int) -> int:
+    if num_classes < 0:
+        raise ConfigError(f"num_classes is {num_classes}; it must be 1 or more, or 0 for no classifier")
+    return num_classes

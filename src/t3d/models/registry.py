@@ -1,0 +1,109 @@
+"""The project's one registry: names of networks, and how they are built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+from t3d.errors import ConfigError, did_you_mean
+from t3d.models.net import NetOptions, VideoNet
+from t3d.models.options import with_overrides
+
+_BUILDERS: dict[str, Callable[..., VideoNet]] = {}
+_Builder = TypeVar("_Builder", bound=Callable[..., VideoNet])
+
+
+def register_model(builder: _Builder) -> _Builder:
+    """Make a builder known by its function name.
+
+    Args:
+        builder: A function `name(options=<the net's own options>, *, num_classes=400)`.
+
+    Returns:
+        The builder, unchanged.
+
+    Raises:
+        ConfigError: The name is taken, or the builder has no default options.
+
+    Example:
+        >>> @register_model  # doctest: +SKIP
+        ... def mynet(options: MyOptions = MyOptions(), *, num_classes: int = 400) -> VideoNet: ...
+    """
+    name = getattr(builder, "__name__", repr(builder))
+    if name in _BUILDERS:
+        raise ConfigError(f"two builders are called {name!r}; a model's name must be its own")
+    if not isinstance(_default_options(builder), NetOptions):
+        raise ConfigError(f"the builder {name!r} needs a default for its argument 'options', a NetOptions")
+    _BUILDERS[name] = builder
+    return builder
+
+
+def create_model(
+    name: str, *, num_classes: int = 400, options: Mapping[str, object] | None = None
+) -> VideoNet:
+    """Build a network with random weights.
+
+    Args:
+        name: A name out of `list_models()`.
+        num_classes: Number of classes; 0 leaves the classifier out.
+        options: Options that differ from the model's own, by field name; lists count as tuples.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        ConfigError: An unknown model or option, or a value that cannot work.
+
+    Example:
+        >>> create_model("t3d_tiny", num_classes=11, options={"drop_rate": 0.2}).num_classes
+        11
+    """
+    return _builder(name)(model_options(name, options), num_classes=num_classes)
+
+
+def model_options(name: str, options: Mapping[str, object] | None = None) -> NetOptions:
+    """The options that a model has, with some of them changed.
+
+    Args:
+        name: A name out of `list_models()`.
+        options: Options that differ from the model's own.
+
+    Returns:
+        A frozen dataclass with every option of the model.
+
+    Raises:
+        ConfigError: An unknown model or option, or a value that cannot work.
+
+    Example:
+        >>> model_options("t3d121").ttl_depths
+        ((1, 3, 6), (1, 3, 4), (1, 3, 4))
+    """
+    return with_overrides(_default_options(_builder(name)), options or {}, where=f"options of {name}")
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of all networks.
+
+    Args:
+        pattern: Which ones, with the wildcards of a shell: `t3d*`.
+
+    Returns:
+        Names in alphabetical order.
+
+    Example:
+        >>> list_models("t3d*")
+        ['t3d121', 't3d169', 't3d_tiny']
+    """
+    return sorted(name for name in _BUILDERS if fnmatchcase(name, pattern))
+
+
+def _builder(name: str) -> Callable[..., VideoNet]:
+    if name not in _BUILDERS:
+        raise ConfigError(f"unknown model {name!r}; {did_you_mean(name, _BUILDERS)}")
+    return _BUILDERS[name]
+
+
+def _default_options(builder: Callable[..., VideoNet]) -> NetOptions:
+    return inspect.signature(builder).parameters["options"].default

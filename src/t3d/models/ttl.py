@@ -1,0 +1,208 @@
+"""The Temporal Transition Layer (TTL) of T3D, and the convolution in time that it is made of.
+
+Legend: B batch, C channels, T time, H height, W width; every map is B C T H W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from t3d.errors import ConfigError, did_you_mean
+
+TimePadding = Literal["zeros", "replicate"]
+Kernel = tuple[int, int, int]
+
+
+class TemporalConv3d(nn.Conv3d):
+    """3D convolution that keeps T at stride 1 for any temporal depth, even ones too.
+
+    A depth of k is padded by (k-1)//2 steps before the clip and k//2 behind it, height and width by
+    (k-1)//2 zeros on both sides. No bias: a BatchNorm stands beside every convolution of these nets.
+
+    Args:
+        in_channels: Channels that come in.
+        out_channels: Channels that go out.
+        kernel_size: Kernel as T × H × W; height and width must be odd.
+        stride: Stride as T × H × W.
+        time_padding: `zeros`, or `replicate` for the first and last step of the clip once more; height and
+            width are always padded with zeros.
+
+    Raises:
+        ConfigError: A kernel that cannot be centred, or an unknown padding.
+
+    Example:
+        >>> TemporalConv3d(4, 8, kernel_size=(6, 3, 3))(torch.zeros(1, 4, 5, 7, 7)).shape
+        torch.Size([1, 8, 5, 7, 7])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: Kernel,
+        stride: Kernel = (1, 1, 1),
+        time_padding: TimePadding = "zeros",
+    ) -> None:
+        depth, height, width = kernel_size
+        if depth < 1 or height % 2 == 0 or width % 2 == 0:
+            raise ConfigError(
+                f"kernel_size is {kernel_size} (T × H × W); T must be 1 or more, H and W must be odd"
+            )
+        if time_padding not in get_args(TimePadding):
+            raise ConfigError(
+                f"time_padding is {time_padding!r}; {did_you_mean(time_padding, get_args(TimePadding))}"
+            )
+        before, after = (depth - 1) // 2, depth // 2
+        # The convolution pads by itself where it can: padding apart costs a copy of the map.
+        self_padded = time_padding == "zeros" and before == after
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=(before if self_padded else 0, height // 2, width // 2),
+            bias=False,
+        )
+        self.time_padding = time_padding
+        self._pad_apart = (0, 0, 0, 0, before, after) if not self_padded and depth > 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve.
+
+        Args:
+            x: Map, B C T H W.
+
+        Returns:
+            Map, B C' T' H' W', with T' = ceil(T / stride).
+        """
+        if self._pad_apart is not None:
+            x = F.pad(x, self._pad_apart, mode="constant" if self.time_padding == "zeros" else "replicate")
+        return super().forward(x)
+
+
+class TransitionPool(nn.Module):
+    """Average pool 2×2×2, whose temporal kernel is 1 where the map has one time step left.
+
+    Args:
+        adapt: False refuses a map of one time step, as a plain 2×2×2 pool does.
+
+    Example:
+        >>> TransitionPool()(torch.zeros(1, 8, 1, 6, 6)).shape
+        torch.Size([1, 8, 1, 3, 3])
+    """
+
+    def __init__(self, *, adapt: bool = True) -> None:
+        super().__init__()
+        self.adapt = adapt
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool.
+
+        Args:
+            x: Map, B C T H W.
+
+        Returns:
+            Map, B C T//2 H//2 W//2; B C 1 H//2 W//2 where T is 1 and the pool adapts.
+        """
+        depth = 1 if self.adapt and x.shape[2] == 1 else 2
+        return F.avg_pool3d(x, kernel_size=(depth, 2, 2))
+
+    def extra_repr(self) -> str:
+        """The options that print(model) shows."""
+        return f"2×2×2, adapt={self.adapt}"
+
+
+class TemporalBranch(nn.Sequential):
+    """One branch of a TTL: BN → ReLU → convolution of one temporal depth, T is kept."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel_size: Kernel, time_padding: TimePadding = "zeros"
+    ) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm3d(in_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv = TemporalConv3d(
+            in_channels, out_channels, kernel_size=kernel_size, time_padding=time_padding
+        )
+
+
+class TemporalTransition(nn.Module):
+    """Temporal Transition Layer: branches of several temporal depths side by side, then a pool.
+
+    Each branch is BN → ReLU → convolution and keeps T; their maps are joined on the channel axis and
+    averaged 2×2×2 (section 3.1 and Table 1). The layer takes any map B C T H W and can stand in any net.
+
+    Args:
+        in_channels: Channels that come in.
+        depths: Temporal depth of each branch; the paper's are (1, 3, 6), (1, 3, 4) and (1, 3, 4).
+        branch_channels: Filters of each branch.
+        kernels: Kernel of each branch as T × H × W; None means 1×1×1 for depth 1 and d×3×3 for depth d.
+        projection: Put BN → ReLU → 1×1×1 convolution of unchanged width between the joined branches and the
+            pool. The authors' code has it; the paper's Table 1 has not.
+        time_padding: How branches pad time, see `TemporalConv3d`.
+        adapt_pool: See `TransitionPool`.
+
+    Attributes:
+        out_channels: Channels that go out, `len(depths) * branch_channels`.
+
+    Raises:
+        ConfigError: No depth, a depth below 1, or kernels that contradict the depths.
+
+    Example:
+        >>> ttl = TemporalTransition(16, (1, 3, 6), branch_channels=8)
+        >>> ttl.out_channels, ttl(torch.zeros(2, 16, 8, 10, 10)).shape
+        (24, torch.Size([2, 24, 4, 5, 5]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        depths: Sequence[int],
+        *,
+        branch_channels: int = 128,
+        kernels: Sequence[Kernel] | None = None,
+        projection: bool = False,
+        time_padding: TimePadding = "zeros",
+        adapt_pool: bool = True,
+    ) -> None:
+        super().__init__()
+        depths = tuple(depths)
+        if not depths or min(depths) < 1:
+            raise ConfigError(f"depths is {depths}; give one temporal depth of 1 or more for each branch")
+        if kernels is None:
+            kernels = [(1, 1, 1) if depth == 1 else (depth, 3, 3) for depth in depths]
+        if tuple(kernel[0] for kernel in kernels) != depths:
+            raise ConfigError(
+                f"kernels is {tuple(kernels)}; there must be one a branch, with the temporal depths {depths}"
+            )
+        self.out_channels = len(depths) * branch_channels
+        self.branches = nn.ModuleList(
+            TemporalBranch(in_channels, branch_channels, kernel_size=kernel, time_padding=time_padding)
+            for kernel in kernels
+        )
+        self.projection = (
+            TemporalBranch(self.out_channels, self.out_channels, kernel_size=(1, 1, 1))
+            if projection
+            else None
+        )
+        self.pool = TransitionPool(adapt=adapt_pool)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Look at the map over several temporal depths, join, pool.
+
+        Args:
+            x: Map, B C T H W.
+
+        Returns:
+            Map, B out_channels T//2 H//2 W//2.
+        """
+        x = torch.cat([branch(x) for branch in self.branches], dim=1)  # B D·C' T H W
+        if self.projection is not None:
+            x = self.projection(x)
+        return self.pool(x)

@@ -1,0 +1,231 @@
+"""Weights on disk: one safetensors file that says by itself what it is.
+
+The file's header carries a card as JSON: architecture, options, class names, clip and provenance. Loading a
+file never runs code. Files of other projects come in through `t3d.models.convert`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from t3d.data.sampling import ClipSpec
+from t3d.errors import CheckpointError, ConfigError
+from t3d.models.loading import LoadReport, compare, load_matching
+from t3d.models.net import VideoNet
+from t3d.models.options import with_overrides
+from t3d.models.registry import create_model
+
+CARD_KEY = "t3d.card"
+CARD_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a weights file says of itself; enough to use it without any other file.
+
+    Args:
+        architecture: A name out of `list_models()`.
+        options: The network's options that differ from the architecture's own, plain JSON values.
+        classes: Class names in the order of the scores; empty for a network without classifier.
+        clip: How clips are cut and normalised.
+        provenance: Where the weights come from: data, recipe, figures, licence; plain JSON values.
+
+    Raises:
+        ConfigError: Options or provenance that JSON cannot hold.
+
+    Example:
+        >>> ModelCard("t3d_tiny", classes=("run", "jump")).clip.num_frames
+        32
+    """
+
+    architecture: str
+    options: dict[str, object] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    clip: ClipSpec = field(default_factory=ClipSpec)
+    provenance: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("options", "provenance"):
+            try:
+                plain = json.loads(json.dumps(getattr(self, name)))
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"{name} of a model card must hold plain JSON values: {error}") from error
+            object.__setattr__(self, name, plain)
+        object.__setattr__(self, "classes", tuple(self.classes))
+
+    def to_json(self) -> str:
+        """The card as JSON text."""
+        return json.dumps({"version": CARD_VERSION, **dataclasses.asdict(self)}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """Read a card.
+
+        Args:
+            text: What `to_json` wrote.
+
+        Returns:
+            The card.
+
+        Raises:
+            CheckpointError: The text is no card, or a card of a version that this software does not know.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"the model card is not JSON ({error})") from error
+        if not isinstance(values, dict) or values.pop("version", None) != CARD_VERSION:
+            raise CheckpointError(
+                f"the model card is not of version {CARD_VERSION}; a newer t3d wrote it: update t3d"
+            )
+        try:
+            return with_overrides(cls(""), values, where="the model card")
+        except ConfigError as error:
+            raise CheckpointError(f"the model card is damaged: {error}") from error
+
+
+def save_model(model: VideoNet, path: str | os.PathLike[str], *, card: ModelCard) -> None:
+    """Write weights and card into one file, at once or not at all.
+
+    Args:
+        model: The network itself, not its wrapping by DDP or torch.compile.
+        path: Where to; ends with .safetensors. An existing file is replaced.
+        card: What the file says of itself; it must describe `model`.
+
+    Raises:
+        CheckpointError: The card describes another network, so that the file could not be loaded again.
+
+    Example:
+        >>> net = create_model("t3d_tiny", num_classes=2)
+        >>> save_model(net, "/tmp/net.safetensors", card=ModelCard("t3d_tiny", classes=("run", "jump")))
+    """
+    target = Path(path)
+    if target.suffix != ".safetensors":
+        raise CheckpointError(f"{target}: a weights file's name ends with .safetensors")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    difference = compare(_skeleton(card).state_dict(), state)
+    if difference:
+        raise CheckpointError(
+            f"{target}: not written, the card describes another network than the one to save ({difference})"
+        )
+    write_tensors(state, target, metadata={CARD_KEY: card.to_json(), "format": "pt"})
+
+
+def load_model(
+    path: str | os.PathLike[str], *, device: str | torch.device = "cpu"
+) -> tuple[VideoNet, ModelCard]:
+    """Build the network that a weights file describes and fill it.
+
+    Args:
+        path: A file that `save_model` or `t3d import` wrote.
+        device: Where the network shall live.
+
+    Returns:
+        The network, in evaluation mode, and the file's card.
+
+    Raises:
+        CheckpointError: No such file, a damaged file, no card, or weights that contradict the card.
+
+    Example:
+        >>> net, card = load_model("/tmp/net.safetensors")  # doctest: +SKIP
+    """
+    state, text = read_tensors(path)
+    if text is None:
+        raise CheckpointError(
+            f"{os.fspath(path)}: no model card in the file, so it was not written by t3d; "
+            "turn it into one with `t3d import`, or start from it with --init"
+        )
+    try:
+        card = ModelCard.from_json(text)
+        model = _skeleton(card)
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"{os.fspath(path)}: {error}") from error
+    difference = compare(model.state_dict(), state)
+    if difference:
+        raise CheckpointError(
+            f"{os.fspath(path)}: the weights are not those of {card.architecture} with {len(card.classes)} "
+            f"classes, as the file's card says ({difference})"
+        )
+    model.load_state_dict(state)
+    return model.to(device).eval(), card
+
+
+def load_backbone(model: VideoNet, path: str | os.PathLike[str]) -> LoadReport:
+    """Start a network from a weights file: everything that fits, but never the classifier.
+
+    Args:
+        model: The network; changed in place.
+        path: A safetensors file, with or without a card.
+
+    Returns:
+        What was loaded and what was not.
+
+    Raises:
+        CheckpointError: No such file, a damaged file, or nothing of the backbone fits.
+
+    Example:
+        >>> print(load_backbone(create_model("t3d_tiny"), "kinetics.safetensors"))  # doctest: +SKIP
+    """
+    state, _ = read_tensors(path)
+    return load_matching(model, state, source=os.fspath(path))
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str | None]:
+    """Read a safetensors file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Tensors by name, on the CPU, and the text of the card, None where the file has none.
+
+    Raises:
+        CheckpointError: No such file, or not a whole safetensors file.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise CheckpointError(f"{source}: no such weights file")
+    try:
+        with safe_open(source, framework="pt") as file:
+            text = (file.metadata() or {}).get(CARD_KEY)
+            return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{source}: not a whole safetensors file ({error}); "
+            "a .pth or .pt file of another project becomes one with `t3d import`"
+        ) from error
+
+
+def write_tensors(state: Mapping[str, Tensor], path: Path, *, metadata: dict[str, str]) -> None:
+    """Write a safetensors file under a temporary name beside its place, then rename it.
+
+    Args:
+        state: Tensors by name, contiguous, none sharing memory with another.
+        path: Where to; an existing file is replaced.
+        metadata: Texts for the header.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(dict(state), temporary, metadata=metadata)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _skeleton(card: ModelCard) -> VideoNet:
+    # Reading or writing a file in the middle of a run must not shift the run's random numbers.
+    with torch.random.fork_rng(devices=[]):
+        return create_model(card.architecture, num_classes=len(card.classes), options=card.options)

@@ -1,0 +1,115 @@
+"""What a trained net says of a video: `Predictor` in Python, `t3d predict` in the shell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from t3d.data.manifest import Manifest
+from t3d.device import pick_device, use_bf16
+from t3d.errors import VideoError
+from t3d.evaluate import score_videos
+from t3d.models.weights import load_model
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a video shows.
+
+    Args:
+        path: The file.
+        classes: Every class name, likeliest first.
+        probs: Their probabilities, mean over the clips.
+        clips: Clips the video was cut into.
+        error: Why the video could not be read; then the other fields are empty.
+    """
+
+    path: str
+    classes: tuple[str, ...] = ()
+    probs: tuple[float, ...] = ()
+    clips: int = 0
+    error: str | None = None
+
+
+class Predictor:
+    """Classifies videos with a weights file, which brings its classes, clip and normalisation along.
+
+    Scores come from the same function as those of `t3d test`, so that the two agree.
+
+    Args:
+        weights: File that a training run wrote.
+        device: `auto`, or a torch device.
+        precision: `auto`, `fp32` or `bf16`.
+        batch_size: Clips at a time; changes speed and memory only.
+        workers: Processes that read videos; 0 reads them here.
+
+    Raises:
+        CheckpointError: The weights cannot be used.
+
+    Example:
+        >>> predictor = Predictor("runs/mine/model.safetensors")  # doctest: +SKIP
+        >>> predictor("holiday.mp4").classes[0]  # doctest: +SKIP
+        'Surfing'
+    """
+
+    def __init__(
+        self,
+        weights: str | Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 8,
+        workers: int = 0,
+    ) -> None:
+        where = pick_device(device)
+        self.model, self.card = load_model(weights, device=where)
+        self.bf16 = use_bf16(precision, where)
+        self.batch_size = batch_size
+        self.workers = workers
+
+    def __call__(self, path: str | os.PathLike[str]) -> Prediction:
+        """Classify one video.
+
+        Raises:
+            VideoError: It cannot be read.
+        """
+        (prediction,) = self.many([path])
+        if prediction.error is not None:
+            raise VideoError(prediction.path, prediction.error)
+        return prediction
+
+    def many(self, paths: Sequence[str | os.PathLike[str]]) -> Iterator[Prediction]:
+        """Classify videos, in their order; one that cannot be read says so in `error`."""
+        files = [Path(path) for path in paths]
+        for at in range(0, len(files), _GROUP):
+            yield from self._group(files[at : at + _GROUP])
+
+    def _group(self, files: list[Path]) -> Iterable[Prediction]:
+        scores = score_videos(
+            self.model,
+            Manifest.from_files(files),
+            spec=self.card.clip,
+            batch_size=self.batch_size,
+            workers=min(self.workers, len(files)),
+            bf16=self.bf16,
+        )
+        reasons = {video.video: video.reason for video in scores.bad}
+        clips = np.bincount(scores.clip_video, minlength=len(files))
+        for row, path in enumerate(files):
+            if row in reasons:
+                yield Prediction(str(path), error=reasons[row])
+                continue
+            order = np.argsort(-scores.video_probs[row], kind="stable")
+            yield Prediction(
+                str(path),
+                classes=tuple(self.card.classes[i] for i in order),
+                probs=tuple(float(scores.video_probs[row, i]) for i in order),
+                clips=int(clips[row]),
+            )
+
+
+_GROUP = 64  # videos scored before their predictions go out, so that a long list answers as it goes

@@ -1,0 +1,122 @@
+"""`t3d test`: a trained net on labelled videos, and the files that say how it did."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from t3d.data.catalogue import open_manifest
+from t3d.data.dataset import FrameOrder
+from t3d.data.frames import FrameStore
+from t3d.device import pick_device, use_bf16
+from t3d.errors import ManifestError
+from t3d.evaluate import Metrics, Scores, measure, score_videos, write_scores
+from t3d.files import atomic_path
+from t3d.models.weights import load_model
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a test found.
+
+    Args:
+        metrics: How good the net is on these videos.
+        scores: What it said of each.
+    """
+
+    metrics: Metrics
+    scores: Scores
+
+
+def run_test(
+    weights: str | Path,
+    data: str,
+    *,
+    videos: str | None = None,
+    frames: FrameOrder = "normal",
+    tail: Literal["drop", "pad", "shift"] | None = None,
+    cache: str | None = None,
+    max_bad: float = 0.01,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 8,
+    workers: int = 0,
+) -> Outcome:
+    """Test a weights file on labelled videos by the paper's protocol.
+
+    Args:
+        weights: File that a training run wrote; its card says classes and clip.
+        data: See `t3d.data.catalogue.open_manifest`. Its classes are matched by name.
+        videos: Folder that the files of a list or table lie in.
+        frames: Order of the frames in each clip, see `VideoClips`.
+        tail: Instead of the card's `clip.tail`.
+        cache: Folder for decoded frames.
+        max_bad: Largest share of unreadable videos.
+        seed: Of shuffled frames.
+        device: `auto`, or a torch device.
+        precision: `auto`, `fp32` or `bf16`.
+        batch_size: Clips at a time; changes speed and memory only.
+        workers: Processes that read videos.
+
+    Raises:
+        CheckpointError: The weights cannot be used.
+        ManifestError: The videos or their labels cannot be used, or too many cannot be read.
+    """
+    where = pick_device(device)
+    model, card = load_model(weights, device=where)
+    spec = card.clip if tail is None else replace(card.clip, tail=tail)
+    manifest = open_manifest(data, videos=videos).with_classes(card.classes)
+    scores = score_videos(
+        model,
+        manifest,
+        spec=spec,
+        store=FrameStore(spec, cache=cache),
+        order=frames,
+        seed=seed,
+        batch_size=batch_size,
+        workers=workers,
+        bf16=use_bf16(precision, where),
+    )
+    share = len(scores.bad) / len(manifest)
+    if share > max_bad:
+        named = "".join(f"\n  {video.path}: {video.reason}" for video in scores.bad[:20])
+        raise ManifestError(
+            f"{len(scores.bad)} of {len(manifest)} videos ({share:.1%}) cannot be read, more than max_bad = "
+            f"{max_bad:.1%} allows; mend or remove them, or raise --max_bad:{named}"
+        )
+    return Outcome(measure(scores), scores)
+
+
+def write_result(result: Outcome, folder: str | Path) -> None:
+    """Write `metrics.json`, `scores.csv` (a row a video) and `confusion.png`."""
+    from t3d.plots import confusion_figure, save_figure
+
+    folder = Path(folder)
+    with atomic_path(folder / "metrics.json") as temporary:
+        temporary.write_text(
+            json.dumps(asdict(result.metrics), indent=1, ensure_ascii=False), encoding="utf-8"
+        )
+    write_scores(result.scores, folder / "scores.csv")
+    save_figure(confusion_figure(result.metrics.confusion, result.scores.classes), folder / "confusion.png")
+
+
+def print_result(result: Outcome) -> None:
+    """Print accuracies, and the videos that could not be read."""
+    metrics = result.metrics
+    table = Table("", "top-1", "top-5", title=f"{metrics.videos} videos")
+    table.add_row("video", f"{metrics.video_top1:.2%}", f"{metrics.video_top5:.2%}")
+    table.add_row("clip", f"{metrics.clip_top1:.2%}", f"{metrics.clip_top5:.2%}")
+    per_class = Table("class", "accuracy", title=f"mean over classes {metrics.mean_class:.2%}")
+    for name, accuracy in metrics.per_class.items():
+        per_class.add_row(name, f"{accuracy:.1%}")
+    console = Console()
+    console.print(table, per_class)
+    for video in result.scores.bad:
+        print(f"could not be read: {video.path}: {video.reason}", file=sys.stderr)

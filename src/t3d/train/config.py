@@ -1,0 +1,139 @@
+"""Every option of a training run, as frozen dataclasses: what YAML recipes and `t3d train` set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from t3d.data.config import AugmentConfig, DataConfig
+from t3d.data.sampling import ClipSpec
+from t3d.errors import ConfigError, at_least, between
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which net.
+
+    Args:
+        name: A name that `t3d models` lists.
+        options: Options of the net by name, such as `{drop_rate: 0.2}`.
+        init: Weights file to start from; its classifier is left out when the classes differ.
+        grad_checkpointing: Recompute parts of the dense layers in the backward pass, to save memory.
+    """
+
+    name: str = "t3d121"
+    options: dict[str, Any] = field(default_factory=dict)
+    init: str | None = None
+    grad_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How the net learns.
+
+    Args:
+        name: `sgd` (Nesterov momentum) or `adamw`.
+        lr: Peak learning rate.
+        momentum: Of SGD.
+        weight_decay: Applied to every parameter, or to kernels alone, see `decay_norm`.
+        decay_norm: Whether biases and normalisation parameters decay too (the paper does not exempt them).
+        epochs: Passes over the training videos.
+        batch_size: Clips in one optimiser step, over all processes and accumulation steps together.
+        accumulate: Forward passes one optimiser step is spread over, to save memory.
+        schedule: `step` multiplies the rate by `gamma` every `step_epochs`; `plateau` does so when the
+            validation loss has not fallen for `patience` validations; `cosine` falls to zero along half a
+            cosine; `constant` does nothing.
+        warmup_epochs: The rate rises linearly from zero for so long, whatever the schedule.
+        step_epochs: See `schedule`.
+        gamma: See `schedule`.
+        patience: See `schedule`.
+        label_smoothing: Share of the target spread evenly over all classes.
+        mixup: Parameter of the Beta distribution that mixes pairs of clips; 0 switches it off.
+        ema: Decay of the moving average of the weights, which is then tested and saved; 0 switches it off.
+        clip_grad: Largest norm of the gradient; 0 switches clipping off.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    decay_norm: bool = True
+    epochs: int = 200
+    batch_size: int = 64
+    accumulate: int = 1
+    schedule: Literal["step", "plateau", "cosine", "constant"] = "plateau"
+    warmup_epochs: float = 0.0
+    step_epochs: float = 30.0
+    gamma: float = 0.1
+    patience: int = 5
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    ema: float = 0.0
+    clip_grad: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ConfigError(f"optim.lr is {self.lr}; it must be above 0")
+        for name in ("epochs", "batch_size", "accumulate"):
+            at_least(f"optim.{name}", getattr(self, name), 1)
+        if not self.step_epochs > 0:
+            raise ConfigError(f"optim.step_epochs is {self.step_epochs}; it must be above 0")
+        for name in ("weight_decay", "warmup_epochs", "patience", "mixup", "clip_grad"):
+            at_least(f"optim.{name}", getattr(self, name), 0)
+        for name in ("momentum", "label_smoothing", "ema"):
+            between(f"optim.{name}", getattr(self, name), 0, 0.999999)
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"optim.batch_size {self.batch_size} cannot be split over optim.accumulate = "
+                f"{self.accumulate} passes; choose a multiple"
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Args:
+        out: Run folder: configuration, logs, checkpoint and weights. Never overwritten unless `overwrite`.
+        seed: Every random draw of the run follows from it.
+        data: Which videos, with which labels.
+        clip: What a clip is.
+        augment: How a training clip is varied.
+        model: Which net.
+        optim: How it learns.
+        precision: `bf16` computes in bfloat16; `auto` does so where the device has it in hardware.
+        eval_every: Epochs between validations.
+        log_every: Steps between log lines.
+        checkpoint_minutes: Time between checkpoints within an epoch; each epoch ends with one anyway.
+        overwrite: Delete the run folder if it exists.
+    """
+
+    out: str = ""
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    clip: ClipSpec = field(default_factory=ClipSpec)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    eval_every: int = 1
+    log_every: int = 10
+    checkpoint_minutes: float = 10.0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.data.train:
+            raise ConfigError(
+                "data.train is missing: give a folder with one folder per class, a .csv, a .jsonl "
+                "or a split list, as --data.train PATH"
+            )
+        if not self.out:
+            raise ConfigError("out is missing: say where the run folder shall be, as --out runs/NAME")
+        at_least("seed", self.seed, 0)
+        for name in ("eval_every", "log_every"):
+            at_least(name, getattr(self, name), 1)
+        if self.optim.schedule == "plateau" and self.data.val is None and self.data.val_fraction == 0:
+            raise ConfigError(
+                "optim.schedule = plateau watches the validation loss, and there is no validation "
+                "set: give data.val, or data.val_fraction above 0, or another schedule"
+            )

@@ -1,0 +1,176 @@
+"""One optimiser step: batch, loss, backward pass, update, and the numbers that are counted meanwhile."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn import functional as F
+
+from t3d.data.dataset import Batch
+from t3d.data.transforms import normalise
+from t3d.device import use_bf16
+from t3d.errors import ManifestError, T3DError
+from t3d.train.config import TrainConfig
+from t3d.train.optim import Schedule
+
+
+class DivergedError(T3DError):
+    """The loss is no longer a finite number."""
+
+
+class Stepper:
+    """Takes optimiser steps.
+
+    Args:
+        config: The run's options.
+        accelerator: Averages gradients over processes.
+        model: The net, prepared by the accelerator.
+        optimizer: What is stepped.
+        schedule: The learning rate.
+        videos: Videos in the training set, of which `data.max_bad` is a share.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        *,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        videos: int,
+    ) -> None:
+        self.config = config
+        self.accelerator = accelerator
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.videos = videos
+        self.bf16 = use_bf16(config.precision, accelerator.device)
+        self.bad: dict[str, str] = {}
+        self._lines: list[float] = []
+        self._start_counting()
+
+    def _start_counting(self) -> None:
+        self._loss_sum = torch.zeros((), device=self.accelerator.device)
+        self._steps = self._clips = 0
+        self._waited = 0.0
+        self._began = time.monotonic()
+
+    def step(self, batches: Iterator[Batch], *, epoch: int, step: int, total: int) -> None:
+        """Take one optimiser step.
+
+        Args:
+            batches: Where batches come from; `optim.accumulate` of them are taken.
+            epoch: Epoch, from 0.
+            step: Step within the epoch, from 0.
+            total: Step within the run, from 0.
+
+        Raises:
+            ManifestError: Too many videos, or all of a batch, cannot be read.
+        """
+        config = self.config.optim
+        self.rate = self.schedule.set(total)
+        # Mixup and dropout draw from the place in the run, so that a resumed run draws the same.
+        rng = np.random.default_rng((self.config.seed, epoch, step, self.accelerator.process_index, 1))
+        torch.manual_seed(int(rng.integers(2**31)))
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in range(config.accumulate):
+            began = time.monotonic()
+            batch = next(batches)
+            self._waited += time.monotonic() - began
+            self._count_bad(batch)
+            last = part + 1 == config.accumulate
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                loss = self._loss(batch, rng) / config.accumulate
+                self.accelerator.backward(loss)
+            self._loss_sum += loss.detach()
+            self._clips += len(batch.labels)
+        if config.clip_grad:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_grad)
+        self.optimizer.step()
+        self._steps += 1
+
+    def _loss(self, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
+        assert batch.frames is not None
+        device, config = self.accelerator.device, self.config.optim
+        x = normalise(batch.frames.to(device, non_blocking=True), self.config.clip)  # B C T H W
+        labels = batch.labels.to(device, non_blocking=True)
+        share = float(rng.beta(config.mixup, config.mixup)) if config.mixup else 1.0
+        if config.mixup:  # each clip with its neighbour in the batch
+            x = x.lerp(x.roll(1, 0), 1 - share)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            logits = self.model(x)  # B K
+        logits = logits.float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        if config.mixup:
+            other = F.cross_entropy(logits, labels.roll(1), label_smoothing=config.label_smoothing)
+            loss = share * loss + (1 - share) * other
+        return loss
+
+    def _count_bad(self, batch: Batch) -> None:
+        """Videos that opened before the run and broke within: named once, and too many stop the run."""
+        for video in batch.bad:
+            if video.path not in self.bad:
+                self.bad[video.path] = video.reason
+                self.accelerator.print(f"left out: {video.path}: {video.reason}")
+        most = self.config.data.max_bad
+        if len(self.bad) > most * self.videos:
+            raise ManifestError(
+                f"{len(self.bad)} of {self.videos} videos broke while they were read, more than "
+                f"data.max_bad = {most:.1%} allows:" + _listed(self.bad.items())
+            )
+        if batch.frames is None:
+            raise ManifestError(
+                "not one video of a batch could be read:" + _listed((v.path, v.reason) for v in batch.bad)
+            )
+
+    def check_loss(self) -> None:
+        """Refuse to go on, or to save, with a loss that is no number.
+
+        Raises:
+            DivergedError: The loss since the last report is infinite or NaN.
+        """
+        if not bool(self._loss_sum.isfinite()):
+            raise DivergedError(
+                f"the loss is {float(self._loss_sum)}; the checkpoint from before is kept. A lower optim.lr "
+                f"(now {self.config.optim.lr}), a longer optim.warmup_epochs or optim.clip_grad = 1 mends it "
+                "as a rule"
+            )
+
+    def report(self) -> dict[str, float]:
+        """Means over the steps since the last report and over all processes: the numbers of a log line.
+
+        Raises:
+            DivergedError: See `check_loss`.
+        """
+        self.check_loss()
+        loss = float(self.accelerator.reduce(self._loss_sum, reduction="mean")) / self._steps
+        seconds = time.monotonic() - self._began
+        line = {
+            "loss": loss,
+            "lr": self.rate,
+            "clips_per_second": round(self._clips * self.accelerator.num_processes / seconds, 3),
+            "waiting_for_data": round(self._waited / seconds, 4),
+        }
+        self._lines.append(loss)
+        self._start_counting()
+        return line
+
+    def epoch_loss(self) -> float:
+        """Mean of the reported losses since the last call; NaN where there was none."""
+        mean = float(np.mean(self._lines)) if self._lines else math.nan
+        self._lines = []
+        return mean
+
+
+def _listed(videos: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"\n  {path}: {reason}" for path, reason in list(videos)[:20])

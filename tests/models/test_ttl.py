@@ -1,0 +1,130 @@
+"""The TTL and its convolution against a slow second implementation: loops over time, sums of 2D ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from t3d.errors import ConfigError
+from t3d.models.ttl import TemporalConv3d, TemporalTransition, TimePadding, TransitionPool
+
+
+def slow_conv(x: Tensor, weight: Tensor, time_padding: TimePadding) -> Tensor:
+    frames, depth = x.shape[2], weight.shape[2]
+    steps = []
+    for t in range(frames):
+        total = torch.zeros(())
+        for k in range(depth):
+            source = t + k - (depth - 1) // 2
+            if time_padding == "zeros" and not 0 <= source < frames:
+                continue
+            frame = x[:, :, min(max(source, 0), frames - 1)]
+            total = total + F.conv2d(frame, weight[:, :, k], padding=weight.shape[-1] // 2)
+        steps.append(total)
+    return torch.stack(steps, dim=2)
+
+
+def slow_ttl(x: Tensor, ttl: TemporalTransition, time_padding: TimePadding) -> Tensor:
+    joined = torch.cat(
+        [
+            slow_conv(F.relu(branch.norm(x)), branch.conv.weight, time_padding)  # type: ignore[operator, union-attr, arg-type]
+            for branch in ttl.branches
+        ],
+        dim=1,
+    )
+    b, c, t, h, w = joined.shape
+    step = 2 if t > 1 else 1
+    out = torch.zeros(b, c, t // step, h // 2, w // 2, dtype=x.dtype)
+    for i in range(t // step):
+        for j in range(h // 2):
+            for k in range(w // 2):
+                cell = joined[:, :, i * step : (i + 1) * step, 2 * j : 2 * j + 2, 2 * k : 2 * k + 2]
+                out[:, :, i, j, k] = cell.mean(dim=(2, 3, 4))
+    return out
+
+
+@pytest.mark.parametrize("time_padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("depth", range(1, 9))
+def test_conv_keeps_time_and_equals_the_slow_one(depth: int, time_padding: TimePadding) -> None:
+    torch.manual_seed(depth)
+    conv = TemporalConv3d(3, 5, kernel_size=(depth, 3, 3), time_padding=time_padding).double()
+    for frames in (1, 2, 5, 9):
+        x = torch.randn(2, 3, frames, 6, 4, dtype=torch.float64)
+        out = conv(x)
+        assert out.shape == (2, 5, frames, 6, 4)
+        torch.testing.assert_close(out, slow_conv(x, conv.weight, time_padding))
+
+
+@pytest.mark.parametrize("time_padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("frames", [1, 2, 7])
+def test_ttl_equals_the_slow_one(frames: int, time_padding: TimePadding) -> None:
+    torch.manual_seed(frames)
+    ttl = TemporalTransition(4, (1, 3, 4, 6), branch_channels=3, time_padding=time_padding).double().eval()
+    for branch in ttl.branches:
+        torch.nn.init.normal_(branch.norm.running_mean)  # type: ignore[arg-type]
+        torch.nn.init.normal_(branch.norm.weight)  # type: ignore[arg-type]
+    x = torch.randn(2, 4, frames, 5, 6, dtype=torch.float64)
+    out = ttl(x)
+    assert out.shape == (2, ttl.out_channels, max(frames // 2, 1), 2, 3)
+    torch.testing.assert_close(out, slow_ttl(x, ttl, time_padding))
+
+
+@pytest.mark.parametrize("depth", range(1, 9))
+def test_branches_keep_time(depth: int) -> None:
+    ttl = TemporalTransition(4, (depth, 1), branch_channels=2)
+    for frames in (1, 4, 7):
+        for branch in ttl.branches:
+            assert branch(torch.randn(1, 4, frames, 4, 4)).shape == (1, 2, frames, 4, 4)
+
+
+def test_default_kernels_are_the_papers() -> None:
+    kernels = [branch.conv.kernel_size for branch in TemporalTransition(4, (1, 3, 6)).branches]  # type: ignore[union-attr]
+    assert kernels == [(1, 1, 1), (3, 3, 3), (6, 3, 3)]
+
+
+def test_kernels_can_be_chosen() -> None:
+    ttl = TemporalTransition(4, (1, 3), branch_channels=2, kernels=[(1, 3, 3), (3, 1, 1)])
+    assert [branch.conv.kernel_size for branch in ttl.branches] == [(1, 3, 3), (3, 1, 1)]  # type: ignore[union-attr]
+    assert ttl(torch.randn(1, 4, 6, 8, 8)).shape == (1, 4, 3, 4, 4)
+
+
+def test_projection_keeps_the_width_and_comes_before_the_pool() -> None:
+    torch.manual_seed(0)
+    ttl = TemporalTransition(4, (1, 3), branch_channels=2, projection=True).eval()
+    x = torch.randn(1, 4, 6, 8, 8)
+    assert ttl.projection is not None
+    joined = torch.cat([branch(x) for branch in ttl.branches], dim=1)
+    torch.testing.assert_close(ttl(x), F.avg_pool3d(ttl.projection(joined), 2))
+
+
+def test_ttl_stands_in_any_net() -> None:
+    net = torch.nn.Sequential(
+        torch.nn.Conv3d(3, 6, 3, padding=1), TemporalTransition(6, (1, 2), branch_channels=4)
+    )
+    net(torch.randn(2, 3, 4, 8, 8)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_pool_at_one_step() -> None:
+    x = torch.arange(4.0).reshape(1, 1, 1, 2, 2)
+    assert TransitionPool()(x).item() == 1.5
+    with pytest.raises(RuntimeError):
+        TransitionPool(adapt=False)(x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depths": ()}, "one temporal depth"),
+        ({"depths": (1, 0)}, "one temporal depth"),
+        ({"depths": (1, 3), "kernels": [(1, 1, 1)]}, "one a branch"),
+        ({"depths": (3,), "kernels": [(2, 3, 3)]}, "one a branch"),
+        ({"depths": (3,), "kernels": [(3, 2, 3)]}, "must be odd"),
+        ({"depths": (3,), "time_padding": "zeroes"}, "did you mean 'zeros'"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TemporalTransition(4, **arguments)  # type: ignore[arg-type]
