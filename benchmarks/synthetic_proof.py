@@ -109,19 +109,15 @@ def decoded(folder: Path, spec: SyntheticSpec, split: Split) -> Shown:
 
 
 class FrameNet(nn.Module):
-    """A plain 2D net: five 3 × 3 convolutions, global max and mean, a linear classifier."""
+    """A plain 2D net: four 3 × 3 convolutions, global max and mean, a linear classifier."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        widths = (3, 32, 48, 64, 96, 128)
-        self.body = nn.Sequential(
-            *(
-                nn.Sequential(
-                    nn.Conv2d(a, b, 3, 2 if i < 4 else 1, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()
-                )
-                for i, (a, b) in enumerate(pairwise(widths))
-            )
-        )
+        widths, strides = (3, 24, 32, 64, 96), (2, 2, 1, 2)
+        layers: list[nn.Module] = []
+        for (narrow, wide), stride in zip(pairwise(widths), strides, strict=True):
+            layers += [nn.Conv2d(narrow, wide, 3, stride, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
         self.head = nn.Linear(2 * widths[-1], classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -168,7 +164,7 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     parser.add_argument("--quick", action="store_true", help="one seed, fewer tracks and steps")
     parser.add_argument("--train", type=int, default=48, help="training videos a class (default 48)")
     parser.add_argument("--test", type=int, default=48, help="held-out videos a class (default 48)")
-    parser.add_argument("--steps", type=int, default=500, help="steps of the 2D net, batch 64 (default 500)")
+    parser.add_argument("--steps", type=int, default=300, help="steps of the 2D net, batch 64 (default 300)")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     chosen = parser.parse_args(arguments)
     seeds = (0,) if chosen.quick else (0, 1, 2)

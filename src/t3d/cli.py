@@ -6,14 +6,18 @@ Nothing heavy is imported before a command runs, so that help comes at once.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata, resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from t3d.data.sampling import ClipSpec
 from t3d.errors import ConfigError, T3DError, did_you_mean
@@ -37,12 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser, parsers = _build()
     try:
+        _refuse_options_beside_resume(words)
         chosen = parser.parse_args(_with_recipe(words))
         name = chosen.command
         if name is None:
             parser.print_help()
             return 2
-        return _COMMANDS[name][2](parsers[name].instantiate_classes(chosen[name]))
+        return _COMMANDS[name][2](parsers[name].instantiate(chosen[name]))
     except T3DError as error:
         print(f"t3d: {error}", file=sys.stderr)
         number = getattr(error, "signal", None)  # InterruptedRunError, told apart without importing torch
@@ -50,33 +55,61 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `t3d … | head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
         return 141
+    except OSError as error:  # a full disk, a folder that may not be written to
+        print(f"t3d: {error}", file=sys.stderr)
+        return 2
 
 
 class _Parser(ArgumentParser):
     """An argument parser whose complaint about an unknown name says the nearest known one."""
 
+    commands: Mapping[str, _Parser] = MappingProxyType({})
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 (its signature)
         text = re.sub(r"\s*\n\s*", "\n  ", message.strip())
-        unknown = re.search(r"(?i)(?:Unrecognized arguments: -*|[Kk]ey '|option ')([\w.]+)", message)
-        if unknown:
-            known = {a.dest for a in self._actions if a.dest not in ("help", "print_config", "==SUPPRESS==")}
-            text += "\n  " + did_you_mean(unknown[1], known)
-        print(f"{self.prog}: {text}\n  All options: {self.prog} --help", file=sys.stderr)
+        text = re.sub(r"<class '(\w+)'>", lambda kind: _SPOKEN.get(kind[1], kind[1]), text)
+        prog = self.prog.replace(" [options]", "")
+        if command := re.search(r"invalid choice: '(.*?)' \(", message):
+            text = f"no command {command[1]!r}; {did_you_mean(command[1], self.commands)}"
+        elif choice := re.search(r"typing\.Literal\[(.*)\]\. Got value: (.*)", message):
+            key, allowed = re.search(r'"(.*?)"', message), re.findall(r"'(.*?)'", choice[1])
+            text = f"{key[1] if key else 'an option'} is {choice[2]!r}; {did_you_mean(choice[2], allowed)}"
+        elif option := re.search(r"Subcommand '(.*?)' does not accept option '(.*?)'", message):
+            prog += f" {option[1]}"
+            text = f"unknown option {option[2]}; {self.commands[option[1]].nearest(option[2])}"
+        elif required := re.search(r"required: (\w+)\.", message):
+            prog += f" {required[1]}"
+        elif option := re.search(r"(?i)unrecognized arguments: -*([\w.]+)", message):
+            text += f"\n  {self.nearest(option[1])}"
+        print(f"{prog}: {text}\n  All options: {prog} --help", file=sys.stderr)
         raise SystemExit(2)
 
+    def nearest(self, name: str) -> str:
+        """Say which option is nearest to a wrong name, out of its own group if there is such a group."""
+        known = {action.dest for action in self._actions}
+        groups = {dest.partition(".")[0] for dest in known if "." in dest}
+        known -= groups | {"help", "print_config", "==SUPPRESS=="}
+        group = name.partition(".")[0]
+        return did_you_mean(name, [k for k in known if group not in groups or k.startswith(f"{group}.")])
 
-def _build() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+
+_SPOKEN = {"int": "whole number", "float": "number", "bool": "true or false", "str": "text"}
+
+
+def _build() -> tuple[_Parser, dict[str, _Parser]]:
     parser = _Parser(
         prog="t3d",
         description="Video classification with Temporal 3D ConvNets.",
+        allow_abbrev=False,
         version=metadata.version("t3d"),
     )
     subs = parser.add_subcommands(required=False, dest="command", metavar="COMMAND")
-    parsers: dict[str, ArgumentParser] = {}
+    parsers: dict[str, _Parser] = {}
+    parser.commands = parsers
     for name, (text, fill, _) in _COMMANDS.items():
-        parsers[name] = _Parser(prog=f"t3d {name}", description=text)
+        parsers[name] = _Parser(prog=f"t3d {name}", description=text, allow_abbrev=False)
         fill(parsers[name])
         subs.add_subcommand(name, parsers[name], help=text)
     return parser, parsers
@@ -86,8 +119,10 @@ def _computing(sub: ArgumentParser) -> None:
     """The options of every command that runs a net."""
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
     sub.add_argument("--precision", type=Literal["auto", "fp32", "bf16"], default="auto", help="of the net")
-    sub.add_argument("--batch_size", type=int, default=8, help="clips at a time: speed and memory only")
-    sub.add_argument("--workers", type=int, default=2, help="processes that read videos")
+    sub.add_argument(
+        "--batch_size", type=PositiveInt, default=8, help="clips at a time: speed and memory only"
+    )
+    sub.add_argument("--workers", type=NonNegativeInt, default=2, help="processes that read videos")
 
 
 # --- train -----------------------------------------------------------------------------------------------
@@ -105,6 +140,8 @@ def _with_recipe(words: list[str]) -> list[str]:
         if word == "--recipe" or word.startswith("--recipe="):
             name = word.partition("=")[2] if "=" in word else (words[at + 1 : at + 2] or [""])[0]
             rest = words[:at] + words[at + (1 if "=" in word else 2) :]
+            if any(other.partition("=")[0] == "--recipe" for other in rest):
+                raise ConfigError("give one --recipe; options behind it change it")
             if name not in recipes():
                 raise ConfigError(
                     f"no recipe {name!r}: {did_you_mean(name, recipes())}. Your own: --config FILE"
@@ -112,6 +149,16 @@ def _with_recipe(words: list[str]) -> list[str]:
             path = str(resources.files("t3d") / "recipes" / f"{name}.yaml")
             return [*rest[:1], "--config", path, *rest[1:]]
     return words
+
+
+def _refuse_options_beside_resume(words: list[str]) -> None:
+    """A run goes on by its own options: others would be ignored without a word."""
+    options = [word.partition("=")[0] for word in words if word.startswith("-")]
+    others = [word for word in options if word not in ("--resume", "--help", "-h")]
+    if "--resume" in options and others:
+        raise ConfigError(
+            f"--resume goes on with a run by the options in its config.yaml; leave out {' '.join(others)}"
+        )
 
 
 def _fill_train(sub: ArgumentParser) -> None:
@@ -128,7 +175,8 @@ def _train(chosen: Namespace) -> int:
     if resume:
         from t3d.train.run_folder import RunFolder
 
-        config = RunFolder(chosen.resume).read_config()
+        # The folder may have been moved since, and its own `out` was said from where the run began.
+        config = replace(RunFolder(chosen.resume).read_config(), out=chosen.resume)
     else:
         values = vars(chosen)
         config = TrainConfig(**{k: v for k, v in values.items() if k not in ("config", "recipe", "resume")})
@@ -155,7 +203,7 @@ def _fill_test(sub: ArgumentParser) -> None:
     sub.add_argument("--tail", type=Literal["drop", "pad", "shift"], help="instead of the weights' clip.tail")
     sub.add_argument("--cache", help="folder for decoded frames")
     sub.add_argument("--max_bad", type=float, default=0.01, help="largest share of unreadable videos")
-    sub.add_argument("--seed", type=int, default=0, help="of shuffled frames")
+    sub.add_argument("--seed", type=NonNegativeInt, default=0, help="of shuffled frames")
     sub.add_argument("--json", action="store_true", help="print metrics as JSON")
     _computing(sub)
 
@@ -181,7 +229,7 @@ def _test(chosen: Namespace) -> int:
 def _fill_predict(sub: ArgumentParser) -> None:
     sub.add_argument("weights", help="weights file that a training run wrote")
     sub.add_argument("inputs", nargs="+", metavar="VIDEO", help="video files, or folders of them")
-    sub.add_argument("--top", type=int, default=3, help="classes to show")
+    sub.add_argument("--top", type=PositiveInt, default=3, help="classes to show")
     sub.add_argument("--json", action="store_true", help="print one JSON object a video")
     _computing(sub)
 
@@ -216,9 +264,9 @@ def _predict(chosen: Namespace) -> int:
 
 def _fill_models(sub: ArgumentParser) -> None:
     sub.add_argument("pattern", nargs="?", default="*", help="such as 't3d*'")
-    sub.add_argument("--frames", type=int, default=32, help="frames of the clip that is counted")
-    sub.add_argument("--size", type=int, default=224, help="side of the clip that is counted")
-    sub.add_argument("--classes", type=int, default=400, help="classes of the net that is counted")
+    sub.add_argument("--frames", type=PositiveInt, default=32, help="frames of the clip that is counted")
+    sub.add_argument("--size", type=PositiveInt, default=224, help="side of the clip that is counted")
+    sub.add_argument("--classes", type=PositiveInt, default=400, help="classes of the net that is counted")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -276,7 +324,7 @@ def _convert(chosen: Namespace) -> int:
 
 def _fill_demo(sub: ArgumentParser) -> None:
     sub.add_argument("--out", default="demo", help="folder for everything that is made")
-    sub.add_argument("--seed", type=int, default=0, help="of the training")
+    sub.add_argument("--seed", type=NonNegativeInt, default=0, help="of the training")
     sub.add_argument("--quick", action="store_true", help="a version of a minute, to see that all parts work")
 
 

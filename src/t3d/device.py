@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, did_you_mean
+
+_PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -37,5 +39,11 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bfloat16 under `precision`: `auto`, `fp32` or `bf16`."""
+    """Whether to compute in bfloat16 under `precision`: `auto`, `fp32` or `bf16`.
+
+    Raises:
+        ConfigError: Another precision.
+    """
+    if precision not in _PRECISIONS:
+        raise ConfigError(f"unknown precision {precision!r}; {did_you_mean(precision, _PRECISIONS)}")
     return precision == "bf16" or (precision == "auto" and has_bf16(device))

@@ -27,7 +27,7 @@ from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import normalise
-from t3d.errors import ManifestError
+from t3d.errors import ManifestError, T3DError
 from t3d.files import atomic_path
 
 
@@ -118,6 +118,9 @@ def score_videos(
 
     Returns:
         Scores of all videos, the same on every process.
+
+    Raises:
+        T3DError: The net gives scores that are no numbers.
     """
     device = next(model.parameters()).device
     clips = VideoClips(
@@ -158,7 +161,10 @@ def _clip_probabilities(
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         logits = model(x)  # B K
     # Softmax and mean in double precision: the order of clips and processes then cannot show in the result.
-    return logits.double().softmax(1).cpu().numpy()
+    probs = logits.double().softmax(1).cpu().numpy()
+    if not np.isfinite(probs).all():  # else they would pass for videos that cannot be read
+        raise T3DError("the net gives scores that are no finite numbers: its weights have diverged")
+    return probs
 
 
 def _collect(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+TEMPORARY = ".*.part*"
+"""Pattern of the temporary names: what matches it for long was left by a process that was killed."""
 
 
 @contextmanager
@@ -13,10 +17,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside `path`, which takes `path`'s place when the block ends well.
 
     Args:
-        path: The final name; its folder is made if it is missing.
+        path: The final name; its folder is made if it is missing, an existing file is replaced.
 
     Yields:
-        The temporary name. It keeps the ending, since some writers choose the format by it.
+        The temporary name, of its own for every writer. It keeps the ending, since some writers choose the
+        format by it.
 
     Example:
         >>> import tempfile
@@ -28,9 +33,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.stem}.{os.getpid()}.tmp{final.suffix}")
+    temporary = final.with_name(f".{uuid.uuid4().hex}.part{final.suffix}")
     try:
         yield temporary
+        with temporary.open("rb+") as file:  # else a power failure may leave the final name without content
+            os.fsync(file.fileno())
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)

@@ -28,8 +28,8 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)  # "$" in a name is no formula
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if len(classes) <= 40:
@@ -80,7 +80,7 @@ def frames_figure(rows: Sequence[tuple[str, npt.NDArray[np.uint8]]]) -> Figure:
         for frame, cell in zip(frames, cells, strict=True):
             cell.imshow(frame.transpose(1, 2, 0))
             cell.set(xticks=[], yticks=[])
-        cells[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
+        cells[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
     return figure
 
 

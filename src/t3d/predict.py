@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,15 @@ from t3d.errors import VideoError
 from t3d.evaluate import score_videos
 from t3d.models.weights import load_model
 
+_GROUP = 64  # videos scored before their predictions go out, so that a long list answers as it goes
+
 
 @dataclass(frozen=True)
 class Prediction:
     """What a video shows.
 
     Args:
-        path: The file.
+        path: The file, from the root.
         classes: Every class name, likeliest first.
         probs: Their probabilities, mean over the clips.
         clips: Clips the video was cut into.
@@ -77,39 +80,49 @@ class Predictor:
         Raises:
             VideoError: It cannot be read.
         """
+        if Path(path).is_dir():
+            raise VideoError(path, "is a folder; `many` takes the videos in it")
         (prediction,) = self.many([path])
         if prediction.error is not None:
             raise VideoError(prediction.path, prediction.error)
         return prediction
 
     def many(self, paths: Sequence[str | os.PathLike[str]]) -> Iterator[Prediction]:
-        """Classify videos, in their order; one that cannot be read says so in `error`."""
-        files = [Path(path) for path in paths]
-        for at in range(0, len(files), _GROUP):
-            yield from self._group(files[at : at + _GROUP])
+        """Classify videos, in their order; one that cannot be read says so in `error`.
 
-    def _group(self, files: list[Path]) -> Iterable[Prediction]:
+        Args:
+            paths: Files, and folders, which stand for the videos in them.
+
+        Returns:
+            One prediction a video, with its whole path, each as soon as it is known.
+
+        Raises:
+            ManifestError: No path, or a folder without video.
+        """
+        manifest = Manifest.from_files(paths).with_classes(self.card.classes)
+        starts = range(0, len(manifest), _GROUP)
+        groups = (manifest.select(range(i, min(i + _GROUP, len(manifest)))) for i in starts)
+        return chain.from_iterable(self._group(group) for group in groups)
+
+    def _group(self, manifest: Manifest) -> Iterator[Prediction]:
         scores = score_videos(
             self.model,
-            Manifest.from_files(files),
+            manifest,
             spec=self.card.clip,
             batch_size=self.batch_size,
-            workers=min(self.workers, len(files)),
+            workers=min(self.workers, len(manifest)),
             bf16=self.bf16,
         )
         reasons = {video.video: video.reason for video in scores.bad}
-        clips = np.bincount(scores.clip_video, minlength=len(files))
-        for row, path in enumerate(files):
+        clips = np.bincount(scores.clip_video, minlength=len(manifest))
+        for row, path in enumerate(scores.paths):
             if row in reasons:
-                yield Prediction(str(path), error=reasons[row])
+                yield Prediction(path, error=reasons[row])
                 continue
             order = np.argsort(-scores.video_probs[row], kind="stable")
             yield Prediction(
-                str(path),
+                path,
                 classes=tuple(self.card.classes[i] for i in order),
                 probs=tuple(float(scores.video_probs[row, i]) for i in order),
                 clips=int(clips[row]),
             )
-
-
-_GROUP = 64  # videos scored before their predictions go out, so that a long list answers as it goes

@@ -10,12 +10,14 @@ from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from t3d.data.catalogue import open_manifest
+from t3d.data.check import open_all, refuse_many
 from t3d.data.dataset import FrameOrder
 from t3d.data.frames import FrameStore
 from t3d.device import pick_device, use_bf16
-from t3d.errors import ManifestError
+from t3d.errors import between
 from t3d.evaluate import Metrics, Scores, measure, score_videos, write_scores
 from t3d.files import atomic_path
 from t3d.models.weights import load_model
@@ -57,7 +59,7 @@ def run_test(
         videos: Folder that the files of a list or table lie in.
         frames: Order of the frames in each clip, see `VideoClips`.
         tail: Instead of the card's `clip.tail`.
-        cache: Folder for decoded frames.
+        cache: Folder for decoded frames, so that the next test of these videos need not decode them.
         max_bad: Largest share of unreadable videos.
         seed: Of shuffled frames.
         device: `auto`, or a torch device.
@@ -67,30 +69,29 @@ def run_test(
 
     Raises:
         CheckpointError: The weights cannot be used.
+        ConfigError: An option cannot work.
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
     """
+    between("max_bad", max_bad, 0, 1)
     where = pick_device(device)
     model, card = load_model(weights, device=where)
     spec = card.clip if tail is None else replace(card.clip, tail=tail)
     manifest = open_manifest(data, videos=videos).with_classes(card.classes)
+    store = FrameStore(spec, cache=cache)
+    if cache:
+        open_all(manifest, store, workers=workers)  # what cannot be read, scoring will say
     scores = score_videos(
         model,
         manifest,
         spec=spec,
-        store=FrameStore(spec, cache=cache),
+        store=store,
         order=frames,
         seed=seed,
         batch_size=batch_size,
         workers=workers,
         bf16=use_bf16(precision, where),
     )
-    share = len(scores.bad) / len(manifest)
-    if share > max_bad:
-        named = "".join(f"\n  {video.path}: {video.reason}" for video in scores.bad[:20])
-        raise ManifestError(
-            f"{len(scores.bad)} of {len(manifest)} videos ({share:.1%}) cannot be read, more than max_bad = "
-            f"{max_bad:.1%} allows; mend or remove them, or raise --max_bad:{named}"
-        )
+    refuse_many(scores.bad, among=len(manifest), max_bad=max_bad, option="max_bad")
     return Outcome(measure(scores), scores)
 
 
@@ -115,7 +116,7 @@ def print_result(result: Outcome) -> None:
     table.add_row("clip", f"{metrics.clip_top1:.2%}", f"{metrics.clip_top5:.2%}")
     per_class = Table("class", "accuracy", title=f"mean over classes {metrics.mean_class:.2%}")
     for name, accuracy in metrics.per_class.items():
-        per_class.add_row(name, f"{accuracy:.1%}")
+        per_class.add_row(Text(name), f"{accuracy:.1%}")
     console = Console()
     console.print(table, per_class)
     for video in result.scores.bad:

@@ -348,11 +348,11 @@ def load_proof() -> ModuleType:
 
 def test_a_2d_net_reads_the_appearance_but_not_the_motion_off_single_frames(tmp_path: Path) -> None:
     proof = load_proof()
-    spec = SyntheticSpec(train=40, val=0, test=16, seed=11)
+    spec = SyntheticSpec(train=24, val=0, test=16, seed=11)
     write_synthetic(tmp_path, spec)
     train, test = (proof.decoded(tmp_path, spec, split) for split in ("train", "test"))
     videos = len(test.motion)
-    motion, _ = proof.frame_accuracy(train, test, "motion", steps=200, seed=0)
-    appearance, _ = proof.frame_accuracy(train, test, "appearance", steps=200, seed=0)
+    motion, _ = proof.frame_accuracy(train, test, "motion", steps=120, seed=0, batch=32)
+    appearance, _ = proof.frame_accuracy(train, test, "appearance", steps=120, seed=0, batch=32)
     assert stats.binomtest(round(motion * videos), videos, 1 / 8).pvalue > 1e-3
     assert appearance >= 0.9

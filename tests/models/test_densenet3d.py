@@ -98,10 +98,9 @@ def test_counts(name: str, millions: float, gmacs: float) -> None:
 
 
 def test_count_with_1000_classes() -> None:
-    assert (
-        round(model_size("densenet3d121", num_classes=1000, num_frames=8, size=64).parameters / 1e6, 2)
-        == 12.27
-    )
+    model = on_meta("densenet3d121")
+    model.reset_classifier(1000)
+    assert round(count_parameters(model) / 1e6, 2) == 12.27
 
 
 def test_macs_equal_a_count_by_hand() -> None:
@@ -176,13 +175,17 @@ def test_least_input(options: dict[str, object], least: tuple[int, int]) -> None
 @pytest.mark.parametrize("frames", [8, 9, 16, 31, 64])
 @pytest.mark.parametrize("side", [64, 65, 112])
 def test_any_clip_from_8_frames_and_side_64(frames: int, side: int) -> None:
-    for name in ("t3d_tiny", "densenet3d_tiny"):
-        features = on_meta(name).forward_features(torch.empty(1, 3, frames, side, side + 3, device="meta"))
+    narrow = {"growth_rate": 4, "block_config": (1, 1, 1, 1), "stem_channels": 4, "ttl_channels": 4}
+    for name in ("t3d121", "densenet3d121"):
+        model = create_model(name, options=narrow).eval()
+        with torch.no_grad():
+            features = model.forward_features(torch.randn(1, 3, frames, side, side + 3))
         assert features.shape[2:] == (
             max(-(-frames // 2) // 8, 1),
             -(-side // 4) // 8,
             -(-(side + 3) // 4) // 8,
         )
+        assert features.isfinite().all()
 
 
 def test_stem_pool_can_halve_time() -> None:

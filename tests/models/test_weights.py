@@ -135,14 +135,14 @@ def test_truncated_file(saved: Path, kept: int) -> None:
 def test_no_safetensors_file(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     torch.save({"a": torch.ones(1)}, path)
-    with pytest.raises(CheckpointError, match="t3d import"):
+    with pytest.raises(CheckpointError, match="t3d convert"):
         load_model(path)
 
 
 def test_somebody_elses_file(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     save_file({"a": torch.ones(1)}, path)
-    with pytest.raises(CheckpointError, match=r"no model card in the file.*`t3d import`"):
+    with pytest.raises(CheckpointError, match=r"no model card in the file.*`t3d convert`"):
         load_model(path)
 
 

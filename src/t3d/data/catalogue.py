@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from t3d.data.manifest import Manifest
-from t3d.errors import ManifestError
+from t3d.errors import ConfigError, ManifestError
 
 
 def open_manifest(name: str, *, videos: str | None = None, source_pattern: str | None = None) -> Manifest:
@@ -14,16 +14,22 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
     Args:
         name: A folder with one folder per class; a `.csv` or `.jsonl` table; or one of UCF101's split lists.
         videos: Folder the files of a table or list lie in; a split list needs it.
-        source_pattern: Regular expression whose group names a video's source.
+        source_pattern: Regular expression whose group names a video's source; for a folder only.
 
     Raises:
         ManifestError: Nothing there, or something of no known form.
+        ConfigError: A source pattern for a table or list.
     """
     path = Path(name)
     if path.is_dir():
         return Manifest.from_folder(path, source_pattern=source_pattern)
     if not path.exists():
         raise ManifestError(f"{path}: no such file or folder")
+    if source_pattern is not None:
+        raise ConfigError(
+            f"data.source_pattern is for a folder of videos, and {path} is a file: a table names sources in "
+            "its column 'source', and in a split list they follow from the file names"
+        )
     ending = path.suffix.lower()
     if ending == ".csv":
         return Manifest.from_csv(path, root=videos)

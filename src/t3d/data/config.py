@@ -39,6 +39,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         between("data.val_fraction", self.val_fraction, 0, 0.9)
         between("data.max_bad", self.max_bad, 0, 1)
+        between("data.cache_gb", self.cache_gb, 0, 1e9)
         at_least("data.workers", self.workers, 0)
 
 

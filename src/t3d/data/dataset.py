@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +16,7 @@ from t3d.data.config import AugmentConfig
 from t3d.data.frames import Frames, FrameStore
 from t3d.data.manifest import Entry, Manifest
 from t3d.data.sampler import SampleKey
-from t3d.data.sampling import ClipSpec, clips_of, random_clip
+from t3d.data.sampling import ClipSpec, check_length, clips_of, random_clip
 from t3d.data.transforms import center_view, random_view
 from t3d.errors import ConfigError, VideoError
 
@@ -118,10 +117,8 @@ class TrainClips(Dataset[ClipItem | BadVideo]):
         entry = self.manifest[key.row]
         try:
             frames = self.store.open(entry.path)
-            low, high = frame_range(frames, entry)
-            with _blaming(entry):
-                indices = low + random_clip(high - low, self.spec, rng)
-            clip = frames.get(indices)
+            low, high = frame_range(frames, entry, self.spec)
+            clip = frames.get(low + random_clip(high - low, self.spec, rng))
         except VideoError as error:
             return BadVideo(key.row, str(entry.path), error.reason)
         view = random_view(clip, self.spec, augment=self.augment, rng=rng)
@@ -173,10 +170,8 @@ class VideoClips(IterableDataset[ClipItem | BadVideo]):
         entry = self.manifest[row]
         try:
             frames = self.store.open(entry.path)
-            low, high = frame_range(frames, entry)
-            with _blaming(entry):
-                clips = clips_of(high - low, self.spec)
-            for number, clip in enumerate(clips):
+            low, high = frame_range(frames, entry, self.spec)
+            for number, clip in enumerate(clips_of(high - low, self.spec)):
                 rng = np.random.default_rng((self.seed, row, number))
                 view = center_view(frames.get(low + reorder(clip, self.order, rng)), self.spec)
                 yield ClipItem(row, number, view.contiguous(), -1 if entry.label is None else entry.label)
@@ -185,11 +180,11 @@ class VideoClips(IterableDataset[ClipItem | BadVideo]):
             yield BadVideo(row, str(entry.path), error.reason)
 
 
-def frame_range(frames: Frames, entry: Entry) -> tuple[int, int]:
+def frame_range(frames: Frames, entry: Entry, spec: ClipSpec) -> tuple[int, int]:
     """First frame of a manifest row's time span, and the frame behind its last.
 
     Raises:
-        VideoError: The span holds no frame.
+        VideoError: The span holds no frame, or is shorter than a clip and `spec.short` is `error`.
     """
     times = frames.times
     # The frame shown at `start` began before it; the half-millisecond forgives times rounded in a table.
@@ -203,6 +198,10 @@ def frame_range(frames: Frames, entry: Entry) -> tuple[int, int]:
             f"the span from {entry.start} to {entry.end} s holds no frame; the video has {len(times)} frames "
             f"from 0 to {times[-1]:.3f} s",
         )
+    try:
+        check_length(high - low, spec)
+    except ConfigError as error:
+        raise VideoError(entry.path, str(error)) from error
     return low, high
 
 
@@ -222,12 +221,3 @@ def reorder(
     if order == "static":
         return np.full_like(clip, clip[len(clip) // 2])
     return clip
-
-
-@contextmanager
-def _blaming(entry: Entry) -> Iterator[None]:
-    """Name the video when no clip can be cut from it."""
-    try:
-        yield
-    except ConfigError as error:
-        raise VideoError(entry.path, str(error)) from error

@@ -5,10 +5,8 @@ Legend: T frames, C = 3 channels (RGB), H height, W width.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from t3d.errors import ConfigError, did_you_mean
+from t3d.files import atomic_path
 
 CODECS = ("libx264", "libx264rgb", "libvpx-vp9")
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
@@ -46,8 +45,8 @@ def write_video(
 ) -> Path:
     """Encode frames into a video file; the file appears whole or not at all.
 
-    The container follows the file's ending (.mp4 is the usual one; its index is put in front). The same
-    frames and options give the same bytes, however many cores there are.
+    The container follows the file's ending (.mp4 is the usual one; its index is put in front). x264 does not
+    promise the same bytes each time for the same frames.
 
     Args:
         path: Where to write; an existing file is replaced once the new one is complete.
@@ -88,7 +87,7 @@ def write_video(
         raise ConfigError(f"crf is {crf}; it must lie in 0 … 63 (18 looks like the source, 28 is small)")
     ticks, time_base = _ticks(len(images), fps, frame_times)
 
-    with _whole_or_nothing(path) as part:
+    with atomic_path(path) as part:
         options = {"movflags": "+faststart"} if container_format in ("mp4", "mov") else {}
         try:
             with av.open(os.fspath(part), "w", format=container_format, options=options) as container:
@@ -105,7 +104,7 @@ def write_video(
                 if not av.VideoFormat(pixel_format).is_rgb:
                     context.colorspace = _BT601
                     context.color_range = _range(pixel_format)
-                context.thread_count = 1  # the bytes x264 writes depend on how many threads it has
+                context.thread_count = 1  # short clips gain nothing by more, and callers run many processes
                 for frame in _frames(images, ticks, time_base, pixel_format):
                     container.mux(stream.encode(frame))
                 container.mux(stream.encode(None))
@@ -202,13 +201,3 @@ def _frames(
         if i + 1 < len(ticks):
             frame.duration = ticks[i + 1] - ticks[i]
         yield frame
-
-
-@contextlib.contextmanager
-def _whole_or_nothing(path: Path) -> Iterator[Path]:
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,16 +20,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from t3d.data.sampling import ClipSpec
-from t3d.data.transforms import resize_frames
+from t3d.data.transforms import resize_frames, resized_shape
 from t3d.data.video import Video
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, VideoError
 from t3d.files import atomic_path
 
 _FORMAT = 1  # raise it when cached frames would come out differently: old entries are then never read
-_CHUNK = 64  # frames decoded and resized at a time, so that a long video does not fill the memory
+_CHUNK = 16  # frames decoded and resized at a time, so that a long video does not fill the memory
+_NAME = re.compile(r"(?P<part>\.)?[0-9a-f]{32}(?(part)\.part)\.safetensors")  # an entry, or one being written
+_ABANDONED = 3600.0  # seconds without a change after which nobody is still writing an entry
+# Other processes write as well: what one finds free, it takes this share of before it looks again.
+_SHARE = 0.05
 
 
 class Frames(Protocol):
@@ -36,7 +42,7 @@ class Frames(Protocol):
     """Seconds of each frame from the first one, [N]."""
 
     def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Frames at these indices, uint8 [T, C, H, W]."""
+        """Frames at these indices, any order and repeats, uint8 [T, C, H, W], contiguous."""
         ...
 
 
@@ -46,25 +52,30 @@ class FrameStore:
     Args:
         spec: `resize` and `resize_mode` say how frames are resized.
         cache: Folder for decoded frames; None decodes every time.
-        cache_gb: Largest size of that folder, in GB. A video that does not fit any more is decoded every
-            time; entries that no run has used for longest make room first.
+        cache_gb: Largest size of that folder, in GB; processes that fill it at once may exceed it by a video
+            each. Entries that were not prepared for longest make room, but none that this run prepared. A
+            video that does not fit is decoded every time.
 
     Raises:
-        ConfigError: The cache folder cannot be made.
+        ConfigError: The cache folder cannot be made or written to, or an entry is damaged.
     """
 
     def __init__(self, spec: ClipSpec, *, cache: str | None = None, cache_gb: float = 20.0) -> None:
         self.spec = spec
         self.folder = Path(cache) if cache else None
-        self.max_bytes = int(cache_gb * 1e9)
-        self._entries: dict[str, Path] = {}
-        self._begun = time.time()
-        self._used = self._trusted = 0
+        self.max_bytes = cache_gb * 1e9
+        self._entries: dict[tuple[str, int, int], Path] = {}
+        self._begun = time.time() - 1  # file systems' clocks lag a little
+        self._free = 0.0  # bytes that this process may write before it measures the folder again
         if self.folder:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise ConfigError(f"data.cache: the folder {self.folder} cannot be made: {error}") from error
+            if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+                raise ConfigError(
+                    f"data.cache: the folder {self.folder} cannot be read and written; choose another"
+                )
 
     def open(self, path: Path) -> Frames:
         """Open a video.
@@ -73,8 +84,9 @@ class FrameStore:
             VideoError: It cannot be read.
         """
         entry = self._entry(path)
-        if entry is not None and entry.exists():
-            return _CachedFrames(entry)
+        if entry is not None:
+            with suppress(FileNotFoundError):  # not prepared, or another run has made room
+                return _CachedFrames(entry)
         return _DecodedFrames(path, self.spec)
 
     def prepare(self, path: Path) -> bool:
@@ -90,64 +102,90 @@ class FrameStore:
         if entry is None:
             return False
         if entry.exists():
-            os.utime(entry)
+            with suppress(OSError):  # another user's entry, or another run has just made room
+                os.utime(entry)
             return True
-        with Video(path) as video:
-            chunks = [
-                resize_frames(video.frames_at(range(i, min(i + _CHUNK, len(video)))), self.spec)
-                for i in range(0, len(video), _CHUNK)
-            ]
-            times = video.times
-        frames = torch.cat(chunks).numpy()  # T C H W
-        if not self._make_room(frames.nbytes):
-            return False
-        with atomic_path(entry) as temporary:
-            save_file({"frames": frames, "times": times}, temporary)
+        try:
+            with Video(path) as video:
+                if not self._make_room(3 * math.prod(self._shape(video)) + 8 * len(video)):
+                    return False
+                with atomic_path(entry) as temporary:
+                    self._write(temporary, video)
+        except OSError as error:
+            raise ConfigError(f"data.cache: {entry} cannot be written: {error}") from error
         return True
+
+    def _shape(self, video: Video) -> tuple[int, int, int]:
+        return len(video), *resized_shape(video.height, video.width, self.spec)
+
+    def _write(self, path: Path, video: Video) -> None:
+        """Write all frames as a safetensors file; by hand, as its own writer wants them in memory whole."""
+        count, height, width = self._shape(video)
+        times = video.times.astype("<f8").tobytes()
+        end = len(times) + count * 3 * height * width
+        layout = {
+            "times": {"dtype": "F64", "shape": [count], "data_offsets": [0, len(times)]},
+            "frames": {"dtype": "U8", "shape": [count, 3, height, width], "data_offsets": [len(times), end]},
+        }
+        header = json.dumps(layout).encode()
+        header += b" " * (-len(header) % 8)  # so that the times are aligned
+        with path.open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header + times)
+            for first in range(0, count, _CHUNK):
+                frames = video.frames_at(range(first, min(first + _CHUNK, count)))
+                file.write(resize_frames(frames, self.spec).numpy().tobytes())  # T C H W
+        if len(video) != count:
+            raise VideoError(video.path, f"seemed to hold {count} frames, but {len(video)} can be decoded")
 
     def _entry(self, path: Path) -> Path | None:
         """Where the cache holds this video: named by what the file contains and how frames are resized."""
         if self.folder is None:
             return None
-        known = self._entries.get(str(path))
-        if known is None:
-            digest = hashlib.blake2b(digest_size=16)
-            digest.update(json.dumps([_FORMAT, self.spec.resize, self.spec.resize_mode]).encode())
-            try:
+        try:
+            stat = path.stat()
+            key = (str(path), stat.st_size, stat.st_mtime_ns)
+            if key not in self._entries:
+                digest = hashlib.blake2b(digest_size=16)
+                digest.update(json.dumps([_FORMAT, self.spec.resize, self.spec.resize_mode]).encode())
                 with path.open("rb") as file:
                     while block := file.read(1 << 20):
                         digest.update(block)
-            except OSError:
-                return None  # opening it as a video will say what is wrong, with the path
-            known = self.folder / f"{digest.hexdigest()}.safetensors"
-            self._entries[str(path)] = known
-        return known
+                self._entries[key] = self.folder / f"{digest.hexdigest()}.safetensors"
+        except OSError as error:
+            raise VideoError(path, f"cannot be read: {error.strerror}") from error
+        return self._entries[key]
 
     def _make_room(self, wanted: int) -> bool:
-        """Delete the entries unused for longest until `wanted` bytes fit, but none that this run uses."""
-        assert self.folder is not None
-        # Other processes write too: what was measured is only trusted for a while, and not near the bound.
-        self._trusted -= 1
-        if self._trusted < 0 or self._used + wanted > 0.9 * self.max_bytes:
-            self._used, self._trusted = self._measure_and_evict(wanted), 50
-        self._used += wanted
-        return self._used <= self.max_bytes
+        """Whether `wanted` bytes fit, once old entries have made room."""
+        if wanted > self._free:
+            free = self._measure_and_evict(wanted)
+            if wanted > free:
+                return False
+            self._free = max(_SHARE * free, wanted)
+        self._free -= wanted
+        return True
 
-    def _measure_and_evict(self, wanted: int) -> int:
-        """Bytes in the folder, once the old entries of other runs have made room."""
+    def _measure_and_evict(self, wanted: int) -> float:
+        """Bytes that are free, once entries that this run has not prepared have made room for `wanted`."""
         assert self.folder is not None
-        files = []
+        free, old = self.max_bytes, []
+        abandoned = time.time() - _ABANDONED
         for entry in os.scandir(self.folder):
-            if entry.name.endswith(".safetensors") and not entry.name.startswith("."):
-                stat = entry.stat()
-                files.append((stat.st_mtime, stat.st_size, entry.path))
-        used = sum(size for _, size, _ in files)
-        for mtime, size, path in sorted(files):
-            if used + wanted <= self.max_bytes or wanted > self.max_bytes or mtime >= self._begun:
+            name = _NAME.fullmatch(entry.name)
+            with suppress(FileNotFoundError):  # another process finished or deleted it just now
+                if name:
+                    stat = entry.stat()
+                    free -= stat.st_size
+                    if stat.st_mtime < (abandoned if name["part"] else self._begun):
+                        old.append((stat.st_mtime, stat.st_size, entry.path))
+        if free + sum(size for _, size, _ in old) < wanted:
+            return free
+        for _, size, path in sorted(old):
+            if free >= wanted:
                 break
             Path(path).unlink(missing_ok=True)
-            used -= size
-        return used
+            free += size
+        return free
 
 
 class _DecodedFrames:
@@ -161,8 +199,8 @@ class _DecodedFrames:
     def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
         # A clip that wraps round or holds a frame names frames twice: each is decoded and resized once.
         unique, where = np.unique(indices, return_inverse=True)
-        frames = resize_frames(self._video.frames_at(unique.tolist()), self._spec)
-        return frames if len(unique) == len(indices) and (where[:-1] < where[1:]).all() else frames[where]
+        frames = resize_frames(self._video.frames_at(unique), self._spec).contiguous()
+        return frames if np.array_equal(unique, indices) else frames[torch.from_numpy(where)]
 
 
 class _CachedFrames:
@@ -173,6 +211,8 @@ class _CachedFrames:
             file: Any = safe_open(entry, framework="pt")
             self.times = file.get_tensor("times").numpy()
             self._frames = file.get_slice("frames")
+        except FileNotFoundError:
+            raise
         except (SafetensorError, OSError) as error:
             raise ConfigError(
                 f"data.cache: {entry} is damaged ({error}); delete it and it is made again"

@@ -24,6 +24,7 @@ from t3d.data.listing import absolute
 from t3d.data.manifest_readers import Rows, strings
 from t3d.data.sources import default_sources
 from t3d.errors import ManifestError, did_you_mean
+from t3d.files import atomic_path
 
 COLUMNS = ("path", "label", "start", "end", "source")
 _SECONDS = ("start", "end")
@@ -89,19 +90,11 @@ def read_jsonl(file: str | os.PathLike[str], root: str | os.PathLike[str] | None
 
 
 def write_csv(file: str | os.PathLike[str], columns: dict[str, pa.Array]) -> None:
-    """Write columns as CSV, under another name first; see `Manifest.write_csv`."""
+    """Write columns as CSV, at once or not at all; see `Manifest.write_csv`."""
     target = Path(file).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table({**columns, "path": _relative(columns["path"], str(target.parent))})
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as stream:
-            pyarrow.csv.write_csv(table, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(target) as temporary, temporary.open("wb") as stream:
+        pyarrow.csv.write_csv(table, stream)
 
 
 def _rows(

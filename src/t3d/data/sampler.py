@@ -77,7 +77,16 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         return self.length // self.batch_size
 
     def set_state(self, *, epoch: int, step: int) -> None:
-        """Go to a place: the next iteration gives what is left of `epoch` after `step` optimiser steps."""
+        """Go to a place: the next iteration gives what is left of `epoch` after `step` optimiser steps.
+
+        Raises:
+            ConfigError: There is no such place.
+        """
+        if epoch < 0 or not 0 <= step <= self.steps_per_epoch:
+            raise ConfigError(
+                f"there is no epoch {epoch}, step {step}: epochs count from 0 and have "
+                f"{self.steps_per_epoch} steps"
+            )
         self.epoch = epoch
         self.step = step
 

@@ -6,14 +6,17 @@ Legend: T is the number of frames of a clip, N the number of frames of a video.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, did_you_mean
 
 Indices = npt.NDArray[np.int64]
+ResizeMode = Literal["short_side", "square"]
+ShortPolicy = Literal["wrap", "repeat_last", "error"]
+TailPolicy = Literal["drop", "pad", "shift"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -53,11 +56,11 @@ class ClipSpec:
     stride: int = 2
     size: int = 224
     resize: int = 256
-    resize_mode: Literal["short_side", "square"] = "short_side"
+    resize_mode: ResizeMode = "short_side"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    short: Literal["wrap", "repeat_last", "error"] = "wrap"
-    tail: Literal["drop", "pad", "shift"] = "drop"
+    short: ShortPolicy = "wrap"
+    tail: TailPolicy = "drop"
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "stride", "size", "resize"):
@@ -68,8 +71,20 @@ class ClipSpec:
                 f"clip.resize is {self.resize}, smaller than the crop clip.size = {self.size}; "
                 f"set clip.resize to {self.size} or more"
             )
-        if min(self.std) <= 0:
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != 3:
+                raise ConfigError(f"clip.{name} is {getattr(self, name)}; give red, green and blue")
+        if not all(value > 0 for value in self.std):
             raise ConfigError(f"clip.std is {self.std}; every channel must be above 0")
+        for name, kind in (("resize_mode", ResizeMode), ("short", ShortPolicy), ("tail", TailPolicy)):
+            value = getattr(self, name)
+            if value not in get_args(kind):
+                raise ConfigError(f"clip.{name} is {value!r}; {did_you_mean(str(value), get_args(kind))}")
+        if self.tail == "pad" and self.short == "error":
+            raise ConfigError(
+                "clip.tail = pad fills the last clip by clip.short, which is error: nearly every video would "
+                "be refused; choose clip.short = wrap or repeat_last, or clip.tail = drop or shift"
+            )
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
 
@@ -136,19 +151,30 @@ def clips_of(total: int, spec: ClipSpec) -> list[Indices]:
     return clips
 
 
+def check_length(total: int, spec: ClipSpec) -> None:
+    """Refuse a video that no clip can be cut from.
+
+    Args:
+        total: Frames in the video, N.
+        spec: What a clip is.
+
+    Raises:
+        ConfigError: The video is shorter than a clip and `spec.short` is `error`, or it has no frame.
+    """
+    if total < 1:
+        raise ConfigError("a clip cannot be cut from a video of 0 frames")
+    if total < spec.span and spec.short == "error":
+        raise ConfigError(
+            f"the video has {total} frames, a clip of {spec.num_frames} frames at stride {spec.stride} needs "
+            f"{spec.span}; use fewer frames or a smaller stride, or clip.short = wrap or repeat_last"
+        )
+
+
 def _clip_at(start: int, spec: ClipSpec) -> Indices:
     return start + np.arange(spec.num_frames, dtype=np.int64) * spec.stride
 
 
 def _short_clip(total: int, spec: ClipSpec) -> Indices:
-    if total < 1:
-        raise ConfigError("a clip cannot be cut from a video of 0 frames")
+    check_length(total, spec)
     wanted = _clip_at(0, spec)
-    if spec.short == "wrap":
-        return wanted % total
-    if spec.short == "repeat_last":
-        return np.minimum(wanted, total - 1)
-    raise ConfigError(
-        f"the video has {total} frames, a clip of {spec.num_frames} frames at stride {spec.stride} needs "
-        f"{spec.span}; use fewer frames or a smaller stride, or clip.short = wrap or repeat_last"
-    )
+    return wanted % total if spec.short == "wrap" else np.minimum(wanted, total - 1)

@@ -209,6 +209,8 @@ def _pick(path: Path, container: av.container.InputContainer) -> av.video.VideoS
 def _why_not_opened(error: Exception) -> str:
     if isinstance(error, av.InvalidDataError):
         return "is no video file that FFmpeg knows, or is cut off or damaged where its index lies"
+    if isinstance(error, av.ArgumentError):
+        return "is no video container but a playlist, script, picture or the like"
     return f"cannot be opened: {_text(error)}"
 
 

@@ -32,6 +32,7 @@ from t3d.data.synthetic_scene import (
     motion_track,
 )
 from t3d.errors import ConfigError
+from t3d.files import TEMPORARY, atomic_path
 
 __all__ = [
     "APPEARANCES",
@@ -50,7 +51,7 @@ __all__ = [
 RECORD = "synthetic.json"
 # Raised whenever the same spec would be drawn or stored differently, so that old and new files never mix.
 _DRAWING = 1
-_FEW = 64  # below this, starting processes takes longer than drawing
+_WORTH_A_PROCESS = 32  # videos; to draw fewer takes less time than to start a process
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def write_synthetic(
     _write_record(folder, spec, complete=False)
     for video in videos:
         (folder / video.path).parent.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob("*/*/.*.part"):  # of a process that was killed while it wrote
+    for leftover in folder.glob(f"*/*/{TEMPORARY}"):  # of a process that was killed while it wrote
         leftover.unlink()
     _write_videos(folder, spec, missing, workers=workers, progress=progress)
     _write_lists(folder, spec)
@@ -187,7 +188,7 @@ def _write_videos(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     if workers is None:
-        workers = (os.cpu_count() or 1) if len(videos) >= _FEW else 1
+        workers = max(1, min(os.cpu_count() or 1, len(videos) // _WORTH_A_PROCESS))
     write = partial(_write_one, folder, spec)
     if workers == 1:
         for done, video in enumerate(videos, 1):
@@ -228,7 +229,8 @@ def _write_lists(folder: Path, spec: SyntheticSpec) -> None:
             rows = csv.writer(text, lineterminator="\n")
             rows.writerow(("path", "label", "source"))
             rows.writerows((video.path, getattr(video, label), video.source) for video in videos)
-            _replace(folder / name, text.getvalue())
+            with atomic_path(folder / name) as temporary:
+                temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _write_record(folder: Path, spec: SyntheticSpec, *, complete: bool) -> None:
@@ -240,10 +242,5 @@ def _write_record(folder: Path, spec: SyntheticSpec, *, complete: bool) -> None:
         "appearances": APPEARANCES,
         "note": "motion labels change under a horizontal flip: train with augment.flip 0",
     }
-    _replace(folder / RECORD, json.dumps(record, indent=2) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with atomic_path(folder / RECORD) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -6,7 +6,6 @@ file never runs code. Files of other projects come in through `t3d.models.conver
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from t3d.data.sampling import ClipSpec
 from t3d.errors import CheckpointError, ConfigError
+from t3d.files import atomic_path
 from t3d.models.loading import LoadReport, compare, load_matching
 from t3d.models.net import VideoNet
 from t3d.models.options import with_overrides
@@ -108,7 +108,8 @@ def save_model(model: VideoNet, path: str | os.PathLike[str], *, card: ModelCard
 
     Example:
         >>> net = create_model("t3d_tiny", num_classes=2)
-        >>> save_model(net, "/tmp/net.safetensors", card=ModelCard("t3d_tiny", classes=("run", "jump")))
+        >>> card = ModelCard("t3d_tiny", classes=("run", "jump"))
+        >>> save_model(net, "net.safetensors", card=card)  # doctest: +SKIP
     """
     target = Path(path)
     if target.suffix != ".safetensors":
@@ -128,7 +129,7 @@ def load_model(
     """Build the network that a weights file describes and fill it.
 
     Args:
-        path: A file that `save_model` or `t3d import` wrote.
+        path: A file that `save_model` or `t3d convert` wrote.
         device: Where the network shall live.
 
     Returns:
@@ -138,13 +139,13 @@ def load_model(
         CheckpointError: No such file, a damaged file, no card, or weights that contradict the card.
 
     Example:
-        >>> net, card = load_model("/tmp/net.safetensors")  # doctest: +SKIP
+        >>> net, card = load_model("net.safetensors")  # doctest: +SKIP
     """
     state, text = read_tensors(path)
     if text is None:
         raise CheckpointError(
             f"{os.fspath(path)}: no model card in the file, so it was not written by t3d; "
-            "turn it into one with `t3d import`, or start from it with --init"
+            "turn it into one with `t3d convert`, or start from it with --model.init"
         )
     try:
         card = ModelCard.from_json(text)
@@ -203,26 +204,20 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str |
     except SafetensorError as error:
         raise CheckpointError(
             f"{source}: not a whole safetensors file ({error}); "
-            "a .pth or .pt file of another project becomes one with `t3d import`"
+            "a .pth or .pt file of another project becomes one with `t3d convert`"
         ) from error
 
 
 def write_tensors(state: Mapping[str, Tensor], path: Path, *, metadata: dict[str, str]) -> None:
-    """Write a safetensors file under a temporary name beside its place, then rename it.
+    """Write a safetensors file, at once or not at all.
 
     Args:
         state: Tensors by name, contiguous, none sharing memory with another.
         path: Where to; an existing file is replaced.
         metadata: Texts for the header.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(path) as temporary:
         save_file(dict(state), temporary, metadata=metadata)
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 def _skeleton(card: ModelCard) -> VideoNet:

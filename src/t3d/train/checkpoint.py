@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -53,18 +52,14 @@ def save_checkpoint(
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     if ema is not None:
         tensors |= {f"ema.{key}": value for key, value in ema.state_dict().items()}
-    scalars: dict[str, dict[str, Any]] = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"optim.{index}.{key}"] = value
-            else:
-                scalars.setdefault(str(index), {})[key] = value
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    for parameter, state in optimizer.state.items():
+        tensors |= {f"optim.{names[parameter]}.{key}": value for key, value in state.items()}
     header = {
         "format": _FORMAT,
         "progress": vars(progress),
         "schedule": schedule.state_dict(),
-        "optim": scalars,
+        "optimizer": type(optimizer).__name__,
     }
     with atomic_path(path) as temporary:
         save_file(
@@ -97,23 +92,43 @@ def load_checkpoint(
         raise CheckpointError(f"{path}: not a checkpoint of a t3d run, or damaged: {error!r}") from error
     if header["format"] != _FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {header['format']}, this version reads {_FORMAT}")
+    if header["optimizer"] != type(optimizer).__name__:
+        raise CheckpointError(
+            f"{path}: belongs to a run with the optimiser {header['optimizer']}, this one has "
+            f"{type(optimizer).__name__}; a run goes on with the options it was started with"
+        )
     _load(model, "model.", tensors, path)
     if ema is not None:
         _load(ema, "ema.", tensors, path)
-    state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in header["optim"].items()}
-    for key, value in tensors.items():
-        if key.startswith("optim."):
-            _, index, name = key.split(".", 2)
-            state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    elif any(key.startswith("ema.") for key in tensors):
+        raise CheckpointError(
+            f"{path}: belongs to a run with a moving average (optim.ema), this one has none"
+        )
+    _load_optimizer(optimizer, model, tensors)
     schedule.load_state_dict(header["schedule"])
     return Progress(**header["progress"])
+
+
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, torch.Tensor]
+) -> None:
+    parameters = dict(model.named_parameters())
+    numbers = {p: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optim."):
+            name, _, what = key.removeprefix("optim.").rpartition(".")
+            like = parameters[name]
+            if value.shape == like.shape:  # in the parameter's own order in memory, for the fast kernels
+                value = torch.empty_like(like).copy_(value)
+            state.setdefault(numbers[like], {})[what] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _load(module: nn.Module, prefix: str, tensors: dict[str, torch.Tensor], path: Path) -> None:
     wanted = module.state_dict()
     found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    for key in sorted(wanted.keys() | found.keys()):
+    for key in [*wanted, *sorted(found.keys() - wanted.keys())]:
         have, need = found.get(key), wanted.get(key)
         if have is None or need is None or have.shape != need.shape:
             raise CheckpointError(

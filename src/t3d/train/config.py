@@ -40,9 +40,9 @@ class OptimConfig:
         epochs: Passes over the training videos.
         batch_size: Clips in one optimiser step, over all processes and accumulation steps together.
         accumulate: Forward passes one optimiser step is spread over, to save memory.
-        schedule: `step` multiplies the rate by `gamma` every `step_epochs`; `plateau` does so when the
-            validation loss has not fallen for `patience` validations; `cosine` falls to zero along half a
-            cosine; `constant` does nothing.
+        schedule: `step` multiplies the rate by `gamma` every `step_epochs`; `plateau` does so when more than
+            `patience` validations in a row have not brought the loss down; `cosine` falls to zero along half
+            a cosine; `constant` does nothing.
         warmup_epochs: The rate rises linearly from zero for so long, whatever the schedule.
         step_epochs: See `schedule`.
         gamma: See `schedule`.

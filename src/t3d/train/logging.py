@@ -23,21 +23,22 @@ class RunLog:
         main: Whether this is the main process.
         steps: Optimiser steps of the whole run, for the bar.
         done: Steps already taken, when a run goes on; later lines of an interrupted run are cut off.
+        validated: Whether the validation behind step `done` is over; if not, its line is cut off too.
     """
 
-    def __init__(self, path: Path, *, main: bool, steps: int, done: int = 0) -> None:
+    def __init__(self, path: Path, *, main: bool, steps: int, done: int = 0, validated: bool = True) -> None:
         self.main = main
         self.console = Console(quiet=not main)
         self._bar: Progress | None = None
         if not main:
             return
-        _cut(path, done)
+        _cut(path, done, validated)
         self._file = path.open("a", encoding="utf-8")
         self._board: Any = None
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=done if done else None)
+            self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=done + 1)
         if self.console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -68,7 +69,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Print a line, above the bar where there is one."""
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def advance(self, description: str) -> None:
         """Move the bar on by one step."""
@@ -97,16 +98,17 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     )
 
 
-def _cut(path: Path, step: int) -> None:
-    """Drop the lines behind `step`: the run resumes there and writes them again."""
+def _cut(path: Path, done: int, validated: bool) -> None:
+    """Drop the lines behind the place where the run goes on, since it writes them again."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
+            values = json.loads(line)
         except ValueError:  # the line that was being written when the run was killed
             continue
+        if values["step"] < done or (values["step"] == done and (validated or values["kind"] == "train")):
+            kept.append(line)
     with atomic_path(path) as temporary:
         temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

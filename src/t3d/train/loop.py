@@ -11,13 +11,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, broadcast_object_list, gather_object
+from accelerate.utils import InitProcessGroupKwargs, broadcast, broadcast_object_list, gather_object
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -28,17 +30,17 @@ from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.sampler import ResumableBatchSampler
 from t3d.device import use_bf16
-from t3d.errors import ManifestError, T3DError
+from t3d.errors import ConfigError, ManifestError, T3DError
 from t3d.evaluate import Metrics, measure, score_videos
 from t3d.models.net import VideoNet
-from t3d.models.registry import create_model
+from t3d.models.registry import create_model, model_options
 from t3d.models.weights import ModelCard, load_backbone, save_model
 from t3d.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from t3d.train.config import TrainConfig
 from t3d.train.logging import RunLog
 from t3d.train.optim import Schedule, make_ema, make_optimizer
 from t3d.train.run_folder import RunFolder
-from t3d.train.step import Stepper
+from t3d.train.step import DivergedError, Stepper
 
 
 class InterruptedRunError(T3DError):
@@ -72,12 +74,19 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         DivergedError: The loss became infinite or NaN; the last checkpoint is from before.
         InterruptedRunError: By a signal, after saving.
     """
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    # The main process may look through videos for hours before the others hear of it.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[patience]
+    )
     folder = RunFolder(config.out)
+    model_options(config.model.name, config.model.options)  # a misspelt name is told before videos are read
     store = FrameStore(config.clip, cache=config.data.cache, cache_gb=config.data.cache_gb)
     if resume:
+        if accelerator.is_main_process:
+            folder.sweep()
         train_videos, val_videos = folder.read_videos()
-        left_out = folder.read_bad()
+        left_out = len(folder.read_bad())
     else:
         folder.refuse_existing(overwrite=config.overwrite)
         train_videos, val_videos, bad = _videos(config, store, accelerator)
@@ -87,9 +96,16 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     model = create_model(
         config.model.name, num_classes=len(train_videos.classes), options=config.model.options
     )
+    frames, side = model.min_input_size()
+    if config.clip.num_frames < frames or config.clip.size < side:
+        raise ConfigError(
+            f"clip.num_frames is {config.clip.num_frames} and clip.size {config.clip.size}; "
+            f"{config.model.name} with its options needs at least {frames} frames of {side} × {side} pixels"
+        )
     model = model.to(accelerator.device).to(memory_format=torch.channels_last_3d)
     model.set_grad_checkpointing(config.model.grad_checkpointing)
-    initial = load_backbone(model, config.model.init) if config.model.init else None
+    goes_on = resume and folder.checkpoint.exists()
+    initial = load_backbone(model, config.model.init) if config.model.init and not goes_on else None
     optimizer = make_optimizer(model, config.optim)
     ema = make_ema(model, config.optim.ema) if config.optim.ema else None
     sampler = ResumableBatchSampler(
@@ -102,7 +118,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     )
     schedule = Schedule(optimizer, config.optim, steps_per_epoch=sampler.steps_per_epoch)
     progress = Progress()
-    if resume and folder.checkpoint.exists():
+    if goes_on:
         progress = load_checkpoint(
             folder.checkpoint, model=model, optimizer=optimizer, schedule=schedule, ema=ema
         )
@@ -141,7 +157,10 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         return (time.monotonic() - started) / 60
 
     def save() -> None:
+        stepper.check_finite()
+        broken = dict(gather_object(list(stepper.bad.items())))
         if accelerator.is_main_process:
+            folder.add_bad(broken)
             now = replace(progress, minutes=minutes())
             save_checkpoint(
                 folder.checkpoint, model=model, optimizer=optimizer, schedule=schedule, ema=ema, progress=now
@@ -152,6 +171,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         main=accelerator.is_main_process,
         steps=config.optim.epochs * steps,
         done=progress.epoch * steps + progress.step,
+        validated=progress.step == 0,
     )
     with log, _signals() as caught:
         log.say(
@@ -165,6 +185,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         for epoch in range(progress.epoch, config.optim.epochs):
             sampler.set_state(epoch=epoch, step=progress.step)
             batches = iter(loader)
+            stepper.start_counting()
             saved = time.monotonic()
             for step in range(progress.step, steps):
                 total = epoch * steps + step + 1
@@ -175,16 +196,18 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
                 if total % config.log_every == 0 or step + 1 == steps:
                     log.write("train", total, **stepper.report())
                 log.advance(f"epoch {epoch + 1}/{config.optim.epochs}")
-                stop = caught[0] if caught else 0
-                if stop or time.monotonic() - saved > 60 * config.checkpoint_minutes:
-                    stepper.check_loss()
+                due = step + 1 < steps and time.monotonic() - saved > 60 * config.checkpoint_minutes
+                stop, due = _agree(accelerator, caught, due)
+                if stop or due:
                     save()
                     saved = time.monotonic()
                 if stop:
+                    accelerator.wait_for_everyone()
                     raise InterruptedRunError(folder.path, stop)
-            progress = replace(progress, epoch=epoch + 1, step=0)
             last = epoch + 1 == config.optim.epochs
             if last or (epoch + 1) % config.eval_every == 0:
+                if val_videos is not None:  # a signal's grace may end before the validation does
+                    save()
                 scored = cast(VideoNet, ema.module) if ema is not None else model
                 metrics = _validate(scored, val_videos, config, store, accelerator)
                 if metrics:
@@ -197,6 +220,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
                         top1=metrics.video_top1,
                         top5=metrics.video_top5,
                         clip_top1=metrics.clip_top1,
+                        bad=metrics.bad,
                     )
                 if accelerator.is_main_process:
                     made = replace(card, provenance=card.provenance | {"epochs": epoch + 1})
@@ -206,7 +230,12 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
                 if metrics and metrics.video_top1 > progress.best:
                     progress = replace(progress, best=metrics.video_top1)
                 log.say(_epoch_line(epoch + 1, config.optim.epochs, stepper.epoch_loss(), metrics, minutes()))
+            progress = replace(progress, epoch=epoch + 1, step=0)
             save()
+            stop, _ = _agree(accelerator, caught, False)
+            if stop and not last:
+                accelerator.wait_for_everyone()
+                raise InterruptedRunError(folder.path, stop)
         log.say(f"done in {minutes():.1f} minutes: {folder.weights}")
     accelerator.wait_for_everyone()
     return folder.path
@@ -218,15 +247,19 @@ def _videos(
     """The training and validation videos that can be read, and those that cannot."""
     data = config.data
     full = open_manifest(data.train, videos=data.videos, source_pattern=data.source_pattern)
-    unlabelled = int((full.labels < 0).sum())
-    if unlabelled or len(full.classes) < 2:
+    _refuse_unlabelled(full, data.train)
+    empty = [name for name, count in full.class_counts().items() if count == 0]
+    if len(full.classes) < 2 or empty:
         raise ManifestError(
-            f"{data.train}: training needs a label for every video and at least 2 classes; "
-            f"{unlabelled} of {len(full)} videos have no label, and there are {len(full.classes)} classes"
+            f"{data.train}: training needs at least 2 classes and a video of each; there are "
+            f"{len(full.classes)} ({', '.join(full.classes[:20])})"
+            + (f", without a video: {', '.join(empty)}" if empty else "")
         )
     val: Manifest | None = None
     if data.val is not None:
-        val = open_manifest(data.val, videos=data.videos, source_pattern=None).with_classes(full.classes)
+        val = open_manifest(data.val, videos=data.videos, source_pattern=None)
+        _refuse_unlabelled(val, data.val)
+        val = val.with_classes(full.classes)
     elif data.val_fraction > 0:
         full, val = full.split_by_source(data.val_fraction, seed=config.seed)
     checked: list[tuple[Manifest, list[BadVideo]] | None] = [None, None]
@@ -240,6 +273,15 @@ def _videos(
     if checked[1] is None:
         return train_videos, None, bad
     return train_videos, checked[1][0], bad + checked[1][1]
+
+
+def _refuse_unlabelled(manifest: Manifest, name: str) -> None:
+    unlabelled = int((manifest.labels < 0).sum())
+    if unlabelled:
+        raise ManifestError(
+            f"{name}: {unlabelled} of {len(manifest)} videos have no label; training and validation need a "
+            "label for every video"
+        )
 
 
 def _validate(
@@ -263,9 +305,26 @@ def _validate(
         bf16=use_bf16(config.precision, accelerator.device),
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
-        gather=gather_object if accelerator.num_processes > 1 else list,
+        gather=gather_object,
     )
+    if np.isnan(scores.clip_probs).any():
+        raise DivergedError(
+            f"the net's scores of {int(np.isnan(scores.clip_probs).any(1).sum())} validation clips are not "
+            "numbers; start again with a lower optim.lr, a longer optim.warmup_epochs or optim.clip_grad = 1"
+        )
+    for video in scores.bad:
+        accelerator.print(f"left out of the validation: {video.path}: {video.reason}")
     return measure(scores)
+
+
+def _agree(accelerator: Accelerator, caught: list[int], due: bool) -> tuple[int, bool]:
+    """The signal to stop by, or 0, and whether a checkpoint is due: if on one process, then on all."""
+    stop = caught[0] if caught else 0
+    if accelerator.num_processes == 1:
+        return stop, due
+    flags = torch.tensor([[stop, due]], device=accelerator.device)
+    stop, late = accelerator.gather(flags).amax(0).tolist()
+    return stop, bool(late)
 
 
 def _epoch_line(epoch: int, epochs: int, loss: float, metrics: Metrics | None, minutes: float) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from t3d.data.dataset import BadVideo
 from t3d.data.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError
-from t3d.files import atomic_path
+from t3d.files import TEMPORARY, atomic_path
 from t3d.train.config import TrainConfig
 
 
@@ -41,42 +42,55 @@ class RunFolder:
         """Make sure that a new run would delete nothing that it may not.
 
         Raises:
-            ConfigError: The folder holds something, and `overwrite` is off or it is no run.
+            ConfigError: The folder holds something, and `overwrite` is off or it is no run; or it is the
+                current folder or one above.
         """
+        if Path.cwd().is_relative_to(self.path.resolve()):
+            raise ConfigError(f"--out {self.path}: not the current folder nor one above; name one within it")
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return
+        is_run = all(file.is_file() for file in (self.config, self.classes, self.train_csv))
+        if not is_run:
+            raise ConfigError(
+                f"{self.path} exists and holds no run (config.yaml, classes.txt, train.csv); choose another "
+                "--out: only runs are ever replaced"
+            )
         if not overwrite:
             raise ConfigError(
                 f"{self.path} exists and is never overwritten unasked; go on with its run by "
                 f"t3d train --resume {self.path}, choose another --out, or replace it by --overwrite true"
             )
-        if not self.config.exists():
-            raise ConfigError(f"{self.path} holds no run (no config.yaml); --overwrite replaces only runs")
 
     def start(
         self, config: TrainConfig, train: Manifest, val: Manifest | None, bad: Sequence[BadVideo]
     ) -> None:
-        """Make the folder and write down what the run is made of."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True)
-        train.write_csv(self.train_csv)
-        if val is not None:
-            val.write_csv(self.val_csv)
-        with atomic_path(self.classes) as temporary:
-            temporary.write_text("".join(f"{name}\n" for name in train.classes), encoding="utf-8")
-        if bad:
-            with (
-                atomic_path(self.bad_csv) as temporary,
-                temporary.open("w", newline="", encoding="utf-8") as file,
-            ):
-                rows = csv.writer(file)
-                rows.writerow(["path", "reason"])
-                rows.writerows([video.path, video.reason] for video in bad)
-        # Last: a folder with a configuration is a whole run.
-        with atomic_path(self.config) as temporary:
+        """Make the folder, whole or not at all, and write down what the run is made of.
+
+        Raises:
+            ConfigError: See `refuse_existing`; another run may have taken the folder in the meantime.
+        """
+        self.refuse_existing(overwrite=config.overwrite)
+        final = self.path.resolve()
+        part = RunFolder(final.with_name(f".{final.name}.{os.getpid()}.tmp"))
+        part.path.mkdir(parents=True)
+        try:
+            train.write_csv(part.train_csv)
+            if val is not None:
+                val.write_csv(part.val_csv)
+            part.classes.write_text("".join(f"{name}\n" for name in train.classes), encoding="utf-8")
+            part.add_bad({video.path: video.reason for video in bad})
             text = yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
-            temporary.write_text(text, encoding="utf-8")
+            part.config.write_text(text, encoding="utf-8")
+            if final.exists():
+                shutil.rmtree(final)
+            part.path.rename(final)
+        finally:
+            shutil.rmtree(part.path, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Delete what a killed process left half-written."""
+        for file in self.path.glob(TEMPORARY):
+            file.unlink(missing_ok=True)
 
     def read_config(self) -> TrainConfig:
         """The options of the run.
@@ -90,24 +104,40 @@ class RunFolder:
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(TrainConfig)
         try:
-            values = parser.parse_object(yaml.safe_load(self.config.read_text(encoding="utf-8")))
-            return TrainConfig(**vars(parser.instantiate_classes(values)))
+            options = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            if not isinstance(options, dict):
+                raise ConfigError(f"{self.config}: no table of options, such as `seed: 0`")
+            values = parser.parse_object(options)
+            return TrainConfig(**vars(parser.instantiate(values)))
         except (ArgumentError, yaml.YAMLError) as error:
             raise ConfigError(f"{self.config}: {error}") from error
 
     def read_videos(self) -> tuple[Manifest, Manifest | None]:
         """The run's own training and validation videos, so that a resumed run sees what it saw before."""
-        classes = self.classes.read_text(encoding="utf-8").splitlines()
+        classes = self.classes.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         train = Manifest.from_csv(self.train_csv).with_classes(classes)
         val = Manifest.from_csv(self.val_csv).with_classes(classes) if self.val_csv.exists() else None
         return train, val
 
-    def read_bad(self) -> int:
-        """How many videos the run left out as unreadable."""
+    def add_bad(self, videos: Mapping[str, str]) -> None:
+        """Name videos in `bad.csv` that could not be read, by path, with the reason."""
+        known = self.read_bad()
+        if videos.keys() <= known.keys():
+            return
+        with (
+            atomic_path(self.bad_csv) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            rows = csv.writer(file)
+            rows.writerow(["path", "reason"])
+            rows.writerows((known | dict(videos)).items())
+
+    def read_bad(self) -> dict[str, str]:
+        """The videos that could not be read, by path, with the reason."""
         if not self.bad_csv.exists():
-            return 0
+            return {}
         with self.bad_csv.open(newline="", encoding="utf-8") as file:
-            return sum(1 for _ in csv.reader(file)) - 1
+            return {row["path"]: row["reason"] for row in csv.DictReader(file)}
 
 
 def _plain(value: object) -> object:

@@ -56,9 +56,10 @@ class Stepper:
         self.bf16 = use_bf16(config.precision, accelerator.device)
         self.bad: dict[str, str] = {}
         self._lines: list[float] = []
-        self._start_counting()
+        self.start_counting()
 
-    def _start_counting(self) -> None:
+    def start_counting(self) -> None:
+        """Begin the means of the next `report` here, so that a pause does not enter them."""
         self._loss_sum = torch.zeros((), device=self.accelerator.device)
         self._steps = self._clips = 0
         self._waited = 0.0
@@ -121,7 +122,7 @@ class Stepper:
         for video in batch.bad:
             if video.path not in self.bad:
                 self.bad[video.path] = video.reason
-                self.accelerator.print(f"left out: {video.path}: {video.reason}")
+                print(f"left out: {video.path}: {video.reason}", flush=True)  # whichever process met it
         most = self.config.data.max_bad
         if len(self.bad) > most * self.videos:
             raise ManifestError(
@@ -133,27 +134,32 @@ class Stepper:
                 "not one video of a batch could be read:" + _listed((v.path, v.reason) for v in batch.bad)
             )
 
-    def check_loss(self) -> None:
-        """Refuse to go on, or to save, with a loss that is no number.
+    def check_finite(self) -> float:
+        """Refuse to go on, or to save, with a loss or weights that are no numbers.
+
+        Returns:
+            The sum of the losses since the last report, mean over all processes.
 
         Raises:
-            DivergedError: The loss since the last report is infinite or NaN.
+            DivergedError: It, or a weight, is infinite or NaN; on every process alike.
         """
-        if not bool(self._loss_sum.isfinite()):
+        loss = float(self.accelerator.reduce(self._loss_sum, reduction="mean"))
+        norm = float(nn.utils.get_total_norm(self.model.parameters()))
+        if not math.isfinite(loss + norm):
             raise DivergedError(
-                f"the loss is {float(self._loss_sum)}; the checkpoint from before is kept. A lower optim.lr "
-                f"(now {self.config.optim.lr}), a longer optim.warmup_epochs or optim.clip_grad = 1 mends it "
-                "as a rule"
+                f"the loss is {loss}, the norm of the weights {norm}; the checkpoint from before is kept. "
+                f"A lower optim.lr (now {self.config.optim.lr}), a longer optim.warmup_epochs or "
+                "optim.clip_grad = 1 mends it as a rule"
             )
+        return loss
 
     def report(self) -> dict[str, float]:
         """Means over the steps since the last report and over all processes: the numbers of a log line.
 
         Raises:
-            DivergedError: See `check_loss`.
+            DivergedError: See `check_finite`.
         """
-        self.check_loss()
-        loss = float(self.accelerator.reduce(self._loss_sum, reduction="mean")) / self._steps
+        loss = self.check_finite() / self._steps
         seconds = time.monotonic() - self._began
         line = {
             "loss": loss,
@@ -162,7 +168,7 @@ class Stepper:
             "waiting_for_data": round(self._waited / seconds, 4),
         }
         self._lines.append(loss)
-        self._start_counting()
+        self.start_counting()
         return line
 
     def epoch_loss(self) -> float:

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from t3d.data.catalogue import open_manifest
+from t3d.data.manifest import Manifest
+from t3d.errors import ConfigError, ManifestError
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """A folder per class; the readers look at names only."""
+    for name in ("Jump/v_Jump_g01_c01", "Jump/v_Jump_g02_c01", "Run/v_Run_g01_c01"):
+        path = tmp_path / "videos" / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "videos"
+
+
+def rows(manifest: Manifest) -> list[tuple[str, str | None]]:
+    return sorted(
+        (entry.path.name, None if entry.label is None else manifest.classes[entry.label])
+        for entry in manifest
+    )
+
+
+ALL = [("v_Jump_g01_c01.mp4", "Jump"), ("v_Jump_g02_c01.mp4", "Jump"), ("v_Run_g01_c01.mp4", "Run")]
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv", "CSV", "jsonl", "txt"])
+def test_every_form_gives_the_same_videos(tmp_path: Path, videos: Path, kind: str) -> None:
+    listed = [(f"{label}/{name}", label) for name, label in ALL]
+    text = {
+        "csv": "path,label\n" + "".join(f"{path},{label}\n" for path, label in listed),
+        "jsonl": "".join(json.dumps({"path": path, "label": label}) + "\n" for path, label in listed),
+        "txt": "".join(path.replace(".mp4", ".avi") + "\n" for path, _ in listed),
+    }
+    name = videos
+    if kind != "folder":
+        name = tmp_path / f"list.{kind}"
+        name.write_text(text[kind.lower()])
+    manifest = open_manifest(str(name), videos=None if kind == "folder" else str(videos))
+    assert rows(manifest) == ALL
+    assert manifest.classes == ("Jump", "Run")
+
+
+def test_without_videos_a_table_stands_in_its_own_folder(videos: Path) -> None:
+    (videos / "list.csv").write_text("path\nJump/v_Jump_g01_c01.mp4\n")
+    (entry,) = open_manifest(str(videos / "list.csv"))
+    assert entry.path == videos / "Jump" / "v_Jump_g01_c01.mp4"
+    assert entry.label is None
+
+
+def test_a_split_list_needs_the_folder_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "trainlist01.txt").write_text("Jump/v_Jump_g01_c01.avi\n")
+    with pytest.raises(ManifestError, match=r"give data\.videos FOLDER"):
+        open_manifest(str(tmp_path / "trainlist01.txt"))
+
+
+def test_a_source_pattern_serves_for_a_folder(videos: Path) -> None:
+    assert open_manifest(str(videos), source_pattern=r"_(g\d+)_").sources() == ["g01", "g02"]
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.txt"])
+def test_a_source_pattern_is_never_ignored(tmp_path: Path, videos: Path, name: str) -> None:
+    (tmp_path / name).write_text("whatever")
+    with pytest.raises(ConfigError, match=r"source_pattern is for a folder"):
+        open_manifest(str(tmp_path / name), videos=str(videos), source_pattern="(x)")
+
+
+def test_what_is_not_there_or_of_no_known_form_is_named(tmp_path: Path) -> None:
+    (tmp_path / "list.xlsx").touch()
+    with pytest.raises(ManifestError, match=r"absent\.csv: no such file or folder"):
+        open_manifest(str(tmp_path / "absent.csv"))
+    with pytest.raises(ManifestError, match=r"'\.xlsx' is none of \.csv, \.jsonl, \.txt"):
+        open_manifest(str(tmp_path / "list.xlsx"))

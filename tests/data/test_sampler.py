@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from t3d.data.sampler import ResumableBatchSampler, SampleKey
+from t3d.errors import ConfigError
+
+
+def epoch_of(sampler: ResumableBatchSampler, epoch: int, step: int = 0) -> list[list[SampleKey]]:
+    sampler.set_state(epoch=epoch, step=step)
+    batches = list(sampler)
+    assert len(batches) == len(sampler)
+    return batches
+
+
+@pytest.mark.parametrize(("length", "batch"), [(1, 1), (7, 7), (10, 3), (64, 8), (101, 10)])
+def test_an_epoch_takes_every_video_at_most_once_and_leaves_out_less_than_a_batch(
+    length: int, batch: int
+) -> None:
+    sampler = ResumableBatchSampler(length, batch_size=batch, seed=1)
+    assert sampler.steps_per_epoch == length // batch
+    for epoch in range(3):
+        batches = epoch_of(sampler, epoch)
+        keys = [key for keys in batches for key in keys]
+        rows = [key.row for key in keys]
+        assert {len(keys) for keys in batches} == {batch}
+        assert {key.epoch for key in keys} == {epoch}
+        assert len(set(rows)) == len(rows) == length - length % batch
+        assert set(rows) <= set(range(length))
+
+
+def test_every_video_comes_in_the_long_run() -> None:
+    sampler = ResumableBatchSampler(10, batch_size=8, seed=1)
+    seen = [key.row for epoch in range(60) for batch in epoch_of(sampler, epoch) for key in batch]
+    counts = np.bincount(seen, minlength=10)
+    assert counts.min() > 0.6 * counts.mean()
+
+
+def test_epochs_and_seeds_have_orders_of_their_own_and_the_same_ones_again() -> None:
+    orders = [
+        tuple(
+            key.row
+            for batch in epoch_of(ResumableBatchSampler(40, batch_size=8, seed=seed), epoch)
+            for key in batch
+        )
+        for _ in range(2)
+        for seed in range(3)
+        for epoch in range(3)
+    ]
+    assert orders[:9] == orders[9:]
+    assert len(set(orders)) == 9
+    assert tuple(range(40)) not in orders
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 1), (1, 3), (2, 3), (3, 2), (6, 2), (12, 1)])
+def test_all_processes_and_passes_together_take_the_batch_of_one_process(world: int, accumulate: int) -> None:
+    whole = epoch_of(ResumableBatchSampler(50, batch_size=12, seed=3), 5)
+    parts = [
+        epoch_of(
+            ResumableBatchSampler(
+                50, batch_size=12, seed=3, rank=rank, world_size=world, accumulate=accumulate
+            ),
+            5,
+        )
+        for rank in range(world)
+    ]
+    assert all(len(part) == 4 * accumulate for part in parts)
+    assert {len(keys) for part in parts for keys in part} == {12 // world // accumulate}
+    for step, batch in enumerate(whole):
+        shares = [
+            key
+            for part in parts
+            for keys in part[step * accumulate : (step + 1) * accumulate]
+            for key in keys
+        ]
+        assert sorted(shares) == sorted(batch)
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 2)])
+def test_a_state_resumes_exactly_the_tail(world: int, accumulate: int) -> None:
+    def sampler() -> ResumableBatchSampler:
+        return ResumableBatchSampler(
+            41, batch_size=4, seed=9, rank=world - 1, world_size=world, accumulate=accumulate
+        )
+
+    whole = epoch_of(sampler(), 2)
+    for step in range(11):
+        assert epoch_of(sampler(), 2, step) == whole[step * accumulate :]
+    # Iterating does not move the state: it is set by whoever counts the steps.
+    one = sampler()
+    one.set_state(epoch=2, step=3)
+    assert list(one) == list(one) == whole[3 * accumulate :]
+
+
+def test_a_loader_asks_for_exactly_these_keys() -> None:
+    class Keys:
+        def __getitem__(self, key: SampleKey) -> SampleKey:
+            return key
+
+    sampler = ResumableBatchSampler(20, batch_size=6, seed=0, accumulate=2)
+    sampler.set_state(epoch=4, step=1)
+    loader = DataLoader(Keys(), batch_sampler=sampler, collate_fn=list)  # type: ignore[arg-type]
+    assert list(loader) == list(sampler)
+    assert len(loader) == 4
+
+
+def test_a_batch_that_cannot_be_split_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"10 cannot be split evenly over 2 processes × 3 passes.*multiple of 6"
+    ):
+        ResumableBatchSampler(100, batch_size=10, seed=0, world_size=2, accumulate=3)
+
+
+def test_a_batch_larger_than_the_set_is_refused() -> None:
+    with pytest.raises(ConfigError, match="only 7 training videos; choose 7 or less"):
+        ResumableBatchSampler(7, batch_size=8, seed=0)
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(-1, 0), (0, -1), (0, 4)])
+def test_a_place_that_does_not_exist_is_refused(epoch: int, step: int) -> None:
+    sampler = ResumableBatchSampler(10, batch_size=3, seed=0)
+    with pytest.raises(ConfigError, match=f"epoch {epoch}, step {step}.* 3 steps"):
+        sampler.set_state(epoch=epoch, step=step)

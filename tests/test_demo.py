@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from t3d import demo
+from t3d.cli import main
+from t3d.data.manifest import Manifest
+from t3d.data.synthetic import MOTIONS
+from t3d.train.logging import read_log
+from t3d.train.run_folder import RunFolder
+
+
+def test_mirroring_is_off_since_left_and_right_are_classes() -> None:
+    for quick in (True, False):
+        config = demo.demo_config(Path("demo"), seed=3, quick=quick)
+        assert config.augment.flip == 0
+        assert config.seed == 3
+        assert config.overwrite
+        assert config.data.val == str(Path("demo/videos/val.csv"))
+
+
+@pytest.mark.slow
+def test_the_whole_way_and_once_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--quick", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    report = out / "report.html"
+    assert said.splitlines()[-1] == f"report: {report}"
+    for order in demo.ORDERS:
+        assert re.search(rf"^ *{order} frames: video top-1 \d+\.\d%$", said, re.MULTILINE)
+    page = report.read_text(encoding="utf-8")
+    assert all(name in page for name in MOTIONS)
+    assert "data:image/png;base64," in page
+    assert 'src="http' not in page
+    assert len(Manifest.from_csv(out / "videos" / "test.csv")) == 64
+    run = RunFolder(out / "run")
+    assert [line["kind"] for line in read_log(run.log)].count("val") == 1
+    assert (out / "test" / "metrics.json").exists()
+
+    videos = {path: path.stat().st_mtime_ns for path in (out / "videos").rglob("*.mp4")}
+    weights, first = load_file(run.weights), report.stat().st_mtime_ns
+    assert main(["demo", "--quick", "--out", str(out)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (out / "videos").rglob("*.mp4")} == videos
+    assert report.stat().st_mtime_ns > first
+    again = load_file(run.weights)
+    assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())  # the same seed
+
+    assert main(["demo", "--out", str(out)]) == 2
+    assert "another spec" in capsys.readouterr().err

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from t3d.data.encode import write_video
+from t3d.data.manifest import Manifest
+from t3d.data.sampling import ClipSpec
+from t3d.errors import CheckpointError, ConfigError, ManifestError, VideoError
+from t3d.evaluate import score_videos
+from t3d.models.registry import create_model
+from t3d.models.weights import ModelCard, load_model, save_model
+from t3d.predict import _GROUP, Predictor
+from t3d.testing import run_test
+
+CLASSES = ("jump", "run, fast", "坐")
+SPEC = ClipSpec(num_frames=8, stride=1, size=64, resize=64, tail="pad")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A net whose scores differ from video to video."""
+    torch.manual_seed(1)
+    net = create_model("densenet3d_tiny", num_classes=3)
+    torch.nn.init.normal_(net.get_classifier().weight, std=1.0)
+    path = tmp_path_factory.mktemp("net") / "model.safetensors"
+    save_model(net, path, card=ModelCard("densenet3d_tiny", classes=CLASSES, clip=SPEC))
+    return path
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of classes with five good films, and two bad ones beside them."""
+    root = tmp_path_factory.mktemp("films")
+    for i, (name, length) in enumerate(
+        [("jump/a", 5), ("jump/b", 8), ("坐/c d", 20), ("坐/e", 33), ("坐/f", 16)]
+    ):
+        generator = torch.Generator().manual_seed(i)
+        coarse = torch.randint(0, 256, (length, 3, 4, 5), generator=generator).float()
+        frames = torch.nn.functional.interpolate(coarse, (64, 80), mode="bilinear").to(torch.uint8)
+        (root / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(root / "set" / f"{name}.mp4", frames)
+    (root / "bad").mkdir()
+    (root / "bad/empty.mp4").touch()
+    (root / "bad/text.mp4").write_text("no video")
+    return root
+
+
+def good(films: Path) -> list[Path]:
+    return sorted((films / "set").rglob("*.mp4"))
+
+
+def test_a_prediction_is_what_the_test_says_to_the_last_bit(weights: Path, films: Path) -> None:
+    net, card = load_model(weights)
+    predictor = Predictor(weights, precision="fp32")
+    for path in good(films):
+        prediction = predictor(path)
+        scores = score_videos(net, Manifest.from_files([path]), spec=card.clip)
+        order = sorted(range(3), key=lambda k: -scores.video_probs[0, k])
+        assert prediction.path == str(path)
+        assert prediction.classes == tuple(CLASSES[k] for k in order)
+        assert prediction.probs == tuple(scores.video_probs[0, order])
+        assert prediction.clips == len(scores.clip_probs)
+        assert prediction.error is None
+        assert sum(prediction.probs) == pytest.approx(1)
+
+
+def test_predictions_of_many_are_those_of_the_test_of_the_same_videos(weights: Path, films: Path) -> None:
+    outcome = run_test(weights, str(films / "set"), precision="fp32")
+    predictions = list(Predictor(weights, precision="fp32").many(outcome.scores.paths))
+    assert outcome.scores.classes == CLASSES
+    assert [prediction.path for prediction in predictions] == list(outcome.scores.paths)
+    for row, prediction in enumerate(predictions):
+        probs = dict(zip(prediction.classes, prediction.probs, strict=True))
+        assert [probs[name] for name in CLASSES] == outcome.scores.video_probs[row].tolist()
+        assert prediction.clips == int((outcome.scores.clip_video == row).sum())
+    right = [p.classes[0] == Path(p.path).parent.name for p in predictions]
+    assert outcome.metrics.video_top1 == pytest.approx(np.mean(right))
+
+
+def test_company_changes_a_prediction_by_rounding_only(weights: Path, films: Path) -> None:
+    paths = good(films)
+    alone = [Predictor(weights, precision="fp32")(path) for path in paths]
+    for batch_size, workers in ((1, 0), (3, 2), (64, 0)):
+        predictor = Predictor(weights, precision="fp32", batch_size=batch_size, workers=workers)
+        for one, other in zip(alone, predictor.many(paths), strict=True):
+            assert one.classes == other.classes
+            assert one.clips == other.clips
+            np.testing.assert_allclose(one.probs, other.probs, atol=1e-6)
+
+
+def test_the_order_asked_for_is_the_order_given(weights: Path, films: Path) -> None:
+    paths = good(films)
+    asked = [paths[3], paths[0], films / "bad/empty.mp4", paths[3], paths[1]]
+    predictions = list(Predictor(weights).many(asked))
+    assert [prediction.path for prediction in predictions] == [str(path) for path in asked]
+    assert predictions[0] == predictions[3]
+    assert len({prediction.probs for prediction in predictions}) == 4
+
+
+def test_bad_files_among_good_ones_say_why(weights: Path, films: Path) -> None:
+    absent = films / "absent.mp4"
+    paths = [films / "bad/empty.mp4", good(films)[0], absent, films / "bad/text.mp4"]
+    empty, fine, missing, text = Predictor(weights).many(paths)
+    assert fine.error is None
+    assert fine.classes
+    for prediction in (empty, missing, text):
+        assert prediction.error
+        assert (prediction.classes, prediction.probs, prediction.clips) == ((), (), 0)
+    assert "no such file" in missing.error.lower()  # type: ignore[union-attr]
+    with pytest.raises(VideoError) as caught:
+        Predictor(weights)(absent)
+    assert caught.value.path == str(absent)
+
+
+def test_a_folder_stands_for_its_videos(weights: Path, films: Path) -> None:
+    predictor = Predictor(weights)
+    found = list(predictor.many([films / "set", good(films)[0]]))
+    assert [prediction.path for prediction in found] == [str(path) for path in [*good(films), good(films)[0]]]
+    with pytest.raises(VideoError, match="is a folder"):
+        predictor(films / "set")
+    with pytest.raises(ManifestError, match="no videos given"):
+        predictor.many([])
+    (films / "nothing").mkdir(exist_ok=True)
+    with pytest.raises(ManifestError, match="no video in this folder"):
+        predictor.many([films / "nothing"])
+
+
+def test_relative_paths_and_texts_will_do(
+    weights: Path, films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(films / "set" / "jump")
+    predictor = Predictor(weights)
+    assert predictor("a.mp4") == predictor(films / "set/jump/a.mp4")
+
+
+def test_a_long_list_answers_as_it_goes(weights: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[int] = []
+
+    def counted(model: object, manifest: Manifest, **options: object) -> object:
+        groups.append(len(manifest))
+        return score_videos(model, manifest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("t3d.predict.score_videos", counted)
+    paths = list(itertools.islice(itertools.cycle([good(films)[0], films / "bad/empty.mp4"]), _GROUP + 3))
+    answers = Predictor(weights).many(paths)
+    next(answers)
+    assert groups == [_GROUP]
+    rest = list(answers)
+    assert groups == [_GROUP, 3]
+    assert [answer.path for answer in rest] == [str(path) for path in paths[1:]]
+    assert [answer.error is None for answer in rest] == [i % 2 == 0 for i in range(1, _GROUP + 3)]
+
+
+def test_weights_and_devices_that_cannot_be_used_are_refused(tmp_path: Path, weights: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"absent\.safetensors"):
+        Predictor(tmp_path / "absent.safetensors")
+    with pytest.raises(ConfigError, match="toaster"):
+        Predictor(weights, device="toaster")
+
+
+# --- the test's own ways ------------------------------------------------------------------------------------
+
+
+def test_a_cache_is_filled_by_a_test_and_changes_no_score(
+    tmp_path: Path, weights: Path, films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = run_test(weights, str(films / "set"))
+    for workers in (2, 0):
+        cached = run_test(weights, str(films / "set"), cache=str(tmp_path / "cache"), workers=workers)
+        np.testing.assert_allclose(cached.scores.video_probs, plain.scores.video_probs, atol=1e-2)
+        assert len(list((tmp_path / "cache").iterdir())) == 5
+
+    def refuse(path: Path) -> None:
+        raise AssertionError(f"{path} was opened")
+
+    monkeypatch.setattr("t3d.data.frames.Video", refuse)
+    again = run_test(weights, str(films / "set"), cache=str(tmp_path / "cache"))
+    np.testing.assert_array_equal(again.scores.video_probs, plain.scores.video_probs)
+
+
+def test_the_tail_may_be_chosen_for_a_test(weights: Path, films: Path) -> None:
+    clips = {
+        tail: np.bincount(run_test(weights, str(films / "set"), tail=tail).scores.clip_video).tolist()  # type: ignore[arg-type]
+        for tail in (None, "drop", "shift")
+    }
+    assert clips == {None: [1, 1, 3, 5, 2], "drop": [1, 1, 2, 4, 2], "shift": [1, 1, 3, 5, 2]}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_too_many_bad_videos_stop_a_test_and_few_are_told(
+    tmp_path: Path, weights: Path, films: Path, cached: bool
+) -> None:
+    table = tmp_path / "test.csv"
+    rows = [f"{path},{path.parent.name}" for path in good(films)] + [f"{films}/bad/text.mp4,jump"]
+    table.write_text("path,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    cache = str(tmp_path / "cache") if cached else None
+    with pytest.raises(ManifestError, match=r"(?s)1 of 6 videos \(16\.7%\).*max_bad.*bad/text\.mp4"):
+        run_test(weights, str(table), cache=cache)
+    outcome = run_test(weights, str(table), max_bad=0.2, cache=cache)
+    assert (outcome.metrics.videos, outcome.metrics.bad) == (5, 1)
+    assert [Path(video.path).name for video in outcome.scores.bad] == ["text.mp4"]
