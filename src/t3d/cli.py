@@ -235,6 +235,10 @@ def _fill_predict(sub: ArgumentParser) -> None:
 
 
 def _predict(chosen: Namespace) -> int:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
     from t3d.data.manifest import Manifest
     from t3d.predict import Predictor
 
@@ -242,6 +246,10 @@ def _predict(chosen: Namespace) -> int:
     names = ("device", "precision", "batch_size", "workers")
     predictor = Predictor(chosen.weights, **{name: chosen[name] for name in names})
     bad = 0
+    # A table for eyes; for other programs a line a video as soon as it is known.
+    console = Console()
+    shown = range(1, min(chosen.top, len(predictor.card.classes)) + 1)
+    table = Table(Column("video", overflow="fold"), *(f"top-{rank}" for rank in shown))
     for prediction in predictor.many(paths):
         likely = list(zip(prediction.classes, prediction.probs, strict=True))[: chosen.top]
         if prediction.error is not None:
@@ -253,7 +261,13 @@ def _predict(chosen: Namespace) -> int:
                 line = {"path": prediction.path, "error": prediction.error}
             print(json.dumps(line, ensure_ascii=False), flush=True)
         elif prediction.error is None:
-            print(prediction.path, *(f"{name} {prob:.1%}" for name, prob in likely), sep="\t", flush=True)
+            cells = [prediction.path, *(f"{name} {prob:.1%}" for name, prob in likely)]
+            if console.is_terminal:
+                table.add_row(*map(escape, cells))
+            else:
+                print(*cells, sep="\t", flush=True)
+    if table.row_count:
+        console.print(table)
     if bad:
         print(f"t3d: {bad} of {len(paths)} videos could not be read", file=sys.stderr)
     return 1 if bad else 0

@@ -8,7 +8,14 @@ from torch.nn import functional as F
 
 from t3d.data.config import AugmentConfig
 from t3d.data.sampling import ClipSpec
-from t3d.data.transforms import center_view, normalise, random_view, resize_frames, resized_shape
+from t3d.data.transforms import (
+    _random_box,
+    center_view,
+    normalise,
+    random_view,
+    resize_frames,
+    resized_shape,
+)
 from t3d.errors import ConfigError
 
 PLAIN = AugmentConfig(flip=0.0)
@@ -199,6 +206,24 @@ def test_a_random_box_lies_in_the_picture_and_is_as_large_as_asked(height: int, 
         if max(height, width) <= 4 / 3 * min(height, width):
             assert 0.3 * 0.85 <= extents[0] * extents[1] / (height * width) <= 1.1
         assert 3 / 4 * 0.9 <= extents[1] / extents[0] <= 4 / 3 * 1.1
+
+
+def test_random_boxes_reach_every_edge_and_none_beyond() -> None:
+    rng = np.random.default_rng(0)
+    for height, width in ((20, 24), (12, 90), (90, 12), (1, 7)):
+        boxes = np.array([_random_box(height, width, 0.3, rng) for _ in range(3000)])
+        top, left, h, w = boxes.T
+        assert boxes[:, :2].min() >= 0
+        assert boxes[:, 2:].min() >= 1
+        assert (top + h).max() <= height
+        assert (left + w).max() <= width
+        if height == 20:
+            assert top.min() == left.min() == 0
+            assert ((top + h).max(), (left + w).max()) == (height, width)
+            # Of the places a box has, each is equally likely.
+            place = (top + rng.uniform(size=3000)) / (height - h + 1)
+            assert stats.kstest(place, "uniform").pvalue > 1e-3
+    assert _random_box(10, 1000, 0.9, rng) == (0, 495, 10, 10)  # no such box: the largest square
 
 
 def test_normalise_is_what_numpy_says() -> None:

@@ -116,7 +116,7 @@ def test_a_held_out_share_is_never_trained_on(tiny: Tiny) -> None:
 # Runs the command line twice: stopped by SIGTERM to the whole group in the middle of an epoch, then killed
 # while the checkpoint behind a later step is half written.
 INTERRUPTED = """
-import os, signal, sys
+import os, signal, sys, time
 import torch
 from t3d.cli import main
 from t3d.train import checkpoint
@@ -129,6 +129,7 @@ def step(self, batches, *, epoch, step, total):
     take(self, batches, epoch=epoch, step=step, total=total)
     if (epoch, step) == (1, 1):
         os.killpg(0, signal.SIGTERM)
+        time.sleep(0.5)  # the workers' death, if they died, would be felt here
 
 Stepper.step = step
 print("status", main(["train", "--config", sys.argv[1]]), flush=True)
@@ -260,13 +261,14 @@ def test_a_signal_while_validating_loses_nothing(
             train(config)
     assert caught.value.signal == number
     assert seen == [{"epoch": 0, "step": 4, "best": -1.0}]
-    assert header_of(folder.checkpoint)["progress"]["epoch"] == 1
+    progress = header_of(folder.checkpoint)["progress"]
+    assert (progress["epoch"], progress["step"]) == (1, 0)  # no step more after the validation
     train(config, resume=True)
     same(folder, straight)
 
 
 def test_a_validation_that_was_cut_off_comes_again(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     straight = RunFolder(train(tiny(out=str(tmp_path / "straight"))))
     config = tiny()
@@ -280,8 +282,10 @@ def test_a_validation_that_was_cut_off_comes_again(
         with pytest.raises(OSError, match="no space left"):
             train(config)
     assert [line["kind"] for line in log_of(folder)].count("val") == 1
+    capsys.readouterr()
     train(config, resume=True)
     same(folder, straight)
+    assert " nan " not in capsys.readouterr().out
 
 
 # --- what cannot go on -----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -66,6 +66,10 @@ class Batch:
     videos: torch.Tensor
     clips: torch.Tensor
     bad: tuple[BadVideo, ...]
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory that a GPU copies from without waiting; loaders call it."""
+        return self if self.frames is None else replace(self, frames=self.frames.pin_memory())
 
 
 def collate(items: list[ClipItem | BadVideo]) -> Batch:

@@ -65,8 +65,11 @@ class Video:
         VideoError: The file is missing, empty, no video, or none of its frames can be decoded.
 
     Example:
-        >>> with Video("clip.mp4") as video:
-        ...     frames = video.frames_at(range(0, 32, 2))  # uint8 16 3 H W
+        >>> from t3d.data.encode import write_video
+        >>> path = write_video("grey.mp4", torch.full((40, 3, 64, 96), 128, dtype=torch.uint8))
+        >>> with Video(path) as video:
+        ...     video.frames_at(range(0, 32, 2)).shape
+        torch.Size([16, 3, 64, 96])
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 1) -> None:

@@ -120,7 +120,7 @@ def save_model(model: VideoNet, path: str | os.PathLike[str], *, card: ModelCard
         raise CheckpointError(
             f"{target}: not written, the card describes another network than the one to save ({difference})"
         )
-    write_tensors(state, target, metadata={CARD_KEY: card.to_json(), "format": "pt"})
+    write_tensors(state, target, metadata={CARD_KEY: card.to_json()})
 
 
 def load_model(

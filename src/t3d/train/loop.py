@@ -6,6 +6,7 @@ gradients; the sampler gives every process its part of each batch.
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from t3d.data.catalogue import open_manifest
-from t3d.data.check import readable
+from t3d.data.check import open_all, readable
 from t3d.data.dataset import BadVideo, TrainClips, collate, start_worker
 from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
@@ -86,6 +87,10 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         if accelerator.is_main_process:
             folder.sweep()
         train_videos, val_videos = folder.read_videos()
+        if accelerator.is_main_process and store.folder is not None:  # it may have made room meanwhile
+            for part in (train_videos, val_videos):
+                if part is not None:
+                    open_all(part, store, workers=config.data.workers)
         left_out = len(folder.read_bad())
     else:
         folder.refuse_existing(overwrite=config.overwrite)
@@ -328,7 +333,9 @@ def _agree(accelerator: Accelerator, caught: list[int], due: bool) -> tuple[int,
 
 
 def _epoch_line(epoch: int, epochs: int, loss: float, metrics: Metrics | None, minutes: float) -> str:
-    line = f"epoch {epoch:>3}/{epochs}  {minutes:6.1f} min  loss {loss:.3f}"
+    line = f"epoch {epoch:>3}/{epochs}  {minutes:6.1f} min"
+    if not math.isnan(loss):  # a run that goes on behind the epoch's last step has no loss of it
+        line += f"  loss {loss:.3f}"
     if metrics:
         line += (
             f"  val loss {metrics.loss:.3f}  top-1 {metrics.video_top1:.1%}  top-5 {metrics.video_top5:.1%}"
