@@ -345,7 +345,7 @@ def _fill_demo(sub: ArgumentParser) -> None:
 def _demo(chosen: Namespace) -> int:
     from t3d.demo import run_demo
 
-    print(f"report: {run_demo(chosen.out, seed=chosen.seed, quick=chosen.quick)}")
+    print(f"report: {run_demo(chosen.out, seed=int(chosen.seed), quick=chosen.quick)}")
     return 0
 
 
