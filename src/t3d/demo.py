@@ -77,7 +77,7 @@ def demo_config(out: Path, *, seed: int, quick: bool) -> TrainConfig:
             train=str(videos / "train.csv"), val=str(videos / "val.csv"), cache=str(out / "cache"), workers=0
         ),
         clip=ClipSpec(num_frames=16, stride=2, size=64, resize=64),
-        augment=AugmentConfig(flip=0.0, color=0.3),
+        augment=AugmentConfig(flip=0.0),
         model=ModelConfig(name="t3d_tiny"),
         optim=OptimConfig(
             name="adamw",
@@ -88,7 +88,6 @@ def demo_config(out: Path, *, seed: int, quick: bool) -> TrainConfig:
             batch_size=16,
             schedule="cosine",
             warmup_epochs=0 if quick else 1,
-            label_smoothing=0.1,
             clip_grad=1.0,
         ),
         eval_every=4,
