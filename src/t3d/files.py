@@ -35,7 +35,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{uuid.uuid4().hex}.part{final.suffix}")
     try:
+        temporary.touch(exist_ok=False)
+        rights = temporary.stat().st_mode  # as new files have here; safetensors would keep others out
+        temporary.unlink()
         yield temporary
+        temporary.chmod(rights)
         with temporary.open("rb+") as file:  # else a power failure may leave the final name without content
             os.fsync(file.fileno())
         temporary.replace(final)
