@@ -25,15 +25,16 @@ SCENES = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from t3d.train.loop import InterruptedRunError, train
+from t3d.train.interrupt import InterruptedRunError
+from t3d.train.loop import train
 from t3d.train.run_folder import RunFolder
-from t3d.train.step import Stepper
+from t3d.train.step import ClassificationStepper, Stepper
 from dataclasses import replace
 
 torch.set_num_threads(1)
 root, rank = Path(sys.argv[1]), int(os.environ["RANK"])
 seen = {"rows": [], "stopped": []}
-loss, take = Stepper._loss, Stepper.step
+loss, take = ClassificationStepper._loss, Stepper.step
 
 def watching(self, batch, rng):
     seen["rows"].append([self.place, batch.videos.tolist()])
@@ -45,12 +46,12 @@ def step(self, batches, *, epoch, step, total):
     if seen["stop"] and rank == 1 and total == 2:
         os.kill(os.getpid(), signal.SIGTERM)
 
-Stepper._loss, Stepper.step = watching, step
+ClassificationStepper._loss, Stepper.step = watching, step
 seen["stop"] = False
 config = RunFolder(root / "template").read_config()
 train(replace(config, out=str(root / "whole")))
 
-Stepper._loss = loss
+ClassificationStepper._loss = loss
 seen["stop"] = True
 parts = replace(config, out=str(root / "parts"))
 try:

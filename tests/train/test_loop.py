@@ -24,8 +24,9 @@ from t3d.evaluate import measure, score_videos
 from t3d.models.weights import load_model
 from t3d.train import loop
 from t3d.train.config import TrainConfig
+from t3d.train.interrupt import InterruptedRunError
 from t3d.train.logging import read_log
-from t3d.train.loop import InterruptedRunError, train
+from t3d.train.loop import train
 from t3d.train.run_folder import RunFolder
 from t3d.train.step import DivergedError
 
@@ -120,7 +121,7 @@ import os, signal, sys, time
 import torch
 from t3d.cli import main
 from t3d.train import checkpoint
-from t3d.train.step import Stepper
+from t3d.train.step import ClassificationStepper, Stepper
 
 torch.set_num_threads(1)
 take = Stepper.step

@@ -15,7 +15,7 @@ from t3d.data.sampling import ClipSpec
 from t3d.errors import ManifestError
 from t3d.train.config import TrainConfig
 from t3d.train.optim import Schedule, make_optimizer
-from t3d.train.step import DivergedError, Stepper
+from t3d.train.step import ClassificationStepper, DivergedError
 
 Tiny = Callable[..., TrainConfig]
 CLASSES = 3
@@ -35,14 +35,16 @@ def clips(*labels: int, seed: int = 0, bad: tuple[BadVideo, ...] = ()) -> Batch:
     )
 
 
-def stepper(config: TrainConfig, *, videos: int = 100) -> Stepper:
+def stepper(config: TrainConfig, *, videos: int = 100) -> ClassificationStepper:
     """A linear classifier of raw pixels: no BatchNorm, so that clips do not mix in the net."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 2 * 4 * 4, CLASSES))
     optimizer = make_optimizer(model, config.optim)
     schedule = Schedule(optimizer, config.optim, steps_per_epoch=4)
     accelerator = Accelerator(cpu=True)
-    return Stepper(config, accelerator, model=model, optimizer=optimizer, schedule=schedule, videos=videos)
+    return ClassificationStepper(
+        config, accelerator, model=model, optimizer=optimizer, schedule=schedule, videos=videos
+    )
 
 
 def slow_loss(model: nn.Module, spec: ClipSpec, batch: Batch, *, smoothing: float, share: float) -> float:

@@ -9,15 +9,11 @@ from t3d.errors import at_least, between
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Which videos, with which labels.
+class ReadConfig:
+    """How videos are read and held out: what every kind of run asks.
 
     Args:
-        train: A folder with one folder per class, a `.csv` or `.jsonl` table, or one of UCF101's split
-            lists (`.txt`; then `videos` is the folder the files lie in).
-        val: The same, for validation; without it `val_fraction` of `train` is held out.
         val_fraction: Share of the training videos held out for validation, whole sources at a time. 0: none.
-        videos: Folder that the files of a list or table lie in.
         source_pattern: Regular expression whose group names a video's source (the long recording or scene
             it was cut from), searched in its path. Clips of one source are never split.
         cache: Folder for decoded, resized frames, so that each video is decoded once and not once an epoch.
@@ -26,10 +22,7 @@ class DataConfig:
         workers: Processes that read videos. 0: the training process reads them.
     """
 
-    train: str = ""
-    val: str | None = None
     val_fraction: float = 0.1
-    videos: str | None = None
     source_pattern: str | None = None
     cache: str | None = None
     cache_gb: float = 20.0
@@ -41,6 +34,22 @@ class DataConfig:
         between("data.max_bad", self.max_bad, 0, 1)
         between("data.cache_gb", self.cache_gb, 0, 1e9)
         at_least("data.workers", self.workers, 0)
+
+
+@dataclass(frozen=True)
+class DataConfig(ReadConfig):
+    """Which videos, with which labels.
+
+    Args:
+        train: A folder with one folder per class, a `.csv` or `.jsonl` table, or one of UCF101's split
+            lists (`.txt`; then `videos` is the folder the files lie in).
+        val: The same, for validation; without it `val_fraction` of `train` is held out.
+        videos: Folder that the files of a list or table lie in.
+    """
+
+    train: str = ""
+    val: str | None = None
+    videos: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from t3d.data.config import AugmentConfig, DataConfig
+from t3d.data.config import AugmentConfig, DataConfig, ReadConfig
 from t3d.data.sampling import ClipSpec
 from t3d.errors import ConfigError, at_least, between
 
@@ -90,13 +90,13 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A training run.
+class RunConfig:
+    """What every kind of run asks.
 
     Args:
         out: Run folder: configuration, logs, checkpoint and weights. Never overwritten unless `overwrite`.
         seed: Every random draw of the run follows from it.
-        data: Which videos, with which labels.
+        data: Which videos.
         clip: What a clip is.
         augment: How a training clip is varied.
         model: Which net.
@@ -108,9 +108,11 @@ class TrainConfig:
         overwrite: Delete the run folder if it exists.
     """
 
+    command: ClassVar[str] = "t3d"
+
     out: str = ""
     seed: int = 0
-    data: DataConfig = field(default_factory=DataConfig)
+    data: ReadConfig = field(default_factory=ReadConfig)
     clip: ClipSpec = field(default_factory=ClipSpec)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -122,16 +124,32 @@ class TrainConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if not self.data.train:
-            raise ConfigError(
-                "data.train is missing: give a folder with one folder per class, a .csv, a .jsonl "
-                "or a split list, as --data.train PATH"
-            )
         if not self.out:
             raise ConfigError("out is missing: say where the run folder shall be, as --out runs/NAME")
         at_least("seed", self.seed, 0)
         for name in ("eval_every", "log_every"):
             at_least(name, getattr(self, name), 1)
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """A training run.
+
+    Args:
+        data: Which videos, with which labels.
+    """
+
+    command: ClassVar[str] = "t3d train"
+
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        if not self.data.train:
+            raise ConfigError(
+                "data.train is missing: give a folder with one folder per class, a .csv, a .jsonl "
+                "or a split list, as --data.train PATH"
+            )
+        super().__post_init__()
         if self.optim.schedule == "plateau" and self.data.val is None and self.data.val_fraction == 0:
             raise ConfigError(
                 "optim.schedule = plateau watches the validation loss, and there is no validation "

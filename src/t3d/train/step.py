@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from t3d.data.dataset import Batch
 from t3d.data.transforms import normalise
 from t3d.device import use_bf16
 from t3d.errors import ManifestError, T3DError
-from t3d.train.config import TrainConfig
+from t3d.train.config import RunConfig
 from t3d.train.optim import Schedule
 
 
@@ -25,8 +27,8 @@ class DivergedError(T3DError):
     """The loss is no longer a finite number."""
 
 
-class Stepper:
-    """Takes optimiser steps.
+class Stepper(ABC):
+    """Takes optimiser steps; what is learned, a subclass says by its `_loss`.
 
     Args:
         config: The run's options.
@@ -39,7 +41,7 @@ class Stepper:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: RunConfig,
         accelerator: Accelerator,
         *,
         model: nn.Module,
@@ -65,7 +67,7 @@ class Stepper:
         self._waited = 0.0
         self._began = time.monotonic()
 
-    def step(self, batches: Iterator[Batch], *, epoch: int, step: int, total: int) -> None:
+    def step(self, batches: Iterator[Any], *, epoch: int, step: int, total: int) -> None:
         """Take one optimiser step.
 
         Args:
@@ -94,30 +96,17 @@ class Stepper:
                 loss = self._loss(batch, rng) / config.accumulate
                 self.accelerator.backward(loss)
             self._loss_sum += loss.detach()
-            self._clips += len(batch.labels)
+            self._clips += len(batch.videos)
         if config.clip_grad:
             self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_grad)
         self.optimizer.step()
         self._steps += 1
 
-    def _loss(self, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
-        assert batch.frames is not None
-        device, config = self.accelerator.device, self.config.optim
-        x = normalise(batch.frames.to(device, non_blocking=True), self.config.clip)  # B C T H W
-        labels = batch.labels.to(device, non_blocking=True)
-        share = float(rng.beta(config.mixup, config.mixup)) if config.mixup else 1.0
-        if config.mixup:  # each clip with its neighbour in the batch
-            x = x.lerp(x.roll(1, 0), 1 - share)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            logits = self.model(x)  # B K
-        logits = logits.float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-        if config.mixup:
-            other = F.cross_entropy(logits, labels.roll(1), label_smoothing=config.label_smoothing)
-            loss = share * loss + (1 - share) * other
-        return loss
+    @abstractmethod
+    def _loss(self, batch: Any, rng: np.random.Generator) -> torch.Tensor:
+        """The loss of one batch of clips, with its gradient; `rng` draws what is random in it."""
 
-    def _count_bad(self, batch: Batch) -> None:
+    def _count_bad(self, batch: Any) -> None:
         """Videos that opened before the run and broke within: named once, and too many stop the run."""
         for video in batch.bad:
             if video.path not in self.bad:
@@ -176,6 +165,27 @@ class Stepper:
         mean = float(np.mean(self._lines)) if self._lines else math.nan
         self._lines = []
         return mean
+
+
+class ClassificationStepper(Stepper):
+    """Learns labels, by cross-entropy."""
+
+    def _loss(self, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
+        assert batch.frames is not None
+        device, config = self.accelerator.device, self.config.optim
+        x = normalise(batch.frames.to(device, non_blocking=True), self.config.clip)  # B C T H W
+        labels = batch.labels.to(device, non_blocking=True)
+        share = float(rng.beta(config.mixup, config.mixup)) if config.mixup else 1.0
+        if config.mixup:  # each clip with its neighbour in the batch
+            x = x.lerp(x.roll(1, 0), 1 - share)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            logits = self.model(x)  # B K
+        logits = logits.float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        if config.mixup:
+            other = F.cross_entropy(logits, labels.roll(1), label_smoothing=config.label_smoothing)
+            loss = share * loss + (1 - share) * other
+        return loss
 
 
 def _listed(videos: Iterable[tuple[str, str]]) -> str:
