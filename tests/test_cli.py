@@ -190,6 +190,7 @@ def printed(capsys: Out, *words: object) -> dict[str, dict[str, object]]:
 
 def test_recipes_are_whole_and_give_way_to_options(capsys: Out) -> None:
     assert cli.recipes() == ["modern", "paper"]
+    assert cli.recipes("t3d transfer") == ["transfer-laptop", "transfer-paper"]
     paper = printed(capsys, "--recipe", "paper")
     assert (paper["optim"]["name"], paper["optim"]["lr"], paper["clip"]["num_frames"]) == ("sgd", 0.1, 32)
     modern = printed(capsys, "--optim.lr", 0.5, "--recipe=modern", "--optim.ema", "0")
@@ -217,7 +218,7 @@ def test_printed_options_and_those_of_a_run_can_be_read_again(
 
 
 def test_options_of_the_line_win(trained: RunFolder, clips: Path) -> None:
-    config = trained.read_config()
+    config = trained.read_config(TrainConfig)
     assert (config.optim.epochs, config.optim.lr, config.clip.size) == (3, 0.1, 32)
     assert config.data.train == str(clips)
     assert TrainConfig(out="o", data=config.data) != config

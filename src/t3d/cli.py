@@ -14,18 +14,32 @@ from dataclasses import replace
 from importlib import metadata, resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from t3d.data.sampling import ClipSpec
 from t3d.errors import ConfigError, T3DError, did_you_mean
-from t3d.train.config import TrainConfig
+from t3d.train.config import RunConfig, TrainConfig
+from t3d.transfer.config import TransferConfig
 
 # A command: fills its parser, and runs on what was parsed, giving the exit status.
 _Fill = Callable[[ArgumentParser], None]
 _Run = Callable[[Namespace], int]
+Config = TypeVar("Config", bound=RunConfig)
+
+# What is asked most, under the name one thinks of first.
+_SHORT = {
+    "train": {"--init": "--model.init", "--label_fraction": "--data.label_fraction"},
+    "transfer": {
+        "--videos": "--data.videos",
+        "--teacher": "--teacher.name",
+        "--student": "--model.name",
+        "--student_input": "--clip.modality",
+        "--objective": "--pairs.objective",
+    },
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, parsers = _build()
     try:
         _refuse_options_beside_resume(words)
-        chosen = parser.parse_args(_with_recipe(words))
+        chosen = parser.parse_args(_with_recipe(_in_full(words)))
         name = chosen.command
         if name is None:
             parser.print_help()
@@ -128,10 +142,25 @@ def _computing(sub: ArgumentParser) -> None:
 # --- train -----------------------------------------------------------------------------------------------
 
 
-def recipes() -> list[str]:
-    """Names of the recipes that come along."""
+def recipes(command: str = "t3d train") -> list[str]:
+    """Names of the recipes that come along for a command."""
     folder = resources.files("t3d") / "recipes"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+    names = sorted(
+        item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
+    )
+    return [name for name in names if name.startswith("transfer") == (command == "t3d transfer")]
+
+
+def _in_full(words: list[str]) -> list[str]:
+    """Short names of options as the long ones that they stand for; dashes in names as underscores."""
+    short = _SHORT.get(words[0], {}) if words else {}
+    full = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            name = "--" + name[2:].replace("-", "_")
+        full.append(short.get(name, name) + equals + value)
+    return full
 
 
 def _with_recipe(words: list[str]) -> list[str]:
@@ -142,10 +171,9 @@ def _with_recipe(words: list[str]) -> list[str]:
             rest = words[:at] + words[at + (1 if "=" in word else 2) :]
             if any(other.partition("=")[0] == "--recipe" for other in rest):
                 raise ConfigError("give one --recipe; options behind it change it")
-            if name not in recipes():
-                raise ConfigError(
-                    f"no recipe {name!r}: {did_you_mean(name, recipes())}. Your own: --config FILE"
-                )
+            known = recipes(f"t3d {words[0]}")
+            if name not in known:
+                raise ConfigError(f"no recipe {name!r}: {did_you_mean(name, known)}. Your own: --config FILE")
             path = str(resources.files("t3d") / "recipes" / f"{name}.yaml")
             return [*rest[:1], "--config", path, *rest[1:]]
     return words
@@ -161,28 +189,50 @@ def _refuse_options_beside_resume(words: list[str]) -> None:
         )
 
 
-def _fill_train(sub: ArgumentParser) -> None:
+def _fill_run(sub: ArgumentParser, kind: type[RunConfig]) -> None:
+    """The options of a command that makes a run folder."""
     sub.add_argument("--config", action="config", help="YAML file with any of the options below")
-    sub.add_argument(
-        "--recipe", metavar="NAME", help=f"a configuration that comes along: {', '.join(recipes())}"
-    )
+    names = recipes(kind.command)
+    sub.add_argument("--recipe", metavar="NAME", help=f"a configuration that comes along: {', '.join(names)}")
     sub.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, by its own options")
-    sub.add_class_arguments(TrainConfig)
+    sub.add_class_arguments(kind)
 
 
-def _train(chosen: Namespace) -> int:
-    resume = chosen.resume is not None
-    if resume:
+def _run_config(chosen: Namespace, kind: type[Config]) -> tuple[Config, bool]:
+    """The options of a run, and whether it goes on."""
+    if chosen.resume is not None:
         from t3d.train.run_folder import RunFolder
 
         # The folder may have been moved since, and its own `out` was said from where the run began.
-        config = replace(RunFolder(chosen.resume).read_config(), out=chosen.resume)
-    else:
-        values = vars(chosen)
-        config = TrainConfig(**{k: v for k, v in values.items() if k not in ("config", "recipe", "resume")})
+        return replace(RunFolder(chosen.resume).read_config(kind), out=chosen.resume), True
+    values = vars(chosen)
+    return kind(**{k: v for k, v in values.items() if k not in ("config", "recipe", "resume")}), False
+
+
+def _fill_train(sub: ArgumentParser) -> None:
+    _fill_run(sub, TrainConfig)
+
+
+def _train(chosen: Namespace) -> int:
+    config, resume = _run_config(chosen, TrainConfig)
     from t3d.train.loop import train
 
     train(config, resume=resume)
+    return 0
+
+
+# --- transfer --------------------------------------------------------------------------------------------
+
+
+def _fill_transfer(sub: ArgumentParser) -> None:
+    _fill_run(sub, TransferConfig)
+
+
+def _transfer(chosen: Namespace) -> int:
+    config, resume = _run_config(chosen, TransferConfig)
+    from t3d.transfer.loop import transfer
+
+    transfer(config, resume=resume)
     return 0
 
 
@@ -361,6 +411,7 @@ def _doctor(chosen: Namespace) -> int:
 
 _COMMANDS: dict[str, tuple[str, _Fill, _Run]] = {
     "train": ("Train a net on labelled videos.", _fill_train, _train),
+    "transfer": ("Teach a net by a frozen 2D net, from unlabelled videos.", _fill_transfer, _transfer),
     "test": ("Test a trained net on labelled videos, by the paper's protocol.", _fill_test, _test),
     "predict": ("Say what videos show.", _fill_predict, _predict),
     "models": ("List the nets, with parameters and multiply-adds.", _fill_models, _models),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -45,3 +46,31 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class FileDigests:
+    """Names files by what they contain; a file that did not change since is not read again.
+
+    Args:
+        prefix: What else the name depends on.
+    """
+
+    def __init__(self, prefix: bytes) -> None:
+        self.prefix = prefix
+        self._known: dict[tuple[str, int, int], str] = {}
+
+    def __call__(self, path: Path) -> str:
+        """A file's name: 32 hexadecimal digits.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        stat = path.stat()
+        key = (str(path), stat.st_size, stat.st_mtime_ns)
+        if key not in self._known:
+            digest = hashlib.blake2b(self.prefix, digest_size=16)
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+            self._known[key] = digest.hexdigest()
+        return self._known[key]

@@ -17,6 +17,7 @@ from t3d.evaluate import Metrics
 from t3d.files import atomic_path
 from t3d.plots import confusion_figure, curves_figure, data_uri, frames_figure
 from t3d.testing import Outcome
+from t3d.train.config import TrainConfig
 from t3d.train.logging import read_log
 from t3d.train.run_folder import RunFolder
 
@@ -79,7 +80,7 @@ def write_report(
     """
     outcome = outcomes["normal"]
     metrics: Metrics = outcome.metrics
-    config = run.read_config()
+    config = run.read_config(TrainConfig)
     samples = samples_of(outcome)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("t3d"), autoescape=True, undefined=jinja2.StrictUndefined

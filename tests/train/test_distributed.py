@@ -48,7 +48,7 @@ def step(self, batches, *, epoch, step, total):
 
 ClassificationStepper._loss, Stepper.step = watching, step
 seen["stop"] = False
-config = RunFolder(root / "template").read_config()
+config = RunFolder(root / "template").read_config(TrainConfig)
 train(replace(config, out=str(root / "whole")))
 
 ClassificationStepper._loss = loss

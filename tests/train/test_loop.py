@@ -226,7 +226,7 @@ def test_a_run_that_was_stopped_or_killed_ends_as_if_it_never_had_been(
     (early / "checkpoint.safetensors").unlink()  # as if killed before its first checkpoint
 
     for folder, workers in ((stopped, 2), (killed, 0), (RunFolder(early), 1)):
-        config = folder.read_config()
+        config = folder.read_config(TrainConfig)
         assert config.data.workers == 2
         config = replace(config, out=str(folder.path), data=replace(config.data, workers=workers))
         assert train(config, resume=True) == folder.path
@@ -449,7 +449,7 @@ def test_an_existing_run_is_never_overwritten_unasked(tiny: Tiny) -> None:
 
 def test_resuming_what_is_no_run(tiny: Tiny) -> None:
     with pytest.raises(CheckpointError, match=r"no config\.yaml"):
-        RunFolder(tiny().out).read_config()
+        RunFolder(tiny().out).read_config(TrainConfig)
 
 
 def test_a_checkpoint_of_another_net_is_refused(tiny: Tiny) -> None:

@@ -34,7 +34,7 @@ def test_the_options_come_back_as_they_were(tiny: Tiny, videos: Manifest) -> Non
         data={"source_pattern": r"_(\d+)$", "cache": "ein Ordner: für Bilder"},
         overwrite=True,
     )
-    back = started(config, videos).read_config()
+    back = started(config, videos).read_config(TrainConfig)
     assert back == config
     assert isinstance(back.clip.mean, tuple)
 
@@ -77,7 +77,7 @@ def test_an_existing_run_is_refused_and_replaced_only_when_asked(tiny: Tiny, vid
     assert (folder.path / "old").exists()
     started(replace(config, overwrite=True, seed=5), videos)
     assert not (folder.path / "old").exists()
-    assert folder.read_config().seed == 5
+    assert folder.read_config(TrainConfig).seed == 5
 
 
 def test_a_folder_that_is_no_run_is_never_deleted(tmp_path: Path, tiny: Tiny, videos: Manifest) -> None:
@@ -134,7 +134,7 @@ def test_half_written_files_are_swept_away(tiny: Tiny, videos: Manifest) -> None
 
 def test_no_run_to_resume(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere: no config\.yaml here"):
-        RunFolder(tmp_path / "nowhere").read_config()
+        RunFolder(tmp_path / "nowhere").read_config(TrainConfig)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_spoilt_config_is_an_error_with_its_path(
     folder = started(tiny(), videos)
     folder.config.write_text(content)
     with pytest.raises(ConfigError) as caught:
-        folder.read_config()
+        folder.read_config(TrainConfig)
     assert str(folder.config) in str(caught.value)
     assert named in str(caught.value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from t3d.errors import at_least, between
+from t3d.errors import ConfigError, at_least, between
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,24 @@ class DataConfig(ReadConfig):
             lists (`.txt`; then `videos` is the folder the files lie in).
         val: The same, for validation; without it `val_fraction` of `train` is held out.
         videos: Folder that the files of a list or table lie in.
+        label_fraction: Use only this share of the training labels, in each class, as whole sources; drawn
+            behind the validation videos. With one `label_seed`, a smaller share is a part of a larger one.
+        label_seed: Of that draw.
     """
 
     train: str = ""
     val: str | None = None
     videos: str | None = None
+    label_fraction: float = 1.0
+    label_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.label_fraction <= 1:
+            raise ConfigError(
+                f"data.label_fraction is {self.label_fraction}; it must be above 0 and at most 1, such as 0.1"
+            )
+        at_least("data.label_seed", self.label_seed, 0)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ bit-identical, so that a cache changes the speed of a run and nothing else.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -25,7 +24,7 @@ from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import resize_frames, resized_shape
 from t3d.data.video import Video
 from t3d.errors import ConfigError, VideoError
-from t3d.files import atomic_path
+from t3d.files import FileDigests, atomic_path
 
 _FORMAT = 1  # raise it when cached frames would come out differently: old entries are then never read
 _CHUNK = 16  # frames decoded and resized at a time, so that a long video does not fill the memory
@@ -64,7 +63,7 @@ class FrameStore:
         self.spec = spec
         self.folder = Path(cache) if cache else None
         self.max_bytes = cache_gb * 1e9
-        self._entries: dict[tuple[str, int, int], Path] = {}
+        self._digests = FileDigests(json.dumps([_FORMAT, spec.resize, spec.resize_mode]).encode())
         self._begun = time.time() - 1  # file systems' clocks lag a little
         self._free = 0.0  # bytes that this process may write before it measures the folder again
         if self.folder:
@@ -142,18 +141,9 @@ class FrameStore:
         if self.folder is None:
             return None
         try:
-            stat = path.stat()
-            key = (str(path), stat.st_size, stat.st_mtime_ns)
-            if key not in self._entries:
-                digest = hashlib.blake2b(digest_size=16)
-                digest.update(json.dumps([_FORMAT, self.spec.resize, self.spec.resize_mode]).encode())
-                with path.open("rb") as file:
-                    while block := file.read(1 << 20):
-                        digest.update(block)
-                self._entries[key] = self.folder / f"{digest.hexdigest()}.safetensors"
+            return self.folder / f"{self._digests(path)}.safetensors"
         except OSError as error:
             raise VideoError(path, f"cannot be read: {error.strerror}") from error
-        return self._entries[key]
 
     def _make_room(self, wanted: int) -> bool:
         """Whether `wanted` bytes fit, once old entries have made room."""

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from t3d.data.manifest_readers import Rows, occurring, read_files, read_folder, read_ucf101
 from t3d.data.manifest_tables import read_csv, read_jsonl, write_csv
-from t3d.data.split import hold_out
+from t3d.data.split import hold_out, label_share
 from t3d.errors import ManifestError, did_you_mean
 
 SCHEMA = pa.schema(
@@ -299,6 +299,12 @@ class Manifest:
         table = self.table.set_column(position, "label", label)
         return Manifest(tuple(classes), table, self.skipped, self.missing)
 
+    def without_labels(self) -> Manifest:
+        """The same rows, without classes and labels."""
+        position = self.table.schema.get_field_index("label")
+        table = self.table.set_column(position, "label", pa.nulls(len(self), pa.int32()))
+        return Manifest((), table, self.skipped, self.missing)
+
     def split_by_source(self, fraction: float, *, seed: int) -> tuple[Manifest, Manifest]:
         """Hold out a share of the videos as whole sources, with every class in both parts.
 
@@ -320,6 +326,23 @@ class Manifest:
         sources = self.table["source"].combine_chunks()
         held = hold_out(self.labels, sources, classes=self.classes, fraction=fraction, seed=seed)
         return self.select(~held), self.select(held)
+
+    def label_subset(self, fraction: float, *, seed: int) -> Manifest:
+        """Keep a share of each class as whole sources, as if no more had been labelled.
+
+        Of one seed, a smaller share is a part of a larger one (see `t3d.data.split.label_share`).
+
+        Args:
+            fraction: Share of each class, above 0, up to 1.
+            seed: Of the draw, not negative.
+
+        Raises:
+            ConfigError: `fraction` is not above 0 or is above 1.
+        """
+        if fraction == 1:
+            return self
+        sources = self.table["source"].combine_chunks()
+        return self.select(label_share(self.labels, sources, fraction=fraction, seed=seed))
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as a table that `from_csv` reads back.

@@ -17,6 +17,7 @@ Indices = npt.NDArray[np.int64]
 ResizeMode = Literal["short_side", "square"]
 ShortPolicy = Literal["wrap", "repeat_last", "error"]
 TailPolicy = Literal["drop", "pad", "shift"]
+Modality = Literal["rgb", "diff", "gray"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -43,6 +44,9 @@ class ClipSpec:
         tail: What to do, in testing, with the frames behind the last whole clip: `drop` leaves them out,
             `pad` makes one more clip by the `short` policy, `shift` makes one more clip that ends at the
             last frame and overlaps the clip before it. A video shorter than a clip always gives one clip.
+        modality: What the net sees of the frames: `rgb` as they are; `diff` each frame's difference from the
+            one before it in the clip (the first frame: zero), so that nothing is seen where nothing moves;
+            `gray` the brightness, in all three channels.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -61,6 +65,7 @@ class ClipSpec:
     std: tuple[float, float, float] = IMAGENET_STD
     short: ShortPolicy = "wrap"
     tail: TailPolicy = "drop"
+    modality: Modality = "rgb"
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "stride", "size", "resize"):
@@ -76,7 +81,12 @@ class ClipSpec:
                 raise ConfigError(f"clip.{name} is {getattr(self, name)}; give red, green and blue")
         if not all(value > 0 for value in self.std):
             raise ConfigError(f"clip.std is {self.std}; every channel must be above 0")
-        for name, kind in (("resize_mode", ResizeMode), ("short", ShortPolicy), ("tail", TailPolicy)):
+        for name, kind in (
+            ("resize_mode", ResizeMode),
+            ("short", ShortPolicy),
+            ("tail", TailPolicy),
+            ("modality", Modality),
+        ):
             value = getattr(self, name)
             if value not in get_args(kind):
                 raise ConfigError(f"clip.{name} is {value!r}; {did_you_mean(str(value), get_args(kind))}")

@@ -84,6 +84,46 @@ def hold_out(labels: Ints, sources: pa.Array, *, classes: Sequence[str], fractio
     return held[codes]
 
 
+def label_share(labels: Ints, sources: pa.Array, *, fraction: float, seed: int) -> Mask:
+    """Choose the rows whose labels are used, as if only a share of the videos had been labelled.
+
+    In each class the sources are brought into a random order, and taken from the front up to the number of
+    rows nearest to the fraction, at least one source. A smaller share is thus a part of a larger one of the
+    same seed. Where a source spans classes, only its rows of the class it was taken for count.
+
+    Args:
+        labels: Class of each row, int64 [N].
+        sources: Source of each row, string [N].
+        fraction: Share of each class's rows, above 0, up to 1.
+        seed: Of the order, which depends on it and on the sources' names alone, not on the order of rows.
+
+    Returns:
+        True where a row is used, bool [N].
+
+    Raises:
+        ConfigError: `fraction` is not above 0 or is above 1.
+
+    Example:
+        >>> labels, sources = np.array([0, 0, 0, 0, 1, 1]), pa.array(["a", "a", "b", "c", "d", "e"])
+        >>> label_share(labels, sources, fraction=0.5, seed=0).tolist()
+        [False, False, False, True, False, True]
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"the share of labels is {fraction}; it must be above 0 and at most 1, such as 0.1")
+    codes, num_sources = _codes(sources)
+    order = np.random.default_rng(seed).permutation(num_sources)
+    rank = np.empty(num_sources, dtype=np.int64)
+    rank[order] = np.arange(num_sources)
+    used = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        _, place, counts = np.unique(rank[codes[rows]], return_inverse=True, return_counts=True)
+        reached = np.cumsum(counts)
+        taken = int(np.argmin(np.abs(reached - fraction * len(rows)))) + 1
+        used[rows] = place < taken
+    return used
+
+
 def _codes(sources: pa.Array) -> tuple[Ints, int]:
     """Number the sources in the order of their names, int64 [N] in [0, K)."""
     encoded = pc.dictionary_encode(sources)

@@ -15,6 +15,8 @@ from torchvision.transforms.v2 import functional as F
 from t3d.data.config import AugmentConfig
 from t3d.data.sampling import ClipSpec
 
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
 
 def resize_frames(frames: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
     """Resize frames as the clip spec asks, antialiased.
@@ -96,8 +98,8 @@ def normalise(clips: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
     """Turn uint8 clips into what a net takes, on the device the clips are on.
 
     Args:
-        clips: uint8 [B, T, C, H, W].
-        spec: `mean` and `std` are used.
+        clips: uint8 [B, T, C, H, W], T frames in the order they are seen in.
+        spec: `mean`, `std` and `modality` are used.
 
     Returns:
         float32 [B, C, T, H, W], channels last in memory.
@@ -105,7 +107,14 @@ def normalise(clips: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
     mean = torch.tensor(spec.mean, device=clips.device).view(1, 3, 1, 1, 1)
     std = torch.tensor(spec.std, device=clips.device).view(1, 3, 1, 1, 1)
     x = clips.transpose(1, 2).to(torch.float32, memory_format=torch.channels_last_3d)  # B C T H W
-    return x.div_(255).sub_(mean).div_(std)
+    x.div_(255)
+    if spec.modality == "diff":  # a difference has no mean to subtract
+        x[:, :, 1:] = x.diff(dim=2)
+        x[:, :, 0] = 0
+        return x.div_(std)
+    if spec.modality == "gray":
+        x.copy_(x.mul(x.new_tensor(_LUMA).view(1, 3, 1, 1, 1)).sum(1, keepdim=True).expand_as(x))
+    return x.sub_(mean).div_(std)
 
 
 def _five_crops(height: int, width: int, size: int) -> list[tuple[int, int]]:

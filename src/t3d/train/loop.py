@@ -125,7 +125,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
 
     left_out = len(folder.read_bad())
     opening = [
-        f"{config.model.name} on {len(train_videos)} videos of {len(train_videos.classes)} classes"
+        f"{config.model.name} on {len(train_videos)} videos of {len(train_videos.classes)} classes and "
+        f"{len(train_videos.sources())} sources"
+        + (f" ({config.data.label_fraction:.0%} of the labels)" if config.data.label_fraction < 1 else "")
         + (f", validated on {len(val_videos)}" if val_videos else "")
         + (f", {left_out} unreadable videos left out (bad.csv)" if left_out else "")
         + f", {accelerator.num_processes} process(es) on {accelerator.device.type}"
@@ -185,6 +187,7 @@ def _videos(
         val = val.with_classes(full.classes)
     elif data.val_fraction > 0:
         full, val = full.split_by_source(data.val_fraction, seed=config.seed)
+    full = full.label_subset(data.label_fraction, seed=data.label_seed)
     checked: list[tuple[Manifest, list[BadVideo]] | None] = [None, None]
     if accelerator.is_main_process:
         for number, part in enumerate((full, val)):

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -16,7 +17,11 @@ from t3d.data.dataset import BadVideo
 from t3d.data.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError
 from t3d.files import TEMPORARY, atomic_path
-from t3d.train.config import TrainConfig
+from t3d.train.config import RunConfig, TrainConfig
+
+Config = TypeVar("Config", bound=RunConfig)
+
+_MARK = "# A run of: "
 
 
 class RunFolder:
@@ -58,11 +63,12 @@ class RunFolder:
         if not overwrite:
             raise ConfigError(
                 f"{self.path} exists and is never overwritten unasked; go on with its run by "
-                f"t3d train --resume {self.path}, choose another --out, or replace it by --overwrite true"
+                f"{self.command()} --resume {self.path}, choose another --out, or replace it by "
+                "--overwrite true"
             )
 
     def start(
-        self, config: TrainConfig, train: Manifest, val: Manifest | None, bad: Sequence[BadVideo]
+        self, config: RunConfig, train: Manifest, val: Manifest | None, bad: Sequence[BadVideo]
     ) -> None:
         """Make the folder, whole or not at all, and write down what the run is made of.
 
@@ -80,7 +86,7 @@ class RunFolder:
             part.classes.write_text("".join(f"{name}\n" for name in train.classes), encoding="utf-8")
             part.add_bad({video.path: video.reason for video in bad})
             text = yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
-            part.config.write_text(text, encoding="utf-8")
+            part.config.write_text(f"{_MARK}{config.command}\n{text}", encoding="utf-8")
             if final.exists():
                 shutil.rmtree(final)
             part.path.rename(final)
@@ -92,29 +98,44 @@ class RunFolder:
         for file in self.path.glob(TEMPORARY):
             file.unlink(missing_ok=True)
 
-    def read_config(self) -> TrainConfig:
+    def command(self) -> str:
+        """The command that the folder is a run of."""
+        with self.config.open(encoding="utf-8") as file:
+            first = file.readline().rstrip("\n")
+        return first.removeprefix(_MARK) if first.startswith(_MARK) else TrainConfig.command
+
+    def read_config(self, kind: type[Config]) -> Config:
         """The options of the run.
+
+        Args:
+            kind: What they are: `TrainConfig` for a run of `t3d train`.
 
         Raises:
             CheckpointError: The folder holds no run.
-            ConfigError: Its config.yaml was changed into something that cannot work.
+            ConfigError: It is a run of another command, or its config.yaml was changed into something that
+                cannot work.
         """
         if not self.config.exists():
             raise CheckpointError(f"{self.path}: no config.yaml here, so there is no run to resume")
         parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(TrainConfig)
+        parser.add_class_arguments(kind)
+        if self.command() != kind.command:
+            raise ConfigError(
+                f"{self.path} is a run of {self.command()}; go on with it by "
+                f"{self.command()} --resume {self.path}"
+            )
         try:
             options = yaml.safe_load(self.config.read_text(encoding="utf-8"))
             if not isinstance(options, dict):
                 raise ConfigError(f"{self.config}: no table of options, such as `seed: 0`")
             values = parser.parse_object(options)
-            return TrainConfig(**vars(parser.instantiate(values)))
+            return kind(**vars(parser.instantiate(values)))
         except (ArgumentError, yaml.YAMLError) as error:
             raise ConfigError(f"{self.config}: {error}") from error
 
     def read_videos(self) -> tuple[Manifest, Manifest | None]:
         """The run's own training and validation videos, so that a resumed run sees what it saw before."""
-        classes = self.classes.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        classes = self.classes.read_text(encoding="utf-8").split("\n")[:-1]
         train = Manifest.from_csv(self.train_csv).with_classes(classes)
         val = Manifest.from_csv(self.val_csv).with_classes(classes) if self.val_csv.exists() else None
         return train, val

@@ -1,0 +1,123 @@
+"""Every option of supervision transfer: what recipes and `t3d transfer` set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from t3d.data.config import ReadConfig
+from t3d.errors import ConfigError, at_least
+from t3d.train.config import RunConfig
+
+Objective = Literal["match", "contrastive", "regress", "sum"]
+
+
+@dataclass(frozen=True)
+class PoolConfig(ReadConfig):
+    """Which videos; labels are neither needed nor looked at.
+
+    Args:
+        videos: A folder of videos, in any layout; a `.csv` or `.jsonl` table; or one of UCF101's split lists
+            (`.txt`; then `root` is the folder the files lie in).
+        root: Folder that the files of a list or table lie in.
+    """
+
+    videos: str = ""
+    root: str | None = None
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The frozen 2D net, and the frames it sees.
+
+    Args:
+        name: A timm or torchvision net (`timm:resnet50`, `torchvision:resnet50`; without a prefix timm is
+            looked through first), or an ONNX file that maps images to features.
+        weights: A `.safetensors` file for that net; without it the library's own ImageNet weights.
+        size: Side of the square it sees, in pixels; without it the net's own.
+        frames: Frames of each clip's time span, spread evenly, whose features are averaged: the paper's X.
+        augment: Crop and flip the frames at random, independently of the clip. Not together with `cache`.
+        cache: Folder for features; each frame is then computed once for all epochs and runs. Only every
+            `frame_step`-th frame is, and of these the nearest ones stand for the frames wanted.
+        frame_step: See `cache`, in frames of the video.
+    """
+
+    name: str = ""
+    weights: str | None = None
+    size: int | None = None
+    frames: int = 8
+    augment: bool = False
+    cache: str | None = None
+    frame_step: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "frame_step"):
+            at_least(f"teacher.{name}", getattr(self, name), 1)
+        if self.size is not None:
+            at_least("teacher.size", self.size, 1)
+        if self.augment and self.cache:
+            raise ConfigError(
+                "teacher.augment shows the teacher other pixels each time, and teacher.cache keeps its "
+                "features: switch one of them off"
+            )
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """What the student learns about pairs of clip and frames.
+
+    Args:
+        objective: `match` says of a pair whether its parts belong together (the paper's); `contrastive`
+            finds the frames that belong to a clip among the batch's, and the clip that belongs to frames
+            (InfoNCE); `regress` predicts the teacher's mean feature, by cosine; `sum` is all three.
+        negatives: Of `match`: `one` draws a negative for each positive (the paper's 1 : 1); `all` takes
+            every other video of the batch, together weighing as much as the positives.
+        other_time: Frames of another, not overlapping time of the same video count as negatives as well.
+        temperature: Of `contrastive`.
+    """
+
+    objective: Objective = "match"
+    negatives: Literal["one", "all"] = "one"
+    other_time: bool = False
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(f"pairs.temperature is {self.temperature}; it must be above 0")
+
+
+@dataclass(frozen=True)
+class TransferConfig(RunConfig):
+    """Supervision transfer.
+
+    Args:
+        data: Which videos.
+        model: The student.
+        teacher: The frozen 2D net.
+        pairs: What is learned about pairs.
+    """
+
+    command: ClassVar[str] = "t3d transfer"
+
+    data: PoolConfig = field(default_factory=PoolConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    pairs: PairConfig = field(default_factory=PairConfig)
+
+    def __post_init__(self) -> None:
+        if not self.data.videos:
+            raise ConfigError(
+                "no videos to learn from: give a folder, a .csv, a .jsonl or a split list, as --videos PATH"
+            )
+        if not self.teacher.name:
+            raise ConfigError(
+                "no teacher: give a timm or torchvision net or an ONNX file, as --teacher resnet50"
+            )
+        super().__post_init__()
+        at_least("optim.batch_size", self.optim.batch_size // self.optim.accumulate, 2)
+        if self.optim.mixup or self.optim.label_smoothing:
+            raise ConfigError("optim.mixup and optim.label_smoothing are about labels, and here are none")
+        if self.optim.schedule == "plateau" and self.data.val_fraction == 0:
+            raise ConfigError(
+                "optim.schedule = plateau watches the validation loss, and there is no validation set: "
+                "give data.val_fraction above 0, or another schedule"
+            )

@@ -1,0 +1,171 @@
+"""Unlabelled videos as clips with the frames, or the features of the frames, that the teacher sees.
+
+Legend: B clips, T frames of a clip, X frames of the teacher, D features, S side of the teacher's square.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from t3d.data.config import AugmentConfig
+from t3d.data.dataset import BadVideo, frame_range
+from t3d.data.frames import FrameStore
+from t3d.data.manifest import Manifest
+from t3d.data.sampler import SampleKey
+from t3d.data.sampling import ClipSpec, random_clip
+from t3d.data.transforms import center_view, random_view
+from t3d.errors import VideoError
+from t3d.transfer.features import FeatureStore
+from t3d.transfer.pairs import Indices, frames_of, other_time
+
+
+@dataclass(frozen=True)
+class PairItem:
+    """A clip of one video and what the teacher sees of it.
+
+    Args:
+        video: Row of the video in its manifest.
+        frames: The clip, uint8 [T, C, H, W].
+        teacher: Frames, uint8 [X, 3, S, S], or their mean feature, float32 [D].
+        other: The same of another time of the video; None where none was asked for or there is none.
+    """
+
+    video: int
+    frames: torch.Tensor
+    teacher: torch.Tensor
+    other: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """What a loader hands over.
+
+    Args:
+        frames: Clips, uint8 [B, T, C, H, W]; None when every video of the batch was bad.
+        teacher: Frames, uint8 [M, X, 3, S, S], or features, float32 [M, D]; the B clips' own come first,
+            then those of another time where `other` is not None; zeros where a video has no other time.
+        other: Which videos gave frames of another time, bool [B]; None where none was asked for.
+        videos: Row of each clip's video, int64 [B].
+        bad: The videos that could not be read.
+    """
+
+    frames: torch.Tensor | None
+    teacher: torch.Tensor
+    other: torch.Tensor | None
+    videos: torch.Tensor
+    bad: tuple[BadVideo, ...]
+
+    def pin_memory(self) -> PairBatch:
+        """The same batch in memory that a GPU copies from without waiting; loaders call it."""
+        if self.frames is None:
+            return self
+        return replace(self, frames=self.frames.pin_memory(), teacher=self.teacher.pin_memory())
+
+
+class CollatePairs:
+    """Stacks items; bad videos are set apart.
+
+    Args:
+        other_time: Whether frames of another time were asked for.
+    """
+
+    def __init__(self, other_time: bool) -> None:
+        self.other_time = other_time
+
+    def __call__(self, items: list[PairItem | BadVideo]) -> PairBatch:
+        """Make a batch of what a dataset gave."""
+        good = [item for item in items if isinstance(item, PairItem)]
+        teacher = [item.teacher for item in good]
+        if self.other_time:
+            teacher += [torch.zeros_like(item.teacher) if item.other is None else item.other for item in good]
+        return PairBatch(
+            frames=torch.stack([item.frames for item in good]) if good else None,  # B T C H W
+            teacher=torch.stack(teacher) if teacher else torch.empty(0),
+            other=torch.tensor([item.other is not None for item in good]) if self.other_time else None,
+            videos=torch.tensor([item.video for item in good], dtype=torch.int64),
+            bad=tuple(item for item in items if isinstance(item, BadVideo)),
+        )
+
+
+class TransferClips(Dataset[PairItem | BadVideo]):
+    """One random clip of a video for each key, with the teacher's frames of the same time.
+
+    Every draw follows from (seed, epoch, row). Views of clip and frames are drawn independently of each
+    other, so that a pair cannot be told by how its pixels lie (PAPER: Supervision transfer, our choice).
+
+    Args:
+        manifest: The videos.
+        spec: What a clip is.
+        store: Where the clip's frames come from.
+        augment: How the clip is varied; None takes the centre.
+        seed: Where all draws come from.
+        teacher: Where the teacher's frames come from, at the teacher's size.
+        count: Frames of the teacher, X.
+        features: The teacher's features, where they are kept; then no frame of the teacher's is decoded.
+        teacher_augment: How the teacher's frames are varied; None takes the centre.
+        other_time: Also give frames of another time.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        spec: ClipSpec,
+        *,
+        store: FrameStore,
+        augment: AugmentConfig | None,
+        seed: int,
+        teacher: FrameStore,
+        count: int,
+        features: FeatureStore | None = None,
+        teacher_augment: AugmentConfig | None = None,
+        other_time: bool = False,
+    ) -> None:
+        self.manifest = manifest
+        self.spec = spec
+        self.store = store
+        self.augment = augment
+        self.seed = seed
+        self.teacher = teacher
+        self.count = count
+        self.features = features
+        self.teacher_augment = teacher_augment
+        self.other_time = other_time
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, key: SampleKey) -> PairItem | BadVideo:
+        rng = np.random.default_rng((self.seed, key.epoch, key.row))
+        entry = self.manifest[key.row]
+        try:
+            frames = self.store.open(entry.path)
+            low, high = frame_range(frames, entry, self.spec)
+            clip = random_clip(high - low, self.spec, rng)
+            other = other_time(clip, high - low, self.spec, rng) if self.other_time else None
+            pixels = frames.get(low + clip)
+            seen: Any = self.teacher.open(entry.path) if self.features is None else None
+            mine = self._teacher(entry.path, seen, low + clip, rng)
+            theirs = None if other is None else self._teacher(entry.path, seen, low + other, rng)
+        except VideoError as error:
+            return BadVideo(key.row, str(entry.path), error.reason)
+        view = self._view(pixels, self.spec, self.augment, rng)
+        return PairItem(key.row, view, mine, theirs)
+
+    def _teacher(self, path: Any, seen: Any, clip: Indices, rng: np.random.Generator) -> torch.Tensor:
+        wanted = frames_of(clip, self.count)
+        if self.features is not None:
+            return self.features.mean(path, wanted)
+        return self._view(seen.get(wanted), self.teacher.spec, self.teacher_augment, rng)
+
+    @staticmethod
+    def _view(
+        frames: torch.Tensor, spec: ClipSpec, augment: AugmentConfig | None, rng: np.random.Generator
+    ) -> torch.Tensor:
+        if augment is None:
+            return center_view(frames, spec).contiguous()
+        return random_view(frames, spec, augment=augment, rng=rng).contiguous()

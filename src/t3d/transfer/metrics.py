@@ -1,0 +1,87 @@
+"""How well pairs are told apart, and by kind of negative."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Floats = npt.NDArray[np.float64]
+
+
+class PairMetrics:
+    """Collects the scores of pairs, and gives figures.
+
+    Legend: B clips, M sets of frames, see `t3d.transfer.pairs`.
+
+    Args:
+        threshold: The score from which a pair is said to belong together; None where scores have no such
+            value (`contrastive`, `regress`), and only their order counts.
+
+    Example:
+        >>> metrics = PairMetrics(threshold=0.0)
+        >>> own = torch.eye(2, dtype=torch.bool)
+        >>> metrics.add(torch.tensor([[3.0, -1.0], [2.0, 1.0]]), own, ~own)
+        >>> metrics.figures()["accuracy"], metrics.figures()["auc"], metrics.figures()["top1"]
+        (0.75, 0.75, 0.5)
+    """
+
+    def __init__(self, threshold: float | None) -> None:
+        self.threshold = threshold
+        self._positive: list[Floats] = []
+        self._negative: dict[str, list[Floats]] = {"other_video": [], "other_time": []}
+        self._top1: list[Floats] = []
+
+    def add(self, scores: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            scores: float [B, M].
+            positive: Pairs that belong together, bool [B, M].
+            negative: Pairs that do not.
+        """
+        table = scores.detach().double().cpu().numpy()
+        own, apart = positive.cpu().numpy(), negative.cpu().numpy()
+        time = np.zeros_like(own)
+        count = len(table)
+        if table.shape[1] > count:
+            time[:, count:] = np.eye(count, dtype=bool)
+        self._positive.append(table[own])
+        self._negative["other_video"].append(table[apart & ~time])
+        self._negative["other_time"].append(table[apart & time])
+        rival = np.where(apart, table, -np.inf).max(1)
+        told = np.isfinite(rival)
+        self._top1.append((table[own] > rival)[told].astype(np.float64))
+
+    def figures(self) -> dict[str, float]:
+        """The figures; those without a single pair are left out.
+
+        Returns:
+            `auc`: how often a true pair scores above a false one, ties counted as half; `top1`: how often
+            it scores above all false ones of its clip in the batch; with a threshold also `accuracy`,
+            `precision` and `recall`, false pairs together weighing as much as true ones, so that guessing
+            gives 0.5. `auc` and `accuracy` are repeated for each kind of negative, where there are two.
+        """
+        right = np.concatenate(self._positive)
+        kinds = {kind: np.concatenate(parts) for kind, parts in self._negative.items() if parts}
+        kinds = {kind: scores for kind, scores in kinds.items() if len(scores)}
+        if not len(right) or not kinds:
+            return {}
+        figures = self._of(right, np.concatenate(list(kinds.values())))
+        figures["top1"] = float(np.concatenate(self._top1).mean())
+        if "other_time" in kinds:
+            for kind, scores in kinds.items():
+                one = self._of(right, scores)
+                figures |= {f"{name}_{kind}": one[name] for name in ("auc", "accuracy") if name in one}
+        return figures
+
+    def _of(self, right: Floats, wrong: Floats) -> dict[str, float]:
+        ordered = np.sort(wrong)
+        below = np.searchsorted(ordered, right, "left") + np.searchsorted(ordered, right, "right")
+        figures = {"auc": float(below.mean() / 2 / len(wrong))}
+        if self.threshold is not None:
+            hit, false = float((right > self.threshold).mean()), float((wrong > self.threshold).mean())
+            figures["accuracy"] = (hit + 1 - false) / 2
+            figures["precision"] = hit / (hit + false) if hit + false else 0.0
+            figures["recall"] = hit
+        return figures

@@ -1,0 +1,131 @@
+"""Which clip and which frames belong together, and which surely do not.
+
+Legend: N rows, B clips of a batch, M sets of frames (the first B are those of the clips, in order; B more
+come from another time of the same videos where `other_time` is on).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Hashable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from t3d.data.manifest import Manifest
+from t3d.data.sampling import ClipSpec
+
+Indices = npt.NDArray[np.int64]
+
+
+def source_groups(manifest: Manifest) -> Indices:
+    """Number the rows so that rows of one number may show the same thing.
+
+    Rows are joined that have the same source, the same file, or files of the same bytes; and rows joined to
+    the same row are joined to each other.
+
+    Args:
+        manifest: The videos; N rows.
+
+    Returns:
+        A group's number for each row, from 0, int64 [N].
+
+    Example:
+        >>> import pyarrow as pa
+        >>> columns = {"path": ["a", "b", "a"], "label": [None] * 3, "start": [0, 0, 5], "end": [1, 1, 6]}
+        >>> source_groups(Manifest((), pa.table(columns | {"source": ["x", "y", "z"]})))
+        array([0, 1, 0])
+    """
+    paths = [entry.path for entry in manifest]
+    contents = _contents(sorted(set(paths)))
+    seen: dict[Hashable, int] = {}
+    root = list(range(len(manifest)))
+
+    def find(row: int) -> int:
+        while root[row] != row:
+            root[row] = root[root[row]]
+            row = root[row]
+        return row
+
+    for row, (entry, path) in enumerate(zip(manifest, paths, strict=True)):
+        for key in (("source", entry.source), ("path", path), ("bytes", contents.get(path, path))):
+            first = find(seen.setdefault(key, row))
+            root[find(row)] = first
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(find(row), len(numbers)) for row in range(len(root))], dtype=np.int64)
+
+
+def _contents(paths: list[Path]) -> dict[Path, str]:
+    """A digest of each file that is as long as another one; the other files differ from all."""
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in paths:
+        if path.is_file():
+            by_size[path.stat().st_size].append(path)
+    digests = {}
+    for same in by_size.values():
+        for path in same if len(same) > 1 else []:
+            with path.open("rb") as file:
+                digests[path] = hashlib.file_digest(file, "blake2b").hexdigest()
+    return digests
+
+
+def frames_of(clip: Indices, count: int) -> Indices:
+    """The frames the teacher sees of a clip: the middles of `count` equal parts of its time span.
+
+    Args:
+        clip: The clip's frame indices, int64 [T].
+        count: How many, X.
+
+    Returns:
+        Ascending frame indices, int64 [X].
+
+    Example:
+        >>> frames_of(np.array([10, 14, 18, 22]), 2)
+        array([13, 19])
+    """
+    first, last = int(clip.min()), int(clip.max())
+    return (first + (np.arange(count) + 0.5) / count * (last - first + 1)).astype(np.int64)
+
+
+def other_time(clip: Indices, total: int, spec: ClipSpec, rng: np.random.Generator) -> Indices | None:
+    """A clip of the same video whose time span does not overlap, each such clip equally likely.
+
+    Args:
+        clip: Frame indices, int64 [T].
+        total: Frames of the video.
+        spec: What a clip is.
+        rng: Where the draw comes from.
+
+    Returns:
+        Frame indices, int64 [T]; None where the video is too short.
+    """
+    first = int(clip[0])
+    before = max(first - spec.span + 1, 0)  # starts from 0 to first - span
+    behind = max(total - spec.span - (first + spec.span) + 1, 0)  # starts from first + span to total - span
+    if total < spec.span or before + behind == 0:
+        return None
+    at = int(rng.integers(before + behind))
+    start = at if at < before else first + spec.span + at - before
+    return start + spec.stride * np.arange(spec.num_frames)
+
+
+def allowed_pairs(groups: torch.Tensor, other: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which pairs of a batch are positive, and which are negative.
+
+    Args:
+        groups: The group of each clip's video, int64 [B].
+        other: Which videos gave frames of another time, bool [B]; None where none was asked for.
+
+    Returns:
+        Masks of the positive and of the negative pairs, bool [B, M]; a pair in neither is not used.
+    """
+    own = torch.eye(len(groups), dtype=torch.bool, device=groups.device)
+    apart = groups[:, None] != groups[None]
+    if other is None:
+        return own, apart
+    # Frames of another time are a negative of their own clip, and of clips of other sources.
+    later = (apart | own) & other[None]
+    return torch.cat([own, torch.zeros_like(own)], 1), torch.cat([apart, later], 1)

@@ -1,0 +1,98 @@
+"""One step of transfer: clips to the student, frames to the teacher, all pairs to the objectives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from t3d.data.transforms import normalise
+from t3d.train.optim import Schedule
+from t3d.train.step import Stepper
+from t3d.transfer.config import TransferConfig
+from t3d.transfer.dataset import PairBatch
+from t3d.transfer.metrics import PairMetrics
+from t3d.transfer.objectives import transfer_loss
+from t3d.transfer.pairs import allowed_pairs
+from t3d.transfer.teacher import Teacher
+
+
+class TransferStepper(Stepper):
+    """Teaches the student.
+
+    Args:
+        config: The run's options.
+        accelerator: Averages gradients over processes.
+        model: A `TransferNet`, prepared by the accelerator.
+        teacher: The frozen 2D net, on the device; None where the batches hold features.
+        optimizer: What is stepped.
+        schedule: The learning rate.
+        groups: The group of each training video, int64 [N]: pairs within a group are never negatives.
+    """
+
+    config: TransferConfig
+
+    def __init__(
+        self,
+        config: TransferConfig,
+        accelerator: Accelerator,
+        *,
+        model: nn.Module,
+        teacher: Teacher | None,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        groups: Tensor,
+    ) -> None:
+        super().__init__(
+            config, accelerator, model=model, optimizer=optimizer, schedule=schedule, videos=len(groups)
+        )
+        self.teacher = teacher
+        self.groups = groups
+        self._metrics = pair_metrics(config)
+
+    def _loss(self, batch: PairBatch, rng: np.random.Generator) -> Tensor:
+        scores, positive, negative = self.score(self.model, batch, self.groups)
+        self._metrics.add(scores[first_of(scores)], positive, negative)
+        return transfer_loss(scores, positive, negative, pairs=self.config.pairs, rng=rng)
+
+    def score(
+        self, model: nn.Module, batch: PairBatch, groups: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Score a batch's pairs.
+
+        Args:
+            model: A `TransferNet`, wrapped or not.
+            batch: B clips.
+            groups: The group of each row that `batch.videos` names, int64 [N].
+
+        Returns:
+            Scores by objective, float32 [B, M]; the masks of positive and negative pairs, bool [B, M].
+        """
+        assert batch.frames is not None
+        device = self.accelerator.device
+        x = normalise(batch.frames.to(device, non_blocking=True), self.config.clip)  # B C T H W
+        seen = batch.teacher.to(device, non_blocking=True)
+        if self.teacher is not None:  # M X 3 S S
+            seen = self.teacher(seen.flatten(0, 1)).unflatten(0, seen.shape[:2]).mean(1)  # M D
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            scores: dict[str, Tensor] = model(x, seen)
+        positive, negative = allowed_pairs(groups[batch.videos], batch.other)
+        return scores, positive.to(device), negative.to(device)
+
+    def report(self) -> dict[str, float]:
+        """Means since the last report, with the figures of this process's pairs."""
+        figures, self._metrics = self._metrics.figures(), pair_metrics(self.config)
+        return super().report() | figures
+
+
+def pair_metrics(config: TransferConfig) -> PairMetrics:
+    """An empty collection of pairs; `match` alone gives logits, of which 0 means undecided."""
+    return PairMetrics(threshold=0.0 if config.pairs.objective in ("match", "sum") else None)
+
+
+def first_of(scores: dict[str, Any]) -> str:
+    """The objective whose scores are counted: `match` where it is learned."""
+    return "match" if "match" in scores else next(iter(scores))
