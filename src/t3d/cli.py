@@ -14,7 +14,7 @@ from dataclasses import replace
 from importlib import metadata, resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -23,6 +23,9 @@ from t3d.data.sampling import ClipSpec
 from t3d.errors import ConfigError, T3DError, did_you_mean
 from t3d.train.config import RunConfig, TrainConfig
 from t3d.transfer.config import TransferConfig
+
+if TYPE_CHECKING:
+    from t3d.testing import Outcome
 
 # A command: fills its parser, and runs on what was parsed, giving the exit status.
 _Fill = Callable[[ArgumentParser], None]
@@ -259,11 +262,17 @@ def _fill_test(sub: ArgumentParser) -> None:
 
 
 def _test(chosen: Namespace) -> int:
+    from t3d.testing import run_test
+
+    return _tell(run_test(**{k: v for k, v in vars(chosen).items() if k not in ("out", "json")}), chosen)
+
+
+def _tell(result: Outcome, chosen: Namespace) -> int:
+    """Write and print what a test found."""
     from dataclasses import asdict
 
-    from t3d.testing import print_result, run_test, write_result
+    from t3d.testing import print_result, write_result
 
-    result = run_test(**{k: v for k, v in vars(chosen).items() if k not in ("out", "json")})
     if chosen.out:
         write_result(result, chosen.out)
     if chosen.json:
@@ -271,6 +280,35 @@ def _test(chosen: Namespace) -> int:
     else:
         print_result(result)
     return 1 if result.scores.bad else 0
+
+
+# --- probe -----------------------------------------------------------------------------------------------
+
+
+def _fill_probe(sub: ArgumentParser) -> None:
+    sub.add_argument("train", help="labelled videos: folder with one folder per class, .csv, .jsonl, list")
+    sub.add_argument("test", help="the same, to test on")
+    sub.add_argument("--weights", help="weights file of a 3D net, such as a transferred student")
+    sub.add_argument("--teacher", help="instead of it a 2D net: timm or torchvision name, or .onnx file")
+    sub.add_argument("--teacher_weights", help=".safetensors file for the teacher")
+    sub.add_argument("--teacher_size", type=PositiveInt, help="side of the square the teacher sees")
+    sub.add_argument("--num_frames", type=PositiveInt, default=16, help="frames of a clip, for a teacher")
+    sub.add_argument("--stride", type=PositiveInt, default=4, help="distance between them, for a teacher")
+    sub.add_argument("--videos", help="folder that the files of lists or tables lie in")
+    sub.add_argument("--source_pattern", help="names the source of each training video, see t3d train")
+    sub.add_argument("--label_fraction", type=float, default=1.0, help="share of the training labels used")
+    sub.add_argument("--label_seed", type=NonNegativeInt, default=0, help="of that draw")
+    sub.add_argument("--out", help="folder for metrics.json, scores.csv and confusion.png")
+    sub.add_argument("--cache", help="folder for decoded frames")
+    sub.add_argument("--max_bad", type=float, default=0.01, help="largest share of unreadable videos")
+    sub.add_argument("--json", action="store_true", help="print metrics as JSON")
+    _computing(sub)
+
+
+def _probe(chosen: Namespace) -> int:
+    from t3d.transfer.probe import run_probe
+
+    return _tell(run_probe(**{k: v for k, v in vars(chosen).items() if k not in ("out", "json")}), chosen)
 
 
 # --- predict ---------------------------------------------------------------------------------------------
@@ -413,6 +451,7 @@ _COMMANDS: dict[str, tuple[str, _Fill, _Run]] = {
     "train": ("Train a net on labelled videos.", _fill_train, _train),
     "transfer": ("Teach a net by a frozen 2D net, from unlabelled videos.", _fill_transfer, _transfer),
     "test": ("Test a trained net on labelled videos, by the paper's protocol.", _fill_test, _test),
+    "probe": ("Test a linear classifier on frozen features, of a 2D or a 3D net.", _fill_probe, _probe),
     "predict": ("Say what videos show.", _fill_predict, _predict),
     "models": ("List the nets, with parameters and multiply-adds.", _fill_models, _models),
     "convert": ("Turn a foreign .pth file into a weights file of ours.", _fill_convert, _convert),

@@ -22,13 +22,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
-from t3d.data.dataset import BadVideo, Batch, FrameOrder, VideoClips, collate, start_worker
+from t3d.data.dataset import BadVideo, FrameOrder, VideoClips, collate, start_worker
 from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import normalise
 from t3d.errors import ManifestError, T3DError
 from t3d.files import atomic_path
+
+ClipRow = tuple[int, int, npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,72 @@ def score_videos(
         T3DError: The net gives scores that are no numbers.
     """
     device = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def probabilities(clips: torch.Tensor) -> torch.Tensor:
+        x = normalise(clips.to(device, non_blocking=True), spec)  # B C T H W
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            logits: torch.Tensor = model(x)  # B K
+        # Softmax and mean in double precision: the order of clips and processes cannot show in the result.
+        return logits.double().softmax(1)
+
+    training = model.training
+    model.eval()
+    try:
+        rows, bad = each_clip(
+            probabilities,
+            manifest,
+            spec=spec,
+            store=store,
+            order=order,
+            seed=seed,
+            batch_size=batch_size,
+            workers=workers,
+            rank=rank,
+            world_size=world_size,
+            progress=progress,
+        )
+    finally:
+        model.train(training)
+    return collect(manifest, gather(rows), gather(bad))
+
+
+def each_clip(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    manifest: Manifest,
+    *,
+    spec: ClipSpec,
+    store: FrameStore | None = None,
+    order: FrameOrder = "normal",
+    seed: int = 0,
+    batch_size: int = 8,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[ClipRow], list[BadVideo]]:
+    """Give every clip of every video to a function.
+
+    Args:
+        function: Takes clips, uint8 [B, T, C, H, W], and gives a vector for each, [B, D].
+        manifest: The videos.
+        spec: What a clip is.
+        store: See `score_videos`, as for all that follows.
+        order: Frame order within each clip.
+        seed: For `order = shuffled`.
+        batch_size: Clips at a time.
+        workers: Processes that read videos.
+        rank: This process.
+        world_size: Number of processes.
+        progress: Called with the number of clips done since the last call.
+
+    Returns:
+        Row of the video, number of the clip, and the vector, float64 [D], of each clip; and the videos that
+        could not be read, of which some clips may nevertheless be there.
+
+    Raises:
+        T3DError: A vector holds what is no finite number.
+    """
     clips = VideoClips(
         manifest,
         spec,
@@ -135,41 +203,29 @@ def score_videos(
     loader = DataLoader(
         clips, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=start_worker
     )
-    rows: list[tuple[int, int, npt.NDArray[np.float64]]] = []
+    rows: list[ClipRow] = []
     bad: list[BadVideo] = []
-    training = model.training
-    model.eval()
-    try:
-        for batch in loader:
-            bad.extend(batch.bad)
-            probs = _clip_probabilities(model, batch, spec, device, bf16)
-            rows.extend(zip(batch.videos.tolist(), batch.clips.tolist(), probs, strict=True))
-            if progress:
-                progress(len(probs))
-    finally:
-        model.train(training)
-    return _collect(manifest, gather(rows), gather(bad))
+    for batch in loader:
+        bad.extend(batch.bad)
+        if batch.frames is None:
+            continue
+        vectors = function(batch.frames).double().cpu().numpy()
+        if not np.isfinite(vectors).all():  # else they would pass for videos that cannot be read
+            raise T3DError("the net gives scores that are no finite numbers: its weights have diverged")
+        rows.extend(zip(batch.videos.tolist(), batch.clips.tolist(), vectors, strict=True))
+        if progress:
+            progress(len(vectors))
+    return rows, bad
 
 
-@torch.inference_mode()
-def _clip_probabilities(
-    model: nn.Module, batch: Batch, spec: ClipSpec, device: torch.device, bf16: bool
-) -> npt.NDArray[np.float64]:
-    if batch.frames is None:
-        return np.empty((0, 0))
-    x = normalise(batch.frames.to(device, non_blocking=True), spec)  # B C T H W
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        logits = model(x)  # B K
-    # Softmax and mean in double precision: the order of clips and processes then cannot show in the result.
-    probs = logits.double().softmax(1).cpu().numpy()
-    if not np.isfinite(probs).all():  # else they would pass for videos that cannot be read
-        raise T3DError("the net gives scores that are no finite numbers: its weights have diverged")
-    return probs
+def collect(manifest: Manifest, rows: list[ClipRow], bad: list[BadVideo]) -> Scores:
+    """Bring the probabilities of clips together into those of videos.
 
-
-def _collect(
-    manifest: Manifest, rows: list[tuple[int, int, npt.NDArray[np.float64]]], bad: list[BadVideo]
-) -> Scores:
+    Args:
+        manifest: The videos.
+        rows: What `each_clip` gave, in any order; the vectors are probabilities.
+        bad: The videos whose clips do not count.
+    """
     broken = {video.video for video in bad}
     rows = sorted((row for row in rows if row[0] not in broken), key=lambda row: row[:2])
     width = len(rows[0][2]) if rows else len(manifest.classes)

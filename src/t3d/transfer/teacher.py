@@ -6,10 +6,12 @@ torchvision or an ONNX file gives.)
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +81,15 @@ class Teacher(nn.Module, ABC):
 
         Returns:
             float32 [N, 3, size, size].
+
+        Raises:
+            ConfigError: The frames are something else.
         """
+        if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3:
+            raise ConfigError(
+                f"teacher {self.name} got frames {frames.dtype} {list(frames.shape)}; "
+                "it takes RGB as torch.uint8 [n, 3, h, w]"
+            )
         if min(frames.shape[-2:]) != self.size:
             frames = F.resize(frames, [self.size], interpolation=InterpolationMode.BILINEAR, antialias=True)
         x = F.center_crop(frames, [self.size, self.size]).float().div_(255)
@@ -97,13 +107,16 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
     Args:
         name: `timm:NAME`, `torchvision:NAME`, `NAME` (timm is looked through first), or the path of an ONNX
             file that maps images [n, 3, h, w], normalised as ImageNet's, to features.
-        weights: A `.safetensors` file with the network's own names; None downloads the library's ImageNet
-            weights; `random` leaves the network untrained, for tests.
+        weights: A `.safetensors` file with the network's own names, with or without its classifier; None
+            downloads the library's own pretrained weights; `random` leaves the network untrained, for tests.
         size: Side of the square it sees, in pixels; None takes the network's own.
 
+    Returns:
+        The teacher, frozen, on the CPU.
+
     Raises:
-        ConfigError: No such network, or it gives no pooled feature, or not at this size.
-        CheckpointError: The weights file is missing, damaged, or another network's.
+        ConfigError: No such network, no weights to be had, no pooled feature, or not at this size.
+        CheckpointError: The weights file or the ONNX file is missing, damaged, or another network's.
 
     Example:
         >>> teacher = open_teacher("torchvision:resnet18", weights="random", size=64)
@@ -120,14 +133,27 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
     if library not in ("", *_LIBRARIES):
         raise ConfigError(f"teacher {name!r}: no library {library!r}; {did_you_mean(library, _LIBRARIES)}")
     known = {key: list_them() for key, (list_them, _) in _LIBRARIES.items() if library in ("", key)}
-    found = next((key for key, names in known.items() if short.partition(".")[0] in names), None)
+    found = next((key for key, names in known.items() if short in names), None)
     if found is None:
-        near = did_you_mean(short, {one for names in known.values() for one in names})
-        raise ConfigError(
-            f"no teacher {name!r} in {' or '.join(known)}, and it is no .onnx file; "
-            f"{near.partition(' Known')[0]}. timm lists its own by timm.list_models('*resnet*')"
-        )
+        raise ConfigError(_unknown(name, short, known))
     return _LIBRARIES[found][1](name, short, weights, size)
+
+
+def _unknown(name: str, short: str, known: Mapping[str, list[str]]) -> str:
+    from torchvision import models
+
+    if "torchvision" in known and short in models.list_models():
+        return (
+            f"teacher {name} is no image classifier (it segments, detects, sees videos, or is quantised); "
+            "choose one out of torchvision.models.list_models(torchvision.models)"
+        )
+    near = difflib.get_close_matches(short, {one for names in known.values() for one in names}, n=3)
+    hint = f"near it: {', '.join(near)}. " if near else ""
+    return (
+        f"no teacher {name!r} in {' or '.join(known)}, and it is no .onnx file. {hint}"
+        "Allowed: timm:NAME (timm.list_models('*resnet*') lists them), torchvision:NAME "
+        "(torchvision.models.list_models(torchvision.models)), NAME, or the path of an .onnx file"
+    )
 
 
 class TorchTeacher(Teacher):
@@ -146,8 +172,9 @@ class TorchTeacher(Teacher):
 
     def __init__(self, name: str, net: nn.Module, *, size: int, mean: Triple, std: Triple) -> None:
         digest = hashlib.blake2b(digest_size=16)
-        for key, tensor in net.state_dict().items():
-            digest.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        for key, tensor in chain(net.named_parameters(), net.named_buffers()):
+            content = tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy()
+            digest.update(f"{key} {tensor.dtype} {list(tensor.shape)} ".encode() + content.tobytes())
         super().__init__(name, size=size, mean=mean, std=std, weights_digest=digest.hexdigest())
         self.net = net
         self.requires_grad_(False)
@@ -156,9 +183,7 @@ class TorchTeacher(Teacher):
             with torch.no_grad():
                 shape = net(torch.zeros(1, 3, size, size)).shape
         except Exception as error:  # whatever a foreign network thinks of a size
-            raise ConfigError(
-                f"teacher {name} cannot see squares of {size} pixels (teacher.size): {error}"
-            ) from error
+            raise _wrong_size(name, size, error) from error
         if len(shape) not in (2, 4):
             raise ConfigError(
                 f"teacher {name} gives no pooled feature: its output is {list(shape)}, neither [n, features] "
@@ -175,41 +200,53 @@ class TorchTeacher(Teacher):
 def _timm_names() -> list[str]:
     import timm
 
-    return list(timm.list_models())
+    # A name may say which of several weights: resnet18.a1_in1k.
+    return [*timm.list_models(), *timm.list_pretrained()]
 
 
 def _open_timm(name: str, short: str, weights: str | Path | None, size: int | None) -> Teacher:
     import timm
 
-    extra: dict[str, Any] = {}
-    if size is not None and _takes_img_size(short):
-        extra["img_size"] = size
-    net: nn.Module = _downloaded(
-        name, lambda: timm.create_model(short, pretrained=weights is None, num_classes=0, **extra)
+    extra, resize = _timm_size(name, short, size)
+    net: nn.Module = _built(
+        name,
+        lambda: timm.create_model(short, pretrained=weights is None, num_classes=0, **extra),
+        download=weights is None,
     )
     from timm.data import config as data_config
 
     config: dict[str, Any] = data_config.resolve_model_data_config(net)  # type: ignore[no-untyped-call]
     if weights not in (None, "random"):
-        state = _read(Path(str(weights)))
         classifier = getattr(net, "default_cfg", {}).get("classifier") or ()
         heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-        _load(net, state, heads, name=name, path=weights)
+        _load(net, heads, name=name, path=Path(str(weights)))
+    if resize:
+        net.set_input_size(img_size=size)  # type: ignore[operator]
     return TorchTeacher(
         name, net, size=size or min(config["input_size"][1:]), mean=config["mean"], std=config["std"]
     )
 
 
-def _takes_img_size(name: str) -> bool:
-    """Whether a timm network is built for one image size: transformers are, convolutional ones are not."""
+def _timm_size(name: str, short: str, size: int | None) -> tuple[dict[str, Any], bool]:
+    """How a timm network is brought to a size: by an option when it is built, by a call afterwards, or not.
+
+    Transformers are built for one size. Those that can be resized afterwards take weights of their own size,
+    whose positions are then interpolated. Convolutional networks see any size.
+    """
     import timm
 
+    if size is None:
+        return {}, False
     try:
         with torch.device("meta"):
-            timm.create_model(name, pretrained=False, num_classes=0, img_size=64)
-    except (TypeError, RuntimeError, AssertionError, ValueError, NotImplementedError):
-        return False
-    return True
+            net = timm.create_model(short, pretrained=False, num_classes=0, img_size=size)
+    except TypeError as error:
+        if "img_size" in str(error):
+            return {}, False
+        raise
+    except Exception as error:  # whatever a foreign network thinks of a size
+        raise _wrong_size(name, size, error) from error
+    return ({}, True) if hasattr(net, "set_input_size") else ({"img_size": size}, False)
 
 
 def _torchvision_names() -> list[str]:
@@ -221,19 +258,27 @@ def _torchvision_names() -> list[str]:
 def _open_torchvision(name: str, short: str, weights: str | Path | None, size: int | None) -> Teacher:
     from torchvision import models
 
-    chosen = "DEFAULT" if weights is None else None
-    extra = {"init_weights": False} if short in ("googlenet", "inception_v3") and chosen is None else {}
-    net: nn.Module = _downloaded(name, lambda: models.get_model(short, weights=chosen, **extra))
+    extra: dict[str, Any] = {}
+    if weights is not None and short in ("googlenet", "inception_v3"):
+        # As torchvision builds them for its own weights, which want another normalisation inside.
+        extra = {"init_weights": False, "transform_input": True}
+    net: nn.Module = _built(
+        name,
+        lambda: models.get_model(short, weights="DEFAULT" if weights is None else None, **extra),
+        download=weights is None,
+    )
     usual = models.get_model_weights(short).DEFAULT.transforms()
-    # The last linear layer is the classifier, what goes in is the feature; SqueezeNet's is a convolution.
     linear = [key for key, module in net.named_modules() if isinstance(module, nn.Linear)]
-    classifier = linear[-1] if linear and not short.startswith("squeezenet") else "classifier"
+    maps = hasattr(net, "features") and hasattr(net, "classifier")
+    classifier = "classifier" if maps else linear[-1]
     if weights not in (None, "random"):
-        _load(net, _read(Path(str(weights))), (classifier,), name=name, path=weights)
-    if classifier == "classifier" and not isinstance(net.get_submodule("classifier"), nn.Linear):
-        net = net.get_submodule("features")
-    else:
+        _load(net, (classifier,), name=name, path=Path(str(weights)))
+    if not maps:
         net.set_submodule(classifier, nn.Identity())
+    elif isinstance(net, models.DenseNet):
+        net = nn.Sequential(net.get_submodule("features"), nn.ReLU())  # its forward has a ReLU in between
+    else:
+        net = net.get_submodule("features")
     return TorchTeacher(
         name,
         net,
@@ -250,14 +295,20 @@ _LIBRARIES: dict[str, tuple[Callable[[], list[str]], _Open]] = {
 }
 
 
-def _downloaded(name: str, build: Callable[[], nn.Module]) -> nn.Module:
+def _built(name: str, build: Callable[[], nn.Module], *, download: bool) -> nn.Module:
+    if not download:
+        return build()
     try:
         return build()
-    except (OSError, RuntimeError) as error:  # no network, no such file on the server, a name without weights
+    except Exception as error:  # no network, a broken download, a name without weights: no common base
         raise ConfigError(
-            f"the ImageNet weights of teacher {name} could not be had: {error}\n  Without a network, give a "
+            f"the pretrained weights of teacher {name} could not be had: {error}\n  Without a network, give a "
             "file that you have: --teacher.weights FILE.safetensors, or an ONNX file as --teacher FILE.onnx"
         ) from error
+
+
+def _wrong_size(name: str, size: int, error: Exception) -> ConfigError:
+    return ConfigError(f"teacher {name} cannot see squares of {size} pixels (teacher.size): {error}")
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -270,27 +321,17 @@ def _read(path: Path) -> dict[str, Tensor]:
     return read_tensors(path)[0]
 
 
-def _load(
-    net: nn.Module,
-    state: Mapping[str, Tensor],
-    classifier: tuple[str, ...],
-    *,
-    name: str,
-    path: str | Path | None,
-) -> None:
+def _load(net: nn.Module, classifier: tuple[str, ...], *, name: str, path: Path) -> None:
     """Load strictly, but for the classifier, which a teacher does not need."""
 
     def body(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            key: tensor
-            for key, tensor in tensors.items()
-            if not key.startswith(tuple(f"{c}." for c in classifier))
-        }
+        heads = tuple(f"{head}." for head in classifier)
+        return {key: tensor for key, tensor in tensors.items() if not key.startswith(heads)}
 
-    own = net.state_dict()
-    difference = compare(body(own), body(state))
+    state = body(_read(path))
+    difference = compare(body(net.state_dict()), state)
     if difference:
         raise CheckpointError(
-            f"{path}: not the weights of {name} ({difference}); was the file made for another architecture?"
+            f"{path}: not the weights of {name} ({difference}); a weights file of another architecture?"
         )
-    net.load_state_dict(body(state), strict=False)
+    net.load_state_dict(state, strict=False)

@@ -20,8 +20,9 @@ class OnnxTeacher(Teacher):
     """A file that maps images, normalised as ImageNet's, to features.
 
     Args:
-        name: The file: one input float32 [n, 3, h, w]; the first output with 2 axes is the feature, or else
-            the first with 4, which is averaged over height and width.
+        name: The file: one input float32 [n, 3, h, w]; its only output with 2 axes is the feature, or where
+            there is none its only output with 4, which is averaged over height and width. A fixed n is kept
+            to: frames then go through in parts of n.
         size: Side of the square it sees, in pixels; None takes the file's own, or 224 where it takes any.
 
     Raises:
@@ -47,12 +48,26 @@ class OnnxTeacher(Teacher):
         try:
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own errors share no base
-            raise CheckpointError(f"{path}: not a whole ONNX file ({str(error).splitlines()[0]})") from error
+            mend = (
+                "; export it as one file (torch.onnx.export(..., external_data=False))"
+                if "external data" in str(error).lower()
+                else ""
+            )
+            raise CheckpointError(
+                f"{path}: not a whole ONNX file ({str(error).splitlines()[0]}){mend}"
+            ) from error
         inputs = session.get_inputs()
         shape = inputs[0].shape
-        if len(inputs) != 1 or len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
-            described = ", ".join(f"{one.name} {one.shape}" for one in inputs)
-            raise ConfigError(f"{path}: takes {described}; a teacher takes one batch of images [n, 3, h, w]")
+        if (
+            len(inputs) != 1
+            or inputs[0].type != "tensor(float)"
+            or len(shape) != 4
+            or (isinstance(shape[1], int) and shape[1] != 3)
+        ):
+            described = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
+            raise ConfigError(
+                f"{path}: takes {described}; a teacher takes one batch of images, float32 [n, 3, h, w]"
+            )
         fixed = next((side for side in shape[2:] if isinstance(side, int)), None)
         if size is not None and fixed is not None and size != fixed:
             raise ConfigError(
@@ -69,21 +84,20 @@ class OnnxTeacher(Teacher):
         self._input = inputs[0].name
         self._batch = shape[0] if isinstance(shape[0], int) else None
         outputs = session.get_outputs()
-        by_rank = {len(one.shape): one.name for one in reversed(outputs)}
-        self._output = by_rank.get(2) or by_rank.get(4)
-        if self._output is None:
-            described = ", ".join(f"{one.name} {one.shape}" for one in outputs)
-            raise ConfigError(
-                f"{path}: no pooled feature among its outputs ({described}); an output [n, features], or a "
-                "map [n, features, h, w], is needed"
-            )
+        vectors, maps = ([one.name for one in outputs if len(one.shape) == rank] for rank in (2, 4))
+        if len(vectors or maps) != 1:
+            raise self._no_feature(", ".join(f"{one.name} {one.shape}" for one in outputs))
+        self._output = (vectors or maps)[0]
         try:
-            self.num_features = self.features(torch.zeros(1, 3, self.size, self.size)).shape[1]
+            out = self.features(torch.zeros(2, 3, self.size, self.size))
         except Exception as error:  # ONNX Runtime's own errors share no base
             raise ConfigError(
                 f"{path}: cannot see squares of {self.size} pixels (teacher.size): "
                 f"{str(error).splitlines()[0]}"
             ) from error
+        if out.ndim != 2 or len(out) != 2:
+            raise self._no_feature(f"{self._output} {list(out.shape)} of two images")
+        self.num_features = out.shape[1]
 
     def features(self, x: Tensor) -> Tensor:
         """See `Teacher`."""
@@ -104,3 +118,9 @@ class OnnxTeacher(Teacher):
     def _run(self, images: np.ndarray) -> np.ndarray:
         result: np.ndarray = self._session.run([self._output], {self._input: images})[0]
         return result
+
+    def _no_feature(self, outputs: str) -> ConfigError:
+        return ConfigError(
+            f"{self.name}: no pooled feature, or none that is the only one, among its outputs ({outputs}); "
+            "export it with one output [n, features], or one map [n, features, h, w]"
+        )
