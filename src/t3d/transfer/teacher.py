@@ -240,11 +240,9 @@ def _timm_size(name: str, short: str, size: int | None) -> tuple[dict[str, Any],
     try:
         with torch.device("meta"):
             net = timm.create_model(short, pretrained=False, num_classes=0, img_size=size)
-    except TypeError as error:
-        if "img_size" in str(error):
-            return {}, False
-        raise
     except Exception as error:  # whatever a foreign network thinks of a size
+        if isinstance(error, TypeError) and "img_size" in str(error):  # it has no such option
+            return {}, False
         raise _wrong_size(name, size, error) from error
     return ({}, True) if hasattr(net, "set_input_size") else ({"img_size": size}, False)
 
@@ -302,8 +300,8 @@ def _built(name: str, build: Callable[[], nn.Module], *, download: bool) -> nn.M
         return build()
     except Exception as error:  # no network, a broken download, a name without weights: no common base
         raise ConfigError(
-            f"the pretrained weights of teacher {name} could not be had: {error}\n  Without a network, give a "
-            "file that you have: --teacher.weights FILE.safetensors, or an ONNX file as --teacher FILE.onnx"
+            f"the pretrained weights of teacher {name} could not be had: {error}\n  Without a network, give "
+            "a file that you have: --teacher.weights FILE.safetensors, or an ONNX file as --teacher FILE.onnx"
         ) from error
 
 

@@ -45,6 +45,9 @@ class OnnxTeacher(Teacher):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
+        # Weights in a second file would not be in the digest, and would be looked for in the working folder:
+        # a file is no folder, so none is found.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
         try:
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own errors share no base
