@@ -116,8 +116,8 @@ def test_a_transformer_of_timm_is_resized_behind_its_weights(
     frames: Tensor, seen_by: Seen, tmp_path: Path
 ) -> None:
     path = tmp_path / "weights.safetensors"
-    net = timm_file("test_vit", path)
-    teacher = open_teacher("timm:test_vit", weights=path, size=96)
+    net = timm_file("vit_tiny_patch16_224", path)
+    teacher = open_teacher("timm:vit_tiny_patch16_224", weights=path, size=96)
     net.set_input_size(img_size=96)  # type: ignore[operator]
     want = net.forward_head(net.forward_features(seen_by(teacher, frames)), pre_logits=True)
     torch.testing.assert_close(teacher(frames), want)
