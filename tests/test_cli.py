@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from t3d import cli
+from t3d import cli, cli_parser
 from t3d.data.encode import write_video
 from t3d.models.registry import create_model, list_models
 from t3d.models.weights import load_model
@@ -189,8 +189,8 @@ def printed(capsys: Out, *words: object) -> dict[str, dict[str, object]]:
 
 
 def test_recipes_are_whole_and_give_way_to_options(capsys: Out) -> None:
-    assert cli.recipes() == ["modern", "paper"]
-    assert cli.recipes("t3d transfer") == ["transfer-laptop", "transfer-paper"]
+    assert cli_parser.recipes() == ["modern", "paper"]
+    assert cli_parser.recipes("t3d transfer") == ["transfer-laptop", "transfer-paper"]
     paper = printed(capsys, "--recipe", "paper")
     assert (paper["optim"]["name"], paper["optim"]["lr"], paper["clip"]["num_frames"]) == ("sgd", 0.1, 32)
     modern = printed(capsys, "--optim.lr", 0.5, "--recipe=modern", "--optim.ema", "0")

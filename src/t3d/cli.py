@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from importlib import metadata, resources
+from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from t3d.cli_parser import (
+    Parser,
+    add_computing,
+    fill_run,
+    in_full,
+    refuse_options_beside_resume,
+    run_config,
+    with_recipe,
+)
 from t3d.data.sampling import ClipSpec
 from t3d.errors import ConfigError, T3DError, did_you_mean
-from t3d.train.config import RunConfig, TrainConfig
+from t3d.train.config import TrainConfig
 from t3d.transfer.config import TransferConfig
 
 if TYPE_CHECKING:
@@ -30,19 +36,6 @@ if TYPE_CHECKING:
 # A command: fills its parser, and runs on what was parsed, giving the exit status.
 _Fill = Callable[[ArgumentParser], None]
 _Run = Callable[[Namespace], int]
-Config = TypeVar("Config", bound=RunConfig)
-
-# What is asked most, under the name one thinks of first.
-_SHORT = {
-    "train": {"--init": "--model.init", "--label_fraction": "--data.label_fraction"},
-    "transfer": {
-        "--videos": "--data.videos",
-        "--teacher": "--teacher.name",
-        "--student": "--model.name",
-        "--student_input": "--clip.modality",
-        "--objective": "--pairs.objective",
-    },
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser, parsers = _build()
     try:
-        _refuse_options_beside_resume(words)
-        chosen = parser.parse_args(_with_recipe(_in_full(words)))
+        refuse_options_beside_resume(words)
+        chosen = parser.parse_args(with_recipe(in_full(words)))
         name = chosen.command
         if name is None:
             parser.print_help()
@@ -79,145 +72,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-class _Parser(ArgumentParser):
-    """An argument parser whose complaint about an unknown name says the nearest known one."""
-
-    commands: Mapping[str, _Parser] = MappingProxyType({})
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 (its signature)
-        text = re.sub(r"\s*\n\s*", "\n  ", message.strip())
-        text = re.sub(r"<class '(\w+)'>", lambda kind: _SPOKEN.get(kind[1], kind[1]), text)
-        prog = self.prog.replace(" [options]", "")
-        if command := re.search(r"invalid choice: '(.*?)' \(", message):
-            text = f"no command {command[1]!r}; {did_you_mean(command[1], self.commands)}"
-        elif choice := re.search(r"typing\.Literal\[(.*)\]\. Got value: (.*)", message):
-            key, allowed = re.search(r'"(.*?)"', message), re.findall(r"'(.*?)'", choice[1])
-            text = f"{key[1] if key else 'an option'} is {choice[2]!r}; {did_you_mean(choice[2], allowed)}"
-        elif option := re.search(r"Subcommand '(.*?)' does not accept option '(.*?)'", message):
-            prog += f" {option[1]}"
-            text = f"unknown option {option[2]}; {self.commands[option[1]].nearest(option[2])}"
-        elif required := re.search(r"required: (\w+)\.", message):
-            prog += f" {required[1]}"
-        elif option := re.search(r"(?i)unrecognized arguments: -*([\w.]+)", message):
-            text += f"\n  {self.nearest(option[1])}"
-        print(f"{prog}: {text}\n  All options: {prog} --help", file=sys.stderr)
-        raise SystemExit(2)
-
-    def nearest(self, name: str) -> str:
-        """Say which option is nearest to a wrong name, out of its own group if there is such a group."""
-        known = {action.dest for action in self._actions}
-        groups = {dest.partition(".")[0] for dest in known if "." in dest}
-        known -= groups | {"help", "print_config", "==SUPPRESS=="}
-        group = name.partition(".")[0]
-        return did_you_mean(name, [k for k in known if group not in groups or k.startswith(f"{group}.")])
-
-
-_SPOKEN = {"int": "whole number", "float": "number", "bool": "true or false", "str": "text"}
-
-
-def _build() -> tuple[_Parser, dict[str, _Parser]]:
-    parser = _Parser(
+def _build() -> tuple[Parser, dict[str, Parser]]:
+    parser = Parser(
         prog="t3d",
         description="Video classification with Temporal 3D ConvNets.",
         allow_abbrev=False,
         version=metadata.version("t3d"),
     )
     subs = parser.add_subcommands(required=False, dest="command", metavar="COMMAND")
-    parsers: dict[str, _Parser] = {}
+    parsers: dict[str, Parser] = {}
     parser.commands = parsers
     for name, (text, fill, _) in _COMMANDS.items():
-        parsers[name] = _Parser(prog=f"t3d {name}", description=text, allow_abbrev=False)
+        parsers[name] = Parser(prog=f"t3d {name}", description=text, allow_abbrev=False)
         fill(parsers[name])
         subs.add_subcommand(name, parsers[name], help=text)
     return parser, parsers
 
 
-def _computing(sub: ArgumentParser) -> None:
-    """The options of every command that runs a net."""
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
-    sub.add_argument("--precision", type=Literal["auto", "fp32", "bf16"], default="auto", help="of the net")
-    sub.add_argument(
-        "--batch_size", type=PositiveInt, default=8, help="clips at a time: speed and memory only"
-    )
-    sub.add_argument("--workers", type=NonNegativeInt, default=2, help="processes that read videos")
-
-
 # --- train -----------------------------------------------------------------------------------------------
 
 
-def recipes(command: str = "t3d train") -> list[str]:
-    """Names of the recipes that come along for a command."""
-    folder = resources.files("t3d") / "recipes"
-    names = sorted(
-        item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
-    )
-    return [name for name in names if name.startswith("transfer") == (command == "t3d transfer")]
-
-
-def _in_full(words: list[str]) -> list[str]:
-    """Short names of options as the long ones that they stand for; dashes in names as underscores."""
-    short = _SHORT.get(words[0], {}) if words else {}
-    full = []
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name.startswith("--"):
-            name = "--" + name[2:].replace("-", "_")
-        full.append(short.get(name, name) + equals + value)
-    return full
-
-
-def _with_recipe(words: list[str]) -> list[str]:
-    """Turn `--recipe NAME` into `--config FILE`, in front, so that the other options win over it."""
-    for at, word in enumerate(words):
-        if word == "--recipe" or word.startswith("--recipe="):
-            name = word.partition("=")[2] if "=" in word else (words[at + 1 : at + 2] or [""])[0]
-            rest = words[:at] + words[at + (1 if "=" in word else 2) :]
-            if any(other.partition("=")[0] == "--recipe" for other in rest):
-                raise ConfigError("give one --recipe; options behind it change it")
-            known = recipes(f"t3d {words[0]}")
-            if name not in known:
-                raise ConfigError(f"no recipe {name!r}: {did_you_mean(name, known)}. Your own: --config FILE")
-            path = str(resources.files("t3d") / "recipes" / f"{name}.yaml")
-            return [*rest[:1], "--config", path, *rest[1:]]
-    return words
-
-
-def _refuse_options_beside_resume(words: list[str]) -> None:
-    """A run goes on by its own options: others would be ignored without a word."""
-    options = [word.partition("=")[0] for word in words if word.startswith("-")]
-    others = [word for word in options if word not in ("--resume", "--help", "-h")]
-    if "--resume" in options and others:
-        raise ConfigError(
-            f"--resume goes on with a run by the options in its config.yaml; leave out {' '.join(others)}"
-        )
-
-
-def _fill_run(sub: ArgumentParser, kind: type[RunConfig]) -> None:
-    """The options of a command that makes a run folder."""
-    sub.add_argument("--config", action="config", help="YAML file with any of the options below")
-    names = recipes(kind.command)
-    sub.add_argument("--recipe", metavar="NAME", help=f"a configuration that comes along: {', '.join(names)}")
-    sub.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, by its own options")
-    sub.add_class_arguments(kind)
-
-
-def _run_config(chosen: Namespace, kind: type[Config]) -> tuple[Config, bool]:
-    """The options of a run, and whether it goes on."""
-    if chosen.resume is not None:
-        from t3d.train.run_folder import RunFolder
-
-        # The folder may have been moved since, and its own `out` was said from where the run began.
-        return replace(RunFolder(chosen.resume).read_config(kind), out=chosen.resume), True
-    values = vars(chosen)
-    return kind(**{k: v for k, v in values.items() if k not in ("config", "recipe", "resume")}), False
-
-
 def _fill_train(sub: ArgumentParser) -> None:
-    _fill_run(sub, TrainConfig)
+    fill_run(sub, TrainConfig)
 
 
 def _train(chosen: Namespace) -> int:
-    config, resume = _run_config(chosen, TrainConfig)
+    config, resume = run_config(chosen, TrainConfig)
     from t3d.train.loop import train
 
     train(config, resume=resume)
@@ -228,14 +108,43 @@ def _train(chosen: Namespace) -> int:
 
 
 def _fill_transfer(sub: ArgumentParser) -> None:
-    _fill_run(sub, TransferConfig)
+    fill_run(sub, TransferConfig)
 
 
 def _transfer(chosen: Namespace) -> int:
-    config, resume = _run_config(chosen, TransferConfig)
+    config, resume = run_config(chosen, TransferConfig)
     from t3d.transfer.loop import transfer
 
     transfer(config, resume=resume)
+    return 0
+
+
+# --- teacher ---------------------------------------------------------------------------------------------
+
+
+def _fill_teacher(sub: ArgumentParser) -> None:
+    sub.add_argument("images", help="a folder of images per class; or labelled videos, to take frames of")
+    sub.add_argument("--out", required=True, help="the .safetensors file to write; --teacher FILE opens it")
+    sub.add_argument("--name", default="resnet10t", help="a timm network")
+    sub.add_argument("--size", type=PositiveInt, default=64, help="side of the square it sees")
+    sub.add_argument("--epochs", type=PositiveInt, default=20, help="passes over the images")
+    sub.add_argument("--batch_size", type=PositiveInt, default=32, help="images in a step")
+    sub.add_argument("--frames", type=PositiveInt, default=1, help="frames of each video and epoch")
+    sub.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW")
+    sub.add_argument("--flip", type=float, default=0.5, help="probability of a horizontal flip")
+    sub.add_argument("--val_fraction", type=float, default=0.1, help="share held out to say how good it is")
+    sub.add_argument("--seed", type=NonNegativeInt, default=0, help="every random draw follows from it")
+    sub.add_argument("--videos", help="folder that the files of a list lie in")
+    sub.add_argument("--workers", type=NonNegativeInt, default=2, help="processes that read")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
+    sub.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+
+
+def _teacher(chosen: Namespace) -> int:
+    from t3d.transfer.train_teacher import TeacherTraining, train_teacher
+
+    path, accuracy = train_teacher(TeacherTraining(**vars(chosen)))
+    print(f"{path}: held-out top-1 {accuracy:.1%}")
     return 0
 
 
@@ -258,7 +167,7 @@ def _fill_test(sub: ArgumentParser) -> None:
     sub.add_argument("--max_bad", type=float, default=0.01, help="largest share of unreadable videos")
     sub.add_argument("--seed", type=NonNegativeInt, default=0, help="of shuffled frames")
     sub.add_argument("--json", action="store_true", help="print metrics as JSON")
-    _computing(sub)
+    add_computing(sub)
 
 
 def _test(chosen: Namespace) -> int:
@@ -302,7 +211,7 @@ def _fill_probe(sub: ArgumentParser) -> None:
     sub.add_argument("--cache", help="folder for decoded frames")
     sub.add_argument("--max_bad", type=float, default=0.01, help="largest share of unreadable videos")
     sub.add_argument("--json", action="store_true", help="print metrics as JSON")
-    _computing(sub)
+    add_computing(sub)
 
 
 def _probe(chosen: Namespace) -> int:
@@ -319,7 +228,7 @@ def _fill_predict(sub: ArgumentParser) -> None:
     sub.add_argument("inputs", nargs="+", metavar="VIDEO", help="video files, or folders of them")
     sub.add_argument("--top", type=PositiveInt, default=3, help="classes to show")
     sub.add_argument("--json", action="store_true", help="print one JSON object a video")
-    _computing(sub)
+    add_computing(sub)
 
 
 def _predict(chosen: Namespace) -> int:
@@ -450,6 +359,7 @@ def _doctor(chosen: Namespace) -> int:
 _COMMANDS: dict[str, tuple[str, _Fill, _Run]] = {
     "train": ("Train a net on labelled videos.", _fill_train, _train),
     "transfer": ("Teach a net by a frozen 2D net, from unlabelled videos.", _fill_transfer, _transfer),
+    "teacher": ("Train a small 2D net on still images, to teach from.", _fill_teacher, _teacher),
     "test": ("Test a trained net on labelled videos, by the paper's protocol.", _fill_test, _test),
     "probe": ("Test a linear classifier on frozen features, of a 2D or a 3D net.", _fill_probe, _probe),
     "predict": ("Say what videos show.", _fill_predict, _predict),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -23,6 +24,9 @@ from torchvision.transforms.v2 import functional as F
 from t3d.errors import CheckpointError, ConfigError, did_you_mean
 from t3d.models.loading import compare
 from t3d.models.weights import read_tensors
+
+TEACHER_KEY = "t3d.teacher"
+"""Where the header of a file of `t3d teacher` says which network it is."""
 
 _FORMAT = 1  # raise it when features would come out differently: kept features are then never read
 Triple = tuple[float, float, float]
@@ -106,7 +110,8 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
 
     Args:
         name: `timm:NAME`, `torchvision:NAME`, `NAME` (timm is looked through first), or the path of an ONNX
-            file that maps images [n, 3, h, w], normalised as ImageNet's, to features.
+            file that maps images [n, 3, h, w], normalised as ImageNet's, to features, or a file that
+            `t3d teacher` wrote.
         weights: A `.safetensors` file with the network's own names, with or without its classifier; None
             downloads the library's own pretrained weights; `random` leaves the network untrained, for tests.
         size: Side of the square it sees, in pixels; None takes the network's own.
@@ -129,6 +134,8 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
         if weights is not None:
             raise ConfigError(f"{name} holds its own weights; leave teacher.weights out")
         return OnnxTeacher(name, size=size)
+    if name.lower().endswith(".safetensors"):
+        return _open_own(name, weights, size)
     library, _, short = name.rpartition(":")
     if library not in ("", *_LIBRARIES):
         raise ConfigError(f"teacher {name!r}: no library {library!r}; {did_you_mean(library, _LIBRARIES)}")
@@ -137,6 +144,24 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
     if found is None:
         raise ConfigError(_unknown(name, short, known))
     return _LIBRARIES[found][1](name, short, weights, size)
+
+
+def _open_own(name: str, weights: str | Path | None, size: int | None) -> Teacher:
+    """A file of `t3d teacher`, which says by itself what it is."""
+    if weights is not None:
+        raise ConfigError(f"{name} holds its own weights; leave teacher.weights out")
+    read_tensors(name)  # says what is wrong with a file that is missing or damaged
+    with safe_open(name, framework="pt") as file:
+        card = (file.metadata() or {}).get(TEACHER_KEY)
+    if card is None:
+        raise CheckpointError(
+            f"{name}: was not written by t3d teacher, so it does not say which network it is; "
+            "name that, and give the file as --teacher.weights"
+        )
+    says = json.loads(card)
+    teacher = open_teacher(says["name"], weights=name, size=size or says["size"])
+    teacher.name = name
+    return teacher
 
 
 def _unknown(name: str, short: str, known: Mapping[str, list[str]]) -> str:
