@@ -1,6 +1,6 @@
 """Does transfer help? The runs behind docs/results.md, "Supervision transfer".
 
-    python scripts/transfer_study.py DATA OUT 'pretrain/*' 'tune/ucf101_11-20-*'
+    python benchmarks/transfer_study.py DATA OUT 'pretrain/*' 'tune/ucf101_11-20-*'
 
 DATA holds ucf101_11, hockey_fights, arid6, unlabelled and teachers. Jobs whose names match a pattern are run,
 in order; what is finished is not run again, and what was killed goes on where it was, so that several of
@@ -49,7 +49,7 @@ SEEDS = (0, 1, 2)
 LISTS = {
     "ucf101_11": ("ucf101_11/splits/trainlist01.txt", "ucf101_11/splits/testlist01.txt", None),
     "hockey_fights": ("hockey_fights/train", "hockey_fights/test", None),
-    "arid6": ("arid6/train", "arid6/val", r"(\w+?_\d+)_\d+$"),
+    "arid6": ("arid6/train", "arid6/val", r"_(\d+)_\d+$"),
 }
 
 
@@ -162,6 +162,7 @@ def run_tune(job: dict[str, Any], folder: Path, data: Path, out: Path) -> dict[s
             source_pattern=pattern,
             label_fraction=job["percent"] / 100,
             label_seed=job["seed"],
+            val_fraction=0.0 if job["set"] == "arid6" else 0.1,  # ARID's few scenes cannot be held out
             cache=str(out / "cache"),
             cache_gb=40,
             workers=0,
@@ -218,7 +219,9 @@ def run_probe(job: dict[str, Any], folder: Path, data: Path, out: Path) -> dict[
     for percent in SETS[job["set"]]:
         result[str(percent)] = []
         for seed in SEEDS if percent < 100 else (0,):
-            labelled, _ = known.split_by_source(0.1, seed=seed)  # as the training runs have it
+            labelled = known
+            if job["set"] != "arid6":  # as the training runs have it
+                labelled, _ = known.split_by_source(0.1, seed=seed)
             part = labelled.label_subset(percent / 100, seed=seed)
             chosen = {(entry.path, entry.start) for entry in part}
             rows = [row for row in train_rows if (known[row[0]].path, known[row[0]].start) in chosen]
