@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,31 @@ def curves_figure(log: Sequence[dict[str, Any]], *, chance: float | None = None)
         accuracy.axhline(100 * chance, color="grey", linestyle="--", linewidth=1, label="chance")
         accuracy.legend()
     accuracy.set(xlabel="step", ylabel="validation top-1 (%)", ylim=(0, 100))
+    return figure
+
+
+def race_figure(logs: Mapping[str, Sequence[dict[str, Any]]], *, chance: float | None = None) -> Figure:
+    """Validation accuracy of several runs over optimiser steps, in one picture.
+
+    Args:
+        logs: Lines of each run's `log.jsonl`, by the run's name.
+        chance: Accuracy of guessing, drawn as a line.
+    """
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for name, log in logs.items():
+        lines = [line for line in log if line["kind"] == "val"]
+        axes.plot(
+            [line["step"] for line in lines],
+            [100 * line["top1"] for line in lines],
+            marker="o",
+            markersize=3,
+            label=name,
+        )
+    if chance is not None:
+        axes.axhline(100 * chance, color="grey", linestyle="--", linewidth=1, label="chance")
+    axes.set(xlabel="step", ylabel="validation top-1 (%)", ylim=(0, 100))
+    axes.legend()
     return figure
 
 

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -15,7 +16,7 @@ from t3d.data.frames import FrameStore
 from t3d.data.sampling import ClipSpec
 from t3d.evaluate import Metrics
 from t3d.files import atomic_path
-from t3d.plots import confusion_figure, curves_figure, data_uri, frames_figure
+from t3d.plots import confusion_figure, curves_figure, data_uri, frames_figure, race_figure
 from t3d.testing import Outcome
 from t3d.train.config import TrainConfig
 from t3d.train.logging import read_log
@@ -44,6 +45,23 @@ class Sample:
         return self.path.name
 
 
+@dataclass(frozen=True)
+class Rival:
+    """Another way to the same classes, that the report sets beside the run.
+
+    Args:
+        name: What it is called.
+        outcome: Its test on the same videos.
+        log: Lines of its run's log; empty where it has no curve.
+        note: What it cost, or what it is.
+    """
+
+    name: str
+    outcome: Outcome
+    log: Sequence[dict[str, Any]] = ()
+    note: str = ""
+
+
 def samples_of(outcome: Outcome, *, per_class: int = 1) -> list[Sample]:
     """The first test videos of each class, with what the net says of them."""
     scores = outcome.scores
@@ -65,6 +83,7 @@ def write_report(
     title: str,
     lead: str,
     minutes: float,
+    rivals: Sequence[Rival] = (),
     frames_a_row: int = 8,
 ) -> Path:
     """Write the page.
@@ -76,6 +95,7 @@ def write_report(
         title: Heading of the page.
         lead: A sentence below it.
         minutes: What everything took.
+        rivals: Ways that are compared, with a table and their curves; the run itself is one of them.
         frames_a_row: Frames shown of each sample video.
     """
     outcome = outcomes["normal"]
@@ -97,6 +117,8 @@ def write_report(
             ("minutes", f"{minutes:.1f}"),
         ],
         chance=chance,
+        rivals=rivals,
+        race=data_uri(race_figure({r.name: r.log for r in rivals if r.log}, chance=chance)) if rivals else "",
         orders=[(name, one.metrics) for name, one in outcomes.items()],
         curves=data_uri(curves_figure(read_log(run.log), chance=chance)),
         confusion=data_uri(confusion_figure(metrics.confusion, outcome.scores.classes)),

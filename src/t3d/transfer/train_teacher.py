@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from t3d.data.catalogue import open_manifest
 from t3d.data.config import AugmentConfig
@@ -120,7 +121,7 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
     )
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=0.05)
     steps = config.epochs * sampler.steps_per_epoch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     accuracy = 0.0
     for epoch in range(config.epochs):
         sampler.set_state(epoch=epoch, step=0)
@@ -176,7 +177,9 @@ class _Images(Dataset[tuple[Tensor, int]]):
         entry = self.table[key.row]
         assert entry.label is not None
         if entry.path.suffix.lower() in IMG_EXTENSIONS:
-            pixels = resize_frames(decode_image(str(entry.path), ImageReadMode.RGB)[None], self.spec)
+            with Image.open(entry.path) as image:
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+            pixels = resize_frames(pil_to_tensor(upright)[None], self.spec)
         else:
             frames = self.store.open(entry.path)
             low, high = frame_range(frames, entry, self.spec)
@@ -203,7 +206,7 @@ def _open_images(config: TeacherTraining) -> Manifest:
     for row in range(len(table)):
         try:
             reader[SampleKey(0, row)]
-        except (VideoError, RuntimeError) as error:
+        except (VideoError, OSError) as error:
             raise ManifestError(f"{table[row].path}: cannot be read ({error}); mend or remove it") from error
     return table
 

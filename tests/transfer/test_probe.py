@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import StratifiedGroupKFold
+
+from t3d.cli import main
+from t3d.data.encode import write_video
+from t3d.data.manifest import Manifest
+from t3d.data.sampling import ClipSpec, clips_of
+from t3d.data.transforms import center_view, normalise, resize_frames
+from t3d.data.video import Video
+from t3d.errors import ConfigError, ManifestError
+from t3d.models.registry import create_model
+from t3d.models.weights import ModelCard, save_model
+from t3d.transfer import probe
+from t3d.transfer.probe import fit_linear, run_probe, student_vectors
+
+COLOURS = {"blue": (40, 60, 200), "red": (200, 60, 40)}
+SPEC = ClipSpec(num_frames=4, stride=2, size=32, resize=36, tail="shift")
+SMALL = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1}
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`train.csv` (5 a class) and `test.csv` (3 a class): red and blue videos of 20 noisy frames."""
+    root = tmp_path_factory.mktemp("probe")
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 5), ("test", 3)):
+        rows = []
+        for name, colour in COLOURS.items():
+            for number in range(count):
+                noise = torch.randint(-60, 61, (20, 3, 40, 48), generator=generator)
+                frames = (torch.tensor(colour).view(3, 1, 1) + noise).clamp(0, 255).byte()
+                path = write_video(root / f"{split}_{name}_{number}.mp4", frames)
+                rows.append((path.name, name))
+        with (root / f"{split}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("path", "label"), *rows])
+    return root
+
+
+@pytest.fixture(scope="module")
+def student(lists: Path) -> Path:
+    """A weights file without classes, as transfer leaves it."""
+    torch.manual_seed(0)
+    net = create_model("densenet3d_tiny", num_classes=0, options=SMALL)
+    path = lists / "student.safetensors"
+    save_model(net, path, card=ModelCard("densenet3d_tiny", options=SMALL, clip=SPEC))
+    return path
+
+
+def test_a_probe_of_a_student(lists: Path, student: Path) -> None:
+    outcome = run_probe(str(lists / "train.csv"), str(lists / "test.csv"), weights=str(student), device="cpu")
+    assert outcome.metrics.videos == 6
+    assert outcome.metrics.video_top1 == 1.0  # even random features know red from blue
+
+
+def test_a_probe_of_a_teacher(lists: Path) -> None:
+    options = {"teacher": "timm:resnet10t", "teacher_weights": "random", "teacher_size": 32}
+    outcome = run_probe(
+        str(lists / "train.csv"), str(lists / "test.csv"), **options, num_frames=3, device="cpu"
+    )
+    assert outcome.metrics.video_top1 == 1.0
+    clips = len(clips_of(20, ClipSpec(num_frames=3, stride=4, size=32, resize=32, tail="shift")))
+    assert len(outcome.scores.clip_video) == 6 * clips
+
+
+def test_features_are_those_of_the_test_protocol(lists: Path, student: Path) -> None:
+    from t3d.evaluate import each_clip
+    from t3d.models.weights import load_model
+
+    net, card = load_model(student)
+    manifest = Manifest.from_csv(lists / "test.csv")
+    rows, bad = each_clip(student_vectors(net, card.clip, bf16=False), manifest, spec=card.clip)
+    assert not bad
+    expected = []
+    for entry in manifest:
+        with Video(entry.path) as video:
+            for clip in clips_of(len(video), SPEC):
+                view = center_view(resize_frames(video.frames_at(clip.tolist()), SPEC), SPEC)
+                with torch.no_grad():
+                    expected.append(net(normalise(view[None], SPEC))[0].double().numpy())
+    assert len(rows) == len(expected)
+    for (_, _, vector), wanted in zip(rows, expected, strict=True):
+        np.testing.assert_allclose(vector, wanted, atol=1e-5)
+
+
+def test_the_penalty_is_chosen_by_whole_sources(lists: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = Manifest.from_csv(lists / "train.csv")
+    sources = np.array([entry.source for entry in manifest])
+    rng = np.random.default_rng(0)
+    rows = [(video, clip, rng.normal(size=4)) for video in range(len(manifest)) for clip in range(3)]
+    folds: list[tuple[set[str], set[str]]] = []
+
+    class Watching(StratifiedGroupKFold):
+        def split(self, features: Any, labels: Any, groups: Any) -> Any:
+            for learned, judged in super().split(features, labels, groups):
+                videos = np.array([row[0] for row in rows])
+                folds.append((set(sources[videos[learned]]), set(sources[videos[judged]])))
+                yield learned, judged
+
+    monkeypatch.setattr(probe, "StratifiedGroupKFold", Watching)
+    assert fit_linear(manifest, rows).named_steps["logisticregression"].C in probe._STRENGTHS
+    assert len(folds) == 4
+    assert all(not learned & judged for learned, judged in folds)
+    assert set.union(*(judged for _, judged in folds)) == set(sources)
+
+
+def test_few_labels(lists: Path, student: Path) -> None:
+    options = {"weights": str(student), "device": "cpu"}
+    train, test = str(lists / "train.csv"), str(lists / "test.csv")
+    assert run_probe(train, test, **options, label_fraction=0.2).metrics.video_top1 == 1.0
+    with pytest.raises(ConfigError, match="share of labels is 0"):
+        run_probe(train, test, **options, label_fraction=0.0)
+
+
+def test_either_a_student_or_a_teacher(lists: Path, student: Path) -> None:
+    train, test = str(lists / "train.csv"), str(lists / "test.csv")
+    with pytest.raises(ConfigError, match="either --weights"):
+        run_probe(train, test)
+    with pytest.raises(ConfigError, match="either --weights"):
+        run_probe(train, test, weights=str(student), teacher="resnet18")
+    with pytest.raises(ManifestError, match="nowhere"):
+        run_probe(str(lists / "nowhere"), test, weights=str(student))
+
+
+def test_the_command(lists: Path, student: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["probe", str(lists / "train.csv"), str(lists / "test.csv"), "--weights", str(student)]
+    assert main([*words, "--out", str(tmp_path / "p"), "--json", "--workers", "0"]) == 0
+    assert '"video_top1": 1.0' in capsys.readouterr().out
+    assert (tmp_path / "p" / "confusion.png").exists()
+    assert main(words[:3]) == 2
+    assert "either --weights" in capsys.readouterr().err
