@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from t3d.files import TEMPORARY, atomic_path
+from t3d.files import TEMPORARY, FileDigests, atomic_path
 
 
 def test_a_file_appears_whole_and_alone(tmp_path: Path) -> None:
@@ -95,3 +95,18 @@ def test_weights_may_be_read_by_whoever_may_read_new_files(tmp_path: Path) -> No
     with atomic_path(tmp_path / "a.safetensors") as temporary:
         save_file({"a": np.zeros(3)}, temporary)
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_digests_follow_content_and_prefix(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"same")
+    two.write_bytes(b"same")
+    digests = FileDigests(b"a")
+    first = digests(one)
+    assert digests(two) == first
+    assert FileDigests(b"b")(one) != first
+    assert re.fullmatch("[0-9a-f]{32}", first)
+    one.write_bytes(b"changed")
+    assert digests(one) != first
+    with pytest.raises(FileNotFoundError):
+        digests(tmp_path / "nowhere")

@@ -244,3 +244,32 @@ def test_normalise_is_what_numpy_says() -> None:
 def test_variations_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"augment.{next(iter(wrong))} is"):
         AugmentConfig(**wrong)  # type: ignore[arg-type]
+
+
+# --- modality --------------------------------------------------------------------------------------------
+
+
+def test_differences_show_only_what_moves() -> None:
+    clips = torch.randint(0, 256, (2, 4, 3, 5, 6), dtype=torch.uint8)
+    spec = ClipSpec(modality="diff", std=(0.5, 0.25, 0.2))
+    x = normalise(clips, spec)
+    assert x.shape == (2, 3, 4, 5, 6)
+    for b in range(2):
+        for c in range(3):
+            assert torch.equal(x[b, c, 0], torch.zeros(5, 6))
+            for t in range(1, 4):
+                now, before = clips[b, t, c].double(), clips[b, t - 1, c].double()
+                expected = (now - before) / 255 / spec.std[c]
+                torch.testing.assert_close(x[b, c, t].double(), expected, atol=1e-5, rtol=0)
+    still = clips[:, :1].expand(-1, 4, -1, -1, -1)
+    assert not normalise(still, spec).any()
+
+
+def test_grey_is_the_same_in_all_channels() -> None:
+    clips = torch.randint(0, 256, (1, 2, 3, 4, 4), dtype=torch.uint8)
+    spec = ClipSpec(modality="gray")
+    x = normalise(clips, spec)[0].double()
+    red, green, blue = clips[0].double().div(255).unbind(1)
+    grey = 0.299 * red + 0.587 * green + 0.114 * blue  # T H W
+    for c in range(3):
+        torch.testing.assert_close(x[c], (grey - spec.mean[c]) / spec.std[c], atol=1e-5, rtol=0)
