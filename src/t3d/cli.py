@@ -135,6 +135,7 @@ def _fill_teacher(sub: ArgumentParser) -> None:
     sub.add_argument("--val_fraction", type=float, default=0.1, help="share held out to say how good it is")
     sub.add_argument("--seed", type=NonNegativeInt, default=0, help="every random draw follows from it")
     sub.add_argument("--videos", help="folder that the files of a list lie in")
+    sub.add_argument("--cache", help="folder for decoded frames of videos")
     sub.add_argument("--workers", type=NonNegativeInt, default=2, help="processes that read")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
     sub.add_argument("--overwrite", action="store_true", help="replace --out if it exists")

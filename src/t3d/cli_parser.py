@@ -61,8 +61,10 @@ class Parser(ArgumentParser):
         known = {action.dest for action in self._actions}
         groups = {dest.partition(".")[0] for dest in known if "." in dest}
         known -= groups | {"help", "print_config", "==SUPPRESS=="}
+        known |= {short.removeprefix("--") for short in _SHORT.get(self.prog.rpartition(" ")[2], {})}
         group = name.partition(".")[0]
-        return did_you_mean(name, [k for k in known if group not in groups or k.startswith(f"{group}.")])
+        within = [k for k in known if k.startswith(f"{group}.")]
+        return did_you_mean(name, within if group in groups and within else known)
 
 
 _SPOKEN = {"int": "whole number", "float": "number", "bool": "true or false", "str": "text"}
@@ -132,6 +134,8 @@ def fill_run(sub: ArgumentParser, kind: type[RunConfig]) -> None:
     sub.add_argument("--recipe", metavar="NAME", help=f"a configuration that comes along: {', '.join(names)}")
     sub.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, by its own options")
     sub.add_class_arguments(kind)
+    pairs = _SHORT.get(kind.command.rpartition(" ")[2], {}).items()
+    sub.epilog = "Short names: " + ", ".join(f"{short} for {full}" for short, full in pairs)
 
 
 def run_config(chosen: Namespace, kind: type[Config]) -> tuple[Config, bool]:

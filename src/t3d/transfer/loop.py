@@ -64,6 +64,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     store = FrameStore(config.clip, cache=config.data.cache, cache_gb=config.data.cache_gb)
     if not resume:
         folder.refuse_existing(overwrite=config.overwrite)
+        pool = _pool(config)  # a misspelt path is told before a teacher is downloaded
     teacher = open_teacher(config.teacher.name, weights=config.teacher.weights, size=config.teacher.size)
     teacher = teacher.to(accelerator.device)
     seen = FrameStore(
@@ -73,7 +74,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     if resume:
         videos, val_videos = reopen(folder, store, accelerator, workers=config.data.workers)
     else:
-        videos, val_videos, bad = _videos(config, store, accelerator)
+        videos, val_videos, bad = _videos(pool, config, store, accelerator)
     features = _features(config, teacher, [videos, val_videos], seen, accelerator)
     groups = torch.from_numpy(source_groups(videos))
     _refuse_few_sources(videos, groups, config)
@@ -170,20 +171,24 @@ def _teacher_spec(config: TransferConfig, size: int) -> ClipSpec:
     return ClipSpec(num_frames=config.teacher.frames, stride=1, size=size, resize=resize)
 
 
-def _videos(
-    config: TransferConfig, store: FrameStore, accelerator: Accelerator
-) -> tuple[Manifest, Manifest | None, list[BadVideo]]:
-    """The training and held-out videos that can be read, without labels, and those that cannot."""
+def _pool(config: TransferConfig) -> Manifest:
+    """All videos to learn from, without labels."""
     data = config.data
-    path = Path(data.videos)
-    if path.is_dir():
-        full = Manifest.from_files([path], source_pattern=data.source_pattern)
+    if Path(data.videos).is_dir():
+        full = Manifest.from_files([data.videos], source_pattern=data.source_pattern)
     else:
         full = open_manifest(data.videos, videos=data.root, source_pattern=data.source_pattern)
-    full = full.without_labels()
+    return full.without_labels()
+
+
+def _videos(
+    pool: Manifest, config: TransferConfig, store: FrameStore, accelerator: Accelerator
+) -> tuple[Manifest, Manifest | None, list[BadVideo]]:
+    """The training and held-out videos that can be read, and those that cannot."""
+    data = config.data
     checked: list[tuple[Manifest, list[BadVideo]] | None] = [None]
     if accelerator.is_main_process:
-        checked[0] = readable(full, store, workers=data.workers, max_bad=data.max_bad)
+        checked[0] = readable(pool, store, workers=data.workers, max_bad=data.max_bad)
     checked = broadcast_object_list(checked)
     assert checked[0] is not None
     kept, bad = checked[0]

@@ -48,10 +48,12 @@ class TeacherTraining:
         batch_size: Images in a step.
         frames: Frames taken of each video and epoch.
         lr: Peak learning rate of AdamW.
+        min_area: Least share of the image that a random crop takes; 1 with a square image takes it whole.
         flip: Probability of a horizontal flip.
         val_fraction: Share held out to say how good it is, whole sources at a time.
         seed: Every random draw follows from it.
         videos: Folder that the files of a list lie in.
+        cache: Folder for decoded frames of videos.
         workers: Processes that read. 0: this one.
         device: auto, cpu, cuda, …
         overwrite: Replace `out` if it exists.
@@ -65,10 +67,12 @@ class TeacherTraining:
     batch_size: int = 32
     frames: int = 1
     lr: float = 2e-3
+    min_area: float = 0.5
     flip: float = 0.5
     val_fraction: float = 0.1
     seed: int = 0
     videos: str | None = None
+    cache: str | None = None
     workers: int = 2
     device: str = "auto"
     overwrite: bool = False
@@ -111,7 +115,9 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
     sampler = ResumableBatchSampler(
         len(training), batch_size=min(config.batch_size, len(training)), seed=config.seed
     )
-    images = _Images(training, config, AugmentConfig("random_resized", min_area=0.5, flip=config.flip))
+    images = _Images(
+        training, config, AugmentConfig("random_resized", min_area=config.min_area, flip=config.flip)
+    )
     loader = DataLoader(
         images,
         batch_sampler=sampler,
@@ -165,12 +171,21 @@ class _Images(Dataset[tuple[Tensor, int]]):
         self.seed = config.seed
         self.frames = config.frames
         self.augment = augment
-        resize = round(config.size / 0.875) if augment else config.size
-        self.spec = ClipSpec(num_frames=1, stride=1, size=config.size, resize=resize)
-        self.store = FrameStore(self.spec)
+        self.spec = ClipSpec(num_frames=1, stride=1, size=config.size, resize=round(config.size / 0.875))
+        self.store = FrameStore(self.spec, cache=config.cache)
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def check(self) -> None:
+        """Read every image once, and decode the videos where there is a cache."""
+        for row, entry in enumerate(self.table):
+            try:
+                if entry.path.suffix.lower() not in IMG_EXTENSIONS:
+                    self.store.prepare(entry.path)
+                self[SampleKey(0, row)]
+            except (VideoError, OSError) as error:
+                raise ManifestError(f"{entry.path}: cannot be read ({error}); mend or remove it") from error
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, int]:
         rng = np.random.default_rng((self.seed, key.epoch, key.row))
@@ -202,12 +217,7 @@ def _open_images(config: TeacherTraining) -> Manifest:
         raise ManifestError(
             f"{config.images}: a teacher needs at least 2 classes, and a label for each image"
         )
-    reader = _Images(table, config, None)
-    for row in range(len(table)):
-        try:
-            reader[SampleKey(0, row)]
-        except (VideoError, OSError) as error:
-            raise ManifestError(f"{table[row].path}: cannot be read ({error}); mend or remove it") from error
+    _Images(table, config, AugmentConfig()).check()
     return table
 
 
