@@ -17,8 +17,10 @@ from t3d.train.run_folder import RunFolder
 
 def test_mirroring_is_off_since_left_and_right_are_classes() -> None:
     for quick in (True, False):
-        config = demo.demo_config(Path("demo"), seed=3, quick=quick)
+        config = demo.demo_config(Path("demo"), init=None, seed=3, quick=quick)
         assert config.augment.flip == 0
+        assert demo.teacher_training(Path("demo"), seed=3, quick=quick).flip == 0
+        assert demo.transfer_config(Path("demo"), seed=3, quick=quick).augment == config.augment
         assert config.seed == 3
         assert config.overwrite
         assert config.data.val == str(Path("demo/videos/val.csv"))
@@ -32,14 +34,18 @@ def test_the_whole_way_and_once_more(tmp_path: Path, capsys: pytest.CaptureFixtu
     report = out / "report.html"
     assert said.splitlines()[-1] == f"report: {report}"
     for order in demo.ORDERS:
-        assert re.search(rf"^ *{order} frames: video top-1 \d+\.\d%$", said, re.MULTILINE)
+        assert re.search(rf"^after transfer, {order} frames: video top-1 \d+\.\d%$", said, re.MULTILINE)
+    assert re.search(r"^from scratch, normal frames: video top-1 \d+\.\d%$", said, re.MULTILINE)
     page = report.read_text(encoding="utf-8")
     assert all(name in page for name in MOTIONS)
     assert "data:image/png;base64," in page
     assert 'src="http' not in page
     assert len(Manifest.from_csv(out / "videos" / "test.csv")) == 64
-    run = RunFolder(out / "run")
+    run, scratch = RunFolder(out / "tuned"), RunFolder(out / "scratch")
     assert [line["kind"] for line in read_log(run.log)].count("val") == 1
+    assert run.train_csv.read_text() == scratch.train_csv.read_text()  # the same few labels
+    assert len(run.read_videos()[0]) == 16
+    assert "from scratch" in page
     assert (out / "test" / "metrics.json").exists()
 
     videos = {path: path.stat().st_mtime_ns for path in (out / "videos").rglob("*.mp4")}

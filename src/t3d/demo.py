@@ -1,8 +1,9 @@
-"""The whole way on videos that the project draws itself: write videos, train, test, predict, report."""
+"""The whole way on videos that the project draws itself: teacher, transfer, fine-tuning, test, report."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from t3d.data.config import AugmentConfig, DataConfig
@@ -10,24 +11,31 @@ from t3d.data.dataset import FrameOrder
 from t3d.data.sampling import ClipSpec
 from t3d.data.synthetic import SyntheticSpec, write_synthetic
 from t3d.predict import Predictor
-from t3d.report import samples_of, write_report
+from t3d.report import Rival, samples_of, write_report
 from t3d.testing import Outcome, run_test, write_result
 from t3d.train.config import ModelConfig, OptimConfig, TrainConfig
+from t3d.train.logging import read_log
 from t3d.train.loop import train
 from t3d.train.run_folder import RunFolder
+from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
+from t3d.transfer.loop import transfer
+from t3d.transfer.train_teacher import TeacherTraining, train_teacher
 
 ORDERS: tuple[FrameOrder, ...] = ("normal", "shuffled", "reversed", "static")
+LABELS = 0.25  # share of the training videos whose motion is told
 
 
 def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
-    """Draw the synthetic set, train a T3D on it, test it, predict, and write an HTML report.
+    """Draw the synthetic set, transfer from a 2D net, fine-tune beside from scratch, test, report.
 
-    A demo that was made before is made again in the same place; the drawn videos are kept. One frame does
-    not tell the classes apart, so that shuffled and static frames bring the accuracy down.
+    A 2D net learns from still frames where the coloured object is. It teaches a T3D from all training videos,
+    without their labels. That T3D, and a fresh one, then learn to name the motion from a quarter of the
+    labels. One frame does not tell the motions apart, so that shuffled and static frames bring the accuracy
+    down. A demo that was made before is made again in the same place; the drawn videos are kept.
 
     Args:
-        out: Folder for videos, run, test and report.
-        seed: Of the training.
+        out: Folder for videos, runs, tests and report.
+        seed: Of all training; not of the videos.
         quick: Few videos and one epoch, to see in a minute that all parts work.
 
     Returns:
@@ -41,50 +49,116 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     # Seed 0 drew the videos by which speeds and sizes were chosen; these are others.
     spec = SyntheticSpec(train=8, val=8, test=8, seed=1) if quick else SyntheticSpec(seed=1)
     videos = write_synthetic(out / "videos", spec)
-    print(f"{spec.count} videos drawn in {videos} ({(time.monotonic() - began) / 60:.1f} min)", flush=True)
-    run = RunFolder(train(demo_config(out, seed=seed, quick=quick)))
-    outcomes: dict[str, Outcome] = {}
-    for order in ORDERS:
-        outcomes[order] = run_test(
-            run.weights, str(videos / "test.csv"), frames=order, cache=str(out / "cache"), workers=0
-        )
-        print(f"{order:>8} frames: video top-1 {outcomes[order].metrics.video_top1:.1%}", flush=True)
-    write_result(outcomes["normal"], out / "test")
-    some = samples_of(outcomes["normal"])[:3]
-    for prediction in Predictor(run.weights).many([sample.path for sample in some]):
+    print(f"{spec.count} videos drawn in {videos} ({_minutes(began)} min)", flush=True)
+
+    print("\n1. A 2D net learns from still frames where the object is", flush=True)
+    teacher, accuracy = train_teacher(teacher_training(out, seed=seed, quick=quick))
+    print("\n2. It teaches a 3D net from videos without labels", flush=True)
+    student = RunFolder(transfer(transfer_config(out, seed=seed, quick=quick)))
+    taught = _minutes(began)
+    runs = {}
+    for number, (name, init) in enumerate((("after transfer", student.weights), ("from scratch", None)), 3):
+        print(f"\n{number}. A quarter of the labels, {name}", flush=True)
+        runs[name] = RunFolder(train(demo_config(out, init=init, seed=seed, quick=quick)))
+
+    print("\n5. Test", flush=True)
+    outcomes: dict[str, dict[str, Outcome]] = {name: {} for name in runs}
+    for name, run in runs.items():
+        for order in ORDERS if name == "after transfer" else ORDERS[:1]:
+            outcome = run_test(
+                run.weights, str(videos / "test.csv"), frames=order, cache=str(out / "cache"), workers=0
+            )
+            outcomes[name][order] = outcome
+            print(f"{name}, {order} frames: video top-1 {outcome.metrics.video_top1:.1%}", flush=True)
+    best = outcomes["after transfer"]
+    write_result(best["normal"], out / "test")
+    some = samples_of(best["normal"])[:3]
+    for prediction in Predictor(runs["after transfer"].weights).many([sample.path for sample in some]):
         print(f"{Path(prediction.path).name}: {prediction.classes[0]} {prediction.probs[0]:.0%}", flush=True)
+    labels = len(runs["from scratch"].read_videos()[0])
+    pool = len(student.read_videos()[0])
+    notes = {
+        "after transfer": f"taught before by {Path(teacher).name} on {pool} unlabelled videos",
+        "from scratch": "random weights",
+    }
     return write_report(
         out / "report.html",
-        run,
-        outcomes,
-        title="T3D demo: motion that one frame does not show",
+        runs["after transfer"],
+        best,
+        title="T3D demo: a 2D net teaches a 3D net",
         lead=(
-            f"A T3D learned {len(outcomes['normal'].scores.classes)} kinds of motion from scratch, "
-            f"from {len(run.read_videos()[0])} drawn videos."
+            f"A 2D net that learned from still frames where the object is (right in {accuracy:.0%} of "
+            f"held-out frames) taught a T3D from {pool} videos without labels, in {taught} minutes. "
+            f"{labels} labelled videos then showed it "
+            f"{len(best['normal'].scores.classes)} kinds of motion."
         ),
         minutes=(time.monotonic() - began) / 60,
+        rivals=[
+            Rival(name, outcomes[name]["normal"], log=read_log(run.log), note=notes[name])
+            for name, run in runs.items()
+        ],
     ).absolute()
 
 
-def demo_config(out: Path, *, seed: int, quick: bool) -> TrainConfig:
-    """The demo's training run. No flips: mirrored left is right."""
+def teacher_training(out: Path, *, seed: int, quick: bool) -> TeacherTraining:
+    """The demo's 2D net. No flips and no crops: a mirrored place is another place."""
+    return TeacherTraining(
+        images=str(out / "videos" / "place_train.csv"),
+        out=str(out / "teacher.safetensors"),
+        overwrite=True,
+        size=64,
+        epochs=1 if quick else 4,
+        flip=0.0,
+        min_area=1.0,
+        seed=seed,
+        cache=str(out / "cache"),
+        workers=0,
+    )
+
+
+def transfer_config(out: Path, *, seed: int, quick: bool) -> TransferConfig:
+    """The demo's transfer: all training videos, no labels."""
+    base = demo_config(out, init=None, seed=seed, quick=quick)
+    return TransferConfig(
+        out=str(out / "transfer"),
+        seed=seed,
+        overwrite=True,
+        data=PoolConfig(videos=str(out / "videos" / "train.csv"), cache=str(out / "cache"), workers=0),
+        clip=base.clip,
+        augment=base.augment,
+        model=base.model,
+        teacher=TeacherConfig(
+            name=str(out / "teacher.safetensors"), frames=4, cache=str(out / "features"), frame_step=2
+        ),
+        pairs=PairConfig(objective="contrastive"),
+        optim=replace(base.optim, epochs=1 if quick else 20, batch_size=16 if quick else 32),
+        eval_every=4,
+    )
+
+
+def demo_config(out: Path, *, init: Path | None, seed: int, quick: bool) -> TrainConfig:
+    """The demo's training with few labels. No flips: mirrored left is right."""
     videos = out / "videos"
     return TrainConfig(
-        out=str(out / "run"),
+        out=str(out / ("scratch" if init is None else "tuned")),
         seed=seed,
         overwrite=True,
         data=DataConfig(
-            train=str(videos / "train.csv"), val=str(videos / "val.csv"), cache=str(out / "cache"), workers=0
+            train=str(videos / "train.csv"),
+            val=str(videos / "val.csv"),
+            label_fraction=LABELS,
+            cache=str(out / "cache"),
+            workers=0,
         ),
         clip=ClipSpec(num_frames=16, stride=2, size=64, resize=64),
         augment=AugmentConfig(flip=0.0),
-        model=ModelConfig(name="t3d_tiny"),
+        model=ModelConfig(name="t3d_tiny", init=None if init is None else str(init)),
         optim=OptimConfig(
             name="adamw",
             lr=3e-3,
             weight_decay=0.05,
             decay_norm=False,
-            epochs=1 if quick else 20,
+            epochs=1 if quick else 40,
             batch_size=16,
             schedule="cosine",
             warmup_epochs=0 if quick else 1,
@@ -92,3 +166,7 @@ def demo_config(out: Path, *, seed: int, quick: bool) -> TrainConfig:
         ),
         eval_every=4,
     )
+
+
+def _minutes(began: float) -> str:
+    return f"{(time.monotonic() - began) / 60:.1f}"

@@ -21,6 +21,7 @@ from t3d.data.manifest import Manifest
 from t3d.data.synthetic import (
     APPEARANCES,
     MOTIONS,
+    PLACES,
     SyntheticSpec,
     appearance_of,
     draw_video,
@@ -179,11 +180,13 @@ def test_the_order_of_appearances_differs_from_split_to_split() -> None:
 # --- files --------------------------------------------------------------------------------------------------
 
 
-def test_writes_real_videos_with_both_lists(tmp_path: Path) -> None:
+def test_writes_real_videos_with_their_lists(tmp_path: Path) -> None:
     folder = write_synthetic(tmp_path / "a set", SMALL)
     assert sorted(p.name for p in folder.iterdir()) == [
         "appearance_test.csv",
         "appearance_train.csv",
+        "place_test.csv",
+        "place_train.csv",
         "synthetic.json",
         "test",
         "test.csv",
@@ -218,6 +221,23 @@ def test_manifests_read_the_lists(tmp_path: Path) -> None:
         assert motion.classes[motion[i].label] == video.motion
         assert appearance.classes[appearance[i].label] == video.appearance
     assert len({v.source for v in videos}) == len(videos) == len(motion) == len(appearance)
+
+
+def test_stills_show_the_object_where_their_label_says(tmp_path: Path) -> None:
+    folder = write_synthetic(tmp_path / "set", SMALL)
+    stills = Manifest.from_csv(folder / "place_train.csv")
+    assert set(stills.classes) <= set(PLACES)
+    videos = list(videos_of(SMALL, "train"))
+    frames = range(0, SMALL.frames, 8)
+    assert len(stills) == len(videos) * len(frames)
+    for row, entry in enumerate(stills):
+        video, frame = videos[row // len(frames)], frames[row % len(frames)]
+        assert entry.path == folder / video.path
+        with Video(entry.path) as file:
+            shown = int(np.searchsorted(file.times, entry.start + 5e-4, side="right")) - 1
+        assert shown == frame
+        x, y = motion_track(SMALL, "train", video.motion, video.index)[frame] / SMALL.size
+        assert stills.classes[entry.label] == f"row{int(y * 4)}_column{int(x * 4)}"
 
 
 def test_processes_write_the_same_files_as_one(tmp_path: Path) -> None:

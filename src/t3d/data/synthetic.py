@@ -1,9 +1,10 @@
 """A data set of real H.264 files with labelled motion, drawn by the project: what the demo and tests run on.
 
-Every video has two labels. The motion label cannot be read from one frame (see `synthetic_scene`); the
-appearance label can, and is independent of it. So a net that ignores time stays at chance on the first and
-does well on the second. Mirrored left is right and mirrored clockwise is anticlockwise: training on the
-motion label needs `augment.flip` = 0.
+Every video has two labels, and every frame a third. The motion label cannot be read from one frame (see
+`synthetic_scene`); the appearance label can, and is independent of it. So a net that ignores time stays at
+chance on the first and does well on the second. The place label says where the object is in a frame: still
+images for a 2D net to learn from. Mirrored left is right and mirrored clockwise is anticlockwise: training on
+the motion label needs `augment.flip` = 0.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from t3d.data.encode import write_video
 from t3d.data.synthetic_scene import (
     APPEARANCES,
     MOTIONS,
+    PLACES,
     SPLITS,
     Split,
     SyntheticSpec,
     appearance_of,
     draw_video,
     motion_track,
+    places_of,
 )
 from t3d.errors import ConfigError
 from t3d.files import TEMPORARY, atomic_path
@@ -37,6 +40,7 @@ from t3d.files import TEMPORARY, atomic_path
 __all__ = [
     "APPEARANCES",
     "MOTIONS",
+    "PLACES",
     "SPLITS",
     "Split",
     "SyntheticSpec",
@@ -44,6 +48,7 @@ __all__ = [
     "appearance_of",
     "draw_video",
     "motion_track",
+    "places_of",
     "videos_of",
     "write_synthetic",
 ]
@@ -51,6 +56,7 @@ __all__ = [
 RECORD = "synthetic.json"
 # Raised whenever the same spec would be drawn or stored differently, so that old and new files never mix.
 _DRAWING = 1
+_STILL_STEP = 8  # frames
 _WORTH_A_PROCESS = 32  # videos; to draw fewer takes less time than to start a process
 
 
@@ -108,7 +114,8 @@ def write_synthetic(
     """Write the videos `SPLIT/CLASS/NAME.mp4` and their lists below a folder.
 
     `train.csv`, `val.csv` and `test.csv` hold the motion label, `appearance_train.csv` and so on the same
-    files with the appearance label; a split without videos has no list. `synthetic.json` records the spec:
+    files with the appearance label, `place_train.csv` and so on single frames of them, every eighth, with
+    the place of the object; a split without videos has no list. `synthetic.json` records the spec:
     a finished set is left as it is, one that was interrupted is completed.
 
     Args:
@@ -218,7 +225,11 @@ def _lists_of(spec: SyntheticSpec, split: Split) -> list[tuple[str, str]]:
     """File name and kind of label of each list of a split."""
     if spec.per_class(split) == 0:
         return []
-    return [(f"{split}.csv", "motion"), (f"appearance_{split}.csv", "appearance")]
+    return [
+        (f"{split}.csv", "motion"),
+        (f"appearance_{split}.csv", "appearance"),
+        (f"place_{split}.csv", "place"),
+    ]
 
 
 def _write_lists(folder: Path, spec: SyntheticSpec) -> None:
@@ -227,10 +238,21 @@ def _write_lists(folder: Path, spec: SyntheticSpec) -> None:
         for name, label in _lists_of(spec, split):
             text = io.StringIO()
             rows = csv.writer(text, lineterminator="\n")
-            rows.writerow(("path", "label", "source"))
-            rows.writerows((video.path, getattr(video, label), video.source) for video in videos)
+            if label == "place":
+                rows.writerow(("path", "label", "start", "end", "source"))
+                rows.writerows(row for video in videos for row in _stills(spec, video))
+            else:
+                rows.writerow(("path", "label", "source"))
+                rows.writerows((video.path, getattr(video, label), video.source) for video in videos)
             with atomic_path(folder / name) as temporary:
                 temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _stills(spec: SyntheticSpec, video: SyntheticVideo) -> Iterator[tuple[str, str, float, float, str]]:
+    """Rows for every eighth frame of a video: path, place, start and end in seconds, source."""
+    places = places_of(spec, video.split, video.motion, video.index)
+    for frame in range(0, spec.frames, _STILL_STEP):
+        yield video.path, places[frame], frame / spec.fps, (frame + 1) / spec.fps, video.source
 
 
 def _write_record(folder: Path, spec: SyntheticSpec, *, complete: bool) -> None:
