@@ -513,3 +513,40 @@ def test_reading_ahead_finds_what_training_cannot_read(
     kept, bad = readable(manifest, store, max_bad=0.1)
     assert len(kept) == 16
     assert [Path(video.path).name for video in bad] == ["broken.mp4"]
+
+
+def test_a_frozen_backbone_stays_and_the_run_goes_on_exactly(tiny: Tiny, tmp_path: Path) -> None:
+    first = RunFolder(train(tiny(out=str(tmp_path / "first"))))
+    model = {"init": str(first.weights), "freeze": "denseblock1"}
+    optim = {"epochs": 2, "layer_decay": 0.7, "classifier_lr": 3.0}
+    straight = RunFolder(train(tiny(model=model, optim=optim, out=str(tmp_path / "straight"))))
+    given, tuned = load_file(first.weights), load_file(straight.weights)
+    frozen = ("features.conv0", "features.norm0", "features.denseblock1", "features.transition1")
+    for key, value in tuned.items():
+        assert torch.equal(value, given[key]) == key.startswith(frozen), key
+    config = tiny(model=model, optim=optim)
+    folder = RunFolder(config.out)
+    step = ClassificationStepper.step
+
+    def stopping(self: Any, *args: Any, total: int, **kwargs: Any) -> None:
+        step(self, *args, total=total, **kwargs)
+        if total == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassificationStepper, "step", stopping)
+        with pytest.raises(InterruptedRunError):
+            train(config)
+    train(folder.read_config(TrainConfig), resume=True)
+    same(folder, straight)
+
+
+def test_few_labels_are_whole_sources_behind_the_validation(tiny: Tiny) -> None:
+    config = tiny(data={"val": None, "val_fraction": 0.25, "label_fraction": 0.5})
+    folder = RunFolder(train(config))
+    videos, val = folder.read_videos()
+    assert val is not None
+    assert (len(videos), len(val)) == (6, 4)  # of 8 + 8 videos
+    assert videos.class_counts() == {"blue": 3, "red": 3}
+    with pytest.raises(ConfigError, match=r"data\.label_fraction is 1\.5"):
+        tiny(data={"label_fraction": 1.5})

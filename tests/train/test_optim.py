@@ -191,3 +191,47 @@ def test_moving_average_against_a_slow_loop(decay: float) -> None:
         torch.testing.assert_close(averaged[name], want, msg=name)
     assert int(averaged["1.num_batches_tracked"]) == 12
     assert not torch.equal(averaged["1.running_mean"], model.state_dict()["1.running_mean"])
+
+
+# --- rates by stage --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decay_norm", [True, False])
+def test_each_stage_has_its_rate(decay_norm: bool) -> None:
+    net = create_model("densenet3d_tiny", num_classes=2)
+    config = OptimConfig(
+        lr=0.5, schedule="constant", layer_decay=0.5, classifier_lr=10, decay_norm=decay_norm, weight_decay=0.1
+    )
+    optimizer = make_optimizer(net, config)
+    assert Schedule(optimizer, config, steps_per_epoch=1).set(0) == 0.5
+    got = {
+        id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]
+    }
+    stages = ("conv0", "norm0"), ("denseblock1", "transition1"), ("denseblock2", "transition2")
+    stages += ("denseblock3", "transition3"), ("denseblock4", "norm5")
+    for name, parameter in net.named_parameters():
+        if name.startswith("classifier"):
+            rate = 5.0
+        else:
+            place = next(i for i, names in enumerate(stages) if name.split(".")[1] in names)
+            rate = 0.5 * 0.5 ** (5 - place)
+        decay = 0.1 if decay_norm or parameter.ndim > 1 else 0.0
+        assert got[id(parameter)] == (pytest.approx(rate), decay), name
+
+
+def test_without_them_nothing_changes() -> None:
+    net = create_model("densenet3d_tiny", num_classes=2)
+    (group,) = make_optimizer(net, OptimConfig()).param_groups
+    assert [id(p) for p in group["params"]] == [id(p) for p in net.parameters()]
+    two = make_optimizer(net, OptimConfig(decay_norm=False)).param_groups
+    assert [p.ndim > 1 for p in two[0]["params"]] == [True] * len(two[0]["params"])
+    assert len(two) == 2
+
+
+def test_rates_by_stage_need_stages() -> None:
+    with pytest.raises(ConfigError, match="for t3d train"):
+        make_optimizer(nn.Linear(2, 2), OptimConfig(layer_decay=0.5))
+    with pytest.raises(ConfigError, match=r"optim\.layer_decay is 1\.5"):
+        OptimConfig(layer_decay=1.5)
+    with pytest.raises(ConfigError, match=r"optim\.classifier_lr is 0"):
+        OptimConfig(classifier_lr=0)

@@ -216,6 +216,15 @@ class DenseNet3D(VideoNet):
         self.check_input(x)
         return F.relu(self.features(x))
 
+    def stages(self) -> dict[str, list[nn.Module]]:
+        """`stem`, and each `denseblock` with the transition or the BN behind it, see `VideoNet.stages`."""
+        found: dict[str, list[nn.Module]] = {"stem": []}
+        for name, module in self.features.named_children():
+            if name.startswith("denseblock"):
+                found[name] = []
+            list(found.values())[-1].append(module)
+        return found
+
     def min_input_size(self) -> tuple[int, int]:
         """Least (frames, side): what leaves one time step and one pixel for the last block."""
         behind_stem = 2 ** (len(self.options.block_config) - 1)

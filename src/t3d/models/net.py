@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, did_you_mean
+
+BACKBONE = "backbone"
+"""What `VideoNet.freeze` takes for all stages: everything but the classifier."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class VideoNet(nn.Module, ABC):
         self.in_channels = in_channels
         self.num_features = num_features
         self.num_classes = _checked_count(num_classes)
+        self._frozen: tuple[nn.Module, ...] = ()
+
+    @abstractmethod
+    def stages(self) -> Mapping[str, Sequence[nn.Module]]:
+        """The modules of each stage by the stage's name, from the input on; all but the classifier."""
 
     @abstractmethod
     def forward_features(self, x: Tensor) -> Tensor:
@@ -70,6 +79,36 @@ class VideoNet(nn.Module, ABC):
         Args:
             enable: On or off.
         """
+
+    def freeze(self, upto: str) -> None:
+        """Let the stages up to one learn no more; their BatchNorms keep their statistics, too.
+
+        Args:
+            upto: The last stage to freeze, a name out of `stages()`; `backbone` freezes all of them; empty
+                lets everything learn again.
+
+        Raises:
+            ConfigError: There is no such stage.
+        """
+        stages = self.stages()
+        if upto and upto not in (*stages, BACKBONE):
+            raise ConfigError(
+                f"there is no stage {upto!r} to freeze; {did_you_mean(upto, [*stages, BACKBONE])}"
+            )
+        names = list(stages)
+        count = 0 if not upto else len(names) if upto == BACKBONE else names.index(upto) + 1
+        self.requires_grad_(True)
+        self._frozen = tuple(module for name in names[:count] for module in stages[name])
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.train(False)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Score clips.

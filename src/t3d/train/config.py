@@ -17,13 +17,16 @@ class ModelConfig:
     Args:
         name: A name that `t3d models` lists.
         options: Options of the net by name, such as `{drop_rate: 0.2}`.
-        init: Weights file to start from; its classifier is left out when the classes differ.
+        init: Weights file to start from. Its classifier is never taken: the new one starts untrained.
+        freeze: Stage up to which nothing learns, BatchNorm included: `stem`, `denseblock1` … `denseblock4`,
+            or `backbone` for all but the classifier. Empty: everything learns.
         grad_checkpointing: Recompute parts of the dense layers in the backward pass, to save memory.
     """
 
     name: str = "t3d121"
     options: dict[str, Any] = field(default_factory=dict)
     init: str | None = None
+    freeze: str = ""
     grad_checkpointing: bool = False
 
 
@@ -51,6 +54,9 @@ class OptimConfig:
         mixup: Parameter of the Beta distribution that mixes pairs of clips; 0 switches it off.
         ema: Decay of the moving average of the weights, which is then tested and saved; 0 switches it off.
         clip_grad: Largest norm of the gradient; 0 switches clipping off.
+        layer_decay: The learning rate shrinks by this factor with each stage away from the classifier
+            (`denseblock4` once, `stem` five times). 1: all learn alike.
+        classifier_lr: Factor of the classifier's learning rate.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -70,6 +76,8 @@ class OptimConfig:
     mixup: float = 0.0
     ema: float = 0.0
     clip_grad: float = 0.0
+    layer_decay: float = 1.0
+    classifier_lr: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
@@ -80,6 +88,9 @@ class OptimConfig:
             raise ConfigError(f"optim.step_epochs is {self.step_epochs}; it must be above 0")
         for name in ("weight_decay", "warmup_epochs", "patience", "mixup", "clip_grad"):
             at_least(f"optim.{name}", getattr(self, name), 0)
+        between("optim.layer_decay", self.layer_decay, 0.01, 1)
+        if not self.classifier_lr > 0:
+            raise ConfigError(f"optim.classifier_lr is {self.classifier_lr}; it must be above 0")
         for name in ("momentum", "label_smoothing", "ema"):
             between(f"optim.{name}", getattr(self, name), 0, 0.999999)
         if self.batch_size % self.accumulate:

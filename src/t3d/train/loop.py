@@ -68,6 +68,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     model.set_grad_checkpointing(config.model.grad_checkpointing)
     fresh = not (resume and folder.checkpoint.exists())
     initial = load_backbone(model, config.model.init) if config.model.init and fresh else None
+    model.freeze(config.model.freeze)
     loop = EpochLoop(config, accelerator, folder, model=model, videos=len(train_videos), resume=resume)
     if accelerator.is_main_process and not resume:
         folder.start(config, train_videos, val_videos, bad)

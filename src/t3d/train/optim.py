@@ -9,30 +9,53 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
+from t3d.errors import ConfigError
+from t3d.models.net import VideoNet
 from t3d.train.config import OptimConfig
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum or AdamW, over one or two groups of parameters.
+    """SGD with Nesterov momentum or AdamW, over groups of parameters of one rate and weight decay each.
 
     Args:
         model: The net.
         config: With `decay_norm` off, biases and normalisation parameters (all with at most one axis) form a
-            second group without weight decay.
+            second group without weight decay. `layer_decay` and `classifier_lr` give each stage a rate.
+
+    Raises:
+        ConfigError: Rates by stage are asked for, and the net has no stages.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if config.decay_norm:
-        groups = [{"params": parameters, "weight_decay": config.weight_decay}]
-    else:
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+    groups = []
+    for scale, parameters in _by_rate(model, config):
+        if config.decay_norm:
+            parts = [(parameters, config.weight_decay)]
+        else:
+            kernels = [p for p in parameters if p.ndim > 1]
+            parts = [(kernels, config.weight_decay), ([p for p in parameters if p.ndim <= 1], 0.0)]
+        groups += [{"params": part, "weight_decay": decay, "lr_scale": scale} for part, decay in parts if part]
     if config.name == "sgd":
         return torch.optim.SGD(
             groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, foreach=True
         )
     return torch.optim.AdamW(groups, lr=config.lr, foreach=True)
+
+
+def _by_rate(model: nn.Module, config: OptimConfig) -> list[tuple[float, list[nn.Parameter]]]:
+    """The parameters that learn, with the factor of their learning rate."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    if config.layer_decay == 1 and config.classifier_lr == 1:
+        return [(1.0, learning)]
+    if not isinstance(model, VideoNet):
+        raise ConfigError("optim.layer_decay and optim.classifier_lr are for t3d train")
+    stages = model.stages()
+    factors: dict[nn.Parameter, float] = {}
+    for distance, modules in enumerate(reversed(list(stages.values())), 1):
+        for module in modules:
+            factors |= dict.fromkeys(module.parameters(), config.layer_decay**distance)
+    factors |= dict.fromkeys(model.get_classifier().parameters(), config.classifier_lr)
+    return [
+        (factor, [p for p in learning if factors[p] == factor]) for factor in sorted(set(factors.values()))
+    ]
 
 
 class Schedule:
@@ -62,7 +85,10 @@ class Schedule:
         self._plateau = ReduceLROnPlateau(self._stand_in, factor=config.gamma, patience=config.patience)
 
     def set(self, step: int) -> float:
-        """Set the rate for optimiser step `step`, counted from 0 over the whole run, and return it."""
+        """Set the rate for optimiser step `step`, counted from 0 over the whole run, and return it.
+
+        Parameter groups with an `lr_scale` get that factor of it.
+        """
         config = self.config
         epoch = step / self.steps_per_epoch
         warmup = config.warmup_epochs
@@ -80,7 +106,7 @@ class Schedule:
             factor = 1.0
         rate = config.lr * min(factor, 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         return rate
 
     def validated(self, loss: float) -> None:

@@ -84,6 +84,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     check_clip(student, config)
     fresh = not (resume and folder.checkpoint.exists())
     initial = load_backbone(student, config.model.init) if config.model.init and fresh else None
+    student.freeze(config.model.freeze)
     model = TransferNet(student, teacher.num_features, config.pairs)
     model = model.to(accelerator.device).to(memory_format=torch.channels_last_3d)
     student.set_grad_checkpointing(config.model.grad_checkpointing)
