@@ -128,3 +128,29 @@ def test_pool_at_one_step() -> None:
 def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TemporalTransition(4, **arguments)  # type: ignore[arg-type]
+
+
+# --- bfloat16 --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("depth", [1, 3, 4, 6])
+@pytest.mark.parametrize("time", [1, 2, 3, 4, 8])
+def test_gradients_in_bfloat16_are_those_in_float32(depth: int, time: int, threads: int) -> None:
+    torch.manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        conv = TemporalConv3d(32, 16, kernel_size=(depth, 3, 3))
+        x = torch.randn(8, 32, time, 4, 4).to(memory_format=torch.channels_last_3d)
+        behind = torch.randn(8, 16, time, 4, 4)
+        (want,) = torch.autograd.grad(conv(x), conv.weight, behind)
+        for _ in range(3):
+            rubbish = [torch.full((size,), float("nan")) for size in (1_000, 30_000, 300_000)]
+            del rubbish  # what reads memory that nobody wrote finds this
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                out = conv(x)
+            (got,) = torch.autograd.grad(out, conv.weight, behind.bfloat16())
+            assert (got - want).norm() < 0.02 * want.norm()
+    finally:
+        torch.set_num_threads(before)

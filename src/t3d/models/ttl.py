@@ -81,9 +81,19 @@ class TemporalConv3d(nn.Conv3d):
         Returns:
             Map, B C' T' H' W', with T' = ceil(T / stride).
         """
+        padding = (self.padding[0], self.padding[1], self.padding[2])
         if self._pad_apart is not None:
             x = F.pad(x, self._pad_apart, mode="constant" if self.time_padding == "zeros" else "replicate")
-        return super().forward(x)
+        elif x.shape[2] < self.kernel_size[0] and _is_cpu_bf16(x):
+            # oneDNN's gradient of the weights reads memory that nobody wrote, where the map is shorter than the
+            # kernel (seen with torch 2.15, T = 2, depth 3): garbage, and now and then NaN.
+            x = F.pad(x, (0, 0, 0, 0, padding[0], padding[0]))
+            padding = (0, *padding[1:])
+        return F.conv3d(x, self.weight, None, self.stride, padding)
+
+
+def _is_cpu_bf16(x: Tensor) -> bool:
+    return x.device.type == "cpu" and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
 
 
 class TransitionPool(nn.Module):
