@@ -11,7 +11,7 @@ DATA holds ucf101_11, hockey_fights, arid6, unlabelled and teachers. A job's nam
 
 Jobs whose names match a pattern are run, pattern by pattern; what is finished is not run again, and what was
 killed goes on where it was, so that several of these processes may share the work, each with patterns of its
-own. `--list` names them. Each leaves OUT/NAME/result.json; `transfer_report.py` makes tables and plots of them.
+own. `--list` names them. Each leaves OUT/NAME/result.json, of which `transfer_report.py` makes tables.
 
 Options are chosen by `tune`'s validation videos, which come from the training list; `test` is for what is
 reported, once a row.

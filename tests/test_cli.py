@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from t3d import cli, cli_parser
 from t3d.data.encode import write_video
+from t3d.data.sampling import ClipSpec
 from t3d.models.registry import create_model, list_models
-from t3d.models.weights import load_model
+from t3d.models.weights import ModelCard, load_model, save_model
 from t3d.train.config import TrainConfig
 from t3d.train.run_folder import RunFolder
 
@@ -203,6 +205,38 @@ def test_a_file_gives_way_to_options_and_a_recipe_to_a_file(capsys: Out, options
     optim = values["optim"]
     assert (optim["batch_size"], optim["lr"], optim["label_smoothing"]) == (6, 0.1, 0.1)
     assert values["model"]["options"] == SMALL
+
+
+def test_init_brings_its_net_and_clip_along(capsys: Out, tmp_path: Path, options: Path) -> None:
+    clip = ClipSpec(num_frames=12, stride=3, size=40, resize=48, mean=(0.5, 0.4, 0.3), modality="diff")
+    card = ModelCard("densenet3d_tiny", options=SMALL, clip=clip)
+    file = tmp_path / "student.safetensors"
+    save_model(create_model("densenet3d_tiny", num_classes=0, options=SMALL), file, card=card)
+    for words in (["--init", file], [f"--init={file}", "--recipe", "paper"]):
+        values = printed(capsys, *words)
+        assert (values["model"]["name"], values["model"]["options"]) == ("densenet3d_tiny", SMALL)
+        assert values["model"]["init"] == str(file)
+        kept = {**values["clip"], "mean": tuple(values["clip"]["mean"]), "std": tuple(values["clip"]["std"])}
+        assert ClipSpec(**kept) == clip
+    values = printed(
+        capsys, "--clip.stride", 1, "--recipe", "modern", "--init", file, "--model.name", "t3d_tiny"
+    )
+    assert (values["model"]["name"], values["clip"]["stride"], values["clip"]["num_frames"]) == (
+        "t3d_tiny",
+        1,
+        12,
+    )
+    assert values["optim"]["name"] == "adamw"
+    values = printed(capsys, "--init", file, "--config", options)
+    assert (values["clip"]["num_frames"], values["clip"]["modality"]) == (8, "diff")
+
+
+def test_init_of_a_file_without_card_or_of_none_at_all(capsys: Out, tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    values = printed(capsys, "--init", tmp_path / "foreign.safetensors")
+    assert (values["model"]["name"], values["clip"]["num_frames"]) == ("t3d121", 32)
+    assert run("train", "--init", tmp_path / "absent.safetensors") == 2
+    assert "absent.safetensors: no such weights file" in capsys.readouterr().err
 
 
 def test_printed_options_and_those_of_a_run_can_be_read_again(

@@ -23,6 +23,7 @@ from t3d.cli_parser import (
     in_full,
     refuse_options_beside_resume,
     run_config,
+    with_init,
     with_recipe,
 )
 from t3d.data.sampling import ClipSpec
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, parsers = _build()
     try:
         refuse_options_beside_resume(words)
-        chosen = parser.parse_args(with_recipe(in_full(words)))
+        chosen = parser.parse_args(with_recipe(with_init(in_full(words))))
         name = chosen.command
         if name is None:
             parser.print_help()

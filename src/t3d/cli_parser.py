@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import resources
 from types import MappingProxyType
 from typing import Literal, NoReturn, TypeVar
@@ -105,6 +106,38 @@ def with_recipe(words: list[str]) -> list[str]:
             path = str(resources.files("t3d") / "recipes" / f"{name}.yaml")
             return [*rest[:1], "--config", path, *rest[1:]]
     return words
+
+
+def with_init(words: list[str]) -> list[str]:
+    """Let `t3d train --model.init FILE` begin with the net and the clip that the file's card names.
+
+    They stand in front, and `with_recipe` puts a recipe before them: it gives way, all else wins.
+    """
+    path = _value_of("--model.init", words)
+    if words[:1] != ["train"] or path is None:
+        return words
+    from t3d.models.weights import read_card  # torch is imported here, which training needs anyway
+
+    card = read_card(path)
+    if card is None:
+        return words
+    said = {"model.name": card.architecture, "model.options": json.dumps(dict(card.options))}
+    said |= {f"clip.{name}": _spelt(value) for name, value in asdict(card.clip).items()}
+    options = [word for name, value in said.items() for word in (f"--{name}", value)]
+    return [*words[:1], *options, *words[1:]]
+
+
+def _value_of(option: str, words: list[str]) -> str | None:
+    for at, word in enumerate(words):
+        if word == option:
+            return words[at + 1] if at + 1 < len(words) else None
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _spelt(value: object) -> str:
+    return json.dumps(value) if isinstance(value, list | tuple) else str(value)
 
 
 def refuse_options_beside_resume(words: list[str]) -> None:

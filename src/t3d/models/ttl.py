@@ -61,14 +61,8 @@ class TemporalConv3d(nn.Conv3d):
         before, after = (depth - 1) // 2, depth // 2
         # The convolution pads by itself where it can: padding apart costs a copy of the map.
         self_padded = time_padding == "zeros" and before == after
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=(before if self_padded else 0, height // 2, width // 2),
-            bias=False,
-        )
+        self._pad: Kernel = (before if self_padded else 0, height // 2, width // 2)
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=self._pad, bias=False)
         self.time_padding = time_padding
         self._pad_apart = (0, 0, 0, 0, before, after) if not self_padded and depth > 1 else None
 
@@ -81,12 +75,12 @@ class TemporalConv3d(nn.Conv3d):
         Returns:
             Map, B C' T' H' W', with T' = ceil(T / stride).
         """
-        padding = (self.padding[0], self.padding[1], self.padding[2])
+        padding = self._pad
         if self._pad_apart is not None:
             x = F.pad(x, self._pad_apart, mode="constant" if self.time_padding == "zeros" else "replicate")
         elif x.shape[2] < self.kernel_size[0] and _is_cpu_bf16(x):
-            # oneDNN's gradient of the weights reads memory that nobody wrote, where the map is shorter than the
-            # kernel (seen with torch 2.15, T = 2, depth 3): garbage, and now and then NaN.
+            # Where the map is shorter than the kernel, oneDNN's gradient of the weights is made of memory that
+            # nobody wrote (seen with torch 2.15, T = 2, depth 3): garbage, now and then NaN.
             x = F.pad(x, (0, 0, 0, 0, padding[0], padding[0]))
             padding = (0, *padding[1:])
         return F.conv3d(x, self.weight, None, self.stride, padding)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -147,10 +149,10 @@ def load_model(
             f"{os.fspath(path)}: no model card in the file, so it was not written by t3d; "
             "turn it into one with `t3d convert`, or start from it with --model.init"
         )
+    card = _parsed(text, path)
     try:
-        card = ModelCard.from_json(text)
         model = _skeleton(card)
-    except (CheckpointError, ConfigError) as error:
+    except ConfigError as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
     difference = compare(model.state_dict(), state)
     if difference:
@@ -194,13 +196,43 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str |
     Raises:
         CheckpointError: No such file, or not a whole safetensors file.
     """
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get(CARD_KEY)
+        return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118 (no mapping)
+
+
+def read_card(path: str | os.PathLike[str]) -> ModelCard | None:
+    """Read what a weights file says of itself, without its weights.
+
+    Args:
+        path: A safetensors file.
+
+    Returns:
+        The card; None where the file has none.
+
+    Raises:
+        CheckpointError: No such file, a damaged file or a damaged card.
+    """
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get(CARD_KEY)
+    return None if text is None else _parsed(text, path)
+
+
+def _parsed(text: str, path: str | os.PathLike[str]) -> ModelCard:
+    try:
+        return ModelCard.from_json(text)
+    except CheckpointError as error:
+        raise CheckpointError(f"{os.fspath(path)}: {error}") from error
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     source = Path(path)
     if not source.is_file():
         raise CheckpointError(f"{source}: no such weights file")
     try:
         with safe_open(source, framework="pt") as file:
-            text = (file.metadata() or {}).get(CARD_KEY)
-            return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118 (no mapping)
+            yield file
     except SafetensorError as error:
         raise CheckpointError(
             f"{source}: not a whole safetensors file ({error}); "

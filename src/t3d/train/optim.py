@@ -32,7 +32,9 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
         else:
             kernels = [p for p in parameters if p.ndim > 1]
             parts = [(kernels, config.weight_decay), ([p for p in parameters if p.ndim <= 1], 0.0)]
-        groups += [{"params": part, "weight_decay": decay, "lr_scale": scale} for part, decay in parts if part]
+        groups += [
+            {"params": part, "weight_decay": decay, "lr_scale": scale} for part, decay in parts if part
+        ]
     if config.name == "sgd":
         return torch.optim.SGD(
             groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, foreach=True

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from t3d.data.config import ReadConfig
 from t3d.errors import ConfigError, at_least
-from t3d.train.config import RunConfig
+from t3d.train.config import OptimConfig, RunConfig
 
 Objective = Literal["match", "contrastive", "regress", "sum"]
 
@@ -95,6 +95,7 @@ class TransferConfig(RunConfig):
         model: The student.
         teacher: The frozen 2D net.
         pairs: What is learned about pairs.
+        optim: How the student learns; the paper's recipe by default.
     """
 
     command: ClassVar[str] = "t3d transfer"
@@ -102,6 +103,9 @@ class TransferConfig(RunConfig):
     data: PoolConfig = field(default_factory=PoolConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     pairs: PairConfig = field(default_factory=PairConfig)
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(epochs=150, batch_size=32, schedule="step")
+    )
 
     def __post_init__(self) -> None:
         if not self.data.videos:

@@ -1,0 +1,146 @@
+"""Tables and plots of the study of transfer.
+
+    python benchmarks/transfer_report.py benchmarks/transfer_study.jsonl --add OUT --plot docs/transfer.png
+
+`--add` brings the results of `transfer_study.py … OUT` into the table of results, one JSON object a job; then
+the table is all that is needed. ± is the standard deviation over runs (other labels and draws and, where
+several seeds of the pre-training are there, those).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Result = dict[str, Any]
+Row = tuple[
+    str, int, str, str
+]  # set, percent of the labels, start without the seed of its pre-training, recipe
+
+
+def add(table: Path, out: Path) -> None:
+    """Bring the results in a folder into the table; what was there under the same name is replaced."""
+    found = {} if not table.exists() else {r["name"]: r for r in read(table)}
+    for file in sorted(out.rglob("result.json")):
+        name = str(file.parent.relative_to(out))
+        found[name] = {"name": name, **json.loads(file.read_text())}
+    lines = [json.dumps(found[name], ensure_ascii=False) + "\n" for name in sorted(found)]
+    table.write_text("".join(lines), encoding="utf-8")
+
+
+def read(table: Path) -> list[Result]:
+    """All results."""
+    return [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+
+
+def rows(results: Iterable[Result], stage: str) -> dict[Row, list[Result]]:
+    """The results of a stage, by what they are repetitions of."""
+    found: dict[Row, list[Result]] = defaultdict(list)
+    for result in results:
+        if result["name"].startswith(f"{stage}/"):
+            start = result["start"].rpartition("-p")[0] or result["start"]
+            found[result["set"], result["percent"], start, result["recipe"]].append(result)
+    return found
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation in per cent, and how many."""
+    mean = 100 * statistics.mean(values)
+    if len(values) == 1:
+        return f"{mean:.1f} (1)"
+    return f"{mean:.1f} ± {100 * statistics.stdev(values):.1f} ({len(values)})"
+
+
+def show(results: list[Result]) -> None:
+    """Print tables in Markdown."""
+    tune, test = rows(results, "tune"), rows(results, "test")
+    print("| set | labels | start | recipe | validation | test | shuffled | static | minutes |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for row in sorted(tune):
+        curves = [list(result["val"].values()) for result in tune[row]]
+        cells = [spread([curve[-1] for curve in curves]) if all(curves) else ""]
+        for order in ("normal", "shuffled", "static"):
+            cells.append(spread([result[order] for result in test[row]]) if row in test else "")
+        cells.append(f"{statistics.median(result['minutes'] for result in tune[row]):.1f}")
+        print(f"| {row[0]} | {row[1]} % | {row[2]} | {row[3]} | {' | '.join(cells)} |")
+    print("\n| set | features | " + "labels: test |\n|---|---|---|")
+    for result in results:
+        if result["name"].startswith("probe/"):
+            shares = [f"{key} %: {spread(value)}" for key, value in result.items() if key.isdigit()]
+            print(f"| {result['set']} | {result['start']} | {', '.join(shares)} |")
+    print("\n| pre-training | minutes | held-out pairs, last epoch |\n|---|---|---|")
+    for result in results:
+        if result["name"].startswith("pretrain/"):
+            last = result["held_out"][-1]
+            figures = [f"{k} {v:.3f}" for k, v in last.items() if k not in ("kind", "step", "time", "epoch")]
+            print(f"| {result['name'][9:]} | {result['minutes']:.1f} | {', '.join(figures)} |")
+
+
+def plot(results: list[Result], path: Path, *, recipe: str) -> None:
+    """Test accuracy by share of the labels, and validation accuracy by epoch, on UCF101's 11 classes."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    order = ("scratch", "match", "contrastive", "regress", "sum")
+    colours = dict(zip(order, ("0.45", "C1", "C0", "C2", "C3"), strict=True))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
+    tune, test = rows(results, "tune"), rows(results, "test")
+    for start in order:
+        chosen = {
+            key[1]: [100 * r["normal"] for r in found]
+            for key, found in test.items()
+            if (key[0], key[2], key[3]) == ("ucf101_11", start, recipe)
+        }
+        if chosen:
+            shares = sorted(chosen)
+            means = [statistics.mean(chosen[share]) for share in shares]
+            errors = [statistics.stdev(v) if len(v := chosen[share]) > 1 else 0 for share in shares]
+            left.errorbar(
+                [str(share) for share in shares], means, errors, label=start, color=colours[start], capsize=3
+            )
+        found = tune.get(("ucf101_11", 20, start, recipe), [])
+        if found:
+            epochs = sorted(map(int, found[0]["val"]))
+            curves = [[100 * r["val"][str(epoch)] for epoch in epochs] for r in found]
+            means = [statistics.mean(values) for values in zip(*curves, strict=True)]
+            right.plot(epochs, means, "o-", label=start, color=colours[start])
+            for curve in curves:
+                right.plot(epochs, curve, color=colours[start], alpha=0.25, linewidth=0.8)
+    for probe in results:
+        if probe["name"] == "probe/ucf101_11/teacher":
+            shares = sorted(int(key) for key in probe if key.isdigit())
+            means = [100 * statistics.mean(probe[str(share)]) for share in shares]
+            left.plot([str(s) for s in shares], means, "k:", label="probe of the teacher")
+    left.set(xlabel="labels used (%)", ylabel="test top-1 (%)", title="UCF101, 11 classes")
+    right.set(xlabel="epoch", ylabel="validation top-1 (%)", title="20 % of the labels")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Show what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--add", type=Path, metavar="OUT")
+    parser.add_argument("--plot", type=Path, metavar="PNG")
+    parser.add_argument("--recipe", default="base")
+    chosen = parser.parse_args()
+    if chosen.add:
+        add(chosen.table, chosen.add)
+    results = read(chosen.table)
+    show(results)
+    if chosen.plot:
+        plot(results, chosen.plot, recipe=chosen.recipe)
+
+
+if __name__ == "__main__":
+    main()
