@@ -36,6 +36,7 @@ from t3d.data.config import AugmentConfig, DataConfig
 from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
+from t3d.device import pick_device
 from t3d.evaluate import each_clip
 from t3d.models.weights import load_model
 from t3d.testing import run_test
@@ -48,8 +49,12 @@ from t3d.transfer.loop import transfer
 from t3d.transfer.probe import fit_linear, outcome_of, student_vectors, teacher_vectors
 from t3d.transfer.teacher import open_teacher
 
-STUDENT = "t3d_tiny"
 CLIP = ClipSpec(num_frames=16, stride=4, size=64, resize=72, tail="shift")
+SCALES = {
+    "laptop": ("t3d_tiny", CLIP, 0),
+    "gpu": ("t3d121", replace(CLIP, size=112, resize=128), 12),
+}
+"""The student, its clips, and how many processes read them."""
 AUGMENT = AugmentConfig(crop="random_resized", min_area=0.5, flip=0.5, color=0.2)
 LEARN = OptimConfig(
     name="adamw",
@@ -128,9 +133,11 @@ class Study:
     Args:
         data: The folder of clips and teachers.
         out: Where results go.
+        scale: A key of `SCALES`.
     """
 
-    def __init__(self, data: Path, out: Path) -> None:
+    def __init__(self, data: Path, out: Path, *, scale: str) -> None:
+        self.student, self.clip, self.workers = SCALES[scale]
         self.data = data.resolve()
         self.out = out.resolve()
         self.run: dict[str, Callable[[str, Job], dict[str, Any]]] = {
@@ -146,9 +153,9 @@ class Study:
             out=str(self.out / name / "run"),
             seed=job["seed"],
             data=PoolConfig(videos=str(self.pool()), val_fraction=0.08, **self._reading()),
-            clip=CLIP,
+            clip=self.clip,
             augment=AUGMENT,
-            model=ModelConfig(name=STUDENT),
+            model=ModelConfig(name=self.student),
             teacher=TeacherConfig(
                 name=self._teacher(), size=128, frames=4, cache=str(self.out / "features"), frame_step=8
             ),
@@ -173,9 +180,9 @@ class Study:
             data=DataConfig(
                 train=str(known), val=None if held is None else str(held), val_fraction=0.0, **self._reading()
             ),
-            clip=CLIP,
+            clip=self.clip,
             augment=replace(AUGMENT, flip=0.0) if job["set"] == "arid6" else AUGMENT,
-            model=ModelConfig(name=STUDENT, init=init),
+            model=ModelConfig(name=self.student, init=init),
             optim=replace(
                 LEARN, epochs=epochs, batch_size=16, warmup_epochs=2, label_smoothing=0.1, **changes
             ),
@@ -198,7 +205,7 @@ class Study:
                 videos=self._videos(job["set"]),
                 frames=order,
                 cache=str(self.out / "cache"),
-                workers=0,
+                workers=self.workers,
             )
             result[order] = outcome.metrics.video_top1
         return result
@@ -209,9 +216,10 @@ class Study:
         if job["start"].startswith("teacher"):
             size = 64 if job["start"] == "teacher64" else 128
             function = teacher_vectors(open_teacher(self._teacher(), size=size), torch.device("cpu"))
-            spec = replace(CLIP, size=size, resize=size)
+            spec = replace(self.clip, size=size, resize=size)
         else:
-            net, card = load_model(self.out / f"pretrain/{job['start']}/run/model.safetensors")
+            device = pick_device()
+            net, card = load_model(self.out / f"pretrain/{job['start']}/run/model.safetensors", device=device)
             spec, function = card.clip, student_vectors(net, card.clip, bf16=False)
         known = self._known(job["set"])
         asked = self._open(job["set"], 1).with_classes(known.classes)
@@ -258,7 +266,7 @@ class Study:
         return table
 
     def _reading(self) -> dict[str, Any]:
-        return {"cache": str(self.out / "cache"), "cache_gb": 40, "workers": 0}
+        return {"cache": str(self.out / "cache"), "cache_gb": 40, "workers": self.workers}
 
     def _teacher(self) -> str:
         return str(self.data / "teachers/mobilenet_v2_imagenet.onnx")
@@ -304,13 +312,14 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("patterns", nargs="+")
+    parser.add_argument("--scale", choices=SCALES, default="laptop", help="gpu: t3d121 at 16 × 112 × 112")
     parser.add_argument("--epochs", type=int, default=10, help="of pre-training")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--list", action="store_true")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(chosen.threads)
-    study = Study(chosen.data, chosen.out)
+    study = Study(chosen.data, chosen.out, scale=chosen.scale)
     for pattern in chosen.patterns:
         for name, job in jobs(chosen.epochs).items():
             result = chosen.out / name / "result.json"

@@ -234,6 +234,11 @@ def test_one_file_under_many_names_is_one_source(
     config = small(data={"videos": str(table(tmp_path / "pool.csv", rows)), "val_fraction": 0})
     transfer(config)
     assert "on 24 videos of 8 sources" in capsys.readouterr().out
+    folder = RunFolder(transfer(replace(config, data=replace(config.data, val_fraction=0.3), overwrite=True)))
+    mine, held = folder.read_videos()
+    assert held is not None
+    assert len(mine) + len(held) == 24
+    assert {Path(e.path).stem[:2] for e in mine}.isdisjoint(Path(e.path).stem[:2] for e in held)
 
 
 def test_videos_that_cannot_be_read_are_counted_and_left_out(

@@ -79,8 +79,8 @@ class TemporalConv3d(nn.Conv3d):
         if self._pad_apart is not None:
             x = F.pad(x, self._pad_apart, mode="constant" if self.time_padding == "zeros" else "replicate")
         elif x.shape[2] < self.kernel_size[0] and _is_cpu_bf16(x):
-            # Where the map is shorter than the kernel, oneDNN's gradient of the weights is made of memory that
-            # nobody wrote (seen with torch 2.15, T = 2, depth 3): garbage, now and then NaN.
+            # Where the map is shorter than the kernel, oneDNN makes the gradient of the weights of memory
+            # that nobody wrote (seen with torch 2.15, T = 2, depth 3): garbage, now and then NaN.
             x = F.pad(x, (0, 0, 0, 0, padding[0], padding[0]))
             padding = (0, *padding[1:])
         return F.conv3d(x, self.weight, None, self.stride, padding)

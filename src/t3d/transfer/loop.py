@@ -32,7 +32,7 @@ from t3d.transfer.dataset import CollatePairs, TransferClips
 from t3d.transfer.features import FeatureStore
 from t3d.transfer.net import TransferNet
 from t3d.transfer.objectives import transfer_loss
-from t3d.transfer.pairs import source_groups
+from t3d.transfer.pairs import joined, source_groups
 from t3d.transfer.step import TransferStepper, first_of, pair_metrics
 from t3d.transfer.teacher import Teacher, open_teacher
 
@@ -200,7 +200,7 @@ def _videos(
         )
     if data.val_fraction == 0:
         return kept, None, bad
-    rest, held = kept.split_by_source(data.val_fraction, seed=config.seed)
+    rest, held = joined(kept).split_by_source(data.val_fraction, seed=config.seed)
     return rest, held, bad
 
 

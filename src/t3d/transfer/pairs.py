@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
-from t3d.data.manifest import Manifest
+from t3d.data.manifest import SCHEMA, Manifest
 from t3d.data.sampling import ClipSpec
 
 Indices = npt.NDArray[np.int64]
@@ -56,6 +57,16 @@ def source_groups(manifest: Manifest) -> Indices:
             root[find(row)] = first
     numbers: dict[int, int] = {}
     return np.array([numbers.setdefault(find(row), len(numbers)) for row in range(len(root))], dtype=np.int64)
+
+
+def joined(manifest: Manifest) -> Manifest:
+    """Name the source of each row by the first row of its group, so that no split parts a group."""
+    groups = source_groups(manifest)
+    names = manifest.table["source"].to_pylist()
+    _, first = np.unique(groups, return_index=True)
+    sources = pa.array([names[first[group]] for group in groups], pa.string())
+    place = SCHEMA.get_field_index("source")
+    return Manifest(manifest.classes, manifest.table.set_column(place, SCHEMA.field(place), sources))
 
 
 def _contents(paths: list[Path]) -> dict[Path, str]:
