@@ -75,8 +75,11 @@ STARTS: dict[str, dict[str, Any]] = {
     "match-time": {"objective": "match", "negatives": "all", "other_time": True},
     "contrastive-time": {"objective": "contrastive", "other_time": True},
     "contrastive-warm": {"objective": "contrastive", "temperature": 0.2},
+    "contrastive-teacher": {"objective": "contrastive", "space": "teacher"},
+    "regress-colour": {"objective": "regress", "color": 0.4, "min_area": 0.3},
+    "contrastive-colour": {"objective": "contrastive", "space": "teacher", "color": 0.4, "min_area": 0.3},
 }
-"""What is taught, by the name of the start: options of `pairs`."""
+"""What is taught, by the name of the start: options of `pairs`, and of `augment`."""
 RECIPES: dict[str, dict[str, Any]] = {
     "base": {},
     "low": {"lr": 1e-3},
@@ -149,17 +152,19 @@ class Study:
 
     def pretrain(self, name: str, job: Job) -> dict[str, Any]:
         """Teach a student."""
+        pairs = dict(job["pairs"])
+        views = {key: pairs.pop(key) for key in ("color", "min_area") if key in pairs}
         config = TransferConfig(
             out=str(self.out / name / "run"),
             seed=job["seed"],
             data=PoolConfig(videos=str(self.pool()), val_fraction=0.08, **self._reading()),
             clip=self.clip,
-            augment=AUGMENT,
+            augment=replace(AUGMENT, **views),
             model=ModelConfig(name=self.student),
             teacher=TeacherConfig(
                 name=self._teacher(), size=128, frames=4, cache=str(self.out / "features"), frame_step=8
             ),
-            pairs=PairConfig(**job["pairs"]),
+            pairs=PairConfig(**pairs),
             optim=replace(LEARN, epochs=job["epochs"], batch_size=32),
         )
         run = RunFolder(transfer(config, resume=RunFolder(config.out).config.exists()))

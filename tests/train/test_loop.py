@@ -28,7 +28,7 @@ from t3d.train.interrupt import InterruptedRunError
 from t3d.train.logging import read_log
 from t3d.train.loop import train
 from t3d.train.run_folder import RunFolder
-from t3d.train.step import DivergedError
+from t3d.train.step import ClassificationStepper, DivergedError
 
 Tiny = Callable[..., TrainConfig]
 

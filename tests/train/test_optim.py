@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from t3d.errors import ConfigError
+from t3d.models.registry import create_model
 from t3d.train.config import OptimConfig
 from t3d.train.optim import Schedule, make_ema, make_optimizer
 
@@ -200,12 +202,19 @@ def test_moving_average_against_a_slow_loop(decay: float) -> None:
 def test_each_stage_has_its_rate(decay_norm: bool) -> None:
     net = create_model("densenet3d_tiny", num_classes=2)
     config = OptimConfig(
-        lr=0.5, schedule="constant", layer_decay=0.5, classifier_lr=10, decay_norm=decay_norm, weight_decay=0.1
+        lr=0.5,
+        schedule="constant",
+        layer_decay=0.5,
+        classifier_lr=10,
+        decay_norm=decay_norm,
+        weight_decay=0.1,
     )
     optimizer = make_optimizer(net, config)
     assert Schedule(optimizer, config, steps_per_epoch=1).set(0) == 0.5
     got = {
-        id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]
+        id(p): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
     }
     stages = ("conv0", "norm0"), ("denseblock1", "transition1"), ("denseblock2", "transition2")
     stages += ("denseblock3", "transition3"), ("denseblock4", "norm5")

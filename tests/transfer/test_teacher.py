@@ -209,11 +209,11 @@ def test_the_digest_is_the_same_in_another_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("timm:resnet81", r"'timm:resnet81' in timm, .*near it: .*resnet18.*Allowed: timm:NAME"),
-        ("torchvision:resnet81", r"in torchvision, .*near it: .*resnet18.*torchvision:NAME"),
-        ("densnet121", r"in timm or torchvision, .*near it: densenet121.*\.onnx file"),
-        ("timm:resnet18.none_such", r"'timm:resnet18.none_such'.*near it: "),
-        ("torchvision:resnet18.tv_in1k", "near it: resnet18"),
+        ("timm:resnet81", r"'timm:resnet81' in timm, .*Near it: .*resnet18.*Allowed: timm:NAME"),
+        ("torchvision:resnet81", r"in torchvision, .*Near it: .*resnet18.*torchvision:NAME"),
+        ("densnet121", r"in timm or torchvision, .*Near it: densenet121.*\.onnx file"),
+        ("timm:resnet18.none_such", r"'timm:resnet18.none_such'.*Near it: "),
+        ("torchvision:resnet18.tv_in1k", "Near it: resnet18"),
         ("zzzz", r"no teacher 'zzzz'.*file\. Allowed"),
         ("keras:resnet50", "no library 'keras'.*Known: timm, torchvision"),
         ("torchvision:fcn_resnet50", "torchvision:fcn_resnet50 is no image classifier"),
@@ -312,6 +312,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             CheckpointError, match=rf"net\{suffix}: .*run code.*safetensors.*weights_only=True"
         ):
             opened(tmp_path / f"net{suffix}")
+    with pytest.raises(CheckpointError, match=r"net\.onnx: .*give it as --teacher "):
+        opened(tmp_path / "net.onnx")
     damaged = tmp_path / "damaged.safetensors"
     save_file(models.resnet18().state_dict(), damaged)
     damaged.write_bytes(damaged.read_bytes()[:-9])

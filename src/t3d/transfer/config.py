@@ -74,12 +74,16 @@ class PairConfig:
             every other video of the batch, together weighing as much as the positives.
         other_time: Frames of another, not overlapping time of the same video count as negatives as well.
         temperature: Of `contrastive`.
+        space: Where `contrastive` compares: `learned` maps both sides into a space of their own; `teacher`
+            predicts the teacher's own feature, so that what the teacher tells apart must be told apart, and
+            not only what is easily told.
     """
 
     objective: Objective = "match"
     negatives: Literal["one", "all"] = "one"
     other_time: bool = False
     temperature: float = 0.1
+    space: Literal["learned", "teacher"] = "learned"
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:

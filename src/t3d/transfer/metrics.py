@@ -8,6 +8,8 @@ import torch
 
 Floats = npt.NDArray[np.float64]
 
+_BY_KIND = ("auc", "accuracy", "precision")
+
 
 class PairMetrics:
     """Collects the scores of pairs, and gives figures.
@@ -60,7 +62,8 @@ class PairMetrics:
             `auc`: how often a true pair scores above a false one, ties counted as half; `top1`: how often
             it scores above all false ones of its clip in the batch; with a threshold also `accuracy`,
             `precision` and `recall`, false pairs together weighing as much as true ones, so that guessing
-            gives 0.5. `auc` and `accuracy` are repeated for each kind of negative, where there are two.
+            gives 0.5. Where there are two kinds of negatives, `auc`, `accuracy` and `precision` are repeated
+            for each; `recall` is about true pairs alone.
         """
         right = np.concatenate(self._positive)
         kinds = {kind: np.concatenate(parts) for kind, parts in self._negative.items() if parts}
@@ -72,7 +75,7 @@ class PairMetrics:
         if "other_time" in kinds:
             for kind, scores in kinds.items():
                 one = self._of(right, scores)
-                figures |= {f"{name}_{kind}": one[name] for name in ("auc", "accuracy") if name in one}
+                figures |= {f"{name}_{kind}": one[name] for name in _BY_KIND if name in one}
         return figures
 
     def _of(self, right: Floats, wrong: Floats) -> dict[str, float]:

@@ -44,6 +44,7 @@ class TransferNet(nn.Module):
         super().__init__()
         self.student = student
         self.temperature = pairs.temperature
+        learned = pairs.space == "learned"
         self.standardise = nn.BatchNorm1d(teacher_features, affine=False)
         self.clip_fc = nn.Sequential(nn.Linear(student.num_features, WIDTH), nn.ReLU())
         self.frames_fc = nn.Sequential(nn.Linear(teacher_features, WIDTH), nn.ReLU())
@@ -52,11 +53,12 @@ class TransferNet(nn.Module):
         for name in wanted:
             if name == "match":
                 heads[name] = MatchHead()
-            elif name == "contrastive":
+            elif name == "contrastive" and learned:
                 heads[name] = nn.ModuleList([nn.Linear(WIDTH, _SHARED), nn.Linear(WIDTH, _SHARED)])
             else:
                 heads[name] = nn.Linear(WIDTH, teacher_features)
-        if wanted == ("regress",):  # nothing is learned of the teacher's side
+        if wanted == ("regress",) or (wanted == ("contrastive",) and not learned):
+            # Nothing is learned of the teacher's side.
             self.frames_fc = nn.Sequential()
         self.heads = nn.ModuleDict(heads)
 
@@ -83,7 +85,8 @@ class TransferNet(nn.Module):
                     clip, frame = F.normalize(head[0](v), dim=1), F.normalize(head[1](i), dim=1)
                     scores[name] = clip @ frame.T / self.temperature
                 else:
-                    scores[name] = F.normalize(head(v), dim=1) @ F.normalize(targets, dim=1).T
+                    cosines = F.normalize(head(v), dim=1) @ F.normalize(targets, dim=1).T
+                    scores[name] = cosines / self.temperature if name == "contrastive" else cosines
         return scores
 
 

@@ -173,7 +173,7 @@ def _unknown(name: str, short: str, known: Mapping[str, list[str]]) -> str:
             "choose one out of torchvision.models.list_models(torchvision.models)"
         )
     near = difflib.get_close_matches(short, {one for names in known.values() for one in names}, n=3)
-    hint = f"near it: {', '.join(near)}. " if near else ""
+    hint = f"Near it: {', '.join(near)}. " if near else ""
     return (
         f"no teacher {name!r} in {' or '.join(known)}, and it is no .onnx file. {hint}"
         "Allowed: timm:NAME (timm.list_models('*resnet*') lists them), torchvision:NAME "
@@ -335,6 +335,8 @@ def _wrong_size(name: str, size: int, error: Exception) -> ConfigError:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".onnx":
+        raise CheckpointError(f"{path}: an ONNX file is a whole network; give it as --teacher {path}")
     if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
         raise CheckpointError(
             f"{path}: such files can run code when they are opened, so they are not; save the tensors anew: "

@@ -1,0 +1,404 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from t3d.data.dataset import BadVideo
+from t3d.data.sampling import IMAGENET_MEAN, IMAGENET_STD, ClipSpec
+from t3d.errors import ManifestError
+from t3d.models.registry import create_model
+from t3d.train.config import ModelConfig, OptimConfig
+from t3d.train.optim import Schedule, make_optimizer
+from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
+from t3d.transfer.dataset import CollatePairs, PairBatch
+from t3d.transfer.net import TransferNet
+from t3d.transfer.step import TransferStepper, first_of, pair_metrics
+from t3d.transfer.teacher import Teacher, TorchTeacher
+
+NET = ModelConfig(
+    name="densenet3d_tiny",
+    options={"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1},
+)
+FEATURES = 6
+GROUPS = torch.tensor([0, 1, 2, 2, 3, 1, 4, 5])  # of eight videos: 2 and 3, 1 and 5 are of one source
+Seen = Callable[[Teacher, Tensor], Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def config_of(**changes: Any) -> TransferConfig:
+    """Some options of a run; dictionaries change a part's fields."""
+    base = TransferConfig(
+        out="run",
+        data=PoolConfig(videos="videos"),
+        clip=ClipSpec(num_frames=4, stride=1, size=24, resize=24),
+        model=NET,
+        teacher=TeacherConfig(name="tiny", frames=3),
+        pairs=PairConfig(negatives="all"),
+        optim=OptimConfig(lr=0.1, weight_decay=0.0, epochs=1, batch_size=4, schedule="constant"),
+        precision="fp32",
+    )
+    parts = {
+        name: replace(getattr(base, name), **value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    return replace(base, **parts)
+
+
+def tiny_teacher() -> TorchTeacher:
+    """A teacher with an unusual BatchNorm: a forward in training mode would show, and leave a trace."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        norm = nn.BatchNorm2d(FEATURES)
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+        net = nn.Sequential(nn.Conv2d(3, FEATURES, 5, stride=3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    return TorchTeacher("tiny", net, size=24, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+class Holder(nn.Module):
+    """Something that holds student, heads and teacher together, as a user may."""
+
+    def __init__(self, net: TransferNet, teacher: Teacher) -> None:
+        super().__init__()
+        self.net = net
+        self.teacher = teacher
+
+    def forward(self, clips: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        return self.net(clips, frames)
+
+
+def stepper(config: TransferConfig, teacher: Teacher | None, *, held: bool = False) -> TransferStepper:
+    torch.manual_seed(0)
+    model: nn.Module = TransferNet(
+        create_model(NET.name, num_classes=0, options=NET.options), FEATURES, config.pairs
+    )
+    if held:
+        assert teacher is not None
+        model = Holder(model, teacher)
+    optimizer = make_optimizer(model, config.optim)
+    return TransferStepper(
+        config,
+        Accelerator(cpu=True),
+        model=model,
+        teacher=teacher,
+        optimizer=optimizer,
+        schedule=Schedule(optimizer, config.optim, steps_per_epoch=4),
+        groups=GROUPS,
+    )
+
+
+def batch_of(
+    *videos: int,
+    seed: int = 0,
+    other: list[bool] | None = None,
+    features: bool = False,
+    bad: tuple[BadVideo, ...] = (),
+) -> PairBatch:
+    generator = torch.Generator().manual_seed(seed)
+    count = len(videos)
+    sets = count if other is None else 2 * count
+    seen = torch.randint(0, 256, (sets, 3, 3, 24, 24), generator=generator).byte()
+    if features:
+        seen = torch.rand(sets, FEATURES, generator=generator)
+    return PairBatch(
+        frames=torch.randint(0, 256, (count, 4, 3, 24, 24), generator=generator).byte(),
+        teacher=seen,
+        other=None if other is None else torch.tensor(other),
+        videos=torch.tensor(videos),
+        bad=bad,
+    )
+
+
+def as_seen(clip: Tensor, spec: ClipSpec) -> Tensor:
+    """What a net sees of a clip T C H W, frame by frame: C T H W."""
+    scaled, out = clip.float() / 255, []
+    for number, frame in enumerate(scaled):
+        if spec.modality == "diff":
+            out.append(
+                (frame - scaled[number - 1] if number else 0 * frame) / torch.tensor(spec.std)[:, None, None]
+            )
+        else:
+            out.append(
+                (frame - torch.tensor(spec.mean)[:, None, None]) / torch.tensor(spec.std)[:, None, None]
+            )
+    return torch.stack(out, 1)
+
+
+def slow_scores(
+    model: nn.Module, batch: PairBatch, spec: ClipSpec, see: Callable[[Tensor], Tensor] | None
+) -> dict[str, Tensor]:
+    """Scores of each pair of one clip and one set of frames, alone; `see` gives a single frame's feature."""
+    assert batch.frames is not None
+    rows: dict[str, list[Tensor]] = {}
+    for clip in batch.frames:
+        for seen in batch.teacher:
+            feature = seen if see is None else sum(see(frame) for frame in seen) / len(seen)
+            for name, score in model(as_seen(clip, spec)[None], feature[None]).items():
+                assert score.shape == (1, 1)
+                rows.setdefault(name, []).append(score.squeeze())
+    return {name: torch.stack(list_).view(len(batch.frames), -1) for name, list_ in rows.items()}
+
+
+def slow_masks(batch: PairBatch) -> tuple[list[list[bool]], list[list[bool]]]:
+    """Which pairs are positive and which negative, by asking of each."""
+    videos = batch.videos.tolist()
+    count = len(videos)
+    positive, negative = [], []
+    for clip in range(count):
+        for seen in range(len(batch.teacher)):
+            source = seen % count
+            apart = bool(GROUPS[videos[clip]] != GROUPS[videos[source]])
+            if seen < count:
+                positive.append(clip == seen)
+                negative.append(apart)
+            else:
+                assert batch.other is not None
+                positive.append(False)
+                negative.append(bool(batch.other[source]) and (apart or clip == source))
+    rows = [slice(at, at + len(batch.teacher)) for at in range(0, len(positive), len(batch.teacher))]
+    return [positive[row] for row in rows], [negative[row] for row in rows]
+
+
+def used(model: nn.Module, config: TransferConfig, teacher: Teacher) -> None:
+    """A few steps in training mode, so that BatchNorm has seen something."""
+    taking = stepper(config, teacher)
+    taking.model = model
+    for seed in range(3):
+        model.train()
+        with torch.no_grad():
+            taking.score(model, batch_of(0, 1, 2, 4, seed=20 + seed), GROUPS)
+    model.eval()
+
+
+# --- scores -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [None, [True, True, False, True]])
+@pytest.mark.parametrize(
+    ("objective", "modality"), [("sum", "rgb"), ("match", "diff"), ("contrastive", "rgb"), ("regress", "rgb")]
+)
+def test_scores_are_those_of_clips_and_frames_taken_one_by_one(
+    seen_by: Seen, objective: str, modality: str, other: list[bool] | None
+) -> None:
+    config = config_of(pairs={"objective": objective}, clip={"modality": modality})
+    teacher = tiny_teacher()
+    scoring = stepper(config, teacher)
+    used(scoring.model, config, teacher)
+    batch = batch_of(5, 2, 3, 6, other=other)
+    kept = copy.deepcopy(batch)
+
+    @torch.no_grad()
+    def see(frame: Tensor) -> Tensor:
+        return teacher.net(seen_by(teacher, frame[None])).flatten()
+
+    with torch.no_grad():
+        scores, positive, negative = scoring.score(scoring.model, batch, GROUPS)
+        want = slow_scores(scoring.model, batch, config.clip, see)
+    assert list(scores) == list(want)
+    assert set(scores) == ({"match", "contrastive", "regress"} if objective == "sum" else {objective})
+    for name, score in scores.items():
+        assert score.dtype == torch.float32
+        assert score.shape == (4, 4 if other is None else 8)
+        assert score.std() > 1e-3  # else anything would agree
+        torch.testing.assert_close(score, want[name], rtol=1e-3, atol=1e-4)
+    assert (positive.tolist(), negative.tolist()) == slow_masks(batch)
+    for name in ("frames", "teacher", "videos"):
+        assert torch.equal(getattr(batch, name), getattr(kept, name)), name
+
+
+def test_features_of_a_batch_are_taken_as_they_are() -> None:
+    config = config_of(pairs={"objective": "sum"})
+    scoring = stepper(config, None)
+    used(scoring.model, config, tiny_teacher())
+    batch = batch_of(0, 1, 5, 7, other=[False, True, True, True], features=True)
+    with torch.no_grad():
+        scores, positive, negative = scoring.score(scoring.model, batch, GROUPS)
+        want = slow_scores(scoring.model, batch, config.clip, None)
+    for name, score in scores.items():
+        torch.testing.assert_close(score, want[name], rtol=1e-3, atol=1e-4)
+    assert (positive.tolist(), negative.tolist()) == slow_masks(batch)
+
+
+def test_groups_are_those_of_the_rows_that_the_batch_names() -> None:
+    scoring = stepper(config_of(), None)
+    batch = batch_of(1, 0, features=True)
+    with torch.no_grad():
+        for groups, apart in ((torch.tensor([3, 4]), True), (torch.tensor([3, 3]), False)):
+            _, positive, negative = scoring.score(scoring.model, batch, groups)  # as for held-out videos
+            assert positive.tolist() == [[True, False], [False, True]]
+            assert negative.tolist() == [[False, apart], [apart, False]]
+
+
+def test_in_bfloat16_scores_are_float32_and_nearly_the_same() -> None:
+    teacher, batch = tiny_teacher(), batch_of(0, 1, 2, 4)
+    found = []
+    for precision in ("fp32", "bf16"):
+        config = config_of(precision=precision)
+        scoring = stepper(config, teacher)
+        used(scoring.model, config_of(), teacher)
+        with torch.no_grad():
+            found.append(scoring.score(scoring.model, batch, GROUPS)[0]["match"])
+    full, half = found
+    assert half.dtype == torch.float32
+    assert not torch.equal(full, half)
+    torch.testing.assert_close(half, full, rtol=0.1, atol=0.02)
+
+
+# --- steps --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_the_teacher_stays_as_it_is_while_student_and_heads_learn(held: bool) -> None:
+    teacher = tiny_teacher()
+    config = config_of(pairs={"objective": "sum"}, optim={"weight_decay": 0.1})
+    taking = stepper(config, teacher, held=held)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    assert any("running_mean" in name for name in before)
+    net = taking.model.net if isinstance(taking.model, Holder) else taking.model
+    learning = {name: value.detach().clone() for name, value in net.named_parameters()}
+    for number in range(3):
+        taking.step(iter([batch_of(0, 1, 2, 4, seed=number)]), epoch=0, step=number, total=number)
+        assert taking.model.training
+        assert not any(part.training for part in teacher.modules())
+        for name, value in net.named_parameters():
+            assert value.grad is not None, name
+            assert value.grad.any(), name
+            assert not torch.equal(value, learning[name]), name
+    assert {name.split(".")[0] for name in learning} == {"student", "clip_fc", "frames_fc", "heads"}
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_step_follows_the_gradient_of_the_slow_loss(seen_by: Seen) -> None:
+    """Plain gradient descent, written out; BatchNorm sees the whole batch, so clips go in together."""
+    teacher = tiny_teacher()
+    taking = stepper(config_of(optim={"momentum": 0.0}), teacher)
+    net = copy.deepcopy(taking.model).train()
+    batch = batch_of(5, 2, 3, 6, other=[True] * 4)
+    assert batch.frames is not None
+    with torch.no_grad():
+        features = torch.stack(
+            [teacher.net(seen_by(teacher, frames)).flatten(1).mean(0) for frames in batch.teacher]
+        )
+    x = torch.stack([as_seen(clip, taking.config.clip) for clip in batch.frames])
+    scores = net(x, features)["match"]
+    positive, negative = slow_masks(batch)
+    right = [-nn.functional.logsigmoid(scores[i, i]) for i in range(4)]
+    wrong = [-nn.functional.logsigmoid(-scores[i, j]) for i in range(4) for j in range(8) if negative[i][j]]
+    assert sum(map(sum, positive)) == 4
+    loss = sum(right) / len(right) / 2 + sum(wrong) / len(wrong) / 2
+    loss.backward()
+    taking.step(iter([batch]), epoch=0, step=0, total=0)
+    for (name, mine), want in zip(taking.model.named_parameters(), net.parameters(), strict=True):
+        assert want.grad is not None
+        torch.testing.assert_close(mine, want - 0.1 * want.grad, rtol=1e-3, atol=1e-5, msg=name)
+    assert taking.report()["loss"] == pytest.approx(loss.item(), rel=1e-4)
+
+
+def test_the_draw_of_negatives_follows_from_the_place_in_the_run() -> None:
+    def loss(*, seed: int = 0, epoch: int = 0, step: int = 0) -> float:
+        config = config_of(pairs={"negatives": "one"}, optim={"lr": 1e-30, "batch_size": 8}, seed=seed)
+        taking = stepper(config, None)
+        torch.manual_seed(int(np.random.default_rng().integers(1000)))
+        taking.step(iter([batch_of(*range(8), features=True)]), epoch=epoch, step=step, total=0)
+        return taking.report()["loss"]
+
+    assert loss() == loss()
+    assert len({loss(), loss(seed=1), loss(epoch=1), loss(step=1)}) == 4
+
+
+def test_a_report_holds_the_figures_of_the_pairs_since_the_last() -> None:
+    taking = stepper(config_of(optim={"lr": 1e-30}), None)
+    batches = [batch_of(0, 1, 2, 3, seed=seed, features=True) for seed in range(3)]
+    slow: list[tuple[list[float], list[float], list[bool]]] = []
+    for batch in batches:
+        scores = taking.score(copy.deepcopy(taking.model).train(), batch, GROUPS)[0]["match"].tolist()
+        positive, negative = slow_masks(batch)
+        right = [scores[i][j] for i in range(4) for j in range(4) if positive[i][j]]
+        wrong = [scores[i][j] for i in range(4) for j in range(4) if negative[i][j]]
+        rivals = [[scores[i][j] for j in range(4) if negative[i][j]] for i in range(4)]
+        slow.append((right, wrong, [own > max(others) for own, others in zip(right, rivals, strict=True)]))
+
+    def figures(parts: list[tuple[list[float], list[float], list[bool]]]) -> dict[str, float]:
+        right, wrong, first = ([value for part in parts for value in part[k]] for k in range(3))
+        wins = [(own > other) + (own == other) / 2 for own in right for other in wrong]
+        hit, false = np.mean(np.array(right) > 0), np.mean(np.array(wrong) > 0)
+        return {
+            "auc": float(np.mean(wins)),
+            "top1": float(np.mean(first)),
+            "accuracy": float(hit + 1 - false) / 2,
+            "recall": float(hit),
+        }
+
+    for number, batch in enumerate(batches[:2]):
+        taking.step(iter([batch]), epoch=0, step=number, total=number)
+    line = taking.report()
+    assert {name: line[name] for name in figures(slow[:2])} == pytest.approx(figures(slow[:2]))
+    assert {"loss", "lr", "clips_per_second", "precision"} <= line.keys()
+    taking.step(iter([batches[2]]), epoch=0, step=2, total=2)
+    line = taking.report()
+    assert {name: line[name] for name in figures(slow[2:])} == pytest.approx(figures(slow[2:]))
+    assert figures(slow[2:]) != figures(slow[:2])
+
+
+def test_broken_videos_are_counted_and_a_batch_of_nothing_else_stops(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    taking = stepper(config_of(data={"max_bad": 0.2}), None)  # one of eight
+    broken = BadVideo(3, "three.mp4", "broke")
+    for number in range(2):
+        batch = batch_of(0, 1, 2, features=True, bad=(broken,))
+        taking.step(iter([batch]), epoch=0, step=number, total=number)
+    assert capsys.readouterr().out.splitlines() == ["left out: three.mp4: broke"]
+    nothing = CollatePairs(other_time=False)([broken])
+    with pytest.raises(ManifestError, match=r"not one video of a batch(?s:.*)three\.mp4: broke"):
+        taking.step(iter([nothing]), epoch=0, step=2, total=2)
+    batch = batch_of(0, 1, 2, features=True, bad=(BadVideo(4, "four.mp4", "broke too"),))
+    with pytest.raises(ManifestError, match=r"2 of 8 videos broke(?s:.*)four\.mp4: broke too"):
+        taking.step(iter([batch]), epoch=0, step=2, total=2)
+
+
+# --- which scores are counted -------------------------------------------------------------------------------
+
+
+def test_match_is_counted_where_it_is_learned() -> None:
+    assert first_of({"match": 0, "contrastive": 0}) == "match"
+    assert first_of({"contrastive": 0, "match": 0}) == "match"
+    assert first_of({"contrastive": 0}) == "contrastive"
+    assert first_of({"regress": 0}) == "regress"
+
+
+@pytest.mark.parametrize(
+    ("objective", "undecided"), [("match", True), ("sum", True), ("contrastive", False), ("regress", False)]
+)
+def test_only_logits_say_yes_or_no(objective: str, undecided: bool) -> None:
+    config = config_of(pairs={"objective": objective})
+    metrics = pair_metrics(config)
+    assert metrics.threshold == (0.0 if undecided else None)
+    scores, _, _ = stepper(config, None).score(
+        stepper(config, None).model, batch_of(0, 1, features=True), GROUPS
+    )
+    own = torch.eye(2, dtype=torch.bool)
+    metrics.add(scores[first_of(scores)], own, ~own)
+    figures = metrics.figures()
+    assert ("accuracy" in figures) == undecided
+    assert {"auc", "top1"} <= figures.keys()
+    metrics = pair_metrics(config)  # each is an empty one
+    metrics.add(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]), own, ~own)
+    assert metrics.figures()["auc"] == 1
