@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
-from t3d.data.dataset import BadVideo, FrameOrder, VideoClips, collate, start_worker
+from t3d.data.dataset import BadVideo, ClipBatches, FrameOrder, VideoClips, start_worker
 from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
@@ -191,18 +191,9 @@ def each_clip(
     Raises:
         T3DError: A vector holds what is no finite number.
     """
-    clips = VideoClips(
-        manifest,
-        spec,
-        store=store or FrameStore(spec),
-        order=order,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-    )
-    loader = DataLoader(
-        clips, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=start_worker
-    )
+    clips = VideoClips(manifest, spec, store=store or FrameStore(spec), order=order, seed=seed)
+    batches = ClipBatches(clips, batch_size=batch_size, rank=rank, world_size=world_size)
+    loader = DataLoader(batches, batch_size=None, num_workers=workers, worker_init_fn=start_worker)
     rows: list[ClipRow] = []
     bad: list[BadVideo] = []
     for batch in loader:

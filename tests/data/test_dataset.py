@@ -20,6 +20,7 @@ from t3d.data import dataset as dataset_module
 from t3d.data.config import AugmentConfig
 from t3d.data.dataset import (
     BadVideo,
+    ClipBatches,
     ClipItem,
     FrameOrder,
     TrainClips,
@@ -299,24 +300,30 @@ def test_processes_and_workers_share_the_videos_out_and_lose_none(
     manifest = table([Path(name) for name in lengths], [0] * 13)
     store = films_of(**lengths)
     whole = [(item.video, item.clip) for item in VideoClips(manifest, SPEC, store=store)]
-    shared: list[tuple[int, int]] = []
+    batches: list[list[tuple[int, int]]] = []
     for rank in range(world):
         for worker in range(max(workers, 1)):
             info = SimpleNamespace(num_workers=workers, id=worker) if workers else None
             monkeypatch.setattr(dataset_module, "get_worker_info", lambda info=info: info)
-            part = VideoClips(manifest, SPEC, store=store, rank=rank, world_size=world)
-            shared += [(item.video, item.clip) for item in part]
+            clips = VideoClips(manifest, SPEC, store=store)
+            for batch in ClipBatches(clips, batch_size=3, rank=rank, world_size=world):
+                batches.append(list(zip(batch.videos.tolist(), batch.clips.tolist(), strict=True)))
+    shared = [key for batch in batches for key in batch]
     assert sorted(shared) == sorted(whole)
     assert len(set(whole)) == len(whole)
+    want = []  # three videos at a time, three of their clips at a time, whoever reads them
+    for first in range(0, 13, 3):
+        part = [key for key in whole if first <= key[0] < first + 3]
+        want += [part[at : at + 3] for at in range(0, len(part), 3)]
+    assert sorted(batches) == want
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_a_loader_with_workers_gives_the_same_clips(real: Manifest, batch_size: int) -> None:
     def read(workers: int) -> dict[tuple[int, int], bytes]:
         clips = VideoClips(real, SPEC, store=FrameStore(SPEC), order="shuffled")
-        loader = DataLoader(
-            clips, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=start_worker
-        )
+        batches = ClipBatches(clips, batch_size=batch_size)
+        loader = DataLoader(batches, batch_size=None, num_workers=workers, worker_init_fn=start_worker)
         found: dict[tuple[int, int], bytes] = {}
         bad = []
         for batch in loader:
@@ -396,8 +403,8 @@ def test_shuffling_follows_from_seed_video_and_clip() -> None:
     assert len(set(orders)) == 20  # every clip has an order of its own
     other = read(1)
     assert all(first[key] != other[key] for key in first)
-    # A process's share is shuffled as it is in the whole.
-    part = VideoClips(manifest, spec, store=films_of(x=80, y=80), order="shuffled", rank=1, world_size=2)
+    # A video alone is shuffled as it is in the whole.
+    part = VideoClips(manifest, spec, store=films_of(x=80, y=80), order="shuffled").of(1)
     assert {(item.video, item.clip): numbers(item) for item in part} == {
         key: found for key, found in first.items() if key[0] == 1
     }

@@ -28,6 +28,15 @@ def test_a_pool_a_teacher_and_a_folder_are_enough() -> None:
     assert config.model.name == "t3d121"
 
 
+def test_defaults_are_the_papers_recipe() -> None:
+    config = run()
+    optim, clip = config.optim, config.clip
+    assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 0.1, 0.9, 1e-4)
+    assert (optim.batch_size, optim.epochs) == (32, 150)
+    assert (optim.schedule, optim.gamma, optim.step_epochs) == ("step", 0.1, 30)
+    assert (clip.num_frames, clip.size) == (32, 224)
+
+
 def test_options_cannot_be_changed_behind_their_check() -> None:
     for part, name in ((run(), "seed"), (POOL, "root"), (TEACHER, "frames"), (PairConfig(), "temperature")):
         with pytest.raises(FrozenInstanceError):

@@ -288,6 +288,19 @@ def test_views_of_clip_and_frames_tell_nothing_of_each_other() -> None:
             assert flips == pytest.approx(0.5, abs=0.05)
 
 
+def test_views_tell_nothing_of_the_time() -> None:
+    dataset = clips(table("x"), {"x": 16}, augment=VARIED, teacher_augment=VARIED)
+    seen: dict[str, Counter[Any]] = {"clip": Counter(), "teacher": Counter()}
+    for epoch in range(2000):
+        item = item_of(dataset, epoch)
+        start = numbers(item.frames)[0]
+        seen["clip"][start, view_of(item.frames)] += 1
+        seen["teacher"][start, view_of(item.teacher)] += 1
+    for counts in seen.values():
+        assert len(counts) == 100  # 10 starts, 5 crops and a flip
+        assert max(counts.values()) < 45  # of 20 to be expected
+
+
 # --- what an item depends on --------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Literal
 
 import numpy as np
@@ -132,7 +133,7 @@ class TrainClips(Dataset[ClipItem | BadVideo]):
 class VideoClips(IterableDataset[ClipItem | BadVideo]):
     """All non-overlapping clips of every video, centre crop, one after another.
 
-    A long video costs the memory of one clip. Processes and workers share the videos out by row.
+    A long video costs the memory of one clip.
 
     Args:
         manifest: The videos.
@@ -141,8 +142,6 @@ class VideoClips(IterableDataset[ClipItem | BadVideo]):
         order: `normal`, or what is done to the frames of each clip to see how much depends on time:
             `shuffled` (drawn from seed, video and clip), `reversed`, `static` (the middle frame throughout).
         seed: For `shuffled`.
-        rank: This process, from 0.
-        world_size: Number of processes.
     """
 
     def __init__(
@@ -153,24 +152,19 @@ class VideoClips(IterableDataset[ClipItem | BadVideo]):
         store: FrameStore,
         order: FrameOrder = "normal",
         seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
         self.manifest = manifest
         self.spec = spec
         self.store = store
         self.order: FrameOrder = order
         self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
 
     def __iter__(self) -> Iterator[ClipItem | BadVideo]:
-        worker = get_worker_info()
-        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
-        for row in range(self.rank + self.world_size * number, len(self.manifest), self.world_size * workers):
-            yield from self._clips(row)
+        for row in range(len(self.manifest)):
+            yield from self.of(row)
 
-    def _clips(self, row: int) -> Iterator[ClipItem | BadVideo]:
+    def of(self, row: int) -> Iterator[ClipItem | BadVideo]:
+        """The clips of one video."""
         entry = self.manifest[row]
         try:
             frames = self.store.open(entry.path)
@@ -182,6 +176,36 @@ class VideoClips(IterableDataset[ClipItem | BadVideo]):
         except VideoError as error:
             # Clips of this video that went out before are withdrawn by whoever scores them.
             yield BadVideo(row, str(entry.path), error.reason)
+
+
+class ClipBatches(IterableDataset[Batch]):
+    """The clips of all videos in batches that are the same however many processes and workers share them.
+
+    A net's scores of a clip depend, in their last digit, on the clips that share its batch. So neighbouring
+    rows, as many as a batch holds clips, go to one worker, and no batch holds clips of two such parts.
+
+    Args:
+        clips: The clips.
+        batch_size: Most clips in a batch.
+        rank: This process, from 0.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, clips: VideoClips, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.clips = clips
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
+        rows, size = len(self.clips.manifest), self.batch_size
+        part, parts = self.rank + self.world_size * number, self.world_size * workers
+        for first in range(part * size, rows, parts * size):
+            items = chain.from_iterable(map(self.clips.of, range(first, min(first + size, rows))))
+            while some := list(islice(items, size)):
+                yield collate(some)
 
 
 def frame_range(frames: Frames, entry: Entry, spec: ClipSpec) -> tuple[int, int]:
