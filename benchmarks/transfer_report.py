@@ -73,6 +73,10 @@ def show(results: list[Result]) -> None:
         if result["name"].startswith("probe/"):
             shares = [f"{key} %: {spread(value)}" for key, value in result.items() if key.isdigit()]
             print(f"| {result['set']} | {result['start']} | {', '.join(shares)} |")
+    print("\n| start | cross-validated on the training list, clips |\n|---|---|")
+    for result in results:
+        if result["name"].startswith("select/"):
+            print(f"| {result['start']} | {100 * result['clip_top1']:.1f} |")
     print("\n| pre-training | minutes | held-out pairs, last epoch |\n|---|---|---|")
     for result in results:
         if result["name"].startswith("pretrain/"):

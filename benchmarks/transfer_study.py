@@ -5,6 +5,7 @@
 DATA holds ucf101_11, hockey_fights, arid6, unlabelled and teachers. A job's name says what it is:
 
     pretrain/START                        teach a student; START is an objective or a variant of one, -pSEED
+    select/START                          cross-validate a linear classifier of UCF101's training list on it
     tune/SET/PERCENT/START/RECIPE/sSEED   learn from PERCENT of SET's training labels, validated on others
     test/SET/PERCENT/START/RECIPE/sSEED   that net on SET's test list, frames in order, shuffled, and static
     probe/SET/START                       linear classifiers on the frozen features of a student or a teacher
@@ -13,8 +14,8 @@ Jobs whose names match a pattern are run, pattern by pattern; what is finished i
 killed goes on where it was, so that several of these processes may share the work, each with patterns of its
 own. `--list` names them. Each leaves OUT/NAME/result.json, of which `transfer_report.py` makes tables.
 
-Options are chosen by `tune`'s validation videos, which come from the training list; `test` is for what is
-reported, once a row.
+Options are chosen by `select`, and by `tune`'s validation videos, which come from the training list; `test`
+is for what is reported, once a row.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from t3d.data.catalogue import open_manifest
 from t3d.data.config import AugmentConfig, DataConfig
@@ -38,6 +44,7 @@ from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
 from t3d.device import pick_device
 from t3d.evaluate import each_clip
+from t3d.models.registry import create_model
 from t3d.models.weights import load_model
 from t3d.testing import run_test
 from t3d.train.config import ModelConfig, OptimConfig, TrainConfig
@@ -110,6 +117,8 @@ def jobs(epochs: int) -> dict[str, Job]:
     for start in starts:
         name, _, seed = start.rpartition("-p")
         found[f"pretrain/{start}"] = {"pairs": STARTS[name], "seed": int(seed), "epochs": epochs}
+    for start in ("random", *starts):
+        found[f"select/{start}"] = {"start": start}
     for stage in ("tune", "test"):
         for videos, percents in SETS.items():
             for percent in percents:
@@ -145,6 +154,7 @@ class Study:
         self.out = out.resolve()
         self.run: dict[str, Callable[[str, Job], dict[str, Any]]] = {
             "pretrain": self.pretrain,
+            "select": self.select,
             "tune": self.tune,
             "test": self.test,
             "probe": self.probe,
@@ -170,6 +180,30 @@ class Study:
         run = RunFolder(transfer(config, resume=RunFolder(config.out).config.exists()))
         lines = read_log(run.log)
         return {"held_out": [line for line in lines if line["kind"] == "val"], "minutes": spent(lines)}
+
+    def select(self, name: str, job: Job) -> dict[str, Any]:
+        """How well frozen features tell UCF101's classes apart, over sources of the training list."""
+        del name
+        if job["start"] == "random":
+            torch.manual_seed(0)
+            net, clip = create_model(self.student, num_classes=0).to(pick_device()), self.clip
+        else:
+            weights = self.out / f"pretrain/{job['start']}/run/model.safetensors"
+            net, card = load_model(weights, device=pick_device())
+            clip = card.clip
+        net.eval()
+        known = self._known("ucf101_11")
+        store = FrameStore(clip, cache=str(self.out / "cache"), cache_gb=40)
+        rows, _ = each_clip(student_vectors(net, clip, bf16=False), known, spec=clip, store=store)
+        features, videos = np.stack([row[2] for row in rows]), np.array([row[0] for row in rows])
+        sources = np.array(known.table["source"].to_pylist(), dtype=object)[videos]
+        best = 0.0
+        for strength in (1e-4, 1e-3, 1e-2, 1e-1):
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
+            folds = StratifiedGroupKFold(4, shuffle=True, random_state=0)
+            labels = known.labels[videos]
+            best = max(best, cross_val_score(model, features, labels, groups=sources, cv=folds).mean())
+        return {"clip_top1": best}
 
     def tune(self, name: str, job: Job) -> dict[str, Any]:
         """Fine-tune, or train from scratch."""

@@ -54,7 +54,10 @@ def test_options_cannot_be_changed_behind_their_check() -> None:
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"eval_every": 0}, "eval_every is 0; it must be at least 1"),
         ({"log_every": 0}, "log_every is 0; it must be at least 1"),
-        ({"optim": OptimConfig(batch_size=1)}, "optim.batch_size is 1; it must be at least 2"),
+        (
+            {"optim": OptimConfig(batch_size=1)},
+            "each pass must have at least 2 clips",
+        ),
         ({"optim": OptimConfig(mixup=0.2)}, "optim.mixup and optim.label_smoothing are about labels"),
         (
             {"optim": OptimConfig(label_smoothing=0.1)},
@@ -136,3 +139,20 @@ def test_a_pool_is_read_by_the_rules_of_all_runs(values: dict[str, Any], told: s
 def test_options_are_read_without_torch() -> None:
     code = "import sys, t3d.transfer.config; assert 'torch' not in sys.modules, 'torch is imported'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ({"objective": "matching"}, r"pairs\.objective is 'matching'; did you mean 'match'"),
+        ({"negatives": "on"}, r"pairs\.negatives is 'on'.*one"),
+        ({"space": "teachers"}, r"pairs\.space is 'teachers'; did you mean 'teacher'"),
+    ],
+)
+def test_misspelt_choices_are_refused_from_python_too(option: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        PairConfig(**option)
+
+
+def test_an_empty_cache_is_none() -> None:
+    assert TeacherConfig(name="resnet50", cache="", augment=True).cache is None

@@ -17,7 +17,9 @@ import timm
 import torch
 
 from t3d.data.config import AugmentConfig, DataConfig
+from t3d.data.dataset import BadVideo
 from t3d.data.encode import write_video
+from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
 from t3d.errors import CheckpointError, ConfigError, ManifestError
 from t3d.models.weights import load_model, read_tensors, write_tensors
@@ -28,6 +30,7 @@ from t3d.train.loop import train
 from t3d.train.run_folder import RunFolder
 from t3d.transfer import loop
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
+from t3d.transfer.features import FeatureStore
 from t3d.transfer.loop import transfer
 from t3d.transfer.step import TransferStepper
 from t3d.transfer.teacher import TEACHER_KEY, Teacher, open_teacher
@@ -256,6 +259,31 @@ def test_videos_that_cannot_be_read_are_counted_and_left_out(
     with pytest.raises(ManifestError, match=r"04\.mp4"):
         transfer(small(data=data | {"max_bad": 0.0}, out=str(tmp_path / "other")))
     assert not (tmp_path / "other").exists()
+
+
+def test_a_video_whose_features_cannot_be_had_is_named_and_left_out(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = FeatureStore.make
+
+    def broken(self: FeatureStore, manifest: Manifest, *args: Any, **kwargs: Any) -> list[BadVideo]:
+        found = [
+            (row, entry) for row, entry in enumerate(manifest) if entry.path.name in ("03.mp4", "11.mp4")
+        ]
+        kept = manifest.select([row for row in range(len(manifest)) if row not in dict(found)])
+        make(self, kept, *args, **kwargs)
+        return [BadVideo(row, str(entry.path), "frame 12 cannot be decoded") for row, entry in found]
+
+    monkeypatch.setattr(FeatureStore, "make", broken)
+    config = small(data={"max_bad": 0.5}, teacher={"cache": str(tmp_path / "features")}, optim={"epochs": 2})
+    folder = RunFolder(transfer(config))
+    assert {Path(path).name: reason for path, reason in folder.read_bad().items()} == {
+        "03.mp4": "frame 12 cannot be decoded",
+        "11.mp4": "frame 12 cannot be decoded",
+    }
+    mine, held = folder.read_videos()
+    assert held is not None
+    assert len(mine) + len(held) == 22
 
 
 # --- what cannot begin -----------------------------------------------------------------------------------

@@ -121,8 +121,9 @@ def test_all_true_and_all_false() -> None:
     own = torch.eye(4, dtype=torch.bool)
     best = torch.where(own, 1.0, -1.0)
     names = ("auc", "top1", "accuracy", "precision", "recall")
-    assert figures([(best, own, ~own)]) == dict.fromkeys(names, 1.0)
-    assert figures([(-best, own, ~own)]) == dict.fromkeys(names, 0.0)
+    for threshold in (THRESHOLD, 0.0):  # 0 is that of logits
+        assert figures([(best, own, ~own)], threshold) == dict.fromkeys(names, 1.0)
+        assert figures([(-best, own, ~own)], threshold) == dict.fromkeys(names, 0.0)
 
 
 # What is left out
@@ -200,3 +201,8 @@ def test_many_negatives_and_ties_are_counted_as_pair_by_pair() -> None:
     wrong = scores[~own].tolist()
     won = sum(1.0 if r > w else 0.5 if r == w else 0.0 for r in right.tolist() for w in wrong)
     assert figures([(scores, own, ~own)])["auc"] == pytest.approx(won / 40 / len(wrong), rel=1e-12)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0])
+def test_nothing_collected_gives_no_figures(threshold: float | None) -> None:
+    assert PairMetrics(threshold).figures() == {}

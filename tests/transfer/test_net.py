@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 import torch
@@ -20,7 +21,9 @@ from t3d.transfer.pairs import allowed_pairs
 from t3d.transfer.teacher import TorchTeacher
 
 FEATURES = 12  # of the teacher
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+PAIRS = [PairConfig(objective, temperature=0.2) for objective in get_args(Objective)]
+PAIRS += [PairConfig("contrastive", temperature=0.2, space="teacher"), PairConfig("sum", space="teacher")]
+every_kind = pytest.mark.parametrize("pairs", PAIRS, ids=lambda pairs: f"{pairs.objective}-{pairs.space}")
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +39,9 @@ def student() -> VideoNet:
     return create_model("densenet3d_tiny", num_classes=0, options=options)
 
 
-def build(objective: Objective, seed: int = 0, temperature: float = 0.1) -> TransferNet:
+def build(pairs: PairConfig, seed: int = 0) -> TransferNet:
     torch.manual_seed(seed)
-    return TransferNet(student(), FEATURES, PairConfig(objective, temperature=temperature))
+    return TransferNet(student(), FEATURES, pairs)
 
 
 def clips(count: int, seed: int = 0) -> Tensor:
@@ -103,7 +106,7 @@ def test_both_halves_begin_as_one_layer_of_2048_inputs_would() -> None:
     torch.manual_seed(0)
     head, one = MatchHead(), nn.Linear(2048, 512)
     bound = 1 / math.sqrt(2048)
-    for weight in (one.weight, head.frames.weight, head.clip.weight):
+    for weight in (one.weight, head.frames.weight, head.clip.weight, head.frames.bias):
         assert 0.999 * bound < float(weight.detach().abs().max()) <= bound
         assert float(weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.01)
         assert float(weight.detach().mean()) == pytest.approx(0, abs=0.01 * bound)
@@ -115,7 +118,7 @@ def slow_layer(layer: nn.Module, x: Tensor) -> Tensor:
     return layer.weight.double() @ x + layer.bias.double()
 
 
-def slow_tables(net: TransferNet, pooled: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def slow_tables(net: TransferNet, pooled: Tensor, targets: Tensor, temperature: float) -> dict[str, Tensor]:
     """Score pair by pair in double precision, from the student's features and the standardised teacher's."""
     tables = {name: torch.zeros(len(pooled), len(targets), dtype=torch.float64) for name in net.heads}
 
@@ -125,19 +128,17 @@ def slow_tables(net: TransferNet, pooled: Tensor, targets: Tensor) -> dict[str, 
     for row, clip in enumerate(pooled.double()):
         v = slow_layer(net.clip_fc[0], clip).clamp(min=0)
         for column, target in enumerate(targets.double()):
-            if "regress" in tables:
-                tables["regress"][row, column] = cosine(slow_layer(net.heads["regress"], v), target)
-            if set(tables) == {"regress"}:
-                continue
-            i = slow_layer(net.frames_fc[0], target).clamp(min=0)
-            if "match" in tables:
-                head = MatchHead().double()
-                head.load_state_dict(net.heads["match"].state_dict())
-                tables["match"][row, column] = slow_match(head, i, v)
-            if "contrastive" in tables:
-                one, two = net.heads["contrastive"].children()
-                shared = cosine(slow_layer(one, v), slow_layer(two, i))
-                tables["contrastive"][row, column] = shared / net.temperature
+            for name, head in net.heads.items():
+                if isinstance(head, nn.Linear):  # predicts the teacher's own feature
+                    score = cosine(slow_layer(head, v), target)
+                else:
+                    i = slow_layer(net.frames_fc[0], target).clamp(min=0)
+                    if isinstance(head, MatchHead):
+                        score = slow_match(copy.deepcopy(head).double(), i, v)
+                    else:
+                        one, two = head.children()
+                        score = cosine(slow_layer(one, v), slow_layer(two, i))
+                tables[name][row, column] = score / temperature if name == "contrastive" else score
     return tables
 
 
@@ -169,19 +170,22 @@ def check(got: dict[str, Tensor], want: dict[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@every_kind
 @pytest.mark.parametrize(("count", "sets"), [(2, 2), (2, 4), (3, 6)])
-def test_tables_are_what_single_pairs_give(objective: Objective, count: int, sets: int) -> None:
-    net = build(objective, seed=count, temperature=0.2).train()
+def test_tables_are_what_single_pairs_give(pairs: PairConfig, count: int, sets: int) -> None:
+    net = build(pairs, seed=count).train()
     frames = features(sets)
     tables, pooled = run(net, clips(count), frames)
-    assert set(tables) == ({"match", "contrastive", "regress"} if objective == "sum" else {objective})
-    check(tables, slow_tables(net, pooled, slow_standard(frames)))
+    named = {"match", "contrastive", "regress"} if pairs.objective == "sum" else {pairs.objective}
+    assert set(tables) == named
+    if "contrastive" in named:
+        assert isinstance(net.heads["contrastive"], nn.Linear) == (pairs.space == "teacher")
+    check(tables, slow_tables(net, pooled, slow_standard(frames), pairs.temperature))
 
 
 @torch.no_grad()
 def test_outside_training_the_batches_before_say_what_is_standard() -> None:
-    net = build("sum").train()
+    net = build(PairConfig("sum")).train()
     mean, variance = torch.zeros(FEATURES, dtype=torch.float64), torch.ones(FEATURES, dtype=torch.float64)
     for seed in range(5):
         frames = features(4, seed)
@@ -191,7 +195,7 @@ def test_outside_training_the_batches_before_say_what_is_standard() -> None:
     net.eval()
     frames = features(6, 9)
     tables, pooled = run(net, clips(3), frames)
-    check(tables, slow_tables(net, pooled, (frames.double() - mean) / (variance + 1e-5).sqrt()))
+    check(tables, slow_tables(net, pooled, (frames.double() - mean) / (variance + 1e-5).sqrt(), 0.1))
     # A pair's score is then a matter of its own clip and frames.
     for row in range(3):
         alone = net(clips(3)[row : row + 1], frames[row + 1 : row + 3])
@@ -202,7 +206,7 @@ def test_outside_training_the_batches_before_say_what_is_standard() -> None:
 
 @torch.no_grad()
 def test_the_scale_of_a_teacher_does_not_matter() -> None:
-    net = build("sum").train()
+    net = build(PairConfig("sum")).train()
     frames = features(6)
     first, second = net(clips(3), frames), net(clips(3), 37 * frames - 5)
     for name, table in first.items():
@@ -210,19 +214,20 @@ def test_the_scale_of_a_teacher_does_not_matter() -> None:
 
 
 @torch.no_grad()
-def test_cosines_lie_within_their_bounds() -> None:
-    tables = build("sum", temperature=0.05)(clips(4), features(8))
+@pytest.mark.parametrize("space", ["learned", "teacher"])
+def test_cosines_lie_within_their_bounds(space: Literal["learned", "teacher"]) -> None:
+    tables = build(PairConfig("sum", temperature=0.05, space=space))(clips(4), features(8))
     assert float(tables["regress"].abs().max()) <= 1 + 1e-6
     assert float(tables["contrastive"].abs().max()) <= 1 / 0.05 + 1e-4
 
 
 @torch.no_grad()
 def test_heads_stay_in_single_precision_under_autocast() -> None:
-    net = build("sum").train()
+    net = build(PairConfig("sum")).train()
     frames = features(4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         tables, pooled = run(net, clips(2), frames)
-    check(tables, slow_tables(net, pooled, slow_standard(frames)))
+    check(tables, slow_tables(net, pooled, slow_standard(frames), 0.1))
 
 
 # What learns
@@ -232,13 +237,13 @@ def masks(count: int, wide: bool) -> tuple[Tensor, Tensor]:
     return allowed_pairs(torch.arange(count), torch.ones(count, dtype=torch.bool) if wide else None)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@every_kind
 @pytest.mark.parametrize("wide", [False, True])
-def test_everything_in_the_net_learns(objective: Objective, wide: bool) -> None:
+def test_everything_in_the_net_learns(pairs: PairConfig, wide: bool) -> None:
     # A parameter without gradient would stop a run on several processes.
-    net = build(objective).train()
+    net = build(pairs).train()
     tables = net(clips(3), features(6 if wide else 3))
-    transfer_loss(tables, *masks(3, wide), pairs=PairConfig(objective)).backward()
+    transfer_loss(tables, *masks(3, wide), pairs=pairs).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
@@ -247,7 +252,7 @@ def test_everything_in_the_net_learns(objective: Objective, wide: bool) -> None:
 
 
 def test_without_negatives_everything_has_a_gradient_still() -> None:
-    net = build("sum").train()
+    net = build(PairConfig("sum")).train()
     positive, negative = allowed_pairs(torch.zeros(2, dtype=torch.int64), None)
     transfer_loss(net(clips(2), features(2)), positive, negative, pairs=PairConfig("sum")).backward()
     for name, parameter in net.named_parameters():
@@ -256,7 +261,7 @@ def test_without_negatives_everything_has_a_gradient_still() -> None:
 
 
 def test_a_frozen_student_gets_no_gradient_and_its_heads_do() -> None:
-    net = build("sum")
+    net = build(PairConfig("sum"))
     net.student.freeze("backbone")
     net.train()
     before = {name: tensor.clone() for name, tensor in net.student.state_dict().items()}
@@ -266,20 +271,20 @@ def test_a_frozen_student_gets_no_gradient_and_its_heads_do() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.student.state_dict().items())
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_the_teacher_gets_none(objective: Objective) -> None:
+@every_kind
+def test_the_teacher_gets_none(pairs: PairConfig) -> None:
     torch.manual_seed(0)
     inner = nn.Sequential(nn.Conv2d(3, FEATURES, 3), nn.BatchNorm2d(FEATURES))
     teacher = TorchTeacher("small", inner, size=16, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    net = build(objective).train()
+    net = build(pairs).train()
     optimiser = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.1)
     pixels = torch.randint(0, 256, (4, 2, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
     for _ in range(2):
         seen = teacher(pixels.flatten(0, 1)).unflatten(0, (4, 2)).mean(1)  # M D
         assert not seen.requires_grad
         kept = seen.clone()
-        loss = transfer_loss(net(clips(4), seen), *masks(4, False), pairs=PairConfig(objective))
+        loss = transfer_loss(net(clips(4), seen), *masks(4, False), pairs=pairs)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -289,9 +294,9 @@ def test_the_teacher_gets_none(objective: Objective) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_a_pair_teaches_its_own_clip_and_no_other(objective: Objective) -> None:
-    net = build(objective).eval()
+@every_kind
+def test_a_pair_teaches_its_own_clip_and_no_other(pairs: PairConfig) -> None:
+    net = build(pairs).eval()
     x = clips(3).requires_grad_()
     tables = net(x, features(6))
     for table in tables.values():
@@ -301,7 +306,7 @@ def test_a_pair_teaches_its_own_clip_and_no_other(objective: Objective) -> None:
 
 
 def test_the_teachers_side_is_not_built_where_nothing_is_learned_of_it() -> None:
-    names = {name.split(".")[0] for name, _ in build("regress").named_parameters()}
-    assert names == {"student", "clip_fc", "heads"}
-    names = {name.split(".")[0] for name, _ in build("match").named_parameters()}
-    assert names == {"student", "clip_fc", "frames_fc", "heads"}
+    for pairs in PAIRS:
+        parts = {name.split(".")[0] for name, _ in build(pairs).named_parameters()}
+        predicts = (pairs.objective, pairs.space) in (("regress", "learned"), ("contrastive", "teacher"))
+        assert parts == {"student", "clip_fc", "heads"} | (set() if predicts else {"frames_fc"})

@@ -15,7 +15,7 @@ from scipy import stats
 
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec, random_clip
-from t3d.transfer.pairs import allowed_pairs, frames_of, other_time, source_groups
+from t3d.transfer.pairs import allowed_pairs, frames_of, joined, other_time, source_groups
 
 
 def listed(paths: list[str], sources: list[str]) -> Manifest:
@@ -101,6 +101,21 @@ def test_no_rows_no_groups() -> None:
     got = source_groups(listed([], []))
     assert got.dtype == np.int64
     assert got.shape == (0,)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_joined_rows_share_a_source_and_are_held_out_together(seed: int, tmp_path: Path) -> None:
+    manifest = random_manifest(tmp_path, seed)
+    related, got = slow_related(manifest), joined(manifest)
+    names = [entry.source for entry in got]
+    assert np.array_equal([[a == b for b in names] for a in names], related)
+    for row, entry in enumerate(manifest):
+        assert names[row] in {manifest[other].source for other in np.flatnonzero(related[row]).tolist()}
+        assert (got[row].path, got[row].label, got[row].start) == (entry.path, entry.label, entry.start)
+    rest, held = got.split_by_source(0.4, seed=seed)
+    both = [*rest, *held]
+    apart = ~slow_related(listed([str(e.path) for e in both], [e.source for e in both]))
+    assert apart[: len(rest), len(rest) :].all()
 
 
 # Which pairs of a batch count

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from t3d.data.config import ReadConfig
-from t3d.errors import ConfigError, at_least
+from t3d.errors import ConfigError, at_least, did_you_mean
 from t3d.train.config import OptimConfig, RunConfig
 
 Objective = Literal["match", "contrastive", "regress", "sum"]
+Negatives = Literal["one", "all"]
+Space = Literal["learned", "teacher"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         for name in ("frames", "frame_step"):
             at_least(f"teacher.{name}", getattr(self, name), 1)
+        object.__setattr__(self, "cache", self.cache or None)
         if self.size is not None:
             at_least("teacher.size", self.size, 1)
         if self.augment and self.cache:
@@ -80,12 +83,16 @@ class PairConfig:
     """
 
     objective: Objective = "match"
-    negatives: Literal["one", "all"] = "one"
+    negatives: Negatives = "one"
     other_time: bool = False
     temperature: float = 0.1
-    space: Literal["learned", "teacher"] = "learned"
+    space: Space = "learned"
 
     def __post_init__(self) -> None:
+        for name, kind in (("objective", Objective), ("negatives", Negatives), ("space", Space)):
+            value = getattr(self, name)
+            if value not in get_args(kind):
+                raise ConfigError(f"pairs.{name} is {value!r}; {did_you_mean(str(value), get_args(kind))}")
         if not self.temperature > 0:
             raise ConfigError(f"pairs.temperature is {self.temperature}; it must be above 0")
 
@@ -121,7 +128,11 @@ class TransferConfig(RunConfig):
                 "no teacher: give a timm or torchvision net or an ONNX file, as --teacher resnet50"
             )
         super().__post_init__()
-        at_least("optim.batch_size", self.optim.batch_size // self.optim.accumulate, 2)
+        if self.optim.batch_size < 2 * self.optim.accumulate:
+            raise ConfigError(
+                f"optim.batch_size is {self.optim.batch_size} in optim.accumulate = {self.optim.accumulate} "
+                "passes; each pass must have at least 2 clips, since negatives come from its other clips"
+            )
         if self.optim.mixup or self.optim.label_smoothing:
             raise ConfigError("optim.mixup and optim.label_smoothing are about labels, and here are none")
         if self.optim.schedule == "plateau" and self.data.val_fraction == 0:

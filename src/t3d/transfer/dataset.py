@@ -86,7 +86,9 @@ class CollatePairs:
         return PairBatch(
             frames=torch.stack([item.frames for item in good]) if good else None,  # B T C H W
             teacher=torch.stack(teacher) if teacher else torch.empty(0),
-            other=torch.tensor([item.other is not None for item in good]) if self.other_time else None,
+            other=torch.tensor([item.other is not None for item in good], dtype=torch.bool)
+            if self.other_time
+            else None,
             videos=torch.tensor([item.video for item in good], dtype=torch.int64),
             bad=tuple(item for item in items if isinstance(item, BadVideo)),
         )

@@ -100,13 +100,16 @@ class FeatureStore:
         """Compute what is missing.
 
         Args:
-            manifest: The videos; a file that occurs several times is computed once.
+            manifest: The videos; a path that occurs several times is computed once.
             teacher: Its digest must be this store's.
             store: Where frames come from, at the teacher's size.
             workers: Processes that decode. 0: this one.
 
         Returns:
-            The videos that cannot be read from their first frame to their last: every row of each.
+            The videos of which a wanted frame cannot be read: every row of each.
+
+        Raises:
+            ConfigError: The folder cannot be written to, or a feature is too large to be kept.
         """
         rows: dict[Path, list[int]] = {}
         for row, entry in enumerate(manifest):
@@ -140,10 +143,21 @@ class FeatureStore:
                     parts.setdefault(number, []).append(teacher(frames.to(device)).half().cpu())
                 if last and number in parts:
                     features = torch.cat(parts.pop(number))  # G D
-                    write_tensors({"features": features}, self.entry(path), metadata={})
+                    self._write(features, path)
                 if last:
                     bar.advance(task)
         return bad
+
+    def _write(self, features: torch.Tensor, path: Path) -> None:
+        if not features.isfinite().all():
+            raise ConfigError(
+                f"{path}: features of the teacher are no numbers, or above the 65504 that half precision "
+                "holds; leave teacher.cache out"
+            )
+        try:
+            write_tensors({"features": features}, self.entry(path), metadata={})
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"teacher.cache: {self.entry(path)} cannot be written: {error}") from error
 
 
 class _EveryNthFrame(IterableDataset[tuple[int, torch.Tensor | str, bool]]):

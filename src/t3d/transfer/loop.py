@@ -20,7 +20,7 @@ from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.sampler import SampleKey
 from t3d.data.sampling import ClipSpec
-from t3d.errors import ManifestError
+from t3d.errors import ConfigError, ManifestError
 from t3d.models.registry import create_model, model_options
 from t3d.models.weights import ModelCard, load_backbone, save_model
 from t3d.train.epochs import EpochLoop, make_accelerator
@@ -75,9 +75,16 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
         videos, val_videos = reopen(folder, store, accelerator, workers=config.data.workers)
     else:
         videos, val_videos, bad = _videos(pool, config, store, accelerator)
-    features = _features(config, teacher, [videos, val_videos], seen, accelerator)
+    features = None
+    if config.teacher.cache:
+        features = FeatureStore(config.teacher.cache, digest=teacher.digest, step=config.teacher.frame_step)
+        videos, unseen = _seen(features, videos, teacher, seen, accelerator, config)
+        bad += unseen
+        if val_videos is not None:
+            val_videos, unseen = _seen(features, val_videos, teacher, seen, accelerator, config)
+            bad += unseen
     groups = torch.from_numpy(source_groups(videos))
-    _refuse_few_sources(videos, groups, config)
+    _refuse_few_sources(videos, groups, config, accelerator.num_processes)
 
     torch.manual_seed(config.seed)
     student = create_model(config.model.name, num_classes=0, options=config.model.options)
@@ -204,8 +211,14 @@ def _videos(
     return rest, held, bad
 
 
-def _refuse_few_sources(videos: Manifest, groups: Tensor, config: TransferConfig) -> None:
+def _refuse_few_sources(videos: Manifest, groups: Tensor, config: TransferConfig, processes: int) -> None:
     sources, batch = int(groups.max()) + 1, config.optim.batch_size
+    if batch < 2 * config.optim.accumulate * processes:
+        raise ConfigError(
+            f"optim.batch_size is {batch}, shared by {processes} processes in optim.accumulate = "
+            f"{config.optim.accumulate} passes; each pass must have at least 2 clips, since negatives come "
+            "from its other clips"
+        )
     if sources < batch:
         raise ManifestError(
             f"{config.data.videos}: {len(videos)} videos to learn from come from only {sources} sources "
@@ -216,27 +229,23 @@ def _refuse_few_sources(videos: Manifest, groups: Tensor, config: TransferConfig
         )
 
 
-def _features(
-    config: TransferConfig,
+def _seen(
+    features: FeatureStore,
+    videos: Manifest,
     teacher: Teacher,
-    parts: list[Manifest | None],
     store: FrameStore,
     accelerator: Accelerator,
-) -> FeatureStore | None:
-    """The teacher's features of all videos, computed where they are missing."""
-    if config.teacher.cache is None:
-        return None
-    features = FeatureStore(config.teacher.cache, digest=teacher.digest, step=config.teacher.frame_step)
-    bad: list[BadVideo] = []
-    for part in parts:
-        if part is not None:  # every process makes its share
-            rows = np.arange(accelerator.process_index, len(part), accelerator.num_processes)
-            bad += features.make(part.select(rows), teacher, store=store, workers=config.data.workers)
-    bad = gather_object(bad)
-    among = sum(len(part) for part in parts if part is not None)
-    refuse_many(bad, among=among, max_bad=config.data.max_bad, option="data.max_bad")
+    config: TransferConfig,
+) -> tuple[Manifest, list[BadVideo]]:
+    """Compute the teacher's features where they are missing; the videos that have them, and the others."""
+    mine = np.arange(accelerator.process_index, len(videos), accelerator.num_processes)
+    found = features.make(videos.select(mine), teacher, store=store, workers=config.data.workers)
+    # The row of a share of the videos as a row of all of them.
+    bad = gather_object([replace(video, video=int(mine[video.video])) for video in found])
+    refuse_many(bad, among=len(videos), max_bad=config.data.max_bad, option="data.max_bad")
     accelerator.wait_for_everyone()
-    return features
+    broken = {video.video for video in bad}
+    return videos.select([row for row in range(len(videos)) if row not in broken]), bad
 
 
 def _held_out(clips: TransferClips, collate: CollatePairs, config: TransferConfig) -> DataLoader[Any]:

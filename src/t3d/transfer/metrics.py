@@ -17,7 +17,7 @@ class PairMetrics:
     Legend: B clips, M sets of frames, see `t3d.transfer.pairs`.
 
     Args:
-        threshold: The score from which a pair is said to belong together; None where scores have no such
+        threshold: The score above which a pair is said to belong together; None where scores have no such
             value (`contrastive`, `regress`), and only their order counts.
 
     Example:
@@ -65,6 +65,8 @@ class PairMetrics:
             gives 0.5. Where there are two kinds of negatives, `auc`, `accuracy` and `precision` are repeated
             for each; `recall` is about true pairs alone.
         """
+        if not self._positive:
+            return {}
         right = np.concatenate(self._positive)
         kinds = {kind: np.concatenate(parts) for kind, parts in self._negative.items() if parts}
         kinds = {kind: scores for kind, scores in kinds.items() if len(scores)}

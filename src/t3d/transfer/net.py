@@ -22,7 +22,8 @@ class TransferNet(nn.Module):
     """A student and what it is taught through; only `student` is kept afterwards.
 
     Either side ends in a fully connected layer of 1024 with ReLU: on the teacher's features, averaged over
-    the frames, and on the student's pooled features. Every objective's head stands on these two.
+    the frames, and on the student's pooled features. The objectives' heads stand on these two; where the
+    teacher's own feature is predicted (`regress`, or `contrastive` in its space), on the student's alone.
 
     The teacher's features are first brought to mean 0 and variance 1 over the batch (BatchNorm without
     parameters), because networks differ widely in their scale; the teacher itself stays as it is.
@@ -101,9 +102,9 @@ class MatchHead(nn.Module):
         super().__init__()
         self.frames = nn.Linear(WIDTH, 512)
         self.clip = nn.Linear(WIDTH, 512, bias=False)
-        for part in (self.frames, self.clip):  # as one layer of 2048 inputs would begin
-            bound = 1 / math.sqrt(2 * WIDTH)
-            nn.init.uniform_(part.weight, -bound, bound)
+        bound = 1 / math.sqrt(2 * WIDTH)
+        for tensor in (self.frames.weight, self.frames.bias, self.clip.weight):
+            nn.init.uniform_(tensor, -bound, bound)  # as one layer of 2048 inputs would begin
         self.rest = nn.Sequential(nn.ReLU(), nn.Linear(512, 128), nn.ReLU(), nn.Linear(128, 1))
 
     def forward(self, frames: Tensor, clips: Tensor) -> Tensor:

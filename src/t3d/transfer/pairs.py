@@ -98,7 +98,8 @@ def frames_of(clip: Indices, count: int) -> Indices:
         array([13, 19])
     """
     first, last = int(clip.min()), int(clip.max())
-    return (first + (np.arange(count) + 0.5) / count * (last - first + 1)).astype(np.int64)
+    span = last - first + 1
+    return first + (2 * np.arange(count, dtype=np.int64) + 1) * span // (2 * count)
 
 
 def other_time(clip: Indices, total: int, spec: ClipSpec, rng: np.random.Generator) -> Indices | None:

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from t3d.data.transforms import normalise
+from t3d.errors import ManifestError
 from t3d.train.optim import Schedule
 from t3d.train.step import Stepper
 from t3d.transfer.config import TransferConfig
@@ -54,6 +55,12 @@ class TransferStepper(Stepper):
         self._metrics = pair_metrics(config)
 
     def _loss(self, batch: PairBatch, rng: np.random.Generator) -> Tensor:
+        if len(batch.videos) < 2:
+            raise ManifestError(
+                "only one video of a batch could be read, and a clip alone has no negatives: "
+                + ", ".join(f"{video.path}: {video.reason}" for video in batch.bad)
+                + ("" if batch.bad else "give each process at least 2 clips (optim.batch_size)")
+            )
         scores, positive, negative = self.score(self.model, batch, self.groups)
         self._metrics.add(scores[first_of(scores)], positive, negative)
         return transfer_loss(scores, positive, negative, pairs=self.config.pairs, rng=rng)
@@ -74,11 +81,18 @@ class TransferStepper(Stepper):
         assert batch.frames is not None
         device = self.accelerator.device
         x = normalise(batch.frames.to(device, non_blocking=True), self.config.clip)  # B C T H W
-        seen = batch.teacher.to(device, non_blocking=True)
+        used = torch.ones(len(batch.teacher), dtype=torch.bool)
+        if batch.other is not None:  # what fills the places of other times that there are not is left out
+            used[len(batch.videos) :] = batch.other
+        seen = batch.teacher[used].to(device, non_blocking=True)
         if self.teacher is not None:  # M X 3 S S
             seen = self.teacher(seen.flatten(0, 1)).unflatten(0, seen.shape[:2]).mean(1)  # M D
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            scores: dict[str, Tensor] = model(x, seen)
+            tables: dict[str, Tensor] = model(x, seen)
+        scores = {}
+        for name, table in tables.items():
+            scores[name] = table.new_zeros(len(table), len(used))
+            scores[name][:, used.to(device)] = table
         positive, negative = allowed_pairs(groups[batch.videos], batch.other)
         return scores, positive.to(device), negative.to(device)
 
