@@ -25,6 +25,7 @@ SCENES = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
+from t3d.train.config import TrainConfig
 from t3d.train.interrupt import InterruptedRunError
 from t3d.train.loop import train
 from t3d.train.run_folder import RunFolder
