@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 Result = dict[str, Any]
-Row = tuple[
-    str, int, str, str
-]  # set, percent of the labels, start without the seed of its pre-training, recipe
+# Set, percent of the labels, start without the seed of its pre-training, recipe.
+Row = tuple[str, int, str, str]
 
 
 def add(table: Path, out: Path) -> None:

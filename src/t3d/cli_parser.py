@@ -114,7 +114,7 @@ def with_init(words: list[str]) -> list[str]:
     They stand in front, and `with_recipe` puts a recipe before them: it gives way, all else wins.
     """
     path = _value_of("--model.init", words)
-    if words[:1] != ["train"] or path is None:
+    if words[:1] != ["train"] or path in (None, "", "null"):
         return words
     from t3d.models.weights import read_card  # torch is imported here, which training needs anyway
 

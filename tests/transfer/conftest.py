@@ -13,6 +13,11 @@ from torchvision.transforms import v2
 from t3d.transfer.teacher import Teacher
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(one_thread: None) -> None:
+    pass
+
+
 @pytest.fixture
 def frames() -> Tensor:
     """Three smooth frames of 90 × 120 pixels, uint8 [3, 3, 90, 120]."""

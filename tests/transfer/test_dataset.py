@@ -33,14 +33,6 @@ VARIED = AugmentConfig(crop="five", flip=0.5)
 Indices = npt.NDArray[np.int64]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def table(*paths: Path | str, spans: list[tuple[float | None, float | None]] | None = None) -> Manifest:
     starts, ends = zip(*(spans or [(None, None)] * len(paths)), strict=True)
     names = [str(path) for path in paths]

@@ -6,7 +6,6 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -47,14 +46,6 @@ class Tiny(TorchTeacher):
     def features(self, x: Tensor) -> Tensor:
         self.seen += len(x)
         return super().features(x)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def film(path: Path, count: int, *, seed: int = 0, every: int = 16) -> Path:

@@ -42,14 +42,6 @@ NET = ModelConfig(
 Small = Callable[..., TransferConfig]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 24 videos of 24 frames, 32 × 40, each of a colour of its own that slowly grows lighter."""

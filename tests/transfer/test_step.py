@@ -32,14 +32,6 @@ GROUPS = torch.tensor([0, 1, 2, 2, 3, 1, 4, 5])  # of eight videos: 2 and 3, 1 a
 Seen = Callable[[Teacher, Tensor], Tensor]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def config_of(**changes: Any) -> TransferConfig:
     """Some options of a run; dictionaries change a part's fields."""
     base = TransferConfig(

@@ -45,7 +45,6 @@ class TransferNet(nn.Module):
         super().__init__()
         self.student = student
         self.temperature = pairs.temperature
-        learned = pairs.space == "learned"
         self.standardise = nn.BatchNorm1d(teacher_features, affine=False)
         self.clip_fc = nn.Sequential(nn.Linear(student.num_features, WIDTH), nn.ReLU())
         self.frames_fc = nn.Sequential(nn.Linear(teacher_features, WIDTH), nn.ReLU())
@@ -54,13 +53,12 @@ class TransferNet(nn.Module):
         for name in wanted:
             if name == "match":
                 heads[name] = MatchHead()
-            elif name == "contrastive" and learned:
+            elif name == "contrastive" and pairs.space == "learned":
                 heads[name] = nn.ModuleList([nn.Linear(WIDTH, _SHARED), nn.Linear(WIDTH, _SHARED)])
             else:
                 heads[name] = nn.Linear(WIDTH, teacher_features)
-        if wanted == ("regress",) or (wanted == ("contrastive",) and not learned):
-            # Nothing is learned of the teacher's side.
-            self.frames_fc = nn.Sequential()
+        if all(isinstance(head, nn.Linear) for head in heads.values()):
+            self.frames_fc = nn.Sequential()  # no head stands on the teacher's side
         self.heads = nn.ModuleDict(heads)
 
     def forward(self, clips: Tensor, frames: Tensor) -> dict[str, Tensor]:

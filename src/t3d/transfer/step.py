@@ -81,18 +81,19 @@ class TransferStepper(Stepper):
         assert batch.frames is not None
         device = self.accelerator.device
         x = normalise(batch.frames.to(device, non_blocking=True), self.config.clip)  # B C T H W
-        used = torch.ones(len(batch.teacher), dtype=torch.bool)
-        if batch.other is not None:  # what fills the places of other times that there are not is left out
-            used[len(batch.videos) :] = batch.other
-        seen = batch.teacher[used].to(device, non_blocking=True)
+        seen = batch.teacher
+        used = None
+        if batch.other is not None and not batch.other.all():
+            # What fills the places of other times that there are not is not shown to either net.
+            used = torch.cat([torch.ones_like(batch.other), batch.other])
+            seen = seen[used]
+        seen = seen.to(device, non_blocking=True)
         if self.teacher is not None:  # M X 3 S S
             seen = self.teacher(seen.flatten(0, 1)).unflatten(0, seen.shape[:2]).mean(1)  # M D
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            tables: dict[str, Tensor] = model(x, seen)
-        scores = {}
-        for name, table in tables.items():
-            scores[name] = table.new_zeros(len(table), len(used))
-            scores[name][:, used.to(device)] = table
+            scores: dict[str, Tensor] = model(x, seen)
+        if used is not None:
+            scores = {name: _spread(table, used.to(device)) for name, table in scores.items()}
         positive, negative = allowed_pairs(groups[batch.videos], batch.other)
         return scores, positive.to(device), negative.to(device)
 
@@ -100,6 +101,13 @@ class TransferStepper(Stepper):
         """Means since the last report, with the figures of this process's pairs."""
         figures, self._metrics = self._metrics.figures(), pair_metrics(self.config)
         return super().report() | figures
+
+
+def _spread(table: Tensor, used: Tensor) -> Tensor:
+    """Scores of the sets that were shown, [B, count of used], as a table of all sets, zero elsewhere."""
+    full = table.new_zeros(len(table), len(used))
+    full[:, used] = table
+    return full
 
 
 def pair_metrics(config: TransferConfig) -> PairMetrics:
