@@ -20,6 +20,7 @@ from typing import Any
 Result = dict[str, Any]
 # Set, percent of the labels, start without the seed of its pre-training, recipe.
 Row = tuple[str, int, str, str]
+SHARES = (5, 20, 100)  # of the labels, in per cent
 
 
 def add(table: Path, out: Path) -> None:
@@ -105,9 +106,8 @@ def plot(results: list[Result], path: Path, *, recipe: str) -> None:
             shares = sorted(chosen)
             means = [statistics.mean(chosen[share]) for share in shares]
             errors = [statistics.stdev(v) if len(v := chosen[share]) > 1 else 0 for share in shares]
-            left.errorbar(
-                [str(share) for share in shares], means, errors, label=start, color=colours[start], capsize=3
-            )
+            places = [SHARES.index(share) + 0.06 * (order.index(start) - 2) for share in shares]
+            left.errorbar(places, means, errors, fmt="o-", label=start, color=colours[start], capsize=3)
         found = tune.get(("ucf101_11", 20, start, recipe), [])
         if found:
             epochs = sorted(map(int, found[0]["val"]))
@@ -120,7 +120,8 @@ def plot(results: list[Result], path: Path, *, recipe: str) -> None:
         if probe["name"] == "probe/ucf101_11/teacher":
             shares = sorted(int(key) for key in probe if key.isdigit())
             means = [100 * statistics.mean(probe[str(share)]) for share in shares]
-            left.plot([str(s) for s in shares], means, "k:", label="probe of the teacher")
+            left.plot([SHARES.index(share) for share in shares], means, "k:", label="probe of the teacher")
+    left.set_xticks(range(len(SHARES)), map(str, SHARES))
     left.set(xlabel="labels used (%)", ylabel="test top-1 (%)", title="UCF101, 11 classes")
     right.set(xlabel="epoch", ylabel="validation top-1 (%)", title="20 % of the labels")
     for axis in (left, right):
