@@ -84,14 +84,22 @@ STARTS: dict[str, dict[str, Any]] = {
     "contrastive-warm": {"objective": "contrastive", "temperature": 0.2},
     "contrastive-teacher": {"objective": "contrastive", "space": "teacher"},
     "regress-colour": {"objective": "regress", "color": 0.4, "min_area": 0.3},
+    "regress-b16": {"objective": "regress", "batch_size": 16},
+    "regress-b8": {"objective": "regress", "batch_size": 8},
+    "regress-b16-lr1": {"objective": "regress", "batch_size": 16, "lr": 1e-3},
+    "sum-teacher-b16": {"objective": "sum", "negatives": "all", "space": "teacher", "batch_size": 16},
+    "regress-b16-wide": {"objective": "regress", "batch_size": 16, "min_area": 0.3},
     "contrastive-colour": {"objective": "contrastive", "space": "teacher", "color": 0.4, "min_area": 0.3},
 }
-"""What is taught, by the name of the start: options of `pairs`, and of `augment`."""
+"""What is taught, by the name of the start: options of `pairs`, of `augment` and of `optim`."""
 RECIPES: dict[str, dict[str, Any]] = {
     "base": {},
     "low": {"lr": 1e-3},
     "long": {"epochs": 3},  # times as many
     "decay": {"layer_decay": 0.7},
+    "mix": {"mixup": 0.4},
+    "mix-decay": {"mixup": 0.4, "layer_decay": 0.7},
+    "low-decay": {"lr": 1e-3, "layer_decay": 0.7},
 }
 """How labels are learned: changes to `LEARN`."""
 # Few labels make few steps an epoch: budgets in epochs, the same for every start.
@@ -164,6 +172,7 @@ class Study:
         """Teach a student."""
         pairs = dict(job["pairs"])
         views = {key: pairs.pop(key) for key in ("color", "min_area") if key in pairs}
+        steps = {key: pairs.pop(key) for key in ("batch_size", "lr") if key in pairs}
         config = TransferConfig(
             out=str(self.out / name / "run"),
             seed=job["seed"],
@@ -175,7 +184,7 @@ class Study:
                 name=self._teacher(), size=128, frames=4, cache=str(self.out / "features"), frame_step=8
             ),
             pairs=PairConfig(**pairs),
-            optim=replace(LEARN, epochs=job["epochs"], batch_size=32),
+            optim=replace(LEARN, **{"epochs": job["epochs"], "batch_size": 32} | steps),
         )
         run = RunFolder(transfer(config, resume=RunFolder(config.out).config.exists()))
         lines = read_log(run.log)

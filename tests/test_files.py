@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from t3d.files import TEMPORARY, FileDigests, atomic_path
+from t3d.files import ABANDONED, TEMPORARY, FileDigests, atomic_path, sweep
 
 
 def test_a_file_appears_whole_and_alone(tmp_path: Path) -> None:
@@ -63,6 +64,19 @@ def test_the_temporary_name_is_hidden_and_keeps_the_ending(tmp_path: Path, name:
         temporary.touch()
     assert target.exists()
     assert not target.match(TEMPORARY)
+
+
+def test_what_killed_processes_left_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
+    old, new = tmp_path / ".old.part.csv", tmp_path / ".new.part"
+    kept = [tmp_path / "a.csv", tmp_path / "a.part.csv", tmp_path / ".hidden"]
+    for file in (old, new, *kept):
+        file.write_text("x")
+    os.utime(old, (time.time() - 2 * ABANDONED,) * 2)
+    sweep(tmp_path, older_than=ABANDONED)
+    assert sorted(tmp_path.iterdir()) == sorted([new, *kept])
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    sweep(tmp_path / "nowhere")
 
 
 def test_writers_at_once_do_not_meet(tmp_path: Path) -> None:

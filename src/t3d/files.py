@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY = ".*.part*"
-"""Pattern of the temporary names: what matches it for long was left by a process that was killed."""
+"""Pattern of the temporary names."""
+ABANDONED = 3600.0
+"""Seconds without a change after which nobody is still writing a temporary file."""
 
 
 @contextmanager
@@ -46,6 +49,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, *, older_than: float = 0.0) -> None:
+    """Delete what a killed process left half-written in a folder.
+
+    Args:
+        folder: Where `atomic_path` gave names.
+        older_than: Seconds since the last change; `ABANDONED` where others may be writing just now.
+    """
+    for file in folder.glob(TEMPORARY):
+        with suppress(FileNotFoundError):  # another process was faster
+            if time.time() - file.stat().st_mtime >= older_than:
+                file.unlink()
 
 
 class FileDigests:

@@ -23,6 +23,7 @@ from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import resize_frames
 from t3d.data.video import Video
 from t3d.errors import ConfigError, VideoError
+from t3d.files import ABANDONED
 
 SPEC = ClipSpec(num_frames=8, stride=2, size=24, resize=32)
 FORK = multiprocessing.get_context("fork")
@@ -324,7 +325,7 @@ def test_what_a_killed_process_left_is_never_read_and_goes_in_time(tmp_path: Pat
     left.write_bytes(bytes(3 * ENTRY))
     full = store_at(tmp_path, gb=THREE + ENTRY / 1e9)
     assert not full.prepare(films[1])  # it counts, though
-    os.utime(left, (time.time() - 2 * frames_module._ABANDONED,) * 2)
+    os.utime(left, (time.time() - 2 * ABANDONED,) * 2)
     assert full.prepare(films[1])
     assert not left.exists()
 

@@ -123,15 +123,6 @@ def test_a_failing_start_leaves_nothing(
     assert list((tmp_path / "deep").iterdir()) == []
 
 
-def test_half_written_files_are_swept_away(tiny: Tiny, videos: Manifest) -> None:
-    folder = started(tiny(), videos)
-    leftover = folder.path / ".0123456789abcdef.part.safetensors"
-    leftover.write_text("half")
-    folder.sweep()
-    assert not leftover.exists()
-    assert folder.config.exists()
-
-
 def test_no_run_to_resume(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere: no config\.yaml here"):
         RunFolder(tmp_path / "nowhere").read_config(TrainConfig)

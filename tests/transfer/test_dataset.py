@@ -76,8 +76,8 @@ class Films:
 class Asked:
     """Kept features that are the numbers of the frames asked for."""
 
-    def mean(self, path: Path, frames: Indices) -> Tensor:
-        return torch.tensor([float(path.name), *frames.tolist()])
+    def get(self, path: Path, frames: Indices) -> Tensor:
+        return torch.tensor([[int(path.name), frame] for frame in frames.tolist()])
 
 
 def clips(manifest: Manifest, lengths: dict[str, int | str], **changes: Any) -> TransferClips:
@@ -392,11 +392,11 @@ def test_with_kept_features_no_frame_of_the_teachers_is_decoded() -> None:
         for row in range(2):
             item, decoded_item = item_of(kept, epoch, row), item_of(fresh, epoch, row)
             assert torch.equal(item.frames, decoded_item.frames)
-            assert item.teacher.tolist() == [row + 1, *numbers(decoded_item.teacher)]
+            assert item.teacher.tolist() == [[row + 1, seen] for seen in numbers(decoded_item.teacher)]
             assert (item.other is None) == (decoded_item.other is None)
             if item.other is not None and decoded_item.other is not None:
                 others += 1
-                assert item.other.tolist() == [row + 1, *numbers(decoded_item.other)]
+                assert item.other.tolist() == [[row + 1, seen] for seen in numbers(decoded_item.other)]
     assert others > 30
 
 
@@ -415,7 +415,7 @@ def test_kept_features_are_those_of_the_frames_that_would_be_decoded(noise: Mani
         mine, theirs = kept[key], fresh[key]
         assert isinstance(mine, PairItem)
         assert isinstance(theirs, PairItem)
-        want = torch.stack([teacher(frame[None])[0] for frame in theirs.teacher]).mean(0)
+        want = torch.stack([teacher(frame[None])[0] for frame in theirs.teacher])
         assert mine.teacher.dtype == torch.float32
         torch.testing.assert_close(mine.teacher, want, rtol=0, atol=1e-3)
     unreadable = kept[SampleKey(0, 2)]
@@ -479,7 +479,7 @@ def test_there_are_as_many_items_as_rows() -> None:
 
 def handmade(video: int, *, other: bool | None = None, features: bool = False) -> PairItem:
     """An item whose every value is its video's number; of another time, ten more."""
-    shape = (5,) if features else (2, 3, 6, 6)
+    shape = (2, 5) if features else (2, 3, 6, 6)
     kind = torch.float32 if features else torch.uint8
     return PairItem(
         video,
@@ -499,7 +499,7 @@ def test_items_are_stacked_in_their_order_and_bad_ones_set_apart(features: bool)
     assert batch.frames is not None
     assert batch.frames.shape == (3, 4, 3, 8, 8)
     assert batch.frames.dtype == torch.uint8
-    assert batch.teacher.shape == ((3, 5) if features else (3, 2, 3, 6, 6))
+    assert batch.teacher.shape == ((3, 2, 5) if features else (3, 2, 3, 6, 6))
     assert batch.teacher.dtype == (torch.float32 if features else torch.uint8)
     for place, video in enumerate((4, 1, 3)):
         assert (batch.frames[place] == video).all()
@@ -521,7 +521,7 @@ def test_frames_of_another_time_come_behind_all_others(features: bool) -> None:
     batch = CollatePairs(other_time=True)(items)
     assert batch.frames is not None
     assert len(batch.frames) == 3
-    assert batch.teacher.shape == ((6, 5) if features else (6, 2, 3, 6, 6))
+    assert batch.teacher.shape == ((6, 2, 5) if features else (6, 2, 3, 6, 6))
     assert [set(part.flatten().tolist()) for part in batch.teacher] == [{4}, {1}, {3}, {14}, {0}, {13}]
     assert batch.other is not None
     assert batch.other.dtype == torch.bool

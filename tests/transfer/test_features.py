@@ -125,7 +125,7 @@ def test_the_nearest_frame_with_features_stands_for_each_wanted_one(
     for wanted in range(count):
         away = [abs(frame - wanted) for frame in kept]
         nearest = [frame for frame, far in zip(kept, away, strict=True) if far == min(away)]
-        got = features.mean(path, np.array([wanted]))
+        got = features.get(path, np.array([wanted]))[0]
         assert got.shape == (6,)
         assert got.dtype == torch.float32
         # Half precision is kept. In a tie, either neighbour may stand in.
@@ -135,8 +135,8 @@ def test_the_nearest_frame_with_features_stands_for_each_wanted_one(
     rng = np.random.default_rng(0)
     for number in (2, 3, 20):  # in any order, with repeats
         frames = rng.choice(list(clear), number)
-        want = torch.stack([each[clear[int(frame)]] for frame in frames]).mean(0)
-        torch.testing.assert_close(features.mean(path, frames), want, rtol=0, atol=2e-3)
+        want = torch.stack([each[clear[int(frame)]] for frame in frames])
+        torch.testing.assert_close(features.get(path, frames), want, rtol=0, atol=2e-3)
 
 
 def test_workers_and_decoded_frames_change_nothing(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_file_finds_its_entry_under_any_name(tmp_path: Path) -> None:
     features, _ = made(tmp_path / "features", path, step=4)
     before = entries(tmp_path / "features")
     assert list(before) == [features.entry(path).name]
-    mean = features.mean(path, np.arange(10))
+    first = features.get(path, np.arange(10))
     (tmp_path / "elsewhere").mkdir()
     copy = Path(shutil.copyfile(path, tmp_path / "elsewhere" / "b.mp4"))
     os.utime(copy, (0, 0))
@@ -188,7 +188,7 @@ def test_a_file_finds_its_entry_under_any_name(tmp_path: Path) -> None:
     assert again.make(table(copy, moved), teacher, store=FrameStore(SPEC), workers=0) == []
     assert teacher.seen == 0
     for name in (copy, moved):
-        assert torch.equal(again.mean(name, np.arange(10)), mean)
+        assert torch.equal(again.get(name, np.arange(10)), first)
     assert entries(tmp_path / "features") == before
 
 
@@ -207,27 +207,27 @@ def test_another_video_teacher_or_step_is_another_entry(tmp_path: Path, seen_by:
         spec = ClipSpec(num_frames=1, size=teacher.size, resize=teacher.size)
         assert features.make(table(path), teacher, store=FrameStore(spec), workers=0) == []
         names.add(features.entry(path))
-        kept.append((features, path, of_each_frame(teacher, path, seen_by)[frames].mean(0)))
+        kept.append((features, path, of_each_frame(teacher, path, seen_by)[frames]))
         assert len(names) == len(entries(folder)) == count
     for step in (2, 20):
         names.add(made(folder, path, step=step)[0].entry(path))
     assert len(names) == len(entries(folder)) == 6
     for features, video, want in kept:  # none took another's place
-        torch.testing.assert_close(features.mean(video, frames), want, rtol=0, atol=3e-3)
+        torch.testing.assert_close(features.get(video, frames), want, rtol=0, atol=3e-3)
 
 
 def test_a_video_that_was_replaced_is_computed_anew(tmp_path: Path, seen_by: Seen) -> None:
     path = film(tmp_path / "a.mp4", 12)
     features, _ = made(tmp_path / "features", path)
-    old = features.mean(path, np.arange(12))
+    old = features.get(path, np.arange(12))
     time = path.stat().st_mtime
     film(path, 12, seed=5)
     os.utime(path, (time + 10, time + 10))
-    want = of_each_frame(Tiny(), path, seen_by).mean(0)
+    want = of_each_frame(Tiny(), path, seen_by)
     assert (want - old).abs().max() > 0.02
     made(tmp_path / "features", path)
     # The same object as before, as a long run has it.
-    torch.testing.assert_close(features.mean(path, np.arange(12)), want, rtol=0, atol=2e-3)
+    torch.testing.assert_close(features.get(path, np.arange(12)), want, rtol=0, atol=2e-3)
     assert len(entries(tmp_path / "features")) == 2
 
 
@@ -300,15 +300,15 @@ def test_bad_videos_are_named_and_the_others_kept(tmp_path: Path, seen_by: Seen,
     assert not any(str(path) in reason for path, reason in reasons.items())  # the path is told beside it
     assert set(entries(tmp_path / "features")) == {features.entry(path).name for path in good}
     for path in good:
-        want = of_each_frame(Tiny(), path, seen_by)[2:4].mean(0)
-        torch.testing.assert_close(features.mean(path, np.array([2, 3])), want, rtol=0, atol=2e-3)
+        want = of_each_frame(Tiny(), path, seen_by)[2:4]
+        torch.testing.assert_close(features.get(path, np.array([2, 3])), want, rtol=0, atol=2e-3)
 
 
 def test_a_video_that_is_gone_is_a_bad_video(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", 5)
     features, _ = made(tmp_path / "features", path)
     path.unlink()
-    for ask in (lambda: features.entry(path), lambda: features.mean(path, np.array([0]))):
+    for ask in (lambda: features.entry(path), lambda: features.get(path, np.array([0]))):
         with pytest.raises(VideoError, match=r"a\.mp4: cannot be read: No such file"):
             ask()
 
@@ -324,7 +324,7 @@ def test_a_damaged_entry_is_named_with_the_mend(tmp_path: Path, damage: str) -> 
     else:
         entry.write_bytes({"cut": whole[:-20], "empty": b"", "text": b"features" * 9}[damage])
     with pytest.raises(ConfigError) as caught:
-        features.mean(path, np.array([1]))
+        features.get(path, np.array([1]))
     for told in ("teacher.cache", str(entry), str(path), "must be deleted"):
         assert told in str(caught.value)
     entry.unlink()  # as it says
@@ -336,7 +336,7 @@ def test_features_that_were_never_made_are_named(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", 10)
     features = FeatureStore(str(tmp_path / "features"), digest="x", step=1)
     with pytest.raises(ConfigError, match=r"teacher\.cache: the features .*a\.mp4 are missing.*start again"):
-        features.mean(path, np.array([1]))
+        features.get(path, np.array([1]))
 
 
 def test_folders_are_made_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

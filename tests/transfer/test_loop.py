@@ -42,18 +42,21 @@ NET = ModelConfig(
 Small = Callable[..., TransferConfig]
 
 
-@pytest.fixture(scope="session")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 24 videos of 24 frames, 32 × 40, each of a colour of its own that slowly grows lighter."""
-    root = tmp_path_factory.mktemp("pool") / "videos"
+def draw(root: Path, count: int) -> Path:
+    """A folder of videos of 24 frames, 32 × 40, each of a colour of its own that slowly grows lighter."""
     root.mkdir()
     generator = torch.Generator().manual_seed(0)
-    for number in range(24):
+    for number in range(count):
         colour = torch.randint(20, 200, (1, 3, 1, 1), generator=generator)
         light = torch.linspace(0, 40, 24).view(24, 1, 1, 1)
         noise = torch.randint(-10, 11, (24, 3, 32, 40), generator=generator)
         write_video(root / f"{number:02d}.mp4", (colour + light + noise).clamp(0, 255).byte(), crf=20)
     return root
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("pool") / "videos", 24)
 
 
 @pytest.fixture(scope="session")
@@ -113,11 +116,11 @@ def table(path: Path, rows: list[tuple[Path, str]]) -> Path:
 @pytest.mark.parametrize("objective", ["match", "contrastive", "regress", "sum"])
 def test_pairs_of_held_out_videos_are_told_apart(small: Small, objective: str, tmp_path: Path) -> None:
     config = small(
-        data={"val_fraction": 0.3},
+        data={"videos": str(draw(tmp_path / "videos", 80)), "val_fraction": 0.2},
         pairs={"objective": objective, "negatives": "all"},
         teacher={"cache": str(tmp_path / "features"), "frame_step": 4},
-        optim={"epochs": 30, "batch_size": 8},
-        eval_every=30,
+        optim={"epochs": 20, "batch_size": 8, "schedule": "cosine", "ema": 0.9},
+        eval_every=20,
     )
     lines = read_log(RunFolder(transfer(config)).log)
     last = lines[-1]
@@ -204,6 +207,32 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_had_been(
     theirs = weights_of(straight)
     for key, value in weights_of(folder).items():
         assert torch.equal(value, theirs[key]), key
+
+
+def test_a_run_does_not_go_on_without_one_of_its_videos(
+    small: Small, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = tmp_path / "videos"
+    shutil.copytree(pool, videos)
+    cache = {"cache": str(tmp_path / "features"), "frame_step": 2}
+    config = small(data={"videos": str(videos), "max_bad": 0.1}, teacher=cache)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TransferStepper, "step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            transfer(config)
+    learned, _ = RunFolder(config.out).read_videos()
+    lost = learned[0].path
+    whole = lost.read_bytes()
+    lost.write_bytes(b"no video")
+    with pytest.raises(ManifestError, match=rf"cannot go on.*{lost.name} .*--overwrite true"):
+        transfer(config, resume=True)
+    lost.write_bytes(whole)
+    transfer(config, resume=True)
+    assert RunFolder(config.out).weights.exists()
 
 
 def test_features_that_were_kept_teach_what_fresh_ones_teach(small: Small, tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ class Holder(nn.Module):
 def stepper(config: TransferConfig, teacher: Teacher | None, *, held: bool = False) -> TransferStepper:
     torch.manual_seed(0)
     model: nn.Module = TransferNet(
-        create_model(NET.name, num_classes=0, options=NET.options), FEATURES, config.pairs
+        create_model(NET.name, num_classes=0, options=NET.options),
+        FEATURES if config.teacher.average else 3 * FEATURES,
+        config.pairs,
     )
     if held:
         assert teacher is not None
@@ -106,7 +108,7 @@ def batch_of(
     sets = count if other is None else 2 * count
     seen = torch.randint(0, 256, (sets, 3, 3, 24, 24), generator=generator).byte()
     if features:
-        seen = torch.rand(sets, FEATURES, generator=generator)
+        seen = torch.rand(sets, 3, FEATURES, generator=generator)
     return PairBatch(
         frames=torch.randint(0, 256, (count, 4, 3, 24, 24), generator=generator).byte(),
         teacher=seen,
@@ -132,15 +134,16 @@ def as_seen(clip: Tensor, spec: ClipSpec) -> Tensor:
 
 
 def slow_scores(
-    model: nn.Module, batch: PairBatch, spec: ClipSpec, see: Callable[[Tensor], Tensor] | None
+    model: nn.Module, batch: PairBatch, config: TransferConfig, see: Callable[[Tensor], Tensor]
 ) -> dict[str, Tensor]:
     """Scores of each pair of one clip and one set of frames, alone; `see` gives a single frame's feature."""
     assert batch.frames is not None
     rows: dict[str, list[Tensor]] = {}
     for clip in batch.frames:
         for seen in batch.teacher:
-            feature = seen if see is None else sum(see(frame) for frame in seen) / len(seen)
-            for name, score in model(as_seen(clip, spec)[None], feature[None]).items():
+            each = [see(frame) for frame in seen]
+            feature = sum(each) / len(each) if config.teacher.average else torch.cat(each)
+            for name, score in model(as_seen(clip, config.clip)[None], feature[None]).items():
                 assert score.shape == (1, 1)
                 rows.setdefault(name, []).append(score.squeeze())
     return {name: torch.stack(list_).view(len(batch.frames), -1) for name, list_ in rows.items()}
@@ -215,12 +218,22 @@ def test_a_single_readable_clip_is_refused_with_the_cause() -> None:
 
 @pytest.mark.parametrize("other", [None, [True, True, False, True]])
 @pytest.mark.parametrize(
-    ("objective", "modality"), [("sum", "rgb"), ("match", "diff"), ("contrastive", "rgb"), ("regress", "rgb")]
+    ("objective", "modality", "average"),
+    [
+        ("sum", "rgb", True),
+        ("sum", "rgb", False),
+        ("match", "diff", True),
+        ("contrastive", "rgb", True),
+        ("regress", "rgb", True),
+        ("regress", "diff", False),
+    ],
 )
 def test_scores_are_those_of_clips_and_frames_taken_one_by_one(
-    seen_by: Seen, objective: str, modality: str, other: list[bool] | None
+    seen_by: Seen, objective: str, modality: str, average: bool, other: list[bool] | None
 ) -> None:
-    config = config_of(pairs={"objective": objective}, clip={"modality": modality})
+    config = config_of(
+        pairs={"objective": objective}, clip={"modality": modality}, teacher={"average": average}
+    )
     teacher = tiny_teacher()
     scoring = stepper(config, teacher)
     used(scoring.model, config, teacher)
@@ -233,7 +246,7 @@ def test_scores_are_those_of_clips_and_frames_taken_one_by_one(
 
     with torch.no_grad():
         scores, positive, negative = scoring.score(scoring.model, batch, GROUPS)
-        want = slow_scores(scoring.model, batch, config.clip, see)
+        want = slow_scores(scoring.model, batch, config, see)
     assert list(scores) == list(want)
     assert set(scores) == ({"match", "contrastive", "regress"} if objective == "sum" else {objective})
     for name, score in scores.items():
@@ -246,14 +259,15 @@ def test_scores_are_those_of_clips_and_frames_taken_one_by_one(
         assert torch.equal(getattr(batch, name), getattr(kept, name)), name
 
 
-def test_features_of_a_batch_are_taken_as_they_are() -> None:
-    config = config_of(pairs={"objective": "sum"})
+@pytest.mark.parametrize("average", [True, False])
+def test_features_of_a_batch_are_taken_as_they_are(average: bool) -> None:
+    config = config_of(pairs={"objective": "sum"}, teacher={"average": average})
     scoring = stepper(config, None)
     used(scoring.model, config, tiny_teacher())
     batch = batch_of(0, 1, 5, 7, other=[False, True, True, True], features=True)
     with torch.no_grad():
         scores, positive, negative = scoring.score(scoring.model, batch, GROUPS)
-        want = slow_scores(scoring.model, batch, config.clip, None)
+        want = slow_scores(scoring.model, batch, config, lambda feature: feature)
     for name, score in scores.items():
         fair = without_fillers(want[name], [False, True, True, True])
         torch.testing.assert_close(score, fair, rtol=1e-3, atol=2e-5)

@@ -24,12 +24,11 @@ from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import resize_frames, resized_shape
 from t3d.data.video import Video
 from t3d.errors import ConfigError, VideoError
-from t3d.files import FileDigests, atomic_path
+from t3d.files import ABANDONED, FileDigests, atomic_path
 
 _FORMAT = 1  # raise it when cached frames would come out differently: old entries are then never read
 _CHUNK = 16  # frames decoded and resized at a time, so that a long video does not fill the memory
 _NAME = re.compile(r"(?P<part>\.)?[0-9a-f]{32}(?(part)\.part)\.safetensors")  # an entry, or one being written
-_ABANDONED = 3600.0  # seconds without a change after which nobody is still writing an entry
 # Other processes write as well: what one finds free, it takes this share of before it looks again.
 _SHARE = 0.05
 
@@ -159,7 +158,7 @@ class FrameStore:
         """Bytes that are free, once entries that this run has not prepared have made room for `wanted`."""
         assert self.folder is not None
         free, old = self.max_bytes, []
-        abandoned = time.time() - _ABANDONED
+        abandoned = time.time() - ABANDONED
         for entry in os.scandir(self.folder):
             name = _NAME.fullmatch(entry.name)
             with suppress(FileNotFoundError):  # another process finished or deleted it just now

@@ -35,7 +35,7 @@ from t3d.data.synthetic_scene import (
     places_of,
 )
 from t3d.errors import ConfigError
-from t3d.files import TEMPORARY, atomic_path
+from t3d.files import atomic_path, sweep
 
 __all__ = [
     "APPEARANCES",
@@ -148,10 +148,9 @@ def write_synthetic(
 
     folder.mkdir(parents=True, exist_ok=True)
     _write_record(folder, spec, complete=False)
-    for video in videos:
-        (folder / video.path).parent.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f"*/*/{TEMPORARY}"):  # of a process that was killed while it wrote
-        leftover.unlink()
+    for place in {(folder / video.path).parent for video in videos}:
+        place.mkdir(parents=True, exist_ok=True)
+        sweep(place)
     _write_videos(folder, spec, missing, workers=workers, progress=progress)
     _write_lists(folder, spec)
     _write_record(folder, spec, complete=True)

@@ -20,6 +20,7 @@ from t3d.data.manifest import Manifest
 from t3d.device import use_bf16
 from t3d.errors import ConfigError, ManifestError
 from t3d.evaluate import Metrics, measure, score_videos
+from t3d.files import sweep
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model, model_options
 from t3d.models.weights import ModelCard, load_backbone, save_model
@@ -144,7 +145,7 @@ def reopen(
 ) -> tuple[Manifest, Manifest | None]:
     """The videos of a run that goes on."""
     if accelerator.is_main_process:
-        folder.sweep()
+        sweep(folder.path)
     train_videos, val_videos = folder.read_videos()
     if accelerator.is_main_process and store.folder is not None:  # it may have made room meanwhile
         for part in (train_videos, val_videos):

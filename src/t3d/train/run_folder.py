@@ -16,7 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from t3d.data.dataset import BadVideo
 from t3d.data.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError
-from t3d.files import TEMPORARY, atomic_path
+from t3d.files import atomic_path
 from t3d.train.config import RunConfig, TrainConfig
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -92,11 +92,6 @@ class RunFolder:
             part.path.rename(final)
         finally:
             shutil.rmtree(part.path, ignore_errors=True)
-
-    def sweep(self) -> None:
-        """Delete what a killed process left half-written."""
-        for file in self.path.glob(TEMPORARY):
-            file.unlink(missing_ok=True)
 
     def command(self) -> str:
         """The command that the folder is a run of."""

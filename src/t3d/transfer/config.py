@@ -37,7 +37,9 @@ class TeacherConfig:
             looked through first), or an ONNX file that maps images to features.
         weights: A `.safetensors` file for that net; without it the library's own ImageNet weights.
         size: Side of the square it sees, in pixels; without it the net's own.
-        frames: Frames of each clip's time span, spread evenly, whose features are averaged: the paper's X.
+        frames: Frames of each clip's time span, spread evenly: the paper's X.
+        average: Average the features of these frames, as the paper does. Otherwise they stand side by side,
+            in the order of time, and the student must also know what is seen when.
         augment: Crop and flip the frames at random, independently of the clip. Not together with `cache`.
         cache: Folder for features; each frame is then computed once for all epochs and runs. Only every
             `frame_step`-th frame is, and of these the nearest ones stand for the frames wanted.
@@ -48,6 +50,7 @@ class TeacherConfig:
     weights: str | None = None
     size: int | None = None
     frames: int = 8
+    average: bool = True
     augment: bool = False
     cache: str | None = None
     frame_step: int = 8
@@ -72,7 +75,7 @@ class PairConfig:
     Args:
         objective: `match` says of a pair whether its parts belong together (the paper's); `contrastive`
             finds the frames that belong to a clip among the batch's, and the clip that belongs to frames
-            (InfoNCE); `regress` predicts the teacher's mean feature, by cosine; `sum` is all three.
+            (InfoNCE); `regress` predicts the teacher's feature, by cosine; `sum` is all three.
         negatives: Of `match`: `one` draws a negative for each positive (the paper's 1 : 1); `all` takes
             every other video of the batch, together weighing as much as the positives.
         other_time: Frames of another, not overlapping time of the same video count as negatives as well.

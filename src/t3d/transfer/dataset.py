@@ -31,7 +31,7 @@ class PairItem:
     Args:
         video: Row of the video in its manifest.
         frames: The clip, uint8 [T, C, H, W].
-        teacher: Frames, uint8 [X, 3, S, S], or their mean feature, float32 [D].
+        teacher: Frames, uint8 [X, 3, S, S], or their features, float32 [X, D].
         other: The same of another time of the video; None where none was asked for or there is none.
     """
 
@@ -47,7 +47,7 @@ class PairBatch:
 
     Args:
         frames: Clips, uint8 [B, T, C, H, W]; None when every video of the batch was bad.
-        teacher: Frames, uint8 [M, X, 3, S, S], or features, float32 [M, D]; the B clips' own come first,
+        teacher: Frames, uint8 [M, X, 3, S, S], or features, float32 [M, X, D]; the B clips' own come first,
             then those of another time where `other` is not None; zeros where a video has no other time.
         other: Which videos gave frames of another time, bool [B]; None where none was asked for.
         videos: Row of each clip's video, int64 [B].
@@ -161,7 +161,7 @@ class TransferClips(Dataset[PairItem | BadVideo]):
     def _teacher(self, path: Any, seen: Any, clip: Indices, rng: np.random.Generator) -> torch.Tensor:
         wanted = frames_of(clip, self.count)
         if self.features is not None:
-            return self.features.mean(path, wanted)
+            return self.features.get(path, wanted)
         return self._view(seen.get(wanted), self.teacher.spec, self.teacher_augment, rng)
 
     @staticmethod

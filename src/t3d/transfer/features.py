@@ -22,7 +22,7 @@ from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.transforms import center_view
 from t3d.errors import ConfigError, VideoError
-from t3d.files import FileDigests
+from t3d.files import ABANDONED, FileDigests, sweep
 from t3d.models.weights import write_tensors
 from t3d.transfer.pairs import Indices
 from t3d.transfer.teacher import Teacher
@@ -68,15 +68,15 @@ class FeatureStore:
         except OSError as error:
             raise VideoError(path, f"cannot be read: {error.strerror}") from error
 
-    def mean(self, path: Path, frames: Indices) -> torch.Tensor:
-        """The mean feature of some frames; for each, the nearest frame that has features stands in.
+    def get(self, path: Path, frames: Indices) -> torch.Tensor:
+        """The features of some frames; for each, the nearest frame that has features stands in.
 
         Args:
             path: The video.
             frames: Frame indices, int64 [X].
 
         Returns:
-            float32 [D].
+            float32 [X, D].
 
         Raises:
             VideoError: The video cannot be read.
@@ -92,7 +92,7 @@ class FeatureStore:
                 "again (a damaged file must be deleted) and they are made anew"
             ) from error
         nearest = np.clip((frames + self.step // 2) // self.step, 0, len(features) - 1)
-        return features[torch.from_numpy(nearest)].float().mean(0)
+        return features[torch.from_numpy(nearest)].float()
 
     def make(
         self, manifest: Manifest, teacher: Teacher, *, store: FrameStore, workers: int
@@ -123,6 +123,7 @@ class FeatureStore:
                 bad += [BadVideo(row, str(path), error.reason) for row in rows[path]]
         if not missing:
             return bad
+        sweep(self.folder, older_than=ABANDONED)
         loader = DataLoader(
             _EveryNthFrame(missing, store, self.step),
             batch_size=None,

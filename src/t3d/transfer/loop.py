@@ -83,6 +83,12 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
         if val_videos is not None:
             val_videos, unseen = _seen(features, val_videos, teacher, seen, accelerator, config)
             bad += unseen
+        if resume and bad:  # without them its epochs would be others
+            raise ManifestError(
+                f"{folder.path} cannot go on: features of the teacher are missing in {features.folder}, and "
+                + "; ".join(f"{video.path} {video.reason}" for video in bad[:5])
+                + f"; put the file(s) back, or start anew: {config.command} --overwrite true …"
+            )
     groups = torch.from_numpy(source_groups(videos))
     _refuse_few_sources(videos, groups, config, accelerator.num_processes)
 
@@ -92,7 +98,8 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     fresh = not (resume and folder.checkpoint.exists())
     initial = load_backbone(student, config.model.init) if config.model.init and fresh else None
     student.freeze(config.model.freeze)
-    model = TransferNet(student, teacher.num_features, config.pairs)
+    together = 1 if config.teacher.average else config.teacher.frames
+    model = TransferNet(student, teacher.num_features * together, config.pairs)
     model = model.to(accelerator.device).to(memory_format=torch.channels_last_3d)
     student.set_grad_checkpointing(config.model.grad_checkpointing)
     loop = EpochLoop(config, accelerator, folder, model=model, videos=len(videos), resume=resume)

@@ -1,6 +1,6 @@
 """The student with its heads: every objective scores all pairs of a batch's clips and frames.
 
-Legend: B clips, M sets of frames, D features of the teacher, F features of the student.
+Legend: B clips, M sets of frames, D features of such a set, F features of the student.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class TransferNet(nn.Module):
     """A student and what it is taught through; only `student` is kept afterwards.
 
     Either side ends in a fully connected layer of 1024 with ReLU: on the teacher's features, averaged over
-    the frames, and on the student's pooled features. The objectives' heads stand on these two; where the
-    teacher's own feature is predicted (`regress`, or `contrastive` in its space), on the student's alone.
+    the frames or side by side, and on the student's pooled ones. The objectives' heads stand on these two;
+    where the teacher's own feature is predicted (`regress`, or `contrastive` in its space), on the student's.
 
     The teacher's features are first brought to mean 0 and variance 1 over the batch (BatchNorm without
     parameters), because networks differ widely in their scale; the teacher itself stays as it is.
 
     Args:
         student: The 3D net, without classifier.
-        teacher_features: D.
+        teacher_features: D: the teacher's, times the frames where they stand side by side.
         pairs: Which objectives.
 
     Example:
@@ -66,7 +66,7 @@ class TransferNet(nn.Module):
 
         Args:
             clips: Normalised clips, B C T H W.
-            frames: The teacher's features, averaged over each set's frames, float32 [M, D].
+            frames: The teacher's features of each set of frames, float32 [M, D].
 
         Returns:
             For each objective a table of scores, float32 [B, M]: `match` logits; `contrastive` cosines over

@@ -89,7 +89,8 @@ class TransferStepper(Stepper):
             seen = seen[used]
         seen = seen.to(device, non_blocking=True)
         if self.teacher is not None:  # M X 3 S S
-            seen = self.teacher(seen.flatten(0, 1)).unflatten(0, seen.shape[:2]).mean(1)  # M D
+            seen = self.teacher(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # M X D
+        seen = seen.mean(1) if self.config.teacher.average else seen.flatten(1)  # M D or M XD
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
             scores: dict[str, Tensor] = model(x, seen)
         if used is not None:
