@@ -88,6 +88,9 @@ STARTS: dict[str, dict[str, Any]] = {
     "regress-b8": {"objective": "regress", "batch_size": 8},
     "regress-b16-lr1": {"objective": "regress", "batch_size": 16, "lr": 1e-3},
     "sum-teacher-b16": {"objective": "sum", "negatives": "all", "space": "teacher", "batch_size": 16},
+    "regress-b8-lr1": {"objective": "regress", "batch_size": 8, "lr": 1e-3},
+    "contrastive-teacher-b16": {"objective": "contrastive", "space": "teacher", "batch_size": 16},
+    "match-b16": {"objective": "match", "negatives": "all", "batch_size": 16},
     "regress-b16-wide": {"objective": "regress", "batch_size": 16, "min_area": 0.3},
     "contrastive-colour": {"objective": "contrastive", "space": "teacher", "color": 0.4, "min_area": 0.3},
 }

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from t3d import demo
 from t3d.cli import main
 from t3d.data.manifest import Manifest
-from t3d.data.synthetic import MOTIONS
+from t3d.data.synthetic import ACTIONS
 from t3d.train.logging import read_log
 from t3d.train.run_folder import RunFolder
 
@@ -19,11 +19,10 @@ def test_mirroring_is_off_since_left_and_right_are_classes() -> None:
     for quick in (True, False):
         config = demo.demo_config(Path("demo"), init=None, seed=3, quick=quick)
         assert config.augment.flip == 0
-        assert demo.teacher_training(Path("demo"), seed=3, quick=quick).flip == 0
         assert demo.transfer_config(Path("demo"), seed=3, quick=quick).augment == config.augment
         assert config.seed == 3
         assert config.overwrite
-        assert config.data.val == str(Path("demo/videos/val.csv"))
+        assert config.data.val == str(Path("demo/videos/action_val.csv"))
 
 
 @pytest.mark.slow
@@ -37,7 +36,7 @@ def test_the_whole_way_and_once_more(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert re.search(rf"^after transfer, {order} frames: video top-1 \d+\.\d%$", said, re.MULTILINE)
     assert re.search(r"^from scratch, normal frames: video top-1 \d+\.\d%$", said, re.MULTILINE)
     page = report.read_text(encoding="utf-8")
-    assert all(name in page for name in MOTIONS)
+    assert all(name in page for name in ACTIONS)
     assert "data:image/png;base64," in page
     assert 'src="http' not in page
     assert len(Manifest.from_csv(out / "videos" / "test.csv")) == 64

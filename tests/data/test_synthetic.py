@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import csv
 import dataclasses
 import importlib.util
@@ -19,9 +20,9 @@ from scipy import stats
 import t3d.data.synthetic as synthetic
 from t3d.data.manifest import Manifest
 from t3d.data.synthetic import (
+    ACTIONS,
     APPEARANCES,
     MOTIONS,
-    PLACES,
     SyntheticSpec,
     appearance_of,
     draw_video,
@@ -183,10 +184,12 @@ def test_the_order_of_appearances_differs_from_split_to_split() -> None:
 def test_writes_real_videos_with_their_lists(tmp_path: Path) -> None:
     folder = write_synthetic(tmp_path / "a set", SMALL)
     assert sorted(p.name for p in folder.iterdir()) == [
+        "action_test.csv",
+        "action_train.csv",
         "appearance_test.csv",
         "appearance_train.csv",
-        "place_test.csv",
-        "place_train.csv",
+        "colour_test.csv",
+        "colour_train.csv",
         "synthetic.json",
         "test",
         "test.csv",
@@ -223,21 +226,24 @@ def test_manifests_read_the_lists(tmp_path: Path) -> None:
     assert len({v.source for v in videos}) == len(videos) == len(motion) == len(appearance)
 
 
-def test_stills_show_the_object_where_their_label_says(tmp_path: Path) -> None:
-    folder = write_synthetic(tmp_path / "set", SMALL)
-    stills = Manifest.from_csv(folder / "place_train.csv")
-    assert set(stills.classes) <= set(PLACES)
-    videos = list(videos_of(SMALL, "train"))
-    frames = range(0, SMALL.frames, 8)
-    assert len(stills) == len(videos) * len(frames)
-    for row, entry in enumerate(stills):
-        video, frame = videos[row // len(frames)], frames[row % len(frames)]
-        assert entry.path == folder / video.path
+def test_actions_are_a_colour_and_a_direction(tmp_path: Path) -> None:
+    spec = dataclasses.replace(SMALL, train=8, test=1)
+    folder = write_synthetic(tmp_path / "set", spec)
+    actions = Manifest.from_csv(folder / "action_train.csv")
+    assert set(actions.classes) == set(ACTIONS)
+    assert set(actions.class_counts().values()) == {2}  # balanced
+    for entry in actions:
+        colour, direction = actions.classes[entry.label].split("_")
+        assert entry.path.parent.name == direction
         with Video(entry.path) as file:
-            shown = int(np.searchsorted(file.times, entry.start + 5e-4, side="right")) - 1
-        assert shown == frame
-        x, y = motion_track(SMALL, "train", video.motion, video.index)[frame] / SMALL.size
-        assert stills.classes[entry.label] == f"row{int(y * 4)}_column{int(x * 4)}"
+            seen = file.frames_at(range(0, spec.frames, 5)).float()
+        vivid = seen.amax(1) - seen.amin(1) > 60  # T H W: all else is greyish
+        red, green, blue = (float(seen[:, channel][vivid].mean()) / 255 for channel in range(3))
+        angle = 360 * colorsys.rgb_to_hsv(red, green, blue)[0]
+        wheel = {"red": 0, "yellow": 50, "green": 130, "blue": 230}
+        apart = {name: min(abs(angle - at), 360 - abs(angle - at)) for name, at in wheel.items()}
+        assert min(apart, key=lambda name: apart[name]) == colour
+        assert apart[colour] < 20
 
 
 def test_processes_write_the_same_files_as_one(tmp_path: Path) -> None:

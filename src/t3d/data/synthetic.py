@@ -1,10 +1,10 @@
 """A data set of real H.264 files with labelled motion, drawn by the project: what the demo and tests run on.
 
-Every video has two labels, and every frame a third. The motion label cannot be read from one frame (see
-`synthetic_scene`); the appearance label can, and is independent of it. So a net that ignores time stays at
-chance on the first and does well on the second. The place label says where the object is in a frame: still
-images for a 2D net to learn from. Mirrored left is right and mirrored clockwise is anticlockwise: training on
-the motion label needs `augment.flip` = 0.
+Every video has two labels. The motion label cannot be read from one frame (see `synthetic_scene`); the
+appearance label, of colour and shape, can, and is independent of it. So a net that ignores time stays at
+chance on the first and does well on the second. Videos that go left or right have a third, the action: a
+colour and a direction, so that one frame gives half of it away. Mirrored left is right and mirrored clockwise
+is anticlockwise: training on motion or action needs `augment.flip` = 0.
 """
 
 from __future__ import annotations
@@ -23,24 +23,23 @@ from pathlib import Path
 
 from t3d.data.encode import write_video
 from t3d.data.synthetic_scene import (
+    ACTIONS,
     APPEARANCES,
     MOTIONS,
-    PLACES,
     SPLITS,
     Split,
     SyntheticSpec,
     appearance_of,
     draw_video,
     motion_track,
-    places_of,
 )
 from t3d.errors import ConfigError
 from t3d.files import atomic_path, sweep
 
 __all__ = [
+    "ACTIONS",
     "APPEARANCES",
     "MOTIONS",
-    "PLACES",
     "SPLITS",
     "Split",
     "SyntheticSpec",
@@ -48,7 +47,6 @@ __all__ = [
     "appearance_of",
     "draw_video",
     "motion_track",
-    "places_of",
     "videos_of",
     "write_synthetic",
 ]
@@ -56,7 +54,6 @@ __all__ = [
 RECORD = "synthetic.json"
 # Raised whenever the same spec would be drawn or stored differently, so that old and new files never mix.
 _DRAWING = 1
-_STILL_STEP = 8  # frames
 _WORTH_A_PROCESS = 32  # videos; to draw fewer takes less time than to start a process
 
 
@@ -82,6 +79,17 @@ class SyntheticVideo:
     def source(self) -> str:
         """The scene it shows; no two videos share one."""
         return f"{self.split}_{self.motion}_{self.index:04d}"
+
+    @property
+    def colour(self) -> str:
+        """The colour of its object, one of `HUES`."""
+        return self.appearance.split("_")[0]
+
+    @property
+    def action(self) -> str | None:
+        """Its action class, one of `ACTIONS`; None where it goes neither left nor right all the time."""
+        name = f"{self.colour}_{self.motion}"
+        return name if name in ACTIONS else None
 
 
 def videos_of(spec: SyntheticSpec, split: Split) -> Iterator[SyntheticVideo]:
@@ -114,8 +122,8 @@ def write_synthetic(
     """Write the videos `SPLIT/CLASS/NAME.mp4` and their lists below a folder.
 
     `train.csv`, `val.csv` and `test.csv` hold the motion label, `appearance_train.csv` and so on the same
-    files with the appearance label, `place_train.csv` and so on single frames of them, every eighth, with
-    the place of the object; a split without videos has no list. `synthetic.json` records the spec:
+    files with the appearance label, `colour_train.csv` with its colour alone, `action_train.csv` those that
+    go left or right, with the action; a split without videos has no list. `synthetic.json` records the spec:
     a finished set is left as it is, one that was interrupted is completed.
 
     Args:
@@ -227,7 +235,8 @@ def _lists_of(spec: SyntheticSpec, split: Split) -> list[tuple[str, str]]:
     return [
         (f"{split}.csv", "motion"),
         (f"appearance_{split}.csv", "appearance"),
-        (f"place_{split}.csv", "place"),
+        (f"colour_{split}.csv", "colour"),
+        (f"action_{split}.csv", "action"),
     ]
 
 
@@ -237,21 +246,11 @@ def _write_lists(folder: Path, spec: SyntheticSpec) -> None:
         for name, label in _lists_of(spec, split):
             text = io.StringIO()
             rows = csv.writer(text, lineterminator="\n")
-            if label == "place":
-                rows.writerow(("path", "label", "start", "end", "source"))
-                rows.writerows(row for video in videos for row in _stills(spec, video))
-            else:
-                rows.writerow(("path", "label", "source"))
-                rows.writerows((video.path, getattr(video, label), video.source) for video in videos)
+            rows.writerow(("path", "label", "source"))
+            labelled = [(video, getattr(video, label)) for video in videos]
+            rows.writerows((video.path, told, video.source) for video, told in labelled if told)
             with atomic_path(folder / name) as temporary:
                 temporary.write_text(text.getvalue(), encoding="utf-8")
-
-
-def _stills(spec: SyntheticSpec, video: SyntheticVideo) -> Iterator[tuple[str, str, float, float, str]]:
-    """Rows for every eighth frame of a video: path, place, start and end in seconds, source."""
-    places = places_of(spec, video.split, video.motion, video.index)
-    for frame in range(0, spec.frames, _STILL_STEP):
-        yield video.path, places[frame], frame / spec.fps, (frame + 1) / spec.fps, video.source
 
 
 def _write_record(folder: Path, spec: SyntheticSpec, *, complete: bool) -> None:

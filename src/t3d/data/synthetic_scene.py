@@ -48,9 +48,8 @@ SHAPES = ("disc", "cross")
 APPEARANCES = tuple(f"{hue}_{shape}" for hue in HUES for shape in SHAPES)
 """The appearance classes: what the object looks like, whatever it does."""
 
-_CELLS = 4
-PLACES = tuple(f"row{row}_column{column}" for row in range(_CELLS) for column in range(_CELLS))
-"""The place classes of a single frame: in which cell of a grid the object's centre lies."""
+ACTIONS = tuple(f"{hue}_{motion}" for hue in HUES for motion in ("left", "right"))
+"""The action classes, as of real videos: a thing, which one frame shows, and what it does."""
 
 # All motions share one range of speeds, so that how fast the object moves gives nothing away.
 _SPEED = (0.028, 0.038)  # of the frame's side, per frame
@@ -145,20 +144,6 @@ def motion_track(spec: SyntheticSpec, split: Split, motion: str, index: int) -> 
         (40, 2)
     """
     return _track(spec, motion, _generator(spec, split, motion, index))[0]
-
-
-def places_of(spec: SyntheticSpec, split: Split, motion: str, index: int) -> list[str]:
-    """Where the object is in each frame: one of `PLACES`, row 0 at the top; T names.
-
-    Raises:
-        ConfigError: An unknown split or motion.
-
-    Example:
-        >>> places_of(SyntheticSpec(), "train", "left", 0)[0] in PLACES
-        True
-    """
-    cells = (motion_track(spec, split, motion, index) * _CELLS / spec.size).astype(int)
-    return [f"row{y}_column{x}" for x, y in cells.tolist()]
 
 
 def appearance_of(spec: SyntheticSpec, split: Split, motion: str, index: int) -> str:
