@@ -76,23 +76,14 @@ LEARN = OptimConfig(
 STARTS: dict[str, dict[str, Any]] = {
     "match": {"objective": "match"},
     "contrastive": {"objective": "contrastive"},
-    "regress": {"objective": "regress"},
+    "regress": {"objective": "regress", "batch_size": 16},
     "sum": {"objective": "sum"},
-    "match-all": {"objective": "match", "negatives": "all"},
+    "match-all": {"objective": "match", "negatives": "all", "batch_size": 16},
     "match-time": {"objective": "match", "negatives": "all", "other_time": True},
-    "contrastive-time": {"objective": "contrastive", "other_time": True},
-    "contrastive-warm": {"objective": "contrastive", "temperature": 0.2},
+    "match-low": {"objective": "match", "lr": 1e-3},
     "contrastive-teacher": {"objective": "contrastive", "space": "teacher"},
-    "regress-colour": {"objective": "regress", "color": 0.4, "min_area": 0.3},
-    "regress-b16": {"objective": "regress", "batch_size": 16},
-    "regress-b8": {"objective": "regress", "batch_size": 8},
-    "regress-b16-lr1": {"objective": "regress", "batch_size": 16, "lr": 1e-3},
-    "sum-teacher-b16": {"objective": "sum", "negatives": "all", "space": "teacher", "batch_size": 16},
-    "regress-b8-lr1": {"objective": "regress", "batch_size": 8, "lr": 1e-3},
-    "contrastive-teacher-b16": {"objective": "contrastive", "space": "teacher", "batch_size": 16},
-    "match-b16": {"objective": "match", "negatives": "all", "batch_size": 16},
-    "regress-b16-wide": {"objective": "regress", "batch_size": 16, "min_area": 0.3},
-    "contrastive-colour": {"objective": "contrastive", "space": "teacher", "color": 0.4, "min_area": 0.3},
+    "regress-32": {"objective": "regress"},
+    "regress-colour": {"objective": "regress", "batch_size": 16, "color": 0.4, "min_area": 0.3},
 }
 """What is taught, by the name of the start: options of `pairs`, of `augment` and of `optim`."""
 RECIPES: dict[str, dict[str, Any]] = {
@@ -100,9 +91,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "low": {"lr": 1e-3},
     "long": {"epochs": 3},  # times as many
     "decay": {"layer_decay": 0.7},
+    "gentle": {"lr": 1e-3, "layer_decay": 0.7},
     "mix": {"mixup": 0.4},
-    "mix-decay": {"mixup": 0.4, "layer_decay": 0.7},
-    "low-decay": {"lr": 1e-3, "layer_decay": 0.7},
 }
 """How labels are learned: changes to `LEARN`."""
 # Few labels make few steps an epoch: budgets in epochs, the same for every start.

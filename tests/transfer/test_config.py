@@ -23,12 +23,12 @@ def run(**changes: Any) -> TransferConfig:
 def test_a_pool_a_teacher_and_a_folder_are_enough() -> None:
     config = run()
     assert config.command == "t3d transfer"
-    assert config.pairs == PairConfig(objective="match", negatives="one", other_time=False)  # the paper's
+    assert config.pairs == PairConfig(objective="regress", negatives="one", other_time=False)
     assert (config.teacher.frames, config.teacher.augment, config.teacher.cache) == (8, False, None)
     assert config.model.name == "t3d121"
 
 
-def test_defaults_are_the_papers_recipe() -> None:
+def test_all_but_the_objective_is_the_papers_recipe_by_default() -> None:
     config = run()
     optim, clip = config.optim, config.clip
     assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 0.1, 0.9, 1e-4)

@@ -82,6 +82,7 @@ def small(pool: Path, teacher_file: Path, tmp_path: Path) -> Small:
         augment=AugmentConfig(),
         model=NET,
         teacher=TeacherConfig(name=str(teacher_file), frames=2),
+        pairs=PairConfig("match"),
         optim=OptimConfig(name="adamw", lr=3e-3, epochs=1, batch_size=4, schedule="constant"),
         precision="fp32",
         log_every=1,

@@ -40,7 +40,7 @@ def config_of(**changes: Any) -> TransferConfig:
         clip=ClipSpec(num_frames=4, stride=1, size=24, resize=24),
         model=NET,
         teacher=TeacherConfig(name="tiny", frames=3),
-        pairs=PairConfig(negatives="all"),
+        pairs=PairConfig("match", negatives="all"),
         optim=OptimConfig(lr=0.1, weight_decay=0.0, epochs=1, batch_size=4, schedule="constant"),
         precision="fp32",
     )

@@ -73,9 +73,10 @@ class PairConfig:
     """What the student learns about pairs of clip and frames.
 
     Args:
-        objective: `match` says of a pair whether its parts belong together (the paper's); `contrastive`
-            finds the frames that belong to a clip among the batch's, and the clip that belongs to frames
-            (InfoNCE); `regress` predicts the teacher's feature, by cosine; `sum` is all three.
+        objective: `regress`, the default because it validated best (docs/results.md), predicts the teacher's
+            feature, by cosine; `match` says of a pair whether its parts belong together (the paper's);
+            `contrastive` finds the frames that belong to a clip among the batch's, and the clip that belongs
+            to frames (InfoNCE); `sum` is all three.
         negatives: Of `match`: `one` draws a negative for each positive (the paper's 1 : 1); `all` takes
             every other video of the batch, together weighing as much as the positives.
         other_time: Frames of another, not overlapping time of the same video count as negatives as well.
@@ -85,7 +86,7 @@ class PairConfig:
             not only what is easily told.
     """
 
-    objective: Objective = "match"
+    objective: Objective = "regress"
     negatives: Negatives = "one"
     other_time: bool = False
     temperature: float = 0.1

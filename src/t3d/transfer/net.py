@@ -22,8 +22,10 @@ class TransferNet(nn.Module):
     """A student and what it is taught through; only `student` is kept afterwards.
 
     Either side ends in a fully connected layer of 1024 with ReLU: on the teacher's features, averaged over
-    the frames or side by side, and on the student's pooled ones. The objectives' heads stand on these two;
-    where the teacher's own feature is predicted (`regress`, or `contrastive` in its space), on the student's.
+    the frames or side by side, and on the student's pooled ones. The objectives' heads stand on these two.
+    Where the teacher's own feature is predicted (`regress`, or `contrastive` in its space), one linear layer
+    does it from the student's pooled features, so that these must hold what the teacher knows in a form that
+    a linear classifier can use: with the layer of 1024 between, fine-tuning had less of it.
 
     The teacher's features are first brought to mean 0 and variance 1 over the batch (BatchNorm without
     parameters), because networks differ widely in their scale; the teacher itself stays as it is.
@@ -46,8 +48,6 @@ class TransferNet(nn.Module):
         self.student = student
         self.temperature = pairs.temperature
         self.standardise = nn.BatchNorm1d(teacher_features, affine=False)
-        self.clip_fc = nn.Sequential(nn.Linear(student.num_features, WIDTH), nn.ReLU())
-        self.frames_fc = nn.Sequential(nn.Linear(teacher_features, WIDTH), nn.ReLU())
         wanted = ("match", "contrastive", "regress") if pairs.objective == "sum" else (pairs.objective,)
         heads: dict[str, nn.Module] = {}
         for name in wanted:
@@ -56,9 +56,11 @@ class TransferNet(nn.Module):
             elif name == "contrastive" and pairs.space == "learned":
                 heads[name] = nn.ModuleList([nn.Linear(WIDTH, _SHARED), nn.Linear(WIDTH, _SHARED)])
             else:
-                heads[name] = nn.Linear(WIDTH, teacher_features)
-        if all(isinstance(head, nn.Linear) for head in heads.values()):
-            self.frames_fc = nn.Sequential()  # no head stands on the teacher's side
+                heads[name] = nn.Linear(student.num_features, teacher_features)
+        self.clip_fc, self.frames_fc = nn.Sequential(), nn.Sequential()
+        if not all(isinstance(head, nn.Linear) for head in heads.values()):
+            self.clip_fc.extend([nn.Linear(student.num_features, WIDTH), nn.ReLU()])
+            self.frames_fc.extend([nn.Linear(teacher_features, WIDTH), nn.ReLU()])
         self.heads = nn.ModuleDict(heads)
 
     def forward(self, clips: Tensor, frames: Tensor) -> dict[str, Tensor]:
@@ -74,8 +76,8 @@ class TransferNet(nn.Module):
         """
         features = self.student(clips)  # B F
         with torch.autocast(clips.device.type, enabled=False):
-            targets = self.standardise(frames)  # M D
-            v, i = self.clip_fc(features.float()), self.frames_fc(targets)  # B 1024, M 1024
+            features, targets = features.float(), self.standardise(frames)  # B F, M D
+            v, i = self.clip_fc(features), self.frames_fc(targets)  # B 1024, M 1024
             scores = {}
             for name, head in self.heads.items():
                 if isinstance(head, MatchHead):
@@ -84,7 +86,7 @@ class TransferNet(nn.Module):
                     clip, frame = F.normalize(head[0](v), dim=1), F.normalize(head[1](i), dim=1)
                     scores[name] = clip @ frame.T / self.temperature
                 else:
-                    cosines = F.normalize(head(v), dim=1) @ F.normalize(targets, dim=1).T
+                    cosines = F.normalize(head(features), dim=1) @ F.normalize(targets, dim=1).T
                     scores[name] = cosines / self.temperature if name == "contrastive" else cosines
         return scores
 
