@@ -237,10 +237,12 @@ def test_a_run_does_not_go_on_without_one_of_its_videos(
 
 
 def test_features_that_were_kept_teach_what_fresh_ones_teach(small: Small, tmp_path: Path) -> None:
-    fresh = RunFolder(transfer(small(out=str(tmp_path / "fresh"))))
-    kept = small(teacher={"cache": str(tmp_path / "features"), "frame_step": 1}, out=str(tmp_path / "kept"))
+    slow = {"lr": 1e-7}  # larger steps would make much of the rounding
+    fresh = RunFolder(transfer(small(optim=slow, out=str(tmp_path / "fresh"))))
+    cache = {"cache": str(tmp_path / "features"), "frame_step": 1}
+    kept = small(optim=slow, teacher=cache, out=str(tmp_path / "kept"))
     for mine, theirs in zip(numbers_of(RunFolder(transfer(kept))), numbers_of(fresh), strict=True):
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=0.02)  # they are kept in half precision
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)  # they are kept in half precision
     made = {file: file.stat().st_mtime_ns for file in (tmp_path / "features").iterdir()}
     assert len(made) == 24
     transfer(replace(kept, overwrite=True))
