@@ -73,10 +73,11 @@ def show(results: list[Result]) -> None:
         if result["name"].startswith("probe/"):
             shares = [f"{key} %: {spread(value)}" for key, value in result.items() if key.isdigit()]
             print(f"| {result['set']} | {result['start']} | {', '.join(shares)} |")
-    print("\n| start | cross-validated on the training list, clips |\n|---|---|")
+    print("\n| frozen features, training list | linear | 3 shots | 10 shots |\n|---|---|---|---|")
     for result in results:
         if result["name"].startswith("select/"):
-            print(f"| {result['start']} | {100 * result['clip_top1']:.1f} |")
+            figures = " | ".join(f"{100 * result[key]:.1f}" for key in ("linear", "3-shot", "10-shot"))
+            print(f"| {result['start']} | {figures} |")
     print("\n| pre-training | minutes | held-out pairs, last epoch |\n|---|---|---|")
     for result in results:
         if result["name"].startswith("pretrain/"):
@@ -85,8 +86,11 @@ def show(results: list[Result]) -> None:
             print(f"| {result['name'][9:]} | {result['minutes']:.1f} | {', '.join(figures)} |")
 
 
-def plot(results: list[Result], path: Path, *, recipe: str) -> None:
-    """Test accuracy by share of the labels, and validation accuracy by epoch, on UCF101's 11 classes."""
+def plot(results: list[Result], path: Path) -> None:
+    """Test accuracy by share of the labels, and validation accuracy by epoch, on UCF101's 11 classes.
+
+    Of each start the recipe that was tested is shown: the one that validated best.
+    """
     import matplotlib
 
     matplotlib.use("agg")
@@ -100,7 +104,7 @@ def plot(results: list[Result], path: Path, *, recipe: str) -> None:
         chosen = {
             key[1]: [100 * r["normal"] for r in found]
             for key, found in test.items()
-            if (key[0], key[2], key[3]) == ("ucf101_11", start, recipe)
+            if (key[0], key[2]) == ("ucf101_11", start)
         }
         if chosen:
             shares = sorted(chosen)
@@ -108,7 +112,8 @@ def plot(results: list[Result], path: Path, *, recipe: str) -> None:
             errors = [statistics.stdev(v) if len(v := chosen[share]) > 1 else 0 for share in shares]
             places = [SHARES.index(share) + 0.06 * (order.index(start) - 2) for share in shares]
             left.errorbar(places, means, errors, fmt="o-", label=start, color=colours[start], capsize=3)
-        found = tune.get(("ucf101_11", 20, start, recipe), [])
+        recipes = [key[3] for key in test if key[:3] == ("ucf101_11", 20, start)]
+        found = tune.get(("ucf101_11", 20, start, recipes[0] if recipes else "base"), [])
         if found:
             epochs = sorted(map(int, found[0]["val"]))
             curves = [[100 * r["val"][str(epoch)] for epoch in epochs] for r in found]
@@ -122,6 +127,7 @@ def plot(results: list[Result], path: Path, *, recipe: str) -> None:
             means = [100 * statistics.mean(probe[str(share)]) for share in shares]
             left.plot([SHARES.index(share) for share in shares], means, "k:", label="probe of the teacher")
     left.set_xticks(range(len(SHARES)), map(str, SHARES))
+    left.set_xlim(-0.3, len(SHARES) - 0.7)
     left.set(xlabel="labels used (%)", ylabel="test top-1 (%)", title="UCF101, 11 classes")
     right.set(xlabel="epoch", ylabel="validation top-1 (%)", title="20 % of the labels")
     for axis in (left, right):
@@ -136,14 +142,13 @@ def main() -> None:
     parser.add_argument("table", type=Path)
     parser.add_argument("--add", type=Path, metavar="OUT")
     parser.add_argument("--plot", type=Path, metavar="PNG")
-    parser.add_argument("--recipe", default="base")
     chosen = parser.parse_args()
     if chosen.add:
         add(chosen.table, chosen.add)
     results = read(chosen.table)
     show(results)
     if chosen.plot:
-        plot(results, chosen.plot, recipe=chosen.recipe)
+        plot(results, chosen.plot)
 
 
 if __name__ == "__main__":
