@@ -1,0 +1,117 @@
+"""What do transferred students go by? Held-out pairs once more, with something taken from the clips.
+
+    python benchmarks/transfer_shortcuts.py OUT match contrastive regress sum
+
+OUT is that of `transfer_study.py`, with `pretrain/START-p0` done. The frames' side stays as it is; the clips
+lose their colour, their detail (a mosaic of 4 × 4 or 2 × 2 tiles), their motion (the middle frame all along),
+or the order of their frames. A student whose pairs are told as well from a mosaic goes by colours and light,
+not by things.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from t3d.data.frames import FrameStore
+from t3d.data.sampler import SampleKey
+from t3d.data.transforms import normalise
+from t3d.models.registry import create_model
+from t3d.models.weights import read_tensors
+from t3d.train.run_folder import RunFolder
+from t3d.transfer.config import TransferConfig
+from t3d.transfer.dataset import CollatePairs, TransferClips
+from t3d.transfer.features import FeatureStore
+from t3d.transfer.metrics import PairMetrics
+from t3d.transfer.net import TransferNet
+from t3d.transfer.pairs import allowed_pairs, source_groups
+from t3d.transfer.step import first_of
+from t3d.transfer.teacher import open_teacher
+
+BATCH = 32  # clips, so that `top1` is out of about 32 for every start
+
+
+def mosaic(clips: Tensor, tiles: int) -> Tensor:
+    """Each frame as so many tiles a side, each of its mean colour; uint8 [B, T, C, H, W]."""
+    flat = clips.flatten(0, 1).float()
+    coarse = F.interpolate(F.adaptive_avg_pool2d(flat, tiles), size=flat.shape[-2:], mode="nearest")
+    return coarse.round().byte().view_as(clips)
+
+
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "as they are": lambda clips: clips,
+    "grey": lambda clips: clips.float().mean(2, keepdim=True).round().byte().expand_as(clips),
+    "4 × 4 tiles": lambda clips: mosaic(clips, 4),
+    "2 × 2 tiles": lambda clips: mosaic(clips, 2),
+    "static": lambda clips: clips[:, clips.shape[1] // 2, None].expand_as(clips),
+    "shuffled": lambda clips: clips[
+        :, torch.randperm(clips.shape[1], generator=torch.Generator().manual_seed(0))
+    ],
+}
+
+
+def load(run: RunFolder, config: TransferConfig, teacher_features: int) -> TransferNet:
+    """The net with its heads, as the run's checkpoint has it (averaged over the steps)."""
+    student = create_model(config.model.name, num_classes=0, options=config.model.options)
+    net = TransferNet(student, teacher_features, config.pairs)
+    kept, prefix = read_tensors(run.checkpoint)[0], "ema.module."
+    net.load_state_dict({key: kept[prefix + key] for key in net.state_dict()})
+    return net.eval()
+
+
+@torch.inference_mode()
+def figures(run: RunFolder) -> dict[str, dict[str, float]]:
+    """`auc` and `top1` of the run's held-out pairs for every view."""
+    config = run.read_config(TransferConfig)
+    _, videos = run.read_videos()
+    assert videos is not None
+    assert config.teacher.cache is not None
+    teacher = open_teacher(config.teacher.name, weights=config.teacher.weights, size=config.teacher.size)
+    store = FrameStore(config.clip, cache=config.data.cache, cache_gb=config.data.cache_gb)
+    clips = TransferClips(
+        videos,
+        config.clip,
+        store=store,
+        augment=None,
+        seed=config.seed,
+        teacher=store,  # not asked: its features are kept
+        count=config.teacher.frames,
+        features=FeatureStore(config.teacher.cache, digest=teacher.digest, step=config.teacher.frame_step),
+    )
+    net = load(run, config, teacher.num_features)
+    groups = torch.from_numpy(source_groups(videos))
+    order = np.random.default_rng(0).permutation(len(videos))
+    metrics = {name: PairMetrics(threshold=None) for name in VIEWS}
+    for at in range(0, len(order) - 1, BATCH):
+        batch = CollatePairs(other_time=False)(
+            [clips[SampleKey(0, int(row))] for row in order[at : at + BATCH]]
+        )
+        assert batch.frames is not None
+        masks = allowed_pairs(groups[batch.videos], None)
+        for name, change in VIEWS.items():
+            scores = net(normalise(change(batch.frames), config.clip), batch.teacher.mean(1))
+            metrics[name].add(scores[first_of(scores)], *masks)
+    return {name: one.figures() for name, one in metrics.items()}
+
+
+def main() -> None:
+    """Print a table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("starts", nargs="+")
+    chosen = parser.parse_args()
+    print("| AUC (top-1 of 32) | " + " | ".join(VIEWS) + " |\n|---" + "|---" * len(VIEWS) + "|")
+    for start in chosen.starts:
+        found = figures(RunFolder(chosen.out / f"pretrain/{start}-p0/run"))
+        cells = [f"{one['auc']:.3f} ({one['top1']:.0%})" for one in found.values()]
+        print(f"| `{start}` | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
