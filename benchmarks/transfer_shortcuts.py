@@ -50,9 +50,7 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "4 × 4 tiles": lambda clips: mosaic(clips, 4),
     "2 × 2 tiles": lambda clips: mosaic(clips, 2),
     "static": lambda clips: clips[:, clips.shape[1] // 2, None].expand_as(clips),
-    "shuffled": lambda clips: clips[
-        :, torch.randperm(clips.shape[1], generator=torch.Generator().manual_seed(0))
-    ],
+    "shuffled": lambda clips: clips[:, np.random.default_rng(0).permutation(clips.shape[1])],
 }
 
 
