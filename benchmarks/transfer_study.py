@@ -85,6 +85,7 @@ STARTS: dict[str, dict[str, Any]] = {
     "contrastive-teacher": {"objective": "contrastive", "space": "teacher"},
     "regress-32": {"objective": "regress"},
     "regress-colour": {"objective": "regress", "batch_size": 16, "color": 0.4, "min_area": 0.3},
+    "regress-plain": {"objective": "regress", "batch_size": 16, "color": 0.0, "min_area": 0.8},
 }
 """What is taught, by the name of the start: options of `pairs`, of `augment` and of `optim`."""
 RECIPES: dict[str, dict[str, Any]] = {
@@ -93,6 +94,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "long": {"epochs": 3},  # times as many
     "decay": {"layer_decay": 0.7},
     "gentle": {"lr": 1e-3, "layer_decay": 0.7},
+    "gentle-long": {"lr": 1e-3, "layer_decay": 0.7, "epochs": 3},
     "mix": {"mixup": 0.4},
 }
 """How labels are learned: changes to `LEARN`."""
