@@ -179,7 +179,7 @@ def test_a_training_clip_has_the_shape_and_label_it_should(real: Manifest) -> No
     assert isinstance(item, ClipItem)
     assert item.frames.shape == (4, 3, 16, 16)
     assert item.frames.dtype == torch.uint8
-    assert item.frames.is_contiguous()
+    assert item.frames.is_contiguous(memory_format=torch.channels_last)
     assert (item.video, item.clip, item.label) == (1, 0, 1)
     unlabelled = TrainClips(table([Path("x")], [None]), SPEC, store=films_of(x=9), augment=PLAIN, seed=0)
     item = unlabelled[SampleKey(0, 0)]

@@ -15,6 +15,7 @@ from t3d.data.transforms import (
     random_view,
     resize_frames,
     resized_shape,
+    stack,
 )
 from t3d.errors import ConfigError
 
@@ -273,3 +274,25 @@ def test_grey_is_the_same_in_all_channels() -> None:
     grey = 0.299 * red + 0.587 * green + 0.114 * blue  # T H W
     for c in range(3):
         torch.testing.assert_close(x[c], (grey - spec.mean[c]) / spec.std[c], atol=1e-5, rtol=0)
+
+
+def test_stack_joins_clips_without_turning_them_round() -> None:
+    clips = [noise(4, 6, 5, seed=seed).contiguous(memory_format=torch.channels_last) for seed in range(3)]
+    joined = stack(clips)
+    assert torch.equal(joined, torch.stack(clips))
+    assert joined.permute(0, 1, 3, 4, 2).is_contiguous()
+
+
+@pytest.mark.parametrize("crop", ["five", "random_resized"])
+def test_views_are_packed_and_do_not_depend_on_how_frames_lie_in_memory(crop) -> None:
+    spec = square(16, resize=20)
+    frames = noise(4, 20, 30)
+    packed = frames.contiguous(memory_format=torch.channels_last)
+    augment = AugmentConfig(crop=crop, color=0.4)
+    views = [random_view(x, spec, augment=augment, rng=np.random.default_rng(3)) for x in (frames, packed)]
+    views += [center_view(x, spec) for x in (frames, packed)]
+    assert torch.equal(views[0], views[1])
+    assert torch.equal(views[2], views[3])
+    for view in views:
+        assert view.is_contiguous(memory_format=torch.channels_last)
+        assert view.untyped_storage().nbytes() == view.numel()

@@ -234,6 +234,59 @@ def test_no_more_is_decoded_than_needed(clip, decoded_packets):
         assert len(decoded_packets) < 28  # from the key frame before it
 
 
+@pytest.fixture
+def decoded_frames(monkeypatch):
+    """Counts the frames that decoders give."""
+    counted = []
+    plain = stream.Stream.decode
+
+    def counting(self, packet):
+        frames = plain(self, packet)
+        counted.extend(frame.pts for frame in frames)
+        return frames
+
+    monkeypatch.setattr(stream.Stream, "decode", counting)
+    return counted
+
+
+LEAVES = {
+    "h264.mp4": ("libx264", {"x264-params": "bframes=3:b-adapt=0:b-pyramid=none:scenecut=0"}, 1 / 4),
+    "pyramid.mkv": ("libx264", {"x264-params": "bframes=3:b-adapt=0:b-pyramid=normal:scenecut=0"}, 1 / 2),
+    "mpeg4.mp4": ("mpeg4", {"b_frames": 3, "b_strategy": 0}, 1 / 4),
+    "mpeg2.ts": ("mpeg2video", {"b_frames": 3, "b_strategy": 0, "sc_threshold": 1000000000}, 1 / 4),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("name", LEAVES)
+def test_frames_that_nobody_needs_are_not_decoded(tmp_path, numbered_frames, decoded_frames, name, threads):
+    codec, options, share = LEAVES[name]
+    count = 160
+    path = encode(tmp_path / name, numbered_frames(count), codec, gop=1000, **options)
+    truth = oracle(path)
+    with Video(path, threads=threads) as video:
+        video.frames_at([0])
+        for wanted in ([150], range(32, 96, 2), range(30, 150, 8), [140, 9, 9, 77]):
+            decoded_frames.clear()
+            got = video.frames_at(list(wanted))
+            for frame, number in zip(got, wanted, strict=True):
+                assert np.array_equal(frame.permute(1, 2, 0).numpy(), truth[number])
+            # Those that others are made from, what was asked for, and the decoder's delay behind it.
+            assert len(decoded_frames) <= max(wanted) * share + len(wanted) + 8
+            assert video.damage is None
+
+
+def test_what_comes_behind_a_clip_is_kept_for_the_next(tmp_path, numbered_frames, decoded_packets):
+    path = encode(tmp_path / "a.mp4", numbered_frames(160), "libx264", gop=1000)
+    truth = oracle(path)
+    with Video(path) as video:
+        decoded_packets.clear()
+        for first in range(0, 150, 5):
+            for number, frame in zip((first, first + 3), video.frames_at([first, first + 3]), strict=True):
+                assert np.array_equal(frame.permute(1, 2, 0).numpy(), truth[number])
+        assert len(decoded_packets) < 170  # no going back, no second look at a packet
+
+
 def test_clips_in_sequence_go_on_where_they_were(clip, decoded_packets, read_numbers):
     with Video(clip) as video:
         video.frames_at([0])

@@ -367,13 +367,13 @@ def test_other_epochs_rows_and_seeds_give_other_items(noise: Manifest) -> None:
             assert not torch.equal(one.teacher, two.teacher)
 
 
-def test_what_comes_out_is_contiguous(noise: Manifest) -> None:
+def test_what_comes_out_is_packed(noise: Manifest) -> None:
     for changes in ({}, {"augment": None, "teacher_augment": None}):
         item = item_of(decoded(noise, **changes), row=5)
         assert item.other is not None
-        assert item.frames.is_contiguous()
-        assert item.teacher.is_contiguous()
-        assert item.other.is_contiguous()
+        assert item.frames.is_contiguous(memory_format=torch.channels_last)
+        assert item.teacher.is_contiguous(memory_format=torch.channels_last)
+        assert item.other.is_contiguous(memory_format=torch.channels_last)
         assert item.frames.shape == (4, 3, 20, 20)
         assert item.teacher.shape == item.other.shape == (2, 3, 16, 16)
 

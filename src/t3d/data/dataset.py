@@ -18,7 +18,7 @@ from t3d.data.frames import Frames, FrameStore
 from t3d.data.manifest import Entry, Manifest
 from t3d.data.sampler import SampleKey
 from t3d.data.sampling import ClipSpec, check_length, clips_of, random_clip
-from t3d.data.transforms import center_view, random_view
+from t3d.data.transforms import center_view, random_view, stack
 from t3d.errors import ConfigError, VideoError
 
 FrameOrder = Literal["normal", "shuffled", "reversed", "static"]
@@ -77,7 +77,7 @@ def collate(items: list[ClipItem | BadVideo]) -> Batch:
     """Stack clips; bad videos are set apart."""
     good = [item for item in items if isinstance(item, ClipItem)]
     return Batch(
-        frames=torch.stack([item.frames for item in good]) if good else None,  # B T C H W
+        frames=stack([item.frames for item in good]) if good else None,
         labels=torch.tensor([item.label for item in good], dtype=torch.int64),
         videos=torch.tensor([item.video for item in good], dtype=torch.int64),
         clips=torch.tensor([item.clip for item in good], dtype=torch.int64),
@@ -127,7 +127,7 @@ class TrainClips(Dataset[ClipItem | BadVideo]):
         except VideoError as error:
             return BadVideo(key.row, str(entry.path), error.reason)
         view = random_view(clip, self.spec, augment=self.augment, rng=rng)
-        return ClipItem(key.row, 0, view.contiguous(), -1 if entry.label is None else entry.label)
+        return ClipItem(key.row, 0, view, -1 if entry.label is None else entry.label)
 
 
 class VideoClips(IterableDataset[ClipItem | BadVideo]):
@@ -172,7 +172,7 @@ class VideoClips(IterableDataset[ClipItem | BadVideo]):
             for number, clip in enumerate(clips_of(high - low, self.spec)):
                 rng = np.random.default_rng((self.seed, row, number))
                 view = center_view(frames.get(low + reorder(clip, self.order, rng)), self.spec)
-                yield ClipItem(row, number, view.contiguous(), -1 if entry.label is None else entry.label)
+                yield ClipItem(row, number, view, -1 if entry.label is None else entry.label)
         except VideoError as error:
             # Clips of this video that went out before are withdrawn by whoever scores them.
             yield BadVideo(row, str(entry.path), error.reason)

@@ -26,7 +26,7 @@ from t3d.data.video import Video
 from t3d.errors import ConfigError, VideoError
 from t3d.files import ABANDONED, FileDigests, atomic_path
 
-_FORMAT = 1  # raise it when cached frames would come out differently: old entries are then never read
+_FORMAT = 2  # raise it when cached frames would come out differently: old entries are then never read
 _CHUNK = 16  # frames decoded and resized at a time, so that a long video does not fill the memory
 _NAME = re.compile(r"(?P<part>\.)?[0-9a-f]{32}(?(part)\.part)\.safetensors")  # an entry, or one being written
 # Other processes write as well: what one finds free, it takes this share of before it looks again.
@@ -40,7 +40,7 @@ class Frames(Protocol):
     """Seconds of each frame from the first one, [N]."""
 
     def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Frames at these indices, any order and repeats, uint8 [T, C, H, W], contiguous."""
+        """Frames at these indices, any order and repeats, uint8 [T, C, H, W], `channels_last` in memory."""
         ...
 
 
@@ -123,7 +123,7 @@ class FrameStore:
         end = len(times) + count * 3 * height * width
         layout = {
             "times": {"dtype": "F64", "shape": [count], "data_offsets": [0, len(times)]},
-            "frames": {"dtype": "U8", "shape": [count, 3, height, width], "data_offsets": [len(times), end]},
+            "frames": {"dtype": "U8", "shape": [count, height, width, 3], "data_offsets": [len(times), end]},
         }
         header = json.dumps(layout).encode()
         header += b" " * (-len(header) % 8)  # so that the times are aligned
@@ -131,7 +131,7 @@ class FrameStore:
             file.write(len(header).to_bytes(8, "little") + header + times)
             for first in range(0, count, _CHUNK):
                 frames = video.frames_at(range(first, min(first + _CHUNK, count)))
-                file.write(resize_frames(frames, self.spec).numpy().tobytes())  # T C H W
+                file.write(resize_frames(frames, self.spec).permute(0, 2, 3, 1).numpy().tobytes())  # T H W C
         if len(video) != count:
             raise VideoError(video.path, f"seemed to hold {count} frames, but {len(video)} can be decoded")
 
@@ -188,8 +188,10 @@ class _DecodedFrames:
     def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
         # A clip that wraps round or holds a frame names frames twice: each is decoded and resized once.
         unique, where = np.unique(indices, return_inverse=True)
-        frames = resize_frames(self._video.frames_at(unique), self._spec).contiguous()
-        return frames if np.array_equal(unique, indices) else frames[torch.from_numpy(where)]
+        frames = resize_frames(self._video.frames_at(unique), self._spec)
+        if np.array_equal(unique, indices):
+            return frames
+        return frames.permute(0, 2, 3, 1)[torch.from_numpy(where)].permute(0, 3, 1, 2)
 
 
 class _CachedFrames:
@@ -210,4 +212,4 @@ class _CachedFrames:
     def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
         first = int(indices.min())
         block: torch.Tensor = self._frames[first : int(indices.max()) + 1]
-        return block[torch.from_numpy(indices - first)]
+        return block[torch.from_numpy(indices - first)].permute(0, 3, 1, 2)

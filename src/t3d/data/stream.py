@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -33,6 +33,10 @@ _FORMATS = (
     "h263,av1,obu,ivf,mjpeg,mjpeg_2000,gif,apng,yuv4mpegpipe,mxf,mxf_opatom,nut,dv,rm,gxf,wtv,nsv,vc1,dirac,"
     "avs,avs2,avs3,cavsvideo,swf,smjpeg,flic,bink,smk,roq,thp,amv,r3d,webp_pipe"
 )
+
+# Codecs that mark the frames which no other frame is made from, and whose decoders can leave those out.
+# HEVC is none of them: what it marks may still be used by frames of a higher temporal layer.
+_LEAVES = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video"})
 
 # Values of AVColorSpace that swscale can read. Others (YCgCo, ICtCp, …) are read as BT.601.
 _KNOWN_COLORSPACES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
@@ -72,6 +76,7 @@ class Stream:
         context.thread_count = threads
         context.thread_type = "AUTO" if threads > 1 else "NONE"
         self._reformatter = VideoReformatter()
+        self._leaves = context.codec.canonical_name in _LEAVES
 
     def packets(self) -> Iterator[VideoPacket]:
         """Packets of the video stream in the order of the file; the last, an empty one, may be missing."""
@@ -109,11 +114,28 @@ class Stream:
             self.errors.append(_text(error))
             return []
 
-    def frames(self) -> Iterator[av.VideoFrame]:
-        """Every frame from here to the end, in the order of showing."""
+    def frames(self, needless: Callable[[int], bool] | None = None) -> Iterator[av.VideoFrame]:
+        """Frames from here to the end, in the order of showing.
+
+        Args:
+            needless: Says of a time stamp whether nobody will look at that frame. Such a frame is passed
+                over where no other frame is made from it; the rest come out bit-identical all the same.
+        """
+        context = self.video.codec_context
+        passing = False
         for packet in self.packets():
-            if packet.size:
-                yield from self.decode(packet)
+            if not packet.size:
+                continue
+            pass_over = (
+                needless is not None
+                and packet.pts is not None
+                and not packet.is_keyframe  # a place to begin from
+                and needless(packet.pts)
+            )
+            if pass_over != passing and self._leaves:
+                context.skip_frame = "NONREF" if pass_over else "DEFAULT"
+                passing = pass_over
+            yield from self.decode(packet)
         yield from self.decode(None)
 
     def seek(self, timestamp: int) -> None:

@@ -55,10 +55,10 @@ def center_view(frames: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
         spec: `size` is used.
 
     Returns:
-        uint8 [T, C, size, size].
+        uint8 [T, C, size, size], packed `channels_last`.
     """
     top, left = _five_crops(frames.shape[-2], frames.shape[-1], spec.size)[4]
-    return frames[..., top : top + spec.size, left : left + spec.size]
+    return _packed(frames[..., top : top + spec.size, left : left + spec.size])
 
 
 def random_view(
@@ -73,7 +73,7 @@ def random_view(
         rng: Where the draws come from; the same generator state gives the same view.
 
     Returns:
-        uint8 [T, C, size, size].
+        uint8 [T, C, size, size], packed `channels_last`.
     """
     height, width = frames.shape[-2:]
     if augment.crop == "five":
@@ -91,7 +91,7 @@ def random_view(
         view = F.adjust_brightness(view, brightness)
         view = F.adjust_contrast(view, contrast)
         view = F.adjust_saturation(view, saturation)
-    return view
+    return _packed(view)
 
 
 def normalise(clips: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
@@ -115,6 +115,19 @@ def normalise(clips: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
     if spec.modality == "gray":
         x.copy_(x.mul(x.new_tensor(_LUMA).view(1, 3, 1, 1, 1)).sum(1, keepdim=True).expand_as(x))
     return x.sub_(mean).div_(std)
+
+
+def stack(clips: list[torch.Tensor]) -> torch.Tensor:
+    """Join clips uint8 [T, C, H, W] into [B, T, C, H, W], the colours of a pixel side by side in memory.
+
+    So decoders give them and `channels_last_3d` nets take them: nothing is turned round on the way.
+    """
+    return torch.stack([clip.permute(0, 2, 3, 1) for clip in clips]).permute(0, 1, 4, 2, 3)
+
+
+def _packed(view: torch.Tensor) -> torch.Tensor:
+    """A view of [T, C, H, W] as memory of its own, so that the frames it was cut from can be freed."""
+    return view.contiguous(memory_format=torch.channels_last)
 
 
 def _five_crops(height: int, width: int, size: int) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -82,6 +83,7 @@ class Video:
         self._stream: Stream | None = None
         self._frames: Iterator[av.VideoFrame] | None = None  # what the decoder gives next
         self._next = 0  # which frame that is, counted in the table or (by count) in the decoder's output
+        self._wanted: list[int] = []  # time stamps that the present call asks for, ascending
         self._lock = threading.RLock()
         self._pid = os.getpid()
         try:
@@ -208,7 +210,9 @@ class Video:
         for place, number in enumerate(wanted.tolist()):
             first.setdefault(number, place)
         try:
-            for number in sorted(first):
+            numbers = sorted(first)
+            self._wanted = self._table.pts[numbers].tolist()
+            for number in numbers:
                 out[first[number]] = self._pixels(number)
         except BaseException:
             self._forget()
@@ -241,22 +245,29 @@ class Video:
                 stream.seek(int(table.key_seek[key]))
             except VideoError as error:
                 raise _DisagreementError from error
-            self._frames, self._next = stream.frames(), start
+            self._frames, self._next = stream.frames(self._needless), start
         assert self._frames is not None
         for frame in self._frames:
-            if frame.pts is None:
+            if frame.pts is None or frame.is_corrupt:
                 break
             if fresh and frame.pts < table.pts[start]:
                 continue  # the container went further back than asked, or shows frames of the group before
-            if frame.pts != table.pts[self._next] or frame.is_corrupt:
-                break
             if fresh and frame.pts == table.key_pts[key] and not frame.key_frame:
                 break  # not a place to start from: what follows may lean on frames before it
+            while frame.pts != table.pts[self._next]:
+                if not self._needless(int(table.pts[self._next])):
+                    raise _DisagreementError
+                self._next += 1
             fresh = False
             self._next += 1
             if self._next > number:
                 return frame
         raise _DisagreementError
+
+    def _needless(self, stamp: int) -> bool:
+        """Whether neither this call nor a later one going on from it looks at the frame of this time stamp."""
+        place = bisect_left(self._wanted, stamp)
+        return place < len(self._wanted) and self._wanted[place] != stamp
 
     def _by_count(self, number: int) -> av.VideoFrame:
         assert self._table.order is not None

@@ -18,7 +18,7 @@ from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.sampler import SampleKey
 from t3d.data.sampling import ClipSpec, random_clip
-from t3d.data.transforms import center_view, random_view
+from t3d.data.transforms import center_view, random_view, stack
 from t3d.errors import VideoError
 from t3d.transfer.features import FeatureStore
 from t3d.transfer.pairs import Indices, frames_of, other_time
@@ -84,7 +84,7 @@ class CollatePairs:
         if self.other_time:
             teacher += [torch.zeros_like(item.teacher) if item.other is None else item.other for item in good]
         return PairBatch(
-            frames=torch.stack([item.frames for item in good]) if good else None,  # B T C H W
+            frames=stack([item.frames for item in good]) if good else None,
             teacher=torch.stack(teacher) if teacher else torch.empty(0),
             other=torch.tensor([item.other is not None for item in good], dtype=torch.bool)
             if self.other_time
@@ -169,5 +169,5 @@ class TransferClips(Dataset[PairItem | BadVideo]):
         frames: torch.Tensor, spec: ClipSpec, augment: AugmentConfig | None, rng: np.random.Generator
     ) -> torch.Tensor:
         if augment is None:
-            return center_view(frames, spec).contiguous()
-        return random_view(frames, spec, augment=augment, rng=rng).contiguous()
+            return center_view(frames, spec)
+        return random_view(frames, spec, augment=augment, rng=rng)

@@ -178,6 +178,6 @@ class _EveryNthFrame(IterableDataset[tuple[int, torch.Tensor | str, bool]]):
                 wanted = np.arange(0, len(frames.times), self.step)
                 for at in range(0, len(wanted), _CHUNK):
                     view = center_view(frames.get(wanted[at : at + _CHUNK]), self.store.spec)
-                    yield number, view.contiguous(), at + _CHUNK >= len(wanted)
+                    yield number, view, at + _CHUNK >= len(wanted)
             except VideoError as error:
                 yield number, error.reason, True

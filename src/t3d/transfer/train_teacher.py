@@ -200,7 +200,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
             low, high = frame_range(frames, entry, self.spec)
             pixels = frames.get(rng.integers(low, high, size=self.frames))
         if self.augment is None:
-            return center_view(pixels, self.spec).contiguous(), entry.label
+            return center_view(pixels, self.spec), entry.label
         views = [random_view(one[None], self.spec, augment=self.augment, rng=rng) for one in pixels]
         return torch.cat(views), entry.label
 
