@@ -26,6 +26,7 @@ from t3d.cli_parser import (
     with_init,
     with_recipe,
 )
+from t3d.cli_prepare import fill_index, run_index
 from t3d.data.sampling import ClipSpec
 from t3d.errors import ConfigError, T3DError, did_you_mean
 from t3d.train.config import TrainConfig
@@ -58,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name is None:
             parser.print_help()
             return 2
-        return _COMMANDS[name][2](parsers[name].instantiate(chosen[name]))
+        options = chosen[name]
+        if name in _GROUPS:
+            name, options = f"{name} {options.command}", options[options.command]
+        return _COMMANDS[name][2](parsers[name].instantiate(options))
     except T3DError as error:
         print(f"t3d: {error}", file=sys.stderr)
         number = getattr(error, "signal", None)  # InterruptedRunError, told apart without importing torch
@@ -83,10 +87,20 @@ def _build() -> tuple[Parser, dict[str, Parser]]:
     subs = parser.add_subcommands(required=False, dest="command", metavar="COMMAND")
     parsers: dict[str, Parser] = {}
     parser.commands = parsers
+    groups: dict[str, Any] = {"": subs}
     for name, (text, fill, _) in _COMMANDS.items():
         parsers[name] = Parser(prog=f"t3d {name}", description=text, allow_abbrev=False)
         fill(parsers[name])
-        subs.add_subcommand(name, parsers[name], help=text)
+        group, _, leaf = name.rpartition(" ")
+        if group not in groups:
+            over = parsers[group] = Parser(
+                prog=f"t3d {group}", description=_GROUPS[group], allow_abbrev=False
+            )
+            subs.add_subcommand(group, over, help=_GROUPS[group])
+            groups[group] = over.add_subcommands(required=True, dest="command", metavar="COMMAND")
+        groups[group].add_subcommand(leaf, parsers[name], help=text)
+        if group:
+            parsers[group].commands = {**parsers[group].commands, leaf: parsers[name]}
     return parser, parsers
 
 
@@ -165,6 +179,7 @@ def _fill_test(sub: ArgumentParser) -> None:
         help="order of the frames in each clip; the others show how much of the accuracy needs time",
     )
     sub.add_argument("--tail", type=Literal["drop", "pad", "shift"], help="instead of the weights' clip.tail")
+    sub.add_argument("--index", help="what t3d prepare index wrote about the files")
     sub.add_argument("--cache", help="folder for decoded frames")
     sub.add_argument("--max_bad", type=float, default=0.01, help="largest share of unreadable videos")
     sub.add_argument("--seed", type=NonNegativeInt, default=0, help="of shuffled frames")
@@ -210,6 +225,7 @@ def _fill_probe(sub: ArgumentParser) -> None:
     sub.add_argument("--label_fraction", type=float, default=1.0, help="share of the training labels used")
     sub.add_argument("--label_seed", type=NonNegativeInt, default=0, help="of that draw")
     sub.add_argument("--out", help="folder for metrics.json, scores.csv and confusion.png")
+    sub.add_argument("--index", help="what t3d prepare index wrote about the files")
     sub.add_argument("--cache", help="folder for decoded frames")
     sub.add_argument("--max_bad", type=float, default=0.01, help="largest share of unreadable videos")
     sub.add_argument("--json", action="store_true", help="print metrics as JSON")
@@ -358,7 +374,9 @@ def _doctor(chosen: Namespace) -> int:
     return 0 if examine(chosen.device) else 1
 
 
+_GROUPS = {"prepare": "Prepare a data set once, before anybody learns from it."}
 _COMMANDS: dict[str, tuple[str, _Fill, _Run]] = {
+    "prepare index": ("Decode every video once; training then opens them at once.", fill_index, run_index),
     "train": ("Train a net on labelled videos.", _fill_train, _train),
     "transfer": ("Teach a net by a frozen 2D net, from unlabelled videos.", _fill_transfer, _transfer),
     "teacher": ("Train a small 2D net on still images, to teach from.", _fill_teacher, _teacher),

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -64,16 +64,33 @@ def sweep(folder: Path, *, older_than: float = 0.0) -> None:
                 file.unlink()
 
 
+def content_digest(path: Path) -> str:
+    """What a file contains, as 32 hexadecimal digits (BLAKE2b, 128 bits).
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 class FileDigests:
     """Names files by what they contain; a file that did not change since is not read again.
 
     Args:
         prefix: What else the name depends on.
+        known: Gives the `content_digest` of a file in this state where it is known; else None.
     """
 
-    def __init__(self, prefix: bytes) -> None:
+    def __init__(
+        self, prefix: bytes, *, known: Callable[[Path, os.stat_result], str | None] = lambda *_: None
+    ) -> None:
         self.prefix = prefix
-        self._known: dict[tuple[str, int, int], str] = {}
+        self.known = known
+        self._seen: dict[tuple[str, int, int], str] = {}
 
     def __call__(self, path: Path) -> str:
         """A file's name: 32 hexadecimal digits.
@@ -82,11 +99,10 @@ class FileDigests:
             OSError: It cannot be read.
         """
         stat = path.stat()
-        key = (str(path), stat.st_size, stat.st_mtime_ns)
-        if key not in self._known:
-            digest = hashlib.blake2b(self.prefix, digest_size=16)
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-            self._known[key] = digest.hexdigest()
-        return self._known[key]
+        content = self.known(path, stat)
+        if content is None:
+            key = (str(path), stat.st_size, stat.st_mtime_ns)
+            if key not in self._seen:
+                self._seen[key] = content_digest(path)
+            content = self._seen[key]
+        return hashlib.blake2b(self.prefix + content.encode(), digest_size=16).hexdigest()

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from t3d.data.catalogue import open_manifest
+from t3d.data.catalogue import open_index, open_manifest
 from t3d.data.check import open_all, refuse_many
 from t3d.data.dataset import FrameOrder
 from t3d.data.frames import FrameStore
@@ -43,6 +43,7 @@ def run_test(
     videos: str | None = None,
     frames: FrameOrder = "normal",
     tail: Literal["drop", "pad", "shift"] | None = None,
+    index: str | None = None,
     cache: str | None = None,
     max_bad: float = 0.01,
     seed: int = 0,
@@ -59,6 +60,7 @@ def run_test(
         videos: Folder that the files of a list or table lie in.
         frames: Order of the frames in each clip, see `VideoClips`.
         tail: Instead of the card's `clip.tail`.
+        index: What `t3d prepare index` wrote about the files, where `data` is none itself.
         cache: Folder for decoded frames, so that the next test of these videos need not decode them.
         max_bad: Largest share of unreadable videos.
         seed: Of shuffled frames.
@@ -77,7 +79,7 @@ def run_test(
     model, card = load_model(weights, device=where)
     spec = card.clip if tail is None else replace(card.clip, tail=tail)
     manifest = open_manifest(data, videos=videos).with_classes(card.classes)
-    store = FrameStore(spec, cache=cache)
+    store = FrameStore(spec, cache=cache, index=open_index(index, data, videos=videos))
     if cache:
         open_all(manifest, store, workers=workers)  # what cannot be read, scoring will say
     scores = score_videos(

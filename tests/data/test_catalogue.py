@@ -75,5 +75,7 @@ def test_what_is_not_there_or_of_no_known_form_is_named(tmp_path: Path) -> None:
     (tmp_path / "list.xlsx").touch()
     with pytest.raises(ManifestError, match=r"absent\.csv: no such file or folder"):
         open_manifest(str(tmp_path / "absent.csv"))
-    with pytest.raises(ManifestError, match=r"'\.xlsx' is none of \.csv, \.jsonl, \.txt"):
+    with pytest.raises(
+        ManifestError, match=r"'\.xlsx' is none of \.csv, \.jsonl, \.parquet \(an index\), \.txt"
+    ):
         open_manifest(str(tmp_path / "list.xlsx"))

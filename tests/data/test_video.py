@@ -515,7 +515,7 @@ def test_encrypted_is_said(tmp_path, numbered_frames):
 
 
 def test_an_index_beyond_all_bounds_is_refused(clip, monkeypatch):
-    monkeypatch.setattr(stream, "_size_of", lambda _: -950)
+    monkeypatch.setattr(stream, "size_of", lambda _: -950)
     with pytest.raises(VideoError, match="over 50 frames"):
         Video(clip)
 

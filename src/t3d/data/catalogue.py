@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from t3d.data.manifest import Manifest
+from t3d.data.video_index import VideoIndex, read_table
 from t3d.errors import ConfigError, ManifestError
 
 
@@ -12,7 +15,8 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
     """Read a table of videos and labels, whatever form it has.
 
     Args:
-        name: A folder with one folder per class; a `.csv` or `.jsonl` table; or one of UCF101's split lists.
+        name: A folder with one folder per class; a `.csv` or `.jsonl` table; an index
+            (`.parquet`); or one of UCF101's split lists.
         videos: Folder the files of a table or list lie in; a split list needs it.
         source_pattern: Regular expression whose group names a video's source; for a folder only.
 
@@ -35,6 +39,8 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
         return Manifest.from_csv(path, root=videos)
     if ending == ".jsonl":
         return Manifest.from_jsonl(path, root=videos)
+    if ending == ".parquet":
+        return Manifest.from_index(path, root=videos)
     if ending == ".txt":
         if videos is None:
             raise ManifestError(
@@ -42,5 +48,25 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
             )
         return Manifest.from_ucf101(videos, path)
     raise ManifestError(
-        f"{path}: not a folder, and its ending {ending!r} is none of .csv, .jsonl, .txt (a split list)"
+        f"{path}: not a folder, and its ending {ending!r} is none of .csv, .jsonl, .parquet (an index), "
+        ".txt (a split list)"
     )
+
+
+def open_index(index: str | None, *names: str | None, videos: str | None = None) -> VideoIndex | None:
+    """What is known of the files: of those in an index, and in each manifest that is one.
+
+    Args:
+        index: An index that covers the files of any manifest; relative paths start from its own folder.
+        names: Manifests as in `open_manifest`.
+        videos: As in `open_manifest`.
+
+    Returns:
+        None where there is no index.
+
+    Raises:
+        ManifestError: One of them cannot be read.
+    """
+    tables = [] if index is None else [read_table(index)]
+    tables += [read_table(name, root=videos) for name in names if name and name.lower().endswith(".parquet")]
+    return VideoIndex(pa.concat_tables(tables)) if tables else None

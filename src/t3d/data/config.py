@@ -16,6 +16,8 @@ class ReadConfig:
         val_fraction: Share of the training videos held out for validation, whole sources at a time. 0: none.
         source_pattern: Regular expression whose group names a video's source (the long recording or scene
             it was cut from), searched in its path. Clips of one source are never split.
+        index: What `t3d prepare index` wrote about the files, so that none has to be read through to be
+            opened. A list of videos that is an index itself (`.parquet`) needs no second one.
         cache: Folder for decoded, resized frames, so that each video is decoded once and not once an epoch.
         cache_gb: Largest size of that folder, in GB.
         max_bad: Largest share of unreadable videos that training accepts.
@@ -24,6 +26,7 @@ class ReadConfig:
 
     val_fraction: float = 0.1
     source_pattern: str | None = None
+    index: str | None = None
     cache: str | None = None
     cache_gb: float = 20.0
     max_bad: float = 0.01
@@ -41,8 +44,8 @@ class DataConfig(ReadConfig):
     """Which videos, with which labels.
 
     Args:
-        train: A folder with one folder per class, a `.csv` or `.jsonl` table, or one of UCF101's split
-            lists (`.txt`; then `videos` is the folder the files lie in).
+        train: A folder with one folder per class, a `.csv` or `.jsonl` table, an index (`.parquet`), or one
+            of UCF101's split lists (`.txt`; then `videos` is the folder the files lie in).
         val: The same, for validation; without it `val_fraction` of `train` is held out.
         videos: Folder that the files of a list or table lie in.
         label_fraction: Use only this share of the training labels, in each class, as whole sources; drawn

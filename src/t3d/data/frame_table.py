@@ -5,6 +5,7 @@ Legend: T frames, K key frames.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -108,7 +109,13 @@ def read_table(stream: Stream) -> ReadTable:
     return ReadTable(_with_last(table), first, sure, damage)
 
 
-def scan_table(stream: Stream, table: FrameTable, *, opening: bool) -> tuple[FrameTable, str | None]:
+def scan_table(
+    stream: Stream,
+    table: FrameTable,
+    *,
+    opening: bool,
+    look: Callable[[int, av.VideoFrame], None] | None = None,
+) -> tuple[FrameTable, str | None]:
     """Decode a file from start to end and take that as the truth.
 
     When a sound file is being opened, frames may still be found by time stamp afterwards. Later on a scan
@@ -119,6 +126,7 @@ def scan_table(stream: Stream, table: FrameTable, *, opening: bool) -> tuple[Fra
         stream: The file, just opened.
         table: What was believed before.
         opening: Whether no frame has been handed out yet.
+        look: Is called with the number of each frame and the frame.
 
     Returns:
         The table to believe now; what is wrong with the file, or None.
@@ -126,7 +134,11 @@ def scan_table(stream: Stream, table: FrameTable, *, opening: bool) -> tuple[Fra
     Raises:
         VideoError: No frame can be decoded.
     """
-    decoded = [(frame.pts, frame.is_corrupt) for frame in stream.frames()]
+    decoded = []
+    for number, frame in enumerate(stream.frames()):
+        decoded.append((frame.pts, frame.is_corrupt))
+        if look is not None:
+            look(number, frame)
     if not decoded:
         raise VideoError(stream.path, _why_no_frame(stream, 0))
     patched = sum(corrupt for _, corrupt in decoded)

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import resize_frames, resized_shape
 from t3d.data.video import Video
+from t3d.data.video_index import SCHEMA, VideoIndex
 from t3d.errors import ConfigError, VideoError
 from t3d.files import ABANDONED, FileDigests, atomic_path
 
@@ -53,16 +54,26 @@ class FrameStore:
         cache_gb: Largest size of that folder, in GB; processes that fill it at once may exceed it by a video
             each. Entries that were not prepared for longest make room, but none that this run prepared. A
             video that does not fit is decoded every time.
+        index: What is known of the files, so that they need not be read through to be opened.
 
     Raises:
         ConfigError: The cache folder cannot be made or written to, or an entry is damaged.
     """
 
-    def __init__(self, spec: ClipSpec, *, cache: str | None = None, cache_gb: float = 20.0) -> None:
+    def __init__(
+        self,
+        spec: ClipSpec,
+        *,
+        cache: str | None = None,
+        cache_gb: float = 20.0,
+        index: VideoIndex | None = None,
+    ) -> None:
         self.spec = spec
         self.folder = Path(cache) if cache else None
         self.max_bytes = cache_gb * 1e9
-        self._digests = FileDigests(json.dumps([_FORMAT, spec.resize, spec.resize_mode]).encode())
+        self.index = VideoIndex(SCHEMA.empty_table()) if index is None else index
+        prefix = json.dumps([_FORMAT, spec.resize, spec.resize_mode]).encode()
+        self._digests = FileDigests(prefix, known=self.index.digest)
         self._begun = time.time() - 1  # file systems' clocks lag a little
         self._free = 0.0  # bytes that this process may write before it measures the folder again
         if self.folder:
@@ -85,7 +96,7 @@ class FrameStore:
         if entry is not None:
             with suppress(FileNotFoundError):  # not prepared, or another run has made room
                 return _CachedFrames(entry)
-        return _DecodedFrames(path, self.spec)
+        return _DecodedFrames(Video(path, facts=self.index.facts(path)), self.spec)
 
     def prepare(self, path: Path) -> bool:
         """Decode a video into the cache, unless it is there or no room is left.
@@ -104,7 +115,7 @@ class FrameStore:
                 os.utime(entry)
             return True
         try:
-            with Video(path) as video:
+            with Video(path, facts=self.index.facts(path)) as video:
                 if not self._make_room(3 * math.prod(self._shape(video)) + 8 * len(video)):
                     return False
                 with atomic_path(entry) as temporary:
@@ -180,8 +191,8 @@ class FrameStore:
 class _DecodedFrames:
     """Frames that come straight from the file."""
 
-    def __init__(self, path: Path, spec: ClipSpec) -> None:
-        self._video = Video(path)
+    def __init__(self, video: Video, spec: ClipSpec) -> None:
+        self._video = video
         self._spec = spec
         self.times = self._video.times
 

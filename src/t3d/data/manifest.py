@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from t3d.data.manifest_readers import Rows, occurring, read_files, read_folder, read_ucf101
 from t3d.data.manifest_tables import read_csv, read_jsonl, write_csv
 from t3d.data.split import hold_out, label_share
+from t3d.data.video_index import read_table
 from t3d.errors import ManifestError, did_you_mean
 
 SCHEMA = pa.schema(
@@ -211,6 +212,23 @@ class Manifest:
             ManifestError: As in `from_csv`.
         """
         return cls._of(read_jsonl(file, root))
+
+    @classmethod
+    def from_index(
+        cls, file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
+    ) -> Manifest:
+        """Read the videos that `t3d prepare index` looked at, those that cannot be read included.
+
+        Args:
+            file: The index, a Parquet file.
+            root: Folder that relative paths start from; without it, the index's own folder.
+
+        Raises:
+            ManifestError: It is missing, damaged or no index.
+        """
+        table = read_table(file, root=root)
+        columns = [table[name].combine_chunks() for name in ("path", "label", "source", "start", "end")]
+        return cls._of(Rows(*columns))
 
     @classmethod
     def _of(cls, rows: Rows) -> Manifest:

@@ -92,7 +92,7 @@ def read_jsonl(file: str | os.PathLike[str], root: str | os.PathLike[str] | None
 def write_csv(file: str | os.PathLike[str], columns: dict[str, pa.Array]) -> None:
     """Write columns as CSV, at once or not at all; see `Manifest.write_csv`."""
     target = Path(file).absolute()
-    table = pa.table({**columns, "path": _relative(columns["path"], str(target.parent))})
+    table = pa.table({**columns, "path": relative_to(columns["path"], str(target.parent))})
     with atomic_path(target) as temporary, temporary.open("wb") as stream:
         pyarrow.csv.write_csv(table, stream)
 
@@ -137,7 +137,7 @@ def _rows(
     path = _absolute(path, base)
     names = pc.utf8_normalize(label, form="NFC")
     _refuse_repeats(path, names, start, end, refuse)
-    relative = _relative(path, base)
+    relative = relative_to(path, base)
     if os.sep == "\\":
         relative = pc.replace_substring(relative, "\\", "/")
     sources = pc.coalesce(source, default_sources(relative)) if source.null_count else source
@@ -271,7 +271,7 @@ def _absolute(paths: pa.Array, base: str) -> pa.Array:
     return strings([os.path.normpath(path) if bent else path for path, bent in pairs])
 
 
-def _relative(paths: pa.Array, folder: str) -> pa.Array:
-    """Make the paths that lie below a folder relative to it, and leave the others."""
+def relative_to(paths: pa.Array, folder: str) -> pa.Array:
+    """Make the paths that lie below a folder relative to it, and leave the others, string [N]."""
     prefix = folder.rstrip(os.sep) + os.sep
     return pc.if_else(pc.starts_with(paths, prefix), pc.utf8_slice_codeunits(paths, start=len(prefix)), paths)

@@ -56,7 +56,7 @@ class Stream:
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         av.logging.set_level(None)
         self.path = path
-        self.size = _size_of(path)
+        self.size = size_of(path)
         self.errors: list[str] = []  # what went wrong on the way, one line each
         try:
             # "file:" keeps a colon in the name from being read as a protocol.
@@ -200,7 +200,12 @@ def turned(image: Image, how: tuple[bool, bool, bool]) -> Image:
     return image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
-def _size_of(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a file that may be a video.
+
+    Raises:
+        VideoError: It is missing, no regular file, or empty.
+    """
     try:
         status = path.stat()
     except FileNotFoundError as error:

@@ -17,6 +17,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -24,8 +25,11 @@ import numpy.typing as npt
 import torch
 
 from t3d.data.frame_table import FrameTable, Int64s, read_table, scan_table
-from t3d.data.stream import Stream, orientation, turned
+from t3d.data.stream import Stream, orientation, size_of, turned
 from t3d.errors import VideoError
+
+if TYPE_CHECKING:
+    from t3d.data.video_index import VideoFacts
 
 # Going on decoding over this many frames costs no more than a seek.
 _SLACK = 6
@@ -53,6 +57,7 @@ class Video:
     Args:
         path: The file.
         threads: Decoding threads. 1 is best where many videos are read by many processes.
+        facts: What an index knows of the file (`t3d.data.video_index`), so that it is not read through.
 
     Attributes:
         path: The file.
@@ -63,7 +68,8 @@ class Video:
             far; None when nothing is known to be wrong.
 
     Raises:
-        VideoError: The file is missing, empty, no video, or none of its frames can be decoded.
+        VideoError: The file is missing, empty, no video, or none of its frames can be decoded; or it is not
+            as long as `facts` say.
 
     Example:
         >>> from t3d.data.encode import write_video
@@ -73,7 +79,9 @@ class Video:
         torch.Size([16, 3, 64, 96])
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int = 1) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, threads: int = 1, facts: VideoFacts | None = None
+    ) -> None:
         if threads < 1:
             raise ValueError(f"threads is {threads}; it must be at least 1")
         self.path = Path(path)
@@ -87,7 +95,7 @@ class Video:
         self._lock = threading.RLock()
         self._pid = os.getpid()
         try:
-            self._table = self._index()
+            self._table = self._index() if facts is None else self._trust(facts)
         except BaseException:
             self._forget()
             raise
@@ -236,36 +244,44 @@ class Video:
 
     def _by_time(self, number: int) -> av.VideoFrame:
         table = self._table
-        key = max(int(np.searchsorted(table.key_pts, table.pts[number], side="right")) - 1, 0)
-        start = int(np.searchsorted(table.pts, table.key_pts[key]))
-        fresh = self._frames is None or self._foreign() or number < self._next or start > self._next + _SLACK
-        if fresh:
-            try:
-                stream = self._open()
-                stream.seek(int(table.key_seek[key]))
-            except VideoError as error:
-                raise _DisagreementError from error
-            self._frames, self._next = stream.frames(self._needless), start
-        assert self._frames is not None
-        for frame in self._frames:
+        key = self._go_to(number)
+        for frame in self._frames or ():
             if frame.pts is None or frame.is_corrupt:
                 break
-            if fresh and frame.pts < table.pts[start]:
+            if key is not None and frame.pts < table.pts[self._next]:
                 continue  # the container went further back than asked, or shows frames of the group before
-            if fresh and frame.pts == table.key_pts[key] and not frame.key_frame:
+            if key is not None and frame.pts == key and not frame.key_frame:
                 break  # not a place to start from: what follows may lean on frames before it
             while frame.pts != table.pts[self._next]:
                 if not self._needless(int(table.pts[self._next])):
                     raise _DisagreementError
                 self._next += 1
-            fresh = False
+            key = None
             self._next += 1
             if self._next > number:
                 return frame
         raise _DisagreementError
 
+    def _go_to(self, number: int) -> int | None:
+        """Bring the decoder before a frame; gives the key frame's time stamp, or None if it just goes on."""
+        running = self._frames is not None and not self._foreign() and number >= self._next
+        if running and number <= self._next + _SLACK:
+            return None
+        table = self._table
+        key = max(int(np.searchsorted(table.key_pts, table.pts[number], side="right")) - 1, 0)
+        start = int(np.searchsorted(table.pts, table.key_pts[key]))
+        if running and start <= self._next + _SLACK:
+            return None
+        try:
+            stream = self._open()
+            stream.seek(int(table.key_seek[key]))
+        except VideoError as error:
+            raise _DisagreementError from error
+        self._frames, self._next = stream.frames(self._needless), start
+        return int(table.key_pts[key])
+
     def _needless(self, stamp: int) -> bool:
-        """Whether neither this call nor a later one going on from it looks at the frame of this time stamp."""
+        """Whether neither this call nor one that goes on from it looks at the frame of this time stamp."""
         place = bisect_left(self._wanted, stamp)
         return place < len(self._wanted) and self._wanted[place] != stamp
 
@@ -307,11 +323,23 @@ class Video:
         stream = self._open()
         found = read_table(stream)
         self.damage = found.damage
-        self._stored_size = (found.first.height, found.first.width)
-        self._orientation = orientation(found.first)
-        turn = self._orientation[0]
-        self.height, self.width = self._stored_size[::-1] if turn else self._stored_size
+        self._shape((found.first.height, found.first.width), orientation(found.first))
         return found.table if found.sure else self._scan(found.table, opening=True)
+
+    def _trust(self, facts: VideoFacts) -> FrameTable:
+        size = size_of(self.path)
+        if size != facts.size:
+            reason = (
+                f"has {size} bytes, and had {facts.size} when it was indexed; run t3d prepare index again"
+            )
+            raise VideoError(self.path, reason)
+        self.damage = facts.damage
+        self._shape(facts.stored_size, facts.orientation)
+        return facts.table
+
+    def _shape(self, stored: tuple[int, int], how: tuple[bool, bool, bool]) -> None:
+        self._stored_size, self._orientation = stored, how
+        self.height, self.width = stored[::-1] if how[0] else stored
 
     def _scan(self, table: FrameTable, *, opening: bool = False) -> FrameTable:
         self._forget()

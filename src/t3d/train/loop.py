@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import nn
 
-from t3d.data.catalogue import open_manifest
+from t3d.data.catalogue import open_index, open_manifest
 from t3d.data.check import open_all, readable
 from t3d.data.dataset import BadVideo, TrainClips, collate
 from t3d.data.frames import FrameStore
@@ -52,7 +52,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     accelerator = make_accelerator()
     folder = RunFolder(config.out)
     model_options(config.model.name, config.model.options)  # a misspelt name is told before videos are read
-    store = FrameStore(config.clip, cache=config.data.cache, cache_gb=config.data.cache_gb)
+    data = config.data
+    index = open_index(data.index, data.train, data.val, videos=data.videos)
+    store = FrameStore(config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index)
     bad: list[BadVideo] = []
     if resume:
         train_videos, val_videos = reopen(folder, store, accelerator, workers=config.data.workers)

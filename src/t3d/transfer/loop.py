@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from t3d.data.catalogue import open_manifest
+from t3d.data.catalogue import open_index, open_manifest
 from t3d.data.check import readable, refuse_many
 from t3d.data.dataset import BadVideo, start_worker
 from t3d.data.frames import FrameStore
@@ -61,15 +61,16 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     accelerator = make_accelerator()
     folder = RunFolder(config.out)
     model_options(config.model.name, config.model.options)  # a misspelt name is told before videos are read
-    store = FrameStore(config.clip, cache=config.data.cache, cache_gb=config.data.cache_gb)
+    data = config.data
+    index = open_index(data.index, data.videos, videos=data.root)
+    store = FrameStore(config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index)
     if not resume:
         folder.refuse_existing(overwrite=config.overwrite)
         pool = _pool(config)  # a misspelt path is told before a teacher is downloaded
     teacher = open_teacher(config.teacher.name, weights=config.teacher.weights, size=config.teacher.size)
     teacher = teacher.to(accelerator.device)
-    seen = FrameStore(
-        _teacher_spec(config, teacher.size), cache=config.data.cache, cache_gb=config.data.cache_gb
-    )
+    spec = _teacher_spec(config, teacher.size)
+    seen = FrameStore(spec, cache=data.cache, cache_gb=data.cache_gb, index=index)
     bad: list[BadVideo] = []
     if resume:
         videos, val_videos = reopen(folder, store, accelerator, workers=config.data.workers)

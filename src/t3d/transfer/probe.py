@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from t3d.data.catalogue import open_manifest
+from t3d.data.catalogue import open_index, open_manifest
 from t3d.data.check import open_all, refuse_many
 from t3d.data.dataset import BadVideo
 from t3d.data.frames import FrameStore
@@ -54,6 +54,7 @@ def run_probe(
     source_pattern: str | None = None,
     label_fraction: float = 1.0,
     label_seed: int = 0,
+    index: str | None = None,
     cache: str | None = None,
     max_bad: float = 0.01,
     device: str = "auto",
@@ -82,6 +83,7 @@ def run_probe(
         source_pattern: Names the sources of a folder's videos.
         label_fraction: Share of the training labels that is used, see `Manifest.label_subset`.
         label_seed: Of that draw.
+        index: What `t3d prepare index` wrote about the files, where the lists are none themselves.
         cache: Folder for decoded frames.
         max_bad: Largest share of unreadable videos.
         device: `auto`, or a torch device.
@@ -112,7 +114,7 @@ def run_probe(
         raise ManifestError(f"{train}: a probe needs a label for every video, and at least 2 classes")
     known = known.label_subset(label_fraction, seed=label_seed)
     asked = open_manifest(test, videos=videos).with_classes(known.classes)
-    store = FrameStore(spec, cache=cache)
+    store = FrameStore(spec, cache=cache, index=open_index(index, train, test, videos=videos))
     found, bad = {}, {}
     for name, part in (("train", known), ("test", asked)):
         if cache:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from t3d.data.catalogue import open_manifest
+from t3d.data.catalogue import open_index, open_manifest
 from t3d.data.config import AugmentConfig
 from t3d.data.dataset import frame_range, start_worker
 from t3d.data.frames import FrameStore
@@ -172,7 +172,8 @@ class _Images(Dataset[tuple[Tensor, int]]):
         self.frames = config.frames
         self.augment = augment
         self.spec = ClipSpec(num_frames=1, stride=1, size=config.size, resize=round(config.size / 0.875))
-        self.store = FrameStore(self.spec, cache=config.cache)
+        index = open_index(None, config.images, videos=config.videos)
+        self.store = FrameStore(self.spec, cache=config.cache, index=index)
 
     def __len__(self) -> int:
         return len(self.table)

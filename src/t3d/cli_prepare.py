@@ -1,0 +1,67 @@
+"""The words behind `t3d prepare`: what is done to a data set once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveFloat, PositiveInt
+
+if TYPE_CHECKING:
+    from t3d.data.prepare.index import IndexReport
+
+_SHOWN = 10  # lines of each list; --json has them all
+
+
+def fill_index(sub: ArgumentParser) -> None:
+    """The options of `t3d prepare index`."""
+    sub.add_argument("data", help="folder of videos, .csv, .jsonl, UCF101 split list, or an index to renew")
+    sub.add_argument("--out", required=True, help="the .parquet file to write, or to bring up to date")
+    sub.add_argument("--videos", help="folder that the files of a list or table lie in")
+    sub.add_argument("--unlabelled", action="store_true", help="take a folder's videos without classes")
+    sub.add_argument("--source_pattern", help="names the source of each video, see t3d train")
+    sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that decode")
+    sub.add_argument("--patience", type=PositiveFloat, default=120, help="seconds until a file is given up")
+    sub.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run_index(chosen: Namespace) -> int:
+    """Index a data set, and say what was found."""
+    from t3d.data.catalogue import open_manifest
+    from t3d.data.manifest import Manifest
+    from t3d.data.prepare.index import index_videos
+
+    if chosen.unlabelled and Path(chosen.data).is_dir():
+        manifest = Manifest.from_files([chosen.data], source_pattern=chosen.source_pattern)
+    else:
+        manifest = open_manifest(chosen.data, videos=chosen.videos, source_pattern=chosen.source_pattern)
+    report = index_videos(manifest, chosen.out, workers=chosen.workers, patience=float(chosen.patience))
+    if chosen.json:
+        print(json.dumps(asdict(report), ensure_ascii=False))
+    else:
+        _tell(report, chosen.out)
+    return 1 if report.bad else 0
+
+
+def _tell(report: IndexReport, out: str) -> None:
+    print(
+        f"{out}: {report.files} files, {report.frames} frames, {report.seconds / 3600:.2f} h, "
+        f"{report.size / 1e9:.2f} GB; {report.examined} decoded now, {report.files - report.examined} known"
+    )
+    same, near = report.duplicates.same, report.duplicates.near
+    _list("cannot be read", [f"{path}: {reason}" for path, reason in report.bad])
+    _list("can be read only in part", [f"{path}: {reason}" for path, reason in report.damaged])
+    _list("groups of the same bytes", [" = ".join(group) for group in same])
+    _list(
+        "pairs of different sources that look the same",
+        [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in near],
+    )
+
+
+def _list(title: str, lines: list[str]) -> None:
+    if lines:
+        more = [f"… and {len(lines) - _SHOWN} more (--json has all)"] if len(lines) > _SHOWN else []
+        print(f"{len(lines)} {title}:", *lines[:_SHOWN], *more, sep="\n  ")

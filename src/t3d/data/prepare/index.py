@@ -1,0 +1,266 @@
+"""Decode every file of a data set once, and write down what is found: `t3d prepare index`.
+
+Files are read in processes that are watched: a file that hangs is given up after a while, one that takes its
+process down is named, and neither stops the others. What is done goes into a journal beside the index, so
+that a killed run goes on where it was; a finished index is only completed.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import TimeoutError as TooLongError
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+import pyarrow.parquet
+from pebble import ProcessExpired, ProcessPool
+from rich.console import Console
+from rich.progress import track
+
+from t3d.data.listing import absolute
+from t3d.data.manifest import Manifest
+from t3d.data.manifest_tables import relative_to
+from t3d.data.prepare.duplicates import Duplicates, find_duplicates
+from t3d.data.prepare.examine import examine
+from t3d.data.video_index import FACT_FIELDS, SCHEMA, read_table
+from t3d.errors import ConfigError, ManifestError, at_least
+from t3d.files import atomic_path
+
+_AHEAD = 4  # files handed out for each process, so that none waits
+_JOURNAL = pa.schema([SCHEMA.field("path"), *FACT_FIELDS])
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What indexing found.
+
+    Args:
+        videos: Rows of the index.
+        files: Files that they name.
+        examined: Files that were decoded now; the others were known.
+        frames: Frames in all readable files.
+        seconds: Length of all readable files.
+        size: Bytes of all files.
+        bad: Files that cannot be read, with the reason.
+        damaged: Files that can be read in part, with what is wrong.
+        duplicates: Files with the same bytes, and files that look the same.
+    """
+
+    videos: int
+    files: int
+    examined: int
+    frames: int
+    seconds: float
+    size: int
+    bad: tuple[tuple[str, str], ...]
+    damaged: tuple[tuple[str, str], ...]
+    duplicates: Duplicates
+
+
+def index_videos(
+    manifest: Manifest, out: str | os.PathLike[str], *, workers: int = 2, patience: float = 120.0
+) -> IndexReport:
+    """Decode every file of a manifest once, and write the index.
+
+    Files that an index at `out`, or the journal of a run that was killed, knows in their present size and
+    time of change are not decoded again, except those that could not be read.
+
+    Args:
+        manifest: The videos; several rows may name one file.
+        out: The `.parquet` file to write. Paths below its folder are written relative to it.
+        workers: Processes that decode.
+        patience: Seconds after which a file is given up.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ConfigError: An option cannot work.
+        ManifestError: `out` exists and is no index, or the manifest has no row.
+    """
+    target = Path(absolute(out))
+    if target.suffix != ".parquet":
+        raise ConfigError(f"--out {out}: an index is a .parquet file")
+    at_least("workers", workers, 1)
+    at_least("patience", patience, 1e-3)
+    if not len(manifest):
+        raise ManifestError("there is no video to index")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    journal = target.with_name(f".{target.name}.journal")
+    paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
+    known = _known(target, journal)
+    unchanged = _unchanged(known, paths)
+    todo = [path for path in paths if path not in unchanged]
+    with journal.open("a", encoding="utf-8") as file:
+        for row in _watched(_examined(todo, workers=workers, patience=patience), len(todo)):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+    facts = _latest([known, _read_journal(journal)])
+    table = _joined(manifest, facts)
+    with atomic_path(target) as temporary:
+        folder = str(target.parent)
+        written = table.set_column(
+            0, SCHEMA.field("path"), relative_to(table["path"].combine_chunks(), folder)
+        )
+        pyarrow.parquet.write_table(written, temporary, compression="zstd")
+    journal.unlink()
+    return replace(report_of(table), examined=len(todo))
+
+
+def report_of(table: pa.Table) -> IndexReport:
+    """What an index says of its files.
+
+    Args:
+        table: As `t3d.data.video_index.read_table` gives it.
+    """
+    files = _once(table)
+    sums = {name: pc.sum(files[name]).as_py() or 0 for name in ("frames", "duration", "size")}
+    named: dict[str, tuple[tuple[str, str], ...]] = {}
+    for column in ("error", "damage"):
+        rows = files.filter(pc.is_valid(files[column])).select(["path", column]).to_pylist()
+        named[column] = tuple((row["path"], row[column]) for row in rows)
+    return IndexReport(
+        videos=table.num_rows,
+        files=files.num_rows,
+        examined=0,
+        frames=sums["frames"],
+        seconds=sums["duration"],
+        size=sums["size"],
+        bad=named["error"],
+        damaged=named["damage"],
+        duplicates=find_duplicates(files),
+    )
+
+
+# --- all files --------------------------------------------------------------------------------------------
+
+
+def _examined(
+    paths: Sequence[str],
+    *,
+    workers: int,
+    patience: float,
+    function: Callable[[str], dict[str, Any]] = examine,
+) -> Iterator[dict[str, Any]]:
+    """The rows of all files, in order."""
+    if not paths:
+        return
+    # Not forked: this process may have threads, whose locks a child would inherit in any state. And deaf to
+    # Ctrl-C, which a terminal sends to all: the parent ends them.
+    context = multiprocessing.get_context("spawn")
+    deaf = (signal.SIGINT, signal.SIG_IGN)
+    waiting: deque[tuple[str, Any]] = deque()
+    coming = iter(paths)
+    count = min(workers, len(paths))
+    with ProcessPool(count, initializer=signal.signal, initargs=deaf, context=context) as pool:
+        try:
+            while True:
+                while len(waiting) < _AHEAD * workers and (path := next(coming, None)) is not None:
+                    waiting.append((path, pool.schedule(function, args=(path,), timeout=patience)))
+                if not waiting:
+                    return
+                path, future = waiting.popleft()
+                yield _outcome(path, future, patience)
+        except BaseException:
+            pool.stop()  # type: ignore[no-untyped-call]
+            raise
+
+
+def _outcome(path: str, future: Any, patience: float) -> dict[str, Any]:
+    try:
+        row: dict[str, Any] = future.result()
+    except TooLongError:
+        return {"path": path, "error": f"was given up: not read to its end within {patience:g} s"}
+    except ProcessExpired as error:
+        return {"path": path, "error": f"the process that read it died (exit status {error.exitcode})"}
+    return row
+
+
+def _watched(rows: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
+    console = Console(stderr=True)
+    yield from track(rows, "reading videos", total, console=console, disable=not console.is_terminal)
+
+
+# --- what is known ----------------------------------------------------------------------------------------
+
+
+def _known(target: Path, journal: Path) -> pa.Table:
+    """What an earlier index and an unfinished run know, one row a file."""
+    tables = [read_table(target).select(_JOURNAL.names)] if target.exists() else []
+    return _latest([*tables, _read_journal(journal)])
+
+
+def _read_journal(journal: Path) -> pa.Table:
+    """The rows of a journal; a last line that a killed run left unfinished is cut off."""
+    if not journal.exists():
+        return _JOURNAL.empty_table()
+    data = journal.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with journal.open("r+b") as file:
+            file.truncate(len(whole))
+    if not whole:
+        return _JOURNAL.empty_table()
+    options = pyarrow.json.ParseOptions(explicit_schema=_JOURNAL, unexpected_field_behavior="error")
+    reading = pyarrow.json.ReadOptions(block_size=64 << 20)  # a row must fit into a block
+    try:
+        table = pyarrow.json.read_json(pa.BufferReader(whole), read_options=reading, parse_options=options)
+    except pa.ArrowInvalid as error:
+        raise ManifestError(f"{journal}: cannot be read ({error}); delete it and index again") from error
+    return _filled(table, _JOURNAL)
+
+
+def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of a schema, in its order; those that a table lacks are null."""
+    there = set(table.schema.names)
+    columns = [
+        table[field.name] if field.name in there else pa.nulls(table.num_rows, field.type) for field in schema
+    ]
+    return pa.table(columns, names=schema.names).cast(schema)
+
+
+def _latest(tables: Sequence[pa.Table]) -> pa.Table:
+    """One row a file: the last."""
+    return _once(pa.concat_tables([table.cast(_JOURNAL) for table in tables]))
+
+
+def _once(table: pa.Table) -> pa.Table:
+    table = table.combine_chunks()
+    numbered = pa.table({"path": table["path"], "row": pa.array(np.arange(table.num_rows))})
+    rows = numbered.group_by("path", use_threads=False).aggregate([("row", "max")])["row_max"]
+    return table.take(rows)
+
+
+def _unchanged(known: pa.Table, paths: Sequence[str]) -> set[str]:
+    """The files that were read before and are still the same."""
+    columns = [known[name].to_pylist() for name in ("path", "size", "modified", "error")]
+    before = {path: (size, time) for path, size, time, error in zip(*columns, strict=True) if error is None}
+    same = set()
+    for path in paths:
+        if path in before:
+            try:
+                status = Path(path).stat()
+            except OSError:
+                continue
+            if (status.st_size, status.st_mtime_ns) == before[path]:
+                same.add(path)
+    return same
+
+
+def _joined(manifest: Manifest, facts: pa.Table) -> pa.Table:
+    """The index: each row of the manifest with what is known of its file."""
+    rows = pc.index_in(manifest.table["path"], value_set=facts["path"].combine_chunks())
+    columns: dict[str, pa.ChunkedArray] = {name: manifest.table[name] for name in manifest.table.schema.names}
+    columns["label"] = pa.array(manifest.classes, pa.string()).take(manifest.table["label"].combine_chunks())
+    columns |= {field.name: facts[field.name].take(rows) for field in FACT_FIELDS}
+    return pa.table(columns).cast(SCHEMA)

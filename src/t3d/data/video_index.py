@@ -1,0 +1,280 @@
+"""What `t3d prepare index` found out about every file, so that nobody has to look through a file to open it.
+
+An index is one Parquet table: a manifest's columns, and beside them what reading the whole file has shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from t3d.data.frame_table import FrameTable
+from t3d.data.listing import absolute
+from t3d.errors import ManifestError, VideoError
+
+ENTRY_FIELDS = (
+    pa.field("path", pa.string(), nullable=False),
+    pa.field("label", pa.string()),
+    pa.field("start", pa.float64()),
+    pa.field("end", pa.float64()),
+    pa.field("source", pa.string(), nullable=False),
+)
+"""What stands in a manifest as well; a path below the index's folder is relative to it."""
+FACT_FIELDS = (
+    pa.field("size", pa.int64()),  # bytes
+    pa.field("modified", pa.int64()),  # nanoseconds since 1970
+    pa.field("digest", pa.string()),  # of the bytes: BLAKE2b, 128 bits
+    pa.field("codec", pa.string()),
+    pa.field("frames", pa.int32()),  # as many as decoding gives
+    pa.field("height", pa.int32()),  # pixels, as shown
+    pa.field("width", pa.int32()),
+    pa.field("rotation", pa.int16()),  # degrees clockwise that a stored frame is turned for showing
+    pa.field("mirrored", pa.bool_()),  # left and right exchanged, before it is turned
+    pa.field("fps", pa.float64()),
+    pa.field("duration", pa.float64()),  # seconds
+    pa.field("time_base", pa.string()),  # seconds in a tick, such as 1/90000
+    pa.field("first", pa.int64()),  # ticks of the first frame
+    pa.field("steps", pa.list_(pa.int64())),  # ticks from one frame to the next, one a run of equal steps …
+    pa.field("repeats", pa.list_(pa.int32())),  # … and how many steps there are in each run
+    pa.field("last", pa.int64()),  # ticks for which the last frame is shown
+    pa.field("counted", pa.bool_()),  # whether frames must be counted from the start: time stamps do not help
+    pa.field("key_times", pa.list_(pa.int64())),  # ticks of the key frames
+    pa.field("key_seeks", pa.list_(pa.int64())),  # ticks to seek to for each
+    pa.field("looks", pa.list_(pa.uint64())),  # hashes of eight frames, by what they look like
+    pa.field("damage", pa.string()),  # what is wrong with a file that can be read in part
+    pa.field("error", pa.string()),  # why a file cannot be read at all
+)
+"""What reading the file has shown; null where it could not be read."""
+SCHEMA = pa.schema([*ENTRY_FIELDS, *FACT_FIELDS], metadata={"t3d.index": "1"})
+
+# (transpose, flip rows, flip columns) of `stream.orientation` as (degrees clockwise, mirrored before).
+_TURNS = {
+    (False, False, False): (0, False),
+    (True, False, True): (90, False),
+    (False, True, True): (180, False),
+    (True, True, False): (270, False),
+    (False, False, True): (0, True),
+    (True, True, True): (90, True),
+    (False, True, False): (180, True),
+    (True, False, False): (270, True),
+}
+_HOW = {turn: how for how, turn in _TURNS.items()}
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What is known of a readable video file before it is opened.
+
+    Args:
+        size: Bytes of the file.
+        modified: When it was last changed, in nanoseconds.
+        digest: Of its bytes, 32 hexadecimal digits.
+        codec: FFmpeg's name of how it is compressed.
+        table: When each frame is shown, and where decoding can start.
+        stored_size: Height and width of a frame as stored.
+        orientation: How a stored frame is turned, see `t3d.data.stream.orientation`.
+        damage: What is wrong with it, or None.
+    """
+
+    size: int
+    modified: int
+    digest: str
+    codec: str
+    table: FrameTable
+    stored_size: tuple[int, int]
+    orientation: tuple[bool, bool, bool]
+    damage: str | None
+
+    def to_row(self) -> dict[str, object]:
+        """The facts as a row of an index, without its `looks`."""
+        table = self.table
+        rotation, mirrored = _TURNS[self.orientation]
+        height, width = self.stored_size[::-1] if self.orientation[0] else self.stored_size
+        steps = np.diff(table.pts)
+        begins = np.flatnonzero(np.diff(steps, prepend=steps[:1] - 1))
+        ticks = int(table.pts[-1] - table.pts[0]) + table.last
+        duration = float(ticks * table.time_base)
+        return {
+            "size": self.size,
+            "modified": self.modified,
+            "digest": self.digest,
+            "codec": self.codec,
+            "frames": len(table.pts),
+            "height": height,
+            "width": width,
+            "rotation": rotation,
+            "mirrored": mirrored,
+            "fps": len(table.pts) / duration,
+            "duration": duration,
+            "time_base": str(table.time_base),
+            "first": int(table.pts[0]),
+            "steps": steps[begins].tolist(),
+            "repeats": np.diff(begins, append=len(steps)).tolist(),
+            "last": table.last,
+            "counted": table.order is not None,
+            "key_times": table.key_pts.tolist(),
+            "key_seeks": table.key_seek.tolist(),
+            "damage": self.damage,
+        }
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> VideoFacts:
+        """The facts of a row that `to_row` made."""
+        steps = np.repeat(_int64s(row["steps"]), _int64s(row["repeats"]))
+        pts = np.concatenate([[row["first"]], row["first"] + np.cumsum(steps)]).astype(np.int64)
+        orientation = _HOW[row["rotation"], row["mirrored"]]
+        shown = (row["height"], row["width"])
+        return cls(
+            size=row["size"],
+            modified=row["modified"],
+            digest=row["digest"],
+            codec=row["codec"],
+            table=FrameTable(
+                pts=pts,
+                time_base=Fraction(row["time_base"]),
+                last=row["last"],
+                key_pts=_int64s(row["key_times"]),
+                key_seek=_int64s(row["key_seeks"]),
+                order=np.arange(len(pts), dtype=np.int64) if row["counted"] else None,
+            ),
+            stored_size=shown[::-1] if orientation[0] else shown,
+            orientation=orientation,
+            damage=row["damage"],
+        )
+
+
+class VideoIndex:
+    """The facts of many files, found by path.
+
+    It costs memory by the number of files, not of frames, and is shared by processes that are forked.
+
+    Args:
+        table: Columns of `SCHEMA` with absolute paths, N rows. Rows of one file say the same of it.
+        name: The file it was read from, for messages.
+
+    Example:
+        >>> index = VideoIndex(SCHEMA.empty_table())
+        >>> index.facts(Path("/videos/unknown.mp4")) is None
+        True
+    """
+
+    def __init__(self, table: pa.Table, *, name: str = "the index") -> None:
+        self.name = name
+        self._paths = table["path"].combine_chunks()
+        self._facts = {field.name: table[field.name].combine_chunks() for field in FACT_FIELDS}
+        # Numbers instead of a dictionary of texts: counting references would copy it into every process.
+        marks = np.array([_mark(path) for path in self._paths.to_pylist()], dtype=np.uint64)
+        self._rows = np.argsort(marks, kind="stable")
+        self._marks = marks[self._rows]
+
+    @classmethod
+    def read(cls, *files: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> VideoIndex:
+        """Read one index or several.
+
+        Args:
+            files: Parquet files that `t3d prepare index` wrote.
+            root: Folder that relative paths start from; without it, each index's own folder.
+
+        Raises:
+            ManifestError: One of them is missing, damaged or no index.
+        """
+        tables = [read_table(file, root=root) for file in files]
+        return cls(pa.concat_tables(tables), name=", ".join(os.fspath(file) for file in files))
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self._paths)
+
+    def facts(self, path: Path) -> VideoFacts | None:
+        """What is known of a file; None where the index does not name it.
+
+        Raises:
+            VideoError: The file could not be read when it was indexed.
+        """
+        row = self._row(path)
+        if row is None:
+            return None
+        values = {name: column[row].as_py() for name, column in self._facts.items() if name != "looks"}
+        if values["error"] is not None:
+            raise VideoError(path, f"{values['error']} ({self.name})")
+        return VideoFacts.of_row(values)
+
+    def digest(self, path: Path, status: os.stat_result) -> str | None:
+        """A file's digest, unless the file is unknown or was changed since."""
+        row = self._row(path)
+        if row is None:
+            return None
+        size, modified = (self._facts[name][row].as_py() for name in ("size", "modified"))
+        if (size, modified) != (status.st_size, status.st_mtime_ns):
+            return None
+        digest: str | None = self._facts["digest"][row].as_py()
+        return digest
+
+    def _row(self, path: Path) -> int | None:
+        wanted = absolute(path)
+        mark = np.uint64(_mark(wanted))
+        for place in range(int(np.searchsorted(self._marks, mark)), len(self._marks)):
+            if self._marks[place] != mark:
+                return None
+            row = int(self._rows[place])
+            if self._paths[row].as_py() == wanted:
+                return row
+        return None
+
+
+def read_table(file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> pa.Table:
+    """Read an index as a table with absolute paths.
+
+    Args:
+        file: A Parquet file that `t3d prepare index` wrote.
+        root: Folder that relative paths start from; without it, the index's own folder.
+
+    Returns:
+        Columns of `SCHEMA`, N rows.
+
+    Raises:
+        ManifestError: It is missing, damaged or no index.
+    """
+    name = os.fspath(file)
+    try:
+        table = pyarrow.parquet.read_table(file)
+    except FileNotFoundError as error:
+        raise ManifestError(
+            f"{name}: no such file; make it by: t3d prepare index VIDEOS --out {name}"
+        ) from error
+    except (OSError, pa.ArrowException) as error:
+        raise ManifestError(f"{name}: cannot be read as Parquet ({error}); make it again") from error
+    version = (table.schema.metadata or {}).get(b"t3d.index")
+    if version != SCHEMA.metadata[b"t3d.index"] or table.schema.names != SCHEMA.names:
+        raise ManifestError(
+            f"{name}: is no index of this version of T3D; make one by: t3d prepare index VIDEOS --out FILE"
+        )
+    base = absolute(root if root is not None else Path(name).parent).rstrip(os.sep)
+    paths = table["path"].combine_chunks()
+    whole = pc.if_else(
+        pc.match_substring_regex(paths, r"^([A-Za-z]:)?[/\\]"),
+        paths,
+        pc.binary_join_element_wise(base, paths, os.sep),
+    )
+    return table.set_column(0, SCHEMA.field("path"), whole).cast(SCHEMA)
+
+
+def _mark(path: str) -> int:
+    return int.from_bytes(
+        hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big"
+    )
+
+
+def _int64s(values: object) -> npt.NDArray[np.int64]:
+    return np.array(values, dtype=np.int64)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as F
+
+from t3d.data.encode import write_video
+from t3d.data.manifest import Manifest
+from t3d.data.prepare.duplicates import Duplicates, find_duplicates
+from t3d.data.prepare.index import index_videos
+from t3d.data.video_index import read_table
+
+
+def scene(seed: int, frames: int = 24) -> torch.Tensor:
+    """Something with structure: coarse noise that drifts, uint8 T C 96 × 128."""
+    generator = torch.Generator().manual_seed(seed)
+    ground = torch.rand(1, 3, 6, 8, generator=generator)
+    picture = F.resize(ground, [160, 192], interpolation=F.InterpolationMode.BICUBIC).clamp(0, 1)
+    cut = [picture[0, :, i : i + 96, 2 * i : 2 * i + 128] for i in range(frames)]
+    return (torch.stack(cut) * 255).to(torch.uint8)
+
+
+def found(folder: Path, **sources: str) -> Duplicates:
+    table = folder / "list.csv"
+    names = sorted(path.name for path in folder.glob("*.mp4"))
+    table.write_text("path,source\n" + "".join(f"{n},{sources.get(n[:-4], n)}\n" for n in names))
+    index_videos(Manifest.from_csv(table), folder / "index.parquet")
+    return find_duplicates(read_table(folder / "index.parquet"))
+
+
+def test_same_bytes_and_same_looks_are_found_and_others_are_not(tmp_path: Path) -> None:
+    for seed in range(6):
+        write_video(tmp_path / f"{seed}.mp4", scene(seed))
+    (tmp_path / "copy.mp4").write_bytes((tmp_path / "3.mp4").read_bytes())
+    write_video(tmp_path / "small.mp4", F.resize(scene(4), [48, 64]), crf=35, keyframe_interval=5, fps=30)
+    duplicates = found(tmp_path)
+    assert duplicates.same == ((str(tmp_path / "3.mp4"), str(tmp_path / "copy.mp4")),)
+    ((one, two, apart),) = duplicates.near
+    assert (one, two) == (str(tmp_path / "4.mp4"), str(tmp_path / "small.mp4"))
+    assert 0 < apart <= 0.1
+
+
+def test_clips_of_one_source_may_look_alike(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", scene(0))
+    write_video(tmp_path / "b.mp4", scene(0), crf=30)
+    write_video(tmp_path / "c.mp4", scene(0), crf=35)
+    duplicates = found(tmp_path, a="tape", b="tape", c="other")
+    assert {(Path(one).name, Path(two).name) for one, two, _ in duplicates.near} == {
+        ("a.mp4", "c.mp4"),
+        ("b.mp4", "c.mp4"),
+    }
+
+
+def test_flat_frames_look_like_nothing(tmp_path: Path) -> None:
+    for grey in (0, 3, 128):
+        write_video(tmp_path / f"{grey}.mp4", torch.full((12, 3, 64, 64), grey, dtype=torch.uint8))
+    assert found(tmp_path) == Duplicates((), ())
+
+
+@pytest.mark.real
+def test_the_known_duplicates_of_hockey_fights(real_data, tmp_path: Path) -> None:
+    """Three pairs, as the data set's description says, two of them across splits."""
+    folder = real_data / "hockey_fights"
+    paths = [
+        path
+        for part in ("train", "valid", "test")
+        for path in sorted((folder / part / "no_fight").glob("no*.mp4"))
+    ]
+    index_videos(Manifest.from_files(paths), tmp_path / "index.parquet")
+    same = find_duplicates(read_table(tmp_path / "index.parquet")).same
+    assert {tuple(sorted(Path(path).stem for path in group)) for group in same} == {
+        ("no193", "no5"),
+        ("no212", "no40"),
+        ("no238", "no58"),
+    }
