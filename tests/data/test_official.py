@@ -37,7 +37,7 @@ def test_a_list_is_known_by_its_form(lists: Path, name: str, said: str, stem: st
     assert listed.stems.to_pylist() == [stem]
     difference = check_list(f"{lists}{name}")
     assert difference is not None
-    assert difference.startswith(f"it lists 1 videos of 1 class, but {said} has")
+    assert difference.startswith(f"it lists 1 video of 1 class, but {said} has")
 
 
 @pytest.mark.parametrize("name", ["table.csv", "absent.txt", "list.jsonl"])

@@ -104,6 +104,10 @@ def named_part(name: str) -> tuple[str, Part, int] | None:
 
     Raises:
         ManifestError: It is the folder of HMDB51's split files, or one of them, without a part of a split.
+
+    Example:
+        >>> named_part("videos") is None
+        True
     """
     path, match = Path(name), _NAMED.fullmatch(name)
     if path.is_dir() and has_split_files(path):

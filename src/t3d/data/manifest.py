@@ -186,6 +186,9 @@ class Manifest:
             splits: The folder of the split files, `testTrainMulti_7030_splits`.
             split: 1, 2 or 3.
             part: `train` or `test`.
+
+        Raises:
+            ConfigError: There is no such split or part.
         """
         return cls.from_list(videos, read_hmdb51(splits, split=split, part=part))
 

@@ -49,6 +49,13 @@ def check_list(name: str) -> str | None:
 
     Raises:
         ManifestError: The list cannot be read, is not in its format, or is in none that is known here.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "testlist01.txt"
+        >>> _ = file.write_text("Archery/v_Archery_g01_c01.avi")
+        >>> check_list(str(file))
+        'it lists 1 video of 1 class, but UCF101 split 1 test has 3,783 of 101 as published'
     """
     listed = read_official(name)
     if listed is None:
