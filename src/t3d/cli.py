@@ -169,7 +169,7 @@ def _teacher(chosen: Namespace) -> int:
 
 def _fill_test(sub: ArgumentParser) -> None:
     sub.add_argument("weights", help="weights file that a training run wrote")
-    sub.add_argument("data", help="folder with one folder per class, .csv, .jsonl, or UCF101 split list")
+    sub.add_argument("data", help="folder with one folder per class, .csv, .jsonl, or official list")
     sub.add_argument("--videos", help="folder that the files of a list or table lie in")
     sub.add_argument("--out", help="folder for metrics.json, scores.csv and confusion.png")
     sub.add_argument(

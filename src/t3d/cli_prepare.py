@@ -18,7 +18,7 @@ _SHOWN = 10  # lines of each list; --json has them all
 
 def fill_index(sub: ArgumentParser) -> None:
     """The options of `t3d prepare index`."""
-    sub.add_argument("data", help="folder of videos, .csv, .jsonl, UCF101 split list, or an index to renew")
+    sub.add_argument("data", help="folder of videos, .csv, .jsonl, official list, or an index to renew")
     sub.add_argument("--out", required=True, help="the .parquet file to write, or to bring up to date")
     sub.add_argument("--videos", help="folder that the files of a list or table lie in")
     sub.add_argument("--unlabelled", action="store_true", help="take a folder's videos without classes")

@@ -64,10 +64,36 @@ def test_a_source_pattern_serves_for_a_folder(videos: Path) -> None:
     assert open_manifest(str(videos), source_pattern=r"_(g\d+)_").sources() == ["g01", "g02"]
 
 
-@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.txt"])
+@pytest.mark.parametrize("kind", ["txt", "hmdb51", "kinetics"])
+def test_official_lists_give_their_videos(tmp_path: Path, kind: str) -> None:
+    name, text, clips = {
+        "txt": ("/trainlist01.txt", "Jump/v_Jump_g01_c01.avi\n", ["v_Jump_g01_c01"]),
+        "hmdb51": (":train1", "A_B_Jump_f_cm_np1_fr_med_0.avi 1 \n", ["A_B_Jump_f_cm_np1_fr_med_0"]),
+        "kinetics": (
+            "/train.csv",
+            "label,youtube_id,time_start,time_end,split\nJump,-aaaaaaaaa_,3,13,train\n",
+            ["-aaaaaaaaa__000003_000013"],
+        ),
+    }[kind]
+    for clip in clips:
+        (tmp_path / "videos").mkdir(exist_ok=True)
+        (tmp_path / "videos" / f"{clip}.mp4").touch()
+    (tmp_path / (name[1:] if name[0] == "/" else "Jump_test_split1.txt")).write_text(text)
+    manifest = open_manifest(f"{tmp_path}{name}", videos=str(tmp_path / "videos"))
+    assert rows(manifest) == [(f"{clip}.mp4", "Jump") for clip in clips]
+    with pytest.raises(ManifestError, match=r"give data\.videos FOLDER"):
+        open_manifest(f"{tmp_path}{name}")
+
+    patterned = open_manifest(
+        f"{tmp_path}{name}", videos=str(tmp_path / "videos"), source_pattern="^(Jump/.)"
+    )
+    assert patterned.sources() == [f"Jump/{clips[0][0]}"]
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
 def test_a_source_pattern_is_never_ignored(tmp_path: Path, videos: Path, name: str) -> None:
     (tmp_path / name).write_text("whatever")
-    with pytest.raises(ConfigError, match=r"source_pattern is for a folder"):
+    with pytest.raises(ConfigError, match=r"source_pattern is for a folder or an official list"):
         open_manifest(str(tmp_path / name), videos=str(videos), source_pattern="(x)")
 
 

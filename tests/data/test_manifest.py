@@ -180,91 +180,6 @@ def test_no_files(tmp_path):
         Manifest.from_files([touch(tmp_path, "a.txt")])
 
 
-# --- from_ucf101 -----------------------------------------------------------------------------------------
-
-TRAIN = (
-    "JumpRope/v_JumpRope_g08_c01.avi 48\r\nJumpRope/v_JumpRope_g08_c02.avi 48\r\n\r\n"
-    "HandstandPushups/v_HandStandPushups_g09_c01.avi 37\r\nJumpingJack/v_JumpingJack_g08_c01.avi 47\r\n"
-    "YoYo/v_YoYo_g08_c01.avi 101\r\n"
-)
-TEST = (
-    "JumpRope/v_JumpRope_g01_c01.avi\r\nHandstandPushups/v_HandStandPushups_g01_c01.avi\r\n"
-    "JumpingJack/v_JumpingJack_g01_c01.avi\r\nYoYo/v_YoYo_g01_c01.avi\r\n"
-)
-
-
-@pytest.fixture
-def lists(tmp_path):
-    (tmp_path / "train.txt").write_bytes(TRAIN.encode())
-    (tmp_path / "test.txt").write_bytes(TEST.encode())
-    return tmp_path / "train.txt", tmp_path / "test.txt"
-
-
-FILES = [
-    "JumpRope/v_JumpRope_g08_c01.mp4",
-    "JumpRope/v_JumpRope_g01_c01.mp4",
-    "HandstandPushups/v_HandstandPushups_g09_c01.webm",
-    "JumpingJack/v_JumpingJack_g01_c01.mp4",
-    "Archery/v_Archery_g01_c01.mp4",
-    "JumpRope/readme.txt",
-]
-
-
-@pytest.mark.parametrize("flat", [False, True])
-def test_ucf101_by_name_whatever_ending_and_layout(tmp_path, lists, flat):
-    videos = touch(tmp_path / "videos", *(name.rpartition("/")[2] if flat else name for name in FILES))
-    train, test = (Manifest.from_ucf101(videos, file) for file in lists)
-    # JumpingJack has a video on the test list only, Archery is on neither list, YoYo has no video.
-    assert train.classes == test.classes == ("HandstandPushups", "JumpingJack", "JumpRope")
-    assert [(e.path.name, e.label, e.source) for e in train] == [
-        ("v_JumpRope_g08_c01.mp4", 2, "JumpRope_g08"),
-        ("v_HandstandPushups_g09_c01.webm", 0, "HandstandPushups_g09"),
-    ]
-    assert {e.path.name for e in test} == {"v_JumpRope_g01_c01.mp4", "v_JumpingJack_g01_c01.mp4"}
-    assert train.missing == {"JumpingJack": 1, "JumpRope": 1, "YoYo": 1}
-    assert test.missing == {"HandstandPushups": 1, "YoYo": 1}
-    assert train.check_exists() == []
-
-
-def test_ucf101_class_index_gives_the_order(tmp_path, lists):
-    videos = touch(tmp_path / "videos", *FILES)
-    index = tmp_path / "classInd.txt"
-    index.write_text("3 JumpRope\n1 YoYo\n2 JumpingJack\n10 HandstandPushups\n")
-    manifest = Manifest.from_ucf101(videos, lists[0], class_index=index)
-    assert manifest.classes == ("JumpingJack", "JumpRope", "HandstandPushups")
-    assert manifest[0].label == 1
-
-    index.write_text("1 JumpRop\n")
-    with pytest.raises(ManifestError, match=r"class 'HandstandPushups' is not in .*Known: JumpRop"):
-        Manifest.from_ucf101(videos, lists[0], class_index=index)
-    index.write_text("JumpRope\n")
-    with pytest.raises(ManifestError, match="line 1: 'JumpRope' is not of the form"):
-        Manifest.from_ucf101(videos, lists[0], class_index=index)
-
-
-def test_ucf101_mistakes_are_named(tmp_path, lists):
-    videos = touch(tmp_path / "videos", "holiday.mp4", "notes.txt")
-    with pytest.raises(
-        ManifestError, match=r"none of the 5 videos in .*train.txt is among the 1 videos .*holiday"
-    ):
-        Manifest.from_ucf101(videos, lists[0])
-    touch(videos, "a/v_JumpRope_g08_c01.mp4", "b/v_JumpRope_g08_c01.avi")
-    with pytest.raises(ManifestError, match="2 files are named 'v_JumpRope_g08_c01'"):
-        Manifest.from_ucf101(videos, lists[0])
-    for text, says in [
-        ("JumpRope/a.avi 1\nJumpRope a.avi\n", "line 2: 'JumpRope a.avi' is not of the form"),
-        ("JumpRope/a.avi 1\n\nJumpRope/a.avi 1\n", "line 3: 'a' is listed twice"),
-        ("\n", "the list is empty"),
-    ]:
-        lists[0].write_text(text)
-        with pytest.raises(ManifestError, match=says):
-            Manifest.from_ucf101(videos, lists[0])
-    with pytest.raises(ManifestError, match="cannot be read"):
-        Manifest.from_ucf101(videos, tmp_path / "absent.txt")
-    with pytest.raises(ManifestError, match="cannot be listed"):
-        Manifest.from_ucf101(tmp_path / "absent", lists[1])
-
-
 # --- the table itself ------------------------------------------------------------------------------------
 
 
@@ -374,27 +289,6 @@ def test_pickle_is_about_as_large_as_the_table():
 
 
 # --- real clips ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.real
-def test_real_ucf101_lists(real_data):
-    videos, splits = real_data / "ucf101_11" / "videos", real_data / "ucf101_11" / "splits"
-    train = Manifest.from_ucf101(videos, splits / "trainlist01.txt")
-    test = Manifest.from_ucf101(videos, splits / "testlist01.txt")
-    assert (len(train), len(test)) == (831, 313)
-    assert train.classes == test.classes
-    assert len(train.classes) == 11
-    assert not set(train.sources()) & set(test.sources())
-    assert not train.check_exists()
-    in_classes = sum(part.missing.get(name, 0) for part in (train, test) for name in train.classes)
-    assert in_classes == 1403 - 1144
-
-    for fraction, seed in ((0.1, 0), (0.2, 1), (0.3, 2)):
-        rest, held = train.split_by_source(fraction, seed=seed)
-        assert abs(len(held) / len(train) - fraction) < 0.01
-        for name, count in held.class_counts().items():
-            assert abs(count / train.class_counts()[name] - fraction) < 0.1
-        assert not set(rest.sources()) & set(held.sources())
 
 
 @pytest.mark.real

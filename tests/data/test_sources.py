@@ -38,6 +38,27 @@ def test_default_sources_as_a_slow_reading_gives_them():
     assert default_sources(pa.array(["Jump/24.mp4"])).to_pylist() == ["Jump/24"]
 
 
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi", "April_09"),
+        ("April_09_brush_hair_u_nm_np1_ba_goo_0.avi", "April_09"),
+        ("videos/x/Film_draw_sword_f_cm_np10_le_bad_12.mp4", "Film"),  # sword is a class too
+        ("sword/Film_draw_sword_f_cm_np10_le_bad_12.mp4", "Film_draw"),  # the folder knows better
+        ("my_class/A_Film_my_class_h_nm_np0_ri_med_3.avi", "A_Film"),
+        ("Film_of_my_own_h_nm_np0_ri_med_3.avi", "Film_of_my_own"),
+        ("run/#1_(HQ)!_-_Run_RUN_L_CM_NP2_FR_GOO_7.avi", "#1_(HQ)!_-_Run"),
+        ("run/Film_run_f_cm_np1_xx_med_0.avi", "run/Film_run_f_cm_np1_xx_med_0"),
+        ("abseiling/-0-_abcdEFG_000010_000020.mp4", "-0-_abcdEFG"),
+        ("____________000010_000020.mkv", "___________"),
+        ("abseiling/short_000010_000020.mp4", "abseiling/short_000010_000020"),
+    ],
+)
+def test_names_of_hmdb51_and_kinetics(path, source):
+    others = ["Jump/24.mp4", "v_Jump_g01_c01.avi"]
+    assert default_sources(pa.array([path, *others])).to_pylist() == [source, "Jump/24", "Jump_g01"]
+
+
 @pytest.mark.parametrize("pattern", [r"_(\d+)_\d+$", r"(Jump|Run)_(?P<source>\d+)_(\d+)$"])
 def test_pattern_reads_the_scene_across_classes(pattern):
     paths = pa.array(["Jump/Jump_11_1.mp4", "Run/Run_11_19.mp4", "Run/Run_2_3.avi"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from t3d.data.manifest import Manifest
+from t3d.data.official import read_official
 from t3d.data.video_index import VideoIndex, read_table
 from t3d.errors import ConfigError, ManifestError
 
@@ -15,15 +16,19 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
     """Read a table of videos and labels, whatever form it has.
 
     Args:
-        name: A folder with one folder per class; a `.csv` or `.jsonl` table; an index
-            (`.parquet`); or one of UCF101's split lists.
-        videos: Folder the files of a table or list lie in; a split list needs it.
-        source_pattern: Regular expression whose group names a video's source; for a folder only.
+        name: A folder with one folder per class; a `.csv` or `.jsonl` table; an index (`.parquet`); or a list
+            in the official format of UCF101, HMDB51 or Kinetics (see `t3d.data.official.read_official`).
+        videos: Folder the files of a table or list lie in; a list needs it.
+        source_pattern: Regular expression whose group names a video's source; not for a table.
 
     Raises:
         ManifestError: Nothing there, or something of no known form.
-        ConfigError: A source pattern for a table or list.
+        ConfigError: A source pattern for a table.
     """
+    if (listed := read_official(name)) is not None:
+        if videos is None:
+            raise ManifestError(f"{name}: a list does not say where its files lie; give data.videos FOLDER")
+        return Manifest.from_list(videos, listed, source_pattern=source_pattern)
     path = Path(name)
     if path.is_dir():
         return Manifest.from_folder(path, source_pattern=source_pattern)
@@ -31,8 +36,8 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
         raise ManifestError(f"{path}: no such file or folder")
     if source_pattern is not None:
         raise ConfigError(
-            f"data.source_pattern is for a folder of videos, and {path} is a file: a table names sources in "
-            "its column 'source', and in a split list they follow from the file names"
+            f"data.source_pattern is for a folder or an official list, and {path} is a table, which names "
+            "sources in its column 'source'"
         )
     ending = path.suffix.lower()
     if ending == ".csv":
@@ -41,12 +46,6 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
         return Manifest.from_jsonl(path, root=videos)
     if ending == ".parquet":
         return Manifest.from_index(path, root=videos)
-    if ending == ".txt":
-        if videos is None:
-            raise ManifestError(
-                f"{path}: a split list does not say where its files lie; give data.videos FOLDER"
-            )
-        return Manifest.from_ucf101(videos, path)
     raise ManifestError(
         f"{path}: not a folder, and its ending {ending!r} is none of .csv, .jsonl, .parquet (an index), "
         ".txt (a split list)"

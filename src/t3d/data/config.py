@@ -44,8 +44,10 @@ class DataConfig(ReadConfig):
     """Which videos, with which labels.
 
     Args:
-        train: A folder with one folder per class, a `.csv` or `.jsonl` table, an index (`.parquet`), or one
-            of UCF101's split lists (`.txt`; then `videos` is the folder the files lie in).
+        train: A folder with one folder per class, a `.csv` or `.jsonl` table, an index (`.parquet`), or an
+            official list with its files in `videos`: UCF101's `trainlist01.txt`, Kinetics' `train.csv`, or
+            for HMDB51 the folder of its split files with a part behind it, such as
+            `testTrainMulti_7030_splits:train1`.
         val: The same, for validation; without it `val_fraction` of `train` is held out.
         videos: Folder that the files of a list or table lie in.
         label_fraction: Use only this share of the training labels, in each class, as whole sources; drawn

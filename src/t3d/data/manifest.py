@@ -16,9 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from t3d.data.manifest_readers import Rows, occurring, read_files, read_folder, read_ucf101
+from t3d.data.hmdb51 import Part, read_hmdb51
+from t3d.data.kinetics import read_kinetics
+from t3d.data.listed import OfficialList, find_videos
+from t3d.data.manifest_readers import Rows, occurring, read_files, read_folder
 from t3d.data.manifest_tables import read_csv, read_jsonl, write_csv
 from t3d.data.split import hold_out, label_share
+from t3d.data.ucf101 import read_ucf101
 from t3d.data.video_index import read_table
 from t3d.errors import ManifestError, did_you_mean
 
@@ -56,13 +60,14 @@ class Entry:
 class Manifest:
     """A table of videos and their labels; columnar, immutable, cheap to pickle.
 
-    Make one with `from_folder`, `from_files`, `from_ucf101`, `from_csv` or `from_jsonl`. Classes are in name
-    order regardless of case unless said otherwise (UCF101's own order is that one too), and class names are
-    brought into Unicode's composed form, since some file systems take it apart.
+    Make one with `from_folder`, `from_files`, `from_csv` or `from_jsonl`, or from an official list with
+    `from_ucf101`, `from_hmdb51` or `from_kinetics`. Classes are in name order regardless of case unless said
+    otherwise (UCF101's own order is that one too), and class names are brought into Unicode's composed form,
+    since some file systems take it apart.
 
-    A row's source is, unless the set says otherwise: `Class_gXX` of a file named as in UCF101
-    (`v_Class_gXX_cYY`, clips of one group come from one video); else the file itself, as its path relative to
-    the set's root without the ending.
+    A row's source is, unless the set says otherwise, what the file's name tells if it is one of UCF101's,
+    HMDB51's or Kinetics' (see `t3d.data.sources.default_sources`); else the file itself, as its path relative
+    to the set's root without the ending.
 
     Args:
         classes: Class names; a label is an index into them.
@@ -162,22 +167,68 @@ class Manifest:
         *,
         class_index: str | os.PathLike[str] | None = None,
     ) -> Manifest:
-        """Read one of UCF101's official split lists, such as `trainlist01.txt`.
-
-        Files are matched by name without ending, so transcoded files, and any folder layout, will do. Classes
-        are those of the list with at least one video in `videos`, of this list or not: the training and the
-        test list give the same classes in the same order. Listed files that are absent are counted in
-        `missing`; other files are ignored.
+        """Read one of UCF101's official split lists, such as `trainlist01.txt`; see `from_list`.
 
         Args:
             videos: Folder with the videos, at any depth.
             split_list: Lines `Class/v_Class_g01_c01.avi`, with or without a number behind.
             class_index: `classInd.txt`, lines `1 ApplyEyeMakeup`, for its order; without it, name order.
+        """
+        return cls.from_list(videos, read_ucf101(split_list, class_index))
+
+    @classmethod
+    def from_hmdb51(
+        cls, videos: str | os.PathLike[str], splits: str | os.PathLike[str], *, split: int, part: Part
+    ) -> Manifest:
+        """Read one part of one of HMDB51's splits from the official split files; see `from_list`.
+
+        Args:
+            videos: Folder with the videos, at any depth.
+            splits: The folder of the split files, `testTrainMulti_7030_splits`.
+            split: 1, 2 or 3.
+            part: `train` or `test`.
+
+        Raises:
+            ConfigError: There is no such split or part.
+        """
+        return cls.from_list(videos, read_hmdb51(splits, split=split, part=part))
+
+    @classmethod
+    def from_kinetics(cls, videos: str | os.PathLike[str], file: str | os.PathLike[str]) -> Manifest:
+        """Read one of Kinetics' official lists, or any list in its columns; see `from_list`.
+
+        Args:
+            videos: Folder with the videos, at any depth.
+            file: CSV with the columns `youtube_id` (needed), `label`, `time_start`, `time_end`, `split`,
+                `is_cc`; where a label is absent or empty, the video has none.
+        """
+        return cls.from_list(videos, read_kinetics(file))
+
+    @classmethod
+    def from_list(
+        cls, videos: str | os.PathLike[str], listed: OfficialList, *, source_pattern: str | None = None
+    ) -> Manifest:
+        """Find the videos of an official list.
+
+        Files are matched by name without ending, so transcoded files, and any folder layout, will do. Classes
+        are those of the list with at least one video in `videos`, of this list or, in UCF101 and HMDB51, of
+        another: the training and the test list then give the same classes in the same order. Listed files
+            that
+        are absent are counted in `missing` and reported as a warning; other files are ignored.
+
+        A clip of Kinetics is a file `ID_000010_000020.mp4` (whole seconds). Where there is none, `ID.mp4` is
+        taken to be the long video, and the listed part of it is used; without times, all of it.
+
+        Args:
+            videos: Folder with the videos, at any depth.
+            listed: The list, from `t3d.data.official.read_official`.
+            source_pattern: As in `from_folder`, searched in `Class/name` as listed.
 
         Raises:
             ManifestError: A list cannot be read, nothing matches, or several files have one name.
+            ConfigError: The pattern is no regular expression or lacks its group.
         """
-        return cls._of(read_ucf101(videos, split_list, class_index))
+        return cls._of(find_videos(listed, videos, source_pattern))
 
     @classmethod
     def from_csv(

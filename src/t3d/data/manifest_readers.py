@@ -1,14 +1,13 @@
-"""Read a manifest's rows from folders, loose files and UCF101's lists (tables: `manifest_tables.py`)."""
+"""Read a manifest's rows from folders and loose files (tables: `manifest_tables.py`, lists: `listed.py`)."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from unicodedata import normalize
 
 import pyarrow as pa
@@ -16,15 +15,13 @@ import pyarrow.compute as pc
 
 from t3d.data.listing import absolute, in_name_order, joined, passed_over, scan, videos_below
 from t3d.data.sources import default_sources, pattern_sources
-from t3d.errors import ManifestError, did_you_mean
+from t3d.errors import ManifestError
 
 _log = logging.getLogger(__name__)
 
 _SPLIT_NAMES = frozenset(
     ["dev", "eval", "test", "testing", "train", "training", "val", "valid", "validation"]
 )
-_LIST_LINE = re.compile(r"(?P<name>[^/\\]+)[/\\](?P<stem>[^/\\]+)\.\w+(?:\s+\d+)?")
-_UCF101_STEM = re.compile(r"v_(?P<name>.+)_g\d+_c\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -147,65 +144,6 @@ def read_files(paths: Sequence[str | os.PathLike[str]], source_pattern: str | No
     )
 
 
-def read_ucf101(
-    videos: str | os.PathLike[str],
-    split_list: str | os.PathLike[str],
-    class_index: str | os.PathLike[str] | None,
-) -> Rows:
-    """Read one of UCF101's split lists; see `Manifest.from_ucf101`."""
-    base = absolute(videos)
-    on_disk, skipped = videos_below(base)
-    listed = _read_list(split_list)
-    order = in_name_order({name for name, _ in listed}) if class_index is None else _read_index(class_index)
-    if unknown := {name for name, _ in listed} - set(order):
-        first = min(unknown)
-        raise ManifestError(
-            f"{split_list}: class {first!r} is not in {class_index}; {did_you_mean(first, order)}"
-        )
-
-    by_stem: dict[str, list[str]] = {}
-    for path in on_disk:
-        by_stem.setdefault(PurePosixPath(path).stem.casefold(), []).append(path)
-    names, stems, relative = [], [], []
-    missing: Counter[str] = Counter()
-    for name, stem in listed:
-        found = by_stem.get(stem.casefold(), [])
-        if len(found) > 1:
-            raise ManifestError(
-                f"{base}: {len(found)} files are named {stem!r} ({', '.join(found[:3])}); keep one of them, "
-                "or name a folder that holds only one"
-            )
-        if not found:
-            missing[name] += 1
-            continue
-        names.append(name)
-        stems.append(f"{name}/{stem}.avi")
-        relative.append(found[0])
-    if not relative:
-        example = f", such as {on_disk[0]!r}" if on_disk else ""
-        raise ManifestError(
-            f"none of the {len(listed)} videos in {split_list} is among the {len(on_disk)} videos below "
-            f"{base}{example}; they are matched by name without ending ({listed[0][1]!r})"
-        )
-    # Any video of a class will do, on this list or not: both lists then give the same classes.
-    there = {match["name"].casefold() for stem in by_stem if (match := _UCF101_STEM.fullmatch(stem))}
-    there |= {name.casefold() for name in names}
-    classes = [name for name in order if name.casefold() in there]
-    partly = sum(1 for name in classes if missing[name])
-    _log.info(
-        "%s: %d of %d listed videos are there, of %d of %d classes (%d of these classes incomplete)",
-        *(split_list, len(names), len(listed), len(classes), len(order), partly),
-    )
-    return Rows(
-        paths=strings(joined(base, relative)),
-        names=strings(names),
-        sources=default_sources(strings(stems)),
-        classes=classes,
-        skipped=dict(skipped),
-        missing={name: missing[name] for name in order if missing[name]},
-    )
-
-
 def read_lines(file: str | os.PathLike[str]) -> list[tuple[int, str]]:
     """Read the lines of a text file that are not empty, with their numbers from 1.
 
@@ -222,39 +160,6 @@ def read_lines(file: str | os.PathLike[str]) -> list[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise ManifestError(f"{os.fspath(file)}: is no UTF-8 text ({error}); save it as UTF-8") from error
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-
-
-def _read_list(file: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    entries: dict[str, tuple[str, str]] = {}
-    for number, line in read_lines(file):
-        match = _LIST_LINE.fullmatch(line)
-        if not match:
-            raise ManifestError(
-                f"{os.fspath(file)}, line {number}: {line!r} is not of the form "
-                "'Class/v_Class_g01_c01.avi' or 'Class/v_Class_g01_c01.avi 1'"
-            )
-        stem = match["stem"]
-        if stem.casefold() in entries:
-            raise ManifestError(
-                f"{os.fspath(file)}, line {number}: {stem!r} is listed twice; take one line out"
-            )
-        entries[stem.casefold()] = (match["name"], stem)
-    if not entries:
-        raise ManifestError(f"{os.fspath(file)}: the list is empty")
-    return list(entries.values())
-
-
-def _read_index(file: str | os.PathLike[str]) -> list[str]:
-    numbered: dict[int, str] = {}
-    for number, line in read_lines(file):
-        match = re.fullmatch(r"(\d+)\s+(\S.*)", line)
-        if not match or int(match[1]) in numbered or match[2] in numbered.values():
-            raise ManifestError(
-                f"{os.fspath(file)}, line {number}: {line!r} is not of the form '1 ApplyEyeMakeup' "
-                "with a number and a name of its own"
-            )
-        numbered[int(match[1])] = match[2]
-    return [numbered[number] for number in sorted(numbered)]
 
 
 def _told(skipped: Mapping[str, int]) -> str:

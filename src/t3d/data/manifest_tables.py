@@ -10,7 +10,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +32,23 @@ _SECONDS = ("start", "end")
 _JSON_TYPES = {"path": str, "label": str, "source": str, "start": float, "end": float}
 
 Records = Iterator[tuple[int, Mapping[str, object]]]
+Refuse = Callable[[pa.Array, str], None]
+"""Of a mask, bool [N], and a reason: name the first rows that are wrong, if there are any."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns a CSV table may have.
+
+    Args:
+        known: Names; others are refused.
+        needed: The one that must be there.
+        seconds: Those that hold seconds; the others are text.
+    """
+
+    known: Sequence[str]
+    needed: str
+    seconds: Sequence[str]
 
 
 class _Reader(Protocol):
@@ -45,29 +63,51 @@ class _Reader(Protocol):
 
 def read_csv(file: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Rows:
     """Read a CSV table; see `Manifest.from_csv`."""
+    columns, refuse = csv_columns(file, Columns(COLUMNS, "path", _SECONDS))
+    return _rows(os.fspath(file), columns, refuse, root)
+
+
+def csv_columns(file: str | os.PathLike[str], allowed: Columns) -> tuple[dict[str, pa.Array], Refuse]:
+    """Read the columns of a CSV table whose first line names them.
+
+    Args:
+        file: The table, UTF-8, with or without byte-order mark, any line ends.
+        allowed: Its columns.
+
+    Returns:
+        The columns there are, text or seconds, null where a field is empty, N rows; and how to refuse rows.
+
+    Raises:
+        ManifestError: With the line: a column that is not allowed, a row of another length, seconds that are
+            no number; no rows.
+    """
     name, data = os.fspath(file), _bytes(file)
 
     def records() -> Records:
-        return _csv_records(name, data)
+        return _csv_records(name, data, allowed)
 
     next(records(), None)  # the header's mistakes come before the rows'
     try:
         table = pyarrow.csv.read_csv(
             io.BytesIO(data),
             parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string())),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(allowed.known, pa.string())
+            ),
         )
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise _named(name, records, error) from error
     columns = {key: _flat(table[key]) for key in table.column_names}
     columns = {key: pc.if_else(pc.equal(column, ""), None, column) for key, column in columns.items()}
-    for key in _SECONDS:
+    for key in allowed.seconds:
         if key in columns:
             try:
                 columns[key] = pc.cast(pc.utf8_trim_whitespace(columns[key]), pa.float64())
             except pa.ArrowInvalid as error:
                 raise _named(name, records, error) from error
-    return _rows(name, columns, records, root)
+    if not table.num_rows:
+        raise ManifestError(f"{name}: the table has no rows")
+    return columns, _refusing(name, records)
 
 
 def read_jsonl(file: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Rows:
@@ -86,7 +126,8 @@ def read_jsonl(file: str | os.PathLike[str], root: str | os.PathLike[str] | None
         table.validate(full=True)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise _named(name, records, error) from error
-    return _rows(name, {key: _flat(table[key]) for key in table.column_names}, records, root)
+    columns = {key: _flat(table[key]) for key in table.column_names}
+    return _rows(name, columns, _refusing(name, records), root)
 
 
 def write_csv(file: str | os.PathLike[str], columns: dict[str, pa.Array]) -> None:
@@ -97,26 +138,24 @@ def write_csv(file: str | os.PathLike[str], columns: dict[str, pa.Array]) -> Non
         pyarrow.csv.write_csv(table, stream)
 
 
-def _rows(
-    file: str,
-    columns: dict[str, pa.Array],
-    records: Callable[[], Records],
-    root: str | os.PathLike[str] | None,
-) -> Rows:
-    count = len(columns["path"])
-    if not count:
-        raise ManifestError(f"{file}: the table has no rows")
-    text, seconds = pa.nulls(count, pa.string()), pa.nulls(count, pa.float64())
-    path, label, source = (columns.get(key, text) for key in ("path", "label", "source"))
-    start, end = (columns.get(key, seconds) for key in _SECONDS)
-
+def _refusing(file: str, records: Callable[[], Records]) -> Refuse:
     def refuse(wrong: pa.Array, why: str) -> None:
-        """Name the first rows that are wrong, if there are any."""
         rows = pc.indices_nonzero(pc.fill_null(wrong, False)).to_pylist()
         if rows:
             lines = [next(islice(records(), row, None))[0] for row in rows[:3]]
             more = f" (and {len(rows) - 3} more lines)" if len(rows) > 3 else ""
             raise ManifestError(f"{file}, line {', '.join(map(str, lines))}{more}: {why}")
+
+    return refuse
+
+
+def _rows(
+    file: str, columns: dict[str, pa.Array], refuse: Refuse, root: str | os.PathLike[str] | None
+) -> Rows:
+    count = len(columns["path"])
+    text, seconds = pa.nulls(count, pa.string()), pa.nulls(count, pa.float64())
+    path, label, source = (columns.get(key, text) for key in ("path", "label", "source"))
+    start, end = (columns.get(key, seconds) for key in _SECONDS)
 
     refuse(pc.is_null(path), "the path is empty; every row needs one")
     for key, column in (("path", path), ("label", label), ("source", source)):
@@ -128,15 +167,12 @@ def _rows(
         pc.not_equal(pc.utf8_trim_whitespace(label), label),
         "the label has spaces before or behind it, which would make it a class of its own; take them away",
     )
-    for key, column in (("start", start), ("end", end)):
-        refuse(pc.invert(pc.is_finite(column)), f"{key} must be a number of seconds")
-        refuse(pc.less(column, 0.0), f"{key} is negative; times are seconds from the first frame")
-    refuse(pc.less_equal(end, pc.fill_null(start, 0.0)), "end must lie behind start")
+    refuse_spans(start, end, refuse)
 
     base = absolute(root if root is not None else Path(file).parent)
     path = _absolute(path, base)
     names = pc.utf8_normalize(label, form="NFC")
-    _refuse_repeats(path, names, start, end, refuse)
+    refuse_repeats(path, names, start, end, refuse)
     relative = relative_to(path, base)
     if os.sep == "\\":
         relative = pc.replace_substring(relative, "\\", "/")
@@ -144,9 +180,30 @@ def _rows(
     return Rows(paths=path, names=names, sources=sources, start=start, end=end)
 
 
-def _refuse_repeats(
-    path: pa.Array, names: pa.Array, start: pa.Array, end: pa.Array, refuse: Callable[[pa.Array, str], None]
-) -> None:
+def refuse_spans(start: pa.Array, end: pa.Array, refuse: Refuse) -> None:
+    """Refuse rows whose span of time cannot be.
+
+    Args:
+        start: Seconds, float64 [N].
+        end: Seconds, float64 [N].
+        refuse: What names the lines.
+    """
+    for key, column in (("start", start), ("end", end)):
+        refuse(pc.invert(pc.is_finite(column)), f"{key} must be a number of seconds")
+        refuse(pc.less(column, 0.0), f"{key} is negative; times are seconds from the first frame")
+    refuse(pc.less_equal(end, pc.fill_null(start, 0.0)), "end must lie behind start")
+
+
+def refuse_repeats(path: pa.Array, names: pa.Array, start: pa.Array, end: pa.Array, refuse: Refuse) -> None:
+    """Refuse a video that stands in several rows with the same span, with one label or with several.
+
+    Args:
+        path: What names the video, string [N].
+        names: Class names, string [N].
+        start: Seconds, float64 [N].
+        end: Seconds, float64 [N].
+        refuse: What names the lines.
+    """
     spans = pa.table({"path": path, "start": start, "end": end, "name": names})
     groups = spans.group_by(["path", "start", "end"])
     if groups.aggregate([]).num_rows == spans.num_rows:
@@ -179,30 +236,34 @@ def _named(file: str, records: Callable[[], Records], error: Exception) -> Manif
     return ManifestError(f"{file}: cannot be read as a table ({error})")
 
 
-def _csv_records(file: str, data: bytes) -> Records:
+def _csv_records(file: str, data: bytes, allowed: Columns) -> Records:
     reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline=""))
     try:
-        yield from _checked_csv(file, reader)
+        yield from _checked_csv(file, reader, allowed)
     except csv.Error as error:
         raise ManifestError(f"{file}, line {reader.line_num}: {error}") from error
     except UnicodeDecodeError as error:
         raise ManifestError(f"{file}: is no UTF-8 text ({error}); save the table as UTF-8") from error
 
 
-def _checked_csv(file: str, reader: _Reader) -> Records:
+def _checked_csv(file: str, reader: _Reader, allowed: Columns) -> Records:
     header = next((row for row in reader if row), [])
     if not header:
-        raise ManifestError(f"{file}: it is empty; its first line names the columns: {', '.join(COLUMNS)}")
-    wrong = [column for column in header if column not in COLUMNS]
+        raise ManifestError(
+            f"{file}: it is empty; its first line names the columns: {', '.join(allowed.known)}"
+        )
+    wrong = [column for column in header if column not in allowed.known]
     if wrong:
         raise ManifestError(
             f"{file}, line 1: unknown column {wrong[0]!r} (line 1 names the columns, separated by commas); "
-            f"{did_you_mean(wrong[0], COLUMNS)}"
+            f"{did_you_mean(wrong[0], allowed.known)}"
         )
     if len(set(header)) < len(header):
         raise ManifestError(f"{file}, line 1: a column is named twice: {', '.join(header)}")
-    if "path" not in header:
-        raise ManifestError(f"{file}, line 1: the column 'path' is missing; there are {', '.join(header)}")
+    if allowed.needed not in header:
+        raise ManifestError(
+            f"{file}, line 1: the column {allowed.needed!r} is missing; there are {', '.join(header)}"
+        )
     for row in reader:
         if not row:
             continue
@@ -212,7 +273,7 @@ def _checked_csv(file: str, reader: _Reader) -> Records:
                 f"({', '.join(header)}); put quotation marks round a field that holds a comma"
             )
         record = dict(zip(header, row, strict=True))
-        for key in _SECONDS:
+        for key in allowed.seconds:
             if not _is_number(record.get(key) or "0"):
                 raise ManifestError(
                     f"{file}, line {reader.line_num}: {key} is {record[key]!r}; give seconds, such as 12.5"

@@ -11,10 +11,14 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from t3d.data.published import HMDB51_CLASSES
 from t3d.errors import ConfigError, ManifestError
 
 _ENDING = r"([^/])\.[^./]+$"
 _UCF101_NAME = r"(?i)^(?:.*/)?v_([^/]+)_(g\d+)_c\d+$"
+_HMDB51_TAIL = r"(?i)_[hufl]_[nc]m_np\d+_(fr|ba|le|ri)_(bad|med|goo)_\d+$"
+_LONGEST_FIRST = sorted(HMDB51_CLASSES, key=len, reverse=True)
+_KINETICS_NAME = r"^(?:.*/)?([0-9A-Za-z_-]{11})_\d{6}_\d{6}$"
 
 
 def without_ending(relative: pa.Array) -> pa.Array:
@@ -27,7 +31,14 @@ def default_sources(relative: pa.Array) -> pa.Array:
 
     A name of UCF101's form `v_Class_gXX_cYY` gives `Class_gXX`, its group: clips of one group were cut from
     one video. The data set spells the class of some files `HandStandPushups` and its folder
-    `HandstandPushups`; both give the latter. Any other file is a source of its own: its path without ending.
+    `HandstandPushups`; both give the latter.
+
+    A name of HMDB51's form `FILM_CLASS_f_cm_np1_fr_med_0` gives `FILM`, which may have clips in several
+    classes. The class is that of the first folder, or else one of HMDB51's.
+
+    A name of Kinetics' form `ID_000010_000020` gives `ID`, the video on YouTube.
+
+    Any other file is a source of its own: its path without ending.
 
     Args:
         relative: Paths relative to the set's root, forward slashes, string [N].
@@ -40,12 +51,31 @@ def default_sources(relative: pa.Array) -> pa.Array:
         ['Punch_g01', 'Jump/24']
     """
     stems = without_ending(relative)
-    named = pc.match_substring_regex(stems, _UCF101_NAME)
-    if not pc.any(named).as_py():
-        return stems
-    groups = pc.replace_substring_regex(stems, _UCF101_NAME, r"\1_\2")
-    groups = pc.replace_substring_regex(groups, r"^HandStandPushups_", "HandstandPushups_")
-    return pc.if_else(named, groups, stems)
+    ucf101, hmdb51, kinetics = (
+        pc.match_substring_regex(stems, name) for name in (_UCF101_NAME, _HMDB51_TAIL, _KINETICS_NAME)
+    )
+    sources = stems
+    if pc.any(ucf101).as_py():
+        groups = pc.replace_substring_regex(stems, _UCF101_NAME, r"\1_\2")
+        groups = pc.replace_substring_regex(groups, r"^HandStandPushups_", "HandstandPushups_")
+        sources = pc.if_else(ucf101, groups, sources)
+    if pc.any(hmdb51).as_py():
+        heads = pc.replace_substring_regex(stems.filter(hmdb51), _HMDB51_TAIL, "")
+        films = pa.array([_film(head) for head in heads.to_pylist()], pa.string())
+        sources = pc.replace_with_mask(sources, hmdb51, films)
+    if pc.any(kinetics).as_py():
+        ids = pc.replace_substring_regex(stems, _KINETICS_NAME, r"\1")
+        sources = pc.if_else(kinetics, ids, sources)
+    return sources
+
+
+def _film(head: str) -> str:
+    """Read HMDB51's film out of `folder/FILM_CLASS`, the part of a name that stands before what was seen."""
+    folder, _, name = head.rpartition("/")
+    for label in (folder.partition("/")[0], *_LONGEST_FIRST):  # a film may end like another, shorter class
+        if label and name.casefold().endswith(f"_{label.casefold()}"):
+            return name[: -len(label) - 1]
+    return name
 
 
 def pattern_sources(relative: pa.Array, pattern: str) -> pa.Array:

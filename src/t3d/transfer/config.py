@@ -19,8 +19,8 @@ class PoolConfig(ReadConfig):
     """Which videos; labels are neither needed nor looked at.
 
     Args:
-        videos: A folder of videos, in any layout; a `.csv` or `.jsonl` table; an index (`.parquet`); or one
-            of UCF101's split lists (`.txt`; then `root` is the folder the files lie in).
+        videos: A folder of videos, in any layout; a `.csv` or `.jsonl` table; an index (`.parquet`); or an
+            official list of UCF101, HMDB51 or Kinetics (then `root` is the folder the files lie in).
         root: Folder that the files of a list or table lie in.
     """
 
