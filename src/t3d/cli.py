@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from t3d.cli_data import fill_check, fill_index, run_check, run_index
 from t3d.cli_parser import (
     Parser,
     add_computing,
@@ -26,7 +27,6 @@ from t3d.cli_parser import (
     with_init,
     with_recipe,
 )
-from t3d.cli_prepare import fill_index, run_index
 from t3d.data.sampling import ClipSpec
 from t3d.errors import ConfigError, T3DError, did_you_mean
 from t3d.train.config import TrainConfig
@@ -374,9 +374,13 @@ def _doctor(chosen: Namespace) -> int:
     return 0 if examine(chosen.device) else 1
 
 
-_GROUPS = {"prepare": "Prepare a data set once, before anybody learns from it."}
+_GROUPS = {
+    "prepare": "Prepare a data set once, before anybody learns from it.",
+    "data": "Look at a data set.",
+}
 _COMMANDS: dict[str, tuple[str, _Fill, _Run]] = {
     "prepare index": ("Decode every video once; training then opens them at once.", fill_index, run_index),
+    "data check": ("Count what lists hold, and find what they share.", fill_check, run_check),
     "train": ("Train a net on labelled videos.", _fill_train, _train),
     "transfer": ("Teach a net by a frozen 2D net, from unlabelled videos.", _fill_transfer, _transfer),
     "teacher": ("Train a small 2D net on still images, to teach from.", _fill_teacher, _teacher),

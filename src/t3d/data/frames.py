@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import resize_frames, resized_shape
 from t3d.data.video import Video
-from t3d.data.video_index import SCHEMA, VideoIndex
+from t3d.data.video_index import VideoIndex
 from t3d.errors import ConfigError, VideoError
 from t3d.files import ABANDONED, FileDigests, atomic_path
 
@@ -71,7 +71,7 @@ class FrameStore:
         self.spec = spec
         self.folder = Path(cache) if cache else None
         self.max_bytes = cache_gb * 1e9
-        self.index = VideoIndex(SCHEMA.empty_table()) if index is None else index
+        self.index = VideoIndex.empty() if index is None else index
         prefix = json.dumps([_FORMAT, spec.resize, spec.resize_mode]).encode()
         self._digests = FileDigests(prefix, known=self.index.digest)
         self._begun = time.time() - 1  # file systems' clocks lag a little

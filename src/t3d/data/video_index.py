@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -164,8 +164,7 @@ class VideoIndex:
         name: The file it was read from, for messages.
 
     Example:
-        >>> index = VideoIndex(SCHEMA.empty_table())
-        >>> index.facts(Path("/videos/unknown.mp4")) is None
+        >>> VideoIndex.empty().facts(Path("/videos/unknown.mp4")) is None
         True
     """
 
@@ -191,6 +190,11 @@ class VideoIndex:
         """
         tables = [read_table(file, root=root) for file in files]
         return cls(pa.concat_tables(tables), name=", ".join(os.fspath(file) for file in files))
+
+    @classmethod
+    def empty(cls) -> VideoIndex:
+        """An index of no file."""
+        return cls(SCHEMA.empty_table())
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -221,7 +225,12 @@ class VideoIndex:
         digest: str | None = self._facts["digest"][row].as_py()
         return digest
 
-    def _row(self, path: Path) -> int | None:
+    def rows(self, paths: Sequence[str]) -> pa.Table:
+        """What is known of some files, as columns of `FACT_FIELDS`; nulls where a file is unknown."""
+        found = pa.array([self._row(path) for path in paths], pa.int64())
+        return pa.table({name: column.take(found) for name, column in self._facts.items()})
+
+    def _row(self, path: str | Path) -> int | None:
         wanted = absolute(path)
         mark = np.uint64(_mark(wanted))
         for place in range(int(np.searchsorted(self._marks, mark)), len(self._marks)):

@@ -1,0 +1,136 @@
+"""The words behind `t3d prepare` and `t3d data`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveFloat, PositiveInt
+
+if TYPE_CHECKING:
+    from t3d.data.audit import Shared, Summary
+    from t3d.data.prepare.index import IndexReport
+
+_SHOWN = 10  # lines of each list; --json has them all
+
+
+def fill_index(sub: ArgumentParser) -> None:
+    """The options of `t3d prepare index`."""
+    sub.add_argument("data", help="folder of videos, .csv, .jsonl, official list, or an index to renew")
+    sub.add_argument("--out", required=True, help="the .parquet file to write, or to bring up to date")
+    sub.add_argument("--videos", help="folder that the files of a list or table lie in")
+    sub.add_argument("--unlabelled", action="store_true", help="take a folder's videos without classes")
+    sub.add_argument("--source_pattern", help="names the source of each video, see t3d train")
+    sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that decode")
+    sub.add_argument("--patience", type=PositiveFloat, default=120, help="seconds until a file is given up")
+    sub.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run_index(chosen: Namespace) -> int:
+    """Index a data set, and say what was found."""
+    from t3d.data.catalogue import open_manifest
+    from t3d.data.manifest import Manifest
+    from t3d.data.prepare.index import index_videos
+
+    if chosen.unlabelled and Path(chosen.data).is_dir():
+        manifest = Manifest.from_files([chosen.data], source_pattern=chosen.source_pattern)
+    else:
+        manifest = open_manifest(chosen.data, videos=chosen.videos, source_pattern=chosen.source_pattern)
+    report = index_videos(manifest, chosen.out, workers=chosen.workers, patience=float(chosen.patience))
+    if chosen.json:
+        print(json.dumps(asdict(report), ensure_ascii=False))
+    else:
+        _tell(report, chosen.out)
+    return 1 if report.bad else 0
+
+
+def _tell(report: IndexReport, out: str) -> None:
+    print(
+        f"{out}: {report.files} files, {report.frames} frames, {report.seconds / 3600:.2f} h, "
+        f"{report.size / 1e9:.2f} GB; {report.examined} decoded now, {report.files - report.examined} known"
+    )
+    same, near = report.duplicates.same, report.duplicates.near
+    _list("cannot be read", [f"{path}: {reason}" for path, reason in report.bad])
+    _list("can be read only in part", [f"{path}: {reason}" for path, reason in report.damaged])
+    _list("groups of the same bytes", [" = ".join(group) for group in same])
+    _list(
+        "pairs of different sources that look the same",
+        [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in near],
+    )
+
+
+def _list(title: str, lines: list[str]) -> None:
+    if lines:
+        more = [f"… and {len(lines) - _SHOWN} more (--json has all)"] if len(lines) > _SHOWN else []
+        print(f"{len(lines)} {title}:", *lines[:_SHOWN], *more, sep="\n  ")
+
+
+def fill_check(sub: ArgumentParser) -> None:
+    """The options of `t3d data check`."""
+    sub.add_argument("lists", nargs="+", metavar="LIST", help="what t3d train takes as --data.train")
+    sub.add_argument("--videos", help="folder that the files of lists or tables lie in")
+    sub.add_argument("--source_pattern", help="names the source of each video, see t3d train")
+    sub.add_argument("--index", help="what t3d prepare index wrote about the files")
+    sub.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run_check(chosen: Namespace) -> int:
+    """Say what lists hold and share. 1: something cannot be read, or is shared."""
+    from t3d.data.audit import compare, summarise
+    from t3d.data.catalogue import open_index, open_manifest
+
+    manifests = {
+        name: open_manifest(name, videos=chosen.videos, source_pattern=chosen.source_pattern)
+        for name in chosen.lists
+    }
+    index = open_index(chosen.index, *chosen.lists, videos=chosen.videos)
+    summaries = {name: summarise(manifest, index) for name, manifest in manifests.items()}
+    shared = compare(manifests, index)
+    if chosen.json:
+        report = {"lists": {name: asdict(summary) for name, summary in summaries.items()}}
+        print(json.dumps(report | {"shared": [asdict(each) for each in shared]}, ensure_ascii=False))
+    else:
+        for name, summary in summaries.items():
+            _describe(name, summary)
+        for each in shared:
+            _tell_shared(each)
+    return 1 if any(shared) or any(summary.bad for summary in summaries.values()) else 0
+
+
+def _describe(name: str, summary: Summary) -> None:
+    print(
+        f"{name}: {summary.videos} videos in {summary.files} files, {len(summary.classes)} classes, "
+        f"{summary.sources} sources" + (f", {summary.unlabelled} unlabelled" if summary.unlabelled else "")
+    )
+    if summary.classes:
+        least, most = (pick(summary.classes, key=summary.classes.__getitem__) for pick in (min, max))
+        print(f"  videos a class: {summary.classes[least]} ({least}) to {summary.classes[most]} ({most})")
+    if summary.missing:
+        print(f"  not there: {sum(summary.missing.values())} listed videos of {len(summary.missing)} classes")
+    if summary.frames:
+        print(
+            f"  {summary.seconds / 3600:.2f} h, {summary.size / 1e9:.2f} GB; frames a file: "
+            f"{summary.frames[0]} to {summary.frames[2]}, half of them up to {summary.frames[1]}"
+        )
+        for what, counts in (("", summary.shapes), (" fps", summary.rates), ("", summary.codecs)):
+            shown = [f"{value}{what}: {count}" for value, count in list(counts.items())[:5]]
+            print("  " + ", ".join([*shown, *(["…"] if len(counts) > 5 else [])]))
+    if summary.unknown:
+        print(f"  {summary.unknown} files are in no index, so that only their names are known: give --index")
+    _list("cannot be read", [f"{path}: {reason}" for path, reason in summary.bad])
+    _list("can be read only in part", [f"{path}: {reason}" for path, reason in summary.damaged])
+
+
+def _tell_shared(shared: Shared) -> None:
+    if not shared:
+        print(f"{shared.one} and {shared.two} share nothing that could be found")
+        return
+    print(f"{shared.one} and {shared.two} share")
+    _list("files", list(shared.files))
+    _list("sources", list(shared.sources))
+    _list("pairs of the same bytes", [f"{one} = {two}" for one, two in shared.same])
+    near = [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in shared.near]
+    _list("pairs of different sources that look the same", near)
