@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import pickle
 import random
@@ -556,6 +557,19 @@ def test_cut_off_is_noted(clip, tmp_path):
         assert video.damage is not None
 
 
+def test_cut_off_between_two_frames_is_noted(clip, tmp_path):
+    with av.open(str(clip)) as container:
+        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(clip.read_bytes()[: ends[59]])
+    with Video(path) as video:
+        assert len(video) == 60
+        assert "cut off: 40 of the frames" in video.damage
+    path.write_bytes(clip.read_bytes()[: ends[0] - 100])
+    with pytest.raises(VideoError, match="is cut off: 100 of the frames"):
+        Video(path)
+
+
 def test_a_frame_that_cannot_be_decoded_is_named_and_the_others_are_not(clip, tmp_path, read_numbers):
     with av.open(str(clip)) as container:
         packets = [(p.pts, p.pos, p.size, p.is_keyframe) for p in container.demux(video=0) if p.size]
@@ -577,6 +591,50 @@ def test_a_frame_that_cannot_be_decoded_is_named_and_the_others_are_not(clip, tm
         assert video.damage is not None
     with Video(path) as video:
         assert read_numbers(video.frames_at([99, 50, 3])) == [99, 50, 3]
+
+
+def test_a_number_of_frames_once_told_holds(tmp_path, numbered_frames):
+    quiet = {"x265-params": "log-level=none"}
+    path = encode(tmp_path / "a.mp4", numbered_frames(30), "libx265", gop=30, **quiet)
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    # FFmpeg's HEVC decoder leaves out frames that it cannot decode without an error.
+    sound, missing = path.read_bytes(), 0
+    for seed in range(20):
+        rng = random.Random(seed)
+        data = bytearray(sound)
+        position, size = packets[rng.randrange(1, len(packets))]
+        for _ in range(3):
+            data[position + 6 + rng.randrange(size - 6)] ^= rng.randrange(1, 256)
+        path.write_bytes(data)
+        reasons = []
+        with Video(path) as video:
+            count = len(video)
+            for number in range(count):
+                try:
+                    assert video.frames_at([number]).shape == (1, 3, 48, 80)
+                except VideoError as error:
+                    reasons.append(error.reason)
+            assert len(video) == count
+            assert (video.damage is not None) >= bool(reasons)
+        assert all("cannot be decoded" in reason for reason in reasons)
+        missing += len(reasons)
+    assert missing
+
+
+def test_damage_that_hevc_decoders_pass_over_is_noted(tmp_path, numbered_frames):
+    quiet = {"x265-params": "log-level=none"}
+    path = encode(tmp_path / "a.mp4", numbered_frames(30), "libx265", gop=30, **quiet)
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data, (position, size) = bytearray(path.read_bytes()), packets[9]
+    data[position + size // 2 : position + size] = b"\xff" * (size - size // 2)
+    path.write_bytes(data)
+    with Video(path) as video:
+        for number in range(len(video)):
+            with contextlib.suppress(VideoError):
+                video.frames_at([number])
+        assert video.damage is not None
 
 
 def test_damage_never_escapes(folder, tmp_path, clip, numbered_frames, capfd):

@@ -105,7 +105,10 @@ def read_table(stream: Stream) -> ReadTable:
         and first.pts == shown[0]
         and _one_packet_one_frame(stream, smallest)
     )
-    damage = _damage(stream, f"{corrupt} packets are marked as damaged" if corrupt else "")
+    lost = stream.beyond_end()
+    more = [f"{corrupt} packets are marked as damaged"] if corrupt else []
+    more += [f"the file is cut off: {lost} of the frames it lists lie beyond its end"] if lost else []
+    damage = _damage(stream, *more)
     return ReadTable(_with_last(table), first, sure, damage)
 
 
@@ -119,8 +122,9 @@ def scan_table(
     """Decode a file from start to end and take that as the truth.
 
     When a sound file is being opened, frames may still be found by time stamp afterwards. Later on a scan
-    means that finding them went wrong, so that they are counted from the start. If it was damage that made it
-    go wrong, the frames keep their numbers, and those that are missing are marked.
+    means that finding them went wrong, so that they are counted from the start. Once a number of frames has
+    been told, it holds: where the decoder gives another, the frames keep their numbers, and those that are
+    missing are marked.
 
     Args:
         stream: The file, just opened.
@@ -142,13 +146,16 @@ def scan_table(
     if not decoded:
         raise VideoError(stream.path, _why_no_frame(stream, 0))
     patched = sum(corrupt for _, corrupt in decoded)
-    damage = _damage(stream, f"{patched} frames are patched up by the decoder" if patched else "")
+    damage = _damage(stream, *([f"{patched} frames are patched up by the decoder"] if patched else []))
 
-    if damage and not opening:
+    # A decoder may leave out what it cannot decode without a word: HEVC's does.
+    if not opening and (damage or len(decoded) != len(table.pts)):
         places: dict[int | None, int] = {}
         for place, (stamp, _) in enumerate(decoded):
             places.setdefault(stamp, place)
         order = np.array([places.get(stamp, -1) for stamp in table.pts.tolist()], dtype=np.int64)
+        if not damage:
+            damage = f"the decoder gives {len(decoded)} frames for {len(order)}"
         return replace(table, order=order), damage
 
     counted = np.arange(len(decoded), dtype=np.int64)
@@ -181,14 +188,16 @@ def _one_packet_one_frame(stream: Stream, smallest: int) -> bool:
     return "avi" in container and (codec == "mjpeg" or (codec == "mpeg4" and plain))
 
 
-def _damage(stream: Stream, more: str) -> str | None:
-    found = [*dict.fromkeys(stream.errors), *([more] if more else [])]
+def _damage(stream: Stream, *more: str) -> str | None:
+    found = [*more, *dict.fromkeys(stream.errors)]
     return "; ".join(found[:3]) or None
 
 
 def _why_no_frame(stream: Stream, packets: int) -> str:
     if b"encv" in stream.ends():
         return "is encrypted; decrypt it first"
+    if lost := stream.beyond_end():
+        return f"is cut off: {lost} of the frames it lists lie beyond its end, and none before can be decoded"
     if packets == 0 and not stream.errors:
         return "holds no frame: only the description of a video"
     return "holds no frame that can be decoded" + (f": {stream.errors[0]}" if stream.errors else "")

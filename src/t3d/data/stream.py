@@ -75,6 +75,9 @@ class Stream:
         context = self.video.codec_context
         context.thread_count = threads
         context.thread_type = "AUTO" if threads > 1 else "NONE"
+        if context.codec.canonical_name == "hevc":
+            # Else this decoder keeps errors to itself and gives what is left of a frame as if it were sound.
+            context.options = {"err_detect": "explode"}
         self._reformatter = VideoReformatter()
         self._leaves = context.codec.canonical_name in _LEAVES
 
@@ -163,6 +166,13 @@ class Stream:
             )
             raise VideoError(self.path, reason) from error
         return cast(Image, image)
+
+    def beyond_end(self) -> int:
+        """How many frames of the container's index lie, in part or whole, beyond the end of the file.
+
+        Known once the packets are read: an MP4 with its index in front says so, most others cannot.
+        """
+        return sum(entry.pos + entry.size > self.size for entry in self.video.index_entries)
 
     def ends(self) -> bytes:
         """The first and last bytes of the file, where an MP4 names its boxes."""

@@ -90,6 +90,7 @@ class Video:
         self._closed = False
         self._stream: Stream | None = None
         self._frames: Iterator[av.VideoFrame] | None = None  # what the decoder gives next
+        self._known_errors = 0  # of the stream, when decoding began
         self._next = 0  # which frame that is, counted in the table or (by count) in the decoder's output
         self._wanted: list[int] = []  # time stamps that the present call asks for, ascending
         self._lock = threading.RLock()
@@ -140,11 +141,7 @@ class Video:
             try:
                 return self._collect(wanted)
             except _DisagreementError:
-                before = self.num_frames
                 self._table = self._scan(self._table)
-                if wanted.max() >= self.num_frames:
-                    reason = f"seemed to hold {before} frames, but only {self.num_frames} can be decoded"
-                    raise VideoError(self.path, reason) from None
                 return self._collect(wanted)
 
     def index_at(self, seconds: float) -> int:
@@ -246,7 +243,7 @@ class Video:
         table = self._table
         key = self._go_to(number)
         for frame in self._frames or ():
-            if frame.pts is None or frame.is_corrupt:
+            if frame.pts is None or frame.is_corrupt or self._new_error():
                 break
             if key is not None and frame.pts < table.pts[self._next]:
                 continue  # the container went further back than asked, or shows frames of the group before
@@ -278,7 +275,12 @@ class Video:
         except VideoError as error:
             raise _DisagreementError from error
         self._frames, self._next = stream.frames(self._needless), start
+        self._known_errors = len(stream.errors)
         return int(table.key_pts[key])
+
+    def _new_error(self) -> bool:
+        assert self._stream is not None
+        return len(self._stream.errors) > self._known_errors
 
     def _needless(self, stamp: int) -> bool:
         """Whether neither this call nor one that goes on from it looks at the frame of this time stamp."""
