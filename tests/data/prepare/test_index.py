@@ -19,7 +19,7 @@ from t3d.cli import main
 from t3d.data.encode import write_video
 from t3d.data.manifest import Manifest
 from t3d.data.prepare.examine import examine
-from t3d.data.prepare.index import _examined, index_videos
+from t3d.data.prepare.index import index_videos
 from t3d.data.video import Video
 from t3d.data.video_index import SCHEMA, VideoIndex
 from t3d.errors import ConfigError, ManifestError, VideoError
@@ -109,25 +109,6 @@ def test_labels_and_spans_come_from_the_manifest_and_facts_from_the_file(tmp_pat
     ]
     assert written[0]["digest"] == written[1]["digest"] != written[2]["digest"]
     assert Manifest.from_index(tmp_path / "index.parquet").table.equals(Manifest.from_csv(table).table)
-
-
-def test_a_file_that_takes_too_long_is_given_up_and_the_others_are_not() -> None:
-    rows = _examined([60.0, 0.0, 0.0], workers=1, patience=2.0, function=time.sleep)
-    given_up = {"path": 60.0, "error": "was given up: not read to its end within 2 s"}
-    assert list(rows) == [given_up, None, None]
-
-
-def test_a_process_that_dies_is_a_fact_about_the_file() -> None:
-    rows = list(_examined([3, 4], workers=2, patience=60.0, function=os._exit))
-    assert rows == [
-        {"path": status, "error": f"the process that read it died (exit status {status})"}
-        for status in (3, 4)
-    ]
-
-
-def test_a_mistake_of_ours_is_no_fact_about_the_file() -> None:
-    with pytest.raises(TypeError):
-        list(_examined(["text"], workers=1, patience=60.0, function=time.sleep))
 
 
 def test_a_journal_whose_last_line_is_torn_serves(films: Path, tmp_path: Path) -> None:

@@ -1,43 +1,35 @@
 """Decode every file of a data set once, and write down what is found: `t3d prepare index`.
 
-Files are read in processes that are watched: a file that hangs is given up after a while, one that takes its
-process down is named, and neither stops the others. What is done goes into a journal beside the index, so
-that a killed run goes on where it was; a finished index is only completed.
+Files are read in processes that are watched. What is done goes into a journal beside the index, so that a
+killed run goes on where it was; a finished index is only completed.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import TimeoutError as TooLongError
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 import pyarrow.parquet
-from pebble import ProcessExpired, ProcessPool
-from rich.console import Console
-from rich.progress import track
 
 from t3d.data.listing import absolute
 from t3d.data.manifest import Manifest
 from t3d.data.manifest_tables import relative_to
 from t3d.data.prepare.duplicates import Duplicates, find_duplicates
 from t3d.data.prepare.examine import examine
+from t3d.data.prepare.pool import Lost, watched
 from t3d.data.video_index import FACT_FIELDS, SCHEMA, read_table
 from t3d.errors import ConfigError, ManifestError, at_least
 from t3d.files import atomic_path
 
-_AHEAD = 4  # files handed out for each process, so that none waits
-_JOURNAL = pa.schema([SCHEMA.field("path"), *FACT_FIELDS])
+JOURNAL = pa.schema([SCHEMA.field("path"), *FACT_FIELDS])
+"""What a journal says of a file."""
 
 
 @dataclass(frozen=True)
@@ -102,17 +94,14 @@ def index_videos(
     unchanged = _unchanged(known, paths)
     todo = [path for path in paths if path not in unchanged]
     with journal.open("a", encoding="utf-8") as file:
-        for row in _watched(_examined(todo, workers=workers, patience=patience), len(todo)):
+        outcomes = watched(examine, todo, workers=workers, patience=patience, title="reading videos")
+        for path, row in outcomes:
+            if isinstance(row, Lost):
+                row = {"path": path, "error": row.reason}
             file.write(json.dumps(row) + "\n")
             file.flush()
     facts = _latest([known, _read_journal(journal)])
-    table = _joined(manifest, facts)
-    with atomic_path(target) as temporary:
-        folder = str(target.parent)
-        written = table.set_column(
-            0, SCHEMA.field("path"), relative_to(table["path"].combine_chunks(), folder)
-        )
-        pyarrow.parquet.write_table(written, temporary, compression="zstd")
+    table = write_index(target, manifest, facts)
     journal.unlink()
     return replace(report_of(table), examined=len(todo))
 
@@ -142,53 +131,27 @@ def report_of(table: pa.Table) -> IndexReport:
     )
 
 
-# --- all files --------------------------------------------------------------------------------------------
+def write_index(target: Path, manifest: Manifest, facts: pa.Table) -> pa.Table:
+    """Write an index; it appears whole or not at all.
 
+    Args:
+        target: The file. Paths below its folder are written relative to it.
+        manifest: The videos.
+        facts: Columns of `JOURNAL`, one row for each file of the manifest; others are left out.
 
-def _examined(
-    paths: Sequence[str],
-    *,
-    workers: int,
-    patience: float,
-    function: Callable[[str], dict[str, Any]] = examine,
-) -> Iterator[dict[str, Any]]:
-    """The rows of all files, in order."""
-    if not paths:
-        return
-    # Not forked: this process may have threads, whose locks a child would inherit in any state. And deaf to
-    # Ctrl-C, which a terminal sends to all: the parent ends them.
-    context = multiprocessing.get_context("spawn")
-    deaf = (signal.SIGINT, signal.SIG_IGN)
-    waiting: deque[tuple[str, Any]] = deque()
-    coming = iter(paths)
-    count = min(workers, len(paths))
-    with ProcessPool(count, initializer=signal.signal, initargs=deaf, context=context) as pool:
-        try:
-            while True:
-                while len(waiting) < _AHEAD * workers and (path := next(coming, None)) is not None:
-                    waiting.append((path, pool.schedule(function, args=(path,), timeout=patience)))
-                if not waiting:
-                    return
-                path, future = waiting.popleft()
-                yield _outcome(path, future, patience)
-        except BaseException:
-            pool.stop()  # type: ignore[no-untyped-call]
-            raise
-
-
-def _outcome(path: str, future: Any, patience: float) -> dict[str, Any]:
-    try:
-        row: dict[str, Any] = future.result()
-    except TooLongError:
-        return {"path": path, "error": f"was given up: not read to its end within {patience:g} s"}
-    except ProcessExpired as error:
-        return {"path": path, "error": f"the process that read it died (exit status {error.exitcode})"}
-    return row
-
-
-def _watched(rows: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
-    console = Console(stderr=True)
-    yield from track(rows, "reading videos", total, console=console, disable=not console.is_terminal)
+    Returns:
+        The index as `t3d.data.video_index.read_table` gives it.
+    """
+    rows = pc.index_in(manifest.table["path"], value_set=facts["path"].combine_chunks())
+    columns: dict[str, pa.ChunkedArray] = {name: manifest.table[name] for name in manifest.table.schema.names}
+    columns["label"] = pa.array(manifest.classes, pa.string()).take(manifest.table["label"].combine_chunks())
+    columns |= {field.name: facts[field.name].take(rows) for field in FACT_FIELDS}
+    table = pa.table(columns).cast(SCHEMA)
+    relative = relative_to(table["path"].combine_chunks(), str(target.parent))
+    with atomic_path(target) as temporary:
+        written = table.set_column(0, SCHEMA.field("path"), relative)
+        pyarrow.parquet.write_table(written, temporary, compression="zstd")
+    return table
 
 
 # --- what is known ----------------------------------------------------------------------------------------
@@ -196,28 +159,28 @@ def _watched(rows: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, A
 
 def _known(target: Path, journal: Path) -> pa.Table:
     """What an earlier index and an unfinished run know, one row a file."""
-    tables = [read_table(target).select(_JOURNAL.names)] if target.exists() else []
+    tables = [read_table(target).select(JOURNAL.names)] if target.exists() else []
     return _latest([*tables, _read_journal(journal)])
 
 
 def _read_journal(journal: Path) -> pa.Table:
     """The rows of a journal; a last line that a killed run left unfinished is cut off."""
     if not journal.exists():
-        return _JOURNAL.empty_table()
+        return JOURNAL.empty_table()
     data = journal.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
         with journal.open("r+b") as file:
             file.truncate(len(whole))
     if not whole:
-        return _JOURNAL.empty_table()
-    options = pyarrow.json.ParseOptions(explicit_schema=_JOURNAL, unexpected_field_behavior="error")
+        return JOURNAL.empty_table()
+    options = pyarrow.json.ParseOptions(explicit_schema=JOURNAL, unexpected_field_behavior="error")
     reading = pyarrow.json.ReadOptions(block_size=64 << 20)  # a row must fit into a block
     try:
         table = pyarrow.json.read_json(pa.BufferReader(whole), read_options=reading, parse_options=options)
     except pa.ArrowInvalid as error:
         raise ManifestError(f"{journal}: cannot be read ({error}); delete it and index again") from error
-    return _filled(table, _JOURNAL)
+    return _filled(table, JOURNAL)
 
 
 def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -231,7 +194,7 @@ def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _latest(tables: Sequence[pa.Table]) -> pa.Table:
     """One row a file: the last."""
-    return _once(pa.concat_tables([table.cast(_JOURNAL) for table in tables]))
+    return _once(pa.concat_tables([table.cast(JOURNAL) for table in tables]))
 
 
 def _once(table: pa.Table) -> pa.Table:
@@ -255,12 +218,3 @@ def _unchanged(known: pa.Table, paths: Sequence[str]) -> set[str]:
             if (status.st_size, status.st_mtime_ns) == before[path]:
                 same.add(path)
     return same
-
-
-def _joined(manifest: Manifest, facts: pa.Table) -> pa.Table:
-    """The index: each row of the manifest with what is known of its file."""
-    rows = pc.index_in(manifest.table["path"], value_set=facts["path"].combine_chunks())
-    columns: dict[str, pa.ChunkedArray] = {name: manifest.table[name] for name in manifest.table.schema.names}
-    columns["label"] = pa.array(manifest.classes, pa.string()).take(manifest.table["label"].combine_chunks())
-    columns |= {field.name: facts[field.name].take(rows) for field in FACT_FIELDS}
-    return pa.table(columns).cast(SCHEMA)
