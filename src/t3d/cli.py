@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from t3d.cli_data import fill_check, fill_index, run_check, run_index
+from t3d.cli_data import fill_check, fill_index, fill_transcode, run_check, run_index, run_transcode
 from t3d.cli_parser import (
     Parser,
     add_computing,
@@ -380,6 +380,11 @@ _GROUPS = {
 }
 _COMMANDS: dict[str, tuple[str, _Fill, _Run]] = {
     "prepare index": ("Decode every video once; training then opens them at once.", fill_index, run_index),
+    "prepare transcode": (
+        "Write every video again, small and cheap to read at random places.",
+        fill_transcode,
+        run_transcode,
+    ),
     "data check": ("Count what lists hold, and find what they share.", fill_check, run_check),
     "train": ("Train a net on labelled videos.", _fill_train, _train),
     "transfer": ("Teach a net by a frozen 2D net, from unlabelled videos.", _fill_transfer, _transfer),

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
     from t3d.data.audit import Shared, Summary
+    from t3d.data.manifest import Manifest
     from t3d.data.prepare.index import IndexReport
+    from t3d.data.prepare.transcode import TranscodeReport
 
 _SHOWN = 10  # lines of each list; --json has them all
 
@@ -21,9 +23,7 @@ def fill_index(sub: ArgumentParser) -> None:
     """The options of `t3d prepare index`."""
     sub.add_argument("data", help="folder of videos, .csv, .jsonl, official list, or an index to renew")
     sub.add_argument("--out", required=True, help="the .parquet file to write, or to bring up to date")
-    sub.add_argument("--videos", help="folder that the files of a list or table lie in")
-    sub.add_argument("--unlabelled", action="store_true", help="take a folder's videos without classes")
-    sub.add_argument("--source_pattern", help="names the source of each video, see t3d train")
+    _fill_videos(sub)
     sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that decode")
     sub.add_argument("--patience", type=PositiveFloat, default=120, help="seconds until a file is given up")
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -31,20 +31,31 @@ def fill_index(sub: ArgumentParser) -> None:
 
 def run_index(chosen: Namespace) -> int:
     """Index a data set, and say what was found."""
-    from t3d.data.catalogue import open_manifest
-    from t3d.data.manifest import Manifest
     from t3d.data.prepare.index import index_videos
 
-    if chosen.unlabelled and Path(chosen.data).is_dir():
-        manifest = Manifest.from_files([chosen.data], source_pattern=chosen.source_pattern)
-    else:
-        manifest = open_manifest(chosen.data, videos=chosen.videos, source_pattern=chosen.source_pattern)
-    report = index_videos(manifest, chosen.out, workers=chosen.workers, patience=float(chosen.patience))
+    report = index_videos(
+        _manifest(chosen), chosen.out, workers=chosen.workers, patience=float(chosen.patience)
+    )
     if chosen.json:
         print(json.dumps(asdict(report), ensure_ascii=False))
     else:
         _tell(report, chosen.out)
     return 1 if report.bad else 0
+
+
+def _fill_videos(sub: ArgumentParser) -> None:
+    sub.add_argument("--videos", help="folder that the files of a list or table lie in")
+    sub.add_argument("--unlabelled", action="store_true", help="take a folder's videos without classes")
+    sub.add_argument("--source_pattern", help="names the source of each video, see t3d train")
+
+
+def _manifest(chosen: Namespace) -> Manifest:
+    from t3d.data.catalogue import open_manifest
+    from t3d.data.manifest import Manifest
+
+    if chosen.unlabelled and Path(chosen.data).is_dir():
+        return Manifest.from_files([chosen.data], source_pattern=chosen.source_pattern)
+    return open_manifest(chosen.data, videos=chosen.videos, source_pattern=chosen.source_pattern)
 
 
 def _tell(report: IndexReport, out: str) -> None:
@@ -66,6 +77,57 @@ def _list(title: str, lines: list[str]) -> None:
     if lines:
         more = [f"… and {len(lines) - _SHOWN} more (--json has all)"] if len(lines) > _SHOWN else []
         print(f"{len(lines)} {title}:", *lines[:_SHOWN], *more, sep="\n  ")
+
+
+def fill_transcode(sub: ArgumentParser) -> None:
+    """The options of `t3d prepare transcode`."""
+    sub.add_argument("data", help="folder of videos, .csv, .jsonl, official list, or an index")
+    sub.add_argument("--out", required=True, help="folder for the new files and their index.parquet")
+    sub.add_argument("--short_side", type=PositiveInt, default=256, help="largest length, even; none grows")
+    sub.add_argument(
+        "--keyframe_interval", type=PositiveInt, default=16, help="most frames from key frame to key frame"
+    )
+    sub.add_argument("--crf", type=NonNegativeInt, default=20, help="x264's quality: 18 fine, 23 small")
+    _fill_videos(sub)
+    sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that decode and encode")
+    sub.add_argument("--patience", type=PositiveFloat, default=3600, help="seconds until a file is given up")
+    sub.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run_transcode(chosen: Namespace) -> int:
+    """Write a data set's files again, and say what that came to. 1: some could not be."""
+    from t3d.data.prepare.rewrite import TranscodeSpec
+    from t3d.data.prepare.transcode import transcode_videos
+
+    report = transcode_videos(
+        _manifest(chosen),
+        chosen.out,
+        spec=TranscodeSpec(chosen.short_side, chosen.keyframe_interval, chosen.crf),
+        root=chosen.data if Path(chosen.data).is_dir() else chosen.videos,
+        workers=chosen.workers,
+        patience=float(chosen.patience),
+    )
+    if chosen.json:
+        print(json.dumps(asdict(report), ensure_ascii=False))
+    else:
+        _tell_transcoded(report, chosen.out)
+    return 1 if report.bad else 0
+
+
+def _tell_transcoded(report: TranscodeReport, out: str) -> None:
+    print(
+        f"{out}: {report.files} files, {report.frames} frames, {report.seconds / 3600:.2f} h; "
+        f"{report.size_before / 1e6:.1f} MB before, {report.size_after / 1e6:.1f} MB after"
+    )
+    print(
+        f"{report.transcoded} transcoded now in {report.took:.0f} s "
+        f"({report.frames_now / report.took:.0f} frames a second), "
+        f"{report.files - report.transcoded} there before"
+    )
+    _list("could not be transcoded", [f"{path}: {reason}" for path, reason in report.bad])
+    _list("could be read only in part", [f"{path}: {reason}" for path, reason in report.damaged])
+    if report.files:
+        print(f"Their index, for --data.train and the like: {Path(out) / 'index.parquet'}")
 
 
 def fill_check(sub: ArgumentParser) -> None:

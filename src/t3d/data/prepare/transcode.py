@@ -1,0 +1,327 @@
+"""Write every file of a data set again, small and cheap to read at random places: `t3d prepare transcode`.
+
+A process notes in the folder's journal what it is about to give its name. So what is done is known by the
+journal's line and the file that it describes, whenever a run was killed; what was killed half-way is a hidden
+file that the next run deletes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+from t3d.data.listing import absolute
+from t3d.data.manifest import Manifest
+from t3d.data.prepare.index import JOURNAL, write_index
+from t3d.data.prepare.pool import Lost, watched
+from t3d.data.prepare.rewrite import Task, TranscodeSpec, rewrite_noted
+from t3d.errors import ConfigError, ManifestError, at_least
+from t3d.files import atomic_path, sweep
+
+RECORD = "transcode.json"
+"""The file in the folder that says how, and of what, its videos were made."""
+INDEX = "index.parquet"
+"""The index of the new files, in the same folder."""
+_NOTES = ".transcode.journal"
+_FORMAT = 1  # raise it when files would come out differently: a folder made before is then refused
+_LINE = pa.schema(
+    [
+        pa.field("source", pa.string()),
+        pa.field("source_size", pa.int64()),
+        pa.field("source_modified", pa.int64()),
+        pa.field("source_damage", pa.string()),
+        *JOURNAL,
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TranscodeReport:
+    """What transcoding a data set came to.
+
+    Args:
+        videos: Rows of the new index.
+        files: Files that they name.
+        transcoded: Files that were written now; the others were there.
+        frames: Frames in all new files.
+        seconds: Length of all new files.
+        size_before: Bytes of their sources.
+        size_after: Bytes of the new files.
+        frames_now: Frames that were written now.
+        took: Seconds that all took now.
+        bad: Files that could not be transcoded, with the reason.
+        damaged: Files of which only a part could be read, with what is wrong.
+    """
+
+    videos: int
+    files: int
+    transcoded: int
+    frames: int
+    seconds: float
+    size_before: int
+    size_after: int
+    frames_now: int
+    took: float
+    bad: tuple[tuple[str, str], ...]
+    damaged: tuple[tuple[str, str], ...]
+
+
+def transcode_videos(
+    manifest: Manifest,
+    out: str | os.PathLike[str],
+    *,
+    spec: TranscodeSpec | None = None,
+    root: str | os.PathLike[str] | None = None,
+    workers: int = 2,
+    patience: float = 3600.0,
+) -> TranscodeReport:
+    """Write every file of a manifest again, once, and an index of the new files.
+
+    A file `root/a/b.avi` becomes `out/a/b.mp4`; see `new_names`. A folder goes on where a run ended: files
+    that were made before of sources that have not changed since stay. Labels, time spans and sources are the
+    manifest's; files that cannot be transcoded are left out of the index.
+
+    Args:
+        manifest: The videos; several rows may name one file.
+        out: The folder, new or empty or of an earlier run with the same `spec` and `root`.
+        spec: How; the defaults are those of `TranscodeSpec`.
+        root: The folder that new names are relative to. Where it is left out, or a file lies outside, it is
+            that of the earlier run, or else the deepest folder that holds all files.
+        workers: Processes that decode and encode.
+        patience: Seconds after which a file is given up.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConfigError: An option cannot work, `out` lies among the videos, holds anything else, or was made with
+            other options, or another run is writing to it.
+        ManifestError: The manifest has no row.
+        OSError: `out` cannot be written to, or is full.
+
+    Example:
+        >>> from t3d.data.synthetic import SyntheticSpec, make_dataset  # doctest: +SKIP
+        >>> report = transcode_videos(Manifest.from_folder("videos"), "small")  # doctest: +SKIP
+    """
+    began = time.monotonic()
+    spec = spec or TranscodeSpec()
+    at_least("workers", workers, 1)
+    at_least("patience", patience, 1e-3)
+    if not len(manifest):
+        raise ManifestError("there is no video to transcode")
+    folder = Path(absolute(out))
+    paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
+    base = _base(paths, folder, root)
+    _claim(folder, spec, base)
+    names = [path[len(base.rstrip(os.sep)) + 1 :].replace(os.sep, "/") for path in paths]
+    tasks = [
+        Task(path, str(folder / new), name, new)
+        for path, name, new in zip(paths, names, new_names(names), strict=True)
+    ]
+    with _alone(folder / _NOTES):
+        for place in {os.path.dirname(task.target) for task in tasks}:  # noqa: PTH120 (a million of them)
+            sweep(Path(place))
+        known = _done(folder / _NOTES, tasks)
+        todo = [task for task in tasks if task.new_name not in known]
+        work = partial(rewrite_noted, spec=spec, journal=str(folder / _NOTES))
+        bad = []
+        for task, reason in watched(work, todo, workers=workers, patience=patience, title="transcoding"):
+            if reason is not None:
+                bad.append((task.source, reason.reason if isinstance(reason, Lost) else reason))
+        done = _done(folder / _NOTES, tasks) if todo else known
+        lines = _lines(folder / _NOTES).take(pa.array(list(done.values()), pa.int64()))
+        table = _write(folder, manifest, tasks, lines)
+    now = pc.is_in(lines["path"], value_set=pa.array([task.new_name for task in todo], pa.string()))
+    sources = {task.name: task.source for task in tasks}
+    hurt = lines.filter(pc.is_valid(lines["source_damage"])).select(["source", "source_damage"]).to_pylist()
+    return TranscodeReport(
+        videos=table.num_rows,
+        files=lines.num_rows,
+        transcoded=len(done) - len(known),
+        frames=_sum(lines, "frames"),
+        seconds=float(_sum(lines, "duration")),
+        size_before=_sum(lines, "source_size"),
+        size_after=_sum(lines, "size"),
+        frames_now=_sum(lines.filter(now), "frames"),
+        took=time.monotonic() - began,
+        bad=tuple(bad),
+        damaged=tuple((sources[row["source"]], row["source_damage"]) for row in hurt),
+    )
+
+
+def new_names(names: Sequence[str]) -> list[str]:
+    """How the new files are called: as the old ones, with the ending `.mp4`.
+
+    Where several would have one name, each of them keeps its own ending in front of the new one.
+
+    Args:
+        names: Relative paths with forward slashes, no two the same.
+
+    Example:
+        >>> new_names(["a/one.avi", "b/two.avi", "b/two.mp4"])
+        ['a/one.mp4', 'b/two.avi.mp4', 'b/two.mp4.mp4']
+    """
+    new = [f"{_stem(name)}.mp4" for name in names]
+    while True:
+        counts = Counter(new)
+        clash = [at for at, name in enumerate(new) if counts[name] > 1]
+        if not clash:
+            return new
+        for at in clash:  # whole names differ, so that this ends
+            new[at] = f"{names[at]}.mp4"
+
+
+def _stem(name: str) -> str:
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + (last.rpartition(".")[0] or last)
+
+
+def _sum(table: pa.Table, column: str) -> int:
+    return pc.sum(table[column]).as_py() or 0
+
+
+# --- the folder -----------------------------------------------------------------------------------------
+
+
+def _base(paths: Sequence[str], folder: Path, root: str | os.PathLike[str] | None) -> str:
+    """The folder that new names are relative to."""
+    before = _record(folder).get("root")
+    for candidate in (root, before):
+        if candidate is not None and _all_below(paths, absolute(str(candidate))):
+            base = absolute(str(candidate))
+            break
+    else:
+        base = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+    if _all_below([str(folder / RECORD)], base):
+        raise ConfigError(f"--out {folder} lies among the videos, in {base}; give a folder outside")
+    return base
+
+
+def _all_below(paths: Sequence[str], folder: str) -> bool:
+    prefix = folder.rstrip(os.sep) + os.sep
+    return all(path.startswith(prefix) for path in paths)
+
+
+def _record(folder: Path) -> dict[str, object]:
+    file = folder / RECORD
+    try:
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ConfigError(f"{file}: is no record of t3d prepare transcode ({error})") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{file}: is no record of t3d prepare transcode")
+    return found
+
+
+def _claim(folder: Path, spec: TranscodeSpec, base: str) -> None:
+    """Make the folder, or make sure that it was made by the same options."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder} is a file; give a folder")
+    wanted: dict[str, object] = {"format": _FORMAT, "root": base, **asdict(spec)}
+    found = _record(folder)
+    if found:
+        other = [name for name in wanted if found.get(name) != wanted[name]]
+        if other:
+            said = "; ".join(f"{name} was {found.get(name)}, is {wanted[name]}" for name in other)
+            hint = " (if the videos were moved, write the new folder into it)" if other == ["root"] else ""
+            raise ConfigError(f"{folder / RECORD}: {said}; give the same, or another --out{hint}")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    if left := sorted(entry.name for entry in folder.iterdir()):
+        some = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
+        raise ConfigError(f"--out {folder} holds other files ({some}); give a new or empty folder")
+    with atomic_path(folder / RECORD) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _alone(journal: Path) -> Iterator[None]:
+    """Let nobody else write to the folder; the system lets go when a process ends, however it ends."""
+    with journal.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another run is writing to {journal.parent}; wait for its end") from error
+        yield
+
+
+# --- what is done ---------------------------------------------------------------------------------------
+
+
+def _lines(journal: Path) -> pa.Table:
+    """The lines of a journal; those that a killed process left unfinished are passed over."""
+    data = journal.read_bytes()
+    if not data.strip():
+        return _LINE.empty_table()
+    try:
+        return _parsed(data)
+    except pa.ArrowInvalid:
+        return _parsed(b"\n".join(line for line in data.splitlines() if _is_whole(line)))
+
+
+def _parsed(data: bytes) -> pa.Table:
+    options = pyarrow.json.ParseOptions(explicit_schema=_LINE, unexpected_field_behavior="error")
+    reading = pyarrow.json.ReadOptions(block_size=64 << 20)  # a row must fit into a block
+    table = pyarrow.json.read_json(pa.BufferReader(data), read_options=reading, parse_options=options)
+    return table.select(_LINE.names).cast(_LINE).combine_chunks()
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _done(journal: Path, tasks: Sequence[Task]) -> dict[str, int]:
+    """The new files that are there, made of sources as they are now, and the journal's line of each."""
+    columns = ("path", "source", "source_size", "source_modified", "size", "modified")
+    rows: dict[str, list[tuple[int, tuple[object, ...]]]] = {}
+    lines = _lines(journal)
+    for row, (new, *values) in enumerate(zip(*(lines[name].to_pylist() for name in columns), strict=True)):
+        rows.setdefault(new, []).append((row, tuple(values)))
+    done = {}
+    for task in tasks:
+        if task.new_name in rows:
+            try:
+                source, target = Path(task.source).stat(), Path(task.target).stat()
+            except OSError:
+                continue
+            state = (
+                task.name,
+                source.st_size,
+                source.st_mtime_ns,
+                target.st_size,
+                target.st_mtime_ns,
+            )
+            matching = [row for row, values in rows[task.new_name] if values == state]
+            if matching:
+                done[task.new_name] = matching[-1]
+    return done
+
+
+def _write(folder: Path, manifest: Manifest, tasks: Sequence[Task], lines: pa.Table) -> pa.Table:
+    """Write the index of the new files."""
+    where = pc.index_in(manifest.table["path"], value_set=pa.array([task.source for task in tasks]))
+    new = pa.array([task.new_name for task in tasks]).take(where.combine_chunks())
+    kept = pc.is_in(new, value_set=lines["path"].combine_chunks())
+    prefix = pa.scalar(str(folder).rstrip(os.sep))
+    moved = manifest.table.set_column(0, "path", pc.binary_join_element_wise(prefix, new, os.sep))
+    facts = lines.select(JOURNAL.names)
+    facts = facts.set_column(0, "path", pc.binary_join_element_wise(prefix, facts["path"], os.sep))
+    return write_index(folder / INDEX, Manifest(manifest.classes, moved.filter(kept)), facts)
