@@ -112,8 +112,17 @@ def transcode_videos(
         OSError: `out` cannot be written to, or is full.
 
     Example:
-        >>> from t3d.data.synthetic import SyntheticSpec, make_dataset  # doctest: +SKIP
-        >>> report = transcode_videos(Manifest.from_folder("videos"), "small")  # doctest: +SKIP
+        >>> import tempfile, torch
+        >>> from t3d.data.encode import write_video
+        >>> place = Path(tempfile.mkdtemp())
+        >>> (place / "videos" / "grey").mkdir(parents=True)
+        >>> frames = torch.full((8, 3, 96, 128), 128, dtype=torch.uint8)
+        >>> _ = write_video(place / "videos" / "grey" / "a.avi", frames)
+        >>> manifest = Manifest.from_folder(place / "videos")
+        >>> spec = TranscodeSpec(short_side=48)
+        >>> report = transcode_videos(manifest, place / "small", spec=spec, root=place / "videos")
+        >>> report.frames, sorted(path.name for path in (place / "small").iterdir())
+        (8, ['.transcode.journal', 'grey', 'index.parquet', 'transcode.json'])
     """
     began = time.monotonic()
     spec = spec or TranscodeSpec()
@@ -122,6 +131,8 @@ def transcode_videos(
     if not len(manifest):
         raise ManifestError("there is no video to transcode")
     folder = Path(absolute(out))
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder} is a file; give a folder")
     paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
     base = _base(paths, folder, root)
     _claim(folder, spec, base)
@@ -131,16 +142,21 @@ def transcode_videos(
         for path, name, new in zip(paths, names, new_names(names), strict=True)
     ]
     with _alone(folder / _NOTES):
-        for place in {os.path.dirname(task.target) for task in tasks}:  # noqa: PTH120 (a million of them)
-            sweep(Path(place))
+        _sweep(tasks)
         known = _done(folder / _NOTES, tasks)
         todo = [task for task in tasks if task.new_name not in known]
         work = partial(rewrite_noted, spec=spec, journal=str(folder / _NOTES))
-        bad = []
-        for task, reason in watched(work, todo, workers=workers, patience=patience, title="transcoding"):
-            if reason is not None:
-                bad.append((task.source, reason.reason if isinstance(reason, Lost) else reason))
+        bad: dict[str, str] = {}
+        try:
+            for task, lost in watched(work, todo, workers=workers, patience=patience, title="transcoding"):
+                if lost is not None:
+                    bad[task.source] = lost.reason if isinstance(lost, Lost) else lost
+        finally:
+            _sweep(tasks)
         done = _done(folder / _NOTES, tasks) if todo else known
+        for task in tasks:
+            if task.new_name not in done:
+                bad.setdefault(task.source, "it, or the new file, was changed or taken away meanwhile")
         lines = _lines(folder / _NOTES).take(pa.array(list(done.values()), pa.int64()))
         table = _write(folder, manifest, tasks, lines)
     now = pc.is_in(lines["path"], value_set=pa.array([task.new_name for task in todo], pa.string()))
@@ -156,7 +172,7 @@ def transcode_videos(
         size_after=_sum(lines, "size"),
         frames_now=_sum(lines.filter(now), "frames"),
         took=time.monotonic() - began,
-        bad=tuple(bad),
+        bad=tuple(bad.items()),
         damaged=tuple((sources[row["source"]], row["source_damage"]) for row in hurt),
     )
 
@@ -229,8 +245,6 @@ def _record(folder: Path) -> dict[str, object]:
 
 def _claim(folder: Path, spec: TranscodeSpec, base: str) -> None:
     """Make the folder, or make sure that it was made by the same options."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--out {folder} is a file; give a folder")
     wanted: dict[str, object] = {"format": _FORMAT, "root": base, **asdict(spec)}
     found = _record(folder)
     if found:
@@ -258,6 +272,12 @@ def _alone(journal: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise ConfigError(f"another run is writing to {journal.parent}; wait for its end") from error
         yield
+
+
+def _sweep(tasks: Sequence[Task]) -> None:
+    """Delete what processes that were killed left half-written."""
+    for place in {os.path.dirname(task.target) for task in tasks}:  # noqa: PTH120 (of a million paths)
+        sweep(Path(place))
 
 
 # --- what is done ---------------------------------------------------------------------------------------
