@@ -6,7 +6,7 @@ Legend: C = 3 channels (RGB), H height, W width.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -92,6 +92,7 @@ def video_writer(
     crf: int = 18,
     keyframe_interval: int = 16,
     pixel_format: str = "yuv420p",
+    further: Mapping[str, str] | None = None,
     check: Callable[[Path], None] | None = None,
 ) -> Iterator[VideoWriter]:
     """Open a video file for writing; it appears whole when the block ends well, or not at all.
@@ -108,6 +109,7 @@ def video_writer(
         crf: Constant rate factor: lower is better and larger; 0 is lossless for libx264.
         keyframe_interval: At most this many frames from one key frame to the next.
         pixel_format: What is stored.
+        further: Options of the encoder itself, such as `{"preset": "veryfast"}`.
         check: Is called with the name of the whole file before it takes the place of `path`; an error of it
             prevents that.
 
@@ -140,7 +142,7 @@ def video_writer(
             with _refused(what):
                 stream = cast(
                     av.video.VideoStream,
-                    container.add_stream(codec, rate=rate, options={"crf": str(crf)}),
+                    container.add_stream(codec, rate=rate, options={"crf": str(crf), **(further or {})}),
                 )
                 stream.height, stream.width = height, width
                 stream.pix_fmt = pixel_format

@@ -29,6 +29,10 @@ from t3d.errors import ConfigError, VideoError, at_least, between
 # The finest clock that is kept as it is: an MP4 file's has 32 bits, and counts a frame's length in as many.
 _FINEST = 1_000_000
 
+# Files are read many times: with "fastdecode" a clip costs about half as much to read, for a tenth or so more
+# bytes. "veryfast" is twice as quick as x264's default, for as many more bytes at the same error.
+_ENCODER = {"preset": "veryfast", "tune": "fastdecode"}
+
 
 @dataclass(frozen=True)
 class TranscodeSpec:
@@ -172,6 +176,7 @@ class _Pass:
                 rate=rate.limit_denominator(100_000),
                 crf=self.spec.crf,
                 keyframe_interval=self.spec.keyframe_interval,
+                further=_ENCODER,
                 check=check,
             ) as writer:
                 images = self._images(stream, table, sure=sure)
