@@ -2,10 +2,11 @@
 
     python benchmarks/transcode.py ORIGINALS OUT
 
-ORIGINALS is a folder of videos. Its AVI files, its MP4 files, and the AVI files of at least 200 frames written
-as x264 writes by itself (preset medium, a key frame every 250 frames) are three sets. Each is transcoded with
-several `--crf`, in this one process. Then random clips of 16 frames, stride 2, are read of the sources and of
-the new files, with what an index knows of them. Times are of the processor, since the machine may be shared.
+ORIGINALS is a folder of videos. Its AVI files, its MP4 files, and the AVI files of at least 200 frames
+written as x264 writes by itself (preset medium, a key frame every 250 frames) are three sets. Each is
+transcoded with several `--crf`, in this one process. Then random clips of 16 frames, stride 2, are read of
+the sources and of the new files, with what an index knows of them. Times are of the processor, since the
+machine may be shared.
 """
 
 from __future__ import annotations
@@ -48,9 +49,10 @@ def transcoded(files: list[Path], out: Path, crf: int) -> list[Path]:
         rewrite(source, target, TranscodeSpec(crf=crf), record=done.append)
     took = time.process_time() - began
     frames = sum(each.row["frames"] for each in done)
+    seconds = sum(each.row["duration"] for each in done)
     before, after = sum(each.size for each in done), sum(each.row["size"] for each in done)
     print(
-        f"  crf {crf}: {len(files)} files, {frames} frames, {sum(each.row['duration'] for each in done):.0f} s; "
+        f"  crf {crf}: {len(files)} files, {frames} frames, {seconds:.0f} s; "
         f"{before / 1e6:.2f} MB before, {after / 1e6:.2f} MB after; {frames / took:.0f} frames a second",
         flush=True,
     )
@@ -71,9 +73,8 @@ def time_clips(name: str, files: list[Path]) -> None:
             with Video(file, facts=facts) as video:
                 video.frames_at(range(first, min(first + 32, count), 2))
             times.append(time.process_time() - began)
-    print(
-        f"  {name}: {1000 * statistics.median(times):.1f} ms a clip, longest group {max(groups)}", flush=True
-    )
+    took, group = 1000 * statistics.median(times), statistics.median(groups)
+    print(f"  {name}: {took:.1f} ms a clip, longest group of the median file {group:g}", flush=True)
 
 
 def main(originals: Path, out: Path) -> None:
