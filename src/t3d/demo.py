@@ -30,9 +30,9 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     A 2D net learns from stills of other scenes which pattern the object has. It teaches a T3D from all
     training videos, without their labels. That T3D, and a fresh one, then learn from the sixth of the videos
     that have a label which pattern goes left or right. The pattern takes many examples to learn, since its
-    colours tell nothing: there transfer helps. The direction is nothing that a teacher of stills knows; both
-    nets learn it from the labels, and shuffled or static frames lose it. A demo that was made before is made
-    again in the same place; what was drawn is kept.
+    colours tell nothing: there transfer helps. The direction is nothing that a teacher of stills knows: it
+    comes from the labels, and is lost when the frames are shuffled or static. A demo that was made before is
+    made again in the same place; what was drawn is kept.
 
     Args:
         out: Folder for videos, runs, tests and report.
@@ -93,8 +93,8 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
             "A 2D net that learned from stills which pattern an object has "
             f"(right in {accuracy:.0%} of held-out stills) taught a T3D from {pool} videos without labels. "
             f"{labels} labelled videos then showed it, and a net with random weights, which pattern goes "
-            "where. Transfer brings the pattern; the direction, which no still shows, both learn from the "
-            "labels, and shuffled or static frames lose it."
+            "where. The pattern is what the teacher can give; the direction, which no still shows, comes "
+            "from the labels alone."
         ),
         minutes=(time.monotonic() - began) / 60,
         rivals=[
