@@ -45,6 +45,7 @@ from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
 from t3d.device import pick_device
 from t3d.evaluate import each_clip
+from t3d.files import content_digest
 from t3d.models.registry import create_model
 from t3d.models.weights import load_model
 from t3d.testing import run_test
@@ -315,13 +316,15 @@ class Study:
         """The unlabelled pool: training clips of the three sets and the unlabelled ones, never a test clip.
 
         Clips that may show the same scene share a source: UCF101's groups, ARID's scenes, and each of the
-        kinds of unlabelled clips that were filmed in few places.
+        kinds of unlabelled clips that were filmed in few places. What holds the bytes of a test clip under
+        another name is left out.
         """
         table = self.out / "pool.csv"
         if table.exists():
             return table
         listed = (self.data / "ucf101_11/splits/trainlist01.txt").read_text().split()
         names = {Path(line).stem for line in listed if line.endswith(".avi")}
+        asked = {content_digest(entry.path) for name in LISTS for entry in self._open(name, 1)}
         rows = []
         for path in sorted((self.data / "ucf101_11/videos").rglob("*.mp4")):
             if path.stem in names:
@@ -336,8 +339,9 @@ class Study:
                 else:
                     source = path.stem
                 rows.append((path, source))
+        kept = [(path, source) for path, source in rows if content_digest(path) not in asked]
         with table.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("path", "source"), *rows])
+            csv.writer(file).writerows([("path", "source"), *kept])
         return table
 
     def _reading(self) -> dict[str, Any]:
@@ -351,7 +355,7 @@ class Study:
 
     def _open(self, name: str, which: int) -> Manifest:
         """The training (0) or test (1) list of a set."""
-        pattern = LISTS[name][2]
+        pattern = LISTS[name][2] if which == 0 else None
         return open_manifest(
             str(self.data / str(LISTS[name][which])), videos=self._videos(name), source_pattern=pattern
         )

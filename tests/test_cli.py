@@ -87,14 +87,14 @@ def test_help_needs_neither_torch_nor_numpys_friends() -> None:
 def test_alone_it_shows_its_commands(capsys: Out) -> None:
     assert run() == 2
     out = capsys.readouterr().out
-    assert all(f"\n    {name} " in out for name in cli._COMMANDS)
+    assert all(f"\n    {name.partition(' ')[0]} " in out for name in cli._COMMANDS)
     assert run("--help") == 0
     assert capsys.readouterr().out == out
 
 
 @pytest.mark.parametrize("command", list(cli._COMMANDS))
 def test_every_command_has_help(command: str, capsys: Out) -> None:
-    assert run(command, "--help") == 0
+    assert run(*command.split(), "--help") == 0
     assert cli._COMMANDS[command][0] in capsys.readouterr().out
 
 
@@ -415,3 +415,17 @@ def test_a_foreign_file_becomes_one_of_ours(tmp_path: Path, clips: Path, capsys:
     assert run(*words[:2], tmp_path / "other.safetensors", *words[3:]) == 2
     assert "classifier" in capsys.readouterr().err
     assert not (tmp_path / "other.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["prepare", "indx"], "t3d prepare: no command 'indx'; did you mean 'index'?"),
+        (["data"], 'expected "data.command" to be one of'),
+        (["preprae", "index"], "t3d: no command 'preprae'; did you mean 'prepare'?"),
+        (["data", "check", "list.csv", "--indx", "a"], "did you mean 'index'?"),
+    ],
+)
+def test_mistakes_in_commands_of_two_words_are_told(words: list[str], said: str, capsys: Out) -> None:
+    assert run(*words) == 2
+    assert said in capsys.readouterr().err

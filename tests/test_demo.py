@@ -11,6 +11,7 @@ from t3d import demo
 from t3d.cli import main
 from t3d.data.manifest import Manifest
 from t3d.data.synthetic import ACTIONS
+from t3d.data.video import Video
 from t3d.train.logging import read_log
 from t3d.train.run_folder import RunFolder
 
@@ -23,6 +24,11 @@ def test_mirroring_is_off_since_left_and_right_are_classes() -> None:
         assert config.seed == 3
         assert config.overwrite
         assert config.data.val == str(Path("demo/videos/action_val.csv"))
+
+
+def first_frame(path: Path) -> torch.Tensor:
+    with Video(path) as video:
+        return video.frames_at([0])
 
 
 @pytest.mark.slow
@@ -40,6 +46,8 @@ def test_the_whole_way_and_once_more(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "data:image/png;base64," in page
     assert 'src="http' not in page
     assert len(Manifest.from_csv(out / "videos" / "test.csv")) == 64
+    still, clip = (first_frame(out / part / "train/left/left_0000.mp4") for part in ("stills", "videos"))
+    assert not torch.equal(still, clip)  # the teacher learns from other scenes
     run, scratch = RunFolder(out / "tuned"), RunFolder(out / "scratch")
     assert [line["kind"] for line in read_log(run.log)].count("val") == 1
     assert run.train_csv.read_text() == scratch.train_csv.read_text()  # the same few labels

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from t3d.cli_data import fill_check, fill_index, fill_transcode, run_check, run_index, run_transcode
+from t3d.cli_data import (
+    fill_browse,
+    fill_check,
+    fill_index,
+    fill_transcode,
+    run_browse,
+    run_check,
+    run_index,
+    run_transcode,
+)
 from t3d.cli_parser import (
     Parser,
     add_computing,
@@ -86,7 +95,6 @@ def _build() -> tuple[Parser, dict[str, Parser]]:
     )
     subs = parser.add_subcommands(required=False, dest="command", metavar="COMMAND")
     parsers: dict[str, Parser] = {}
-    parser.commands = parsers
     groups: dict[str, Any] = {"": subs}
     for name, (text, fill, _) in _COMMANDS.items():
         parsers[name] = Parser(prog=f"t3d {name}", description=text, allow_abbrev=False)
@@ -101,6 +109,7 @@ def _build() -> tuple[Parser, dict[str, Parser]]:
         groups[group].add_subcommand(leaf, parsers[name], help=text)
         if group:
             parsers[group].commands = {**parsers[group].commands, leaf: parsers[name]}
+    parser.commands = {name: sub for name, sub in parsers.items() if " " not in name}
     return parser, parsers
 
 
@@ -386,6 +395,7 @@ _COMMANDS: dict[str, tuple[str, _Fill, _Run]] = {
         run_transcode,
     ),
     "data check": ("Count what lists hold, and find what they share.", fill_check, run_check),
+    "data browse": ("Write a page that shows some videos of each class.", fill_browse, run_browse),
     "train": ("Train a net on labelled videos.", _fill_train, _train),
     "transfer": ("Teach a net by a frozen 2D net, from unlabelled videos.", _fill_transfer, _transfer),
     "teacher": ("Train a small 2D net on still images, to teach from.", _fill_teacher, _teacher),

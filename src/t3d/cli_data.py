@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from t3d.data.manifest import Manifest
     from t3d.data.prepare.index import IndexReport
     from t3d.data.prepare.transcode import TranscodeReport
+    from t3d.data.video_index import VideoIndex
 
 _SHOWN = 10  # lines of each list; --json has them all
 
@@ -132,23 +133,15 @@ def _tell_transcoded(report: TranscodeReport, out: str) -> None:
 
 def fill_check(sub: ArgumentParser) -> None:
     """The options of `t3d data check`."""
-    sub.add_argument("lists", nargs="+", metavar="LIST", help="what t3d train takes as --data.train")
-    sub.add_argument("--videos", help="folder that the files of lists or tables lie in")
-    sub.add_argument("--source_pattern", help="names the source of each video, see t3d train")
-    sub.add_argument("--index", help="what t3d prepare index wrote about the files")
+    _name_lists(sub)
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def run_check(chosen: Namespace) -> int:
     """Say what lists hold and share. 1: something cannot be read, or is shared."""
     from t3d.data.audit import compare, summarise
-    from t3d.data.catalogue import open_index, open_manifest
 
-    manifests = {
-        name: open_manifest(name, videos=chosen.videos, source_pattern=chosen.source_pattern)
-        for name in chosen.lists
-    }
-    index = open_index(chosen.index, *chosen.lists, videos=chosen.videos)
+    manifests, index = _open_lists(chosen)
     summaries = {name: summarise(manifest, index) for name, manifest in manifests.items()}
     shared = compare(manifests, index)
     if chosen.json:
@@ -160,6 +153,23 @@ def run_check(chosen: Namespace) -> int:
         for each in shared:
             _tell_shared(each)
     return 1 if any(shared) or any(summary.bad for summary in summaries.values()) else 0
+
+
+def _name_lists(sub: ArgumentParser) -> None:
+    sub.add_argument("lists", nargs="+", metavar="LIST", help="what t3d train takes as --data.train")
+    sub.add_argument("--videos", help="folder that the files of lists or tables lie in")
+    sub.add_argument("--source_pattern", help="names the source of each video, see t3d train")
+    sub.add_argument("--index", help="what t3d prepare index wrote about the files")
+
+
+def _open_lists(chosen: Namespace) -> tuple[dict[str, Manifest], VideoIndex | None]:
+    from t3d.data.catalogue import open_index, open_manifest
+
+    manifests = {
+        name: open_manifest(name, videos=chosen.videos, source_pattern=chosen.source_pattern)
+        for name in chosen.lists
+    }
+    return manifests, open_index(chosen.index, *chosen.lists, videos=chosen.videos)
 
 
 def _describe(name: str, summary: Summary) -> None:
@@ -196,3 +206,22 @@ def _tell_shared(shared: Shared) -> None:
     _list("pairs of the same bytes", [f"{one} = {two}" for one, two in shared.same])
     near = [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in shared.near]
     _list("pairs of different sources that look the same", near)
+
+
+def fill_browse(sub: ArgumentParser) -> None:
+    """The options of `t3d data browse`."""
+    _name_lists(sub)
+    sub.add_argument("--out", required=True, help="the .html file to write")
+    sub.add_argument("--per_class", type=PositiveInt, default=4, help="videos shown of each class")
+    sub.add_argument("--frames", type=PositiveInt, default=5, help="frames shown of each video")
+    sub.add_argument("--seed", type=NonNegativeInt, default=0, help="of the draw")
+
+
+def run_browse(chosen: Namespace) -> int:
+    """Write a contact sheet."""
+    from t3d.data.browse import write_page
+
+    manifests, index = _open_lists(chosen)
+    options = {name: chosen[name] for name in ("per_class", "frames", "seed")}
+    print(write_page(chosen.out, manifests, index=index, **options))
+    return 0

@@ -115,6 +115,15 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 # --- training clips -----------------------------------------------------------------------------------------
 
 
+def test_each_visit_in_an_epoch_is_another_clip_and_the_first_is_as_ever(real: Manifest) -> None:
+    clips = TrainClips(real, SPEC, store=FrameStore(SPEC), augment=ALL, seed=0)
+    items = [clips[SampleKey(2, 1, visit)] for visit in (0, 1, 2, 1)]
+    shown = [item.frames.numpy().tobytes() for item in items if isinstance(item, ClipItem)]
+    assert len(set(shown)) == 3
+    assert shown[1] == shown[3]
+    assert torch.equal(items[0].frames, clips[SampleKey(2, 1)].frames)
+
+
 def visits(
     manifest: Manifest, store: FrameStore, *, workers: int, epochs: int = 2, seed: int = 3, batch: int = 3
 ) -> dict[SampleKey, bytes | str]:

@@ -123,3 +123,54 @@ def test_a_place_that_does_not_exist_is_refused(epoch: int, step: int) -> None:
     sampler = ResumableBatchSampler(10, batch_size=3, seed=0)
     with pytest.raises(ConfigError, match=f"epoch {epoch}, step {step}.* 3 steps"):
         sampler.set_state(epoch=epoch, step=step)
+
+
+# --- every class equally often ------------------------------------------------------------------------------
+
+CLASSES = np.array([0] * 50 + [1] * 9 + [2] * 3)
+
+
+def balanced(epoch: int, **options: int) -> list[SampleKey]:
+    sampler = ResumableBatchSampler(62, batch_size=2, seed=4, classes=CLASSES, **options)
+    assert sampler.steps_per_epoch == 31
+    return [key for batch in epoch_of(sampler, epoch) for key in batch]
+
+
+def test_classes_come_equally_often_and_no_clip_twice() -> None:
+    for epoch in range(5):
+        keys = balanced(epoch)
+        counts = np.bincount([CLASSES[key.row] for key in keys])
+        assert sorted(counts) == [20, 21, 21]
+        assert len(set(keys)) == len(keys) == 62
+        for row in (50, 58, 59, 61):  # rows of small classes come as often as their like, to within one
+            size = (CLASSES[row] == CLASSES).sum()
+            visits = sorted(key.visit for key in keys if key.row == row)
+            assert len(visits) == pytest.approx(20.5 / size, abs=1.5)
+            assert len(set(visits)) == len(visits)
+
+
+def test_videos_of_a_large_class_take_turns_over_the_epochs() -> None:
+    seen = np.bincount([key.row for epoch in range(50) for key in balanced(epoch)], minlength=62)
+    assert seen[:50].min() > 0.7 * seen[:50].mean()
+    assert seen[50:59].max() - seen[50:59].min() <= 3 * 3
+
+
+def test_balance_survives_restarts_and_processes() -> None:
+    whole = ResumableBatchSampler(62, batch_size=6, seed=4, classes=CLASSES)
+    batches = epoch_of(whole, 3)
+    assert epoch_of(whole, 3, step=4) == batches[4:]
+    assert epoch_of(whole, 4) != batches
+    parts = [
+        epoch_of(ResumableBatchSampler(62, batch_size=6, seed=4, rank=rank, world_size=2, classes=CLASSES), 3)
+        for rank in range(2)
+    ]
+    for batch, one, two in zip(batches, *parts, strict=True):
+        assert sorted(one + two) == sorted(batch)
+
+
+def test_one_class_is_every_video_once() -> None:
+    sampler = ResumableBatchSampler(8, batch_size=4, seed=0, classes=np.zeros(8, dtype=np.int64))
+    for epoch in range(3):
+        keys = [key for batch in epoch_of(sampler, epoch) for key in batch]
+        assert np.bincount([key.row for key in keys], minlength=8).max() <= 2
+        assert len(set(keys)) == 8

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import colorsys
 import csv
 import dataclasses
 import importlib.util
 import itertools
 import json
+import math
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -30,7 +31,6 @@ from t3d.data.synthetic import (
     videos_of,
     write_synthetic,
 )
-from t3d.data.synthetic_scene import HUES
 from t3d.data.video import Video
 from t3d.errors import ConfigError
 
@@ -69,7 +69,7 @@ def test_a_video_is_drawn_from_its_own_number_alone() -> None:
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
-def test_the_coloured_object_lies_where_the_track_says(motion: str) -> None:
+def test_the_patterned_object_lies_where_the_track_says(motion: str) -> None:
     spec = SyntheticSpec(distractors=1, clutter=2)
     for index in range(3):
         track = motion_track(spec, "test", motion, index)
@@ -77,23 +77,45 @@ def test_the_coloured_object_lies_where_the_track_says(motion: str) -> None:
         assert np.abs(off).max() < 1
 
 
-def test_the_object_has_the_colour_and_shape_of_its_label() -> None:
+def same_after(shift: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]], index: int) -> float:
+    """Share of the object's places that are as bright or dark as those `shift` takes them to."""
     spec = SyntheticSpec(distractors=0, clutter=0)
-    filled = {"disc": [], "cross": []}
-    for index in range(8):
-        hue, shape = appearance_of(spec, "val", "left", index).split("_")
+    bright = draw_video(spec, "val", "left", index)[0].max(0)
+    centre = motion_track(spec, "val", "left", index)[0]
+    x, y = (place.ravel() for place in np.meshgrid(np.arange(-9, 10), np.arange(-9, 10)))
+    x, y = (place[(np.hypot(x, y) > 4) & (np.hypot(x, y) < 9)] for place in (x, y))
+
+    def crest(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        column, row = (np.rint(at + way).astype(int) % 80 for at, way in zip(centre, (x, y), strict=True))
+        return bright[row, column]
+
+    here, there = crest(x, y), crest(*shift(x, y))
+    middle = (float(here.min()) + float(here.max())) / 2
+    return float(((here > middle) == (there > middle)).mean())
+
+
+def test_the_object_has_the_pattern_of_its_label() -> None:
+    shifts = {
+        "level": [lambda x, y: (x + 3, y)],
+        "upright": [lambda x, y: (x, y + 3)],
+        "slanted": [lambda x, y: (x + 3, y + 3), lambda x, y: (x + 3, y - 3)],
+        "rings": [lambda x, y: (-y, x)],
+        "rays": [lambda x, y: (1.6 * x, 1.6 * y)],
+    }
+    for index in range(24):
+        kept = {name for name, ways in shifts.items() if max(same_after(way, index) for way in ways) > 0.8}
+        assert kept == {appearance_of(SyntheticSpec(), "val", "left", index)} & set(shifts)
+
+
+def test_colours_tell_nothing_of_the_pattern() -> None:
+    spec = SyntheticSpec(distractors=0, clutter=0)
+    hues: dict[str, list[float]] = {name: [] for name in APPEARANCES}
+    for index in range(160):
         frame = draw_video(spec, "val", "left", index)[0].astype(np.float64)
-        mask = frame.max(0) - frame.min(0) > 70
-        seen = frame[:, mask].mean(1)
-        nearest = min(
-            HUES, key=lambda h: np.linalg.norm(seen - seen.mean() - (np.array(HUES[h]) - np.mean(HUES[h])))
-        )
-        assert nearest == hue
-        x, y = motion_track(spec, "val", "left", index)[0]
-        columns, rows = (wrapped(np.arange(80) - centre, 80) for centre in (x, y))
-        along = np.hypot(rows[:, None], columns[None])
-        filled[shape].append(mask[along < 9].mean())
-    assert min(filled["disc"]) > max(filled["cross"])
+        red, green, blue = frame[:, frame.max(0) - frame.min(0) > 70].mean(1)
+        hue = np.arctan2(math.sqrt(3) * (green - blue), 2 * red - green - blue)
+        hues[appearance_of(spec, "val", "left", index)].append(hue)
+    assert stats.kruskal(*hues.values()).pvalue > 1e-3
 
 
 def test_the_scene_moves_with_the_camera_and_stands_still_without() -> None:
@@ -188,8 +210,6 @@ def test_writes_real_videos_with_their_lists(tmp_path: Path) -> None:
         "action_train.csv",
         "appearance_test.csv",
         "appearance_train.csv",
-        "colour_test.csv",
-        "colour_train.csv",
         "synthetic.json",
         "test",
         "test.csv",
@@ -203,7 +223,8 @@ def test_writes_real_videos_with_their_lists(tmp_path: Path) -> None:
             assert file.average_fps == pytest.approx(25)
             seen = file.frames_at(range(SMALL.frames)).numpy().astype(np.float64)
         drawn = draw_video(SMALL, "test", video.motion, video.index)
-        assert np.abs(seen - drawn).mean() < 6
+        # Of the brightness: H.264 halves the colour, in which the patterns are fine.
+        assert np.abs(np.tensordot(seen - drawn, (0.299, 0.587, 0.114), (1, 0))).mean() < 4
         # The object must survive compression: its place in the decoded file is that of the drawing.
         off = wrapped(
             colour_centre(seen) - motion_track(SMALL, "test", video.motion, video.index), SMALL.size
@@ -226,24 +247,14 @@ def test_manifests_read_the_lists(tmp_path: Path) -> None:
     assert len({v.source for v in videos}) == len(videos) == len(motion) == len(appearance)
 
 
-def test_actions_are_a_colour_and_a_direction(tmp_path: Path) -> None:
-    spec = dataclasses.replace(SMALL, train=8, test=1)
-    folder = write_synthetic(tmp_path / "set", spec)
-    actions = Manifest.from_csv(folder / "action_train.csv")
+def test_actions_are_a_pattern_and_a_direction(tmp_path: Path) -> None:
+    folder = write_synthetic(tmp_path / "set", dataclasses.replace(SMALL, train=8, test=1))
+    actions, patterns = (Manifest.from_csv(folder / f"{name}_train.csv") for name in ("action", "appearance"))
     assert set(actions.classes) == set(ACTIONS)
-    assert set(actions.class_counts().values()) == {2}  # balanced
+    assert set(actions.class_counts().values()) == {1}  # balanced
+    pattern_of = {entry.path: patterns.classes[entry.label] for entry in patterns}
     for entry in actions:
-        colour, direction = actions.classes[entry.label].split("_")
-        assert entry.path.parent.name == direction
-        with Video(entry.path) as file:
-            seen = file.frames_at(range(0, spec.frames, 5)).float()
-        vivid = seen.amax(1) - seen.amin(1) > 60  # T H W: all else is greyish
-        red, green, blue = (float(seen[:, channel][vivid].mean()) / 255 for channel in range(3))
-        angle = 360 * colorsys.rgb_to_hsv(red, green, blue)[0]
-        wheel = {"red": 0, "yellow": 50, "green": 130, "blue": 230}
-        apart = {name: min(abs(angle - at), 360 - abs(angle - at)) for name, at in wheel.items()}
-        assert min(apart, key=lambda name: apart[name]) == colour
-        assert apart[colour] < 20
+        assert actions.classes[entry.label] == f"{pattern_of[entry.path]}_{entry.path.parent.name}"
 
 
 def test_processes_write_the_same_files_as_one(tmp_path: Path) -> None:
@@ -381,4 +392,4 @@ def test_a_2d_net_reads_the_appearance_but_not_the_motion_off_single_frames(tmp_
     motion, _ = proof.frame_accuracy(train, test, "motion", steps=120, seed=0, batch=32)
     appearance, _ = proof.frame_accuracy(train, test, "appearance", steps=120, seed=0, batch=32)
     assert stats.binomtest(round(motion * videos), videos, 1 / 8).pvalue > 1e-3
-    assert appearance >= 0.9
+    assert appearance >= 0.75

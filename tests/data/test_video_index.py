@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import random
 from pathlib import Path
@@ -250,3 +251,23 @@ def test_what_is_no_index_is_named(tmp_path, kind) -> None:
 def test_the_columns_say_what_they_hold() -> None:
     assert SCHEMA.names[:5] == ["path", "label", "start", "end", "source"]
     assert VideoIndex(SCHEMA.empty_table()).facts(Path("/nowhere.mp4")) is None
+
+
+@pytest.mark.parametrize("opens", [1000, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for memory and open files")
+def test_opening_many_files_keeps_neither_memory_nor_files(films, index, indexed, opens) -> None:
+    store = FrameStore(SPEC, index=VideoIndex.read(index) if indexed else None)
+    paths = [films / "plain.mp4", films / "varied.mkv"]
+
+    def used() -> tuple[int, int]:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE"), len(list(Path("/proc/self/fd").iterdir()))
+
+    for number in range(opens + 300):
+        store.open(paths[number % 2]).get(np.array([1, 3, 5, 7]))
+        if number == 300:
+            memory, files = used()
+    after, left = used()
+    assert left == files
+    assert after - memory < 4e6

@@ -12,13 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from t3d.data.check import readable
+from t3d.data.dataset import ClipItem, TrainClips
 from t3d.data.frames import FrameStore
+from t3d.data.manifest import Manifest
+from t3d.data.prepare.index import index_videos
+from t3d.data.sampler import SampleKey
 from t3d.errors import CheckpointError, ConfigError, ManifestError
 from t3d.evaluate import measure, score_videos
 from t3d.models.weights import load_model
@@ -201,8 +206,6 @@ def interrupted(tiny: Tiny, everything: dict[str, Any], tmp_path: Path) -> tuple
 
 
 def _videos(config: TrainConfig) -> tuple[Any, Any]:
-    from t3d.data.manifest import Manifest
-
     assert config.data.val is not None
     return Manifest.from_csv(config.data.train), Manifest.from_csv(config.data.val)
 
@@ -503,11 +506,40 @@ def test_a_cache_changes_nothing_but_speed(tiny: Tiny, tmp_path: Path) -> None:
     same(plain, cached)
 
 
+def test_an_index_changes_nothing_but_speed(tiny: Tiny, colours: Path, tmp_path: Path) -> None:
+    plain = RunFolder(train(tiny(out=str(tmp_path / "plain"))))
+    for part in ("train", "val"):
+        index_videos(Manifest.from_csv(colours / f"{part}.csv"), tmp_path / f"{part}.parquet")
+    parts = {part: str(tmp_path / f"{part}.parquet") for part in ("train", "val")}
+    indexed = RunFolder(train(tiny(out=str(tmp_path / "indexed"), data=parts)))
+    same(plain, indexed)
+
+
+def test_a_balanced_run_sees_every_class_equally_often(
+    tiny: Tiny, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = (colours / "train.csv").read_text().splitlines()
+    few = [rows[0], *(row for row in rows if ",red," in row), *[row for row in rows if ",blue," in row][:2]]
+    table = colours / "few_blue.csv"
+    table.write_text("\n".join(few) + "\n")
+    seen: list[int] = []
+    plain = TrainClips.__getitem__
+
+    def noting(self: TrainClips, key: SampleKey) -> object:
+        item = plain(self, key)
+        assert isinstance(item, ClipItem)
+        seen.append(item.label)
+        return item
+
+    monkeypatch.setattr(TrainClips, "__getitem__", noting)
+    data = {"train": str(table), "balance": True}
+    train(tiny(out=str(tmp_path / "balanced"), data=data, optim={"batch_size": 2, "epochs": 2}))
+    assert np.bincount(seen).tolist() == [10, 10]
+
+
 def test_reading_ahead_finds_what_training_cannot_read(
     broken_within: Path, tiny: Tiny, more_videos: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from t3d.data.manifest import Manifest
-
     manifest = Manifest.from_csv(more_videos((broken_within.name, "red")))
     store = FrameStore(tiny().clip, cache=str(tmp_path / "cache"))
     kept, bad = readable(manifest, store, max_bad=0.1)

@@ -53,6 +53,7 @@ class DataConfig(ReadConfig):
         label_fraction: Use only this share of the training labels, in each class, as whole sources; drawn
             behind the validation videos. With one `label_seed`, a smaller share is a part of a larger one.
         label_seed: Of that draw.
+        balance: Take every class equally often in an epoch, however many videos it has.
     """
 
     train: str = ""
@@ -60,6 +61,7 @@ class DataConfig(ReadConfig):
     videos: str | None = None
     label_fraction: float = 1.0
     label_seed: int = 0
+    balance: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -118,7 +118,7 @@ class TrainClips(Dataset[ClipItem | BadVideo]):
         return len(self.manifest)
 
     def __getitem__(self, key: SampleKey) -> ClipItem | BadVideo:
-        rng = np.random.default_rng((self.seed, key.epoch, key.row))
+        rng = np.random.default_rng((self.seed, *(key if key.visit else key[:2])))
         entry = self.manifest[key.row]
         try:
             frames = self.store.open(entry.path)

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from torch.utils.data import Sampler
 
 from t3d.errors import ConfigError
 
 
 class SampleKey(NamedTuple):
-    """One visit of one video: the epoch decides which random clip and view it gives."""
+    """One visit of one video: the epoch and the visit decide which random clip and view it gives."""
 
     epoch: int
     row: int
+    visit: int = 0
 
 
 class ResumableBatchSampler(Sampler[list[SampleKey]]):
@@ -24,6 +26,9 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
     Every epoch is a fresh permutation of all videos; the videos behind its last whole batch are left out of
     that epoch. All processes draw the same permutation, and each takes its own part of every batch.
 
+    With `classes`, an epoch is as long but has every class equally often, to within one: the videos of a
+    large class take turns over the epochs, those of a small one come several times, each with another clip.
+
     Args:
         length: Number of videos.
         batch_size: Videos in one optimiser step, over all processes and passes.
@@ -31,6 +36,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         rank: This process, from 0.
         world_size: Number of processes.
         accumulate: Forward passes an optimiser step is spread over; each is one batch of this sampler.
+        classes: Class of each video, int64 [length]; None takes videos as they are.
 
     Raises:
         ConfigError: The batch cannot be split evenly, or is larger than the number of videos.
@@ -51,6 +57,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         rank: int = 0,
         world_size: int = 1,
         accumulate: int = 1,
+        classes: npt.NDArray[np.int64] | None = None,
     ) -> None:
         if batch_size % (world_size * accumulate):
             raise ConfigError(
@@ -63,6 +70,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
                 f"choose {length} or less"
             )
         self.length = length
+        self.rows_of = None if classes is None else [np.flatnonzero(classes == c) for c in np.unique(classes)]
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
@@ -95,10 +103,39 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         epoch = self.epoch
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
+        order = self._order(epoch)
         part = self.batch_size // (self.world_size * self.accumulate)
         for step in range(self.step, self.steps_per_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            mine = batch[self.rank :: self.world_size]
+            mine = batch[self.rank :: self.world_size].tolist()
             for k in range(self.accumulate):
-                yield [SampleKey(epoch, int(i)) for i in mine[k * part : (k + 1) * part]]
+                yield [SampleKey(epoch, row, visit) for row, visit in mine[k * part : (k + 1) * part]]
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Row and number of visit of every place in an epoch, int64 [length, 2]."""
+        rng = np.random.default_rng((self.seed, epoch))
+        if self.rows_of is None:
+            order = rng.permutation(self.length)
+            return np.stack([order, np.zeros_like(order)], axis=1)
+        share, over = divmod(self.length, len(self.rows_of))
+        longer = set(rng.permutation(len(self.rows_of))[:over].tolist())
+        places = [
+            self._turns(number, rows, epoch * (share + 1), share + (number in longer))
+            for number, rows in enumerate(self.rows_of)
+        ]
+        return rng.permutation(np.concatenate(places))
+
+    def _turns(
+        self, number: int, rows: npt.NDArray[np.int64], first: int, count: int
+    ) -> npt.NDArray[np.int64]:
+        """A part of an endless series in which a class's rows take turns, shuffled anew in every round.
+
+        Returns:
+            Row and round, counted from the first round of the part, int64 [count, 2].
+        """
+        begin, behind = first // len(rows), first % len(rows)
+        rounds = []
+        for lap in range(begin, (first + count - 1) // len(rows) + 1):
+            order = np.random.default_rng((self.seed, lap, number, 1)).permutation(rows)
+            rounds.append(np.stack([order, np.full_like(order, lap - begin)], axis=1))
+        return np.concatenate(rounds)[behind : behind + count]

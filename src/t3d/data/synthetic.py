@@ -1,10 +1,10 @@
 """A data set of real H.264 files with labelled motion, drawn by the project: what the demo and tests run on.
 
 Every video has two labels. The motion label cannot be read from one frame (see `synthetic_scene`); the
-appearance label, of colour and shape, can, and is independent of it. So a net that ignores time stays at
-chance on the first and does well on the second. Videos that go left or right have a third, the action: a
-colour and a direction, so that one frame gives half of it away. Mirrored left is right and mirrored clockwise
-is anticlockwise: training on motion or action needs `augment.flip` = 0.
+appearance label, a pattern in any two colours, can, and is independent of it. So a net that ignores time
+stays at chance on the first and does well on the second. Videos that go left or right have a third, the
+action: a pattern and a direction, so that one frame gives half of it away. Mirrored left is right and
+mirrored clockwise is anticlockwise: training on motion or action needs `augment.flip` = 0.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ __all__ = [
 
 RECORD = "synthetic.json"
 # Raised whenever the same spec would be drawn or stored differently, so that old and new files never mix.
-_DRAWING = 1
+_DRAWING = 2
 _WORTH_A_PROCESS = 32  # videos; to draw fewer takes less time than to start a process
 
 
@@ -81,14 +81,9 @@ class SyntheticVideo:
         return f"{self.split}_{self.motion}_{self.index:04d}"
 
     @property
-    def colour(self) -> str:
-        """The colour of its object, one of `HUES`."""
-        return self.appearance.split("_")[0]
-
-    @property
     def action(self) -> str | None:
         """Its action class, one of `ACTIONS`; None where it goes neither left nor right all the time."""
-        name = f"{self.colour}_{self.motion}"
+        name = f"{self.appearance}_{self.motion}"
         return name if name in ACTIONS else None
 
 
@@ -122,8 +117,8 @@ def write_synthetic(
     """Write the videos `SPLIT/CLASS/NAME.mp4` and their lists below a folder.
 
     `train.csv`, `val.csv` and `test.csv` hold the motion label, `appearance_train.csv` and so on the same
-    files with the appearance label, `colour_train.csv` with its colour alone, `action_train.csv` those that
-    go left or right, with the action; a split without videos has no list. `synthetic.json` records the spec:
+    files with the appearance label, `action_train.csv` those that go left or right, with the action; a split
+    without videos has no list. `synthetic.json` records the spec:
     a finished set is left as it is, one that was interrupted is completed.
 
     Args:
@@ -235,7 +230,6 @@ def _lists_of(spec: SyntheticSpec, split: Split) -> list[tuple[str, str]]:
     return [
         (f"{split}.csv", "motion"),
         (f"appearance_{split}.csv", "appearance"),
-        (f"colour_{split}.csv", "colour"),
         (f"action_{split}.csv", "action"),
     ]
 

@@ -1,4 +1,4 @@
-"""What a synthetic video shows: a coloured object whose motion is the label, in a greyish, shaking scene.
+"""What a synthetic video shows: a patterned object whose motion is the label, in a greyish, shaking scene.
 
 The frame is a torus: what leaves at one edge comes back at the other. The object starts anywhere with equal
 probability and nothing but its velocity depends on the motion class, so the picture in any single frame has
@@ -9,8 +9,9 @@ Legend: T frames, H height, W width (H = W = `spec.size`), positions are (x, y) 
 
 from __future__ import annotations
 
+import colorsys
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -24,6 +25,7 @@ Split = Literal["train", "val", "test"]
 Track = npt.NDArray[np.float64]
 Frames = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Waves = Callable[[Floats, Floats], Floats]  # heights at places (x, y)
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -41,14 +43,10 @@ MOTIONS: Mapping[str, str] = MappingProxyType(
 )
 """The motion classes, and over which span of time each differs from its nearest neighbour."""
 
-HUES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
-    {"red": (225, 45, 40), "green": (40, 175, 60), "blue": (45, 75, 230), "yellow": (230, 200, 35)}
-)
-SHAPES = ("disc", "cross")
-APPEARANCES = tuple(f"{hue}_{shape}" for hue in HUES for shape in SHAPES)
-"""The appearance classes: what the object looks like, whatever it does."""
+APPEARANCES = ("level", "upright", "slanted", "checks", "dots", "zigzag", "rings", "rays")
+"""The appearance classes: the object's pattern, in any two colours, whatever the object does."""
 
-ACTIONS = tuple(f"{hue}_{motion}" for hue in HUES for motion in ("left", "right"))
+ACTIONS = tuple(f"{pattern}_{motion}" for pattern in APPEARANCES for motion in ("left", "right"))
 """The action classes, as of real videos: a thing, which one frame shows, and what it does."""
 
 # All motions share one range of speeds, so that how fast the object moves gives nothing away.
@@ -58,7 +56,8 @@ _FAST_PERIOD = (8.0, 10.0)
 _SLOW_PERIOD = (20.0, 24.0)
 _TURN = (0.4, 0.6)  # of the video
 _TILT = 0.3  # radians off the horizontal
-_RADIUS = (0.12, 0.15)  # of the frame's side
+_RADIUS = (0.2, 0.25)  # of the frame's side
+_WAVE = (0.1, 0.13)  # of the frame's side: the length of a wave of the pattern
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class SyntheticSpec:
         frames: Frames in a video, T.
         size: Side of the square frame in pixels; even, because H.264 halves the colour.
         fps: Frames a second.
-        distractors: Grey moving objects beside the coloured one.
+        distractors: Grey moving objects beside the patterned one.
         clutter: Grey objects that stand still in the scene.
         camera_shake: The largest step of the scene between two frames, in pixels along each axis.
         seed: What all videos are drawn from, together with split, motion and index.
@@ -125,7 +124,7 @@ class SyntheticSpec:
 
 
 def motion_track(spec: SyntheticSpec, split: Split, motion: str, index: int) -> Track:
-    """Where the coloured object's centre lies in each frame: the ground truth of `draw_video`.
+    """Where the patterned object's centre lies in each frame: the ground truth of `draw_video`.
 
     Args:
         spec: The set.
@@ -186,22 +185,24 @@ def draw_video(spec: SyntheticSpec, split: Split, motion: str, index: int) -> Fr
     """
     rng = _generator(spec, split, motion, index)
     track, camera = _track(spec, motion, rng)
-    hue, shape = appearance_of(spec, split, motion, index).split("_")
+    pattern = appearance_of(spec, split, motion, index)
     light = _Light(contrast=rng.uniform(0.75, 1.1), brightness=rng.uniform(-22, 22))
 
     ground = np.rint(_background(spec.size, light, rng)).astype(np.uint8)[None]  # 1 3 H W
     for _ in range(spec.clutter):
         place = rng.uniform(0, spec.size, (1, 2))
-        _draw(ground, place, _any_shape(rng), _radius(spec, rng, 0.4), light.grey(rng))
+        _draw(ground, place, _any_shape(rng), _radius(spec, rng, 0.25), light.grey(rng))
 
     side = spec.size
     torus = np.tile(ground[0], (2, 2))  # 3 2H 2W
     frames = np.stack([torus[:, y : y + side, x : x + side] for x, y in -camera % side])  # T 3 H W
     for _ in range(spec.distractors):
         path = _distractor_path(spec, rng) + camera
-        _draw(frames, path, _any_shape(rng), _radius(spec, rng, 0.7), light.grey(rng))
-    colour = light.of(np.array(HUES[hue]) + rng.uniform(-15, 15, 3))
-    _draw(frames, track, shape, _radius(spec, rng), colour)
+        _draw(frames, path, _any_shape(rng), _radius(spec, rng, 0.4), light.grey(rng))
+    radius = _radius(spec, rng)
+    ground_colour, wave_colour = (light.vivid(value, rng) for value in rng.permutation((0.45, 1.0)))
+    _draw(frames, track, "disc", radius, ground_colour)
+    _draw(frames, track, "disc", radius, wave_colour, _waves(pattern, spec, rng))
     return frames
 
 
@@ -280,6 +281,10 @@ class _Light:
     def grey(self, rng: np.random.Generator) -> Floats:
         return self.of(rng.uniform(75, 185) + rng.uniform(-8, 8, 3))
 
+    def vivid(self, value: float, rng: np.random.Generator) -> Floats:
+        """A colour of any hue, dark or bright, far from grey."""
+        return self.of(255 * np.array(colorsys.hsv_to_rgb(rng.uniform(), 0.85, value)))
+
 
 def _background(side: int, light: _Light, rng: np.random.Generator) -> Floats:
     """Smooth noise, stripes or checks in two greyish tones, seamless on the torus, float32 [3, H, W]."""
@@ -303,28 +308,59 @@ def _background(side: int, light: _Light, rng: np.random.Generator) -> Floats:
     return light.grey(rng)[:, None, None] * (1 - share) + light.grey(rng)[:, None, None] * share
 
 
+def _waves(pattern: str, spec: SyntheticSpec, rng: np.random.Generator) -> Waves:
+    """A pattern as heights around its object's centre, at any phase; what is above 0 is a crest."""
+    turn = 2 * math.pi / (rng.uniform(*_WAVE) * spec.size)
+    a, b = rng.uniform(0, 2 * math.pi, 2)
+    side = rng.choice((-1, 1))
+    waves: Mapping[str, Waves] = {
+        "level": lambda _, y: np.sin(turn * y + a),
+        "upright": lambda x, _: np.sin(turn * x + a),
+        "slanted": lambda x, y: np.sin(turn * (x + side * y) / math.sqrt(2) + a),
+        "checks": lambda x, y: np.sin(0.7 * turn * x + a) * np.sin(0.7 * turn * y + b),
+        "dots": lambda x, y: np.sin(0.9 * turn * x + a) + np.sin(0.9 * turn * y + b) - 0.8,
+        "zigzag": lambda x, y: np.sin(turn * y + a + 2.5 * np.arcsin(np.sin(0.5 * turn * x + b))),
+        "rings": lambda x, y: np.sin(turn * np.hypot(x, y) + a),
+        "rays": lambda x, y: np.sin(9 * np.arctan2(y, x) + a),
+    }
+    return waves[pattern]
+
+
 def _any_shape(rng: np.random.Generator) -> str:
-    return SHAPES[int(rng.integers(len(SHAPES)))]
+    return ("disc", "cross")[int(rng.integers(2))]
 
 
 def _radius(spec: SyntheticSpec, rng: np.random.Generator, scale: float = 1.0) -> float:
     return float(rng.uniform(*_RADIUS)) * spec.size * scale
 
 
-def _draw(frames: Frames, centres: Track, shape: str, radius: float, colour: Floats) -> None:
-    """Paint a shape with soft edges into frames [T, 3, H, W], one centre a frame, around the torus."""
+def _draw(
+    frames: Frames, centres: Track, shape: str, radius: float, colour: Floats, waves: Waves | None = None
+) -> None:
+    """Paint a shape with soft edges, or its crests alone where it has waves, around the torus.
+
+    Args:
+        frames: Painted into, [T, 3, H, W].
+        centres: One a frame, [T, 2].
+        shape: `disc` or `cross`.
+        radius: In pixels.
+        colour: RGB.
+        waves: Of the colour, over the shape.
+    """
     side = frames.shape[-1]
     reach = np.arange(-math.ceil(1.1 * radius + 1), math.ceil(1.1 * radius + 1) + 1)
     base = np.floor(centres).astype(np.int64)
     x, y = (base[:, axis, None] + reach for axis in (0, 1))  # T P each
-    dx = np.abs(x - centres[:, :1]).astype(np.float32)[:, None, :]
-    dy = np.abs(y - centres[:, 1:]).astype(np.float32)[:, :, None]
+    dx = (x - centres[:, :1]).astype(np.float32)[:, None, :]
+    dy = (y - centres[:, 1:]).astype(np.float32)[:, :, None]
     if shape == "disc":
         outside = np.hypot(dx, dy) - radius
     else:
-        long, wide = 1.1 * radius, 0.4 * radius
-        outside = np.minimum(np.maximum(dx - long, dy - wide), np.maximum(dx - wide, dy - long))
+        long, wide, across, down = 1.1 * radius, 0.4 * radius, np.abs(dx), np.abs(dy)
+        outside = np.minimum(np.maximum(across - long, down - wide), np.maximum(across - wide, down - long))
     cover = np.clip(0.5 - outside, 0, 1).astype(np.float32)  # T P P
+    if waves is not None:
+        cover *= np.clip(0.5 + 1.5 * waves(dx, dy), 0, 1).astype(np.float32)
     frame, row, column = np.arange(len(frames))[:, None, None], (y % side)[:, :, None], (x % side)[:, None, :]
     for channel in range(3):
         below = frames[frame, channel, row, column]  # T P P

@@ -43,6 +43,18 @@ class _DisagreementError(Exception):
     """The decoder gave another frame than the table has."""
 
 
+class _Call:
+    """What the present call asks for; apart from `Video`, so that its decoder does not hold it alive."""
+
+    def __init__(self) -> None:
+        self.wanted: list[int] = []  # time stamps, ascending
+
+    def needless(self, stamp: int) -> bool:
+        """Whether neither this call nor one that goes on from it looks at the frame of this time stamp."""
+        place = bisect_left(self.wanted, stamp)
+        return place < len(self.wanted) and self.wanted[place] != stamp
+
+
 class Video:
     """A video file as a sequence of frames: frame i is the i-th that decoding from start to end gives.
 
@@ -92,7 +104,7 @@ class Video:
         self._frames: Iterator[av.VideoFrame] | None = None  # what the decoder gives next
         self._known_errors = 0  # of the stream, when decoding began
         self._next = 0  # which frame that is, counted in the table or (by count) in the decoder's output
-        self._wanted: list[int] = []  # time stamps that the present call asks for, ascending
+        self._call = _Call()
         self._lock = threading.RLock()
         self._pid = os.getpid()
         try:
@@ -182,6 +194,11 @@ class Video:
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        # PyAV's containers and streams hold each other: else files stay open until a garbage collection.
+        if "_stream" in self.__dict__:
+            self._forget()
+
     def __repr__(self) -> str:
         size = f"{self.num_frames} frames of {self.width} × {self.height}"
         return f"Video({os.fspath(self.path)!r}: {size}, {self.duration:.3f} s)"
@@ -216,7 +233,7 @@ class Video:
             first.setdefault(number, place)
         try:
             numbers = sorted(first)
-            self._wanted = self._table.pts[numbers].tolist()
+            self._call.wanted = self._table.pts[numbers].tolist()
             for number in numbers:
                 out[first[number]] = self._pixels(number)
         except BaseException:
@@ -250,7 +267,7 @@ class Video:
             if key is not None and frame.pts == key and not frame.key_frame:
                 break  # not a place to start from: what follows may lean on frames before it
             while frame.pts != table.pts[self._next]:
-                if not self._needless(int(table.pts[self._next])):
+                if not self._call.needless(int(table.pts[self._next])):
                     raise _DisagreementError
                 self._next += 1
             key = None
@@ -274,18 +291,13 @@ class Video:
             stream.seek(int(table.key_seek[key]))
         except VideoError as error:
             raise _DisagreementError from error
-        self._frames, self._next = stream.frames(self._needless), start
+        self._frames, self._next = stream.frames(self._call.needless), start
         self._known_errors = len(stream.errors)
         return int(table.key_pts[key])
 
     def _new_error(self) -> bool:
         assert self._stream is not None
         return len(self._stream.errors) > self._known_errors
-
-    def _needless(self, stamp: int) -> bool:
-        """Whether neither this call nor one that goes on from it looks at the frame of this time stamp."""
-        place = bisect_left(self._wanted, stamp)
-        return place < len(self._wanted) and self._wanted[place] != stamp
 
     def _by_count(self, number: int) -> av.VideoFrame:
         assert self._table.order is not None

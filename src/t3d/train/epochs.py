@@ -13,6 +13,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, gather_object
@@ -47,6 +49,7 @@ class EpochLoop:
         model: What learns, on the device; not wrapped.
         videos: Number of training videos.
         resume: Go on from the folder's checkpoint; from the beginning where there is none yet.
+        classes: Class of each training video, to take every class equally often.
 
     Raises:
         CheckpointError: The checkpoint is damaged or belongs to another net.
@@ -62,6 +65,7 @@ class EpochLoop:
         model: nn.Module,
         videos: int,
         resume: bool,
+        classes: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.config = config
         self.accelerator = accelerator
@@ -76,6 +80,7 @@ class EpochLoop:
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
             accumulate=config.optim.accumulate,
+            classes=classes,
         )
         self.steps = self.sampler.steps_per_epoch
         self.schedule = Schedule(self.optimizer, config.optim, steps_per_epoch=self.steps)

@@ -72,7 +72,10 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     fresh = not (resume and folder.checkpoint.exists())
     initial = load_backbone(model, config.model.init) if config.model.init and fresh else None
     model.freeze(config.model.freeze)
-    loop = EpochLoop(config, accelerator, folder, model=model, videos=len(train_videos), resume=resume)
+    classes = train_videos.labels if config.data.balance else None
+    loop = EpochLoop(
+        config, accelerator, folder, model=model, videos=len(train_videos), resume=resume, classes=classes
+    )
     if accelerator.is_main_process and not resume:
         folder.start(config, train_videos, val_videos, bad)
     accelerator.wait_for_everyone()
