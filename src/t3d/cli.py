@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
@@ -26,6 +25,7 @@ from t3d.cli_data import (
     run_index,
     run_transcode,
 )
+from t3d.cli_models import fill_convert, fill_models, run_convert, run_models
 from t3d.cli_parser import (
     Parser,
     add_computing,
@@ -36,8 +36,7 @@ from t3d.cli_parser import (
     with_init,
     with_recipe,
 )
-from t3d.data.sampling import ClipSpec
-from t3d.errors import ConfigError, T3DError, did_you_mean
+from t3d.errors import T3DError
 from t3d.train.config import TrainConfig
 from t3d.transfer.config import TransferConfig
 
@@ -297,67 +296,7 @@ def _predict(chosen: Namespace) -> int:
     return 1 if bad else 0
 
 
-# --- models, convert, demo, doctor -----------------------------------------------------------------------
-
-
-def _fill_models(sub: ArgumentParser) -> None:
-    sub.add_argument("pattern", nargs="?", default="*", help="such as 't3d*'")
-    sub.add_argument("--frames", type=PositiveInt, default=32, help="frames of the clip that is counted")
-    sub.add_argument("--size", type=PositiveInt, default=224, help="side of the clip that is counted")
-    sub.add_argument("--classes", type=PositiveInt, default=400, help="classes of the net that is counted")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _models(chosen: Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-
-    from t3d.models.flops import model_size
-    from t3d.models.registry import list_models
-
-    names = list_models(chosen.pattern)
-    if not names:
-        raise ConfigError(
-            f"no net is called {chosen.pattern!r}: {did_you_mean(chosen.pattern, list_models())}"
-        )
-    clip = {"num_frames": chosen.frames, "size": chosen.size, "num_classes": chosen.classes}
-    sizes = {name: model_size(name, **clip) for name in names}
-    if chosen.json:
-        print(json.dumps({name: {"parameters": s.parameters, "macs": s.macs} for name, s in sizes.items()}))
-        return 0
-    title = f"{chosen.frames} frames of {chosen.size} × {chosen.size}, {chosen.classes} classes"
-    table = Table("net", "parameters (M)", "GMAC a clip", title=title)
-    for name, size in sizes.items():
-        table.add_row(name, f"{size.parameters / 1e6:.2f}", f"{size.macs / 1e9:.1f}")
-    Console().print(table)
-    return 0
-
-
-def _fill_convert(sub: ArgumentParser) -> None:
-    sub.add_argument("source", help="a .pth file that torch.save wrote")
-    sub.add_argument("target", help="the .safetensors file to write")
-    sub.add_argument("--model", required=True, help="the net the weights belong to, see: t3d models")
-    sub.add_argument("--options", type=dict[str, Any], default={}, help="options of the net, as YAML")
-    sub.add_argument("--classes", required=True, help="text file with one class name a line, in order")
-    sub.add_argument("--clip", type=ClipSpec, default=ClipSpec(), help="what a clip is")
-
-
-def _convert(chosen: Namespace) -> int:
-    from t3d.models.convert import convert_checkpoint
-
-    try:
-        classes = Path(chosen.classes).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"{chosen.classes}: the class names cannot be read: {error}") from error
-    convert_checkpoint(
-        chosen.source,
-        chosen.target,
-        architecture=chosen.model,
-        classes=tuple(classes),
-        clip=chosen.clip,
-        options=chosen.options,
-    )
-    return 0
+# --- demo, doctor ----------------------------------------------------------------------------------------
 
 
 def _fill_demo(sub: ArgumentParser) -> None:
@@ -402,8 +341,8 @@ _COMMANDS: dict[str, tuple[str, _Fill, _Run]] = {
     "test": ("Test a trained net on labelled videos, by the paper's protocol.", _fill_test, _test),
     "probe": ("Test a linear classifier on frozen features, of a 2D or a 3D net.", _fill_probe, _probe),
     "predict": ("Say what videos show.", _fill_predict, _predict),
-    "models": ("List the nets, with parameters and multiply-adds.", _fill_models, _models),
-    "convert": ("Turn a foreign .pth file into a weights file of ours.", _fill_convert, _convert),
+    "models": ("List the nets, with parameters and multiply-adds.", fill_models, run_models),
+    "convert": ("Turn a foreign .pth file into a weights file of ours.", fill_convert, run_convert),
     "demo": ("Draw videos, train, test, predict, and write a report.", _fill_demo, _demo),
     "doctor": ("Check that decoding, torch and the device work here.", _fill_doctor, _doctor),
 }
