@@ -95,6 +95,19 @@ def test_every_pair_of_the_same_bytes_is_told(parts: Path) -> None:
     assert [Path(one).stem[-7:-4] for one, _ in shared.same] == ["g01", "g40", "g41"]
 
 
+def test_files_of_one_name_in_two_folders_are_two_sources(tmp_path: Path) -> None:
+    """Each is its own source, by its path below its own folder: `run/1` and `run/1`."""
+    film(tmp_path / "train/run/1.mp4", 1)
+    film(tmp_path / "test/run/1.mp4", 2)
+    film(tmp_path / "train/run/2.mp4", 3)
+    film(tmp_path / "test/run/2.mp4", 3, crf=30)  # the same name, and the same to look at
+    index_videos(Manifest.from_files([tmp_path]), tmp_path / "i.parquet")
+    (shared,) = compare(both(tmp_path), VideoIndex.read(tmp_path / "i.parquet"))
+    assert (shared.files, shared.sources, shared.same) == ((), (), ())
+    ((one, two, _),) = shared.near
+    assert (one, two) == (str(tmp_path / "train/run/2.mp4"), str(tmp_path / "test/run/2.mp4"))
+
+
 def test_a_file_in_both_lists_is_named_once(parts: Path, index: Path) -> None:
     whole = Manifest.from_files(sorted((parts / "train").rglob("*.mp4")))
     known = VideoIndex.read(index)

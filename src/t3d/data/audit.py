@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Shared:
         one: Name of a list.
         two: Name of another.
         files: Files that both name.
-        sources: Sources that both name.
+        sources: Sources that both name; a file that is its own source counts as none.
         same: Pairs of files with the same bytes, the first of `one`; files that both name left out.
         near: Pairs of files of different sources that look the same, with the share of bits that differ.
     """
@@ -168,8 +169,16 @@ def _facts(manifest: Manifest, index: VideoIndex | None) -> pa.Table:
     """Path, source and what is known of each file that a list names, one row a file."""
     rows = manifest.table.group_by("path", use_threads=False).aggregate([("source", "first")])
     known = (index or VideoIndex.empty()).rows(rows["path"].to_pylist())
-    columns = {"path": rows["path"], "source": rows["source_first"]}
+    paths, sources = rows["path"].to_pylist(), rows["source_first"].to_pylist()
+    own = [_own(path, source) for path, source in zip(paths, sources, strict=True)]
+    columns = {"path": rows["path"], "source": pa.array(own, pa.string())}
     return pa.table(columns | {name: known[name] for name in known.column_names}).combine_chunks()
+
+
+def _own(path: str, source: str) -> str:
+    """The source, or the whole path where a file is its own: `fight/1` of two folders are two videos."""
+    stem = path[: path.rfind(".")].replace(os.sep, "/")
+    return path if f"/{stem}".endswith(f"/{source}") else source
 
 
 def _counted(values: Iterable[str]) -> dict[str, int]:
