@@ -29,7 +29,7 @@ class _Openable(Dataset[BadVideo | None]):
             cached = self.store.prepare(entry.path)
             frames = self.store.open(entry.path)
             low, high = frame_range(frames, entry, self.store.spec)
-            if not cached and self.store.index.facts(entry.path) is None:
+            if not cached and entry.path not in self.store.index:
                 # Its ends must decode; damage in between shows when a clip meets it.
                 frames.get(np.array([low, high - 1]))
         except VideoError as error:

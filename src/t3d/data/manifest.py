@@ -213,8 +213,7 @@ class Manifest:
         Files are matched by name without ending, so transcoded files, and any folder layout, will do. Classes
         are those of the list with at least one video in `videos`, of this list or, in UCF101 and HMDB51, of
         another: the training and the test list then give the same classes in the same order. Listed files
-            that
-        are absent are counted in `missing` and reported as a warning; other files are ignored.
+        that are absent are counted in `missing` and reported as a warning; other files are ignored.
 
         A clip of Kinetics is a file `ID_000010_000020.mp4` (whole seconds). Where there is none, `ID.mp4` is
         taken to be the long video, and the listed part of it is used; without times, all of it.
@@ -277,8 +276,9 @@ class Manifest:
         Raises:
             ManifestError: It is missing, damaged or no index.
         """
-        table = read_table(file, root=root)
-        columns = [table[name].combine_chunks() for name in ("path", "label", "source", "start", "end")]
+        names = ["path", "label", "source", "start", "end"]
+        table = read_table(file, root=root, columns=names)
+        columns = [table[name].combine_chunks() for name in names]
         return cls._of(Rows(*columns))
 
     @classmethod

@@ -200,6 +200,10 @@ class VideoIndex:
         """Count the rows."""
         return len(self._paths)
 
+    def __contains__(self, path: Path) -> bool:
+        """Whether the index names a file."""
+        return self._row(path) is not None
+
     def facts(self, path: Path) -> VideoFacts | None:
         """What is known of a file; None where the index does not name it.
 
@@ -242,12 +246,18 @@ class VideoIndex:
         return None
 
 
-def read_table(file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> pa.Table:
+def read_table(
+    file: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    columns: Sequence[str] = SCHEMA.names,
+) -> pa.Table:
     """Read an index as a table with absolute paths.
 
     Args:
         file: A Parquet file that `t3d prepare index` wrote.
         root: Folder that relative paths start from; without it, the index's own folder.
+        columns: Those to read, `path` first.
 
     Returns:
         Columns of `SCHEMA`, N rows.
@@ -257,15 +267,17 @@ def read_table(file: str | os.PathLike[str], *, root: str | os.PathLike[str] | N
     """
     name = os.fspath(file)
     try:
-        table = pyarrow.parquet.read_table(file)
+        there = pyarrow.parquet.read_schema(file)
+        version = (there.metadata or {}).get(b"t3d.index")
+        sound = version == SCHEMA.metadata[b"t3d.index"] and there.names == SCHEMA.names
+        table = pyarrow.parquet.read_table(file, columns=list(columns)) if sound else None
     except FileNotFoundError as error:
         raise ManifestError(
             f"{name}: no such file; make it by: t3d prepare index VIDEOS --out {name}"
         ) from error
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(f"{name}: cannot be read as Parquet ({error}); make it again") from error
-    version = (table.schema.metadata or {}).get(b"t3d.index")
-    if version != SCHEMA.metadata[b"t3d.index"] or table.schema.names != SCHEMA.names:
+    if table is None:
         raise ManifestError(
             f"{name}: is no index of this version of T3D; make one by: t3d prepare index VIDEOS --out FILE"
         )
@@ -276,7 +288,8 @@ def read_table(file: str | os.PathLike[str], *, root: str | os.PathLike[str] | N
         paths,
         pc.binary_join_element_wise(base, paths, os.sep),
     )
-    return table.set_column(0, SCHEMA.field("path"), whole).cast(SCHEMA)
+    schema = pa.schema([SCHEMA.field(name) for name in columns], metadata=SCHEMA.metadata)
+    return table.set_column(0, SCHEMA.field("path"), whole).cast(schema)
 
 
 def _mark(path: str) -> int:

@@ -50,7 +50,8 @@ class _Looker:
     """Looks at each decoded frame: is it of the first one's size, a key frame, one whose looks are kept?"""
 
     def __init__(self, expected: int, first: av.VideoFrame) -> None:
-        self.places = ((np.arange(LOOKS) + 0.5) / LOOKS * max(expected, 1)).astype(np.int64)
+        places = (np.arange(LOOKS) + 0.5) / LOOKS * max(expected, 1)
+        self.places: list[int] = places.astype(np.int64).tolist()
         self.size = (first.height, first.width)
         self.odd: str | None = None
         self.keys: set[int | None] = set()
@@ -68,9 +69,9 @@ class _Looker:
 
     def looks(self) -> list[int]:
         """A hash for each of the places; none where the video ended before."""
-        if not all(int(place) in self._hashes for place in self.places):
+        if not all(place in self._hashes for place in self.places):
             return []
-        return [self._hashes[int(place)] for place in self.places]
+        return [self._hashes[place] for place in self.places]
 
     def _grey(self, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
         try:

@@ -174,22 +174,22 @@ def _read_journal(journal: Path) -> pa.Table:
             file.truncate(len(whole))
     if not whole:
         return JOURNAL.empty_table()
-    options = pyarrow.json.ParseOptions(explicit_schema=JOURNAL, unexpected_field_behavior="error")
-    reading = pyarrow.json.ReadOptions(block_size=64 << 20)  # a row must fit into a block
     try:
-        table = pyarrow.json.read_json(pa.BufferReader(whole), read_options=reading, parse_options=options)
+        return parsed_lines(whole, JOURNAL)
     except pa.ArrowInvalid as error:
         raise ManifestError(f"{journal}: cannot be read ({error}); delete it and index again") from error
-    return _filled(table, JOURNAL)
 
 
-def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of a schema, in its order; those that a table lacks are null."""
-    there = set(table.schema.names)
-    columns = [
-        table[field.name] if field.name in there else pa.nulls(table.num_rows, field.type) for field in schema
-    ]
-    return pa.table(columns, names=schema.names).cast(schema)
+def parsed_lines(data: bytes, schema: pa.Schema) -> pa.Table:
+    """The lines of a journal, JSON objects, as the columns of a schema; fields that a line lacks are null.
+
+    Raises:
+        pyarrow.ArrowInvalid: A line is no such object.
+    """
+    options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+    reading = pyarrow.json.ReadOptions(block_size=64 << 20)  # a row must fit into a block
+    table = pyarrow.json.read_json(pa.BufferReader(data), read_options=reading, parse_options=options)
+    return table.select(schema.names).cast(schema).combine_chunks()
 
 
 def _latest(tables: Sequence[pa.Table]) -> pa.Table:

@@ -29,8 +29,8 @@ from t3d.errors import ConfigError, VideoError, at_least, between
 # The finest clock that is kept as it is: an MP4 file's has 32 bits, and counts a frame's length in as many.
 _FINEST = 1_000_000
 
-# Files are read many times: with "fastdecode" a clip costs about half as much to read, for a tenth or so more
-# bytes. "veryfast" is twice as quick as x264's default, for as many more bytes at the same error.
+# Files are read many times: "fastdecode" leaves out what costs the decoder most, for some more bytes, and
+# "veryfast" what costs the encoder most.
 _ENCODER = {"preset": "veryfast", "tune": "fastdecode"}
 
 

@@ -20,11 +20,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json
 
 from t3d.data.listing import absolute
 from t3d.data.manifest import Manifest
-from t3d.data.prepare.index import JOURNAL, write_index
+from t3d.data.prepare.index import JOURNAL, parsed_lines, write_index
 from t3d.data.prepare.pool import Lost, watched
 from t3d.data.prepare.rewrite import Task, TranscodeSpec, rewrite_noted
 from t3d.errors import ConfigError, ManifestError, at_least
@@ -289,16 +288,9 @@ def _lines(journal: Path) -> pa.Table:
     if not data.strip():
         return _LINE.empty_table()
     try:
-        return _parsed(data)
+        return parsed_lines(data, _LINE)
     except pa.ArrowInvalid:
-        return _parsed(b"\n".join(line for line in data.splitlines() if _is_whole(line)))
-
-
-def _parsed(data: bytes) -> pa.Table:
-    options = pyarrow.json.ParseOptions(explicit_schema=_LINE, unexpected_field_behavior="error")
-    reading = pyarrow.json.ReadOptions(block_size=64 << 20)  # a row must fit into a block
-    table = pyarrow.json.read_json(pa.BufferReader(data), read_options=reading, parse_options=options)
-    return table.select(_LINE.names).cast(_LINE).combine_chunks()
+        return parsed_lines(b"\n".join(line for line in data.splitlines() if _is_whole(line)), _LINE)
 
 
 def _is_whole(line: bytes) -> bool:
