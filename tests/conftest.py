@@ -1,15 +1,23 @@
-"""What tests share: the real clips, and videos whose frames can be told apart by their pixels."""
+"""What tests share: real clips, videos whose frames can be told apart by their pixels, a web server."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 _REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+CERTIFICATE = Path(__file__).with_name("loopback.pem")
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +74,140 @@ def numbered_frames() -> Callable[..., torch.Tensor]:
 def read_numbers() -> Callable[[torch.Tensor], list[int]]:
     """Reader of the numbers that `numbered_frames` drew, from frames T C H W that were en- and decoded."""
     return _read_numbers
+
+
+@dataclass
+class _Page:
+    """What a server has under one path, and how well it behaves.
+
+    Args:
+        content: The file.
+        tagged: Whether it says an ETag.
+        ranges: Whether it answers Range.
+        if_range: Whether it heeds If-Range.
+        cuts: After how many bytes of the body each of the next answers is cut off.
+        refusals: Statuses of the next answers.
+        length: What Content-Length says instead of the truth.
+        location: Where it redirects to.
+        headers: What else it says.
+        pause: Seconds it waits before each `slice` of bytes.
+        slice: Bytes sent at once.
+    """
+
+    content: bytes = b""
+    tagged: bool = True
+    ranges: bool = True
+    if_range: bool = True
+    cuts: list[int] = field(default_factory=list)
+    refusals: list[int] = field(default_factory=list)
+    length: int | None = None
+    location: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    pause: float = 0.0
+    slice: int = 1 << 16
+
+
+class _Site:
+    """A web server on loopback: `pages` by path; `asked` holds path and headers of every request."""
+
+    def __init__(self, *, certificate: Path | None = None) -> None:
+        self.pages: dict[str, _Page] = {}
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.answer(self)
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.scheme = "http"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+            self.scheme = "https"
+        self.server.handle_error = lambda *_: None  # type: ignore[method-assign] # clients that hang up
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server.server_port}"
+
+    def put(self, path: str, content: bytes = b"", **manners: Any) -> _Page:
+        self.pages[path] = _Page(content, **manners)
+        return self.pages[path]
+
+    def url(self, path: str) -> str:
+        return f"{self.scheme}://{self.host}{path}"
+
+    def ranges(self) -> list[str | None]:
+        """What the requests asked for, in order."""
+        return [headers.get("range") for _, headers in self.asked]
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        path = handler.path.partition("?")[0]
+        asked = {name.lower(): value for name, value in handler.headers.items()}
+        self.asked.append((path, asked))
+        page = self.pages.get(path)
+        status = 404 if page is None else page.refusals.pop(0) if page.refusals else 200
+        if page is None or status != 200 or page.location is not None:
+            handler.send_response(302 if status == 200 else status)
+            for name, value in ({"Location": page.location} if page and page.location else {}).items():
+                handler.send_header(name, value)
+            for name, value in (page.headers if page else {}).items():
+                handler.send_header(name, value)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return
+        tag = f'"{hashlib.md5(page.content).hexdigest()}"' if page.tagged else None
+        start, end, whole = 0, len(page.content), len(page.content)
+        given = asked.get("if-range")
+        if page.ranges and "range" in asked and (not page.if_range or given in (None, tag)):
+            first, _, last = asked["range"].removeprefix("bytes=").partition("-")
+            start, end = int(first), min(int(last) + 1, whole) if last else whole
+            status = 206 if start < whole else 416
+        handler.send_response(status)
+        if status == 416:
+            start = end = 0
+        handler.send_header("Content-Length", str(end - start if page.length is None else page.length))
+        if status != 200:
+            span = f"{start}-{end - 1}" if status == 206 else "*"
+            handler.send_header("Content-Range", f"bytes {span}/{whole}")
+        if tag:
+            handler.send_header("ETag", tag)
+        for name, value in page.headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        if handler.command == "HEAD":
+            return
+        body = page.content[start:end]
+        if page.cuts:
+            body = body[: page.cuts.pop(0)]
+        for at in range(0, len(body), page.slice):
+            time.sleep(page.pause)
+            handler.wfile.write(body[at : at + page.slice])
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Site]:
+    """A web server on loopback."""
+    yield from _running(_Site(), monkeypatch)
+
+
+@pytest.fixture
+def tls_site(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Site]:
+    """The same behind TLS, with a certificate that nobody trusts."""
+    yield from _running(_Site(certificate=CERTIFICATE), monkeypatch)
+
+
+def _running(site: _Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Site]:
+    for name in ("no_proxy", "NO_PROXY"):  # whatever stands between this machine and others
+        monkeypatch.setenv(name, "127.0.0.1")
+    yield site
+    site.server.shutdown()
+    site.server.server_close()

@@ -37,6 +37,23 @@ class CheckpointError(T3DError):
     """A weights file or checkpoint is damaged or belongs to another model."""
 
 
+class FetchError(T3DError):
+    """A file cannot be fetched.
+
+    Args:
+        url: Where from.
+        reason: Why not, in one sentence.
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"{url}: {reason}")
+        self.url = url
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[FetchError], tuple[str, str]]:
+        return type(self), (self.url, self.reason)  # as VideoError: it must survive its way out of a worker
+
+
 class ConfigError(T3DError):
     """An option has a value that cannot work."""
 
