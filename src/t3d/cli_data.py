@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
@@ -89,6 +89,13 @@ def fill_transcode(sub: ArgumentParser) -> None:
         "--keyframe_interval", type=PositiveInt, default=16, help="most frames from key frame to key frame"
     )
     sub.add_argument("--crf", type=NonNegativeInt, default=20, help="x264's quality: 18 fine, 23 small")
+    sub.add_argument(
+        "--codec",
+        type=Literal["h264", "jpeg"],
+        default="h264",
+        help="jpeg: every frame is a picture of its own",
+    )
+    sub.add_argument("--jpeg_q", type=PositiveInt, default=3, help="JPEG's quality: 2 fine, 5 small")
     _fill_videos(sub)
     sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that decode and encode")
     sub.add_argument("--patience", type=PositiveFloat, default=3600, help="seconds until a file is given up")
@@ -103,7 +110,9 @@ def run_transcode(chosen: Namespace) -> int:
     report = transcode_videos(
         _manifest(chosen),
         chosen.out,
-        spec=TranscodeSpec(chosen.short_side, chosen.keyframe_interval, chosen.crf),
+        spec=TranscodeSpec(
+            chosen.short_side, chosen.keyframe_interval, chosen.crf, chosen.codec, chosen.jpeg_q
+        ),
         root=chosen.data if Path(chosen.data).is_dir() else chosen.videos,
         workers=chosen.workers,
         patience=float(chosen.patience),
@@ -129,6 +138,51 @@ def _tell_transcoded(report: TranscodeReport, out: str) -> None:
     _list("could be read only in part", [f"{path}: {reason}" for path, reason in report.damaged])
     if report.files:
         print(f"Their index, for --data.train and the like: {Path(out) / 'index.parquet'}")
+
+
+def fill_shards(sub: ArgumentParser) -> None:
+    """The options of `t3d prepare shards`."""
+    sub.add_argument("data", help="an index; or, with --index, a folder, .csv, .jsonl or official list")
+    sub.add_argument("--out", required=True, help="folder for the shards and their index.parquet")
+    sub.add_argument("--index", help="what t3d prepare index or transcode wrote about the files")
+    sub.add_argument("--shard_mb", type=PositiveFloat, default=256, help="size at which a shard is full, MB")
+    sub.add_argument("--seed", type=NonNegativeInt, default=0, help="of the order of the videos")
+    _fill_videos(sub)
+    sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that read and write")
+    sub.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run_shards(chosen: Namespace) -> int:
+    """Put a data set's files into shards, and say what that came to. 1: some could not be."""
+    from t3d.data.catalogue import open_index
+    from t3d.data.prepare.shards import write_shards
+    from t3d.errors import ConfigError
+
+    index = open_index(chosen.index, chosen.data, videos=chosen.videos)
+    if index is None:
+        raise ConfigError(
+            f"{chosen.data} is no index; make one (t3d prepare index {chosen.data} --out FILE.parquet), and "
+            "give it instead, or as --index"
+        )
+    report = write_shards(
+        _manifest(chosen),
+        index,
+        chosen.out,
+        shard_mb=float(chosen.shard_mb),
+        seed=int(chosen.seed),
+        workers=chosen.workers,
+    )
+    if chosen.json:
+        print(json.dumps(asdict(report), ensure_ascii=False))
+    else:
+        print(
+            f"{chosen.out}: {report.files} files in {report.shards} shards of {report.smallest / 1e6:.1f} to "
+            f"{report.largest / 1e6:.1f} MB; {report.written} written now in {report.took:.0f} s, "
+            f"{report.shards - report.written} there before"
+        )
+        _list("are in no shard", [f"{path}: {reason}" for path, reason in report.bad])
+        print(f"Their index, for --data.train and the like: {Path(chosen.out) / 'index.parquet'}")
+    return 1 if report.bad else 0
 
 
 def fill_check(sub: ArgumentParser) -> None:

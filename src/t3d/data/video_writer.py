@@ -22,7 +22,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from t3d.errors import ConfigError, did_you_mean
 from t3d.files import atomic_path
 
-CODECS = ("libx264", "libx264rgb", "libvpx-vp9")
+CODECS = ("libx264", "libx264rgb", "libvpx-vp9", "mjpeg")
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
 
 # AVCOL_SPC_SMPTE170M, written into the file so that no reader has to guess.
@@ -66,7 +66,11 @@ class VideoWriter:
             frame.duration = duration
         self._last = duration
         with _refused(self._what):
-            self._container.mux(self._stream.encode(frame))
+            packets = self._stream.encode(frame)
+            for packet in packets:
+                if packet.pts == tick and duration is not None:  # else taken to be the mean of all
+                    packet.duration = duration
+            self._container.mux(packets)
 
     def finish(self) -> None:
         """Write what the encoder still holds, and the file's index; `video_writer` calls it."""
@@ -106,7 +110,7 @@ def video_writer(
         time_base: Seconds in a tick.
         rate: Frames per second, for players that ask the header; the frames' own ticks are the truth.
         codec: One of `CODECS`.
-        crf: Constant rate factor: lower is better and larger; 0 is lossless for libx264.
+        crf: Constant rate factor: lower is better and larger; 0 is lossless for libx264. `mjpeg` has none.
         keyframe_interval: At most this many frames from one key frame to the next.
         pixel_format: What is stored.
         further: Options of the encoder itself, such as `{"preset": "veryfast"}`.
@@ -135,6 +139,7 @@ def video_writer(
     if not 0 <= crf <= 63:
         raise ConfigError(f"crf is {crf}; it must lie in 0 … 63 (18 looks like the source, 28 is small)")
 
+    rated = {} if codec == "mjpeg" else {"crf": str(crf)}
     what = f"{path}: {codec} could not write frames of {width} × {height} as {pixel_format}"
     muxing = {"movflags": "+faststart"} if container_format in ("mp4", "mov") else {}
     with atomic_path(path) as part:
@@ -142,7 +147,7 @@ def video_writer(
             with _refused(what):
                 stream = cast(
                     av.video.VideoStream,
-                    container.add_stream(codec, rate=rate, options={"crf": str(crf), **(further or {})}),
+                    container.add_stream(codec, rate=rate, options={**rated, **(further or {})}),
                 )
                 stream.height, stream.width = height, width
                 stream.pix_fmt = pixel_format

@@ -1,4 +1,4 @@
-"""Write one video again as H.264, small, cheap to read at random places, the same frames at the same times.
+"""Write one video again, small, cheap to read at random places, with the same frames at the same times.
 
 This runs in processes that are started for nothing else, so that nothing heavy is imported here.
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import av
 import numpy as np
@@ -24,14 +24,15 @@ from t3d.data.prepare.examine import examine
 from t3d.data.stream import Image, Stream, orientation, size_of, turned
 from t3d.data.video_index import VideoFacts
 from t3d.data.video_writer import video_writer
-from t3d.errors import ConfigError, VideoError, at_least, between
+from t3d.errors import ConfigError, VideoError, at_least, between, did_you_mean
 
 # The finest clock that is kept as it is: an MP4 file's has 32 bits, and counts a frame's length in as many.
 _FINEST = 1_000_000
 
 # Files are read many times: "fastdecode" leaves out what costs the decoder most, for some more bytes, and
 # "veryfast" what costs the encoder most.
-_ENCODER = {"preset": "veryfast", "tune": "fastdecode"}
+_X264 = {"preset": "veryfast", "tune": "fastdecode"}
+Codec = Literal["h264", "jpeg"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,11 @@ class TranscodeSpec:
 
     Args:
         short_side: Largest length of the shorter side, pixels, even. Smaller videos keep their size.
-        keyframe_interval: At most this many frames from one key frame to the next.
+        keyframe_interval: At most this many frames from one key frame to the next; JPEG has no other frames.
         crf: Constant rate factor of x264: lower is better and larger.
+        codec: `h264`, or `jpeg`: every frame is a JPEG picture of its own (Motion JPEG), so that any frame
+            costs the same, for files several times as large.
+        jpeg_q: Quantiser of JPEG pictures, 1 to 31: lower is better and larger.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -54,13 +58,25 @@ class TranscodeSpec:
     short_side: int = 256
     keyframe_interval: int = 16
     crf: int = 20
+    codec: Codec = "h264"
+    jpeg_q: int = 3
 
     def __post_init__(self) -> None:
+        if self.codec not in get_args(Codec):
+            raise ConfigError(f"codec is {self.codec!r}; {did_you_mean(self.codec, get_args(Codec))}")
+        between("jpeg_q", self.jpeg_q, 1, 31)
         at_least("short_side", self.short_side, 2)
         if self.short_side % 2:
-            raise ConfigError(f"short_side is {self.short_side}; H.264 needs an even number")
+            raise ConfigError(f"short_side is {self.short_side}; the codecs need an even number")
         at_least("keyframe_interval", self.keyframe_interval, 1)
         between("crf", self.crf, 0, 51)
+
+    def encoding(self) -> dict[str, Any]:
+        """How `t3d.data.video_writer.video_writer` is told of it."""
+        if self.codec == "jpeg":
+            further = {"qmin": str(self.jpeg_q), "qmax": str(self.jpeg_q)}
+            return {"codec": "mjpeg", "pixel_format": "yuvj420p", "keyframe_interval": 1, "further": further}
+        return {"crf": self.crf, "keyframe_interval": self.keyframe_interval, "further": _X264}
 
 
 @dataclass(frozen=True)
@@ -109,8 +125,8 @@ def rewrite(source: Path, target: Path, spec: TranscodeSpec, *, record: Callable
         record: Is told what was done, just before the new file takes its name.
 
     Raises:
-        VideoError: The source cannot be read or written as H.264, or changes meanwhile; or the new file does
-            not hold the same frames at the same times.
+        VideoError: The source cannot be read or written again, or changes meanwhile; or the new file does not
+            hold the same frames at the same times.
         OSError: The new file cannot be written.
     """
     size, modified = _state(source)
@@ -157,7 +173,7 @@ class _Pass:
         self._how = orientation(first)
         self._shape = rewritten_shape(*self._stored, spec.short_side)  # not turned yet
         if 0 in self._shape:
-            reason = f"is {first.width} × {first.height}; H.264 needs two pixels each way"
+            reason = f"is {first.width} × {first.height}; the codecs need two pixels each way"
             raise VideoError(source, reason)
 
     def write(self, table: FrameTable, *, sure: bool, check: Callable[[Path], None]) -> None:
@@ -174,16 +190,14 @@ class _Pass:
                 width=width,
                 time_base=self._clock,
                 rate=rate.limit_denominator(100_000),
-                crf=self.spec.crf,
-                keyframe_interval=self.spec.keyframe_interval,
-                further=_ENCODER,
                 check=check,
+                **self.spec.encoding(),
             ) as writer:
                 images = self._images(stream, table, sure=sure)
                 for image, tick, duration in zip(images, self._ticks.tolist(), durations, strict=True):
                     writer.add(image, tick, duration=duration)
         except ConfigError as error:
-            raise VideoError(self.source, f"cannot be written as H.264: {error}") from error
+            raise VideoError(self.source, f"cannot be written again: {error}") from error
         finally:
             stream.close()
 
@@ -199,7 +213,7 @@ class _Pass:
             gaps = np.diff(keys, append=len(table.pts))
             if table.order is not None or not np.array_equal(ticks, self._ticks * ratio.denominator):
                 wrong = "its frames are not those of the source, or not at their times"
-            elif keys[:1].tolist() != [0] or gaps.max() > self.spec.keyframe_interval:
+            elif keys[:1].tolist() != [0] or gaps.max() > self.spec.encoding()["keyframe_interval"]:
                 wrong = f"its key frames are {gaps.max()} frames apart"
         if wrong is not None:
             raise VideoError(self.source, f"the new file does not hold what it should: {wrong}")
