@@ -142,6 +142,16 @@ class _Site:
         self.pages[path] = _Page(content, **manners)
         return self.pages[path]
 
+    def put_folder(self, path: str, folder: Path) -> str:
+        """Put the files of a folder under a path; gives its URL."""
+        for file in folder.iterdir():
+            self.put(f"{path}/{file.name}", file.read_bytes())
+        return self.url(path)
+
+    def fetched(self, path: str) -> int:
+        """How often a file, or all files, of this path or of one below it, were asked for."""
+        return sum(asked.startswith(path) for asked, _ in self.asked)
+
     def url(self, path: str) -> str:
         return f"{self.scheme}://{self.host}{path}"
 

@@ -19,10 +19,12 @@ from t3d.cli_data import (
     fill_browse,
     fill_check,
     fill_index,
+    fill_shards,
     fill_transcode,
     run_browse,
     run_check,
     run_index,
+    run_shards,
     run_transcode,
 )
 from t3d.cli_models import fill_convert, fill_models, run_convert, run_models
@@ -332,6 +334,11 @@ _COMMANDS: dict[str, tuple[str, _Fill, _Run]] = {
         "Write every video again, small and cheap to read at random places.",
         fill_transcode,
         run_transcode,
+    ),
+    "prepare shards": (
+        "Put many videos into few large files that are read from start to end.",
+        fill_shards,
+        run_shards,
     ),
     "data check": ("Count what lists hold, and find what they share.", fill_check, run_check),
     "data browse": ("Write a page that shows some videos of each class.", fill_browse, run_browse),

@@ -82,12 +82,10 @@ class FileDigests:
 
     Args:
         prefix: What else the name depends on.
-        known: Gives the `content_digest` of a file in this state where it is known; else None.
+        known: Gives the `content_digest` of a file as it is now where that is known; else None.
     """
 
-    def __init__(
-        self, prefix: bytes, *, known: Callable[[Path, os.stat_result], str | None] = lambda *_: None
-    ) -> None:
+    def __init__(self, prefix: bytes, *, known: Callable[[Path], str | None] = lambda _: None) -> None:
         self.prefix = prefix
         self.known = known
         self._seen: dict[tuple[str, int, int], str] = {}
@@ -98,9 +96,9 @@ class FileDigests:
         Raises:
             OSError: It cannot be read.
         """
-        stat = path.stat()
-        content = self.known(path, stat)
+        content = self.known(path)
         if content is None:
+            stat = path.stat()
             key = (str(path), stat.st_size, stat.st_mtime_ns)
             if key not in self._seen:
                 self._seen[key] = content_digest(path)

@@ -174,3 +174,112 @@ def test_one_class_is_every_video_once() -> None:
         keys = [key for batch in epoch_of(sampler, epoch) for key in batch]
         assert np.bincount([key.row for key in keys], minlength=8).max() <= 2
         assert len(set(keys)) == 8
+
+
+# --- shards -----------------------------------------------------------------------------------------------
+
+UNEVEN = np.repeat(np.arange(9), [40, 1, 7, 40, 40, 13, 2, 40, 17])  # 200 videos in 9 shards
+
+
+def of_shards(**options: int) -> ResumableBatchSampler:
+    return ResumableBatchSampler(200, seed=4, shards=UNEVEN, **{"batch_size": 8, "window": 30} | options)
+
+
+def rows_of(batches: list[list[SampleKey]]) -> list[int]:
+    return [key.row for batch in batches for key in batch]
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8])
+@pytest.mark.parametrize("batch", [8, 40, 200])
+def test_every_video_of_uneven_shards_comes_once_an_epoch(lanes: int, batch: int) -> None:
+    sampler = of_shards(lanes=lanes, batch_size=batch)
+    orders = [rows_of(epoch_of(sampler, epoch)) for epoch in range(3)]
+    for order in orders:
+        assert sorted(order) == list(range(200))  # all batch sizes here divide 200
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_videos_behind_the_last_whole_batch_are_left_out() -> None:
+    sampler = of_shards(batch_size=24, lanes=3)
+    left_out = set()
+    for epoch in range(20):
+        order = rows_of(epoch_of(sampler, epoch))
+        assert len(set(order)) == len(order) == 192
+        left_out |= set(range(200)) - set(order)
+    assert len(left_out) > 60  # others in every epoch
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_few_shards_are_open_at_a_time(lanes: int) -> None:
+    """What a window allows: between the first and the last video of a shard lie its own and two windows."""
+    shards = np.repeat(np.arange(50), 20)
+    sampler = ResumableBatchSampler(1000, batch_size=20, seed=1, shards=shards, window=40, lanes=lanes)
+    rows = np.array(rows_of(epoch_of(sampler, 3)))
+    lane_of_place = np.arange(1000) % 20 // (20 // lanes)
+    moved = False
+    for lane in range(lanes):
+        mine = shards[rows[lane_of_place == lane]]
+        for shard in np.unique(mine):
+            places = np.flatnonzero(mine == shard)
+            assert places.max() - places.min() < 20 + 2 * 40
+            moved |= places.max() - places.min() > 20
+        # and no shard but those cut at a lane's end is in two lanes
+        assert len(np.unique(mine)) <= 50 // lanes + 2
+    assert moved
+
+
+def test_a_lane_is_read_by_the_processes_of_its_part_of_the_batch() -> None:
+    shards = np.repeat(np.arange(40), 10)
+    parts = [
+        np.array(
+            rows_of(
+                epoch_of(
+                    ResumableBatchSampler(
+                        400,
+                        batch_size=16,
+                        seed=2,
+                        rank=rank,
+                        world_size=8,
+                        shards=shards,
+                        window=20,
+                        lanes=4,
+                    ),
+                    0,
+                )
+            )
+        )
+        for rank in range(8)
+    ]
+    met = [set(shards[rows].tolist()) for rows in parts]
+    for machine in range(4):  # two processes each: the same lane
+        assert len(met[2 * machine] | met[2 * machine + 1]) <= 11
+    assert len(set(np.concatenate(parts).tolist())) == 400
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 1), (4, 2), (8, 1)])
+def test_shards_give_the_same_batches_to_any_number_of_processes_and_resume(
+    world: int, accumulate: int
+) -> None:
+    whole = epoch_of(of_shards(lanes=2), 1, step=5)
+    parts = [
+        epoch_of(of_shards(lanes=2, rank=rank, world_size=world, accumulate=accumulate), 1, step=5)
+        for rank in range(world)
+    ]
+    for step, batch in enumerate(whole):
+        steps = slice(step * accumulate, (step + 1) * accumulate)
+        assert sorted(key for part in parts for keys in part[steps] for key in keys) == sorted(batch)
+    assert whole == epoch_of(of_shards(lanes=2), 1)[5:]
+
+
+def test_what_is_coming_is_what_comes() -> None:
+    for rank in range(2):
+        sampler = of_shards(rank=rank, world_size=2, accumulate=2, lanes=2)
+        sampler.set_state(epoch=2, step=3)
+        assert sampler.coming().tolist() == rows_of(list(sampler))
+
+
+def test_shards_that_cannot_be_read_in_this_way_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a batch of 8 cannot be split evenly over them; choose a divisor"):
+        of_shards(lanes=3)
+    with pytest.raises(ConfigError, match=r"data\.balance takes videos from anywhere"):
+        ResumableBatchSampler(200, batch_size=8, seed=0, shards=UNEVEN, classes=np.zeros(200, dtype=np.int64))

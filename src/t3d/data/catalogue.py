@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from t3d.data.manifest import Manifest
+from t3d.data.mirror import local_copy
 from t3d.data.official import read_official
 from t3d.data.video_index import VideoIndex, read_table
 from t3d.errors import ConfigError, ManifestError
@@ -16,15 +17,18 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
     """Read a table of videos and labels, whatever form it has.
 
     Args:
-        name: A folder with one folder per class; a `.csv` or `.jsonl` table; an index (`.parquet`); or a list
-            in the official format of UCF101, HMDB51 or Kinetics (see `t3d.data.official.read_official`).
+        name: A folder with one folder per class; a `.csv` or `.jsonl` table; an index (`.parquet`), that of
+            shards also by its URL; or a list in the official format of UCF101, HMDB51 or Kinetics (see
+            `t3d.data.official.read_official`).
         videos: Folder the files of a table or list lie in; a list needs it.
         source_pattern: Regular expression whose group names a video's source; not for a table.
 
     Raises:
         ManifestError: Nothing there, or something of no known form.
+        FetchError: What lies behind a URL cannot be brought here.
         ConfigError: A source pattern for a table.
     """
+    name = local_copy(name)
     if (listed := read_official(name)) is not None:
         if videos is None:
             raise ManifestError(f"{name}: a list does not say where its files lie; give data.videos FOLDER")
@@ -66,6 +70,7 @@ def open_index(index: str | None, *names: str | None, videos: str | None = None)
     Raises:
         ManifestError: One of them cannot be read.
     """
-    tables = [] if index is None else [read_table(index)]
-    tables += [read_table(name, root=videos) for name in names if name and name.lower().endswith(".parquet")]
+    tables = [] if index is None else [read_table(local_copy(index))]
+    lists = [local_copy(name) for name in names if name and name.lower().endswith(".parquet")]
+    tables += [read_table(name, root=videos) for name in lists]
     return VideoIndex(pa.concat_tables(tables)) if tables else None

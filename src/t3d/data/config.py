@@ -22,6 +22,10 @@ class ReadConfig:
         cache_gb: Largest size of that folder, in GB.
         max_bad: Largest share of unreadable videos that training accepts.
         workers: Processes that read videos. 0: the training process reads them.
+        shuffle_window: Videos of shards that are shuffled with each other: a shard is read about as long as
+            this many videos take. Files are shuffled all.
+        lanes: Parts of an epoch of shards that are read side by side. Give as many as there are machines, and
+            each machine reads shards of its own; a divisor of `optim.batch_size`.
     """
 
     val_fraction: float = 0.1
@@ -31,8 +35,12 @@ class ReadConfig:
     cache_gb: float = 20.0
     max_bad: float = 0.01
     workers: int = 2
+    shuffle_window: int = 10_000
+    lanes: int = 1
 
     def __post_init__(self) -> None:
+        at_least("data.shuffle_window", self.shuffle_window, 1)
+        at_least("data.lanes", self.lanes, 1)
         between("data.val_fraction", self.val_fraction, 0, 0.9)
         between("data.max_bad", self.max_bad, 0, 1)
         between("data.cache_gb", self.cache_gb, 0, 1e9)

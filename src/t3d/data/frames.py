@@ -20,6 +20,8 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 
+from t3d.data.ahead import Shards
+from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import resize_frames, resized_shape
 from t3d.data.video import Video
@@ -97,6 +99,10 @@ class FrameStore:
             with suppress(FileNotFoundError):  # not prepared, or another run has made room
                 return _CachedFrames(entry)
         return _DecodedFrames(Video(path, facts=self.index.facts(path)), self.spec)
+
+    def shards(self, manifest: Manifest) -> Shards | None:
+        """Which videos lie in one shard, where they are read from shards; None where they are not."""
+        return None if self.folder else self.index.shards(manifest.table["path"].to_pylist())
 
     def prepare(self, path: Path) -> bool:
         """Decode a video into the cache, unless it is there or no room is left.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,11 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
     With `classes`, an epoch is as long but has every class equally often, to within one: the videos of a
     large class take turns over the epochs, those of a small one come several times, each with another clip.
 
+    With `shards`, the permutation keeps the videos of a shard near each other: every epoch draws an order of
+    the shards, deals their videos into `lanes` runs of equal length, and within each run moves every video
+    by less than `window` places. A batch takes as many from each lane, in lane order, so that a process
+    meets the lanes of its part of the batch only.
+
     Args:
         length: Number of videos.
         batch_size: Videos in one optimiser step, over all processes and passes.
@@ -37,9 +43,13 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         world_size: Number of processes.
         accumulate: Forward passes an optimiser step is spread over; each is one batch of this sampler.
         classes: Class of each video, int64 [length]; None takes videos as they are.
+        shards: Which shard each video lies in, int64 [length]; None for files, which are as near as any.
+        window: A video of a shard moves by fewer places than this.
+        lanes: Parts of an epoch that are read side by side; a divisor of `batch_size`.
 
     Raises:
-        ConfigError: The batch cannot be split evenly, or is larger than the number of videos.
+        ConfigError: The batch cannot be split evenly, or is larger than the number of videos; or `classes`
+            and `shards` are both given.
 
     Example:
         >>> sampler = ResumableBatchSampler(5, batch_size=2, seed=0)
@@ -58,6 +68,9 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         world_size: int = 1,
         accumulate: int = 1,
         classes: npt.NDArray[np.int64] | None = None,
+        shards: npt.NDArray[np.int64] | None = None,
+        window: int = 10_000,
+        lanes: int = 1,
     ) -> None:
         if batch_size % (world_size * accumulate):
             raise ConfigError(
@@ -69,6 +82,19 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
                 f"optim.batch_size is {batch_size}, and there are only {length} training videos; "
                 f"choose {length} or less"
             )
+        if classes is not None and shards is not None:
+            raise ConfigError(
+                "data.balance takes videos from anywhere, and shards are read one after another; pack a list "
+                "that is balanced (t3d prepare shards), or train from files"
+            )
+        if shards is not None and batch_size % lanes:
+            raise ConfigError(
+                f"data.lanes is {lanes}, and a batch of {batch_size} cannot be split evenly over them; "
+                "choose a divisor of optim.batch_size"
+            )
+        self.shards = shards
+        self.window = window
+        self.lanes = lanes
         self.length = length
         self.rows_of = None if classes is None else [np.flatnonzero(classes == c) for c in np.unique(classes)]
         self.batch_size = batch_size
@@ -104,16 +130,25 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         epoch = self.epoch
         order = self._order(epoch)
-        part = self.batch_size // (self.world_size * self.accumulate)
+        share = self.batch_size // self.world_size
+        part = share // self.accumulate
         for step in range(self.step, self.steps_per_epoch):
-            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            mine = batch[self.rank :: self.world_size].tolist()
-            for k in range(self.accumulate):
-                yield [SampleKey(epoch, row, visit) for row, visit in mine[k * part : (k + 1) * part]]
+            first = step * self.batch_size + self.rank * share
+            for begin in range(first, first + share, part):
+                yield [SampleKey(epoch, row, visit) for row, visit in order[begin : begin + part].tolist()]
+
+    def coming(self) -> npt.NDArray[np.int64]:
+        """The rows that this process reads in what is left of the epoch, in order, int64 [N]."""
+        share = self.batch_size // self.world_size
+        rows = self._order(self.epoch)[: self.steps_per_epoch * self.batch_size, 0]
+        return rows.reshape(self.steps_per_epoch, self.world_size, share)[self.step :, self.rank].reshape(-1)
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
         """Row and number of visit of every place in an epoch, int64 [length, 2]."""
         rng = np.random.default_rng((self.seed, epoch))
+        if self.shards is not None:
+            order = self._shard_by_shard(self.shards, rng)
+            return np.stack([order, np.zeros_like(order)], axis=1)
         if self.rows_of is None:
             order = rng.permutation(self.length)
             return np.stack([order, np.zeros_like(order)], axis=1)
@@ -124,6 +159,29 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
             for number, rows in enumerate(self.rows_of)
         ]
         return rng.permutation(np.concatenate(places))
+
+    def _shard_by_shard(
+        self, shards: npt.NDArray[np.int64], rng: np.random.Generator
+    ) -> npt.NDArray[np.int64]:
+        """Rows in an order that keeps shards together, int64 [length].
+
+        Only what lies in whole batches is in lanes; the few rows behind them come last.
+        """
+        places = rng.permutation(int(shards.max()) + 1)[shards]
+        by_shard = np.argsort(places, kind="stable")
+        bounds = np.arange(self.lanes + 1) * self.length // self.lanes
+        shortest = self.length // self.lanes
+        lanes, behind = [], []
+        for low, high in pairwise(bounds.tolist()):
+            moved = np.arange(high - low) + rng.uniform(0, self.window, high - low)
+            lane = by_shard[low:high][np.argsort(moved)]
+            lanes.append(lane[:shortest])
+            behind.append(lane[shortest:])
+        whole = shortest // (self.batch_size // self.lanes)
+        part = self.batch_size // self.lanes
+        inside = np.stack([lane[: whole * part].reshape(whole, part) for lane in lanes], axis=1)
+        rest = [lane[whole * part :] for lane in lanes]
+        return np.concatenate([inside.reshape(-1), *rest, *behind])
 
     def _turns(
         self, number: int, rows: npt.NDArray[np.int64], first: int, count: int

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from av.stream import Discard, Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
+from t3d.data.member import Member
 from t3d.errors import VideoError
 
 if TYPE_CHECKING:
@@ -56,21 +57,27 @@ class Stream:
     Args:
         path: The file.
         threads: Decoding threads.
+        member: Where the file lies if it is a part of a shard.
 
     Raises:
         VideoError: The file is missing, no video, or of a kind that cannot be decoded.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, member: Member | None = None) -> None:
         av.logging.set_level(None)
         self.path = path
-        self.size = size_of(path)
+        self.size = size_of(path) if member is None else member.size
+        self._member = member
+        self._shard = None if member is None else member.open()
         self.errors: list[str] = []  # what went wrong on the way, one line each
         try:
             # "file:" keeps a colon in the name from being read as a protocol.
             container: av.container.InputContainer = av.open(
-                f"file:{os.fspath(path)}",
-                container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+                f"file:{os.fspath(path)}" if member is None else member.url,
+                container_options={
+                    "format_whitelist": _FORMATS,
+                    "protocol_whitelist": "file" if member is None else "file,subfile",
+                },
                 metadata_errors="replace",
             )
         except (av.FFmpegError, ValueError) as error:
@@ -197,14 +204,18 @@ class Stream:
 
     def ends(self) -> bytes:
         """The first and last bytes of the file, where an MP4 names its boxes."""
-        with self.path.open("rb") as file:
-            first = file.read(1 << 16)
-            file.seek(max(self.size - (1 << 16), 0))
-            return first + file.read()
+        with self.path.open("rb") if self._member is None else self._member.open() as file:
+            start = 0 if self._member is None else self._member.start
+            file.seek(start)
+            first = file.read(min(1 << 16, self.size))
+            file.seek(start + max(self.size - (1 << 16), 0))
+            return first + file.read(min(1 << 16, self.size))
 
     def close(self) -> None:
         """Let go of the file."""
         self.container.close()
+        if self._shard is not None:
+            self._shard.close()
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
@@ -241,6 +252,9 @@ def size_of(path: Path) -> int:
         status = path.stat()
     except FileNotFoundError as error:
         raise VideoError(path, "no such file") from error
+    except NotADirectoryError as error:
+        reason = "lies in a file, not in a folder; a video in a shard is read by the shards' index.parquet"
+        raise VideoError(path, reason) from error
     except (OSError, ValueError) as error:
         raise VideoError(path, f"cannot be looked at: {error}") from error
     if stat.S_ISDIR(status.st_mode):

@@ -99,6 +99,7 @@ class Video:
         self.path = Path(path)
         self.damage: str | None = None
         self._threads = threads
+        self._member = None if facts is None else facts.member(self.path)
         self._closed = False
         self._stream: Stream | None = None
         self._frames: Iterator[av.VideoFrame] | None = None  # what the decoder gives next
@@ -318,7 +319,7 @@ class Video:
         if self._foreign():
             self._forget()
         if self._stream is None:
-            self._stream = Stream(self.path, threads=self._threads)
+            self._stream = Stream(self.path, threads=self._threads, member=self._member)
             self._pid = os.getpid()
         return self._stream
 
@@ -341,7 +342,8 @@ class Video:
         return found.table if found.sure else self._scan(found.table, opening=True)
 
     def _trust(self, facts: VideoFacts) -> FrameTable:
-        size = size_of(self.path)
+        # A shard is looked at when frames are asked for: until then it need not be here.
+        size = facts.size if self._member is not None else size_of(self.path)
         if size != facts.size:
             reason = (
                 f"has {size} bytes, and had {facts.size} when it was indexed; run t3d prepare index again"

@@ -19,8 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
+from t3d.data.ahead import Shards
 from t3d.data.frame_table import FrameTable
 from t3d.data.listing import absolute
+from t3d.data.member import Member
 from t3d.errors import ManifestError, VideoError
 
 ENTRY_FIELDS = (
@@ -32,6 +34,7 @@ ENTRY_FIELDS = (
 )
 """What stands in a manifest as well; a path below the index's folder is relative to it."""
 FACT_FIELDS = (
+    pa.field("offset", pa.int64()),  # bytes before it in its shard; null: it is a file of its own
     pa.field("size", pa.int64()),  # bytes
     pa.field("modified", pa.int64()),  # nanoseconds since 1970
     pa.field("digest", pa.string()),  # of the bytes: BLAKE2b, 128 bits
@@ -56,7 +59,7 @@ FACT_FIELDS = (
     pa.field("error", pa.string()),  # why a file cannot be read at all
 )
 """What reading the file has shown; null where it could not be read."""
-SCHEMA = pa.schema([*ENTRY_FIELDS, *FACT_FIELDS], metadata={"t3d.index": "1"})
+SCHEMA = pa.schema([*ENTRY_FIELDS, *FACT_FIELDS], metadata={"t3d.index": "2"})
 
 # (transpose, flip rows, flip columns) of `stream.orientation` as (degrees clockwise, mirrored before).
 _TURNS = {
@@ -85,6 +88,7 @@ class VideoFacts:
         stored_size: Height and width of a frame as stored.
         orientation: How a stored frame is turned, see `t3d.data.stream.orientation`.
         damage: What is wrong with it, or None.
+        offset: Bytes before it in its shard; None: it is a file of its own.
     """
 
     size: int
@@ -95,6 +99,11 @@ class VideoFacts:
     stored_size: tuple[int, int]
     orientation: tuple[bool, bool, bool]
     damage: str | None
+    offset: int | None = None
+
+    def member(self, path: Path) -> Member | None:
+        """Where a video of these facts lies in its shard; None: it is a file of its own."""
+        return None if self.offset is None else Member(path, self.offset, self.size)
 
     def to_row(self) -> dict[str, object]:
         """The facts as a row of an index, without its `looks`."""
@@ -106,6 +115,7 @@ class VideoFacts:
         ticks = int(table.pts[-1] - table.pts[0]) + table.last
         duration = float(ticks * table.time_base)
         return {
+            "offset": self.offset,
             "size": self.size,
             "modified": self.modified,
             "digest": self.digest,
@@ -151,6 +161,7 @@ class VideoFacts:
             stored_size=shown[::-1] if orientation[0] else shown,
             orientation=orientation,
             damage=row["damage"],
+            offset=row["offset"],
         )
 
 
@@ -218,16 +229,37 @@ class VideoIndex:
             raise VideoError(path, f"{values['error']} ({self.name})")
         return VideoFacts.of_row(values)
 
-    def digest(self, path: Path, status: os.stat_result) -> str | None:
-        """A file's digest, unless the file is unknown or was changed since."""
+    def digest(self, path: Path) -> str | None:
+        """A file's digest, unless the file is unknown or was changed since.
+
+        Raises:
+            OSError: The file cannot be looked at.
+        """
         row = self._row(path)
         if row is None:
             return None
-        size, modified = (self._facts[name][row].as_py() for name in ("size", "modified"))
-        if (size, modified) != (status.st_size, status.st_mtime_ns):
+        names = ("digest", "offset", "size", "modified")
+        digest, offset, size, modified = (self._facts[name][row].as_py() for name in names)
+        if offset is None:
+            status = path.stat()
+            if (size, modified) != (status.st_size, status.st_mtime_ns):
+                return None
+        return str(digest) if digest is not None else None
+
+    def shards(self, paths: Sequence[str]) -> Shards | None:
+        """Which of these videos lie in one shard; those of no shard are taken by folder.
+
+        Args:
+            paths: The videos.
+
+        Returns:
+            None where no video lies in a shard.
+        """
+        if self.rows(paths)["offset"].null_count == len(paths):
             return None
-        digest: str | None = self._facts["digest"][row].as_py()
-        return digest
+        folders = np.array([os.path.dirname(path) for path in paths])  # noqa: PTH120 (of a million paths)
+        names, of_row = np.unique(folders, return_inverse=True)
+        return Shards(of_row.astype(np.int64), [Path(name) for name in names.tolist()])
 
     def rows(self, paths: Sequence[str]) -> pa.Table:
         """What is known of some files, as columns of `FACT_FIELDS`; nulls where a file is unknown."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from t3d.data.ahead import ReadAhead, Shards
 from t3d.data.dataset import start_worker
 from t3d.data.sampler import ResumableBatchSampler
 from t3d.train.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -50,6 +51,7 @@ class EpochLoop:
         videos: Number of training videos.
         resume: Go on from the folder's checkpoint; from the beginning where there is none yet.
         classes: Class of each training video, to take every class equally often.
+        shards: Which shard each training video lies in, to read shards one after another.
 
     Raises:
         CheckpointError: The checkpoint is damaged or belongs to another net.
@@ -66,6 +68,7 @@ class EpochLoop:
         videos: int,
         resume: bool,
         classes: npt.NDArray[np.int64] | None = None,
+        shards: Shards | None = None,
     ) -> None:
         self.config = config
         self.accelerator = accelerator
@@ -81,7 +84,11 @@ class EpochLoop:
             world_size=accelerator.num_processes,
             accumulate=config.optim.accumulate,
             classes=classes,
+            shards=None if shards is None else shards.of_row,
+            window=config.data.shuffle_window,
+            lanes=config.data.lanes,
         )
+        self.shards = shards
         self.steps = self.sampler.steps_per_epoch
         self.schedule = Schedule(self.optimizer, config.optim, steps_per_epoch=self.steps)
         self.progress = Progress()
@@ -171,14 +178,32 @@ class EpochLoop:
     def _epoch(
         self, epoch: int, loader: DataLoader[Any], stepper: Stepper, log: RunLog, caught: list[int]
     ) -> None:
-        config, steps = self.config, self.steps
         self.sampler.set_state(epoch=epoch, step=self.progress.step)
         batches = iter(loader)
+        with self._ahead() as ahead:  # behind the loader, whose processes are forked without its thread
+            self._steps(epoch, batches, stepper, log, caught, ahead)
+
+    def _ahead(self) -> ReadAhead:
+        if self.shards is None:
+            return ReadAhead(np.zeros(0, dtype=np.int64), Shards(np.zeros(0, dtype=np.int64), ()))
+        return ReadAhead(self.sampler.coming(), self.shards)
+
+    def _steps(
+        self,
+        epoch: int,
+        batches: Iterator[Any],
+        stepper: Stepper,
+        log: RunLog,
+        caught: list[int],
+        ahead: ReadAhead,
+    ) -> None:
+        config, steps, begun = self.config, self.steps, self.progress.step
         stepper.start_counting()
         saved = time.monotonic()
         for step in range(self.progress.step, steps):
             total = epoch * steps + step + 1
             stepper.step(batches, epoch=epoch, step=step, total=total - 1)
+            ahead.at((step + 1 - begun) * config.optim.batch_size // self.accelerator.num_processes)
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
             self.progress = replace(self.progress, step=step + 1)

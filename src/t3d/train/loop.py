@@ -74,7 +74,14 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     model.freeze(config.model.freeze)
     classes = train_videos.labels if config.data.balance else None
     loop = EpochLoop(
-        config, accelerator, folder, model=model, videos=len(train_videos), resume=resume, classes=classes
+        config,
+        accelerator,
+        folder,
+        model=model,
+        videos=len(train_videos),
+        resume=resume,
+        classes=classes,
+        shards=store.shards(train_videos),
     )
     if accelerator.is_main_process and not resume:
         folder.start(config, train_videos, val_videos, bad)

@@ -21,6 +21,7 @@ from t3d.data.dataset import BadVideo, start_worker
 from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.transforms import center_view
+from t3d.data.video_index import VideoIndex
 from t3d.errors import ConfigError, VideoError
 from t3d.files import ABANDONED, FileDigests, sweep
 from t3d.models.weights import write_tensors
@@ -40,16 +41,18 @@ class FeatureStore:
         folder: Where the features lie; made where it is missing. `~` is the home folder.
         digest: The teacher's, see `Teacher`.
         step: Every `step`-th frame, from the first, has features.
+        index: What is known of the files, so that they need not be read to be told apart.
 
     Raises:
         ConfigError: The folder cannot be made or written to.
     """
 
-    def __init__(self, folder: str, *, digest: str, step: int) -> None:
+    def __init__(self, folder: str, *, digest: str, step: int, index: VideoIndex | None = None) -> None:
         self.folder = Path(folder).expanduser()
         self.digest = digest
         self.step = step
-        self._digests = FileDigests(f"{_FORMAT} {digest} {step} ".encode())
+        known = (VideoIndex.empty() if index is None else index).digest
+        self._digests = FileDigests(f"{_FORMAT} {digest} {step} ".encode(), known=known)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

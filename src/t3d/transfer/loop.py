@@ -78,7 +78,9 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
         videos, val_videos, bad = _videos(pool, config, store, accelerator)
     features = None
     if config.teacher.cache:
-        features = FeatureStore(config.teacher.cache, digest=teacher.digest, step=config.teacher.frame_step)
+        features = FeatureStore(
+            config.teacher.cache, digest=teacher.digest, step=config.teacher.frame_step, index=index
+        )
         videos, unseen = _seen(features, videos, teacher, seen, accelerator, config)
         bad += unseen
         if val_videos is not None:
@@ -90,7 +92,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
                 + "; ".join(f"{video.path} {video.reason}" for video in bad[:5])
                 + f"; put the file(s) back, or start anew: {config.command} --overwrite true …"
             )
-    groups = torch.from_numpy(source_groups(videos))
+    groups = torch.from_numpy(source_groups(videos, index))
     _refuse_few_sources(videos, groups, config, accelerator.num_processes)
 
     torch.manual_seed(config.seed)
@@ -103,7 +105,15 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     model = TransferNet(student, teacher.num_features * together, config.pairs)
     model = model.to(accelerator.device).to(memory_format=torch.channels_last_3d)
     student.set_grad_checkpointing(config.model.grad_checkpointing)
-    loop = EpochLoop(config, accelerator, folder, model=model, videos=len(videos), resume=resume)
+    loop = EpochLoop(
+        config,
+        accelerator,
+        folder,
+        model=model,
+        videos=len(videos),
+        resume=resume,
+        shards=store.shards(videos),
+    )
     if accelerator.is_main_process and not resume:
         folder.start(config, videos, val_videos, bad)
     accelerator.wait_for_everyone()
@@ -135,7 +145,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     held_out = None
     if val_videos is not None:
         held_out = _held_out(clips(val_videos, training=False), collate, config)
-        val_groups = torch.from_numpy(source_groups(val_videos))
+        val_groups = torch.from_numpy(source_groups(val_videos, index))
     card = ModelCard(
         architecture=config.model.name,
         options=dict(config.model.options),
@@ -215,7 +225,7 @@ def _videos(
         )
     if data.val_fraction == 0:
         return kept, None, bad
-    rest, held = joined(kept).split_by_source(data.val_fraction, seed=config.seed)
+    rest, held = joined(kept, store.index).split_by_source(data.val_fraction, seed=config.seed)
     return rest, held, bad
 
 

@@ -6,9 +6,9 @@ come from another time of the same videos where `other_time` is on).
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Hashable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,13 @@ import torch
 
 from t3d.data.manifest import SCHEMA, Manifest
 from t3d.data.sampling import ClipSpec
+from t3d.data.video_index import VideoIndex
+from t3d.files import content_digest
 
 Indices = npt.NDArray[np.int64]
 
 
-def source_groups(manifest: Manifest) -> Indices:
+def source_groups(manifest: Manifest, index: VideoIndex | None = None) -> Indices:
     """Number the rows so that rows of one number may show the same thing.
 
     Rows are joined that have the same source, the same file, or files of the same bytes; and rows joined to
@@ -30,6 +32,7 @@ def source_groups(manifest: Manifest) -> Indices:
 
     Args:
         manifest: The videos; N rows.
+        index: What is known of the files, so that they need not be read to compare their bytes.
 
     Returns:
         A group's number for each row, from 0, int64 [N].
@@ -41,7 +44,7 @@ def source_groups(manifest: Manifest) -> Indices:
         array([0, 1, 0])
     """
     paths = [entry.path for entry in manifest]
-    contents = _contents(sorted(set(paths)))
+    contents = _contents(sorted(set(paths)), VideoIndex.empty() if index is None else index)
     seen: dict[Hashable, int] = {}
     root = list(range(len(manifest)))
 
@@ -59,9 +62,9 @@ def source_groups(manifest: Manifest) -> Indices:
     return np.array([numbers.setdefault(find(row), len(numbers)) for row in range(len(root))], dtype=np.int64)
 
 
-def joined(manifest: Manifest) -> Manifest:
+def joined(manifest: Manifest, index: VideoIndex | None = None) -> Manifest:
     """Name the source of each row by the first row of its group, so that no split parts a group."""
-    groups = source_groups(manifest)
+    groups = source_groups(manifest, index)
     names = manifest.table["source"].to_pylist()
     _, first = np.unique(groups, return_index=True)
     sources = pa.array([names[first[group]] for group in groups], pa.string())
@@ -69,17 +72,20 @@ def joined(manifest: Manifest) -> Manifest:
     return Manifest(manifest.classes, manifest.table.set_column(place, SCHEMA.field(place), sources))
 
 
-def _contents(paths: list[Path]) -> dict[Path, str]:
-    """A digest of each file that is as long as another one; the other files differ from all."""
+def _contents(paths: list[Path], index: VideoIndex) -> dict[Path, str]:
+    """A digest of each file that is known, or as long as another one; the other files differ from all."""
+    digests: dict[Path, str] = {}
     by_size: dict[int, list[Path]] = defaultdict(list)
     for path in paths:
-        if path.is_file():
-            by_size[path.stat().st_size].append(path)
-    digests = {}
+        with suppress(OSError):
+            if (digest := index.digest(path)) is not None:
+                digests[path] = digest
+            elif path.is_file():
+                by_size[path.stat().st_size].append(path)
+    known = bool(digests)
     for same in by_size.values():
-        for path in same if len(same) > 1 else []:
-            with path.open("rb") as file:
-                digests[path] = hashlib.file_digest(file, "blake2b").hexdigest()
+        for path in same if known or len(same) > 1 else []:
+            digests[path] = content_digest(path)
     return digests
 
 

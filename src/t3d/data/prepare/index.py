@@ -21,6 +21,7 @@ import pyarrow.parquet
 from t3d.data.listing import absolute
 from t3d.data.manifest import Manifest
 from t3d.data.manifest_tables import relative_to
+from t3d.data.member import refuse_members
 from t3d.data.prepare.duplicates import Duplicates, find_duplicates
 from t3d.data.prepare.examine import examine
 from t3d.data.prepare.pool import Lost, watched
@@ -78,7 +79,7 @@ def index_videos(
 
     Raises:
         ConfigError: An option cannot work.
-        ManifestError: `out` exists and is no index, or the manifest has no row.
+        ManifestError: `out` exists and is no index, the manifest has no row, or a video lies in a shard.
     """
     target = Path(absolute(out))
     if target.suffix != ".parquet":
@@ -87,9 +88,10 @@ def index_videos(
     at_least("patience", patience, 1e-3)
     if not len(manifest):
         raise ManifestError("there is no video to index")
+    paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
+    refuse_members(paths)
     target.parent.mkdir(parents=True, exist_ok=True)
     journal = target.with_name(f".{target.name}.journal")
-    paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
     known = _known(target, journal)
     unchanged = _unchanged(known, paths)
     todo = [path for path in paths if path not in unchanged]

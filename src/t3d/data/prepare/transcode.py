@@ -7,13 +7,11 @@ file that the next run deletes.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,11 +21,13 @@ import pyarrow.compute as pc
 
 from t3d.data.listing import absolute
 from t3d.data.manifest import Manifest
+from t3d.data.member import refuse_members
 from t3d.data.prepare.index import JOURNAL, parsed_lines, write_index
+from t3d.data.prepare.out_folder import alone, claim, read_record
 from t3d.data.prepare.pool import Lost, watched
 from t3d.data.prepare.rewrite import Task, TranscodeSpec, rewrite_noted
 from t3d.errors import ConfigError, ManifestError, at_least
-from t3d.files import atomic_path, sweep
+from t3d.files import sweep
 
 RECORD = "transcode.json"
 """The file in the folder that says how, and of what, its videos were made."""
@@ -107,7 +107,7 @@ def transcode_videos(
     Raises:
         ConfigError: An option cannot work, `out` lies among the videos, holds anything else, or was made with
             other options, or another run is writing to it.
-        ManifestError: The manifest has no row.
+        ManifestError: The manifest has no row, or a video lies in a shard.
         OSError: `out` cannot be written to, or is full.
 
     Example:
@@ -130,17 +130,20 @@ def transcode_videos(
     if not len(manifest):
         raise ManifestError("there is no video to transcode")
     folder = Path(absolute(out))
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--out {folder} is a file; give a folder")
     paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
+    refuse_members(paths)
     base = _base(paths, folder, root)
-    _claim(folder, spec, base)
+    claim(
+        folder / RECORD,
+        {"format": _FORMAT, "root": base, **asdict(spec)},
+        hints={"root": "if the videos were moved, write the new folder into it"},
+    )
     names = [path[len(base.rstrip(os.sep)) + 1 :].replace(os.sep, "/") for path in paths]
     tasks = [
         Task(path, str(folder / new), name, new)
         for path, name, new in zip(paths, names, new_names(names), strict=True)
     ]
-    with _alone(folder / _NOTES):
+    with alone(folder / _NOTES):
         _sweep(tasks)
         known = _done(folder / _NOTES, tasks)
         todo = [task for task in tasks if task.new_name not in known]
@@ -212,7 +215,7 @@ def _sum(table: pa.Table, column: str) -> int:
 
 def _base(paths: Sequence[str], folder: Path, root: str | os.PathLike[str] | None) -> str:
     """The folder that new names are relative to."""
-    before = _record(folder).get("root")
+    before = read_record(folder / RECORD).get("root")
     for candidate in (root, before):
         if candidate is not None and _all_below(paths, absolute(str(candidate))):
             base = absolute(str(candidate))
@@ -227,50 +230,6 @@ def _base(paths: Sequence[str], folder: Path, root: str | os.PathLike[str] | Non
 def _all_below(paths: Sequence[str], folder: str) -> bool:
     prefix = folder.rstrip(os.sep) + os.sep
     return all(path.startswith(prefix) for path in paths)
-
-
-def _record(folder: Path) -> dict[str, object]:
-    file = folder / RECORD
-    try:
-        found = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ConfigError(f"{file}: is no record of t3d prepare transcode ({error})") from error
-    if not isinstance(found, dict):
-        raise ConfigError(f"{file}: is no record of t3d prepare transcode")
-    return found
-
-
-def _claim(folder: Path, spec: TranscodeSpec, base: str) -> None:
-    """Make the folder, or make sure that it was made by the same options."""
-    wanted: dict[str, object] = {"format": _FORMAT, "root": base, **asdict(spec)}
-    found = _record(folder)
-    if found:
-        other = [name for name in wanted if found.get(name) != wanted[name]]
-        if other:
-            said = "; ".join(f"{name} was {found.get(name)}, is {wanted[name]}" for name in other)
-            hint = " (if the videos were moved, write the new folder into it)" if other == ["root"] else ""
-            raise ConfigError(f"{folder / RECORD}: {said}; give the same, or another --out{hint}")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    if left := sorted(entry.name for entry in folder.iterdir()):
-        some = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
-        raise ConfigError(f"--out {folder} holds other files ({some}); give a new or empty folder")
-    with atomic_path(folder / RECORD) as temporary:
-        temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _alone(journal: Path) -> Iterator[None]:
-    """Let nobody else write to the folder; the system lets go when a process ends, however it ends."""
-    with journal.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another run is writing to {journal.parent}; wait for its end") from error
-        yield
 
 
 def _sweep(tasks: Sequence[Task]) -> None:

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from t3d.data.ahead import ReadAhead, needs
+from t3d.data.catalogue import open_index, open_manifest
+from t3d.data.encode import write_video
+from t3d.data.frames import FrameStore
+from t3d.data.manifest import Manifest
+from t3d.data.mirror import local_copy, mirror_of
+from t3d.data.prepare.index import index_videos
+from t3d.data.prepare.shards import write_shards
+from t3d.data.sampling import ClipSpec
+from t3d.data.video import Video
+from t3d.data.video_index import VideoIndex
+from t3d.errors import ConfigError, FetchError, ManifestError
+
+SPEC = ClipSpec(4, 1, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory, numbered_frames) -> Path:
+    """`shards`, a folder of 6 shards with a video of 20 numbered frames each, and the videos."""
+    root = tmp_path_factory.mktemp("packed")
+    (root / "videos").mkdir()
+    for number in range(6):
+        write_video(root / "videos" / f"{number}.mp4", numbered_frames(20, first=100 * number), crf=10)
+    manifest = Manifest.from_files([root / "videos"])
+    index_videos(manifest, root / "set.parquet", workers=1)
+    write_shards(manifest, VideoIndex.read(root / "set.parquet"), root / "shards", shard_mb=0.001, workers=1)
+    return root
+
+
+@pytest.fixture
+def url(packed: Path, tmp_path: Path, site, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where the shards lie."""
+    monkeypatch.setenv("T3D_SHARDS", str(tmp_path / "twin"))
+    mirror_of.cache_clear()
+    yield site.put_folder("/shards", packed / "shards")
+    mirror_of.cache_clear()
+
+
+def room_for(shards: float, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = max(path.stat().st_size for path in packed.glob("shards/*.tar"))
+    monkeypatch.setenv("T3D_SHARDS_GB", str(shards * largest / 1e9))
+
+
+def opened(url: str) -> tuple[Manifest, FrameStore, list[Path]]:
+    name = f"{url}/index.parquet"
+    manifest = open_manifest(name)
+    return manifest, FrameStore(SPEC, index=open_index(None, name)), [entry.path for entry in manifest]
+
+
+def test_a_shard_comes_when_a_frame_is_asked_for_and_stays(url: str, site, packed: Path) -> None:
+    manifest, store, paths = opened(url)
+    assert [path for path, _ in site.asked] == ["/shards/shards.json", "/shards/index.parquet"]
+    frames = store.open(paths[2])
+    assert len(frames.times) == 20
+    assert not list(paths[2].parent.parent.glob("*.tar")), "its times are known without its shard"
+    for _ in range(3):
+        got = store.open(paths[2]).get(np.arange(3, 9))
+    assert site.fetched(f"/shards/{paths[2].parent.name}") == 1
+    with Video(packed / "videos" / f"{manifest[2].source}.mp4") as video:
+        wanted = FrameStore(SPEC).open(video.path).get(np.arange(3, 9))
+    assert torch.equal(got, wanted)
+    opened(url)
+    assert site.fetched("/shards/index.parquet") == 1
+
+
+def test_old_shards_make_room_and_shards_in_use_do_not(
+    url: str, site, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_for(3.5, packed, monkeypatch)
+    _, store, paths = opened(url)
+    folder = paths[0].parent.parent
+    held = Video(paths[0], facts=store.index.facts(paths[0]))
+    held.frames_at([0])
+    for path in paths[1:]:
+        time.sleep(0.02)  # times of use must differ
+        store.open(path).get(np.arange(2))
+        assert len(list(folder.glob("*.tar"))) <= 3
+    assert paths[0].parent.exists()
+    assert paths[5].parent.exists()
+    assert not paths[1].parent.exists()
+    held.close()
+    store.open(paths[1]).get(np.arange(2))  # comes again
+    store.open(paths[2]).get(np.arange(2))
+    assert not paths[0].parent.exists()
+    assert site.fetched(f"/shards/{paths[1].parent.name}") == 2
+
+
+def read_all(number: int, name: str, failures: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
+    try:
+        manifest, store = open_manifest(name), FrameStore(SPEC, index=open_index(None, name))
+        rng = np.random.default_rng(number)
+        for row in rng.integers(len(manifest), size=40).tolist():
+            store.open(manifest[row].path).get(np.arange(2))
+    except BaseException as error:
+        failures.put(repr(error))
+
+
+def test_many_processes_share_a_twin_that_is_too_small_for_all(
+    url: str, site, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_for(2.2, packed, monkeypatch)
+    context = multiprocessing.get_context("fork")
+    failures = context.Queue()
+    workers = [
+        context.Process(target=read_all, args=(number, f"{url}/index.parquet", failures))
+        for number in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert failures.empty(), failures.get()
+    assert site.fetched("/shards/index.parquet") == 1
+    assert len(site.asked) > 8, "shards had to come again"
+
+
+def test_shards_are_there_before_they_are_needed(url: str, site) -> None:
+    _, store, paths = opened(url)
+    shards = store.index.shards([str(path) for path in paths])
+    assert shards is not None
+    order = np.array([4, 2, 0, 5, 3, 1])
+    assert [path.name for _, path in needs(order, shards)] == [paths[row].parent.name for row in order]
+    folder = paths[0].parent.parent
+    with ReadAhead(order, shards) as ahead:
+        expect(lambda: len(list(folder.glob("*.tar"))) == 5)  # the first, and four ahead
+        time.sleep(0.1)
+        assert not paths[1].parent.exists()
+        ahead.at(1)
+        expect(paths[1].parent.exists)
+    assert all(site.fetched(f"/shards/{path.parent.name}") == 1 for path in paths)
+
+
+def test_reading_ahead_of_a_local_folder_does_nothing(packed: Path) -> None:
+    index = VideoIndex.read(packed / "shards" / "index.parquet")
+    manifest = open_manifest(str(packed / "shards" / "index.parquet"))
+    shards = index.shards(manifest.table["path"].to_pylist())
+    assert shards is not None
+    with ReadAhead(np.arange(6), shards) as ahead:
+        ahead.at(3)
+        assert not ahead._thread.is_alive()
+    assert VideoIndex.read(packed / "set.parquet").shards(["x", "y"]) is None
+
+
+def expect(condition, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_shard_that_came_wrong_is_refused(url: str, site) -> None:
+    _, store, paths = opened(url)
+    one, two = (f"/shards/{path.parent.name}" for path in paths[:2])
+    changed = bytearray(site.pages[one].content)
+    changed[700] ^= 1
+    site.put(one, bytes(changed))
+    with pytest.raises(FetchError, match=one):
+        store.open(paths[0]).get(np.arange(2))
+    assert not paths[0].parent.exists()
+    del site.pages[two]
+    with pytest.raises(FetchError, match="404"):
+        store.open(paths[1]).get(np.arange(2))
+
+
+def test_names_and_rooms_that_cannot_serve(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert local_copy("videos/index.parquet") == "videos/index.parquet"
+    with pytest.raises(
+        ManifestError, match=r"https://x/list.csv: of what lies behind a URL, T3D reads shards"
+    ):
+        open_manifest("https://x/list.csv")
+    with pytest.raises(FetchError, match="404"):
+        open_manifest(f"{url}/elsewhere/index.parquet")
+    for wrong in ("0", "-1", "many", "nan"):
+        monkeypatch.setenv("T3D_SHARDS_GB", wrong)
+        _, store, paths = opened(url)
+        with pytest.raises(ConfigError, match=r"T3D_SHARDS_GB is .*; it must be a number of GB above 0"):
+            store.open(paths[0]).get(np.arange(2))
+
+
+def test_a_list_of_shards_that_is_not_finished_is_refused(url: str) -> None:
+    _, store, paths = opened(url)
+    (paths[0].parent.parent / "shards.json").write_text(json.dumps({"format": 1}))
+    mirror_of.cache_clear()
+    with pytest.raises(ManifestError, match="is no finished list of t3d prepare shards"):
+        store.open(paths[0]).get(np.arange(2))
