@@ -1,0 +1,123 @@
+"""Loaders of training clips: the same however their processes are started, and memory that stays flat."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from t3d.data.config import AugmentConfig
+from t3d.data.dataset import BadVideo, Batch, TrainClips, collate, start_worker
+from t3d.data.encode import write_video
+from t3d.data.frames import FrameStore
+from t3d.data.manifest import Manifest
+from t3d.data.prepare.index import index_videos
+from t3d.data.prepare.shards import write_shards
+from t3d.data.sampler import ResumableBatchSampler, SampleKey
+from t3d.data.sampling import ClipSpec
+from t3d.data.video_index import VideoIndex
+
+SPEC = ClipSpec(num_frames=4, stride=2, size=32, resize=36)
+VIDEOS = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve videos of two classes, and `shards` of them."""
+    root = tmp_path_factory.mktemp("loader")
+    generator = torch.Generator().manual_seed(0)
+    for number in range(VIDEOS):
+        path = root / "videos" / "ab"[number % 2] / f"{number}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, torch.randint(256, (20, 3, 40, 48), generator=generator, dtype=torch.uint8))
+    index_videos(Manifest.from_folder(root / "videos"), root / "index.parquet", workers=1)
+    index = VideoIndex.read(root / "index.parquet")
+    write_shards(Manifest.from_folder(root / "videos"), index, root / "shards", shard_mb=0.1, workers=1)
+    return root
+
+
+def clips_of(folder: Path, kind: str) -> TrainClips:
+    name = {
+        "files": None,
+        "indexed": folder / "index.parquet",
+        "shards": folder / "shards" / "index.parquet",
+    }[kind]
+    manifest = Manifest.from_folder(folder / "videos") if name is None else Manifest.from_index(name)
+    store = FrameStore(SPEC, index=None if name is None else VideoIndex.read(name))
+    return TrainClips(manifest, SPEC, store=store, augment=AugmentConfig(color=0.4), seed=3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"), [("files", "fork"), ("files", "spawn"), ("shards", "fork"), ("shards", "spawn")]
+)
+def test_clips_are_the_same_however_workers_are_started(folder: Path, kind: str, start: str) -> None:
+    clips = clips_of(folder, kind)
+    # Open decoders in this process, as a run has that read a video before its loader starts.
+    kept = [clips.store.open(clips.manifest[row].path) for row in range(3)]
+    assert [frames.get(np.arange(2)).shape[0] for frames in kept] == [2, 2, 2]
+    batches = batches_of(clips, start=start, workers=2)
+    wanted = batches_of(clips, start=None, workers=0)
+    assert len(batches) == len(wanted) == 3
+    for one, other in zip(batches, wanted, strict=True):
+        assert one.frames is not None
+        assert other.frames is not None
+        assert torch.equal(one.frames, other.frames)
+        assert one.videos.tolist() == other.videos.tolist()
+
+
+def batches_of(clips: TrainClips, *, start: str | None, workers: int) -> list[Batch]:
+    loader = DataLoader(
+        clips,
+        batch_sampler=ResumableBatchSampler(VIDEOS, batch_size=4, seed=1),
+        collate_fn=collate,
+        num_workers=workers,
+        multiprocessing_context=start,
+        worker_init_fn=start_worker,
+    )
+    return list(loader)
+
+
+class Weighed(Dataset[tuple[int, int, int]]):
+    """The reader's process, its memory and its open files behind each clip, in the place of the clip."""
+
+    def __init__(self, clips: TrainClips) -> None:
+        self.clips = clips
+
+    def __getitem__(self, key: SampleKey) -> tuple[int, int, int]:
+        assert not isinstance(self.clips[key], BadVideo)
+        return os.getpid(), *used()
+
+
+def used() -> tuple[int, int]:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE"), len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("kind", ["files", "shards"])
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for memory and open files")
+def test_memory_and_open_files_are_flat_over_many_epochs(folder: Path, kind: str) -> None:
+    clips = clips_of(folder, kind)
+    sampler = ResumableBatchSampler(VIDEOS, batch_size=4, seed=1)
+    loader = DataLoader(
+        Weighed(clips), batch_sampler=sampler, collate_fn=list, num_workers=2, persistent_workers=True
+    )
+    memory: dict[int, list[float]] = {}
+    files: dict[int, set[int]] = {}
+    epochs, warm = 160, 20
+    for epoch in range(epochs):
+        sampler.set_state(epoch=epoch, step=0)
+        for batch in loader:
+            for process, size, opened in batch:
+                if epoch >= warm:
+                    memory.setdefault(process, []).append(size)
+                    files.setdefault(process, set()).add(opened)
+    assert len(memory) == 2
+    for sizes in memory.values():
+        tenth = len(sizes) // 10
+        assert np.median(sizes[-tenth:]) - np.median(sizes[:tenth]) < 4e6
+    for counts in files.values():
+        assert max(counts) - min(counts) <= 2  # a file is open or not just now
