@@ -6,7 +6,7 @@
 ORIGINALS is a folder of MPEG-4 AVI files as UCF101 publishes them. Those of at least 200 frames are timed as
 they are, and once more as H.264 of 340 × 256 with a key frame every 250 frames, as x264 writes by itself,
 without and with sound. OUT keeps these files, their index, all of them transcoded (`t3d prepare transcode`,
-short side 256), and `data.json` with the figures.
+short side 256; once as H.264, in files and in shards, and once as JPEG), and `data.json` with the figures.
 
 Every reader gets the same places of the same files, one random clip a visit: 32 frames, stride 2, RGB, short
 side 256, crop 224, uint8 T C H W. A reader that is not installed is left out. Readers take turns at every
@@ -37,6 +37,7 @@ from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.prepare.index import index_videos
 from t3d.data.prepare.rewrite import TranscodeSpec
+from t3d.data.prepare.shards import write_shards
 from t3d.data.prepare.transcode import transcode_videos
 from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import center_view
@@ -57,11 +58,26 @@ def ours(index: Path | None = None) -> Reader:
     return lambda path, wanted: center_view(store.open(path).get(wanted), SPEC)
 
 
-def transcoded(paths: list[Path], folder: Path) -> Reader:
-    """This project, on the same videos after `t3d prepare transcode`."""
-    transcode_videos(Manifest.from_files(paths), folder, spec=TranscodeSpec(short_side=SHORT))
-    read = ours(folder / "index.parquet")
-    return lambda path, wanted: read(folder / f"{path.stem}.mp4", wanted)
+def prepared(paths: list[Path], folder: Path) -> dict[str, Reader]:
+    """This project, on the same videos after `t3d prepare transcode` and `t3d prepare shards`."""
+    readers: dict[str, Reader] = {}
+    for name, codec in (("t3d, transcoded", "h264"), ("t3d, transcoded to JPEG", "jpeg")):
+        spec = TranscodeSpec(short_side=SHORT, codec=codec)
+        transcode_videos(Manifest.from_files(paths), folder / codec, spec=spec)
+        index = folder / codec / "index.parquet"
+        readers[name] = _renamed(ours(index), {path: folder / codec / f"{path.stem}.mp4" for path in paths})
+    shards = folder / "shards"
+    index = folder / "h264" / "index.parquet"
+    write_shards(Manifest.from_index(index), VideoIndex.read(index), shards, shard_mb=8)
+    packed = Manifest.from_index(shards / "index.parquet")
+    where = {entry.source: entry.path for entry in packed}
+    names = {path: where[entry.source] for path, entry in zip(paths, Manifest.from_files(paths), strict=True)}
+    readers["t3d, transcoded, in shards"] = _renamed(ours(shards / "index.parquet"), names)
+    return readers
+
+
+def _renamed(read: Reader, names: dict[Path, Path]) -> Reader:
+    return lambda path, wanted: read(names[path], wanted)
 
 
 def torchcodec(seek_mode: str) -> Reader:
@@ -228,7 +244,7 @@ def main() -> None:
         except PackageNotFoundError:
             found[package] = None
     for kind, paths in kinds.items():
-        again = {"t3d, transcoded": transcoded(paths, chosen.out / "transcoded" / kind)}
+        again = prepared(paths, chosen.out / "prepared" / kind)
         figures = measure(readers | again, paths, places=chosen.places, rounds=chosen.rounds)
         found[kind] = figures
         print(
