@@ -495,6 +495,18 @@ def test_an_object_store(site: Any, tmp_path: Path) -> None:
     assert len(site.asked) == asked + 1
 
 
+def test_another_object_store(site: Any, tmp_path: Path) -> None:
+    facts = {"name": "a.gz", "bucket": "b", "size": "300000", "generation": "1"}
+    times = dict.fromkeys(("updated", "timeCreated"), "2020-01-01T00:00:00Z")
+    page = site.put("/storage/v1/b/b/o/a.gz", json.dumps(facts | times).encode())
+    page.media = CONTENT
+    options = f"scheme=http&endpoint_override={site.host}&retry_limit_seconds=5"
+    quick(f"gs://anonymous@b/a.gz?{options}", tmp_path / "a", digest=SHA256)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    with pytest.raises(FetchError, match=r"gs://b/none\?…: it is not there"):
+        quick(f"gs://anonymous@b/none?{options}", tmp_path / "b")
+
+
 @pytest.mark.parametrize("where", ["store", "file"])
 def test_elsewhere_too_a_part_is_continued_if_nothing_changed(
     site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str

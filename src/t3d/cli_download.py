@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,9 +81,10 @@ def _wrapped(text: str, indent: int) -> str:
 
 
 @contextmanager
-def _shown_progress() -> Iterator[Progress | None]:
-    """A bar on a terminal; nothing elsewhere."""
+def _shown_progress() -> Iterator[Progress]:
+    """A bar on a terminal; elsewhere a line as each file begins, since all may take days."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -94,21 +96,24 @@ def _shown_progress() -> Iterator[Progress | None]:
     )
 
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(TextColumn("{task.description}"), *columns, console=console) as bars:
+    bars = Progress(
+        TextColumn("{task.description}"), *columns, console=console, disable=not console.is_terminal
+    )
+    shown: dict[str, TaskID] = {}
 
-        def progress(name: str, here: int, whole: int | None) -> None:
-            if name not in tasks:
-                for task in tasks.values():
-                    bars.remove_task(task)
-                tasks.clear()
-                tasks[name] = bars.add_task(name)
-            bars.update(tasks[name], completed=here, total=whole)
+    def progress(name: str, here: int, whole: int | None) -> None:
+        if name not in shown:
+            for task in shown.values():
+                bars.remove_task(task)
+            shown.clear()
+            shown[name] = bars.add_task(escape(name))
+            if not console.is_terminal:
+                size = f" of {whole / 1e6:,.1f}" if whole is not None else ""
+                print(f"{name}: {here / 1e6:,.1f}{size} MB are here", file=sys.stderr, flush=True)
+        bars.update(shown[name], completed=here, total=whole)
 
+    with bars:
         yield progress
 
 

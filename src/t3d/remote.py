@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 _BLOCK = 1 << 20
-_STORE_BLOCK = 8 << 20  # each block of an object store is a request of its own
+_STORE_BLOCK = 8 << 20  # s3 is asked for each block by itself
 _PASSING = {408, 425, 429}  # besides 5xx: statuses that may be another one in a while
 
 
@@ -191,7 +191,8 @@ def _failed(error: Exception) -> TransferError:
         return TransferError("the server sends nothing any more (timed out)")
     unknown = isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN
     lasting = unknown or isinstance(cause, InvalidURL | ValueError)
-    return TransferError(str(cause) or type(cause).__name__, lasting=lasting)
+    told = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return TransferError(told or type(cause).__name__, lasting=lasting)
 
 
 # --- object stores and local files -----------------------------------------------------------------------
@@ -214,13 +215,19 @@ def _open_store(url: str, offset: int, version: str | None, _timeout: float) -> 
     start = offset if version == now else 0
 
     def blocks() -> Iterator[bytes]:
-        _asked(lambda: stream.seek(start))
+        if start:
+            _asked(lambda: stream.seek(start))
         while block := _asked(lambda: stream.read(_STORE_BLOCK)):
             yield block
-        if state()[1] != now:  # each block was asked for by itself: they may be of two contents
+        if state()[1] != now:  # blocks may be asked for one by one: they may be of two contents
             raise TransferError("it changed while it was read")
 
-    with _asked(lambda: filesystem.open_input_file(path)) as stream:
+    def opened() -> Any:
+        if start:
+            return filesystem.open_input_file(path)
+        return filesystem.open_input_stream(path, compression=None)  # one request where the store can stream
+
+    with _asked(opened) as stream:
         yield Opened(start, size, now, blocks())
 
 

@@ -188,7 +188,7 @@ def _reading(archive: Path) -> Iterator[None]:
     except Exception as error:
         if rarfile is None or not isinstance(error, rarfile.Error):
             raise
-        hint = "; install unrar, unar or 7z" if isinstance(error, rarfile.RarExecError) else ""
+        hint = "; install unrar or unar" if isinstance(error, rarfile.RarExecError) else ""
         raise ArchiveError(f"{archive}: cannot be unpacked: {error}{hint}") from error
 
 
