@@ -88,7 +88,7 @@ class _Page:
         if_range: Whether it heeds If-Range.
         cuts: After how many bytes of the body each of the next answers is cut off.
         refusals: Statuses of the next answers.
-        length: What Content-Length says instead of the truth.
+        length: What Content-Length says instead of the truth; -1 for nothing at all.
         location: Where it redirects to.
         headers: What else it says.
         pause: Seconds it waits before each `slice` of bytes.
@@ -177,7 +177,8 @@ class _Site:
         handler.send_response(status)
         if status == 416:
             start = end = 0
-        handler.send_header("Content-Length", str(end - start if page.length is None else page.length))
+        if page.length != -1:
+            handler.send_header("Content-Length", str(end - start if page.length is None else page.length))
         if status != 200:
             span = f"{start}-{end - 1}" if status == 206 else "*"
             handler.send_header("Content-Range", f"bytes {span}/{whole}")

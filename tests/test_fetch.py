@@ -332,8 +332,22 @@ def test_more_than_is_taken(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT)
     with pytest.raises(FetchError, match=r"announces 300,000 bytes; at most 299,999 are taken"):
         quick(site.url("/a"), tmp_path / "a", at_most=299_999)
-    (tmp_path / "source").write_bytes(CONTENT)
     quick(site.url("/a"), tmp_path / "a", at_most=300_000)
+    site.put("/b", CONTENT, length=-1)
+    with pytest.raises(FetchError, match=r"more than 299,999 bytes come"):
+        quick(site.url("/b"), tmp_path / "b", at_most=299_999)
+    assert alone(tmp_path) == ["a"]
+
+
+def test_a_length_that_is_not_said(site: Any, tmp_path: Path) -> None:
+    site.put("/a", CONTENT, length=-1)
+    seen: list[int | None] = []
+    quick(site.url("/a"), tmp_path / "a", size=300_000, progress=lambda _, whole: seen.append(whole))
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert set(seen) == {None}
+    with pytest.raises(FetchError, match=r"300,000 bytes came, but 5 are wanted; they were deleted"):
+        quick(site.url("/a"), tmp_path / "b", size=5)
+    assert alone(tmp_path) == ["a"]
 
 
 def test_more_than_the_disk_holds(site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,9 +134,7 @@ def _described(response: HTTPResponse, url: str, offset: int, version: str | Non
     if encoding != "identity" and not packed:
         raise TransferError(f"the server sends it encoded ({encoding}), though asked not to", lasting=True)
     now = _version(response.headers)
-    if (
-        response.status == 200
-    ):  # also where a range was asked for: another content, or a server without ranges
+    if response.status == 200:  # to a range too: of another content, or of a server without ranges
         return Opened(0, response.length, now, _body(response))
     if response.status != 206 or not offset:
         raise TransferError(f"the server answers {response.status} {response.reason}", lasting=True)

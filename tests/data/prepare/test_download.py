@@ -156,9 +156,10 @@ def test_one_that_fails_is_named_and_the_others_come(site: Any, toy: str, tmp_pa
 def test_a_server_that_is_gone_is_not_asked_for_every_file(site: Any, toy: str, tmp_path: Path) -> None:
     for number in range(4):
         site.pages[f"/toy/val/part_{number}.tar.gz"].refusals = [404] * 9
-    site.asked.clear()
-    report = download(toy, tmp_path, parts=["val"])
+    with pytest.raises(FetchError, match=r"part_0.*answers 404"):
+        download(toy, tmp_path, parts=["val"])
     assert len(site.asked) == 4  # the list, and three of its files
+    report = download(toy, tmp_path, parts=["annotations", "val"])
     assert report.bad[3] == ("part_3.tar.gz", "was not tried, since the 3 files before it failed")
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
 import random
+import shutil
 import stat
 import struct
 import tarfile
@@ -216,6 +218,24 @@ def test_damaged_inside(place: Path, kind: str) -> None:
         data[at] ^= 0x55
     (place / "a").write_bytes(data)
     refused(place / "a", "damaged|cannot be read")
+
+
+@pytest.mark.parametrize("kind", [*WRITERS, "rar"])
+def test_any_damage_is_one_kind_of_error(place: Path, kind: str) -> None:
+    if kind == "rar":
+        pytest.importorskip("rarfile")
+    files = {f"folder/{number}.txt": b"content" * number for number in range(5)}
+    whole = (WRITERS | {"rar": rarred})[kind](files, place / "a").read_bytes()
+    draw = random.Random(kind)
+    for _ in range(100):
+        data = bytearray(whole)
+        for _ in range(draw.choice([1, 2, 10])):
+            data[draw.randrange(min(len(data), 4000))] = draw.choice([0, 255, draw.randrange(256)])
+        (place / "a").write_bytes(data)
+        with contextlib.suppress(ArchiveError):
+            extract_archive(place / "a", place / "new")
+            shutil.rmtree(place / "new")
+        assert [path.name for path in place.iterdir()] == ["a"]
 
 
 def test_what_is_no_archive(place: Path) -> None:

@@ -90,8 +90,8 @@ def download(
     Raises:
         ConfigError: The name or part is not known, the set is to be had elsewhere, the disk has not enough
             room for it, or another run is writing to `out`.
-        FetchError: A list of files, or the only file, cannot be had.
-        ArchiveError: The only file cannot be unpacked.
+        FetchError: A list of files cannot be had, or no file can.
+        ArchiveError: No file can be unpacked.
         OSError: `out` cannot be written to.
 
     Example:
@@ -205,11 +205,12 @@ def _job(file: RemoteFile, place: Path, *, unpacked: Path | None = None) -> _Job
 
 
 def _listed(links: str, folder: Path) -> list[RemoteFile]:
-    """The files of a list of addresses, which may only name what lies beside it."""
+    """The files of a list of addresses, which may only name what its own server has."""
     text = folder / _name(links)
     fetch(links, text, at_most=_LINKS)
     site = f"{urlsplit(links).scheme}://{urlsplit(links).netloc}/"
-    urls = [line.strip() for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = text.read_text(encoding="utf-8", errors="replace").splitlines()
+    urls = [line.strip() for line in lines if line.strip()]
     urls = [url.replace("http://", "https://", 1) if site.startswith("https://") else url for url in urls]
     strange = [url for url in urls if not url.startswith(site)]
     if strange or not urls:
@@ -246,6 +247,7 @@ def _run(
     jobs: Sequence[_Job], began: float, *, unpack: bool, keep: bool, progress: Progress | None
 ) -> DownloadReport:
     bad: list[tuple[str, str]] = []
+    first: FetchError | ArchiveError | None = None
     fetched = size = in_a_row = 0
     for job in jobs:
         if in_a_row == _IN_A_ROW:
@@ -259,10 +261,11 @@ def _run(
             if unpack:
                 _unpack(job, keep)
         except (FetchError, ArchiveError) as error:
-            if len(jobs) == 1:
-                raise
+            first = first or error
             in_a_row += isinstance(error, FetchError)
             bad.append((job.target.name, str(error)))
+    if first is not None and len(bad) == len(jobs):
+        raise first
     return DownloadReport(len(jobs), fetched, size, time.monotonic() - began, tuple(bad))
 
 

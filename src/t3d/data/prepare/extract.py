@@ -12,6 +12,7 @@ import lzma
 import os
 import shutil
 import stat
+import struct
 import sys
 import tarfile
 import zipfile
@@ -24,7 +25,7 @@ from typing import IO, Any, cast
 
 from t3d.errors import ArchiveError, ConfigError
 
-MAX_FILES = 2_000_000
+MAX_FILES = 1_000_000
 """Most files and folders that an archive may hold."""
 GROWTH = 20
 """How many times an archive's size its content may have; videos hardly shrink."""
@@ -32,6 +33,18 @@ SMALL = 1 << 30
 """Bytes that any archive's content may have."""
 _BLOCK = 1 << 20
 _LONGEST_HEADER = 1 << 24
+
+# What the readers raise over bytes that make no sense, by experiment among others.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    struct.error,
+    ValueError,
+    IndexError,
+)
 
 # A member: its name, and how to open it; None for a folder.
 _Member = tuple[str, Callable[[], IO[bytes]] | None]
@@ -176,16 +189,16 @@ def _below(archive: Path, folder: Path, name: str) -> Path:
 @contextmanager
 def _reading(archive: Path) -> Iterator[None]:
     """Turn what readers raise over a damaged archive into one error."""
-    rarfile: Any = sys.modules.get("rarfile")  # optional: its errors come only where it was imported
     try:
         yield
     except tarfile.FilterError as error:
         raise ArchiveError(f"{archive}: {error}; nothing is unpacked") from error
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
-        raise ArchiveError(f"{archive}: is damaged: {error}") from error
-    except (NotImplementedError, OSError) as error:  # what is wanted of the writer is asked outside
+    except (NotImplementedError, OSError) as error:  # a method of packing that is not known; a failing disk
         raise ArchiveError(f"{archive}: cannot be read: {error}") from error
+    except _DAMAGED as error:
+        raise ArchiveError(f"{archive}: is damaged: {error}") from error
     except Exception as error:
+        rarfile: Any = sys.modules.get("rarfile")  # optional: its errors come only where it was imported
         if rarfile is None or not isinstance(error, rarfile.Error):
             raise
         hint = "; install unrar or unar" if isinstance(error, rarfile.RarExecError) else ""
