@@ -305,6 +305,15 @@ def test_never_from_https_to_http(
     assert site.asked == []
 
 
+def test_through_a_proxy(site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", site.url(""))
+    site.put("http://nowhere.invalid/a", CONTENT)
+    quick("http://nowhere.invalid/a", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
 # --- bounds and checks -----------------------------------------------------------------------------------
 
 

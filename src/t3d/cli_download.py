@@ -109,8 +109,9 @@ def _shown_progress() -> Iterator[Progress]:
             shown.clear()
             shown[name] = bars.add_task(escape(name))
             if not console.is_terminal:
-                size = f" of {whole / 1e6:,.1f}" if whole is not None else ""
-                print(f"{name}: {here / 1e6:,.1f}{size} MB are here", file=sys.stderr, flush=True)
+                size = "size unknown" if whole is None else f"{whole / 1e6:,.1f} MB"
+                before = f", {here / 1e6:,.1f} MB of it here before" if here else ""
+                print(f"{name}: {size}{before}", file=sys.stderr, flush=True)
         bars.update(shown[name], completed=here, total=whole)
 
     with bars:
@@ -118,10 +119,9 @@ def _shown_progress() -> Iterator[Progress]:
 
 
 def _tell(report: DownloadReport, out: str, use: str | None) -> None:
-    there = report.files - report.fetched - len(report.bad)
     print(
         f"{out}: {report.fetched} of {report.files} files came, {report.size / 1e6:,.1f} MB in "
-        f"{report.took:.0f} s; {there} were there before"
+        f"{report.took:.0f} s; {report.unpacked} archives were unpacked"
     )
     for name, reason in report.bad:
         print(f"  {name}: {reason}")

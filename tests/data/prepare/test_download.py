@@ -91,7 +91,7 @@ def test_a_whole_set(toy: str, tmp_path: Path) -> None:
     report = download(toy, tmp_path / "out")
     assert files(tmp_path / "out") == WHOLE
     assert (tmp_path / "out" / "val" / "part_2" / "clip2.mp4").read_bytes() == VIDEO
-    assert (report.files, report.fetched, report.bad) == (7, 7, ())
+    assert (report.files, report.fetched, report.unpacked, report.bad) == (7, 7, 5, ())
     assert report.size > 20_000
 
 
@@ -100,7 +100,7 @@ def test_again_does_nothing(site: Any, toy: str, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     site.asked.clear()
     report = download(toy, tmp_path)
-    assert (report.files, report.fetched, report.size, report.bad) == (7, 0, 0, ())
+    assert (report.files, report.fetched, report.unpacked, report.size, report.bad) == (7, 0, 0, 0, ())
     assert site.asked == []
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
@@ -122,7 +122,8 @@ def test_parts_and_archives(toy: str, tmp_path: Path, options: dict[str, Any], l
 def test_what_was_not_unpacked_can_be_unpacked_later(site: Any, toy: str, tmp_path: Path) -> None:
     download(toy, tmp_path, parts=["lists"], unpack=False)
     site.asked.clear()
-    download(toy, tmp_path, parts=["lists"])
+    report = download(toy, tmp_path, parts=["lists"])
+    assert (report.fetched, report.unpacked) == (0, 1)
     assert files(tmp_path) == ["lists/lists/train.txt"]
     assert site.asked == []
 

@@ -37,6 +37,7 @@ class DownloadReport:
     Args:
         files: Files that were asked for.
         fetched: Files that came now; the others were there, or are among `bad`.
+        unpacked: Archives that were unpacked now.
         size: Bytes of those that came now.
         took: Seconds that all took.
         bad: Files that could not be had, or not be unpacked, with the reason.
@@ -44,6 +45,7 @@ class DownloadReport:
 
     files: int
     fetched: int
+    unpacked: int
     size: int
     took: float
     bad: tuple[tuple[str, str], ...]
@@ -248,7 +250,7 @@ def _run(
 ) -> DownloadReport:
     bad: list[tuple[str, str]] = []
     first: FetchError | ArchiveError | None = None
-    fetched = size = in_a_row = 0
+    fetched = unpacked = size = in_a_row = 0
     for job in jobs:
         if in_a_row == _IN_A_ROW:
             bad.append((job.target.name, f"was not tried, since the {_IN_A_ROW} files before it failed"))
@@ -259,14 +261,14 @@ def _run(
             fetched += came is not None
             size += came or 0
             if unpack:
-                _unpack(job, keep)
+                unpacked += _unpack(job, keep)
         except (FetchError, ArchiveError) as error:
             first = first or error
             in_a_row += isinstance(error, FetchError)
             bad.append((job.target.name, str(error)))
     if first is not None and len(bad) == len(jobs):
         raise first
-    return DownloadReport(len(jobs), fetched, size, time.monotonic() - began, tuple(bad))
+    return DownloadReport(len(jobs), fetched, unpacked, size, time.monotonic() - began, tuple(bad))
 
 
 def _fetched(job: _Job, unpack: bool, progress: Progress | None) -> int | None:
@@ -284,13 +286,16 @@ def _fetched(job: _Job, unpack: bool, progress: Progress | None) -> int | None:
     return job.target.stat().st_size
 
 
-def _unpack(job: _Job, keep: bool) -> None:
-    if job.folder is None or not job.target.is_file():  # by its name no archive, or done before
-        return
-    if not job.folder.is_dir():
+def _unpack(job: _Job, keep: bool) -> bool:
+    """Unpack an archive that is not unpacked yet; whether that was done."""
+    if job.folder is None or not job.target.is_file():
+        return False
+    new = not job.folder.is_dir()
+    if new:
         try:
             extract_archive(job.target, job.folder, nested=job.file.nested)
         except ArchiveError as error:
             raise ArchiveError(f"{error}. It stays; delete it to download it again") from error
     if not keep:
         job.target.unlink()
+    return new
