@@ -82,12 +82,13 @@ class _Page:
 
     Args:
         content: The file.
+        media: What comes with `?alt=media`, where an object store has facts and content under one path.
         tagged: Whether it says an ETag.
         ranges: Whether it answers Range.
         if_range: Whether it heeds If-Range.
         cuts: After how many bytes of the body each of the next answers is cut off.
         refusals: Statuses of the next answers.
-        length: What Content-Length says instead of the truth.
+        length: What Content-Length says instead of the truth; -1 for nothing at all.
         location: Where it redirects to.
         headers: What else it says.
         pause: Seconds it waits before each `slice` of bytes.
@@ -95,6 +96,7 @@ class _Page:
     """
 
     content: bytes = b""
+    media: bytes | None = None
     tagged: bool = True
     ranges: bool = True
     if_range: bool = True
@@ -160,7 +162,7 @@ class _Site:
         return [headers.get("range") for _, headers in self.asked]
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        path = handler.path.partition("?")[0]
+        path, _, query = handler.path.partition("?")
         asked = {name.lower(): value for name, value in handler.headers.items()}
         self.asked.append((path, asked))
         page = self.pages.get(path)
@@ -174,8 +176,9 @@ class _Site:
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return
-        tag = f'"{hashlib.md5(page.content).hexdigest()}"' if page.tagged else None
-        start, end, whole = 0, len(page.content), len(page.content)
+        content = page.media if page.media is not None and "alt=media" in query else page.content
+        tag = f'"{hashlib.md5(content).hexdigest()}"' if page.tagged else None
+        start, end, whole = 0, len(content), len(content)
         given = asked.get("if-range")
         if page.ranges and "range" in asked and (not page.if_range or given in (None, tag)):
             first, _, last = asked["range"].removeprefix("bytes=").partition("-")
@@ -184,7 +187,8 @@ class _Site:
         handler.send_response(status)
         if status == 416:
             start = end = 0
-        handler.send_header("Content-Length", str(end - start if page.length is None else page.length))
+        if page.length != -1:
+            handler.send_header("Content-Length", str(end - start if page.length is None else page.length))
         if status != 200:
             span = f"{start}-{end - 1}" if status == 206 else "*"
             handler.send_header("Content-Range", f"bytes {span}/{whole}")
@@ -195,7 +199,7 @@ class _Site:
         handler.end_headers()
         if handler.command == "HEAD":
             return
-        body = page.content[start:end]
+        body = content[start:end]
         if page.cuts:
             body = body[: page.cuts.pop(0)]
         for at in range(0, len(body), page.slice):

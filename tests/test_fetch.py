@@ -305,6 +305,15 @@ def test_never_from_https_to_http(
     assert site.asked == []
 
 
+def test_through_a_proxy(site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", site.url(""))
+    site.put("http://nowhere.invalid/a", CONTENT)
+    quick("http://nowhere.invalid/a", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
 # --- bounds and checks -----------------------------------------------------------------------------------
 
 
@@ -332,8 +341,22 @@ def test_more_than_is_taken(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT)
     with pytest.raises(FetchError, match=r"announces 300,000 bytes; at most 299,999 are taken"):
         quick(site.url("/a"), tmp_path / "a", at_most=299_999)
-    (tmp_path / "source").write_bytes(CONTENT)
     quick(site.url("/a"), tmp_path / "a", at_most=300_000)
+    site.put("/b", CONTENT, length=-1)
+    with pytest.raises(FetchError, match=r"more than 299,999 bytes come"):
+        quick(site.url("/b"), tmp_path / "b", at_most=299_999)
+    assert alone(tmp_path) == ["a"]
+
+
+def test_a_length_that_is_not_said(site: Any, tmp_path: Path) -> None:
+    site.put("/a", CONTENT, length=-1)
+    seen: list[int | None] = []
+    quick(site.url("/a"), tmp_path / "a", size=300_000, progress=lambda _, whole: seen.append(whole))
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert set(seen) == {None}
+    with pytest.raises(FetchError, match=r"300,000 bytes came, but 5 are wanted; they were deleted"):
+        quick(site.url("/a"), tmp_path / "b", size=5)
+    assert alone(tmp_path) == ["a"]
 
 
 def test_more_than_the_disk_holds(site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -493,6 +516,18 @@ def test_an_object_store(site: Any, tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="ACCESS_DENIED"):
         quick(store(site, "/a.tar"), tmp_path / "b")
     assert len(site.asked) == asked + 1
+
+
+def test_another_object_store(site: Any, tmp_path: Path) -> None:
+    facts = {"name": "a.gz", "bucket": "b", "size": "300000", "generation": "1"}
+    times = dict.fromkeys(("updated", "timeCreated"), "2020-01-01T00:00:00Z")
+    page = site.put("/storage/v1/b/b/o/a.gz", json.dumps(facts | times).encode())
+    page.media = CONTENT
+    options = f"scheme=http&endpoint_override={site.host}&retry_limit_seconds=5"
+    quick(f"gs://anonymous@b/a.gz?{options}", tmp_path / "a", digest=SHA256)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    with pytest.raises(FetchError, match=r"gs://b/none\?…: it is not there"):
+        quick(f"gs://anonymous@b/none?{options}", tmp_path / "b")
 
 
 @pytest.mark.parametrize("where", ["store", "file"])

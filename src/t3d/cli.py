@@ -27,6 +27,7 @@ from t3d.cli_data import (
     run_shards,
     run_transcode,
 )
+from t3d.cli_download import fill_download, run_download
 from t3d.cli_models import fill_convert, fill_models, run_convert, run_models
 from t3d.cli_parser import (
     Parser,
@@ -329,6 +330,11 @@ _GROUPS = {
     "data": "Look at a data set.",
 }
 _COMMANDS: dict[str, tuple[str, _Fill, _Run]] = {
+    "prepare download": (
+        "Download a published data set, or a file, and unpack it.",
+        fill_download,
+        run_download,
+    ),
     "prepare index": ("Decode every video once; training then opens them at once.", fill_index, run_index),
     "prepare transcode": (
         "Write every video again, small and cheap to read at random places.",

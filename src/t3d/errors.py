@@ -54,6 +54,10 @@ class FetchError(T3DError):
         return type(self), (self.url, self.reason)  # as VideoError: it must survive its way out of a worker
 
 
+class ArchiveError(T3DError):
+    """An archive cannot be unpacked, or must not be."""
+
+
 class ConfigError(T3DError):
     """An option has a value that cannot work."""
 

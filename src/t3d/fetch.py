@@ -211,6 +211,7 @@ def _attempt(
         for block in remote.blocks:
             here += len(block)
             if wanted.at_most is not None and here > wanted.at_most:
+                file.truncate(0)
                 raise TransferError(f"more than {wanted.at_most:,} bytes come", lasting=True)
             file.write(block)
             progress(here, remote.size)

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 _BLOCK = 1 << 20
-_STORE_BLOCK = 8 << 20  # each block of an object store is a request of its own
+_STORE_BLOCK = 8 << 20  # s3 is asked for each block by itself
 _PASSING = {408, 425, 429}  # besides 5xx: statuses that may be another one in a while
 
 
@@ -134,9 +134,7 @@ def _described(response: HTTPResponse, url: str, offset: int, version: str | Non
     if encoding != "identity" and not packed:
         raise TransferError(f"the server sends it encoded ({encoding}), though asked not to", lasting=True)
     now = _version(response.headers)
-    if (
-        response.status == 200
-    ):  # also where a range was asked for: another content, or a server without ranges
+    if response.status == 200:  # to a range too: of another content, or of a server without ranges
         return Opened(0, response.length, now, _body(response))
     if response.status != 206 or not offset:
         raise TransferError(f"the server answers {response.status} {response.reason}", lasting=True)
@@ -191,7 +189,8 @@ def _failed(error: Exception) -> TransferError:
         return TransferError("the server sends nothing any more (timed out)")
     unknown = isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN
     lasting = unknown or isinstance(cause, InvalidURL | ValueError)
-    return TransferError(str(cause) or type(cause).__name__, lasting=lasting)
+    told = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return TransferError(told or type(cause).__name__, lasting=lasting)
 
 
 # --- object stores and local files -----------------------------------------------------------------------
@@ -214,13 +213,19 @@ def _open_store(url: str, offset: int, version: str | None, _timeout: float) -> 
     start = offset if version == now else 0
 
     def blocks() -> Iterator[bytes]:
-        _asked(lambda: stream.seek(start))
+        if start:
+            _asked(lambda: stream.seek(start))
         while block := _asked(lambda: stream.read(_STORE_BLOCK)):
             yield block
-        if state()[1] != now:  # each block was asked for by itself: they may be of two contents
+        if state()[1] != now:  # blocks may be asked for one by one: they may be of two contents
             raise TransferError("it changed while it was read")
 
-    with _asked(lambda: filesystem.open_input_file(path)) as stream:
+    def opened() -> Any:
+        if start:
+            return filesystem.open_input_file(path)
+        return filesystem.open_input_stream(path, compression=None)  # one request where the store can stream
+
+    with _asked(opened) as stream:
         yield Opened(start, size, now, blocks())
 
 
