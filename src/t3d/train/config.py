@@ -50,8 +50,10 @@ class OptimConfig:
         step_epochs: See `schedule`.
         gamma: See `schedule`.
         patience: See `schedule`.
-        label_smoothing: Share of the target spread evenly over all classes.
-        mixup: Parameter of the Beta distribution that mixes pairs of clips; 0 switches it off.
+        label_smoothing: Share of the target spread evenly over all classes. With several labels a video, each
+            class's target moves by this share of the way towards 1/2.
+        mixup: Parameter of the Beta distribution that mixes pairs of clips, and their labels; 0 switches it
+            off.
         ema: Decay of the moving average of the weights, which is then tested and saved; 0 switches it off.
         clip_grad: Largest norm of the gradient; 0 switches clipping off.
         layer_decay: The learning rate shrinks by this factor with each stage away from the classifier
