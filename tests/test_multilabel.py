@@ -40,7 +40,7 @@ def random_scores(*, classes: int, videos: int, seed: int, ties: bool = False) -
     for video in range(videos):
         if video not in broken:
             video_probs[video] = clip_probs[clip_video == video].mean(0)
-    labels = (rng.random((videos, classes)) < np.linspace(0.7, 0.1, classes)).astype(np.int64)
+    labels = (rng.random((videos, classes)) < np.linspace(0.7, 0.1, classes)).astype(np.int8)
     labels[:, -1] = 0
     labels[::7] = -1
     return Scores(

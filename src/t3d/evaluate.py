@@ -46,7 +46,7 @@ class Scores:
         clip_video: Row of each clip's video, int64 [N].
         video_probs: Mean over the clips of each video, float64 [V, K]; NaN for a video that cannot be read.
         labels: Row of each video's class, int64 [V]; -1 where there is none. Where a video may have several
-            labels, int64 [V, K]: 1 where a class applies, else 0; -1 throughout a video that is unlabelled.
+            labels, int8 [V, K]: 1 where a class applies, else 0; -1 throughout a video that is unlabelled.
         paths: File of each video.
         bad: The videos that could not be read.
         targets: `single`: the probabilities of a clip sum to 1; `multi`: each class has one of its own.
@@ -56,7 +56,7 @@ class Scores:
     clip_probs: npt.NDArray[np.float64]
     clip_video: npt.NDArray[np.int64]
     video_probs: npt.NDArray[np.float64]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64] | npt.NDArray[np.int8]
     paths: tuple[str, ...]
     bad: tuple[BadVideo, ...]
     targets: Targets = "single"
@@ -260,7 +260,7 @@ def collect(
         clip_probs=clip_probs,
         clip_video=clip_video,
         video_probs=video_probs,
-        labels=manifest.labels if targets == "single" else manifest.multi_hot().astype(np.int64),
+        labels=manifest.labels if targets == "single" else manifest.multi_hot(),
         paths=tuple(str(manifest[i].path) for i in range(len(manifest))),
         bad=tuple(sorted(bad, key=lambda video: video.video)),
         targets=targets,

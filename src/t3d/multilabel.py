@@ -77,7 +77,7 @@ def measure_multi(scores: Scores) -> MultiMetrics:
     """Compare scores with labels, where videos may have several.
 
     Args:
-        scores: With `labels` int64 [V, K].
+        scores: With `labels` int8 [V, K].
 
     Raises:
         ManifestError: No labelled video could be read, or no class applies to any.
@@ -115,12 +115,12 @@ def measure_multi(scores: Scores) -> MultiMetrics:
 
 
 def _average_precisions(
-    probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], present: npt.NDArray[np.int64]
+    probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int8], present: npt.NDArray[np.int64]
 ) -> list[float]:
     columns = ((torch.from_numpy(probs[:, k].copy()), torch.from_numpy(labels[:, k].copy())) for k in present)
     return [float(binary_average_precision(p, y)) for p, y in columns]
 
 
-def _f1(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
-    said = torch.from_numpy((probs >= THRESHOLD).astype(np.int64))
+def _f1(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int8]) -> float:
+    said = torch.from_numpy((probs >= THRESHOLD).astype(np.int8))
     return float(binary_f1_score(said, torch.from_numpy(labels.copy())))
