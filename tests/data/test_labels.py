@@ -178,6 +178,29 @@ def test_text_and_lists_of_slices() -> None:
     assert join_names(lists[1:]).to_pylist() == ["|", None, "c"]
 
 
+def test_a_list_of_youtube_videos(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ids = [letter * 11 for letter in "abcd"]
+    cells = ["run|jump", "|", "", "swim"]
+    lines = [f"{cell},{video},10,20" for cell, video in zip(cells, ids, strict=True)]
+    file = tmp_path / "k400_train.csv"  # its published list has one label a video, and is no match
+    file.write_text("\n".join(["labels,youtube_id,time_start,time_end", *lines]) + "\n")
+    for video in ids[:3]:
+        (tmp_path / f"{video}_000010_000020.mp4").touch()
+    manifest = open_manifest(str(file), videos=str(tmp_path))
+    assert names(manifest) == NAMES[:3]
+    assert manifest.classes == ("jump", "run")  # of those that are there
+    assert manifest.missing == {"(of several labels)": 1}
+    assert [entry.source for entry in manifest] == ids[:3]
+    assert "3 of 4 listed videos, 2 of 3 classes" in caplog.text
+    assert "published" not in caplog.text
+    file.write_text(f"labels,label,youtube_id\nx,x,{ids[0]}\n")
+    with pytest.raises(ManifestError, match="has both label and labels"):
+        open_manifest(str(file), videos=str(tmp_path))
+    file.write_text(f"labels,youtube_id\nx|x,{ids[0]}\n")
+    with pytest.raises(ManifestError, match="line 2: a class is named twice"):
+        open_manifest(str(file), videos=str(tmp_path))
+
+
 # --- rows and classes -------------------------------------------------------------------------------------
 
 

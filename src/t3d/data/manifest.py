@@ -217,8 +217,9 @@ class Manifest:
 
         Args:
             videos: Folder with the videos, at any depth.
-            file: CSV with the columns `youtube_id` (needed), `label`, `time_start`, `time_end`, `split`,
-                `is_cc`; where a label is absent or empty, the video has none.
+            file: CSV with the columns `youtube_id` (needed), `label` (or `labels`, as in `from_csv`),
+                `time_start`, `time_end`, `split`, `is_cc`; where a label is absent or empty, the video has
+                none.
         """
         return cls.from_list(videos, read_kinetics(file))
 

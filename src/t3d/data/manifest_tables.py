@@ -167,11 +167,7 @@ def _rows(
 ) -> Rows:
     count = len(columns["path"])
     text, seconds = pa.nulls(count, pa.string()), pa.nulls(count, pa.float64())
-    if "label" in columns and "labels" in columns:
-        raise ManifestError(
-            f"{file}: has both label and labels; give one: label where a video has one class, labels where "
-            "it may have several"
-        )
+    refuse_both(file, columns)
     path, label, several, source = (columns.get(key, text) for key in ("path", "label", "labels", "source"))
     start, end = (columns.get(key, seconds) for key in _SECONDS)
 
@@ -186,7 +182,7 @@ def _rows(
         "the label has spaces before or behind it, which would make it a class of its own; take them away",
     )
     if "labels" in columns:
-        _refuse_names(several, refuse)
+        refuse_names(several, refuse)
     refuse_spans(start, end, refuse)
 
     base = absolute(root if root is not None else Path(file).parent)
@@ -201,8 +197,30 @@ def _rows(
     return replace(rows, names=text, several=split_names(names)) if "labels" in columns else rows
 
 
-def _refuse_names(several: pa.Array, refuse: Refuse) -> None:
-    """Refuse rows whose column `labels` is no list of class names, string [N]."""
+def refuse_both(file: str, columns: Mapping[str, pa.Array]) -> None:
+    """Refuse a table with the columns `label` and `labels`.
+
+    Args:
+        file: The table.
+        columns: Its columns by name.
+
+    Raises:
+        ManifestError: It has both.
+    """
+    if "label" in columns and "labels" in columns:
+        raise ManifestError(
+            f"{file}: has both label and labels; give one: label where a video has one class, labels where "
+            "it may have several"
+        )
+
+
+def refuse_names(several: pa.Array, refuse: Refuse) -> None:
+    """Refuse rows whose column `labels` is no list of class names.
+
+    Args:
+        several: The column, string [N].
+        refuse: What names the lines.
+    """
     refuse(
         pc.equal(pc.utf8_trim_whitespace(several), ""),
         f"labels is blank; leave it empty if nobody has labelled the video, or write {SEPARATOR} if no class "
