@@ -101,7 +101,7 @@ def test_loss_of_several_labels_against_a_slow_loop(tiny: Tiny, mixup: float, sm
     for i in range(4):
         for k, logit in enumerate(taking.model((share * x[i] + (1 - share) * x[i - 1])[None])[0].tolist()):
             target = share * labels[i][k] + (1 - share) * labels[i - 1][k]
-            target = target * (1 - smoothing) + smoothing / 2
+            target = target * (1 - smoothing) + smoothing / CLASSES
             prob = 1 / (1 + math.exp(-logit))
             want -= (target * math.log(prob) + (1 - target) * math.log(1 - prob)) / (4 * CLASSES)
     taking.step(iter([batch]), epoch=2, step=3, total=11)

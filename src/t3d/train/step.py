@@ -200,7 +200,10 @@ class MultiLabelStepper(ClassificationStepper):
         targets = labels  # B K
         if config.mixup:
             targets = targets.lerp(targets.roll(1, 0), 1 - share)
-        targets = targets.lerp(torch.full_like(targets, 0.5), config.label_smoothing)
+        # As with one label: the share goes to all classes evenly. Halfway to 1/2, as some have it, it would
+        # ask for far more of a rare class than the share of videos that has it.
+        smoothing = config.label_smoothing
+        targets = (1 - smoothing) * targets + smoothing / max(targets.shape[1], 2)  # one class: yes or no
         return F.binary_cross_entropy_with_logits(logits, targets)
 
 
