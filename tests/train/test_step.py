@@ -108,6 +108,15 @@ def test_loss_of_several_labels_against_a_slow_loop(tiny: Tiny, mixup: float, sm
     assert taking.report()["loss"] == pytest.approx(want, rel=1e-5)
 
 
+def test_a_single_tag_is_smoothed_towards_either_answer(tiny: Tiny) -> None:
+    taking = stepper(tiny(optim={"label_smoothing": 0.2}), kind=MultiLabelStepper)
+    got = taking._compare(torch.tensor([[0.3], [-1.0]]), torch.tensor([[1.0], [0.0]]), 1.0)
+    yes, no = (1 / (1 + math.exp(-logit)) for logit in (0.3, -1.0))
+    one = -0.9 * math.log(yes) - 0.1 * math.log(1 - yes)
+    zero = -0.1 * math.log(no) - 0.9 * math.log(1 - no)
+    assert float(got) == pytest.approx((one + zero) / 2, rel=1e-6)
+
+
 def test_accumulated_passes_give_the_gradient_of_one(tiny: Tiny) -> None:
     whole = clips(0, 2, 1, 1, 2, 0, 1, 2)
     assert whole.frames is not None
