@@ -275,7 +275,8 @@ def _predict(chosen: Namespace) -> int:
     # A table for eyes; for other programs a line a video as soon as it is known.
     console = Console()
     shown = range(1, min(chosen.top, len(predictor.card.classes)) + 1)
-    table = Table(Column("video", overflow="fold"), *(f"top-{rank}" for rank in shown))
+    each = "each class by itself: several may apply" if predictor.card.targets == "multi" else None
+    table = Table(Column("video", overflow="fold"), *(f"top-{rank}" for rank in shown), caption=each)
     for prediction in predictor.many(paths):
         likely = list(zip(prediction.classes, prediction.probs, strict=True))[: chosen.top]
         if prediction.error is not None:
@@ -283,6 +284,8 @@ def _predict(chosen: Namespace) -> int:
             print(f"t3d: {prediction.path}: {prediction.error}", file=sys.stderr)
         if chosen.json:
             line = {"path": prediction.path, "clips": prediction.clips, "classes": dict(likely)}
+            if predictor.card.targets == "multi":
+                line["targets"] = "multi"
             if prediction.error is not None:
                 line = {"path": prediction.path, "error": prediction.error}
             print(json.dumps(line, ensure_ascii=False), flush=True)

@@ -229,11 +229,15 @@ def _open_lists(chosen: Namespace) -> tuple[dict[str, Manifest], VideoIndex | No
 def _describe(name: str, summary: Summary) -> None:
     print(
         f"{name}: {summary.videos} videos in {summary.files} files, {len(summary.classes)} classes, "
-        f"{summary.sources} sources" + (f", {summary.unlabelled} unlabelled" if summary.unlabelled else "")
+        f"{summary.sources} sources"
+        + (f", {summary.unlabelled} unlabelled" if summary.unlabelled else "")
+        + (f", {summary.none} to which no class applies" if summary.none else "")
     )
     if summary.classes:
         least, most = (pick(summary.classes, key=summary.classes.__getitem__) for pick in (min, max))
         print(f"  videos a class: {summary.classes[least]} ({least}) to {summary.classes[most]} ({most})")
+    if summary.targets == "multi" and (labelled := summary.videos - summary.unlabelled):
+        print(f"  labels a video: {sum(summary.classes.values()) / labelled:.2f} on average")
     if summary.missing:
         print(f"  not there: {sum(summary.missing.values())} listed videos of {len(summary.missing)} classes")
     if summary.frames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
@@ -55,6 +55,12 @@ def fill_convert(sub: ArgumentParser) -> None:
     sub.add_argument("--model", required=True, help="the net the weights belong to, see: t3d models")
     sub.add_argument("--options", type=dict[str, Any], default={}, help="options of the net, as YAML")
     sub.add_argument("--classes", required=True, help="text file with one class name a line, in order")
+    sub.add_argument(
+        "--targets",
+        type=Literal["single", "multi"],
+        default="single",
+        help="multi: the net was trained for several labels a video, by sigmoids",
+    )
     sub.add_argument("--clip", type=ClipSpec, default=ClipSpec(), help="what a clip is")
 
 
@@ -73,5 +79,6 @@ def run_convert(chosen: Namespace) -> int:
         classes=tuple(classes),
         clip=chosen.clip,
         options=chosen.options,
+        targets=chosen.targets,
     )
     return 0

@@ -72,7 +72,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
         for order in ORDERS if name == "after transfer" else ORDERS[:1]:
             outcome = run_test(run.weights, asked, frames=order, cache=str(out / "cache"), workers=0)
             outcomes[name][order] = outcome
-            print(f"{name}, {order} frames: video top-1 {outcome.metrics.video_top1:.1%}", flush=True)
+            print(f"{name}, {order} frames: video top-1 {outcome.single.video_top1:.1%}", flush=True)
     best = outcomes["after transfer"]
     write_result(best["normal"], out / "test")
     some = samples_of(best["normal"])[:3]

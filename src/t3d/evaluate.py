@@ -1,8 +1,9 @@
 """Scores of whole videos, by the paper's protocol, and what they are worth.
 
 A video is cut into non-overlapping clips; each clip's centre crop goes through the net; the video's
-prediction is the mean of its clips' class probabilities (Training and testing T3D). Validation, `t3d test`
-and `t3d predict` all score through `score_videos`, so that their numbers agree.
+prediction is the mean of its clips' class probabilities (Training and testing T3D). Where a video may have
+several labels, each class has a probability of its own. Validation, `t3d test` and `t3d predict` all score
+through `score_videos`, so that their numbers agree.
 
 Legend: V videos, N clips in all, K classes.
 """
@@ -10,7 +11,7 @@ Legend: V videos, N clips in all, K classes.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from t3d.data.dataset import BadVideo, ClipBatches, FrameOrder, VideoClips, start_worker
 from t3d.data.frames import FrameStore
+from t3d.data.labels import SEPARATOR, Targets
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import normalise
 from t3d.errors import ManifestError, T3DError
 from t3d.files import atomic_path
+from t3d.multilabel import THRESHOLD, MultiMetrics, measure_multi
 
 ClipRow = tuple[int, int, npt.NDArray[np.float64]]
 
@@ -42,18 +45,21 @@ class Scores:
         clip_probs: Class probabilities of every clip, float64 [N, K], in order of video and clip.
         clip_video: Row of each clip's video, int64 [N].
         video_probs: Mean over the clips of each video, float64 [V, K]; NaN for a video that cannot be read.
-        labels: Row of each video's class, int64 [V]; -1 where there is none.
+        labels: Row of each video's class, int64 [V]; -1 where there is none. Where a video may have several
+            labels, int8 [V, K]: 1 where a class applies, else 0; -1 throughout a video that is unlabelled.
         paths: File of each video.
         bad: The videos that could not be read.
+        targets: `single`: the probabilities of a clip sum to 1; `multi`: each class has one of its own.
     """
 
     classes: tuple[str, ...]
     clip_probs: npt.NDArray[np.float64]
     clip_video: npt.NDArray[np.int64]
     video_probs: npt.NDArray[np.float64]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64] | npt.NDArray[np.int8]
     paths: tuple[str, ...]
     bad: tuple[BadVideo, ...]
+    targets: Targets = "single"
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,24 @@ class Metrics:
     per_class: dict[str, float]
     confusion: list[list[int]]
 
+    @property
+    def best_by(self) -> float:
+        """What the best weights of a run are chosen by."""
+        return self.video_top1
+
+    def log_line(self) -> dict[str, float | int]:
+        """The figures of a line in a run's log."""
+        return {
+            "loss": self.loss,
+            "top1": self.video_top1,
+            "top5": self.video_top5,
+            "clip_top1": self.clip_top1,
+            "bad": self.bad,
+        }
+
+    def __str__(self) -> str:
+        return f"loss {self.loss:.3f}  top-1 {self.video_top1:.1%}  top-5 {self.video_top5:.1%}"
+
 
 def score_videos(
     model: nn.Module,
@@ -100,6 +124,7 @@ def score_videos(
     world_size: int = 1,
     gather: Callable[[list[Any]], list[Any]] = list,
     progress: Callable[[int], None] | None = None,
+    targets: Targets = "single",
 ) -> Scores:
     """Score every video of a manifest.
 
@@ -117,6 +142,7 @@ def score_videos(
         world_size: Number of processes.
         gather: Joins the lists of all processes, on every process.
         progress: Called with the number of clips done since the last call.
+        targets: What the net's scores are of, as its card says.
 
     Returns:
         Scores of all videos, the same on every process.
@@ -131,8 +157,9 @@ def score_videos(
         x = normalise(clips.to(device, non_blocking=True), spec)  # B C T H W
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             logits: torch.Tensor = model(x)  # B K
-        # Softmax and mean in double precision: the order of clips and processes cannot show in the result.
-        return logits.double().softmax(1)
+        # Probabilities and means in double precision: the order of clips and processes cannot show in them.
+        logits = logits.double()
+        return logits.softmax(1) if targets == "single" else logits.sigmoid()
 
     training = model.training
     model.eval()
@@ -152,7 +179,7 @@ def score_videos(
         )
     finally:
         model.train(training)
-    return collect(manifest, gather(rows), gather(bad))
+    return collect(manifest, gather(rows), gather(bad), targets=targets)
 
 
 def each_clip(
@@ -209,13 +236,16 @@ def each_clip(
     return rows, bad
 
 
-def collect(manifest: Manifest, rows: list[ClipRow], bad: list[BadVideo]) -> Scores:
+def collect(
+    manifest: Manifest, rows: list[ClipRow], bad: list[BadVideo], *, targets: Targets = "single"
+) -> Scores:
     """Bring the probabilities of clips together into those of videos.
 
     Args:
         manifest: The videos.
         rows: What `each_clip` gave, in any order; the vectors are probabilities.
         bad: The videos whose clips do not count.
+        targets: What the probabilities are of.
     """
     broken = {video.video for video in bad}
     rows = sorted((row for row in rows if row[0] not in broken), key=lambda row: row[:2])
@@ -230,14 +260,24 @@ def collect(manifest: Manifest, rows: list[ClipRow], bad: list[BadVideo]) -> Sco
         clip_probs=clip_probs,
         clip_video=clip_video,
         video_probs=video_probs,
-        labels=manifest.labels,
+        labels=manifest.labels if targets == "single" else manifest.multi_hot(),
         paths=tuple(str(manifest[i].path) for i in range(len(manifest))),
         bad=tuple(sorted(bad, key=lambda video: video.video)),
+        targets=targets,
     )
 
 
-def measure(scores: Scores) -> Metrics:
+def measure(scores: Scores) -> Metrics | MultiMetrics:
     """Compare scores with labels.
+
+    Raises:
+        ManifestError: No labelled video could be read.
+    """
+    return measure_multi(scores) if scores.targets == "multi" else measure_single(scores)
+
+
+def measure_single(scores: Scores) -> Metrics:
+    """Compare scores with labels, where each video has one class.
 
     Raises:
         ManifestError: No labelled video could be read.
@@ -278,20 +318,43 @@ def measure(scores: Scores) -> Metrics:
 
 
 def write_scores(scores: Scores, path: Path) -> None:
-    """Write one row a video: path, label, prediction, clips and the probability of each class."""
+    """Write one row a video: path, label, prediction, clips and the probability of each class.
+
+    Several labels, and the classes with a probability of at least 0.5, stand as in a manifest's table.
+    """
     clips = np.bincount(scores.clip_video, minlength=len(scores.labels))
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "label", "prediction", "clips", *scores.classes])
-        for row, (path_, label) in enumerate(zip(scores.paths, scores.labels.tolist(), strict=True)):
+        said = ["label", "prediction"] if scores.targets == "single" else ["labels", "predictions"]
+        writer.writerow(["path", *said, "clips", *scores.classes])
+        for row, path_ in enumerate(scores.paths):
             probs = scores.video_probs[row]
             readable = bool(np.isfinite(probs).all())
             writer.writerow(
                 [
                     path_,
-                    scores.classes[label] if label >= 0 else "",
-                    scores.classes[int(probs.argmax())] if readable else "",
+                    _labels_of(scores, row),
+                    _predictions_of(scores, row) if readable else "",
                     int(clips[row]),
                     *([f"{p:.6f}" for p in probs] if readable else [""] * len(probs)),
                 ]
             )
+
+
+def _labels_of(scores: Scores, row: int) -> str:
+    labels = scores.labels[row]
+    if scores.targets == "single":
+        return scores.classes[labels] if labels >= 0 else ""
+    return _named(scores.classes, labels == 1) if (labels >= 0).all() else ""
+
+
+def _predictions_of(scores: Scores, row: int) -> str:
+    probs = scores.video_probs[row]
+    if scores.targets == "single":
+        return scores.classes[int(probs.argmax())]
+    return _named(scores.classes, probs >= THRESHOLD)
+
+
+def _named(classes: Sequence[str], applies: npt.NDArray[np.bool_]) -> str:
+    names = [name for name, there in zip(classes, applies.tolist(), strict=True) if there]
+    return SEPARATOR.join(names) or SEPARATOR

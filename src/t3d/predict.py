@@ -26,7 +26,8 @@ class Prediction:
     Args:
         path: The file, from the root.
         classes: Every class name, likeliest first.
-        probs: Their probabilities, mean over the clips.
+        probs: Their probabilities, mean over the clips. They sum to 1, or, of a net for several labels a
+            video (`card.targets` is `multi`), each is of that class alone.
         clips: Clips the video was cut into.
         error: Why the video could not be read; then the other fields are empty.
     """
@@ -112,6 +113,7 @@ class Predictor:
             batch_size=self.batch_size,
             workers=min(self.workers, len(manifest)),
             bf16=self.bf16,
+            targets=self.card.targets,
         )
         reasons = {video.video: video.reason for video in scores.bad}
         clips = np.bincount(scores.clip_video, minlength=len(manifest))

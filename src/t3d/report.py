@@ -14,7 +14,6 @@ import torch
 
 from t3d.data.frames import FrameStore
 from t3d.data.sampling import ClipSpec
-from t3d.evaluate import Metrics
 from t3d.files import atomic_path
 from t3d.plots import confusion_figure, curves_figure, data_uri, frames_figure, race_figure
 from t3d.testing import Outcome
@@ -99,7 +98,7 @@ def write_report(
         frames_a_row: Frames shown of each sample video.
     """
     outcome = outcomes["normal"]
-    metrics: Metrics = outcome.metrics
+    metrics = outcome.single
     config = run.read_config(TrainConfig)
     samples = samples_of(outcome)
     environment = jinja2.Environment(
@@ -119,7 +118,7 @@ def write_report(
         chance=chance,
         rivals=rivals,
         race=data_uri(race_figure({r.name: r.log for r in rivals if r.log}, chance=chance)) if rivals else "",
-        orders=[(name, one.metrics) for name, one in outcomes.items()],
+        orders=[(name, one.single) for name, one in outcomes.items()],
         curves=data_uri(curves_figure(read_log(run.log), chance=chance)),
         confusion=data_uri(confusion_figure(metrics.confusion, outcome.scores.classes)),
         frames=data_uri(frames_figure(_frames(samples, config.clip, frames_a_row))),

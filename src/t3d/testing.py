@@ -12,15 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from t3d.data.catalogue import open_index, open_manifest
+from t3d.data.catalogue import open_index, open_manifest, refuse_other_targets
 from t3d.data.check import open_all, refuse_many
 from t3d.data.dataset import FrameOrder
 from t3d.data.frames import FrameStore
 from t3d.device import pick_device, use_bf16
-from t3d.errors import between
+from t3d.errors import ManifestError, between
 from t3d.evaluate import Metrics, Scores, measure, score_videos, write_scores
 from t3d.files import atomic_path
 from t3d.models.weights import load_model
+from t3d.multilabel import MultiMetrics
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,19 @@ class Outcome:
         scores: What it said of each.
     """
 
-    metrics: Metrics
+    metrics: Metrics | MultiMetrics
     scores: Scores
+
+    @property
+    def single(self) -> Metrics:
+        """The metrics, where each video has one label.
+
+        Raises:
+            ManifestError: The videos have several.
+        """
+        if isinstance(self.metrics, MultiMetrics):
+            raise ManifestError("this is for videos with one label each, and these have several")
+        return self.metrics
 
 
 def run_test(
@@ -78,7 +90,9 @@ def run_test(
     where = pick_device(device)
     model, card = load_model(weights, device=where)
     spec = card.clip if tail is None else replace(card.clip, tail=tail)
-    manifest = open_manifest(data, videos=videos).with_classes(card.classes)
+    manifest = open_manifest(data, videos=videos)
+    refuse_other_targets(manifest, card.targets, name=data, other=str(weights))
+    manifest = manifest.with_classes(card.classes)
     store = FrameStore(spec, cache=cache, index=open_index(index, data, videos=videos))
     if cache:
         open_all(manifest, store, workers=workers)  # what cannot be read, scoring will say
@@ -92,13 +106,14 @@ def run_test(
         batch_size=batch_size,
         workers=workers,
         bf16=use_bf16(precision, where),
+        targets=card.targets,
     )
     refuse_many(scores.bad, among=len(manifest), max_bad=max_bad, option="max_bad")
     return Outcome(measure(scores), scores)
 
 
 def write_result(result: Outcome, folder: str | Path) -> None:
-    """Write `metrics.json`, `scores.csv` (a row a video) and `confusion.png`."""
+    """Write `metrics.json`, `scores.csv` (a row a video) and, of videos with one label, `confusion.png`."""
     from t3d.plots import confusion_figure, save_figure
 
     folder = Path(folder)
@@ -107,19 +122,37 @@ def write_result(result: Outcome, folder: str | Path) -> None:
             json.dumps(asdict(result.metrics), indent=1, ensure_ascii=False), encoding="utf-8"
         )
     write_scores(result.scores, folder / "scores.csv")
-    save_figure(confusion_figure(result.metrics.confusion, result.scores.classes), folder / "confusion.png")
+    if isinstance(result.metrics, Metrics):
+        figure = confusion_figure(result.metrics.confusion, result.scores.classes)
+        save_figure(figure, folder / "confusion.png")
 
 
 def print_result(result: Outcome) -> None:
     """Print accuracies, and the videos that could not be read."""
-    metrics = result.metrics
+    if isinstance(result.metrics, MultiMetrics):
+        _print_multi(result.metrics)
+    else:
+        _print_single(result.metrics)
+    for video in result.scores.bad:
+        print(f"could not be read: {video.path}: {video.reason}", file=sys.stderr)
+
+
+def _print_single(metrics: Metrics) -> None:
     table = Table("", "top-1", "top-5", title=f"{metrics.videos} videos")
     table.add_row("video", f"{metrics.video_top1:.2%}", f"{metrics.video_top5:.2%}")
     table.add_row("clip", f"{metrics.clip_top1:.2%}", f"{metrics.clip_top5:.2%}")
     per_class = Table("class", "accuracy", title=f"mean over classes {metrics.mean_class:.2%}")
     for name, accuracy in metrics.per_class.items():
         per_class.add_row(Text(name), f"{accuracy:.1%}")
-    console = Console()
-    console.print(table, per_class)
-    for video in result.scores.bad:
-        print(f"could not be read: {video.path}: {video.reason}", file=sys.stderr)
+    Console().print(table, per_class)
+
+
+def _print_multi(metrics: MultiMetrics) -> None:
+    table = Table("", "mAP", "micro F1", "macro F1", title=f"{metrics.videos} videos")
+    table.add_row("video", f"{metrics.video_map:.2%}", f"{metrics.micro_f1:.2%}", f"{metrics.macro_f1:.2%}")
+    table.add_row("clip", f"{metrics.clip_map:.2%}", "", "")
+    per_class = Table("class", "average precision", "videos", caption="F1 at a probability of 0.5")
+    for name, count in metrics.positives.items():
+        precision = f"{metrics.per_class[name]:.1%}" if count else "–"
+        per_class.add_row(Text(name), precision, str(count))
+    Console().print(table, per_class)

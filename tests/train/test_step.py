@@ -15,7 +15,7 @@ from t3d.data.sampling import ClipSpec
 from t3d.errors import ManifestError
 from t3d.train.config import TrainConfig
 from t3d.train.optim import Schedule, make_optimizer
-from t3d.train.step import ClassificationStepper, DivergedError
+from t3d.train.step import ClassificationStepper, DivergedError, MultiLabelStepper
 
 Tiny = Callable[..., TrainConfig]
 CLASSES = 3
@@ -35,16 +35,16 @@ def clips(*labels: int, seed: int = 0, bad: tuple[BadVideo, ...] = ()) -> Batch:
     )
 
 
-def stepper(config: TrainConfig, *, videos: int = 100) -> ClassificationStepper:
+def stepper(
+    config: TrainConfig, *, videos: int = 100, kind: type[ClassificationStepper] = ClassificationStepper
+) -> ClassificationStepper:
     """A linear classifier of raw pixels: no BatchNorm, so that clips do not mix in the net."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 2 * 4 * 4, CLASSES))
     optimizer = make_optimizer(model, config.optim)
     schedule = Schedule(optimizer, config.optim, steps_per_epoch=4)
     accelerator = Accelerator(cpu=True)
-    return ClassificationStepper(
-        config, accelerator, model=model, optimizer=optimizer, schedule=schedule, videos=videos
-    )
+    return kind(config, accelerator, model=model, optimizer=optimizer, schedule=schedule, videos=videos)
 
 
 def slow_loss(model: nn.Module, spec: ClipSpec, batch: Batch, *, smoothing: float, share: float) -> float:
@@ -80,6 +80,41 @@ def test_loss_against_a_slow_loop(tiny: Tiny, mixup: float, smoothing: float) ->
     want = slow_loss(taking.model, config.clip, batch, smoothing=smoothing, share=share)
     taking.step(iter([batch]), epoch=2, step=3, total=11)
     assert taking.report()["loss"] == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_loss_of_several_labels_against_a_slow_loop(tiny: Tiny, mixup: float, smoothing: float) -> None:
+    config = tiny(optim={"mixup": mixup, "label_smoothing": smoothing}, seed=5)
+    taking = stepper(config, kind=MultiLabelStepper)
+    labels = [[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]
+    batch = replace(clips(0, 0, 0, 0), labels=torch.tensor(labels, dtype=torch.float32))
+    assert batch.frames is not None
+    share = 1.0
+    if mixup:
+        rng = np.random.default_rng((5, 2, 3, 0, 1))  # seed, epoch, step, process
+        rng.integers(2**31)
+        share = float(rng.beta(mixup, mixup))
+    mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (config.clip.mean, config.clip.std))
+    x = [(clip.transpose(0, 1).float() / 255 - mean) / std for clip in batch.frames]  # C T H W
+    want = 0.0
+    for i in range(4):
+        for k, logit in enumerate(taking.model((share * x[i] + (1 - share) * x[i - 1])[None])[0].tolist()):
+            target = share * labels[i][k] + (1 - share) * labels[i - 1][k]
+            target = target * (1 - smoothing) + smoothing / CLASSES
+            prob = 1 / (1 + math.exp(-logit))
+            want -= (target * math.log(prob) + (1 - target) * math.log(1 - prob)) / (4 * CLASSES)
+    taking.step(iter([batch]), epoch=2, step=3, total=11)
+    assert taking.report()["loss"] == pytest.approx(want, rel=1e-5)
+
+
+def test_a_single_tag_is_smoothed_towards_either_answer(tiny: Tiny) -> None:
+    taking = stepper(tiny(optim={"label_smoothing": 0.2}), kind=MultiLabelStepper)
+    got = taking._compare(torch.tensor([[0.3], [-1.0]]), torch.tensor([[1.0], [0.0]]), 1.0)
+    yes, no = (1 / (1 + math.exp(-logit)) for logit in (0.3, -1.0))
+    one = -0.9 * math.log(yes) - 0.1 * math.log(1 - yes)
+    zero = -0.1 * math.log(no) - 0.9 * math.log(1 - no)
+    assert float(got) == pytest.approx((one + zero) / 2, rel=1e-6)
 
 
 def test_accumulated_passes_give_the_gradient_of_one(tiny: Tiny) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from t3d.data.labels import Targets
 from t3d.data.manifest import Manifest
 from t3d.data.prepare.duplicates import find_duplicates
 from t3d.data.video_index import VideoIndex
@@ -23,10 +24,12 @@ class Summary:
 
     Args:
         videos: Rows.
+        targets: Whether a row has one label (`single`) or may have several (`multi`).
         files: Files that they name.
         sources: Distinct sources.
         classes: Rows of each class, in class order.
-        unlabelled: Rows without a class.
+        unlabelled: Rows that nobody has labelled.
+        none: Rows of which the list says that no class applies.
         missing: Listed videos that are not there, by class.
         unknown: Files that the index does not name; all of them where there is none. The rest of this
             summary is about the others.
@@ -41,10 +44,12 @@ class Summary:
     """
 
     videos: int
+    targets: Targets
     files: int
     sources: int
     classes: dict[str, int]
     unlabelled: int
+    none: int
     missing: dict[str, int]
     unknown: int
     bad: tuple[tuple[str, str], ...]
@@ -94,6 +99,7 @@ def summarise(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
         >>> summarise(Manifest(("Jump",), table)).classes
         {'Jump': 1}
     """
+    _, labels = manifest.label_pairs()
     facts = _facts(manifest, index)
     known = facts.filter(pc.is_valid(facts["frames"]))
     frames = known["frames"].to_numpy()
@@ -104,10 +110,12 @@ def summarise(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
     shapes = zip(known["width"].to_pylist(), known["height"].to_pylist(), strict=True)
     return Summary(
         videos=len(manifest),
+        targets=manifest.targets,
         files=len(facts),
         sources=len(manifest.sources()),
         classes=manifest.class_counts(),
-        unlabelled=int((manifest.labels < 0).sum()),
+        unlabelled=int((~manifest.labelled).sum()),
+        none=int((labels < 0).sum() - (~manifest.labelled).sum()),
         missing=dict(manifest.missing),
         unknown=len(facts) - len(known) - len(noted["error"]),
         bad=noted["error"],

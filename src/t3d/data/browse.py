@@ -140,16 +140,23 @@ def _groups(
 ) -> list[Group]:
     groups = []
     for listed, manifest in manifests.items():
-        labels = manifest.labels
-        classes: list[tuple[int, str]] = [*enumerate(manifest.classes), (-1, "without a label")]
-        for label, name in classes:
-            rows = np.flatnonzero(labels == label)
+        paired, labels = manifest.label_pairs()
+        bare, labelled = paired[labels < 0], manifest.labelled
+        classes = [(name, paired[labels == label]) for label, name in enumerate(manifest.classes)]
+        classes += [("without a label", bare[~labelled[bare]]), ("no class applies", bare[labelled[bare]])]
+        for name, rows in classes:
             if not len(rows):
                 continue
             chosen = np.sort(rng.choice(rows, min(per_class, len(rows)), replace=False))
-            videos = [shelf.strip(manifest[row], f"source {manifest[row].source}") for row in chosen.tolist()]
+            videos = [shelf.strip(manifest[row], _said(manifest, row)) for row in chosen.tolist()]
             groups.append(Group(name, f"{len(rows)} videos in {_short(listed)}", videos))
     return sorted(groups, key=lambda group: group.title)
+
+
+def _said(manifest: Manifest, row: int) -> str:
+    entry = manifest[row]
+    several = ", ".join(manifest.classes[label] for label in entry.labels or ())
+    return f"{several} · source {entry.source}" if several else f"source {entry.source}"
 
 
 def _pairs(shared: Shared, shelf: _Shelf, manifests: Mapping[str, Manifest], *, most: int) -> Pairs:

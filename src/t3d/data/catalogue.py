@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from t3d.data.labels import Targets
 from t3d.data.manifest import Manifest
 from t3d.data.mirror import local_copy
 from t3d.data.official import read_official
@@ -54,6 +55,30 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
         f"{path}: not a folder, and its ending {ending!r} is none of .csv, .jsonl, .parquet (an index), "
         ".txt (a split list)"
     )
+
+
+def refuse_other_targets(manifest: Manifest, targets: Targets, *, name: str, other: str) -> None:
+    """Refuse videos with one label each beside others, or a net, with several, and the other way round.
+
+    A video whose list names one class may show the others too, so that the one cannot stand for the other.
+
+    Args:
+        manifest: The videos.
+        targets: What they must have; videos that are not labelled at all will do for either.
+        name: What they are called where the user names them.
+        other: What they are used with.
+
+    Raises:
+        ManifestError: They have something else.
+    """
+    if manifest.targets != targets and (manifest.targets == "multi" or manifest.labelled.any()):
+        said = {
+            "single": "one label a video (column label)",
+            "multi": "several labels a video (column labels)",
+        }
+        raise ManifestError(
+            f"{name} has {said[manifest.targets]}, and {other} is for {said[targets]}; both must be alike"
+        )
 
 
 def open_index(index: str | None, *names: str | None, videos: str | None = None) -> VideoIndex | None:

@@ -61,7 +61,8 @@ class DataConfig(ReadConfig):
         label_fraction: Use only this share of the training labels, in each class, as whole sources; drawn
             behind the validation videos. With one `label_seed`, a smaller share is a part of a larger one.
         label_seed: Of that draw.
-        balance: Take every class equally often in an epoch, however many videos it has.
+        balance: Take every class equally often in an epoch, however many videos it has. Not with several
+            labels a video.
     """
 
     train: str = ""

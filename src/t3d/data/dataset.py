@@ -32,13 +32,14 @@ class ClipItem:
         video: Row of the video in its manifest.
         clip: Which clip of the video, from 0.
         frames: uint8 [T, C, H, W].
-        label: Row of the class, or -1.
+        label: Row of the class, or -1. With several labels a video, float32 [K]: 1 where a class applies,
+            else 0; NaN if the video is unlabelled.
     """
 
     video: int
     clip: int
     frames: torch.Tensor
-    label: int
+    label: int | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Batch:
 
     Args:
         frames: uint8 [B, T, C, H, W], or None when every video of the batch was bad.
-        labels: int64 [B], -1 where there is none.
+        labels: int64 [B], -1 where there is none; or float32 [B, K], see `ClipItem`.
         videos: Row of each clip's video, int64 [B].
         clips: Which clip of its video each is, int64 [B].
         bad: The videos that could not be read.
@@ -78,11 +79,17 @@ def collate(items: list[ClipItem | BadVideo]) -> Batch:
     good = [item for item in items if isinstance(item, ClipItem)]
     return Batch(
         frames=stack([item.frames for item in good]) if good else None,
-        labels=torch.tensor([item.label for item in good], dtype=torch.int64),
+        labels=_stacked([item.label for item in good]),
         videos=torch.tensor([item.video for item in good], dtype=torch.int64),
         clips=torch.tensor([item.clip for item in good], dtype=torch.int64),
         bad=tuple(item for item in items if isinstance(item, BadVideo)),
     )
+
+
+def _stacked(labels: list[int | torch.Tensor]) -> torch.Tensor:
+    """One tensor of the labels of a batch; all are of one kind, since they come from one manifest."""
+    several = [label for label in labels if isinstance(label, torch.Tensor)]
+    return torch.stack(several) if several else torch.tensor(labels, dtype=torch.int64)
 
 
 def start_worker(number: int) -> None:  # noqa: ARG001 (a loader's worker_init_fn is called with it)
@@ -127,7 +134,7 @@ class TrainClips(Dataset[ClipItem | BadVideo]):
         except VideoError as error:
             return BadVideo(key.row, str(entry.path), error.reason)
         view = random_view(clip, self.spec, augment=self.augment, rng=rng)
-        return ClipItem(key.row, 0, view, -1 if entry.label is None else entry.label)
+        return ClipItem(key.row, 0, view, label_of(entry, self.manifest))
 
 
 class VideoClips(IterableDataset[ClipItem | BadVideo]):
@@ -172,7 +179,7 @@ class VideoClips(IterableDataset[ClipItem | BadVideo]):
             for number, clip in enumerate(clips_of(high - low, self.spec)):
                 rng = np.random.default_rng((self.seed, row, number))
                 view = center_view(frames.get(low + reorder(clip, self.order, rng)), self.spec)
-                yield ClipItem(row, number, view, -1 if entry.label is None else entry.label)
+                yield ClipItem(row, number, view, label_of(entry, self.manifest))
         except VideoError as error:
             # Clips of this video that went out before are withdrawn by whoever scores them.
             yield BadVideo(row, str(entry.path), error.reason)
@@ -206,6 +213,17 @@ class ClipBatches(IterableDataset[Batch]):
             items = chain.from_iterable(map(self.clips.of, range(first, min(first + size, rows))))
             while some := list(islice(items, size)):
                 yield collate(some)
+
+
+def label_of(entry: Entry, manifest: Manifest) -> int | torch.Tensor:
+    """The label of a manifest's row as `ClipItem` holds it."""
+    if manifest.targets == "single":
+        return -1 if entry.label is None else entry.label
+    if entry.labels is None:
+        return torch.full((len(manifest.classes),), torch.nan)
+    applies = torch.zeros(len(manifest.classes))
+    applies[list(entry.labels)] = 1.0
+    return applies
 
 
 def frame_range(frames: Frames, entry: Entry, spec: ClipSpec) -> tuple[int, int]:

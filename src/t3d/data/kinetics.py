@@ -2,7 +2,8 @@
 
 A CSV file with the columns `label,youtube_id,time_start,time_end,split`: a class, the video on YouTube, the
 seconds between which the clip lies, and `train`, `val` or `test`. Lists of test videos may lack the labels;
-some lists have a column `is_cc` (Creative Commons) too. Clips are usually kept as `ID_000010_000020.mp4`.
+some lists have a column `is_cc` (Creative Commons) too. Where a video may have several labels, a column
+`labels` stands in the place of `label`. Clips are usually kept as `ID_000010_000020.mp4`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,22 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from t3d.data.labels import split_names
 from t3d.data.listed import OfficialList
 from t3d.data.manifest_readers import occurring
-from t3d.data.manifest_tables import Columns, csv_columns, refuse_repeats, refuse_spans
+from t3d.data.manifest_tables import (
+    Columns,
+    csv_columns,
+    refuse_both,
+    refuse_names,
+    refuse_repeats,
+    refuse_spans,
+)
 from t3d.data.published import PUBLISHED, Published
 from t3d.errors import ManifestError
 
 COLUMNS = Columns(
-    known=("label", "youtube_id", "time_start", "time_end", "split", "is_cc"),
+    known=("label", "labels", "youtube_id", "time_start", "time_end", "split", "is_cc"),
     needed="youtube_id",
     seconds=("time_start", "time_end"),
 )
@@ -41,6 +50,7 @@ def read_kinetics(file: str | os.PathLike[str]) -> OfficialList:
             listed twice. Or the list joins several parts.
     """
     columns, refuse = csv_columns(file, COLUMNS)
+    refuse_both(os.fspath(file), columns)
     columns = {
         key: _trimmed(column) if pa.types.is_string(column.type) else column
         for key, column in columns.items()
@@ -57,20 +67,24 @@ def read_kinetics(file: str | os.PathLike[str]) -> OfficialList:
     refuse(
         pc.xor(pc.is_null(start), pc.is_null(end)), "time_start and time_end go together; fill both or none"
     )
-    names = pc.utf8_normalize(label, form="NFC")
+    names, several = pc.utf8_normalize(columns.get("labels", label), form="NFC"), None
     refuse_repeats(ids, names, start, end, refuse)
-    classes = occurring(names)
+    if "labels" in columns:
+        refuse_names(names, refuse)
+        names, several = text, split_names(names)
+    classes = occurring(names if several is None else several.flatten())
     return OfficialList(
         where=os.fspath(file),
         stems=pc.coalesce(_cut(ids, start, end), ids),
         names=names,
         sources=ids,
         classes=classes,
-        published=_published(Path(file), _part(file, split), len(classes)),
+        published=_published(Path(file), _part(file, split), len(classes)) if several is None else None,
         uncut=ids,
         start=start,
         end=end,
         exact_case=True,
+        several=several,
     )
 
 

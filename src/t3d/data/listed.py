@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 UNLABELLED = "(unlabelled)"
 """Where a manifest counts missing videos that have no class."""
+SEVERAL = "(of several labels)"
+"""Where it counts them, once each, if videos may have several labels."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class OfficialList:
         class_of: Tells the class of a file that is not on this list from its name without ending, in lower
             case. A class with such a file counts as there, so that all lists of a set give the same classes.
         exact_case: Upper and lower case differ in file names.
+        several: Class names where videos may have several, as in `Rows`, list<string> [N].
     """
 
     where: str
@@ -53,6 +56,7 @@ class OfficialList:
     end: pa.Array | None = None
     class_of: Callable[[str], str | None] | None = None
     exact_case: bool = False
+    several: pa.Array | None = None
 
     def difference(self) -> str | None:
         """Say how the list differs from the published one; None if it does not, or if none is known."""
@@ -84,6 +88,7 @@ def find_videos(
     for path in on_disk:  # by hand: pathlib needs seconds for a million
         by_stem.setdefault(fold(path[path.rfind("/") + 1 : path.rfind(".")]), []).append(path)
     names, stems = listed.names.to_pylist(), listed.stems.to_pylist()
+    unnamed = UNLABELLED if listed.several is None else SEVERAL
     uncut = stems if listed.uncut is None else listed.uncut.to_pylist()
     rows, relative, from_uncut = [], [], []
     missing: Counter[str] = Counter()
@@ -91,7 +96,7 @@ def find_videos(
         cut = by_stem.get(fold(stem))
         found = cut or by_stem.get(fold(uncut[row]))
         if found is None:
-            missing[names[row] or UNLABELLED] += 1
+            missing[names[row] or unnamed] += 1
             continue
         if len(found) > 1:
             raise ManifestError(
@@ -107,12 +112,14 @@ def find_videos(
             f"none of the {len(stems)} videos in {listed.where} is among the {len(on_disk)} videos below "
             f"{base}{example}; they are matched by name without ending ({stems[0]!r})"
         )
-    there = {name.casefold() for row in rows if (name := names[row]) is not None}
+    taken = pa.array(rows)
+    several = None if listed.several is None else listed.several.take(taken)
+    named = listed.names.take(taken) if several is None else several.flatten()
+    there = {name.casefold() for name in pc.unique(named.drop_null()).to_pylist()}
     if listed.class_of is not None:
         there |= {name.casefold() for stem in by_stem if (name := listed.class_of(stem)) is not None}
     classes = [name for name in listed.classes if name.casefold() in there]
     _report(listed, base, len(rows), classes, missing)
-    taken = pa.array(rows)
     start, end = (
         None if seconds is None else pc.if_else(pa.array(from_uncut), seconds.take(taken), None)
         for seconds in (listed.start, listed.end)
@@ -129,7 +136,8 @@ def find_videos(
         end=end,
         classes=classes,
         skipped=dict(skipped),
-        missing={name: missing[name] for name in [*listed.classes, UNLABELLED] if missing[name]},
+        missing={name: missing[name] for name in [*listed.classes, unnamed] if missing[name]},
+        several=several,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,20 @@ import pyarrow.compute as pc
 
 from t3d.data.hmdb51 import Part, read_hmdb51
 from t3d.data.kinetics import read_kinetics
+from t3d.data.labels import (
+    SEPARATOR,
+    Targets,
+    checked_labels,
+    join_names,
+    label_pairs,
+    mapped,
+    multi_hot,
+    numbered,
+)
 from t3d.data.listed import OfficialList, find_videos
 from t3d.data.manifest_readers import Rows, occurring, read_files, read_folder
 from t3d.data.manifest_tables import read_csv, read_jsonl, write_csv
-from t3d.data.split import hold_out, label_share
+from t3d.data.split import hold_out, label_share, source_share
 from t3d.data.ucf101 import read_ucf101
 from t3d.data.video_index import read_table
 from t3d.errors import ManifestError, did_you_mean
@@ -35,6 +45,8 @@ SCHEMA = pa.schema(
         pa.field("source", pa.string(), nullable=False),
     ]
 )
+_LABEL = SCHEMA.get_field_index("label")
+MULTI_SCHEMA = SCHEMA.set(_LABEL, pa.field("labels", pa.list_(pa.int32())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +55,13 @@ class Entry:
 
     Args:
         path: The video file.
-        label: Its class as an index into the manifest's `classes`; None if unlabelled.
+        label: Its class as an index into the manifest's `classes`; None if unlabelled, or if the manifest has
+            several labels a video.
         start: Where the row's part of the file begins, in seconds; None for the file's beginning.
         end: Where it ends, in seconds; None for the file's end.
         source: What the clip was cut from: clips of one source are never separated.
+        labels: Where the manifest has several labels a video: its classes in order, empty if none applies;
+            None if unlabelled.
     """
 
     path: Path
@@ -54,6 +69,7 @@ class Entry:
     start: float | None
     end: float | None
     source: str
+    labels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,13 +88,15 @@ class Manifest:
     Args:
         classes: Class names; a label is an index into them.
         table: Columns `path` string, `label` int32 (null: unlabelled), `start` and `end` float64 seconds
-            (null: the file's beginning, its end), `source` string; N rows.
+            (null: the file's beginning, its end), `source` string; N rows. With several labels a video
+            `labels`, list<int32>, stands in the place of `label`: an empty list says that no class applies,
+            null that the row is unlabelled. They are brought into the order of the classes.
         skipped: What a reader passed over, as counts by reason (`hidden`, or an ending such as `.txt`).
         missing: Videos that a list names and the folder lacks, as counts by class.
 
     Raises:
         ManifestError: A class name is repeated or empty, the columns differ from those above, or a label has
-            no class.
+            no class or is there twice in a row.
 
     Example:
         >>> table = pa.table({"path": ["a.mp4"], "label": [0], "start": [0.0], "end": [9], "source": ["a"]})
@@ -102,18 +120,18 @@ class Manifest:
                 f"class names must differ and not be empty; got {', '.join(map(repr, classes))}"
             )
         try:
-            table = self.table.cast(SCHEMA).combine_chunks()
+            schema = MULTI_SCHEMA if "labels" in self.table.schema.names else SCHEMA
+            table = self.table.cast(schema).combine_chunks()
         except (ValueError, pa.ArrowException) as error:
             raise ManifestError(
                 f"a manifest's columns are {', '.join(f'{f.name} {f.type}' for f in SCHEMA)}, in this order, "
-                f"with a path and a source in every row; got {self.table.schema.names} ({error})"
+                f"with a path and a source in every row ({MULTI_SCHEMA.field(_LABEL)} in the place of label "
+                f"where videos have several); got {self.table.schema.names} ({error})"
             ) from error
-        if table.num_rows:
-            least, most = pc.min_max(table["label"]).as_py().values()
-            if least is not None and (least < 0 or most >= len(classes)):
-                raise ManifestError(
-                    f"labels run from {least} to {most}, but the classes are only {len(classes)}"
-                )
+        if schema is MULTI_SCHEMA and (bad := [name for name in classes if SEPARATOR in name]):
+            raise ManifestError(f"the class name {bad[0]!r} holds {SEPARATOR}, which tables need; rename it")
+        checked = checked_labels(table.column(_LABEL).combine_chunks(), len(classes))
+        table = table.set_column(_LABEL, schema.field(_LABEL), checked)
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "table", table)
         # One array a column: a table's own columns are chunked, and slow to take single rows from.
@@ -199,8 +217,9 @@ class Manifest:
 
         Args:
             videos: Folder with the videos, at any depth.
-            file: CSV with the columns `youtube_id` (needed), `label`, `time_start`, `time_end`, `split`,
-                `is_cc`; where a label is absent or empty, the video has none.
+            file: CSV with the columns `youtube_id` (needed), `label` (or `labels`, as in `from_csv`),
+                `time_start`, `time_end`, `split`, `is_cc`; where a label is absent or empty, the video has
+                none.
         """
         return cls.from_list(videos, read_kinetics(file))
 
@@ -238,13 +257,17 @@ class Manifest:
         Columns: `path` (needed), `label` (class name; empty: unlabelled), `start` and `end` (seconds),
         `source`. Other columns are refused. UTF-8, with or without byte-order mark, any line ends.
 
+        Several labels a video stand in a column `labels` instead of `label`: class names with `|` between
+        them, a lone `|` where no class applies.
+
         Args:
             file: The table.
             root: Folder that relative paths start from; without it, the table's own folder.
 
         Raises:
             ManifestError: With the line: an unknown column, a wrong value, `end` not behind `start`, a row
-                repeated (same path, start and end), or the same video with two labels.
+                repeated (same path, start and end), the same video with two labels, or `label` and `labels`
+                in one table.
         """
         return cls._of(read_csv(file, root))
 
@@ -253,6 +276,8 @@ class Manifest:
         cls, file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
     ) -> Manifest:
         """Read JSON Lines: one object a line, with the fields that are `from_csv`'s columns.
+
+        `labels` is a list of class names, empty where no class applies.
 
         Args:
             file: The table, UTF-8.
@@ -276,18 +301,25 @@ class Manifest:
         Raises:
             ManifestError: It is missing, damaged or no index.
         """
-        names = ["path", "label", "source", "start", "end"]
+        names = ["path", "label", "source", "start", "end", "labels"]
         table = read_table(file, root=root, columns=names)
-        columns = [table[name].combine_chunks() for name in names]
-        return cls._of(Rows(*columns))
+        path, label, source, start, end, several = (table[name].combine_chunks() for name in names)
+        rows = Rows(paths=path, names=label, sources=source, start=start, end=end)
+        return cls._of(rows if several.null_count == len(several) else replace(rows, several=several))
 
     @classmethod
     def _of(cls, rows: Rows) -> Manifest:
-        classes = occurring(rows.names) if rows.classes is None else rows.classes
+        names = rows.names if rows.several is None else rows.several.flatten()
+        classes = occurring(names) if rows.classes is None else rows.classes
+        known = pa.array(classes, pa.string())
         seconds = pa.nulls(len(rows.paths), pa.float64())
+        if rows.several is None:
+            label, numbers = "label", pc.index_in(rows.names, value_set=known, skip_nulls=True)
+        else:
+            label, numbers = "labels", numbered(rows.several, known)
         columns = {
             "path": rows.paths,
-            "label": pc.index_in(rows.names, value_set=pa.array(classes, pa.string()), skip_nulls=True),
+            label: numbers,
             "start": seconds if rows.start is None else rows.start,
             "end": seconds if rows.end is None else rows.end,
             "source": rows.sources,
@@ -303,7 +335,9 @@ class Manifest:
         if not -len(self) <= i < len(self):
             raise IndexError(f"row {i} of a manifest with {len(self)} rows")
         path, label, start, end, source = (column[i].as_py() for column in self._columns)
-        return Entry(Path(path), label, start, end, source)
+        if self.targets == "single":
+            return Entry(Path(path), label, start, end, source)
+        return Entry(Path(path), None, start, end, source, None if label is None else tuple(label))
 
     def __iter__(self) -> Iterator[Entry]:
         """Go through the rows in order."""
@@ -315,14 +349,45 @@ class Manifest:
         return f"Manifest({', '.join(f'{n} {what if n == 1 else plural[what]}' for n, what in counts)})"
 
     @property
+    def targets(self) -> Targets:
+        """Whether a video has one label or several."""
+        return "multi" if pa.types.is_list(self._columns[_LABEL].type) else "single"
+
+    @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """The label of each row, -1 where there is none, int64 [N]."""
+        """The label of each row, -1 where there is none, int64 [N].
+
+        Raises:
+            ManifestError: The videos have several labels each.
+        """
+        if self.targets == "multi":
+            raise ManifestError(
+                "these videos have several labels each (column labels of their list), and one is needed "
+                "here: give a list with a column label"
+            )
         column = pc.fill_null(self.table["label"], -1).cast(pa.int64())
         return np.array(column.to_numpy())
 
+    @property
+    def labelled(self) -> npt.NDArray[np.bool_]:
+        """Which rows are labelled, be it that no class applies, bool [N]."""
+        return np.array(pc.is_valid(self.table.column(_LABEL)).to_numpy())
+
+    def label_pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Each label of each row, and -1 once for a row that has none.
+
+        Returns:
+            The row, ascending, int64 [M], and the label, int64 [M].
+        """
+        return label_pairs(self._columns[_LABEL])
+
+    def multi_hot(self) -> npt.NDArray[np.int8]:
+        """For each row and class 1 if the class applies, else 0; -1 in unlabelled rows; int8 [N, K]."""
+        return multi_hot(self._columns[_LABEL], len(self.classes))
+
     def class_counts(self) -> dict[str, int]:
         """Count the rows of each class, in class order; unlabelled rows count nowhere."""
-        labels = self.labels
+        _, labels = self.label_pairs()
         counts = np.bincount(labels[labels >= 0], minlength=len(self.classes))
         return dict(zip(self.classes, counts.tolist(), strict=True))
 
@@ -363,15 +428,14 @@ class Manifest:
             more = f" (and {len(unknown) - 1} more classes)" if len(unknown) > 1 else ""
             raise ManifestError(f"unknown class {unknown[0]!r}{more}; {did_you_mean(unknown[0], classes)}")
         new = pa.array([known.get(name) for name in self.classes], pa.int32())
-        position = self.table.schema.get_field_index("label")
-        label = new.take(self.table["label"].combine_chunks())
-        table = self.table.set_column(position, "label", label)
+        field, column = self.table.schema.field(_LABEL), self._columns[_LABEL]
+        label = new.take(column) if self.targets == "single" else mapped(column, new)
+        table = self.table.set_column(_LABEL, field.name, label)
         return Manifest(tuple(classes), table, self.skipped, self.missing)
 
     def without_labels(self) -> Manifest:
         """The same rows, without classes and labels."""
-        position = self.table.schema.get_field_index("label")
-        table = self.table.set_column(position, "label", pa.nulls(len(self), pa.int32()))
+        table = self.table.set_column(_LABEL, "label", pa.nulls(len(self), pa.int32()))
         return Manifest((), table, self.skipped, self.missing)
 
     def split_by_source(self, fraction: float, *, seed: int) -> tuple[Manifest, Manifest]:
@@ -390,16 +454,27 @@ class Manifest:
 
         Raises:
             ConfigError: `fraction` is not between 0 and 1.
-            ManifestError: A class has only one source.
+            ManifestError: A class has only one source; with several labels a video, only a warning.
         """
-        sources = self.table["source"].combine_chunks()
-        held = hold_out(self.labels, sources, classes=self.classes, fraction=fraction, seed=seed)
+        rows, labels = self.label_pairs()
+        sources = self.table["source"].combine_chunks().take(pa.array(rows))
+        held = np.zeros(len(self), np.bool_)
+        held[rows] = hold_out(  # alike for all labels of a row, which share its source
+            labels,
+            sources,
+            classes=self.classes,
+            fraction=fraction,
+            seed=seed,
+            refuse_lone=self.targets == "single",
+        )
         return self.select(~held), self.select(held)
 
     def label_subset(self, fraction: float, *, seed: int) -> Manifest:
         """Keep a share of each class as whole sources, as if no more had been labelled.
 
-        Of one seed, a smaller share is a part of a larger one (see `t3d.data.split.label_share`).
+        Of one seed, a smaller share is a part of a larger one (see `t3d.data.split.label_share`). With
+        several labels a video it is a share of all rows, and at least one source of each class
+        (`t3d.data.split.source_share`).
 
         Args:
             fraction: Share of each class, above 0, up to 1.
@@ -411,6 +486,9 @@ class Manifest:
         if fraction == 1:
             return self
         sources = self.table["source"].combine_chunks()
+        if self.targets == "multi":
+            rows, labels = self.label_pairs()
+            return self.select(source_share(rows, labels, sources, fraction=fraction, seed=seed))
         return self.select(label_share(self.labels, sources, fraction=fraction, seed=seed))
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
@@ -423,7 +501,13 @@ class Manifest:
         Args:
             path: The table to write; an existing one is replaced.
         """
-        columns = {name: self.table[name].combine_chunks() for name in SCHEMA.names}
+        columns = dict(zip(self.table.schema.names, self._columns, strict=True))
+        names = self.label_names()
+        label = {"label": names} if self.targets == "single" else {"labels": join_names(names)}
+        write_csv(path, columns | label)
+
+    def label_names(self) -> pa.Array:
+        """The class names of each row: string [N], or list<string> [N] with several labels a video."""
         names = pa.array(self.classes, pa.string())
-        columns["label"] = names.take(columns["label"])
-        write_csv(path, columns)
+        column = self._columns[_LABEL]
+        return names.take(column) if self.targets == "single" else mapped(column, names)

@@ -37,6 +37,8 @@ class Rows:
         classes: Class names in order; None takes those that occur, in name order.
         skipped: Files passed over, by reason.
         missing: Listed videos that are not there, by class.
+        several: Class names where videos have several, null where a row is unlabelled, list<string> [N]; then
+            `names` does not count. None: one name a row.
     """
 
     paths: pa.Array
@@ -47,6 +49,7 @@ class Rows:
     classes: Sequence[str] | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
+    several: pa.Array | None = None
 
 
 def strings(values: Sequence[str | None]) -> pa.Array:

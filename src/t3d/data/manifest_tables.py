@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -21,15 +21,21 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 
+from t3d.data.labels import SEPARATOR, join_names, repeated, split_names, unwritable
 from t3d.data.listing import absolute
 from t3d.data.manifest_readers import Rows, strings
 from t3d.data.sources import default_sources
 from t3d.errors import ManifestError, did_you_mean
 from t3d.files import atomic_path
 
-COLUMNS = ("path", "label", "start", "end", "source")
+COLUMNS = ("path", "label", "labels", "start", "end", "source")
 _SECONDS = ("start", "end")
-_JSON_TYPES = {"path": str, "label": str, "source": str, "start": float, "end": float}
+_JSON_TYPES = {"path": str, "label": str, "labels": list, "source": str, "start": float, "end": float}
+_JSON_KINDS = {
+    str: "a text (a class is given by its name)",
+    float: "a number of seconds",
+    list: "a list of class names",
+}
 
 Records = Iterator[tuple[int, Mapping[str, object]]]
 Refuse = Callable[[pa.Array, str], None]
@@ -113,7 +119,8 @@ def csv_columns(file: str | os.PathLike[str], allowed: Columns) -> tuple[dict[st
 def read_jsonl(file: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Rows:
     """Read a JSON Lines table; see `Manifest.from_jsonl`."""
     name, data = os.fspath(file), _bytes(file)
-    schema = pa.schema([(key, pa.float64() if key in _SECONDS else pa.string()) for key in COLUMNS])
+    types = dict.fromkeys(COLUMNS, pa.string()) | dict.fromkeys(_SECONDS, pa.float64())
+    schema = pa.schema(list((types | {"labels": pa.list_(pa.string())}).items()))
 
     def records() -> Records:
         return _json_records(name, data)
@@ -127,7 +134,13 @@ def read_jsonl(file: str | os.PathLike[str], root: str | os.PathLike[str] | None
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise _named(name, records, error) from error
     columns = {key: _flat(table[key]) for key in table.column_names}
-    return _rows(name, columns, _refusing(name, records), root)
+    refuse = _refusing(name, records)
+    for key in ("label", "labels"):  # a field that no line has is no column
+        if columns[key].null_count == len(columns[key]):
+            del columns[key]
+    if "labels" in columns:
+        columns["labels"] = _as_text(columns["labels"], refuse)
+    return _rows(name, columns, refuse, root)
 
 
 def write_csv(file: str | os.PathLike[str], columns: dict[str, pa.Array]) -> None:
@@ -154,7 +167,8 @@ def _rows(
 ) -> Rows:
     count = len(columns["path"])
     text, seconds = pa.nulls(count, pa.string()), pa.nulls(count, pa.float64())
-    path, label, source = (columns.get(key, text) for key in ("path", "label", "source"))
+    refuse_both(file, columns)
+    path, label, several, source = (columns.get(key, text) for key in ("path", "label", "labels", "source"))
     start, end = (columns.get(key, seconds) for key in _SECONDS)
 
     refuse(pc.is_null(path), "the path is empty; every row needs one")
@@ -167,17 +181,73 @@ def _rows(
         pc.not_equal(pc.utf8_trim_whitespace(label), label),
         "the label has spaces before or behind it, which would make it a class of its own; take them away",
     )
+    if "labels" in columns:
+        refuse_names(several, refuse)
     refuse_spans(start, end, refuse)
 
     base = absolute(root if root is not None else Path(file).parent)
     path = _absolute(path, base)
-    names = pc.utf8_normalize(label, form="NFC")
+    names = pc.utf8_normalize(several if "labels" in columns else label, form="NFC")
     refuse_repeats(path, names, start, end, refuse)
     relative = relative_to(path, base)
     if os.sep == "\\":
         relative = pc.replace_substring(relative, "\\", "/")
     sources = pc.coalesce(source, default_sources(relative)) if source.null_count else source
-    return Rows(paths=path, names=names, sources=sources, start=start, end=end)
+    rows = Rows(paths=path, names=names, sources=sources, start=start, end=end)
+    return replace(rows, names=text, several=split_names(names)) if "labels" in columns else rows
+
+
+def refuse_both(file: str, columns: Mapping[str, pa.Array]) -> None:
+    """Refuse a table with the columns `label` and `labels`.
+
+    Args:
+        file: The table.
+        columns: Its columns by name.
+
+    Raises:
+        ManifestError: It has both.
+    """
+    if "label" in columns and "labels" in columns:
+        raise ManifestError(
+            f"{file}: has both label and labels; give one: label where a video has one class, labels where "
+            "it may have several"
+        )
+
+
+def refuse_names(several: pa.Array, refuse: Refuse) -> None:
+    """Refuse rows whose column `labels` is no list of class names.
+
+    Args:
+        several: The column, string [N].
+        refuse: What names the lines.
+    """
+    refuse(
+        pc.equal(pc.utf8_trim_whitespace(several), ""),
+        f"labels is blank; leave it empty if nobody has labelled the video, or write {SEPARATOR} if no class "
+        "applies",
+    )
+    names = pc.if_else(pc.equal(several, SEPARATOR), None, several)
+    bar = rf"\{SEPARATOR}"
+    refuse(
+        pc.match_substring_regex(names, rf"^\s*{bar}|{bar}\s*{bar}|{bar}\s*$"),
+        f"a class name is empty; {SEPARATOR} stands between names only, or alone where no class applies",
+    )
+    refuse(
+        pc.match_substring_regex(names, rf"^\s|\s{bar}|{bar}\s|\s$"),
+        "a class name has spaces before or behind it, which would make it a class of its own; take them away",
+    )
+    refuse(
+        repeated(split_names(pc.utf8_normalize(names, form="NFC"))),
+        "a class is named twice; keep one of each",
+    )
+
+
+def _as_text(names: pa.Array, refuse: Refuse) -> pa.Array:
+    """Lists of names, list<string> [N], as a table would hold them, string [N]."""
+    refuse(
+        unwritable(names), f"labels holds a null, or a name with {SEPARATOR}, which tables need; rename it"
+    )
+    return join_names(names)
 
 
 def refuse_spans(start: pa.Array, end: pa.Array, refuse: Refuse) -> None:
@@ -296,10 +366,11 @@ def _json_records(file: str, data: bytes) -> Records:
             if key not in _JSON_TYPES:
                 raise ManifestError(f"{where}: unknown field {key!r}; {did_you_mean(key, COLUMNS)}")
             expected = _JSON_TYPES[key]
-            allowed = (int, float) if expected is float else (str,)
-            if value is not None and (not isinstance(value, allowed) or isinstance(value, bool)):
-                kind = "a number of seconds" if expected is float else "a text (a class is given by its name)"
-                raise ManifestError(f"{where}: {key} is {value!r}; it must be {kind}")
+            right = isinstance(value, (int, float) if expected is float else expected)
+            if expected is list and right:
+                right = all(isinstance(name, str) for name in value)
+            if value is not None and (not right or isinstance(value, bool)):
+                raise ManifestError(f"{where}: {key} is {value!r}; it must be {_JSON_KINDS[expected]}")
         yield number, record
 
 

@@ -22,7 +22,15 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 
-def hold_out(labels: Ints, sources: pa.Array, *, classes: Sequence[str], fraction: float, seed: int) -> Mask:
+def hold_out(
+    labels: Ints,
+    sources: pa.Array,
+    *,
+    classes: Sequence[str],
+    fraction: float,
+    seed: int,
+    refuse_lone: bool = True,
+) -> Mask:
     """Choose the rows to hold out.
 
     Within each class the sources are shuffled and held out from the front up to the point nearest to the
@@ -32,6 +40,8 @@ def hold_out(labels: Ints, sources: pa.Array, *, classes: Sequence[str], fractio
     Where sources span classes (a scene in which several actions were filmed), sources are then moved one by
     one, and exchanged in pairs, as long as that brings the classes nearer to the fraction; having every class
     in both parts comes first, and if that is not to be had, a warning names the classes.
+
+    A video of several labels counts as one row for each; its rows share their source, and so their part.
 
     (scikit-learn's StratifiedGroupKFold knows only the fractions 1/k, leaves classes out where sources
     span them, and takes a time that grows with sources × classes × k.)
@@ -43,6 +53,8 @@ def hold_out(labels: Ints, sources: pa.Array, *, classes: Sequence[str], fractio
         fraction: Share to hold out, between 0 and 1.
         seed: Of the draw. The outcome depends on it and on which labels and sources there are, not on the
             order of rows or classes.
+        refuse_lone: Refuse a class whose rows come from one source; else, where there are others, it stays in
+            the rest as a rule, and a warning names it.
 
     Returns:
         True where a row is held out, bool [N].
@@ -64,7 +76,7 @@ def hold_out(labels: Ints, sources: pa.Array, *, classes: Sequence[str], fractio
     pairs, counts = np.unique(codes * len(first) + strata, return_counts=True)
     source_of, stratum_of = np.divmod(pairs, len(first))
     lone = np.flatnonzero(np.bincount(stratum_of) == 1)
-    if lone.size:
+    if lone.size and (refuse_lone or num_sources == 1):
         row = int(first[lone[0]])
         who = f"class {classes[labels[row]]!r} has" if labels[row] >= 0 else "the unlabelled videos have"
         more = f" (and likewise {lone.size - 1} more)" if lone.size > 1 else ""
@@ -108,20 +120,66 @@ def label_share(labels: Ints, sources: pa.Array, *, fraction: float, seed: int) 
         >>> label_share(labels, sources, fraction=0.5, seed=0).tolist()
         [False, False, False, True, False, True]
     """
-    if not 0 < fraction <= 1:
-        raise ConfigError(f"the share of labels is {fraction}; it must be above 0 and at most 1, such as 0.1")
-    codes, num_sources = _codes(sources)
-    order = np.random.default_rng(seed).permutation(num_sources)
-    rank = np.empty(num_sources, dtype=np.int64)
-    rank[order] = np.arange(num_sources)
+    _refuse_share(fraction)
+    ranks, _ = _ranks(sources, seed)
     used = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        _, place, counts = np.unique(rank[codes[rows]], return_inverse=True, return_counts=True)
+        _, place, counts = np.unique(ranks[rows], return_inverse=True, return_counts=True)
         reached = np.cumsum(counts)
         taken = int(np.argmin(np.abs(reached - fraction * len(rows)))) + 1
         used[rows] = place < taken
     return used
+
+
+def source_share(rows: Ints, labels: Ints, sources: pa.Array, *, fraction: float, seed: int) -> Mask:
+    """Choose the rows whose labels are used where videos have several.
+
+    The sources are brought into a random order, and taken from the front up to the number of rows nearest to
+    the fraction; for a class that none of them has, the first source that has it comes too. A smaller share
+    is thus a part of a larger one of the same seed. (Class by class, as in `label_share`, a video of many
+    labels would be drawn for any of them, and far more than the share would be used.)
+
+    Args:
+        rows: Row of each label, int64 [M].
+        labels: The label, int64 [M]; below 0 for a row without one.
+        sources: Source of each row, string [N].
+        fraction: Share of all rows, above 0, up to 1.
+        seed: Of the order, which depends on it and on the sources' names alone.
+
+    Returns:
+        True where a row is used, bool [N].
+
+    Raises:
+        ConfigError: `fraction` is not above 0 or is above 1.
+
+    Example:
+        >>> sources = pa.array(["a", "b", "c", "d"])
+        >>> source_share(np.arange(4), np.array([0, 0, 0, 1]), sources, fraction=0.25, seed=0).tolist()
+        [False, False, True, True]
+    """
+    _refuse_share(fraction)
+    ranks, num_sources = _ranks(sources, seed)
+    reached = np.cumsum(np.bincount(ranks, minlength=num_sources))
+    taken = int(np.argmin(np.abs(reached - fraction * len(ranks)))) + 1
+    known = labels >= 0
+    first = np.full(labels.max(initial=-1) + 1, num_sources)
+    np.minimum.at(first, labels[known], ranks[rows[known]])
+    return (ranks < taken) | np.isin(ranks, first)
+
+
+def _refuse_share(fraction: float) -> None:
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"the share of labels is {fraction}; it must be above 0 and at most 1, such as 0.1")
+
+
+def _ranks(sources: pa.Array, seed: int) -> tuple[Ints, int]:
+    """Place of each row's source in a random order of the sources, int64 [N] in [0, K)."""
+    codes, num_sources = _codes(sources)
+    order = np.random.default_rng(seed).permutation(num_sources)
+    rank = np.empty(num_sources, dtype=np.int64)
+    rank[order] = np.arange(num_sources)
+    return rank[codes], num_sources
 
 
 def _codes(sources: pa.Array) -> tuple[Ints, int]:
@@ -212,5 +270,7 @@ class _Table:
         rows = self.rows(held)
         for part, absent in (("held-out", rows == 0), ("remaining", rows == self.totals)):
             if absent.any():
-                listed = ", ".join(repr(names[i]) for i in np.flatnonzero(absent))
+                lacking = [repr(names[i]) for i in np.flatnonzero(absent)]
+                more = f" and {len(lacking) - 20} more classes" if len(lacking) > 20 else ""
+                listed = ", ".join(lacking[:20]) + more
                 _log.warning("sources span classes so that the %s part has no %s", part, listed)

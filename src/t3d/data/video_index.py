@@ -31,6 +31,7 @@ ENTRY_FIELDS = (
     pa.field("start", pa.float64()),
     pa.field("end", pa.float64()),
     pa.field("source", pa.string(), nullable=False),
+    pa.field("labels", pa.list_(pa.string())),  # where a video may have several; then `label` is null
 )
 """What stands in a manifest as well; a path below the index's folder is relative to it."""
 FACT_FIELDS = (
@@ -59,7 +60,8 @@ FACT_FIELDS = (
     pa.field("error", pa.string()),  # why a file cannot be read at all
 )
 """What reading the file has shown; null where it could not be read."""
-SCHEMA = pa.schema([*ENTRY_FIELDS, *FACT_FIELDS], metadata={"t3d.index": "2"})
+SCHEMA = pa.schema([*ENTRY_FIELDS, *FACT_FIELDS], metadata={"t3d.index": "1"})
+_NEWER = ("labels", "offset")  # columns that indexes of older versions lack, and that are nulls then
 
 # (transpose, flip rows, flip columns) of `stream.orientation` as (degrees clockwise, mirrored before).
 _TURNS = {
@@ -301,8 +303,10 @@ def read_table(
     try:
         there = pyarrow.parquet.read_schema(file)
         version = (there.metadata or {}).get(b"t3d.index")
-        sound = version == SCHEMA.metadata[b"t3d.index"] and there.names == SCHEMA.names
-        table = pyarrow.parquet.read_table(file, columns=list(columns)) if sound else None
+        known = [name for name in SCHEMA.names if name in there.names or name not in _NEWER]
+        sound = version == SCHEMA.metadata[b"t3d.index"] and there.names == known
+        wanted = [name for name in columns if name in known]
+        table = pyarrow.parquet.read_table(file, columns=wanted) if sound else None
     except FileNotFoundError as error:
         raise ManifestError(
             f"{name}: no such file; make it by: t3d prepare index VIDEOS --out {name}"
@@ -320,8 +324,11 @@ def read_table(
         paths,
         pc.binary_join_element_wise(base, paths, os.sep),
     )
+    for name in columns:
+        if name not in wanted:
+            table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
     schema = pa.schema([SCHEMA.field(name) for name in columns], metadata=SCHEMA.metadata)
-    return table.set_column(0, SCHEMA.field("path"), whole).cast(schema)
+    return table.set_column(0, SCHEMA.field("path"), whole).select(list(columns)).cast(schema)
 
 
 def _mark(path: str) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from t3d.data.labels import Targets
 from t3d.data.sampling import ClipSpec
 from t3d.errors import CheckpointError
 from t3d.models.loading import compare
@@ -75,6 +76,7 @@ def convert_checkpoint(
     options: Mapping[str, object] | None = None,
     rename: Mapping[str, str] | None = None,
     provenance: Mapping[str, object] | None = None,
+    targets: Targets = "single",
 ) -> ModelCard:
     """Turn a foreign .pth, .pt or .safetensors file into a safetensors file with a card.
 
@@ -87,6 +89,7 @@ def convert_checkpoint(
         options: Options that differ from the architecture's own.
         rename: See `import_torch_file`.
         provenance: What else shall stand in the card; the source's name and SHA-256 are added.
+        targets: Whether the net was trained for one class a video (`single`) or for several (`multi`).
 
     Returns:
         The card that was written.
@@ -126,6 +129,7 @@ def convert_checkpoint(
             "converted_from": Path(src).name,
             "converted_from_sha256": hashlib.sha256(Path(src).read_bytes()).hexdigest(),
         },
+        targets=targets,
     )
     save_model(model, dst, card=card)
     return card

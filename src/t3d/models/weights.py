@@ -13,15 +13,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from t3d.data.labels import Targets
 from t3d.data.sampling import ClipSpec
-from t3d.errors import CheckpointError, ConfigError
+from t3d.errors import CheckpointError, ConfigError, did_you_mean
 from t3d.files import atomic_path
 from t3d.models.loading import LoadReport, compare, load_matching
 from t3d.models.net import VideoNet
@@ -42,9 +43,11 @@ class ModelCard:
         classes: Class names in the order of the scores; empty for a network without classifier.
         clip: How clips are cut and normalised.
         provenance: Where the weights come from: data, recipe, figures, licence; plain JSON values.
+        targets: What the scores are of: `single`, one class out of all (softmax), or `multi`, each class by
+            itself (sigmoid). Files from before there was a choice are `single`.
 
     Raises:
-        ConfigError: Options or provenance that JSON cannot hold.
+        ConfigError: Options or provenance that JSON cannot hold, or targets of no kind.
 
     Example:
         >>> ModelCard("t3d_tiny", classes=("run", "jump")).clip.num_frames
@@ -56,6 +59,7 @@ class ModelCard:
     classes: tuple[str, ...] = ()
     clip: ClipSpec = field(default_factory=ClipSpec)
     provenance: dict[str, object] = field(default_factory=dict)
+    targets: Targets = "single"
 
     def __post_init__(self) -> None:
         for name in ("options", "provenance"):
@@ -65,10 +69,16 @@ class ModelCard:
                 raise ConfigError(f"{name} of a model card must hold plain JSON values: {error}") from error
             object.__setattr__(self, name, plain)
         object.__setattr__(self, "classes", tuple(self.classes))
+        if self.targets not in get_args(Targets):
+            hint = did_you_mean(str(self.targets), get_args(Targets))
+            raise ConfigError(f"targets of a model card are {self.targets!r}; {hint}")
 
     def to_json(self) -> str:
         """The card as JSON text."""
-        return json.dumps({"version": CARD_VERSION, **dataclasses.asdict(self)}, ensure_ascii=False)
+        values = dataclasses.asdict(self)
+        if self.targets == "single":  # unsaid, so that versions from before there was a choice read the file
+            del values["targets"]
+        return json.dumps({"version": CARD_VERSION, **values}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:

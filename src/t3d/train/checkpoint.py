@@ -29,7 +29,8 @@ class Progress:
     Args:
         epoch: Epochs finished.
         step: Optimiser steps taken in the epoch under way.
-        best: Best validation accuracy so far, in [0, 1]; -1 before the first.
+        best: Best validation accuracy (mAP, with several labels a video) so far, in [0, 1]; -1 before the
+            first.
         minutes: Time spent so far, over all restarts.
     """
 

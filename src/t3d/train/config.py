@@ -50,8 +50,10 @@ class OptimConfig:
         step_epochs: See `schedule`.
         gamma: See `schedule`.
         patience: See `schedule`.
-        label_smoothing: Share of the target spread evenly over all classes.
-        mixup: Parameter of the Beta distribution that mixes pairs of clips; 0 switches it off.
+        label_smoothing: Share of the target spread evenly over all K classes; with several labels a video, 1
+            becomes 1 - share + share / K, and 0 becomes share / K.
+        mixup: Parameter of the Beta distribution that mixes pairs of clips, and their labels; 0 switches it
+            off.
         ema: Decay of the moving average of the weights, which is then tested and saved; 0 switches it off.
         clip_grad: Largest norm of the gradient; 0 switches clipping off.
         layer_decay: The learning rate shrinks by this factor with each stage away from the classifier

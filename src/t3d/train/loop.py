@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import nn
 
-from t3d.data.catalogue import open_index, open_manifest
+from t3d.data.catalogue import open_index, open_manifest, refuse_other_targets
 from t3d.data.check import open_all, readable
 from t3d.data.dataset import BadVideo, TrainClips, collate
 from t3d.data.frames import FrameStore
@@ -24,11 +24,12 @@ from t3d.files import sweep
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model, model_options
 from t3d.models.weights import ModelCard, load_backbone, save_model
+from t3d.multilabel import MultiMetrics
 from t3d.train.config import RunConfig, TrainConfig
 from t3d.train.epochs import EpochLoop, make_accelerator
 from t3d.train.logging import RunLog
 from t3d.train.run_folder import RunFolder
-from t3d.train.step import ClassificationStepper, DivergedError
+from t3d.train.step import ClassificationStepper, DivergedError, MultiLabelStepper
 
 
 def train(config: TrainConfig, *, resume: bool = False) -> Path:
@@ -87,7 +88,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         folder.start(config, train_videos, val_videos, bad)
     accelerator.wait_for_everyone()
     clips = TrainClips(train_videos, config.clip, store=store, augment=config.augment, seed=config.seed)
-    stepper = ClassificationStepper(
+    make_stepper = ClassificationStepper if train_videos.targets == "single" else MultiLabelStepper
+    stepper = make_stepper(
         config,
         accelerator,
         model=accelerator.prepare_model(model),
@@ -101,6 +103,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         classes=train_videos.classes,
         clip=config.clip,
         provenance={"trained_on": config.data.train, "videos": len(train_videos), "seed": config.seed},
+        targets=train_videos.targets,
     )
 
     def close_epoch(log: RunLog, epoch: int) -> str:
@@ -113,17 +116,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         metrics = _validate(scored, val_videos, config, store, accelerator)
         if metrics:
             loop.schedule.validated(metrics.loss)
-            log.write(
-                "val",
-                epoch * loop.steps,
-                epoch=epoch,
-                loss=metrics.loss,
-                top1=metrics.video_top1,
-                top5=metrics.video_top5,
-                clip_top1=metrics.clip_top1,
-                bad=metrics.bad,
-            )
-        better = metrics is not None and metrics.video_top1 > loop.progress.best
+            log.write("val", epoch * loop.steps, epoch=epoch, **metrics.log_line())
+        better = metrics is not None and metrics.best_by > loop.progress.best
         if accelerator.is_main_process:
             made = replace(card, provenance=card.provenance | {"epochs": epoch})
             save_model(scored, folder.weights, card=made)
@@ -132,15 +126,14 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         if metrics is None:
             return ""
         if better:
-            loop.progress = replace(loop.progress, best=metrics.video_top1)
-        return (
-            f"  val loss {metrics.loss:.3f}  top-1 {metrics.video_top1:.1%}  top-5 {metrics.video_top5:.1%}"
-        )
+            loop.progress = replace(loop.progress, best=metrics.best_by)
+        return f"  val {metrics}"
 
     left_out = len(folder.read_bad())
     opening = [
         f"{config.model.name} on {len(train_videos)} videos of {len(train_videos.classes)} classes and "
         f"{len(train_videos.sources())} sources"
+        + (f", {_labels_each(train_videos):.1f} labels each" if train_videos.targets == "multi" else "")
         + (f" ({config.data.label_fraction:.0%} of the labels)" if config.data.label_fraction < 1 else "")
         + (f", validated on {len(val_videos)}" if val_videos else "")
         + (f", {left_out} unreadable videos left out (bad.csv)" if left_out else "")
@@ -187,10 +180,16 @@ def _videos(
     data = config.data
     full = open_manifest(data.train, videos=data.videos, source_pattern=data.source_pattern)
     _refuse_unlabelled(full, data.train)
+    if full.targets == "multi" and data.balance:
+        raise ConfigError(
+            f"data.balance takes each class equally often, and a video of {data.train} may be of several; "
+            "leave it out"
+        )
     empty = [name for name, count in full.class_counts().items() if count == 0]
-    if len(full.classes) < 2 or empty:
+    least = 2 if full.targets == "single" else 1  # whether one tag applies is a question, too
+    if len(full.classes) < least or empty:
         raise ManifestError(
-            f"{data.train}: training needs at least 2 classes and a video of each; there are "
+            f"{data.train}: training needs at least {least} classes and a video of each; there are "
             f"{len(full.classes)} ({', '.join(full.classes[:20])})"
             + (f", without a video: {', '.join(empty)}" if empty else "")
         )
@@ -198,9 +197,15 @@ def _videos(
     if data.val is not None:
         val = open_manifest(data.val, videos=data.videos, source_pattern=None)
         _refuse_unlabelled(val, data.val)
+        refuse_other_targets(val, full.targets, name=data.val, other=data.train)
         val = val.with_classes(full.classes)
     elif data.val_fraction > 0:
         full, val = full.split_by_source(data.val_fraction, seed=config.seed)
+    if val is not None and not any(val.class_counts().values()):
+        raise ManifestError(
+            f"{data.val or data.train}: no class applies to any validation video, so that no validation can "
+            "tell how good the net is; give data.val with labels, or data.val_fraction = 0"
+        )
     full = full.label_subset(data.label_fraction, seed=data.label_seed)
     checked: list[tuple[Manifest, list[BadVideo]] | None] = [None, None]
     if accelerator.is_main_process:
@@ -215,8 +220,12 @@ def _videos(
     return train_videos, checked[1][0], bad + checked[1][1]
 
 
+def _labels_each(manifest: Manifest) -> float:
+    return sum(manifest.class_counts().values()) / len(manifest)
+
+
 def _refuse_unlabelled(manifest: Manifest, name: str) -> None:
-    unlabelled = int((manifest.labels < 0).sum())
+    unlabelled = int((~manifest.labelled).sum())
     if unlabelled:
         raise ManifestError(
             f"{name}: {unlabelled} of {len(manifest)} videos have no label; training and validation need a "
@@ -230,7 +239,7 @@ def _validate(
     config: TrainConfig,
     store: FrameStore,
     accelerator: Accelerator,
-) -> Metrics | None:
+) -> Metrics | MultiMetrics | None:
     if videos is None:
         return None
     if accelerator.num_processes > 1:  # BatchNorm's buffers follow each process's own clips
@@ -246,6 +255,7 @@ def _validate(
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         gather=gather_object,
+        targets=videos.targets,
     )
     if np.isnan(scores.clip_probs).any():
         raise DivergedError(

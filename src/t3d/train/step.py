@@ -180,12 +180,31 @@ class ClassificationStepper(Stepper):
             x = x.lerp(x.roll(1, 0), 1 - share)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
             logits = self.model(x)  # B K
-        logits = logits.float()
+        return self._compare(logits.float(), labels, share)
+
+    def _compare(self, logits: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
+        """The loss of scores [B, K]: each clip's labels count by `share`, its neighbour's by the rest."""
+        config = self.config.optim
         loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         if config.mixup:
             other = F.cross_entropy(logits, labels.roll(1), label_smoothing=config.label_smoothing)
             loss = share * loss + (1 - share) * other
         return loss
+
+
+class MultiLabelStepper(ClassificationStepper):
+    """Learns for each class whether it applies, by binary cross-entropy, mean over clips and classes."""
+
+    def _compare(self, logits: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
+        config = self.config.optim
+        targets = labels  # B K
+        if config.mixup:
+            targets = targets.lerp(targets.roll(1, 0), 1 - share)
+        # As with one label: the share goes to all classes evenly. Halfway to 1/2, as some have it, it would
+        # ask for far more of a rare class than the share of videos that has it.
+        smoothing = config.label_smoothing
+        targets = (1 - smoothing) * targets + smoothing / max(targets.shape[1], 2)  # one class: yes or no
+        return F.binary_cross_entropy_with_logits(logits, targets)
 
 
 def _listed(videos: Iterable[tuple[str, str]]) -> str:

@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from t3d.data.catalogue import open_index, open_manifest
+from t3d.data.catalogue import open_index, open_manifest, refuse_other_targets
 from t3d.data.check import open_all, refuse_many
 from t3d.data.dataset import BadVideo
 from t3d.data.frames import FrameStore
@@ -99,6 +99,18 @@ def run_probe(
     between("max_bad", max_bad, 0, 1)
     if (weights is None) == (teacher is None):
         raise ConfigError("give either --weights FILE (a 3D net) or --teacher NAME (a 2D net)")
+    known = open_manifest(train, videos=videos, source_pattern=source_pattern)
+    if known.targets == "multi":
+        raise ManifestError(
+            f"{train}: a probe learns one label a video, and these have several (column labels); "
+            "t3d train learns them"
+        )
+    if (known.labels < 0).any() or len(known.classes) < 2:
+        raise ManifestError(f"{train}: a probe needs a label for every video, and at least 2 classes")
+    known = known.label_subset(label_fraction, seed=label_seed)
+    asked = open_manifest(test, videos=videos)
+    refuse_other_targets(asked, "single", name=test, other=train)
+    asked = asked.with_classes(known.classes)
     where = pick_device(device)
     if weights is not None:
         net, card = load_model(weights, device=where)
@@ -109,11 +121,6 @@ def run_probe(
         side = frozen.size
         spec = ClipSpec(num_frames=num_frames, stride=stride, size=side, resize=side, tail=tail)
         function = teacher_vectors(frozen, where)
-    known = open_manifest(train, videos=videos, source_pattern=source_pattern)
-    if (known.labels < 0).any() or len(known.classes) < 2:
-        raise ManifestError(f"{train}: a probe needs a label for every video, and at least 2 classes")
-    known = known.label_subset(label_fraction, seed=label_seed)
-    asked = open_manifest(test, videos=videos).with_classes(known.classes)
     store = FrameStore(spec, cache=cache, index=open_index(index, train, test, videos=videos))
     found, bad = {}, {}
     for name, part in (("train", known), ("test", asked)):

@@ -25,7 +25,7 @@ from t3d.data.member import refuse_members
 from t3d.data.prepare.duplicates import Duplicates, find_duplicates
 from t3d.data.prepare.examine import examine
 from t3d.data.prepare.pool import Lost, watched
-from t3d.data.video_index import FACT_FIELDS, SCHEMA, read_table
+from t3d.data.video_index import ENTRY_FIELDS, FACT_FIELDS, SCHEMA, read_table
 from t3d.errors import ConfigError, ManifestError, at_least
 from t3d.files import atomic_path
 
@@ -145,8 +145,10 @@ def write_index(target: Path, manifest: Manifest, facts: pa.Table) -> pa.Table:
         The index as `t3d.data.video_index.read_table` gives it.
     """
     rows = pc.index_in(manifest.table["path"], value_set=facts["path"].combine_chunks())
-    columns: dict[str, pa.ChunkedArray] = {name: manifest.table[name] for name in manifest.table.schema.names}
-    columns["label"] = pa.array(manifest.classes, pa.string()).take(manifest.table["label"].combine_chunks())
+    names = manifest.label_names()
+    label = "label" if manifest.targets == "single" else "labels"
+    columns = {field.name: pa.nulls(len(manifest), field.type) for field in ENTRY_FIELDS}
+    columns |= {name: manifest.table[name] for name in manifest.table.schema.names} | {label: names}
     columns |= {field.name: facts[field.name].take(rows) for field in FACT_FIELDS}
     table = pa.table(columns).cast(SCHEMA)
     relative = relative_to(table["path"].combine_chunks(), str(target.parent))
