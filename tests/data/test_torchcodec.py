@@ -92,6 +92,47 @@ def test_colour_space_and_range_are_obeyed(tmp_path, width, space, full):
         assert one.decoder == "torchcodec"
 
 
+WAYS = {
+    # name: codec, options, whether the container then calls every frame a key frame
+    "plain.mkv": ("libx264", {}, False),
+    "open.mp4": ("libx264", {"x264-params": "open-gop=1:bframes=3:keyint=10:scenecut=0"}, False),
+    "open.ts": ("libx264", {"x264-params": "open-gop=1:bframes=3:keyint=10:scenecut=0"}, False),
+    "refresh.mp4": ("libx264", {"x264-params": "intra-refresh=1:keyint=20:bframes=0"}, False),
+    "h264.flv": ("libx264", {}, False),
+    "h264.mp4": ("libx264", {"x264-params": "bframes=4:keyint=20"}, True),
+    "hevc.mp4": ("libx265", {"x265-params": "log-level=none:bframes=4:keyint=20:min-keyint=20"}, True),
+    "mpeg4.mp4": ("mpeg4", {"bf": "2", "g": "20"}, True),
+    "straight.mp4": ("mpeg4", {"g": "20"}, True),
+    "vp9.webm": ("libvpx-vp9", {"g": "20", "lag-in-frames": "16"}, False),
+}
+
+
+@needs_torchcodec
+@pytest.mark.parametrize("name", WAYS)
+def test_ways_to_a_frame_that_mislead_end_at_the_frames_of_pyav(tmp_path, numbered_frames, name):
+    codec, options, lies = WAYS[name]
+    path = tmp_path / name
+    noise = torch.randint(36, (50, 3, 48, 80), generator=torch.Generator().manual_seed(0))
+    images = (numbered_frames(50) + noise.to(torch.uint8)).permute(0, 2, 3, 1).contiguous().numpy()
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    if lies:  # an MP4 without its table of key frames
+        path.write_bytes(path.read_bytes().replace(b"stss", b"free"))
+    facts = facts_of(path)
+    rng = np.random.default_rng(0)
+    with Video(path, facts=facts) as other:
+        truth = other.frames_at(range(50))
+    for _ in range(12):
+        order = rng.integers(50, size=rng.integers(1, 5))
+        torchcodec_reader._given_up.clear()
+        with Video(path, facts=facts, decoder="torchcodec") as one:
+            assert apart(one.frames_at(order), truth[order]) <= TOLERANCE
+
+
 @needs_torchcodec
 def test_interlaced_colours_are_a_little_apart(tmp_path):
     """PyAV's FFmpeg takes them field by field, and nothing that torchcodec tells gives such a file away."""
