@@ -191,6 +191,9 @@ def _fill_test(sub: ArgumentParser) -> None:
     )
     sub.add_argument("--tail", type=Literal["drop", "pad", "shift"], help="instead of the weights' clip.tail")
     sub.add_argument("--index", help="what t3d prepare index wrote about the files")
+    sub.add_argument(
+        "--decoder", type=Literal["pyav", "torchcodec"], default="pyav", help="torchcodec needs an index"
+    )
     sub.add_argument("--cache", help="folder for decoded frames")
     sub.add_argument("--max_bad", type=float, default=0.01, help="largest share of unreadable videos")
     sub.add_argument("--seed", type=NonNegativeInt, default=0, help="of shuffled frames")
@@ -237,6 +240,9 @@ def _fill_probe(sub: ArgumentParser) -> None:
     sub.add_argument("--label_seed", type=NonNegativeInt, default=0, help="of that draw")
     sub.add_argument("--out", help="folder for metrics.json, scores.csv and confusion.png")
     sub.add_argument("--index", help="what t3d prepare index wrote about the files")
+    sub.add_argument(
+        "--decoder", type=Literal["pyav", "torchcodec"], default="pyav", help="torchcodec needs an index"
+    )
     sub.add_argument("--cache", help="folder for decoded frames")
     sub.add_argument("--max_bad", type=float, default=0.01, help="largest share of unreadable videos")
     sub.add_argument("--json", action="store_true", help="print metrics as JSON")

@@ -16,6 +16,7 @@ from t3d.data.catalogue import open_index, open_manifest, refuse_other_targets
 from t3d.data.check import open_all, refuse_many
 from t3d.data.dataset import FrameOrder
 from t3d.data.frames import FrameStore
+from t3d.data.torchcodec_reader import Decoder
 from t3d.device import pick_device, use_bf16
 from t3d.errors import ManifestError, between
 from t3d.evaluate import Metrics, Scores, measure, score_videos, write_scores
@@ -56,6 +57,7 @@ def run_test(
     frames: FrameOrder = "normal",
     tail: Literal["drop", "pad", "shift"] | None = None,
     index: str | None = None,
+    decoder: Decoder = "pyav",
     cache: str | None = None,
     max_bad: float = 0.01,
     seed: int = 0,
@@ -73,6 +75,7 @@ def run_test(
         frames: Order of the frames in each clip, see `VideoClips`.
         tail: Instead of the card's `clip.tail`.
         index: What `t3d prepare index` wrote about the files, where `data` is none itself.
+        decoder: `pyav`, or `torchcodec` for files that the index knows to be whole.
         cache: Folder for decoded frames, so that the next test of these videos need not decode them.
         max_bad: Largest share of unreadable videos.
         seed: Of shuffled frames.
@@ -93,7 +96,7 @@ def run_test(
     manifest = open_manifest(data, videos=videos)
     refuse_other_targets(manifest, card.targets, name=data, other=str(weights))
     manifest = manifest.with_classes(card.classes)
-    store = FrameStore(spec, cache=cache, index=open_index(index, data, videos=videos))
+    store = FrameStore(spec, cache=cache, index=open_index(index, data, videos=videos), decoder=decoder)
     if cache:
         open_all(manifest, store, workers=workers)  # what cannot be read, scoring will say
     scores = score_videos(

@@ -55,7 +55,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     model_options(config.model.name, config.model.options)  # a misspelt name is told before videos are read
     data = config.data
     index = open_index(data.index, data.train, data.val, videos=data.videos)
-    store = FrameStore(config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index)
+    store = FrameStore(
+        config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index, decoder=data.decoder
+    )
     bad: list[BadVideo] = []
     if resume:
         train_videos, val_videos = reopen(folder, store, accelerator, workers=config.data.workers)

@@ -24,6 +24,7 @@ from t3d.data.dataset import BadVideo
 from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
+from t3d.data.torchcodec_reader import Decoder
 from t3d.data.transforms import normalise
 from t3d.device import pick_device, use_bf16
 from t3d.errors import ConfigError, ManifestError, between
@@ -55,6 +56,7 @@ def run_probe(
     label_fraction: float = 1.0,
     label_seed: int = 0,
     index: str | None = None,
+    decoder: Decoder = "pyav",
     cache: str | None = None,
     max_bad: float = 0.01,
     device: str = "auto",
@@ -84,6 +86,7 @@ def run_probe(
         label_fraction: Share of the training labels that is used, see `Manifest.label_subset`.
         label_seed: Of that draw.
         index: What `t3d prepare index` wrote about the files, where the lists are none themselves.
+        decoder: `pyav`, or `torchcodec` for files that the index knows to be whole.
         cache: Folder for decoded frames.
         max_bad: Largest share of unreadable videos.
         device: `auto`, or a torch device.
@@ -121,7 +124,8 @@ def run_probe(
         side = frozen.size
         spec = ClipSpec(num_frames=num_frames, stride=stride, size=side, resize=side, tail=tail)
         function = teacher_vectors(frozen, where)
-    store = FrameStore(spec, cache=cache, index=open_index(index, train, test, videos=videos))
+    known_files = open_index(index, train, test, videos=videos)
+    store = FrameStore(spec, cache=cache, index=known_files, decoder=decoder)
     found, bad = {}, {}
     for name, part in (("train", known), ("test", asked)):
         if cache:
