@@ -258,7 +258,12 @@ def test_real_oddities(real_data, name):
     """In a process of its own: a crash or a hang there is a plain failure."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: sender.send(compared(real_data / "odd_videos" / name)))
+
+    def work() -> None:
+        torch.set_num_threads(1)  # threads of this process are not in the child, which would wait for them
+        sender.send(compared(real_data / "odd_videos" / name))
+
+    child = context.Process(target=work)
     child.start()
     sender.close()
     try:
