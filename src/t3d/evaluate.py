@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
-from t3d.data.dataset import BadVideo, ClipBatches, FrameOrder, VideoClips, start_worker
+from t3d.data.dataset import BadVideo, ClipBatches, FrameOrder, VideoClips
 from t3d.data.frames import FrameStore
 from t3d.data.labels import SEPARATOR, Targets
+from t3d.data.loader import Loader
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import normalise
@@ -220,7 +220,7 @@ def each_clip(
     """
     clips = VideoClips(manifest, spec, store=store or FrameStore(spec), order=order, seed=seed)
     batches = ClipBatches(clips, batch_size=batch_size, rank=rank, world_size=world_size)
-    loader = DataLoader(batches, batch_size=None, num_workers=workers, worker_init_fn=start_worker)
+    loader = Loader(batches, batch_size=None, num_workers=workers)
     rows: list[ClipRow] = []
     bad: list[BadVideo] = []
     for batch in loader:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from t3d.data import dataset as dataset_module
 from t3d.data.config import AugmentConfig
@@ -28,10 +27,10 @@ from t3d.data.dataset import (
     collate,
     frame_range,
     reorder,
-    start_worker,
 )
 from t3d.data.encode import write_video
 from t3d.data.frames import FrameStore
+from t3d.data.loader import Loader
 from t3d.data.manifest import Entry, Manifest
 from t3d.data.sampler import ResumableBatchSampler, SampleKey
 from t3d.data.sampling import ClipSpec, clips_of
@@ -129,12 +128,11 @@ def visits(
 ) -> dict[SampleKey, bytes | str]:
     """What a loader gives for every key of some epochs."""
     sampler = ResumableBatchSampler(len(manifest), batch_size=batch, seed=seed)
-    loader = DataLoader(
+    loader = Loader(
         TrainClips(manifest, SPEC, store=store, augment=ALL, seed=seed),
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=start_worker,
     )
     found: dict[SampleKey, bytes | str] = {}
     for epoch in range(epochs):
@@ -332,7 +330,7 @@ def test_a_loader_with_workers_gives_the_same_clips(real: Manifest, batch_size: 
     def read(workers: int) -> dict[tuple[int, int], bytes]:
         clips = VideoClips(real, SPEC, store=FrameStore(SPEC), order="shuffled")
         batches = ClipBatches(clips, batch_size=batch_size)
-        loader = DataLoader(batches, batch_size=None, num_workers=workers, worker_init_fn=start_worker)
+        loader = Loader(batches, batch_size=None, num_workers=workers)
         found: dict[tuple[int, int], bytes] = {}
         bad = []
         for batch in loader:

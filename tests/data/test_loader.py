@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from t3d.data.config import AugmentConfig
-from t3d.data.dataset import BadVideo, Batch, TrainClips, collate, start_worker
+from t3d.data.dataset import BadVideo, Batch, TrainClips, collate
 from t3d.data.encode import write_video
 from t3d.data.frames import FrameStore
+from t3d.data.loader import Loader
 from t3d.data.manifest import Manifest
 from t3d.data.prepare.index import index_videos
 from t3d.data.prepare.shards import write_shards
 from t3d.data.sampler import ResumableBatchSampler, SampleKey
 from t3d.data.sampling import ClipSpec
 from t3d.data.video_index import VideoIndex
+from t3d.errors import FetchError
 
 SPEC = ClipSpec(num_frames=4, stride=2, size=32, resize=36)
 VIDEOS = 12
@@ -70,13 +73,12 @@ def test_clips_are_the_same_however_workers_are_started(folder: Path, kind: str,
 
 
 def batches_of(clips: TrainClips, *, start: str | None, workers: int) -> list[Batch]:
-    loader = DataLoader(
+    loader = Loader(
         clips,
         batch_sampler=ResumableBatchSampler(VIDEOS, batch_size=4, seed=1),
         collate_fn=collate,
         num_workers=workers,
         multiprocessing_context=start,
-        worker_init_fn=start_worker,
     )
     return list(loader)
 
@@ -102,7 +104,7 @@ def used() -> tuple[int, int]:
 def test_memory_and_open_files_are_flat_over_many_epochs(folder: Path, kind: str) -> None:
     clips = clips_of(folder, kind)
     sampler = ResumableBatchSampler(VIDEOS, batch_size=4, seed=1)
-    loader = DataLoader(
+    loader = Loader(
         Weighed(clips), batch_sampler=sampler, collate_fn=list, num_workers=2, persistent_workers=True
     )
     memory: dict[int, list[float]] = {}
@@ -121,3 +123,42 @@ def test_memory_and_open_files_are_flat_over_many_epochs(folder: Path, kind: str
         assert np.median(sizes[-tenth:]) - np.median(sizes[:tenth]) < 4e6
     for counts in files.values():
         assert max(counts) - min(counts) <= 2  # a file is open or not just now
+
+
+class Failing(Dataset[int]):
+    """Numbers, of which 5 cannot be had."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, key: int) -> int:
+        if key == 5:
+            raise self.error
+        return key
+
+
+class FailingStream(IterableDataset[int]):
+    def __init__(self, error: Exception) -> None:
+        self.items = Failing(error)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from (self.items[key] for key in range(8))
+
+
+@pytest.mark.parametrize("kind", [Failing, FailingStream])
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_an_error_of_ours_comes_out_as_it_was_raised(kind, workers: int, batch_size: int | None) -> None:
+    error = FetchError("https://example.org/000001.tar", "connection refused")
+    seen = []
+    with pytest.raises(FetchError, match=r"^https://example.org/000001.tar: connection refused$") as caught:
+        seen.extend(Loader(kind(error), batch_size=batch_size, num_workers=workers))
+    assert caught.value.url == error.url
+    assert [int(number) for batch in seen for number in np.atleast_1d(batch)] == list(
+        range(5 if batch_size is None else 4)
+    )
+    with pytest.raises(ZeroDivisionError):  # a mistake of ours keeps its traceback
+        list(Loader(kind(ZeroDivisionError()), batch_size=batch_size, num_workers=workers))

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from t3d.data.config import AugmentConfig
-from t3d.data.dataset import BadVideo, start_worker
+from t3d.data.dataset import BadVideo
 from t3d.data.encode import write_video
 from t3d.data.frames import FrameStore
+from t3d.data.loader import Loader
 from t3d.data.manifest import Manifest
 from t3d.data.sampler import SampleKey
 from t3d.data.sampling import ClipSpec
@@ -340,12 +340,11 @@ def test_the_same_seed_epoch_and_row_give_the_same_item_however_they_are_read(
 
     order = [[keys[place] for place in batch] for batch in ((7, 0, 8, 3), (11, 5, 1, 10), (9, 4, 6, 2))]
     for workers in (0, 2):
-        loader = DataLoader(
+        loader = Loader(
             dataset,
             batch_sampler=order,
             num_workers=workers,
             collate_fn=CollatePairs(other_time=True),
-            worker_init_fn=start_worker,
         )
         for batch, wanted in zip(loader, order, strict=True):
             items = [reference[key] for key in wanted]

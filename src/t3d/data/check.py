@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from t3d.data.dataset import BadVideo, frame_range
 from t3d.data.frames import FrameStore
+from t3d.data.loader import Loader
 from t3d.data.manifest import Manifest
 from t3d.errors import ManifestError, VideoError
 
@@ -48,7 +49,7 @@ def open_all(manifest: Manifest, store: FrameStore, *, workers: int = 0) -> list
     Returns:
         Those that cannot be read, or that no clip can be cut from.
     """
-    loader = DataLoader(_Openable(manifest, store), batch_size=None, num_workers=workers)
+    loader = Loader(_Openable(manifest, store), batch_size=None, num_workers=workers)
     console = Console(stderr=True)
     seen = track(
         loader, "reading videos", total=len(manifest), console=console, disable=not console.is_terminal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -90,15 +89,6 @@ def _stacked(labels: list[int | torch.Tensor]) -> torch.Tensor:
     """One tensor of the labels of a batch; all are of one kind, since they come from one manifest."""
     several = [label for label in labels if isinstance(label, torch.Tensor)]
     return torch.stack(several) if several else torch.tensor(labels, dtype=torch.int64)
-
-
-def start_worker(number: int) -> None:  # noqa: ARG001 (a loader's worker_init_fn is called with it)
-    """Let a worker outlive the signals that ask a run to stop: the run first saves its state, then ends it.
-
-    A terminal's Ctrl-C and a cluster's SIGTERM go to every process of a run at once.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class TrainClips(Dataset[ClipItem | BadVideo]):

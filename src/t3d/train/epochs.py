@@ -19,10 +19,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from t3d.data.ahead import ReadAhead, Shards
-from t3d.data.dataset import start_worker
+from t3d.data.loader import Loader
 from t3d.data.sampler import ResumableBatchSampler
 from t3d.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from t3d.train.config import RunConfig
@@ -111,22 +111,21 @@ class EpochLoop:
         """Minutes spent so far, over all restarts."""
         return (time.monotonic() - self._started) / 60
 
-    def loader(self, clips: Dataset[Any], collate: Callable[[list[Any]], Any]) -> DataLoader[Any]:
+    def loader(self, clips: Dataset[Any], collate: Callable[[list[Any]], Any]) -> Loader:
         """Batches in the run's order."""
         workers = self.config.data.workers
-        return DataLoader(
+        return Loader(
             clips,
             batch_sampler=self.sampler,
             num_workers=workers,
             collate_fn=collate,
-            worker_init_fn=start_worker,
             persistent_workers=workers > 0,
             pin_memory=self.accelerator.device.type == "cuda",
         )
 
     def run(
         self,
-        loader: DataLoader[Any],
+        loader: Loader,
         stepper: Stepper,
         *,
         opening: Sequence[str],
@@ -175,9 +174,7 @@ class EpochLoop:
             log.say(f"done in {self.minutes():.1f} minutes: {self.folder.weights}")
         self.accelerator.wait_for_everyone()
 
-    def _epoch(
-        self, epoch: int, loader: DataLoader[Any], stepper: Stepper, log: RunLog, caught: list[int]
-    ) -> None:
+    def _epoch(self, epoch: int, loader: Loader, stepper: Stepper, log: RunLog, caught: list[int]) -> None:
         self.sampler.set_state(epoch=epoch, step=self.progress.step)
         batches = iter(loader)
         with self._ahead() as ahead:  # behind the loader, whose processes are forked without its thread

@@ -15,10 +15,11 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
-from t3d.data.dataset import BadVideo, start_worker
+from t3d.data.dataset import BadVideo
 from t3d.data.frames import FrameStore
+from t3d.data.loader import Loader
 from t3d.data.manifest import Manifest
 from t3d.data.transforms import center_view
 from t3d.data.video_index import VideoIndex
@@ -127,11 +128,10 @@ class FeatureStore:
         if not missing:
             return bad
         sweep(self.folder, older_than=ABANDONED)
-        loader = DataLoader(
+        loader = Loader(
             _EveryNthFrame(missing, store, self.step),
             batch_size=None,
             num_workers=workers,
-            worker_init_fn=start_worker,
         )
         device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
         parts: dict[int, list[torch.Tensor]] = {}

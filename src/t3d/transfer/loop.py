@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from t3d.data.catalogue import open_index, open_manifest
 from t3d.data.check import readable, refuse_many
-from t3d.data.dataset import BadVideo, start_worker
+from t3d.data.dataset import BadVideo
 from t3d.data.frames import FrameStore
+from t3d.data.loader import Loader
 from t3d.data.manifest import Manifest
 from t3d.data.sampler import SampleKey
 from t3d.data.sampling import ClipSpec
@@ -269,25 +269,24 @@ def _seen(
     return videos.select([row for row in range(len(videos)) if row not in broken]), bad
 
 
-def _held_out(clips: TransferClips, collate: CollatePairs, config: TransferConfig) -> DataLoader[Any]:
+def _held_out(clips: TransferClips, collate: CollatePairs, config: TransferConfig) -> Loader:
     """Held-out videos in batches that are the same at every validation."""
     order = np.random.default_rng(config.seed).permutation(len(clips))
     size = min(config.optim.batch_size, len(order))
     batches = [order[at : at + size] for at in range(0, len(order), size)]
     if len(batches) > 1 and len(batches[-1]) < 2:  # a single clip has no negatives
         batches.pop()
-    return DataLoader(
+    return Loader(
         clips,
         batch_sampler=[[SampleKey(0, int(row)) for row in batch] for batch in batches],
         num_workers=config.data.workers,
         collate_fn=collate,
-        worker_init_fn=start_worker,
     )
 
 
 @torch.no_grad()
 def _validate(
-    model: TransferNet, held_out: DataLoader[Any], groups: Tensor, stepper: TransferStepper
+    model: TransferNet, held_out: Loader, groups: Tensor, stepper: TransferStepper
 ) -> dict[str, float]:
     """Loss and figures over the pairs of held-out videos, all negatives of each batch counted."""
     model.eval()

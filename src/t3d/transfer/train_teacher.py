@@ -16,14 +16,15 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from t3d.data.catalogue import open_index, open_manifest
 from t3d.data.config import AugmentConfig
-from t3d.data.dataset import frame_range, start_worker
+from t3d.data.dataset import frame_range
 from t3d.data.frames import FrameStore
+from t3d.data.loader import Loader
 from t3d.data.manifest import Manifest
 from t3d.data.sampler import ResumableBatchSampler, SampleKey
 from t3d.data.sampling import ClipSpec
@@ -118,11 +119,10 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
     images = _Images(
         training, config, AugmentConfig("random_resized", min_area=config.min_area, flip=config.flip)
     )
-    loader = DataLoader(
+    loader = Loader(
         images,
         batch_sampler=sampler,
         num_workers=config.workers,
-        worker_init_fn=start_worker,
         persistent_workers=config.workers > 0,
     )
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=0.05)
