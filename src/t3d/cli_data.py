@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+
+from t3d.cli_parser import add_engine
 
 if TYPE_CHECKING:
     from t3d.data.audit import Shared, Summary
@@ -25,17 +27,30 @@ def fill_index(sub: ArgumentParser) -> None:
     sub.add_argument("data", help="folder of videos, .csv, .jsonl, official list, or an index to renew")
     sub.add_argument("--out", required=True, help="the .parquet file to write, or to bring up to date")
     _fill_videos(sub)
+    sub.add_argument(
+        "--near",
+        type=Literal["auto", "true", "false"],
+        default="auto",
+        help="look for pairs that look the same, which takes long for very many files; auto: up to 200,000",
+    )
     sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that decode")
     sub.add_argument("--patience", type=PositiveFloat, default=120, help="seconds until a file is given up")
+    add_engine(sub)
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def run_index(chosen: Namespace) -> int:
     """Index a data set, and say what was found."""
     from t3d.data.prepare.index import index_videos
+    from t3d.engine import Engine
 
     report = index_videos(
-        _manifest(chosen), chosen.out, workers=chosen.workers, patience=float(chosen.patience)
+        _manifest(chosen),
+        chosen.out,
+        workers=chosen.workers,
+        patience=float(chosen.patience),
+        engine=Engine(chosen.engine, chosen.ray_address),
+        near={"auto": None, "true": True, "false": False}[chosen.near],
     )
     if chosen.json:
         print(json.dumps(asdict(report), ensure_ascii=False))
@@ -72,6 +87,8 @@ def _tell(report: IndexReport, out: str) -> None:
         "pairs of different sources that look the same",
         [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in near],
     )
+    if not report.duplicates.compared:
+        print("Not compared: the looks of all pairs (--near true does, in time that grows with their square)")
 
 
 def _list(title: str, lines: list[str]) -> None:
@@ -92,6 +109,7 @@ def fill_transcode(sub: ArgumentParser) -> None:
     _fill_videos(sub)
     sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that decode and encode")
     sub.add_argument("--patience", type=PositiveFloat, default=3600, help="seconds until a file is given up")
+    add_engine(sub)
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -99,6 +117,7 @@ def run_transcode(chosen: Namespace) -> int:
     """Write a data set's files again, and say what that came to. 1: some could not be."""
     from t3d.data.prepare.rewrite import TranscodeSpec
     from t3d.data.prepare.transcode import transcode_videos
+    from t3d.engine import Engine
 
     report = transcode_videos(
         _manifest(chosen),
@@ -107,6 +126,7 @@ def run_transcode(chosen: Namespace) -> int:
         root=chosen.data if Path(chosen.data).is_dir() else chosen.videos,
         workers=chosen.workers,
         patience=float(chosen.patience),
+        engine=Engine(chosen.engine, chosen.ray_address),
     )
     if chosen.json:
         print(json.dumps(asdict(report), ensure_ascii=False))
