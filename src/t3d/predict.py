@@ -16,7 +16,8 @@ from t3d.errors import VideoError
 from t3d.evaluate import score_videos
 from t3d.models.weights import load_model
 
-_GROUP = 64  # videos scored before their predictions go out, so that a long list answers as it goes
+GROUP = 64
+"""Videos scored together before their predictions go out, so that a long list answers as it goes."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ class Predictor:
             ManifestError: No path, or a folder without video.
         """
         manifest = Manifest.from_files(paths).with_classes(self.card.classes)
-        starts = range(0, len(manifest), _GROUP)
-        groups = (manifest.select(range(i, min(i + _GROUP, len(manifest)))) for i in starts)
+        starts = range(0, len(manifest), GROUP)
+        groups = (manifest.select(range(i, min(i + GROUP, len(manifest)))) for i in starts)
         return chain.from_iterable(self._group(group) for group in groups)
 
     def _group(self, manifest: Manifest) -> Iterator[Prediction]:
