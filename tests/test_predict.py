@@ -14,7 +14,7 @@ from t3d.errors import CheckpointError, ConfigError, ManifestError, VideoError
 from t3d.evaluate import score_videos
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, load_model, save_model
-from t3d.predict import _GROUP, Predictor
+from t3d.predict import GROUP, Predictor
 from t3d.testing import run_test
 
 CLASSES = ("jump", "run, fast", "坐")
@@ -146,14 +146,14 @@ def test_a_long_list_answers_as_it_goes(weights: Path, films: Path, monkeypatch:
         return score_videos(model, manifest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("t3d.predict.score_videos", counted)
-    paths = list(itertools.islice(itertools.cycle([good(films)[0], films / "bad/empty.mp4"]), _GROUP + 3))
+    paths = list(itertools.islice(itertools.cycle([good(films)[0], films / "bad/empty.mp4"]), GROUP + 3))
     answers = Predictor(weights).many(paths)
     next(answers)
-    assert groups == [_GROUP]
+    assert groups == [GROUP]
     rest = list(answers)
-    assert groups == [_GROUP, 3]
+    assert groups == [GROUP, 3]
     assert [answer.path for answer in rest] == [str(path) for path in paths[1:]]
-    assert [answer.error is None for answer in rest] == [i % 2 == 0 for i in range(1, _GROUP + 3)]
+    assert [answer.error is None for answer in rest] == [i % 2 == 0 for i in range(1, GROUP + 3)]
 
 
 def test_weights_and_devices_that_cannot_be_used_are_refused(tmp_path: Path, weights: Path) -> None:

@@ -32,6 +32,7 @@ from t3d.cli_models import fill_convert, fill_models, run_convert, run_models
 from t3d.cli_parser import (
     Parser,
     add_computing,
+    add_engine,
     fill_run,
     in_full,
     refuse_options_beside_resume,
@@ -262,8 +263,10 @@ def _fill_predict(sub: ArgumentParser) -> None:
     sub.add_argument("weights", help="weights file that a training run wrote")
     sub.add_argument("inputs", nargs="+", metavar="VIDEO", help="video files, or folders of them")
     sub.add_argument("--top", type=PositiveInt, default=3, help="classes to show")
+    sub.add_argument("--out", help=".jsonl file to write instead; the same command goes on after a kill")
     sub.add_argument("--json", action="store_true", help="print one JSON object a video")
     add_computing(sub)
+    add_engine(sub)
 
 
 def _predict(chosen: Namespace) -> int:
@@ -271,33 +274,34 @@ def _predict(chosen: Namespace) -> int:
     from rich.markup import escape
     from rich.table import Column, Table
 
+    from t3d.bulk import predictions, to_line
     from t3d.data.manifest import Manifest
-    from t3d.predict import Predictor
+    from t3d.engine import Engine
 
-    paths = [entry.path for entry in Manifest.from_files(chosen.inputs)]
+    paths: list[str] = Manifest.from_files(chosen.inputs).table["path"].to_pylist()
     names = ("device", "precision", "batch_size", "workers")
-    predictor = Predictor(chosen.weights, **{name: chosen[name] for name in names})
+    options: dict[str, Any] = {name: chosen[name] for name in names}
+    options["engine"] = Engine(chosen.engine, chosen.ray_address)
+    if chosen.out:
+        return _predict_into(chosen, paths, options)
     bad = 0
     # A table for eyes; for other programs a line a video as soon as it is known.
     console = Console()
-    shown = range(1, min(chosen.top, len(predictor.card.classes)) + 1)
-    each = "each class by itself: several may apply" if predictor.card.targets == "multi" else None
-    table = Table(Column("video", overflow="fold"), *(f"top-{rank}" for rank in shown), caption=each)
-    for prediction in predictor.many(paths):
-        likely = list(zip(prediction.classes, prediction.probs, strict=True))[: chosen.top]
+    table = Table(Column("video", overflow="fold"))
+    for prediction in predictions(chosen.weights, paths, **options):
         if prediction.error is not None:
             bad += 1
             print(f"t3d: {prediction.path}: {prediction.error}", file=sys.stderr)
         if chosen.json:
-            line = {"path": prediction.path, "clips": prediction.clips, "classes": dict(likely)}
-            if predictor.card.targets == "multi":
-                line["targets"] = "multi"
-            if prediction.error is not None:
-                line = {"path": prediction.path, "error": prediction.error}
-            print(json.dumps(line, ensure_ascii=False), flush=True)
+            print(json.dumps(to_line(prediction, top=chosen.top), ensure_ascii=False), flush=True)
         elif prediction.error is None:
+            likely = list(zip(prediction.classes, prediction.probs, strict=True))[: chosen.top]
             cells = [prediction.path, *(f"{name} {prob:.1%}" for name, prob in likely)]
             if console.is_terminal:
+                for rank in range(len(table.columns), len(cells)):
+                    table.add_column(f"top-{rank}")
+                if prediction.targets == "multi":
+                    table.caption = "each class by itself: several may apply"
                 table.add_row(*map(escape, cells))
             else:
                 print(*cells, sep="\t", flush=True)
@@ -305,6 +309,30 @@ def _predict(chosen: Namespace) -> int:
         console.print(table)
     if bad:
         print(f"t3d: {bad} of {len(paths)} videos could not be read", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _predict_into(chosen: Namespace, paths: list[str], options: dict[str, Any]) -> int:
+    """Write the predictions into a file."""
+    from t3d.bulk import PredictionFile, predictions
+    from t3d.data.prepare.pool import shown
+
+    bad = 0
+    with PredictionFile(chosen.out, weights=chosen.weights, top=chosen.top) as file:
+        todo = file.missing(paths)
+        coming = predictions(chosen.weights, todo, **options) if todo else iter(())
+        for prediction in shown(coming, "predicting", len(todo)):
+            file.add(prediction)
+            if prediction.error is not None:
+                bad += 1
+                print(f"t3d: {prediction.path}: {prediction.error}", file=sys.stderr)
+    counts = {"videos": len(set(paths)), "predicted": len(todo) - bad, "bad": bad}
+    if chosen.json:
+        print(json.dumps(counts))
+    else:
+        before = counts["videos"] - len(todo)
+        told = f"{counts['predicted']} predicted now, {before} there before, {bad} could not be read"
+        print(f"{chosen.out}: {counts['videos']} videos; {told}")
     return 1 if bad else 0
 
 

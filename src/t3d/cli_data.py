@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
+from t3d.cli_parser import add_engine
+
 if TYPE_CHECKING:
     from t3d.data.audit import Shared, Summary
     from t3d.data.manifest import Manifest
@@ -25,17 +27,30 @@ def fill_index(sub: ArgumentParser) -> None:
     sub.add_argument("data", help="folder of videos, .csv, .jsonl, official list, or an index to renew")
     sub.add_argument("--out", required=True, help="the .parquet file to write, or to bring up to date")
     _fill_videos(sub)
+    sub.add_argument(
+        "--near",
+        type=Literal["auto", "true", "false"],
+        default="auto",
+        help="look for pairs that look the same, which takes long for very many files; auto: up to 200,000",
+    )
     sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that decode")
     sub.add_argument("--patience", type=PositiveFloat, default=120, help="seconds until a file is given up")
+    add_engine(sub)
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def run_index(chosen: Namespace) -> int:
     """Index a data set, and say what was found."""
     from t3d.data.prepare.index import index_videos
+    from t3d.engine import Engine
 
     report = index_videos(
-        _manifest(chosen), chosen.out, workers=chosen.workers, patience=float(chosen.patience)
+        _manifest(chosen),
+        chosen.out,
+        workers=chosen.workers,
+        patience=float(chosen.patience),
+        engine=Engine(chosen.engine, chosen.ray_address),
+        near={"auto": None, "true": True, "false": False}[chosen.near],
     )
     if chosen.json:
         print(json.dumps(asdict(report), ensure_ascii=False))
@@ -72,6 +87,8 @@ def _tell(report: IndexReport, out: str) -> None:
         "pairs of different sources that look the same",
         [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in near],
     )
+    if not report.duplicates.compared:
+        print("Not compared: the looks of all pairs (--near true does, in time that grows with their square)")
 
 
 def _list(title: str, lines: list[str]) -> None:
@@ -99,6 +116,7 @@ def fill_transcode(sub: ArgumentParser) -> None:
     _fill_videos(sub)
     sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that decode and encode")
     sub.add_argument("--patience", type=PositiveFloat, default=3600, help="seconds until a file is given up")
+    add_engine(sub)
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -106,6 +124,7 @@ def run_transcode(chosen: Namespace) -> int:
     """Write a data set's files again, and say what that came to. 1: some could not be."""
     from t3d.data.prepare.rewrite import TranscodeSpec
     from t3d.data.prepare.transcode import transcode_videos
+    from t3d.engine import Engine
 
     report = transcode_videos(
         _manifest(chosen),
@@ -116,6 +135,7 @@ def run_transcode(chosen: Namespace) -> int:
         root=chosen.data if Path(chosen.data).is_dir() else chosen.videos,
         workers=chosen.workers,
         patience=float(chosen.patience),
+        engine=Engine(chosen.engine, chosen.ray_address),
     )
     if chosen.json:
         print(json.dumps(asdict(report), ensure_ascii=False))
@@ -149,6 +169,7 @@ def fill_shards(sub: ArgumentParser) -> None:
     sub.add_argument("--seed", type=NonNegativeInt, default=0, help="of the order of the videos")
     _fill_videos(sub)
     sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that read and write")
+    add_engine(sub)
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -156,6 +177,7 @@ def run_shards(chosen: Namespace) -> int:
     """Put a data set's files into shards, and say what that came to. 1: some could not be."""
     from t3d.data.catalogue import open_index
     from t3d.data.prepare.shards import write_shards
+    from t3d.engine import Engine
     from t3d.errors import ConfigError
 
     index = open_index(chosen.index, chosen.data, videos=chosen.videos)
@@ -171,6 +193,7 @@ def run_shards(chosen: Namespace) -> int:
         shard_mb=float(chosen.shard_mb),
         seed=int(chosen.seed),
         workers=chosen.workers,
+        engine=Engine(chosen.engine, chosen.ray_address),
     )
     if chosen.json:
         print(json.dumps(asdict(report), ensure_ascii=False))

@@ -160,6 +160,15 @@ def add_computing(sub: ArgumentParser) -> None:
     sub.add_argument("--workers", type=NonNegativeInt, default=2, help="processes that read videos")
 
 
+def add_engine(sub: ArgumentParser) -> None:
+    """The options of every command that runs on one machine or on many."""
+    sub.add_argument("--engine", type=Literal["local", "ray"], default="local", help="ray: many machines")
+    sub.add_argument(
+        "--ray_address",
+        help="a Ray cluster to join, HOST:PORT or auto; else $RAY_ADDRESS, or one is started here",
+    )
+
+
 def fill_run(sub: ArgumentParser, kind: type[RunConfig]) -> None:
     """The options of a command that makes a run folder."""
     sub.add_argument("--config", action="config", help="YAML file with any of the options below")

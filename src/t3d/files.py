@@ -37,7 +37,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{uuid.uuid4().hex}.part{final.suffix}")
+    temporary = temporary_name(final)
     try:
         temporary.touch(exist_ok=False)
         rights = temporary.stat().st_mode  # as new files have here; safetensors would keep others out
@@ -49,6 +49,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(final: Path) -> Path:
+    """A new name beside a file's final one, of the kind that `sweep` deletes."""
+    return final.with_name(f".{uuid.uuid4().hex}.part{final.suffix}")
 
 
 def sweep(folder: Path, *, older_than: float = 0.0) -> None:

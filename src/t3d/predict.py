@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from t3d.data.labels import Targets
 from t3d.data.manifest import Manifest
 from t3d.device import pick_device, use_bf16
 from t3d.errors import VideoError
 from t3d.evaluate import score_videos
 from t3d.models.weights import load_model
 
-_GROUP = 64  # videos scored before their predictions go out, so that a long list answers as it goes
+GROUP = 64
+"""Videos scored together before their predictions go out, so that a long list answers as it goes."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,9 @@ class Prediction:
     Args:
         path: The file, from the root.
         classes: Every class name, likeliest first.
-        probs: Their probabilities, mean over the clips. They sum to 1, or, of a net for several labels a
-            video (`card.targets` is `multi`), each is of that class alone.
+        probs: Their probabilities, mean over the clips.
         clips: Clips the video was cut into.
+        targets: `single`: the probabilities sum to 1. `multi`: each is of that class alone.
         error: Why the video could not be read; then the other fields are empty.
     """
 
@@ -36,6 +38,7 @@ class Prediction:
     classes: tuple[str, ...] = ()
     probs: tuple[float, ...] = ()
     clips: int = 0
+    targets: Targets = "single"
     error: str | None = None
 
 
@@ -101,8 +104,8 @@ class Predictor:
             ManifestError: No path, or a folder without video.
         """
         manifest = Manifest.from_files(paths).with_classes(self.card.classes)
-        starts = range(0, len(manifest), _GROUP)
-        groups = (manifest.select(range(i, min(i + _GROUP, len(manifest)))) for i in starts)
+        starts = range(0, len(manifest), GROUP)
+        groups = (manifest.select(range(i, min(i + GROUP, len(manifest)))) for i in starts)
         return chain.from_iterable(self._group(group) for group in groups)
 
     def _group(self, manifest: Manifest) -> Iterator[Prediction]:
@@ -127,4 +130,5 @@ class Predictor:
                 classes=tuple(self.card.classes[i] for i in order),
                 probs=tuple(float(scores.video_probs[row, i]) for i in order),
                 clips=int(clips[row]),
+                targets=self.card.targets,
             )

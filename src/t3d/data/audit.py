@@ -158,7 +158,7 @@ def _shared(one: str, two: str, left: pa.Table, right: pa.Table) -> Shared:
     shared = sorted(by_digest[0].keys() & by_digest[1].keys())
     same = [(a, b) for digest in shared for a in by_digest[0][digest] for b in by_digest[1][digest]]
     near = []
-    for a, b, apart in find_duplicates(union).near:
+    for a, b, apart in find_duplicates(union, near=True).near:
         if a in sides[0] and b in sides[1]:
             near.append((a, b, apart))
         elif b in sides[0] and a in sides[1]:

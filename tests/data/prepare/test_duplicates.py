@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
@@ -40,6 +42,30 @@ def test_same_bytes_and_same_looks_are_found_and_others_are_not(tmp_path: Path) 
     ((one, two, apart),) = duplicates.near
     assert (one, two) == (str(tmp_path / "4.mp4"), str(tmp_path / "small.mp4"))
     assert 0 < apart <= 0.1
+
+
+def random_looks(files: int, alike: list[tuple[int, int]]) -> pa.Table:
+    looks = np.random.default_rng(0).integers(0, 2**64, (files, 8), dtype=np.uint64)
+    for one, two in alike:
+        looks[two] = looks[one] ^ np.uint64(0b111)  # 3 of 64 bits
+    names = [f"{number}.mp4" for number in range(files)]
+    columns = {"path": names, "source": names, "digest": names}
+    return pa.table(columns | {"looks": pa.array(looks.tolist(), pa.list_(pa.uint64()))})
+
+
+def test_no_pair_is_lost_between_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("t3d.data.prepare.duplicates._ROWS", 4)
+    pairs = {(one, two) for one, two, _ in find_duplicates(random_looks(10, [(0, 1), (3, 4), (5, 9)])).near}
+    assert pairs == {("0.mp4", "1.mp4"), ("3.mp4", "4.mp4"), ("5.mp4", "9.mp4")}
+
+
+def test_above_a_bound_looks_are_compared_only_if_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = random_looks(5, [(1, 3)])
+    assert find_duplicates(files).compared
+    assert find_duplicates(files, near=False) == Duplicates((), (), compared=False)
+    monkeypatch.setattr("t3d.data.prepare.duplicates.MOST_COMPARED", 4)
+    assert find_duplicates(files) == Duplicates((), (), compared=False)
+    assert find_duplicates(files, near=True) == Duplicates((), (("1.mp4", "3.mp4", 0.0469),), compared=True)
 
 
 def test_clips_of_one_source_may_look_alike(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Legend: N files, F = 8 frames of each, spread evenly over it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,9 @@ import torch
 
 NEAR = 0.1
 """Largest share of differing bits at which two videos count as looking the same."""
-_ROWS = 4096  # files compared with all others at a time
+MOST_COMPARED = 200_000
+"""Files up to which every pair is compared unless told otherwise: more take minutes to hours."""
+_ROWS = 4096  # files compared with as many others at a time: 64 MB a table
 # A flat frame (a black screen) has few bits set; a video of them tells nothing.
 _LEAST_BITS = 24
 
@@ -27,13 +30,15 @@ class Duplicates:
         same: Groups of files with the same bytes, each in name order.
         near: Pairs of other files, of different sources, that look the same, with the share of bits that
             differ, nearest first.
+        compared: Whether looks were compared at all.
     """
 
     same: tuple[tuple[str, ...], ...]
     near: tuple[tuple[str, str, float], ...]
+    compared: bool = True
 
 
-def find_duplicates(files: pa.Table, *, most: float = NEAR) -> Duplicates:
+def find_duplicates(files: pa.Table, *, most: float = NEAR, near: bool | None = None) -> Duplicates:
     """Find files with the same bytes, and pairs of different sources that look the same.
 
     Two videos are compared by 8 frames of each at the same shares of their length, and in each by which of 64
@@ -44,18 +49,23 @@ def find_duplicates(files: pa.Table, *, most: float = NEAR) -> Duplicates:
     Args:
         files: Columns `path`, `source`, `digest`, `looks` of an index, one row a file, N rows.
         most: Largest share of bits in which two videos may differ.
+        near: Whether to compare looks; None does so up to `MOST_COMPARED` files.
     """
     groups: dict[str, list[str]] = {}
     known = files.filter(pc.is_valid(files["digest"]))
     for path, digest in zip(known["path"].to_pylist(), known["digest"].to_pylist(), strict=True):
         groups.setdefault(digest, []).append(path)
     same = sorted(tuple(sorted(paths)) for paths in groups.values() if len(paths) > 1)
+    if near is None:
+        near = files.num_rows <= MOST_COMPARED
+    if not near:
+        return Duplicates(tuple(same), (), compared=False)
     # Of each group one file stands for all.
     heads = {min(paths) for paths in groups.values()}
     sources = dict(zip(known["path"].to_pylist(), known["source"].to_pylist(), strict=True))
     paths, bits = _bits(known, heads)
-    near = [pair for pair in _near(paths, bits, most) if sources[pair[0]] != sources[pair[1]]]
-    return Duplicates(tuple(same), tuple(near))
+    pairs = [pair for pair in _near(paths, bits, most) if sources[pair[0]] != sources[pair[1]]]
+    return Duplicates(tuple(same), tuple(pairs))
 
 
 def _bits(files: pa.Table, heads: set[str]) -> tuple[list[str], torch.Tensor]:
@@ -78,12 +88,13 @@ def _bits(files: pa.Table, heads: set[str]) -> tuple[list[str], torch.Tensor]:
 def _near(paths: list[str], bits: torch.Tensor, most: float) -> list[tuple[str, str, float]]:
     pairs = []
     width = bits.shape[1]
-    for first in range(0, len(paths), _ROWS):
-        alike = bits[first : first + _ROWS] @ bits[first:].T  # width - 2 · differing bits
+    firsts = range(0, len(paths), _ROWS)
+    for first, second in combinations_with_replacement(firsts, 2):
+        alike = bits[first : first + _ROWS] @ bits[second : second + _ROWS].T  # width - 2 · differing bits
         apart = (width - alike) / (2 * width)
         rows, columns = torch.nonzero(apart <= most, as_tuple=True)
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-            if column > row:
-                one, two = sorted((paths[first + row], paths[first + column]))
+            if second + column > first + row:
+                one, two = sorted((paths[first + row], paths[second + column]))
                 pairs.append((one, two, round(float(apart[row, column]), 4)))
     return sorted(pairs, key=lambda pair: (pair[2], pair[:2]))

@@ -1,7 +1,7 @@
 """Decode every file of a data set once, and write down what is found: `t3d prepare index`.
 
-Files are read in processes that are watched. What is done goes into a journal beside the index, so that a
-killed run goes on where it was; a finished index is only completed.
+Files are read in processes that are watched, on this machine or on many. What is done goes into a journal
+beside the index, so that a killed run goes on where it was; a finished index is only completed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from t3d.data.manifest_tables import relative_to
 from t3d.data.member import refuse_members
 from t3d.data.prepare.duplicates import Duplicates, find_duplicates
 from t3d.data.prepare.examine import examine
-from t3d.data.prepare.pool import Lost, watched
+from t3d.data.prepare.pool import Lost
 from t3d.data.video_index import ENTRY_FIELDS, FACT_FIELDS, SCHEMA, read_table
+from t3d.engine import LOCAL, Engine, outcomes
 from t3d.errors import ConfigError, ManifestError, at_least
 from t3d.files import atomic_path
 
@@ -61,7 +62,13 @@ class IndexReport:
 
 
 def index_videos(
-    manifest: Manifest, out: str | os.PathLike[str], *, workers: int = 2, patience: float = 120.0
+    manifest: Manifest,
+    out: str | os.PathLike[str],
+    *,
+    workers: int = 2,
+    patience: float = 120.0,
+    engine: Engine = LOCAL,
+    near: bool | None = None,
 ) -> IndexReport:
     """Decode every file of a manifest once, and write the index.
 
@@ -71,8 +78,10 @@ def index_videos(
     Args:
         manifest: The videos; several rows may name one file.
         out: The `.parquet` file to write. Paths below its folder are written relative to it.
-        workers: Processes that decode.
+        workers: Processes that decode; with Ray, those of each task.
         patience: Seconds after which a file is given up.
+        engine: The machines that decode. All must reach the files under the same names.
+        near: Whether to compare every pair of files by their looks; None does so up to `MOST_COMPARED` files.
 
     Returns:
         What was found.
@@ -96,23 +105,25 @@ def index_videos(
     unchanged = _unchanged(known, paths)
     todo = [path for path in paths if path not in unchanged]
     with journal.open("a", encoding="utf-8") as file:
-        outcomes = watched(examine, todo, workers=workers, patience=patience, title="reading videos")
-        for path, row in outcomes:
-            if isinstance(row, Lost):
-                row = {"path": path, "error": row.reason}
+        coming = outcomes(
+            examine, todo, engine=engine, workers=workers, patience=patience, title="reading videos"
+        )
+        for path, outcome in coming:
+            row = {"path": path, "error": outcome.reason} if isinstance(outcome, Lost) else outcome
             file.write(json.dumps(row) + "\n")
             file.flush()
     facts = _latest([known, _read_journal(journal)])
     table = write_index(target, manifest, facts)
     journal.unlink()
-    return replace(report_of(table), examined=len(todo))
+    return replace(report_of(table, near=near), examined=len(todo))
 
 
-def report_of(table: pa.Table) -> IndexReport:
+def report_of(table: pa.Table, *, near: bool | None = None) -> IndexReport:
     """What an index says of its files.
 
     Args:
         table: As `t3d.data.video_index.read_table` gives it.
+        near: See `index_videos`.
     """
     files = _once(table)
     sums = {name: pc.sum(files[name]).as_py() or 0 for name in ("frames", "duration", "size")}
@@ -129,7 +140,7 @@ def report_of(table: pa.Table) -> IndexReport:
         size=sums["size"],
         bad=named["error"],
         damaged=named["damage"],
-        duplicates=find_duplicates(files),
+        duplicates=find_duplicates(files, near=near),
     )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as TooLongError
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -48,14 +48,25 @@ def watched(
         title: What is being done, for the progress bar.
 
     Yields:
-        Each item with its result, or with how it was lost, in order.
+        Each item with its result, or with how it was lost, as they come: no file waits for a slower one.
 
     Raises:
         Exception: What `function` raises: a mistake of ours is no fact about a file.
     """
-    console = Console(stderr=True)
     outcomes = _outcomes(function, items, workers=workers, patience=patience)
-    yield from track(outcomes, title, len(items), console=console, disable=not console.is_terminal)
+    yield from shown(outcomes, title, len(items))
+
+
+def shown(outcomes: Iterator[Result], title: str, total: int) -> Iterator[Result]:
+    """Show on a terminal how far a work is.
+
+    Args:
+        outcomes: What is passed on, one after the other.
+        title: What is being done.
+        total: How many will come.
+    """
+    console = Console(stderr=True)
+    yield from track(outcomes, title, total, console=console, disable=not console.is_terminal)
 
 
 def _outcomes(
@@ -67,18 +78,18 @@ def _outcomes(
     # Ctrl-C, which a terminal sends to all: the parent ends them.
     context = multiprocessing.get_context("spawn")
     deaf = (signal.SIGINT, signal.SIG_IGN)
-    waiting: deque[tuple[Item, Any]] = deque()
+    waiting: dict[Any, Item] = {}
     coming = iter(items)
     count = min(workers, len(items))
     with ProcessPool(count, initializer=signal.signal, initargs=deaf, context=context) as pool:
         try:
             while True:
                 while len(waiting) < _AHEAD * workers and (item := next(coming, None)) is not None:
-                    waiting.append((item, pool.schedule(function, args=(item,), timeout=patience)))
+                    waiting[pool.schedule(function, args=(item,), timeout=patience)] = item
                 if not waiting:
                     return
-                item, future = waiting.popleft()
-                yield item, _outcome(future, patience)
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    yield waiting.pop(future), _outcome(future, patience)
         except BaseException:
             pool.stop()  # type: ignore[no-untyped-call]
             raise

@@ -7,9 +7,6 @@ Legend: T frames, H height, W width.
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,6 +22,7 @@ from t3d.data.stream import Image, Stream, orientation, size_of, turned
 from t3d.data.video_index import VideoFacts
 from t3d.data.video_writer import video_writer
 from t3d.errors import ConfigError, VideoError, at_least, between, did_you_mean
+from t3d.files import temporary_name
 
 # The finest clock that is kept as it is: an MP4 file's has 32 bits, and counts a frame's length in as many.
 _FINEST = 1_000_000
@@ -285,41 +283,49 @@ class Task:
     new_name: str
 
 
-def rewrite_noted(task: Task, *, spec: TranscodeSpec, journal: str) -> str | None:
-    """Write a file again, and note it in the journal before it takes its name.
+@dataclass(frozen=True)
+class Staged:
+    """A file that was written again and has yet to take its name.
 
-    A line of the journal tells how large the new file is and when it was written, so that a line whose file
-    never came to be is known by that.
+    Args:
+        part: Where it lies: beside its final name, under a temporary one.
+        row: What the journal says of it.
+    """
+
+    part: str
+    row: dict[str, Any]
+
+
+def stage(task: Task, *, spec: TranscodeSpec) -> Staged | str:
+    """Write a file again under a temporary name.
+
+    Whoever asked gives it its name. So one process alone keeps the journal, and a file that is done twice,
+    since a machine was thought dead, is there once.
 
     Args:
         task: The file.
         spec: How.
-        journal: The file to add a line to; several processes may.
 
     Returns:
-        Why it could not be done, or None.
+        What was done, or why it could not be.
 
     Raises:
-        OSError: The new file or the journal cannot be written.
+        OSError: The new file cannot be written.
     """
-
-    def note(done: Rewritten) -> None:
-        row = done.row | {
-            "path": task.new_name,
-            "source": task.name,
-            "source_size": done.size,
-            "source_modified": done.modified,
-            "source_damage": done.damage,
-        }
-        # In one call, so that lines of several processes do not mix; and behind a line's end, since a process
-        # that was killed may have left half a line.
-        line = f"\n{json.dumps(row)}\n".encode()
-        with Path(journal).open("ab", buffering=0) as file:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), journal)
-
+    done: list[Rewritten] = []
+    part = temporary_name(Path(task.target))
     try:
-        rewrite(Path(task.source), Path(task.target), spec, record=note)
+        rewrite(Path(task.source), part, spec, record=done.append)
     except VideoError as error:
         return error.reason
-    return None
+    return Staged(
+        str(part),
+        done[-1].row
+        | {
+            "path": task.new_name,
+            "source": task.name,
+            "source_size": done[-1].size,
+            "source_modified": done[-1].modified,
+            "source_damage": done[-1].damage,
+        },
+    )

@@ -28,8 +28,9 @@ from t3d.data.mirror import INDEX, LIST
 from t3d.data.prepare.index import JOURNAL, write_index
 from t3d.data.prepare.out_folder import alone, claim, write_record
 from t3d.data.prepare.pack import Packed, ShardTask, write_shard
-from t3d.data.prepare.pool import Lost, watched
+from t3d.data.prepare.pool import Lost
 from t3d.data.video_index import VideoIndex
+from t3d.engine import LOCAL, Engine, outcomes
 from t3d.errors import ConfigError, ManifestError, at_least
 from t3d.files import sweep
 
@@ -73,6 +74,7 @@ def write_shards(
     seed: int = 0,
     workers: int = 2,
     patience: float = 3600.0,
+    engine: Engine = LOCAL,
 ) -> ShardReport:
     """Write the files of a manifest into shards, in an order that is drawn once, and an index of them.
 
@@ -86,8 +88,9 @@ def write_shards(
         out: The folder, new or empty or of an earlier run with the same videos and options.
         shard_mb: Size at which a shard is full, in MB (10⁶ bytes).
         seed: Of the order.
-        workers: Processes that read and write.
+        workers: Processes that read and write; with Ray, those of each task.
         patience: Seconds after which a shard is given up.
+        engine: The machines that do so. All must reach the files and `out` under the same names.
 
     Returns:
         What was done.
@@ -131,7 +134,10 @@ def write_shards(
         sweep(folder)
         done = _done(folder)
         todo = [task for task in tasks if Path(task.target).name not in done]
-        for task, line in watched(write_shard, todo, workers=workers, patience=patience, title="packing"):
+        coming = outcomes(
+            write_shard, todo, engine=engine, workers=workers, patience=patience, title="packing"
+        )
+        for task, line in coming:
             if isinstance(line, Lost):
                 raise ConfigError(f"{task.target}: {line.reason}; the same command goes on from here")
             done[line["shard"]] = line

@@ -1,12 +1,14 @@
 """Write every file of a data set again, small and cheap to read at random places: `t3d prepare transcode`.
 
-A process notes in the folder's journal what it is about to give its name. So what is done is known by the
+Other processes, on this machine or on many, write the new files under temporary names. This one alone notes
+in the folder's journal what it is about to give its name, and gives it. So what is done is known by the
 journal's line and the file that it describes, whenever a run was killed; what was killed half-way is a hidden
 file that the next run deletes.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -24,8 +26,9 @@ from t3d.data.manifest import Manifest
 from t3d.data.member import refuse_members
 from t3d.data.prepare.index import JOURNAL, parsed_lines, write_index
 from t3d.data.prepare.out_folder import alone, claim, read_record
-from t3d.data.prepare.pool import Lost, watched
-from t3d.data.prepare.rewrite import Task, TranscodeSpec, rewrite_noted
+from t3d.data.prepare.pool import Lost
+from t3d.data.prepare.rewrite import Staged, Task, TranscodeSpec, stage
+from t3d.engine import LOCAL, Engine, outcomes
 from t3d.errors import ConfigError, ManifestError, at_least
 from t3d.files import sweep
 
@@ -85,6 +88,7 @@ def transcode_videos(
     root: str | os.PathLike[str] | None = None,
     workers: int = 2,
     patience: float = 3600.0,
+    engine: Engine = LOCAL,
 ) -> TranscodeReport:
     """Write every file of a manifest again, once, and an index of the new files.
 
@@ -98,8 +102,9 @@ def transcode_videos(
         spec: How; the defaults are those of `TranscodeSpec`.
         root: The folder that new names are relative to. Where it is left out, or a file lies outside, it is
             that of the earlier run, or else the deepest folder that holds all files.
-        workers: Processes that decode and encode.
+        workers: Processes that decode and encode; with Ray, those of each task.
         patience: Seconds after which a file is given up.
+        engine: The machines that do so. All must reach sources and `out` under the same names.
 
     Returns:
         What was done.
@@ -147,18 +152,23 @@ def transcode_videos(
         _sweep(tasks)
         known = _done(folder / _NOTES, tasks)
         todo = [task for task in tasks if task.new_name not in known]
-        work = partial(rewrite_noted, spec=spec, journal=str(folder / _NOTES))
-        bad: dict[str, str] = {}
+        found: dict[str, str] = {}
+        work = partial(stage, spec=spec)
+        coming = outcomes(work, todo, engine=engine, workers=workers, patience=patience, title="transcoding")
         try:
-            for task, lost in watched(work, todo, workers=workers, patience=patience, title="transcoding"):
-                if lost is not None:
-                    bad[task.source] = lost.reason if isinstance(lost, Lost) else lost
+            for task, outcome in coming:
+                if isinstance(outcome, Staged):
+                    _adopt(folder / _NOTES, task, outcome)
+                else:
+                    found[task.source] = outcome.reason if isinstance(outcome, Lost) else outcome
         finally:
             _sweep(tasks)
         done = _done(folder / _NOTES, tasks) if todo else known
-        for task in tasks:
-            if task.new_name not in done:
-                bad.setdefault(task.source, "it, or the new file, was changed or taken away meanwhile")
+        bad = {
+            task.source: found.get(task.source, "it, or the new file, was changed or taken away meanwhile")
+            for task in tasks
+            if task.new_name not in done
+        }
         lines = _lines(folder / _NOTES).take(pa.array(list(done.values()), pa.int64()))
         table = _write(folder, manifest, tasks, lines)
     now = pc.is_in(lines["path"], value_set=pa.array([task.new_name for task in todo], pa.string()))
@@ -241,8 +251,23 @@ def _sweep(tasks: Sequence[Task]) -> None:
 # --- what is done ---------------------------------------------------------------------------------------
 
 
+def _adopt(journal: Path, task: Task, staged: Staged) -> None:
+    """Note a new file in the journal, and then give it its name."""
+    # As this machine sees it, since the next run will look from here.
+    try:
+        row = staged.row | {"modified": Path(staged.part).stat().st_mtime_ns}
+    except FileNotFoundError:
+        return  # somebody took it away: it will not be among what is done
+    # Behind a line's end, since a run that was killed may have left half a line.
+    line = f"\n{json.dumps(row)}\n".encode()
+    with journal.open("ab", buffering=0) as file:
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(journal))
+    Path(staged.part).replace(task.target)
+
+
 def _lines(journal: Path) -> pa.Table:
-    """The lines of a journal; those that a killed process left unfinished are passed over."""
+    """The lines of a journal; those that a killed run left unfinished are passed over."""
     data = journal.read_bytes()
     if not data.strip():
         return _LINE.empty_table()

@@ -1,0 +1,188 @@
+"""Where do a list, an index and the search for pairs break? The measurements behind docs/scale.md.
+
+    python benchmarks/scale_limits.py make OUT --rows 1000000
+    python benchmarks/scale_limits.py list OUT; … facts OUT; … journal OUT; … renew OUT
+    python benchmarks/scale_limits.py pairs --rows 50000
+    python benchmarks/scale_limits.py outcomes --rows 40000
+
+`make` writes an index of invented rows into the folder OUT: H.264 of 300 frames, a key frame every 16. The
+others each say what one thing costs with it, in a process of its own, since memory that was once taken is not
+always given back: opening it as a list, as facts, making it out of a journal as a run of `t3d prepare index`
+does that has everything decoded, and finding that there is nothing new. `pairs` compares the looks of so many
+files, `outcomes` takes so many from two processes of Ray and writes each down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from t3d.data.manifest import Manifest
+from t3d.data.prepare.duplicates import find_duplicates
+from t3d.data.prepare.index import JOURNAL, _known, report_of, write_index
+from t3d.data.video_index import VideoIndex, read_table
+
+CLASSES = 700
+KEYS = [512 * frame for frame in range(0, 300, 16)]
+FACTS: dict[str, Any] = {
+    "codec": "h264",
+    "frames": 300,
+    "height": 256,
+    "width": 340,
+    "rotation": 0,
+    "mirrored": False,
+    "fps": 30.0,
+    "duration": 10.0,
+    "time_base": "1/15360",
+    "first": 0,
+    "steps": [512],
+    "repeats": [299],
+    "last": 512,
+    "counted": False,
+    "key_times": KEYS,
+    "key_seeks": KEYS,
+    "damage": None,
+    "error": None,
+}
+
+
+def resident() -> float:
+    """Megabytes that this process holds."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1e3
+
+
+@contextmanager
+def measured(what: str) -> Iterator[None]:
+    """Print time and memory of a block."""
+    before, began, used = resident(), time.perf_counter(), time.process_time()
+    yield
+    took, used = time.perf_counter() - began, time.process_time() - used
+    held = resident() - before
+    pa.default_memory_pool().release_unused()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(
+        f"{what}: {took:.1f} s, {used:.1f} s of processors; {held:.0f} MB more, {resident() - before:.0f} MB "
+        f"after giving back; peak of the process {peak:.0f} MB"
+    )
+
+
+def make(out: Path, rows: int) -> None:
+    draw = np.random.default_rng(0)
+    ids = [f"{number:011x}" for number in draw.integers(0, 2**44, rows)]
+    labels = draw.integers(0, CLASSES, rows)
+    classes = tuple(f"class {number:03d}" for number in range(CLASSES))
+    folder = (out / "videos").absolute()
+    paths = [f"{folder}/{classes[k]}/{name}_000417_000427.mp4" for k, name in zip(labels, ids, strict=True)]
+    nothing = pa.nulls(rows, pa.float64())
+    columns = {"path": paths, "label": pa.array(labels, pa.int32()), "start": nothing, "end": nothing}
+    manifest = Manifest(classes, pa.table(columns | {"source": ids}))
+    own = {
+        "path": paths,
+        "size": draw.integers(200_000, 900_000, rows),
+        "modified": draw.integers(1_700_000_000, 1_710_000_000, rows) * 1_000_000_000,
+        "digest": [draw.bytes(16).hex() for _ in range(rows)],
+        "looks": list(draw.integers(0, 2**64, (rows, 8), dtype=np.uint64)),
+    }
+    facts = pa.table(
+        {
+            field.name: pa.array(own.get(field.name, [FACTS.get(field.name)] * rows), field.type)
+            for field in JOURNAL
+        }
+    )
+    with measured("writing the index"):
+        write_index(out / "index.parquet", manifest, facts)
+    with (out / "journal").open("w") as file:
+        for batch in facts.to_batches(max_chunksize=20_000):
+            file.writelines(json.dumps(row) + "\n" for row in batch.to_pylist())
+    for name in ("index.parquet", "journal"):
+        print(f"{name}: {(out / name).stat().st_size / rows:.0f} bytes a row")
+
+
+def as_list(out: Path, rows: int) -> None:  # noqa: ARG001
+    with measured("opening as a list"):
+        manifest = Manifest.from_index(out / "index.parquet")
+    print(f"its table: {manifest.table.nbytes / len(manifest):.0f} bytes a row")
+
+
+def as_facts(out: Path, rows: int) -> None:  # noqa: ARG001
+    with measured("opening as facts"):
+        index = VideoIndex.read(out / "index.parquet")
+    table = read_table(out / "index.parquet")
+    print(f"its table: {table.nbytes / len(index):.0f} bytes a row")
+
+
+def from_journal(out: Path, rows: int) -> None:  # noqa: ARG001
+    manifest = Manifest.from_index(out / "index.parquet")
+    with measured("making the index out of the journal"):
+        facts = _known(out / "none.parquet", out / "journal")
+        report_of(write_index(out / "again.parquet", manifest, facts))
+
+
+def renew(out: Path, rows: int) -> None:  # noqa: ARG001
+    manifest = Manifest.from_index(out / "index.parquet")
+    with measured("writing it again with nothing new"):
+        facts = _known(out / "index.parquet", out / "none")
+        report_of(write_index(out / "again.parquet", manifest, facts))
+
+
+def pairs(out: Path, rows: int) -> None:  # noqa: ARG001
+    names = [str(number) for number in range(rows)]
+    looks = np.random.default_rng(0).integers(0, 2**64, (rows, 8), dtype=np.uint64)
+    columns = {"path": names, "source": names, "digest": names}
+    files = pa.table(columns | {"looks": pa.array(looks.tolist(), pa.list_(pa.uint64()))})
+    with measured(f"comparing {rows} files"):
+        find_duplicates(files, near=True)
+
+
+def outcomes(out: Path, rows: int) -> None:
+    from t3d.cluster import blocks_of, joined, spread
+    from t3d.cluster_pools import Actors
+
+    row = {**FACTS, "path": "x" * 80, "digest": "x" * 32, "looks": [2**60] * 8}
+
+    def instant() -> Callable[[list[int]], Sequence[dict[str, Any]]]:
+        return lambda items: [row] * len(items)
+
+    with joined(None), (out / "taken").open("w") as file:
+        coming = spread(Actors(instant, cpus=1, gpus=0, most=2), blocks_of(range(rows), 64))
+        next(coming)  # they are up
+        began = time.perf_counter()
+        for _, outcome in coming:
+            file.write(json.dumps(outcome) + "\n")
+            file.flush()
+        print(f"{rows / (time.perf_counter() - began):.0f} outcomes a second")
+
+
+PARTS = {
+    "make": make,
+    "list": as_list,
+    "facts": as_facts,
+    "journal": from_journal,
+    "renew": renew,
+    "pairs": pairs,
+    "outcomes": outcomes,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("out", type=Path, nargs="?", default=Path())
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    chosen = parser.parse_args()
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    PARTS[chosen.part](chosen.out, chosen.rows)
+
+
+if __name__ == "__main__":
+    main()
