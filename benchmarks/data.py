@@ -70,8 +70,8 @@ def prepared(paths: list[Path], folder: Path) -> dict[str, Reader]:
     index = folder / "h264" / "index.parquet"
     write_shards(Manifest.from_index(index), VideoIndex.read(index), shards, shard_mb=8)
     packed = Manifest.from_index(shards / "index.parquet")
-    where = {entry.source: entry.path for entry in packed}
-    names = {path: where[entry.source] for path, entry in zip(paths, Manifest.from_files(paths), strict=True)}
+    where = {entry.path.stem.partition("-")[2]: entry.path for entry in packed}
+    names = {path: where[path.stem] for path in paths}
     readers["t3d, transcoded, in shards"] = _renamed(ours(shards / "index.parquet"), names)
     return readers
 

@@ -15,7 +15,7 @@ from t3d.data.catalogue import open_index, open_manifest
 from t3d.data.encode import write_video
 from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
-from t3d.data.mirror import local_copy, mirror_of
+from t3d.data.mirror import mirror_of
 from t3d.data.prepare.index import index_videos
 from t3d.data.prepare.shards import write_shards
 from t3d.data.sampling import ClipSpec
@@ -176,7 +176,6 @@ def test_a_shard_that_came_wrong_is_refused(url: str, site) -> None:
 
 
 def test_names_and_rooms_that_cannot_serve(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert local_copy("videos/index.parquet") == "videos/index.parquet"
     with pytest.raises(
         ManifestError, match=r"https://x/list.csv: of what lies behind a URL, T3D reads shards"
     ):

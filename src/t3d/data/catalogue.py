@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from glob import glob
 from pathlib import Path
 
 import pyarrow as pa
 
 from t3d.data.labels import Targets
 from t3d.data.manifest import Manifest
-from t3d.data.mirror import local_copy
+from t3d.data.mirror import is_url, local_copy
 from t3d.data.official import read_official
 from t3d.data.video_index import VideoIndex, read_table
 from t3d.errors import ConfigError, ManifestError
@@ -19,8 +20,8 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
 
     Args:
         name: A folder with one folder per class; a `.csv` or `.jsonl` table; an index (`.parquet`), that of
-            shards also by its URL; or a list in the official format of UCF101, HMDB51 or Kinetics (see
-            `t3d.data.official.read_official`).
+            shards also by its URL; several indexes as a pattern with `*`; or a list in the official format of
+            UCF101, HMDB51 or Kinetics (see `t3d.data.official.read_official`).
         videos: Folder the files of a table or list lie in; a list needs it.
         source_pattern: Regular expression whose group names a video's source; not for a table.
 
@@ -29,7 +30,6 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
         FetchError: What lies behind a URL cannot be brought here.
         ConfigError: A source pattern for a table.
     """
-    name = local_copy(name)
     if (listed := read_official(name)) is not None:
         if videos is None:
             raise ManifestError(f"{name}: a list does not say where its files lie; give data.videos FOLDER")
@@ -37,20 +37,21 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
     path = Path(name)
     if path.is_dir():
         return Manifest.from_folder(path, source_pattern=source_pattern)
-    if not path.exists():
+    files = _indexes(name)
+    if not files and not path.exists():
         raise ManifestError(f"{path}: no such file or folder")
     if source_pattern is not None:
         raise ConfigError(
             f"data.source_pattern is for a folder or an official list, and {path} is a table, which names "
             "sources in its column 'source'"
         )
+    if files:
+        return Manifest.from_index(*files, root=videos)
     ending = path.suffix.lower()
     if ending == ".csv":
         return Manifest.from_csv(path, root=videos)
     if ending == ".jsonl":
         return Manifest.from_jsonl(path, root=videos)
-    if ending == ".parquet":
-        return Manifest.from_index(path, root=videos)
     raise ManifestError(
         f"{path}: not a folder, and its ending {ending!r} is none of .csv, .jsonl, .parquet (an index), "
         ".txt (a split list)"
@@ -85,7 +86,8 @@ def open_index(index: str | None, *names: str | None, videos: str | None = None)
     """What is known of the files: of those in an index, and in each manifest that is one.
 
     Args:
-        index: An index that covers the files of any manifest; relative paths start from its own folder.
+        index: An index, or several as a pattern, that cover the files of any manifest; relative paths start
+            from its own folder.
         names: Manifests as in `open_manifest`.
         videos: As in `open_manifest`.
 
@@ -94,8 +96,17 @@ def open_index(index: str | None, *names: str | None, videos: str | None = None)
 
     Raises:
         ManifestError: One of them cannot be read.
+        FetchError: What lies behind a URL cannot be brought here.
     """
-    tables = [] if index is None else [read_table(local_copy(index))]
-    lists = [local_copy(name) for name in names if name and name.lower().endswith(".parquet")]
-    tables += [read_table(name, root=videos) for name in lists]
+    tables = [] if index is None else [read_table(file) for file in _indexes(index) or [index]]
+    tables += [read_table(file, root=videos) for name in names if name for file in _indexes(name)]
     return VideoIndex(pa.concat_tables(tables)) if tables else None
+
+
+def _indexes(name: str) -> list[str]:
+    """The indexes that a name stands for, here and in name order; none if it stands for anything else."""
+    if is_url(name):
+        return [local_copy(name)]
+    if not name.lower().endswith(".parquet"):
+        return []
+    return [name] if Path(name).exists() else sorted(glob(name))  # noqa: PTH207 (a pattern may begin anywhere)

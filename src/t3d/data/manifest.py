@@ -290,19 +290,19 @@ class Manifest:
 
     @classmethod
     def from_index(
-        cls, file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
+        cls, *files: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
     ) -> Manifest:
         """Read the videos that `t3d prepare index` looked at, those that cannot be read included.
 
         Args:
-            file: The index, a Parquet file.
-            root: Folder that relative paths start from; without it, the index's own folder.
+            files: One index or several, Parquet files.
+            root: Folder that relative paths start from; without it, each index's own folder.
 
         Raises:
-            ManifestError: It is missing, damaged or no index.
+            ManifestError: One of them is missing, damaged or no index.
         """
         names = ["path", "label", "source", "start", "end", "labels"]
-        table = read_table(file, root=root, columns=names)
+        table = pa.concat_tables([read_table(file, root=root, columns=names) for file in files])
         path, label, source, start, end, several = (table[name].combine_chunks() for name in names)
         rows = Rows(paths=path, names=label, sources=source, start=start, end=end)
         return cls._of(rows if several.null_count == len(several) else replace(rows, several=several))

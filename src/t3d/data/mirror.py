@@ -92,17 +92,15 @@ def local_copy(name: str) -> str:
     """Bring the index of remote shards here.
 
     Args:
-        name: What a user names as a list of videos.
+        name: Its URL.
 
     Returns:
-        The index's copy for a URL of one; anything else as it is.
+        The path of its copy.
 
     Raises:
         ManifestError: A URL of anything else.
         FetchError: It cannot be brought here.
     """
-    if not is_url(name):
-        return name
     base, _, last = name.rpartition("/")
     if last != INDEX:
         raise ManifestError(

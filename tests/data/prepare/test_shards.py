@@ -273,3 +273,26 @@ def frames_or_reason(video: Video, numbers: np.ndarray) -> object:
         return hashlib.sha256(video.frames_at(numbers).contiguous().numpy().tobytes()).hexdigest()
     except VideoError as error:
         return error.reason
+
+
+def test_several_folders_of_shards_are_read_as_one_list(tmp_path: Path, indexed) -> None:
+    manifest, index = indexed
+    write_shards(manifest.select(range(3)), index, tmp_path / "p 1", workers=1)
+    write_shards(manifest.select(range(3, 7)), index, tmp_path / "p 2", workers=1)
+    name = str(tmp_path / "p*" / "index.parquet")
+    both, known = open_manifest(name), open_index(None, name)
+    assert known is not None
+    assert sorted(entry.source for entry in both) == sorted(entry.source for entry in manifest)
+    assert both.classes == ("a", "b")
+    labels = {entry.source: entry.label for entry in manifest}
+    assert all(entry.label == labels[entry.source] for entry in both)
+    for entry in both:
+        with Video(entry.path, facts=known.facts(entry.path)) as video:
+            assert len(video.frames_at([0])) == 1
+    shards = known.shards(both.table["path"].to_pylist())
+    assert shards is not None
+    assert [path.name for path in shards.paths] == ["000000.tar"] * 2
+    with pytest.raises(ManifestError, match=r"q\*/index.parquet: no such file or folder"):
+        open_manifest(str(tmp_path / "q*" / "index.parquet"))
+    with pytest.raises(ManifestError, match=r"q\*/index.parquet: no such file; make it by"):
+        open_index(str(tmp_path / "q*" / "index.parquet"))
