@@ -4,19 +4,24 @@
     python benchmarks/scale_limits.py list OUT; … facts OUT; … journal OUT; … renew OUT
     python benchmarks/scale_limits.py pairs --rows 50000
     python benchmarks/scale_limits.py outcomes --rows 40000
+    python benchmarks/scale_limits.py shards OUT --rows 4000
 
 `make` writes an index of invented rows into the folder OUT: H.264 of 300 frames, a key frame every 16. The
 others each say what one thing costs with it, in a process of its own, since memory that was once taken is not
 always given back: opening it as a list, as facts, making it out of a journal as a run of `t3d prepare index`
 does that has everything decoded, and finding that there is nothing new. `pairs` compares the looks of so many
-files, `outcomes` takes so many from two processes of Ray and writes each down.
+files, `outcomes` takes so many from two processes of Ray and writes each down. `shards` packs so many files
+of 0.87 MB, in one process, and brings the shards from a server on loopback.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,9 +32,12 @@ import numpy as np
 import pyarrow as pa
 
 from t3d.data.manifest import Manifest
+from t3d.data.mirror import local_copy, mirror_of
 from t3d.data.prepare.duplicates import find_duplicates
 from t3d.data.prepare.index import JOURNAL, _known, report_of, write_index
+from t3d.data.prepare.shards import write_shards
 from t3d.data.video_index import VideoIndex, read_table
+from t3d.files import content_digest
 
 CLASSES = 700
 KEYS = [512 * frame for frame in range(0, 300, 16)]
@@ -163,6 +171,51 @@ def outcomes(out: Path, rows: int) -> None:
         print(f"{rows / (time.perf_counter() - began):.0f} outcomes a second")
 
 
+def shards(out: Path, rows: int) -> None:
+    draw = np.random.default_rng(0)
+    folder = (out / "files").absolute()
+    folder.mkdir(exist_ok=True)
+    size = 870_000
+    paths = [str(folder / f"{number:06}.mp4") for number in range(rows)]
+    digests = []
+    for path in paths:
+        Path(path).write_bytes(draw.bytes(size))
+        digests.append(content_digest(Path(path)))
+    own = {"path": paths, "size": [size] * rows, "digest": digests}
+    columns = {
+        field.name: pa.array(own.get(field.name, [FACTS.get(field.name)] * rows), field.type)
+        for field in JOURNAL
+    }
+    manifest = Manifest.from_files(paths)
+    write_index(out / "files.parquet", manifest, pa.table(columns))
+    index = VideoIndex.read(out / "files.parquet")
+    report = write_shards(manifest, index, out / "shards", workers=1)
+    print(f"packing: {report.size / 1e6 / report.took:.0f} MB/s, {report.shards} shards")
+    os.environ["T3D_SHARDS"] = str(out / "twin")
+    with (out / "server.log").open("w") as log:
+        command = [
+            sys.executable,
+            "-m",
+            "http.server",
+            "8799",
+            "--bind",
+            "127.0.0.1",
+            "-d",
+            str(out / "shards"),
+        ]
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        time.sleep(2)
+        mirror = mirror_of(Path(local_copy("http://127.0.0.1:8799/index.parquet")).parent)
+        assert mirror is not None
+        began = time.perf_counter()
+        for name in mirror.shards:
+            mirror.bring(name)
+        print(f"bringing: {report.size / 1e6 / (time.perf_counter() - began):.0f} MB/s")
+    finally:
+        server.terminate()
+
+
 PARTS = {
     "make": make,
     "list": as_list,
@@ -171,6 +224,7 @@ PARTS = {
     "renew": renew,
     "pairs": pairs,
     "outcomes": outcomes,
+    "shards": shards,
 }
 
 

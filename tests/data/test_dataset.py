@@ -31,9 +31,10 @@ from t3d.data.dataset import (
 from t3d.data.encode import write_video
 from t3d.data.frames import FrameStore
 from t3d.data.loader import Loader
-from t3d.data.manifest import Entry, Manifest
+from t3d.data.manifest import Manifest
 from t3d.data.sampler import ResumableBatchSampler, SampleKey
 from t3d.data.sampling import ClipSpec, clips_of
+from t3d.data.video_table import Entry
 from t3d.errors import VideoError
 
 SPEC = ClipSpec(num_frames=4, stride=2, size=16, resize=20)

@@ -17,9 +17,10 @@ import PIL.Image
 from t3d.data.audit import Shared, compare, summarise
 from t3d.data.dataset import frame_range
 from t3d.data.frames import FrameStore
-from t3d.data.manifest import Entry, Manifest
+from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
 from t3d.data.video_index import VideoIndex
+from t3d.data.video_table import Entry
 from t3d.errors import VideoError
 from t3d.files import atomic_path
 

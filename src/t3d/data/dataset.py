@@ -14,10 +14,11 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from t3d.data.config import AugmentConfig
 from t3d.data.frames import Frames, FrameStore
-from t3d.data.manifest import Entry, Manifest
+from t3d.data.manifest import Manifest
 from t3d.data.sampler import SampleKey
 from t3d.data.sampling import ClipSpec, check_length, clips_of, random_clip
 from t3d.data.transforms import center_view, random_view, stack
+from t3d.data.video_table import Entry
 from t3d.errors import ConfigError, VideoError
 
 FrameOrder = Literal["normal", "shuffled", "reversed", "static"]

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from t3d.data.manifest import SCHEMA, Manifest
+from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
 from t3d.data.video_index import VideoIndex
+from t3d.data.video_table import SCHEMA
 from t3d.files import content_digest
 
 Indices = npt.NDArray[np.int64]

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t3d.data.listing import absolute
-from t3d.data.manifest import SCHEMA, Manifest
+from t3d.data.manifest import Manifest
 from t3d.data.member import refuse_members
 from t3d.data.mirror import INDEX, LIST
 from t3d.data.prepare.index import JOURNAL, write_index
@@ -30,6 +30,7 @@ from t3d.data.prepare.out_folder import alone, claim, write_record
 from t3d.data.prepare.pack import Packed, ShardTask, write_shard
 from t3d.data.prepare.pool import Lost
 from t3d.data.video_index import VideoIndex
+from t3d.data.video_table import SCHEMA
 from t3d.engine import LOCAL, Engine, outcomes
 from t3d.errors import ConfigError, ManifestError, at_least
 from t3d.files import sweep
