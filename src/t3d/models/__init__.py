@@ -1,5 +1,6 @@
 """Networks that classify clips: layers, nets, the registry, weights. Nothing of files or training."""
 
+from t3d.models import c3d as c3d
 from t3d.models import densenet3d as densenet3d
 from t3d.models import inception3d as inception3d
 from t3d.models import resnet3d as resnet3d
