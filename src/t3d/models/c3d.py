@@ -110,6 +110,7 @@ class C3D(VideoNet):
         num_classes: K; 0 leaves the classifier out.
 
     Example:
+        >>> import torch
         >>> net = C3D(C3DOptions(width=0.125), num_classes=10)
         >>> net(torch.zeros(1, 3, 8, 64, 64)).shape
         torch.Size([1, 10])

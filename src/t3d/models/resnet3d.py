@@ -184,6 +184,7 @@ class ResNet3D(VideoNet):
         num_classes: K; 0 leaves the classifier out.
 
     Example:
+        >>> import torch
         >>> net = ResNet3D(ResNet3DOptions(width=0.25), num_classes=10)
         >>> net(torch.zeros(1, 3, 8, 64, 64)).shape
         torch.Size([1, 10])
