@@ -29,6 +29,7 @@ from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import normalise
 from t3d.errors import ManifestError, T3DError
 from t3d.files import atomic_path
+from t3d.models.segments import with_consensus
 
 ClipRow = tuple[int, int, npt.NDArray[np.float64]]
 
@@ -125,17 +126,18 @@ def score_videos(
         T3DError: The net gives scores that are no numbers.
     """
     device = next(model.parameters()).device
+    scorer = with_consensus(model, spec.segments)
 
     @torch.inference_mode()
     def probabilities(clips: torch.Tensor) -> torch.Tensor:
         x = normalise(clips.to(device, non_blocking=True), spec)  # B C T H W
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits: torch.Tensor = model(x)  # B K
+            logits: torch.Tensor = scorer(x)  # B K
         # Softmax and mean in double precision: the order of clips and processes cannot show in the result.
         return logits.double().softmax(1)
 
     training = model.training
-    model.eval()
+    scorer.eval()
     try:
         rows, bad = each_clip(
             probabilities,
