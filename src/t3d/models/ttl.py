@@ -80,16 +80,23 @@ class TemporalConv3d(nn.Conv3d):
         padding = self._pad
         if self._pad_apart is not None:
             x = F.pad(x, self._pad_apart, mode="constant" if self.time_padding == "zeros" else "replicate")
-        elif x.shape[2] < self.kernel_size[0] and _is_cpu_bf16(x):
-            # Where the map is shorter than the kernel, oneDNN makes the gradient of the weights of memory
-            # that nobody wrote (seen with torch 2.15, T = 2, depth 3): garbage, now and then NaN.
+        elif _misleads_onednn(x, depth=self.kernel_size[0]):
             x = F.pad(x, (0, 0, 0, 0, padding[0], padding[0]))
             padding = (0, *padding[1:])
         return F.conv3d(x, self.weight, self.bias, self.stride, padding)
 
 
-def _is_cpu_bf16(x: Tensor) -> bool:
-    return x.device.type == "cpu" and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
+def _misleads_onednn(x: Tensor, *, depth: int) -> bool:
+    """Whether a convolution on CPUs that pads by itself has a wrong gradient, or writes where it must not.
+
+    Seen with torch 2.15 and AVX-512: where the map is shorter than the kernel, the gradient of the weights in
+    bfloat16 is made of memory that nobody wrote (T = 2, depth 3): garbage, now and then NaN. A depth of 7 at
+    stride 2 breaks the heap on maps of 5 to 7 time steps in float32, too: deep kernels take no chances.
+    """
+    if x.device.type != "cpu":
+        return False
+    in_bf16 = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    return x.shape[2] <= depth if depth > 3 else in_bf16 and x.shape[2] < depth
 
 
 class TransitionPool(nn.Module):
