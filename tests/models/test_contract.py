@@ -25,7 +25,7 @@ from t3d.models import (
     save_model,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:a TTL of temporal depth")
+pytestmark = pytest.mark.filterwarnings("ignore:a TTL looks at")
 
 FRAMES, SIDE = 8, 64
 NARROW_RESNET = {"width": 0.125, "block_config": [1, 1, 1, 1]}

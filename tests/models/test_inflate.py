@@ -91,7 +91,7 @@ def test_every_tensor_of_the_2d_twin_has_a_place(name: str) -> None:
     assert report.skipped == ("fc.weight", "fc.bias")
 
 
-@pytest.mark.filterwarnings("ignore:a TTL of temporal depth")
+@pytest.mark.filterwarnings("ignore:a TTL looks at")
 @pytest.mark.parametrize(("how", "time_padding"), [("centre", "zeros"), ("mean", "replicate")])
 @pytest.mark.parametrize("name", ["resnet3d18", "resnet3d50_ttl", "inception3d", "i3d"])
 def test_repeated_frame_gives_the_2d_scores(name: str, how: Inflation, time_padding: TimePadding) -> None:

@@ -149,7 +149,7 @@ def test_the_registered_ones_have_the_papers_depths() -> None:
     assert count_parameters(nets["resnet3d50_ttl"]) - count_parameters(plain) == added
 
 
-@pytest.mark.filterwarnings("ignore:a TTL of temporal depth")
+@pytest.mark.filterwarnings("ignore:a TTL looks at")
 def test_weights_without_ttl_start_a_net_with_it(tmp_path: Path) -> None:
     plain = build("resnet3d50")
     options = NETS["resnet3d50"][0]
@@ -197,7 +197,7 @@ def test_a_depth_beyond_the_map_is_told_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ttl(torch.rand(1, 4, 6, 3, 3))
-    with pytest.warns(UserWarning, match="depth 6 meets a map of 2 time steps"):
+    with pytest.warns(UserWarning, match="looks at 6 time steps of a map that has 2"):
         assert ttl(torch.rand(1, 4, 2, 3, 3)).shape == (1, 4, 2, 3, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

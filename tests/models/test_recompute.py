@@ -22,7 +22,7 @@ NETS: dict[str, dict[str, object]] = {
     "c3d": {"width": 0.125},
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore:a TTL of temporal depth")
+pytestmark = pytest.mark.filterwarnings("ignore:a TTL looks at")
 
 
 def train_twice(net: VideoNet, x: Tensor) -> list[Tensor]:

@@ -93,9 +93,9 @@ class InsertedTTL(Recomputing):
         if not self._has_warned and not torch.compiler.is_compiling() and x.shape[2] < self._deepest:
             self._has_warned = True
             warnings.warn(
-                f"a TTL of temporal depth {self._deepest} meets a map of {x.shape[2]} time steps and looks "
-                "at padding for the rest; use longer clips, or smaller ttl_depths",
-                stacklevel=2,
+                f"a TTL looks at {self._deepest} time steps of a map that has {x.shape[2]}, and at padding "
+                "for the rest; longer clips or smaller ttl_depths spare it the work",
+                stacklevel=1,
             )
         out = self.recomputed(self._look, x)  # B C T H W
         return x + out if self.shortcut else out
