@@ -142,7 +142,7 @@ def clips_of(total: int, spec: ClipSpec) -> list[Indices]:
     """Cut a whole video into non-overlapping clips (the paper's test protocol).
 
     Clips start every `num_frames * stride` frames, so that no frame lies within the reach of two clips. With
-    segments there is one sample, of the clips in the middle of each.
+    segments there is one clip, put together from the middle of each.
 
     Args:
         total: Frames in the video, N.

@@ -130,7 +130,7 @@ class HangingMaxPool(nn.Module):
         self.time_stride = time_stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """B C T H W → B C T' H//2 W//2, where T' is T or about half of it."""
+        """B C T H W → B C T' H' W': H' and W' about half of H and W, T' the same as T or about half."""
         keeps_time = self.time_stride == 1
         depth = self.depth if keeps_time else min(self.depth, x.shape[2])
         return F.max_pool3d(
