@@ -189,8 +189,11 @@ def test_width_and_dropout() -> None:
     model = create_model("resnet3d18", num_classes=3, options={"width": 0.125, "drop_rate": 0.5})
     features = torch.rand(2, 64, 1, 2, 2)
     assert not torch.equal(model.forward_head(features), model.forward_head(features))
+    assert torch.equal(model.forward_head(features, pre_logits=True), features.mean((2, 3, 4)))
     model.eval()
     assert torch.equal(model.forward_head(features), model.forward_head(features))
+    model.train().reset_classifier(0)  # what is left gives the features themselves
+    assert torch.equal(model.forward_head(features), features.mean((2, 3, 4)))
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ class VideoNet(nn.Module, ABC):
         pooled = features.mean(dim=(2, 3, 4))  # B num_features
         if pre_logits:
             return pooled
-        if self.head_drop_rate > 0:
+        if self.head_drop_rate > 0 and self.num_classes > 0:
             pooled = F.dropout(pooled, self.head_drop_rate, training=self.training)
         return self.get_classifier()(pooled)
 
