@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,25 @@ def test_a_video_scores_the_mean_of_its_clips(films: Manifest) -> None:
     (bad,) = scores.bad
     assert (bad.video, bad.path) == (3, str(films[3].path))
     assert bad.reason
+
+
+def test_segments_are_averaged_before_the_softmax(films: Manifest) -> None:
+    """Two clips of a video, in the middle of its halves, each scored by itself."""
+    model = Mean()
+    scores = score_videos(model, films, spec=replace(SPEC, segments=2))
+    assert scores.clip_video.tolist() == [0, 1, 2, 4, 5]
+    for row, length in ((1, 8), (2, 17), (4, 45), (5, 30)):
+        with Video(films[row].path) as video:
+            frames = video.frames_at(range(length))
+        small = nn.functional.interpolate(frames.float(), (20, 27), mode="bilinear", antialias=True)
+        x = (small.round()[..., 2:18, 6:22] / 255 - torch.tensor(SPEC.mean).view(3, 1, 1)) / torch.tensor(
+            SPEC.std
+        ).view(3, 1, 1)
+        half = length // 2
+        starts = [max(half - 8, 0) // 2, half + max(length - half - 8, 0) // 2]
+        logits = [model(x[min(s, length - 8) :][:8].transpose(0, 1)[None]) for s in starts]
+        expected = (sum(logits) / 2).softmax(1)[0].detach().numpy()  # type: ignore[union-attr]
+        np.testing.assert_allclose(scores.video_probs[row], expected, atol=1e-4)
 
 
 def same(a: Scores, b: Scores, *, atol: float = 0.0) -> None:

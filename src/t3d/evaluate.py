@@ -31,6 +31,7 @@ from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import normalise
 from t3d.errors import ManifestError, T3DError
 from t3d.files import atomic_path
+from t3d.models.segments import with_consensus
 from t3d.multilabel import THRESHOLD, MultiMetrics, measure_multi
 
 ClipRow = tuple[int, int, npt.NDArray[np.float64]]
@@ -151,18 +152,19 @@ def score_videos(
         T3DError: The net gives scores that are no numbers.
     """
     device = next(model.parameters()).device
+    scorer = with_consensus(model, spec.segments)
 
     @torch.inference_mode()
     def probabilities(clips: torch.Tensor) -> torch.Tensor:
         x = normalise(clips.to(device, non_blocking=True), spec)  # B C T H W
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits: torch.Tensor = model(x)  # B K
+            logits: torch.Tensor = scorer(x)  # B K
         # Probabilities and means in double precision: the order of clips and processes cannot show in them.
         logits = logits.double()
         return logits.softmax(1) if targets == "single" else logits.sigmoid()
 
     training = model.training
-    model.eval()
+    scorer.eval()
     try:
         rows, bad = each_clip(
             probabilities,

@@ -396,6 +396,20 @@ def test_orders_change_nothing_but_the_order(order: FrameOrder) -> None:
         assert got.tolist() != clip.tolist()
 
 
+@pytest.mark.parametrize("order", get_args(FrameOrder))
+def test_each_segment_keeps_its_frames_in_any_order(order: FrameOrder) -> None:
+    """Two clips of 4 frames at stride 2, in the middle of the halves of 40 frames."""
+    spec = replace(SPEC, segments=2)
+    clips = VideoClips(table([Path("x")], [0]), spec, store=films_of(x=40), order=order)
+    (item,) = clips
+    first, second = numbers(item)[:4], numbers(item)[4:]
+    expected = {"static": [10] * 4, "reversed": [12, 10, 8, 6]}.get(order, [6, 8, 10, 12])
+    if order == "shuffled":
+        first, second = sorted(first), sorted(second)
+    assert first == expected
+    assert second == [frame + 20 for frame in expected]
+
+
 def test_shuffling_follows_from_seed_video_and_clip() -> None:
     manifest = table([Path("x"), Path("y")], [0, 0])
     spec = replace(SPEC, num_frames=8, stride=1)

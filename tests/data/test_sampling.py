@@ -140,6 +140,46 @@ def test_the_same_generator_gives_the_same_clip() -> None:
     assert len({clip[0] for clip in first}) > 10
 
 
+def slow_starts(total: int, spec: ClipSpec, segment: int) -> list[int]:
+    """Where a segment's clip may start: read off the docstrings, a start at a time."""
+    reach = spec.stride * (spec.num_frames - 1) + 1
+    low, high = segment * total // spec.segments, (segment + 1) * total // spec.segments
+    inside = [start for start in range(low, high) if start + reach <= high]
+    return inside or [max(start for start in range(low + 1) if start + reach <= total)]
+
+
+@pytest.mark.parametrize("segments", [2, 3, 7])
+@pytest.mark.parametrize("short", ["wrap", "repeat_last"])
+def test_each_segment_gives_a_clip(segments: int, short: str) -> None:
+    rng = np.random.default_rng(1)
+    for num_frames, stride in SHAPES:
+        spec = replace(spec_of(num_frames, stride, short=short), segments=segments)
+        for total in range(1, 120):
+            (middle,) = clips_of(total, spec)
+            drawn = random_clip(total, spec, rng)
+            assert middle.dtype == drawn.dtype == np.int64
+            assert len(middle) == len(drawn) == segments * num_frames
+            if total < spec.span:
+                assert middle.tolist() == drawn.tolist() == slow_short(total, spec) * segments
+                continue
+            for segment in range(segments):
+                starts = slow_starts(total, spec, segment)
+                part = slice(segment * num_frames, (segment + 1) * num_frames)
+                first = starts[(len(starts) - 1) // 2]
+                assert middle[part].tolist() == [first + stride * k for k in range(num_frames)]
+                assert drawn[part][0] in starts
+                assert (np.diff(drawn[part]) == stride).all()
+
+
+def test_segments_start_everywhere_equally_often_and_each_on_its_own() -> None:
+    spec = replace(spec_of(4, 2), segments=2)
+    rng = np.random.default_rng(5)
+    draws = [random_clip(30, spec, rng) for _ in range(9_000)]
+    pairs = Counter((int(clip[0]), int(clip[4])) for clip in draws)
+    assert set(pairs) == {(a, b) for a in range(9) for b in range(15, 24)}
+    assert stats.chisquare(list(pairs.values())).pvalue > 1e-3
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -156,6 +196,8 @@ def test_the_same_generator_gives_the_same_clip() -> None:
         ({"tail": "shft"}, "did you mean 'shift'"),
         ({"resize_mode": "short side"}, "did you mean 'short_side'"),
         ({"short": "error", "tail": "pad"}, "nearly every video"),
+        ({"segments": 0}, "segments is 0"),
+        ({"segments": 3, "modality": "diff"}, "the gap between two segments"),
     ],
 )
 def test_a_spec_that_cannot_work_is_refused(wrong: dict[str, object], says: str) -> None:

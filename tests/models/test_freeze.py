@@ -7,6 +7,17 @@ import torch
 
 from t3d.errors import ConfigError
 from t3d.models import VideoNet, create_model, list_models
+from t3d.models.c3d import C3D
+from t3d.models.densenet3d import DenseNet3D
+from t3d.models.inception3d import Inception3D
+from t3d.models.resnet3d import ResNet3D
+
+STAGES: dict[type[VideoNet], list[str]] = {
+    C3D: ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"],
+    DenseNet3D: ["stem", "denseblock1", "denseblock2", "denseblock3", "denseblock4"],
+    Inception3D: ["stem", "inception3", "inception4", "inception5"],
+    ResNet3D: ["stem", "layer1", "layer2", "layer3", "layer4"],
+}
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -14,7 +25,7 @@ def test_stages_and_classifier_are_the_whole_net(name: str) -> None:
     with torch.device("meta"):
         net = create_model(name, num_classes=3)
     stages = net.stages()
-    assert list(stages) == ["stem", "denseblock1", "denseblock2", "denseblock3", "denseblock4"]
+    assert list(stages) == STAGES[type(net)]
     held = [p for modules in stages.values() for module in modules for p in module.parameters()]
     held += list(net.get_classifier().parameters())
     assert len(held) == len({id(p) for p in held}) == len(list(net.parameters()))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -16,10 +19,8 @@ from t3d.models.ttl import TimePadding
 FRAMES, SIDE = 32, 32
 
 
-@pytest.fixture(scope="module")
-def twin() -> nn.Module:
-    torch.manual_seed(0)
-    model = torchvision.models.densenet121(num_classes=5)
+def trained(model: nn.Module) -> nn.Module:
+    """Statistics and scales as training leaves them, in double precision."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.2)  # type: ignore[arg-type]
@@ -27,6 +28,12 @@ def twin() -> nn.Module:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.2)
     return model.double().eval()
+
+
+@pytest.fixture(scope="module")
+def twin() -> nn.Module:
+    torch.manual_seed(0)
+    return trained(torchvision.models.densenet121(num_classes=5))
 
 
 def inflated(twin: nn.Module, how: Inflation, time_padding: TimePadding) -> VideoNet:
@@ -59,6 +66,57 @@ def test_repeated_frame_gives_the_2d_features(
 def test_mean_with_zero_padding_does_not(twin: nn.Module) -> None:
     expected, got = both(twin, inflated(twin, "mean", "zeros"))
     assert (got - expected).abs().max() > 0.1 * expected.std()
+
+
+TWINS: dict[str, Callable[[], nn.Module]] = {
+    "resnet3d18": lambda: torchvision.models.resnet18(num_classes=5),
+    "resnet3d34": lambda: timm.create_model("resnet34", num_classes=5),
+    "resnet3d50": lambda: torchvision.models.resnet50(num_classes=5),
+    "resnet3d101": lambda: timm.create_model("resnet101", num_classes=5),
+    "resnet3d50_ttl": lambda: timm.create_model("resnet50", num_classes=5),
+    "inception3d": lambda: torchvision.models.googlenet(num_classes=5, init_weights=False),
+    "i3d": lambda: torchvision.models.googlenet(num_classes=5, init_weights=False),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_every_tensor_of_the_2d_twin_has_a_place(name: str) -> None:
+    with torch.device("meta"):
+        state, model = TWINS[name]().state_dict(), create_model(name, num_classes=5)
+    report = inflate(state, model)
+    assert all(tensor.startswith("inserted.") for tensor in report.missing)
+    assert bool(report.missing) == name.endswith("_ttl")
+    assert not report.mismatched
+    assert all(tensor.startswith("aux") for tensor in report.unexpected)
+    assert report.skipped == ("fc.weight", "fc.bias")
+
+
+@pytest.mark.filterwarnings("ignore:a TTL looks at")
+@pytest.mark.parametrize(("how", "time_padding"), [("centre", "zeros"), ("mean", "replicate")])
+@pytest.mark.parametrize("name", ["resnet3d18", "resnet3d50_ttl", "inception3d", "i3d"])
+def test_repeated_frame_gives_the_2d_scores(name: str, how: Inflation, time_padding: TimePadding) -> None:
+    torch.manual_seed(0)
+    frames, side = 6, 48
+    parent = trained(TWINS[name]())
+    model = create_model(name, num_classes=5, options={"time_padding": time_padding}).double().eval()
+    inflate(parent.state_dict(), model, how=how)
+    model.get_classifier().load_state_dict(parent.get_submodule("fc").state_dict())
+    frame = torch.randn(1, 3, side, side, dtype=torch.float64)
+    still = frame.unsqueeze(2).expand(-1, -1, frames, -1, -1)
+    with torch.no_grad():
+        expected, got = parent(frame), model(still)
+        steps = model.forward_features(still).unbind(2)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    for step in steps:
+        torch.testing.assert_close(step, steps[0], rtol=1e-9, atol=1e-9)
+
+
+def test_a_split_convolution_has_no_2d_twin() -> None:
+    report = inflate(torchvision.models.resnet18().state_dict(), create_model("r2plus1d18"))
+    assert not report.complete
+    assert "layer1.0.conv1.spatial.weight" in report.missing
+    assert "layer1.0.conv1.weight" in report.unexpected
 
 
 @pytest.mark.parametrize("depth", range(1, 9))

@@ -15,12 +15,9 @@ def _keep_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_papers_nets_are_there() -> None:
-    named = {f"densenet3d{d}" for d in (121, 161, 169, 201)} | {
-        "t3d121",
-        "t3d169",
-        "t3d_tiny",
-        "densenet3d_tiny",
-    }
+    named = {f"densenet3d{d}" for d in (121, 161, 169, 201)} | {"t3d121", "t3d169"}
+    named |= {f"resnet3d{d}" for d in (18, 34, 38, 50, 101)} | {"r2plus1d18", "inception3d", "i3d", "c3d"}
+    named |= {"t3d_tiny", "densenet3d_tiny", "resnet3d50_ttl", "inception3d_ttl"}
     assert named <= set(list_models())
     assert list_models() == sorted(list_models())
 

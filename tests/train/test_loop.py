@@ -573,6 +573,33 @@ def test_a_frozen_backbone_stays_and_the_run_goes_on_exactly(tiny: Tiny, tmp_pat
     same(folder, straight)
 
 
+def test_segments_are_learned_and_the_run_goes_on_exactly(tiny: Tiny, tmp_path: Path) -> None:
+    """Clips of 3 frames from each third of the 12; the weights are those of the net alone."""
+    clip = {"segments": 3, "num_frames": 3}
+    straight = RunFolder(train(tiny(clip=clip, optim={"epochs": 2}, out=str(tmp_path / "straight"))))
+    net, card = load_model(straight.weights)
+    assert card.clip.segments == 3
+    assert net(torch.zeros(1, 3, 3, 32, 32)).shape == (1, 2)
+    config = tiny(clip=clip, optim={"epochs": 2})
+    folder = RunFolder(config.out)
+    step = ClassificationStepper.step
+    seen = []
+
+    def stopping(self: Any, *args: Any, total: int, **kwargs: Any) -> None:
+        self.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+        step(self, *args, total=total, **kwargs)
+        if total == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassificationStepper, "step", stopping)
+        with pytest.raises(InterruptedRunError):
+            train(config)
+    assert set(seen) == {(4, 3, 9, 32, 32)}
+    train(folder.read_config(TrainConfig), resume=True)
+    same(folder, straight)
+
+
 def test_few_labels_are_whole_sources_behind_the_validation(tiny: Tiny) -> None:
     config = tiny(data={"val": None, "val_fraction": 0.25, "label_fraction": 0.5})
     folder = RunFolder(train(config))

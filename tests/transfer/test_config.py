@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from t3d.data.sampling import ClipSpec
 from t3d.errors import ConfigError
 from t3d.train.config import OptimConfig
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
@@ -63,6 +64,7 @@ def test_options_cannot_be_changed_behind_their_check() -> None:
             {"optim": OptimConfig(label_smoothing=0.1)},
             "optim.mixup and optim.label_smoothing are about labels",
         ),
+        ({"clip": ClipSpec(segments=3)}, "clip.segments is 3; transfer pairs one clip"),
         ({"data": UNWATCHED, "optim": PLATEAU}, "plateau watches the validation loss"),
         ({"data": UNWATCHED, "optim": PLATEAU}, "give data.val_fraction above 0, or another schedule"),
     ],

@@ -169,7 +169,8 @@ class VideoClips(IterableDataset[ClipItem | BadVideo]):
             low, high = frame_range(frames, entry, self.spec)
             for number, clip in enumerate(clips_of(high - low, self.spec)):
                 rng = np.random.default_rng((self.seed, row, number))
-                view = center_view(frames.get(low + reorder(clip, self.order, rng)), self.spec)
+                parts = [reorder(part, self.order, rng) for part in np.split(clip, self.spec.segments)]
+                view = center_view(frames.get(low + np.concatenate(parts)), self.spec)
                 yield ClipItem(row, number, view, label_of(entry, self.manifest))
         except VideoError as error:
             # Clips of this video that went out before are withdrawn by whoever scores them.

@@ -1,6 +1,6 @@
 """Which frames make a clip: `ClipSpec`, random clips for training, non-overlapping clips for testing.
 
-Legend: T is the number of frames of a clip, N the number of frames of a video.
+Legend: T is the number of frames of a clip, N the number of frames of a video, S the number of segments.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class ClipSpec:
         modality: What the net sees of the frames: `rgb` as they are; `diff` each frame's difference from the
             one before it in the clip (the first frame: zero), so that nothing is seen where nothing moves;
             `gray` the brightness, in all three channels.
+        segments: Equal parts that a video is divided into, S. Each gives a clip, and the net's scores of
+            these S clips are averaged (Temporal Segment Networks); they go together as one clip of
+            S · `num_frames` frames. In testing a video gives one such clip, from the middle of its segments,
+            and `tail` plays no part.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -66,9 +70,10 @@ class ClipSpec:
     short: ShortPolicy = "wrap"
     tail: TailPolicy = "drop"
     modality: Modality = "rgb"
+    segments: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "stride", "size", "resize"):
+        for name in ("num_frames", "stride", "size", "resize", "segments"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"clip.{name} is {getattr(self, name)}; it must be at least 1")
         if self.resize < self.size:
@@ -95,6 +100,11 @@ class ClipSpec:
                 "clip.tail = pad fills the last clip by clip.short, which is error: nearly every video would "
                 "be refused; choose clip.short = wrap or repeat_last, or clip.tail = drop or shift"
             )
+        if self.segments > 1 and self.modality == "diff":
+            raise ConfigError(
+                f"clip.modality is diff with clip.segments = {self.segments}; differences across the gap "
+                "between two segments mean nothing: choose rgb or gray, or clip.segments = 1"
+            )
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
 
@@ -105,7 +115,7 @@ class ClipSpec:
 
 
 def random_clip(total: int, spec: ClipSpec, rng: np.random.Generator) -> Indices:
-    """Draw one clip from a video, every start equally likely.
+    """Draw one clip from a video, every start equally likely; with segments, one from each.
 
     Args:
         total: Frames in the video, N.
@@ -113,7 +123,7 @@ def random_clip(total: int, spec: ClipSpec, rng: np.random.Generator) -> Indices
         rng: Where the draw comes from.
 
     Returns:
-        Frame indices, int64 [T].
+        Frame indices, int64 [S·T].
 
     Raises:
         ConfigError: The video is shorter than a clip and `spec.short` is `error`, or it has no frame.
@@ -123,22 +133,23 @@ def random_clip(total: int, spec: ClipSpec, rng: np.random.Generator) -> Indices
         array([0, 2, 4])
     """
     if total < spec.span:
-        return _short_clip(total, spec)
-    start = int(rng.integers(total - spec.span + 1))
-    return _clip_at(start, spec)
+        return np.tile(_short_clip(total, spec), spec.segments)
+    starts = [int(rng.integers(first, last + 1)) for first, last in _starts(total, spec)]
+    return np.concatenate([_clip_at(start, spec) for start in starts])
 
 
 def clips_of(total: int, spec: ClipSpec) -> list[Indices]:
     """Cut a whole video into non-overlapping clips (the paper's test protocol).
 
-    Clips start every `num_frames * stride` frames, so that no frame lies within the reach of two clips.
+    Clips start every `num_frames * stride` frames, so that no frame lies within the reach of two clips. With
+    segments there is one clip, put together from the middle of each.
 
     Args:
         total: Frames in the video, N.
         spec: What a clip is; `spec.tail` and `spec.short` say what happens at the ends.
 
     Returns:
-        At least one clip, each int64 [T].
+        At least one clip, each int64 [S·T].
 
     Raises:
         ConfigError: The video is shorter than a clip and `spec.short` is `error`, or it has no frame.
@@ -148,7 +159,10 @@ def clips_of(total: int, spec: ClipSpec) -> list[Indices]:
         [[0, 2], [4, 6]]
     """
     if total < spec.span:
-        return [_short_clip(total, spec)]
+        return [np.tile(_short_clip(total, spec), spec.segments)]
+    if spec.segments > 1:
+        middles = [(first + last) // 2 for first, last in _starts(total, spec)]
+        return [np.concatenate([_clip_at(start, spec) for start in middles])]
     step = spec.num_frames * spec.stride
     # The last clip needs only its span: the stride's gap behind its last frame may lie past the end.
     count = (total - spec.span) // step + 1
@@ -178,6 +192,17 @@ def check_length(total: int, spec: ClipSpec) -> None:
             f"the video has {total} frames, a clip of {spec.num_frames} frames at stride {spec.stride} needs "
             f"{spec.span}; use fewer frames or a smaller stride, or clip.short = wrap or repeat_last"
         )
+
+
+def _starts(total: int, spec: ClipSpec) -> list[tuple[int, int]]:
+    """First and last frame that a clip of each segment may start at; `total` is at least a clip's span."""
+    starts = []
+    for i in range(spec.segments):
+        low, high = i * total // spec.segments, (i + 1) * total // spec.segments
+        # A segment shorter than a clip gives the clip that starts with it, or the video's last one.
+        first = min(low, total - spec.span)
+        starts.append((first, max(first, high - spec.span)))
+    return starts
 
 
 def _clip_at(start: int, spec: ClipSpec) -> Indices:

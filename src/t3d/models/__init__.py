@@ -1,6 +1,10 @@
 """Networks that classify clips: layers, nets, the registry, weights. Nothing of files or training."""
 
+from t3d.models import c3d as c3d
 from t3d.models import densenet3d as densenet3d
+from t3d.models import inception3d as inception3d
+from t3d.models import resnet3d as resnet3d
+from t3d.models.insert_ttl import insert_ttl
 from t3d.models.net import NetOptions, VideoNet
 from t3d.models.registry import create_model, list_models, model_options, register_model
 from t3d.models.ttl import TemporalConv3d, TemporalTransition
@@ -13,6 +17,7 @@ __all__ = [
     "TemporalTransition",
     "VideoNet",
     "create_model",
+    "insert_ttl",
     "list_models",
     "load_backbone",
     "load_model",

@@ -80,6 +80,8 @@ def convert_checkpoint(
 ) -> ModelCard:
     """Turn a foreign .pth, .pt or .safetensors file into a safetensors file with a card.
 
+    Names that a family of nets knows from other projects (`VideoNet.own_name`) are taken as its own.
+
     Args:
         src: The foreign file.
         dst: The file to write; ends with .safetensors.
@@ -107,6 +109,7 @@ def convert_checkpoint(
     else:
         state = import_torch_file(src, rename=rename)
     model = create_model(architecture, num_classes=len(classes), options=options)
+    state = {model.own_name(name): tensor for name, tensor in state.items()}
     expected = model.state_dict()
     for name in expected:
         # PyTorch before 0.4.1 did not count batches, and the count does not enter inference.

@@ -9,17 +9,15 @@ Legend: B batch, C channels, T time, H height, W width. Sizes at line ends are T
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from t3d.errors import ConfigError
 from t3d.models.net import NetOptions, VideoNet
+from t3d.models.recompute import Recomputing
 from t3d.models.registry import register_model
 from t3d.models.ttl import TemporalConv3d, TemporalTransition, TimePadding, TransitionPool
 
@@ -78,7 +76,7 @@ class DenseNet3DOptions(NetOptions):
             raise ConfigError(f"drop_rate is {self.drop_rate}; it must be in [0, 1)")
 
 
-class DenseLayer(nn.Module):
+class DenseLayer(Recomputing):
     """BN → ReLU → 1×1×1 → BN → ReLU → 3×3×3 on everything the block has made so far."""
 
     def __init__(self, in_channels: int, options: DenseNet3DOptions) -> None:
@@ -91,7 +89,6 @@ class DenseLayer(nn.Module):
             width, options.growth_rate, kernel_size=(3, 3, 3), time_padding=options.time_padding
         )
         self.drop_rate = options.drop_rate
-        self.grad_checkpointing = False
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Add growth_rate channels.
@@ -102,37 +99,12 @@ class DenseLayer(nn.Module):
         Returns:
             New channels, B growth_rate T H W.
         """
-        if self.grad_checkpointing and torch.is_grad_enabled():
-            narrow = checkpoint(
-                self._squeeze,
-                *features,
-                use_reentrant=False,
-                preserve_rng_state=False,
-                context_fn=self._contexts,
-            )
-        else:
-            narrow = self._squeeze(*features)
+        narrow = self.recomputed(self._squeeze, *features)
         new = self.conv2(F.relu(self.norm2(narrow), inplace=True))
         return F.dropout(new, self.drop_rate, training=self.training) if self.drop_rate > 0 else new
 
     def _squeeze(self, *features: Tensor) -> Tensor:
         return self.conv1(F.relu(self.norm1(torch.cat(features, dim=1)), inplace=True))
-
-    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _spare_buffers(self.norm1)
-
-
-@contextmanager
-def _spare_buffers(norm: nn.Module) -> Iterator[None]:
-    # The second pass over a BatchNorm would count the batch twice: give it copies to spoil.
-    kept = dict(norm.named_buffers(recurse=False))
-    for name, buffer in kept.items():
-        setattr(norm, name, buffer.clone())
-    try:
-        yield
-    finally:
-        for name, buffer in kept.items():
-            setattr(norm, name, buffer)
 
 
 class DenseBlock(nn.ModuleDict):
@@ -214,10 +186,10 @@ class DenseNet3D(VideoNet):
     def forward_features(self, x: Tensor) -> Tensor:
         """Turn clips into the map behind the last BN → ReLU, see `VideoNet.forward_features`."""
         self.check_input(x)
-        return F.relu(self.features(x))
+        return F.relu(self.run_stages(x))
 
-    def stages(self) -> dict[str, list[nn.Module]]:
-        """`stem`, and each `denseblock` with the transition or the BN behind it, see `VideoNet.stages`."""
+    def layers(self) -> dict[str, list[nn.Module]]:
+        """`stem`, and each `denseblock` with the transition or the BN behind it, see `VideoNet.layers`."""
         found: dict[str, list[nn.Module]] = {"stem": []}
         for name, module in self.features.named_children():
             if name.startswith("denseblock"):
@@ -233,12 +205,6 @@ class DenseNet3D(VideoNet):
             return 1, side
         frames = _before_halving(behind_stem)
         return _before_halving(frames) if self.options.stem_pool_time_stride == 2 else frames, side
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute BN → ReLU → 1×1×1 of the dense layers, see `VideoNet.set_grad_checkpointing`."""
-        for module in self.modules():
-            if isinstance(module, DenseLayer):
-                module.grad_checkpointing = enable
 
 
 def _transition(

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t3d.errors import ConfigError, did_you_mean
+from t3d.models.recompute import Recomputing
 
 BACKBONE = "backbone"
 """What `VideoNet.freeze` takes for all stages: everything but the classifier."""
@@ -33,6 +35,11 @@ class VideoNet(nn.Module, ABC):
         in_channels: Channels of a clip: 3 for RGB.
         num_features: Length of the pooled feature vector that the classifier sees.
         num_classes: K; 0 leaves the classifier out.
+        head_drop_rate: Dropout in front of the classifier, in training.
+
+    Attributes:
+        inserted: Layers that stand behind a stage and are not the family's own, by the stage's name; see
+            `insert_ttl`.
 
     Raises:
         ConfigError: `num_classes` below 0.
@@ -40,17 +47,30 @@ class VideoNet(nn.Module, ABC):
 
     classifier_name: ClassVar[str] = "classifier"
 
-    def __init__(self, options: NetOptions, *, in_channels: int, num_features: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        options: NetOptions,
+        *,
+        in_channels: int,
+        num_features: int,
+        num_classes: int,
+        head_drop_rate: float = 0.0,
+    ) -> None:
         super().__init__()
         self.options = options
         self.in_channels = in_channels
         self.num_features = num_features
         self.num_classes = _checked_count(num_classes)
+        self.head_drop_rate = head_drop_rate
+        self.inserted = nn.ModuleDict()
         self._frozen: tuple[nn.Module, ...] = ()
 
     @abstractmethod
-    def stages(self) -> Mapping[str, Sequence[nn.Module]]:
-        """The modules of each stage by the stage's name, from the input on; all but the classifier."""
+    def layers(self) -> Mapping[str, Sequence[nn.Module]]:
+        """The family's own modules of each stage by the stage's name, in the order in which a map meets them.
+
+        All but the classifier; `run_stages` calls them one after the other.
+        """
 
     @abstractmethod
     def forward_features(self, x: Tensor) -> Tensor:
@@ -70,7 +90,27 @@ class VideoNet(nn.Module, ABC):
     def min_input_size(self) -> tuple[int, int]:
         """Least (frames, side) of a clip that this net takes with its options."""
 
-    @abstractmethod
+    def stages(self) -> dict[str, list[nn.Module]]:
+        """The modules of each stage by the stage's name, from the input on; all but the classifier."""
+        return {
+            name: [*modules, *([self.inserted[name]] if name in self.inserted else [])]
+            for name, modules in self.layers().items()
+        }
+
+    def run_stages(self, x: Tensor) -> Tensor:
+        """Pass a batch through all modules of all stages.
+
+        Args:
+            x: Clips, B C T H W.
+
+        Returns:
+            What the last module of the last stage gives.
+        """
+        for modules in self.stages().values():
+            for module in modules:
+                x = module(x)
+        return x
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory: recompute a part of the activations in the backward pass.
 
@@ -79,6 +119,20 @@ class VideoNet(nn.Module, ABC):
         Args:
             enable: On or off.
         """
+        for module in self.modules():
+            if isinstance(module, Recomputing):
+                module.grad_checkpointing = enable
+
+    def own_name(self, foreign: str) -> str:
+        """The name that a tensor has here, by its name in another project's file of the same net.
+
+        Args:
+            foreign: The name there.
+
+        Returns:
+            The name here; the same one where the family knows no other.
+        """
+        return foreign
 
     def freeze(self, upto: str) -> None:
         """Let the stages up to one learn no more; their BatchNorms keep their statistics, too.
@@ -132,7 +186,11 @@ class VideoNet(nn.Module, ABC):
             Scores, B K; or pooled features, B num_features, with `pre_logits`.
         """
         pooled = features.mean(dim=(2, 3, 4))  # B num_features
-        return pooled if pre_logits else self.get_classifier()(pooled)
+        if pre_logits:
+            return pooled
+        if self.head_drop_rate > 0 and self.num_classes > 0:
+            pooled = F.dropout(pooled, self.head_drop_rate, training=self.training)
+        return self.get_classifier()(pooled)
 
     def get_classifier(self) -> nn.Module:
         """The last layer: `nn.Linear`, or `nn.Identity` where num_classes is 0."""

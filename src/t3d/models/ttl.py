@@ -22,7 +22,7 @@ class TemporalConv3d(nn.Conv3d):
     """3D convolution that keeps T at stride 1 for any temporal depth, even ones too.
 
     A depth of k is padded by (k-1)//2 steps before the clip and k//2 behind it, height and width by
-    (k-1)//2 zeros on both sides. No bias: a BatchNorm stands beside every convolution of these nets.
+    (k-1)//2 zeros on both sides. No bias by default: a BatchNorm stands beside nearly every convolution here.
 
     Args:
         in_channels: Channels that come in.
@@ -31,6 +31,7 @@ class TemporalConv3d(nn.Conv3d):
         stride: Stride as T × H × W.
         time_padding: `zeros`, or `replicate` for the first and last step of the clip once more; height and
             width are always padded with zeros.
+        bias: Whether each filter adds a learned number.
 
     Raises:
         ConfigError: A kernel that cannot be centred, or an unknown padding.
@@ -48,6 +49,7 @@ class TemporalConv3d(nn.Conv3d):
         kernel_size: Kernel,
         stride: Kernel = (1, 1, 1),
         time_padding: TimePadding = "zeros",
+        bias: bool = False,
     ) -> None:
         depth, height, width = kernel_size
         if depth < 1 or height % 2 == 0 or width % 2 == 0:
@@ -62,7 +64,7 @@ class TemporalConv3d(nn.Conv3d):
         # The convolution pads by itself where it can: padding apart costs a copy of the map.
         self_padded = time_padding == "zeros" and before == after
         self._pad: Kernel = (before if self_padded else 0, height // 2, width // 2)
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=self._pad, bias=False)
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=self._pad, bias=bias)
         self.time_padding = time_padding
         self._pad_apart = (0, 0, 0, 0, before, after) if not self_padded and depth > 1 else None
 
@@ -78,16 +80,23 @@ class TemporalConv3d(nn.Conv3d):
         padding = self._pad
         if self._pad_apart is not None:
             x = F.pad(x, self._pad_apart, mode="constant" if self.time_padding == "zeros" else "replicate")
-        elif x.shape[2] < self.kernel_size[0] and _is_cpu_bf16(x):
-            # Where the map is shorter than the kernel, oneDNN makes the gradient of the weights of memory
-            # that nobody wrote (seen with torch 2.15, T = 2, depth 3): garbage, now and then NaN.
+        elif _misleads_onednn(x, depth=self.kernel_size[0]):
             x = F.pad(x, (0, 0, 0, 0, padding[0], padding[0]))
             padding = (0, *padding[1:])
-        return F.conv3d(x, self.weight, None, self.stride, padding)
+        return F.conv3d(x, self.weight, self.bias, self.stride, padding)
 
 
-def _is_cpu_bf16(x: Tensor) -> bool:
-    return x.device.type == "cpu" and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
+def _misleads_onednn(x: Tensor, *, depth: int) -> bool:
+    """Whether a convolution on CPUs that pads by itself has a wrong gradient, or writes where it must not.
+
+    Seen with torch 2.15 and AVX-512: where the map is shorter than the kernel, the gradient of the weights in
+    bfloat16 is made of memory that nobody wrote (T = 2, depth 3): garbage, now and then NaN. A depth of 7 at
+    stride 2 breaks the heap on maps of 5 to 7 time steps in float32, too: deep kernels take no chances.
+    """
+    if x.device.type != "cpu":
+        return False
+    in_bf16 = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    return x.shape[2] <= depth if depth > 3 else in_bf16 and x.shape[2] < depth
 
 
 class TransitionPool(nn.Module):
@@ -151,6 +160,7 @@ class TemporalTransition(nn.Module):
             pool. The authors' code has it; the paper's Table 1 has not.
         time_padding: How branches pad time, see `TemporalConv3d`.
         adapt_pool: See `TransitionPool`.
+        pool: Whether the map is averaged 2×2×2; False keeps its size.
 
     Attributes:
         out_channels: Channels that go out, `len(depths) * branch_channels`.
@@ -174,6 +184,7 @@ class TemporalTransition(nn.Module):
         projection: bool = False,
         time_padding: TimePadding = "zeros",
         adapt_pool: bool = True,
+        pool: bool = True,
     ) -> None:
         super().__init__()
         depths = tuple(depths)
@@ -195,7 +206,7 @@ class TemporalTransition(nn.Module):
             if projection
             else None
         )
-        self.pool = TransitionPool(adapt=adapt_pool)
+        self.pool = TransitionPool(adapt=adapt_pool) if pool else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Look at the map over several temporal depths, join, pool.
@@ -204,7 +215,7 @@ class TemporalTransition(nn.Module):
             x: Map, B C T H W.
 
         Returns:
-            Map, B out_channels T//2 H//2 W//2.
+            Map, B out_channels T//2 H//2 W//2; B out_channels T H W without pool.
         """
         x = torch.cat([branch(x) for branch in self.branches], dim=1)  # B D·C' T H W
         if self.projection is not None:

@@ -18,9 +18,10 @@ class ModelConfig:
         name: A name that `t3d models` lists.
         options: Options of the net by name, such as `{drop_rate: 0.2}`.
         init: Weights file to start from. Its classifier is never taken: the new one starts untrained.
-        freeze: Stage up to which nothing learns, BatchNorm included: `stem`, `denseblock1` … `denseblock4`,
-            or `backbone` for all but the classifier. Empty: everything learns.
-        grad_checkpointing: Recompute parts of the dense layers in the backward pass, to save memory.
+        freeze: Stage up to which nothing learns, BatchNorm included: `stem`, `denseblock1` … `denseblock4` in
+            DenseNet3D and T3D, `layer1` … `layer4` in ResNet3D (docs/models.md has the others), or `backbone`
+            for all but the classifier. Empty: everything learns.
+        grad_checkpointing: Recompute parts of the net's blocks in the backward pass, to save memory.
     """
 
     name: str = "t3d121"
@@ -57,7 +58,7 @@ class OptimConfig:
         ema: Decay of the moving average of the weights, which is then tested and saved; 0 switches it off.
         clip_grad: Largest norm of the gradient; 0 switches clipping off.
         layer_decay: The learning rate shrinks by this factor with each stage away from the classifier
-            (`denseblock4` once, `stem` five times). 1: all learn alike.
+            (in T3D `denseblock4` once, `stem` five times). 1: all learn alike.
         classifier_lr: Factor of the classifier's learning rate.
     """
 

@@ -23,6 +23,7 @@ from t3d.evaluate import Metrics, measure, score_videos
 from t3d.files import sweep
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model, model_options
+from t3d.models.segments import with_consensus
 from t3d.models.weights import ModelCard, load_backbone, save_model
 from t3d.multilabel import MultiMetrics
 from t3d.train.config import RunConfig, TrainConfig
@@ -94,7 +95,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     stepper = make_stepper(
         config,
         accelerator,
-        model=accelerator.prepare_model(model),
+        model=accelerator.prepare_model(with_consensus(model, config.clip.segments)),
         optimizer=loop.optimizer,
         schedule=loop.schedule,
         videos=len(train_videos),

@@ -132,6 +132,11 @@ class TransferConfig(RunConfig):
                 "no teacher: give a timm or torchvision net or an ONNX file, as --teacher resnet50"
             )
         super().__post_init__()
+        if self.clip.segments > 1:
+            raise ConfigError(
+                f"clip.segments is {self.clip.segments}; transfer pairs one clip with frames of the same "
+                "time: leave it at 1 here, and set it when training on labels"
+            )
         if self.optim.batch_size < 2 * self.optim.accumulate:
             raise ConfigError(
                 f"optim.batch_size is {self.optim.batch_size} in optim.accumulate = {self.optim.accumulate} "

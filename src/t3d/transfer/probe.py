@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -117,7 +118,8 @@ def run_probe(
     where = pick_device(device)
     if weights is not None:
         net, card = load_model(weights, device=where)
-        spec, function = card.clip, student_vectors(net, card.clip, bf16=use_bf16(precision, where))
+        spec = replace(card.clip, segments=1)  # features are of clips; only scores have a consensus
+        function = student_vectors(net, spec, bf16=use_bf16(precision, where))
     else:
         assert teacher is not None
         frozen = open_teacher(teacher, weights=teacher_weights, size=teacher_size).to(where)
