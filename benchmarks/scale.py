@@ -40,6 +40,9 @@ class Plan:
     journal_bytes: float = 909  # a row of the journal while an index is made
     pairs_seconds: float = 29.4  # processor seconds to compare the looks of 50,000 files
     outcomes: float = 3400  # a second that one driver takes from Ray
+    shard_mb: float = 256  # size of a shard
+    window: float = 10_000  # videos of shards that are shuffled with each other
+    pack_mb: float = 148  # MB a second that one process packs into shards
 
 
 def duration(hours: float) -> str:
@@ -93,6 +96,12 @@ def costs(plan: Plan) -> list[tuple[str, str]]:
         ("memory: index", volume(plan.clips * plan.facts_bytes)),
         ("memory: peak of making the index", volume(plan.clips * plan.making_bytes)),
         ("looks of all pairs, one core", duration(plan.pairs_seconds * (plan.clips / 5e4) ** 2 / 3600)),
+        ("shards", f"{after / plan.shard_mb / 1e6:,.0f}"),
+        ("packing: core-hours", f"{after / plan.pack_mb / 3.6e9:,.1f}"),
+        (
+            "room for shards behind a URL, a lane",
+            volume(plan.window * after / plan.clips + 5e6 * plan.shard_mb),
+        ),
         ("reading a clip of each, once: core-hours", f"{plan.clips * read_ms(plan) / 3.6e6:,.0f}"),
     ]
 

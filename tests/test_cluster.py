@@ -25,9 +25,11 @@ from t3d.data.manifest import Manifest
 from t3d.data.prepare.index import index_videos
 from t3d.data.prepare.pool import Lost
 from t3d.data.prepare.rewrite import TranscodeSpec
+from t3d.data.prepare.shards import write_shards
 from t3d.data.prepare.transcode import transcode_videos
 from t3d.data.sampling import ClipSpec
 from t3d.data.video import Video
+from t3d.data.video_index import VideoIndex
 from t3d.engine import Engine, outcomes
 from t3d.errors import CheckpointError, ConfigError, T3DError
 from t3d.models.registry import create_model
@@ -202,6 +204,19 @@ def test_transcoded_videos_hold_the_same_frames(
             assert read_numbers(video.frames_at(range(len(video)))) == list(range(20 * at, 21 * at + 12))
     again = transcode_videos(manifest, out, spec=TranscodeSpec(48), root=films)  # here, after there
     assert (again.transcoded, again.files) == (0, 5)
+
+
+def test_shards_are_the_local_ones_to_the_byte(films: Path, tmp_path: Path) -> None:
+    manifest = Manifest.from_folder(films)
+    index_videos(manifest, tmp_path / "set.parquet", workers=1)
+    index = VideoIndex.read(tmp_path / "set.parquet")
+    local = write_shards(manifest, index, tmp_path / "local", shard_mb=0.004, workers=1)
+    spread_out = write_shards(manifest, index, tmp_path / "ray", shard_mb=0.004, workers=1, engine=RAY)
+    assert (spread_out.shards, spread_out.bad) == (local.shards, local.bad)
+    assert local.shards > 1
+    for path in (tmp_path / "local").glob("*.tar"):
+        assert (tmp_path / "ray" / path.name).read_bytes() == path.read_bytes()
+    assert rows(tmp_path / "ray" / "index.parquet") == rows(tmp_path / "local" / "index.parquet")
 
 
 def test_a_killed_run_goes_on_where_it_was(
