@@ -175,6 +175,57 @@ def test_a_shard_that_came_wrong_is_refused(url: str, site) -> None:
         store.open(paths[1]).get(np.arange(2))
 
 
+def in_a_store(site, packed: Path) -> str:
+    headers = {"Last-Modified": "Tue, 24 Nov 2026 10:00:00 GMT"}
+    for path in (packed / "shards").iterdir():
+        site.put(f"/bucket/shards/{path.name}", path.read_bytes(), headers=headers)
+    options = f"scheme=http&endpoint_override={site.host}&region=us-east-1"
+    return f"s3://key:secret@bucket/shards/index.parquet?{options}"
+
+
+def test_shards_in_an_object_store(url: str, site, packed: Path) -> None:  # noqa: ARG001 (makes a twin)
+    name = in_a_store(site, packed)
+    manifest, index = open_manifest(name), open_index(None, name)
+    store = FrameStore(SPEC, index=index)
+    origins = {path.stem: path for path in (packed / "videos").iterdir()}
+    for entry in manifest:
+        wanted = FrameStore(SPEC).open(origins[entry.source]).get(np.arange(2))
+        assert torch.equal(store.open(entry.path).get(np.arange(2)), wanted)
+    (origin,) = {entry.path.parent.parent / "origin.json" for entry in manifest}
+    assert origin.stat().st_mode & 0o077 == 0, "it holds the key"
+    other = name.replace("secret", "changed")
+    assert open_manifest(other)[0].path.parent.parent != origin.parent
+
+
+def read_some(number: int, manifest: Manifest, store: FrameStore) -> None:
+    for row in range(number, len(manifest), 2):
+        store.open(manifest[row].path).get(np.arange(2))
+
+
+def test_forked_processes_ask_an_object_store_after_their_parent(url: str, site, packed: Path) -> None:  # noqa: ARG001 (makes a twin)
+    name = in_a_store(site, packed)
+    manifest, store = open_manifest(name), FrameStore(SPEC, index=open_index(None, name))
+    store.open(manifest[0].path).get(np.arange(2))
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=read_some, args=(number, manifest, store)) for number in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+        worker.kill()
+        assert worker.exitcode == 0
+
+
+def test_a_signature_that_changes_finds_the_same_twin(url: str, site) -> None:
+    first = open_manifest(f"{url}/index.parquet?signature=1")[0].path
+    asked = len(site.asked)
+    assert open_manifest(f"{url}/index.parquet?signature=2")[0].path == first
+    assert len(site.asked) == asked
+    mirror = mirror_of(first.parent.parent)
+    assert mirror is not None
+    assert mirror.query == "?signature=2"
+
+
 def test_names_and_rooms_that_cannot_serve(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         ManifestError, match=r"https://x/list.csv: of what lies behind a URL, T3D reads shards"

@@ -34,13 +34,15 @@ class Mirror:
     """The twin of a remote folder of shards.
 
     Args:
-        folder: The twin, which `mirror_of_index` made.
+        folder: The twin, which `local_copy` made.
         url: The folder at its origin.
+        query: What stands behind the URL of each file, from `?` on.
     """
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, query: str = "") -> None:
         self.folder = folder
         self.url = url
+        self.query = query
         try:
             shards = json.loads((folder / LIST).read_bytes())["shards"]
             self.shards: dict[str, tuple[int, str]] = {
@@ -85,7 +87,7 @@ class Mirror:
             return
         size, digest = self.shards[name]
         _make_room(self.folder.parent, size)
-        fetch(f"{self.url}/{name}", path, size=size, digest=digest)
+        fetch(f"{self.url}/{name}{self.query}", path, size=size, digest=digest)
 
 
 def local_copy(name: str) -> str:
@@ -101,22 +103,28 @@ def local_copy(name: str) -> str:
         ManifestError: A URL of anything else.
         FetchError: It cannot be brought here.
     """
-    base, _, last = name.rpartition("/")
+    address, mark, rest = name.partition("?")
+    base, _, last = address.rpartition("/")
     if last != INDEX:
         raise ManifestError(
-            f"{name}: of what lies behind a URL, T3D reads shards, by the {INDEX} that t3d prepare shards "
+            f"{address}: of what lies behind a URL, T3D reads shards, by the {INDEX} that t3d prepare shards "
             "left beside them"
         )
     from t3d.fetch import fetch
 
-    folder = _home() / hashlib.sha256(base.encode()).hexdigest()[:16]
+    query = mark + rest
+    # Behind an http address may stand what changes from day to day, a signature; behind s3, which server.
+    place = base if base.startswith("http") else base + query
+    folder = _home() / hashlib.sha256(place.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     for each in (LIST, INDEX):
         if not (folder / each).exists():
-            fetch(f"{base}/{each}", folder / each)
-    if not (folder / _ORIGIN).exists():
+            fetch(f"{base}/{each}{query}", folder / each)
+    origin = json.dumps({"url": base, "query": query})
+    if not (folder / _ORIGIN).exists() or (folder / _ORIGIN).read_text(encoding="utf-8") != origin:
         with atomic_path(folder / _ORIGIN) as temporary:
-            temporary.write_text(json.dumps({"url": base}) + "\n", encoding="utf-8")
+            temporary.write_text(origin, encoding="utf-8")
+        (folder / _ORIGIN).chmod(0o600)  # a signature is nobody else's business
     return str(folder / INDEX)
 
 
@@ -152,7 +160,7 @@ def mirror_of(folder: Path) -> Mirror | None:
         origin = json.loads((folder / _ORIGIN).read_bytes())
     except OSError:
         return None
-    return Mirror(folder, origin["url"])
+    return Mirror(folder, origin["url"], origin["query"])
 
 
 # --- room -------------------------------------------------------------------------------------------------
