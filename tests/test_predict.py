@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from t3d.cli import main
 from t3d.data.encode import write_video
 from t3d.data.manifest import Manifest
+from t3d.data.prepare.index import index_videos
+from t3d.data.prepare.shards import write_shards
 from t3d.data.sampling import ClipSpec
+from t3d.data.video_index import VideoIndex
 from t3d.errors import CheckpointError, ConfigError, ManifestError, VideoError
 from t3d.evaluate import score_videos
 from t3d.models.registry import create_model
@@ -204,3 +209,24 @@ def test_too_many_bad_videos_stop_a_test_and_few_are_told(
     outcome = run_test(weights, str(table), max_bad=0.2, cache=cache)
     assert (outcome.metrics.videos, outcome.metrics.bad) == (5, 1)
     assert [Path(video.path).name for video in outcome.scores.bad] == ["text.mp4"]
+
+
+def test_an_index_names_the_videos_and_a_shard_gives_the_same(
+    weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = Manifest.from_files([films / "set"])
+    index_videos(manifest, tmp_path / "films.parquet", workers=1)
+    write_shards(manifest, VideoIndex.read(tmp_path / "films.parquet"), tmp_path / "shards", workers=1)
+    plain = {
+        Path(p.path).stem.replace(" ", "_"): p for p in Predictor(weights, precision="fp32").many(good(films))
+    }
+    for index in ("films.parquet", "shards/index.parquet"):
+        words = ["predict", str(weights), "--index", str(tmp_path / index), "--json", "--top", "9"]
+        assert main([*words, "--precision", "fp32", "--workers", "0"]) == 0
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert len(found) == len(plain) == 5
+        for line in found:
+            wanted = plain[Path(line["path"]).stem.rpartition("-")[2].replace(" ", "_")]
+            assert line["classes"] == dict(zip(wanted.classes, wanted.probs, strict=True))
+    assert main(["predict", str(weights)]) == 2
+    assert "no video" in capsys.readouterr().err

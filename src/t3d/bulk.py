@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from t3d.data.listing import absolute
+from t3d.data.mirror import is_url
 from t3d.data.prepare.pool import Lost
 from t3d.engine import LOCAL, Engine
 from t3d.errors import CheckpointError, ConfigError
@@ -30,6 +31,7 @@ def predictions(
     precision: str = "auto",
     batch_size: int = 8,
     workers: int = 2,
+    index: str | None = None,
 ) -> Iterator[Prediction]:
     """Classify videos, here or on many machines.
 
@@ -46,6 +48,7 @@ def predictions(
         batch_size: Clips at a time.
         workers: Processes that read videos; with Ray, those of each net, for which as many processors are
             reserved.
+        index: See `Predictor`.
 
     Yields:
         One prediction a video: in their order if they are made here, or else as they come.
@@ -62,6 +65,7 @@ def predictions(
         precision=precision,
         batch_size=batch_size,
         workers=workers,
+        index=index if index is None or is_url(index) else absolute(index),
     )
     if engine.name == "local":
         yield from make().many(paths)

@@ -32,7 +32,6 @@ from t3d.cli_models import fill_convert, fill_models, run_convert, run_models
 from t3d.cli_parser import (
     Parser,
     add_computing,
-    add_engine,
     fill_run,
     in_full,
     refuse_options_beside_resume,
@@ -40,6 +39,7 @@ from t3d.cli_parser import (
     with_init,
     with_recipe,
 )
+from t3d.cli_predict import fill_predict, run_predict
 from t3d.errors import T3DError
 from t3d.train.config import TrainConfig
 from t3d.transfer.config import TransferConfig
@@ -256,86 +256,6 @@ def _probe(chosen: Namespace) -> int:
     return _tell(run_probe(**{k: v for k, v in vars(chosen).items() if k not in ("out", "json")}), chosen)
 
 
-# --- predict ---------------------------------------------------------------------------------------------
-
-
-def _fill_predict(sub: ArgumentParser) -> None:
-    sub.add_argument("weights", help="weights file that a training run wrote")
-    sub.add_argument("inputs", nargs="+", metavar="VIDEO", help="video files, or folders of them")
-    sub.add_argument("--top", type=PositiveInt, default=3, help="classes to show")
-    sub.add_argument("--out", help=".jsonl file to write instead; the same command goes on after a kill")
-    sub.add_argument("--json", action="store_true", help="print one JSON object a video")
-    add_computing(sub)
-    add_engine(sub)
-
-
-def _predict(chosen: Namespace) -> int:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Column, Table
-
-    from t3d.bulk import predictions, to_line
-    from t3d.data.manifest import Manifest
-    from t3d.engine import Engine
-
-    paths: list[str] = Manifest.from_files(chosen.inputs).table["path"].to_pylist()
-    names = ("device", "precision", "batch_size", "workers")
-    options: dict[str, Any] = {name: chosen[name] for name in names}
-    options["engine"] = Engine(chosen.engine, chosen.ray_address)
-    if chosen.out:
-        return _predict_into(chosen, paths, options)
-    bad = 0
-    # A table for eyes; for other programs a line a video as soon as it is known.
-    console = Console()
-    table = Table(Column("video", overflow="fold"))
-    for prediction in predictions(chosen.weights, paths, **options):
-        if prediction.error is not None:
-            bad += 1
-            print(f"t3d: {prediction.path}: {prediction.error}", file=sys.stderr)
-        if chosen.json:
-            print(json.dumps(to_line(prediction, top=chosen.top), ensure_ascii=False), flush=True)
-        elif prediction.error is None:
-            likely = list(zip(prediction.classes, prediction.probs, strict=True))[: chosen.top]
-            cells = [prediction.path, *(f"{name} {prob:.1%}" for name, prob in likely)]
-            if console.is_terminal:
-                for rank in range(len(table.columns), len(cells)):
-                    table.add_column(f"top-{rank}")
-                if prediction.targets == "multi":
-                    table.caption = "each class by itself: several may apply"
-                table.add_row(*map(escape, cells))
-            else:
-                print(*cells, sep="\t", flush=True)
-    if table.row_count:
-        console.print(table)
-    if bad:
-        print(f"t3d: {bad} of {len(paths)} videos could not be read", file=sys.stderr)
-    return 1 if bad else 0
-
-
-def _predict_into(chosen: Namespace, paths: list[str], options: dict[str, Any]) -> int:
-    """Write the predictions into a file."""
-    from t3d.bulk import PredictionFile, predictions
-    from t3d.data.prepare.pool import shown
-
-    bad = 0
-    with PredictionFile(chosen.out, weights=chosen.weights, top=chosen.top) as file:
-        todo = file.missing(paths)
-        coming = predictions(chosen.weights, todo, **options) if todo else iter(())
-        for prediction in shown(coming, "predicting", len(todo)):
-            file.add(prediction)
-            if prediction.error is not None:
-                bad += 1
-                print(f"t3d: {prediction.path}: {prediction.error}", file=sys.stderr)
-    counts = {"videos": len(set(paths)), "predicted": len(todo) - bad, "bad": bad}
-    if chosen.json:
-        print(json.dumps(counts))
-    else:
-        before = counts["videos"] - len(todo)
-        told = f"{counts['predicted']} predicted now, {before} there before, {bad} could not be read"
-        print(f"{chosen.out}: {counts['videos']} videos; {told}")
-    return 1 if bad else 0
-
-
 # --- demo, doctor ----------------------------------------------------------------------------------------
 
 
@@ -390,7 +310,7 @@ _COMMANDS: dict[str, tuple[str, _Fill, _Run]] = {
     "teacher": ("Train a small 2D net on still images, to teach from.", _fill_teacher, _teacher),
     "test": ("Test a trained net on labelled videos, by the paper's protocol.", _fill_test, _test),
     "probe": ("Test a linear classifier on frozen features, of a 2D or a 3D net.", _fill_probe, _probe),
-    "predict": ("Say what videos show.", _fill_predict, _predict),
+    "predict": ("Say what videos show.", fill_predict, run_predict),
     "models": ("List the nets, with parameters and multiply-adds.", fill_models, run_models),
     "convert": ("Turn a foreign .pth file into a weights file of ours.", fill_convert, run_convert),
     "demo": ("Draw videos, train, test, predict, and write a report.", _fill_demo, _demo),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from t3d.data.catalogue import open_index
+from t3d.data.frames import FrameStore
 from t3d.data.labels import Targets
 from t3d.data.manifest import Manifest
 from t3d.device import pick_device, use_bf16
@@ -53,9 +55,11 @@ class Predictor:
         precision: `auto`, `fp32` or `bf16`.
         batch_size: Clips at a time; changes speed and memory only.
         workers: Processes that read videos; 0 reads them here.
+        index: What `t3d prepare index` or `shards` wrote about the files; videos in shards need theirs.
 
     Raises:
         CheckpointError: The weights cannot be used.
+        ManifestError: The index cannot be read.
 
     Example:
         >>> predictor = Predictor("runs/mine/model.safetensors")  # doctest: +SKIP
@@ -71,9 +75,11 @@ class Predictor:
         precision: str = "auto",
         batch_size: int = 8,
         workers: int = 0,
+        index: str | None = None,
     ) -> None:
         where = pick_device(device)
         self.model, self.card = load_model(weights, device=where)
+        self.store = FrameStore(self.card.clip, index=open_index(index))
         self.bf16 = use_bf16(precision, where)
         self.batch_size = batch_size
         self.workers = workers
@@ -113,6 +119,7 @@ class Predictor:
             self.model,
             manifest,
             spec=self.card.clip,
+            store=self.store,
             batch_size=self.batch_size,
             workers=min(self.workers, len(manifest)),
             bf16=self.bf16,
