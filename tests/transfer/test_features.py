@@ -19,8 +19,11 @@ from t3d.data.dataset import BadVideo
 from t3d.data.encode import write_video
 from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
+from t3d.data.prepare.index import index_videos
+from t3d.data.prepare.shards import write_shards
 from t3d.data.sampling import IMAGENET_MEAN, IMAGENET_STD, ClipSpec
 from t3d.data.video import Video
+from t3d.data.video_index import VideoIndex
 from t3d.errors import ConfigError, VideoError
 from t3d.models import weights as weights_module
 from t3d.transfer.features import FeatureStore
@@ -362,3 +365,21 @@ def test_an_entry_holds_every_nth_frame_in_half_precision(tmp_path: Path) -> Non
     assert {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in kept.items()} == {
         "features": (torch.float16, (34, 6))
     }
+
+
+def test_videos_in_shards_have_the_features_of_their_files(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.mp4" for number in range(3)]
+    generator = torch.Generator().manual_seed(0)
+    for path in paths:
+        write_video(path, torch.randint(256, (6, 3, 40, 48), generator=generator, dtype=torch.uint8))
+    index_videos(table(*paths), tmp_path / "index.parquet", workers=1)
+    write_shards(table(*paths), VideoIndex.read(tmp_path / "index.parquet"), tmp_path / "shards", workers=1)
+    index = VideoIndex.read(tmp_path / "shards" / "index.parquet")
+    packed = Manifest.from_index(tmp_path / "shards" / "index.parquet")
+    plain, _ = made(tmp_path / "plain", *paths)
+    teacher = Tiny()
+    features = FeatureStore(str(tmp_path / "packed"), digest=teacher.digest, step=1, index=index)
+    assert features.make(packed, teacher, store=FrameStore(SPEC, index=index), workers=0) == []
+    assert entries(tmp_path / "packed") == entries(tmp_path / "plain")
+    one, two = packed[1].path, paths[int(packed[1].path.stem.partition("-")[2])]
+    assert torch.equal(features.get(one, np.arange(6)), plain.get(two, np.arange(6)))

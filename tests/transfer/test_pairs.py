@@ -15,6 +15,7 @@ from scipy import stats
 
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec, random_clip
+from t3d.files import content_digest
 from t3d.transfer.pairs import allowed_pairs, frames_of, joined, other_time, source_groups
 
 
@@ -250,3 +251,33 @@ def test_the_draw_follows_from_its_generator_alone() -> None:
 
     first = starts(5)
     assert starts(5) == first != starts(6)
+
+
+class Known:
+    """Stands for an index that knows some files' bytes."""
+
+    def __init__(self, *known: str) -> None:
+        self.known = {Path(path): content_digest(Path(path)) for path in known}
+
+    def digest(self, path: Path) -> str | None:
+        return self.known.get(path)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_what_an_index_knows_changes_no_group(seed: int, share: float, tmp_path: Path) -> None:
+    manifest = random_manifest(tmp_path, seed)
+    there = sorted({str(entry.path) for entry in manifest if entry.path.is_file()})
+    rng = np.random.default_rng(seed)
+    index = Known(*(path for path in there if rng.random() < share))
+    assert source_groups(manifest, index).tolist() == source_groups(manifest).tolist()  # type: ignore[arg-type]
+
+
+def test_what_an_index_knows_is_not_read(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{name}.mp4") for name in "abc"]
+    for path, content in zip(paths, (b"one", b"one", b"two"), strict=True):
+        Path(path).write_bytes(content)
+    index = Known(*paths)
+    for path in paths:
+        Path(path).unlink()  # as if they lay in shards behind a URL
+    assert source_groups(listed(paths, list("xyz")), index).tolist() == [0, 0, 1]  # type: ignore[arg-type]
