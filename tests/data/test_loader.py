@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,7 +111,7 @@ def test_memory_and_open_files_are_flat_over_many_epochs(folder: Path, kind: str
     )
     memory: dict[int, list[float]] = {}
     files: dict[int, set[int]] = {}
-    epochs, warm = 160, 20
+    epochs, warm = 110, 20
     for epoch in range(epochs):
         sampler.set_state(epoch=epoch, step=0)
         for batch in loader:
@@ -162,3 +164,33 @@ def test_an_error_of_ours_comes_out_as_it_was_raised(kind, workers: int, batch_s
     )
     with pytest.raises(ZeroDivisionError):  # a mistake of ours keeps its traceback
         list(Loader(kind(ZeroDivisionError()), batch_size=batch_size, num_workers=workers))
+
+
+def test_a_process_ends_although_a_traceback_keeps_its_loader(tmp_path: Path) -> None:
+    """Its workers ignore SIGTERM, by which Python ends those that are left."""
+    script = tmp_path / "kept.py"
+    script.write_text(
+        """
+from t3d.data.loader import Loader
+from t3d.errors import ConfigError
+
+class Failing:
+    def __len__(self):
+        return 9
+    def __getitem__(self, key):
+        if key == 5:
+            raise ConfigError("number five")
+        return key
+
+def run():
+    try:
+        list(Loader(Failing(), batch_size=1, num_workers=2, persistent_workers=True))
+    except ConfigError as error:
+        kept = error  # this frame is in its traceback
+        print(kept)
+
+run()
+"""
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "number five\n")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from typing import Any
+from weakref import WeakSet
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from t3d.errors import T3DError
+
+_workers: WeakSet[BaseProcess] = WeakSet()
 
 
 class Loader(DataLoader[Any]):
@@ -32,7 +38,10 @@ class Loader(DataLoader[Any]):
         self.collate_fn = _Collate(self.collate_fn)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override] # torch promises its own class
-        return _raised(super().__iter__())  # the processes start now, not with the first batch
+        before = set(multiprocessing.active_children())
+        batches = super().__iter__()  # the processes start now, not with the first batch
+        _workers.update(set(multiprocessing.active_children()) - before)
+        return _raised(batches)
 
 
 def start_worker(number: int) -> None:  # noqa: ARG001 (a loader's worker_init_fn is called with it)
@@ -42,6 +51,20 @@ def start_worker(number: int) -> None:  # noqa: ARG001 (a loader's worker_init_f
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _end_workers() -> None:
+    """End the processes that are left when this one ends: they are deaf to the signal that it sends them.
+
+    Such are those of a loader that an error's traceback keeps alive.
+    """
+    for worker in list(_workers):
+        if worker.is_alive():
+            worker.kill()
+
+
+# Runs before multiprocessing waits for its processes, since it is registered after that.
+atexit.register(_end_workers)
 
 
 def _raised(batches: Iterator[Any]) -> Iterator[Any]:
