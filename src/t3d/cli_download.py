@@ -119,9 +119,10 @@ def _shown_progress() -> Iterator[Progress]:
 
 
 def _tell(report: DownloadReport, out: str, use: str | None) -> None:
+    there = "" if report.bad or report.fetched == report.files else "; the others were there"
     print(
         f"{out}: {report.fetched} of {report.files} files came, {report.size / 1e6:,.1f} MB in "
-        f"{report.took:.0f} s; {report.unpacked} archives were unpacked"
+        f"{report.took:.0f} s; {report.unpacked} archives were unpacked{there}"
     )
     for name, reason in report.bad:
         print(f"  {name}: {reason}")
