@@ -29,6 +29,11 @@ class Shards:
     of_row: npt.NDArray[np.int64]
     paths: Sequence[Path]
 
+    @property
+    def remote(self) -> bool:
+        """Whether any of them lies behind a URL."""
+        return any(mirror_of(folder) is not None for folder in {path.parent for path in self.paths})
+
 
 def needs(order: npt.NDArray[np.int64], shards: Shards) -> list[tuple[int, Path]]:
     """When each shard is needed first.

@@ -177,13 +177,12 @@ class EpochLoop:
     def _epoch(self, epoch: int, loader: Loader, stepper: Stepper, log: RunLog, caught: list[int]) -> None:
         self.sampler.set_state(epoch=epoch, step=self.progress.step)
         batches = iter(loader)
-        with self._ahead() as ahead:  # behind the loader, whose processes are forked without its thread
+        if self.shards is None or not self.shards.remote:
+            self._steps(epoch, batches, stepper, log, caught)
+            return
+        # Behind the loader, whose processes are forked without its thread.
+        with ReadAhead(self.sampler.coming(), self.shards) as ahead:
             self._steps(epoch, batches, stepper, log, caught, ahead)
-
-    def _ahead(self) -> ReadAhead:
-        if self.shards is None:
-            return ReadAhead(np.zeros(0, dtype=np.int64), Shards(np.zeros(0, dtype=np.int64), ()))
-        return ReadAhead(self.sampler.coming(), self.shards)
 
     def _steps(
         self,
@@ -192,7 +191,7 @@ class EpochLoop:
         stepper: Stepper,
         log: RunLog,
         caught: list[int],
-        ahead: ReadAhead,
+        ahead: ReadAhead | None = None,
     ) -> None:
         config, steps, begun = self.config, self.steps, self.progress.step
         stepper.start_counting()
@@ -200,7 +199,8 @@ class EpochLoop:
         for step in range(self.progress.step, steps):
             total = epoch * steps + step + 1
             stepper.step(batches, epoch=epoch, step=step, total=total - 1)
-            ahead.at((step + 1 - begun) * config.optim.batch_size // self.accelerator.num_processes)
+            if ahead is not None:
+                ahead.at((step + 1 - begun) * config.optim.batch_size // self.accelerator.num_processes)
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
             self.progress = replace(self.progress, step=step + 1)
