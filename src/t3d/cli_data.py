@@ -182,10 +182,10 @@ def run_shards(chosen: Namespace) -> int:
 
     index = open_index(chosen.index, chosen.data, videos=chosen.videos)
     if index is None:
-        raise ConfigError(
-            f"{chosen.data} is no index; make one (t3d prepare index {chosen.data} --out FILE.parquet), and "
-            "give it instead, or as --index"
-        )
+        inside = Path(chosen.data) / "index.parquet"
+        hint = f"make one: t3d prepare index {chosen.data} --out FILE.parquet"
+        hint = f"it holds {inside}" if inside.is_file() else hint
+        raise ConfigError(f"{chosen.data} is no index; {hint}. Give the index instead, or as --index")
     report = write_shards(
         _manifest(chosen),
         index,

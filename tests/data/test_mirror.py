@@ -131,6 +131,7 @@ def test_shards_are_there_before_they_are_needed(url: str, site) -> None:
     _, store, paths = opened(url)
     shards = store.index.shards([str(path) for path in paths])
     assert shards is not None
+    assert shards.remote
     order = np.array([4, 2, 0, 5, 3, 1])
     assert [path.name for _, path in needs(order, shards)] == [paths[row].parent.name for row in order]
     folder = paths[0].parent.parent
@@ -148,6 +149,7 @@ def test_reading_ahead_of_a_local_folder_does_nothing(packed: Path) -> None:
     manifest = open_manifest(str(packed / "shards" / "index.parquet"))
     shards = index.shards(manifest.table["path"].to_pylist())
     assert shards is not None
+    assert not shards.remote
     with ReadAhead(np.arange(6), shards) as ahead:
         ahead.at(3)
         assert not ahead._thread.is_alive()
