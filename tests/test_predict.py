@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from t3d.data.encode import write_video
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
+from t3d.data.views import Views
 from t3d.errors import CheckpointError, ConfigError, ManifestError, VideoError
 from t3d.evaluate import score_videos
 from t3d.models.registry import create_model
@@ -189,6 +192,38 @@ def test_the_tail_may_be_chosen_for_a_test(weights: Path, films: Path) -> None:
         for tail in (None, "drop", "shift")
     }
     assert clips == {None: [1, 1, 3, 5, 2], "drop": [1, 1, 2, 4, 2], "shift": [1, 1, 3, 5, 2]}
+
+
+def test_a_test_may_average_many_views(weights: Path, films: Path) -> None:
+    net, card = load_model(weights)
+    outcome = run_test(weights, str(films / "set"), clips=4, crops=3, precision="fp32")
+    assert np.bincount(outcome.scores.clip_video).tolist() == [4] * 5
+    manifest = Manifest.from_files(outcome.scores.paths)
+    scores = score_videos(net, manifest, spec=card.clip, views=Views(clips=4, crops=3))
+    np.testing.assert_array_equal(outcome.scores.video_probs, scores.video_probs)
+    plain = run_test(weights, str(films / "set"), precision="fp32").scores
+    assert not np.isclose(plain.video_probs, scores.video_probs, rtol=1e-2, atol=0).all(1).any()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"clips": 4, "tail": "pad"}, "tail is pad and clips is 4.*leave out one"),
+        ({"clips": 0}, "clips is 0"),
+        ({"crops": 4}, "crops is 4"),
+    ],
+)
+def test_views_that_cannot_be_are_refused_before_anything_is_read(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        run_test("absent.safetensors", "absent", **wrong)
+
+
+def test_views_that_the_weights_cannot_take_are_refused_before_videos_are_read(tmp_path: Path) -> None:
+    spec = replace(SPEC, segments=2)
+    card = ModelCard("densenet3d_tiny", classes=CLASSES, clip=spec)
+    save_model(create_model("densenet3d_tiny", num_classes=3), tmp_path / "w.safetensors", card=card)
+    with pytest.raises(ConfigError, match="2 segments"):
+        run_test(tmp_path / "w.safetensors", "absent", clips=2)
 
 
 @pytest.mark.parametrize("cached", [False, True])

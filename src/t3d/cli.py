@@ -191,6 +191,8 @@ def _fill_test(sub: ArgumentParser) -> None:
         help="order of the frames in each clip; the others show how much of the accuracy needs time",
     )
     sub.add_argument("--tail", type=Literal["drop", "pad", "shift"], help="instead of the weights' clip.tail")
+    sub.add_argument("--clips", type=PositiveInt, help="clips spread over each video, however they overlap")
+    sub.add_argument("--crops", type=PositiveInt, default=1, help="1, 3, 5 or 10 crops of each clip")
     sub.add_argument("--index", help="what t3d prepare index wrote about the files")
     sub.add_argument(
         "--decoder", type=Literal["pyav", "torchcodec"], default="pyav", help="torchcodec needs an index"

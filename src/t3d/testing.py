@@ -17,8 +17,9 @@ from t3d.data.check import open_all, refuse_many
 from t3d.data.dataset import FrameOrder
 from t3d.data.frames import FrameStore
 from t3d.data.torchcodec_reader import Decoder
+from t3d.data.views import Crops, Views
 from t3d.device import pick_device, use_bf16
-from t3d.errors import ManifestError, between
+from t3d.errors import ConfigError, ManifestError, between
 from t3d.evaluate import Metrics, Scores, measure, score_videos, write_scores
 from t3d.files import atomic_path
 from t3d.models.weights import load_model
@@ -56,6 +57,8 @@ def run_test(
     videos: str | None = None,
     frames: FrameOrder = "normal",
     tail: Literal["drop", "pad", "shift"] | None = None,
+    clips: int | None = None,
+    crops: Crops = 1,
     index: str | None = None,
     decoder: Decoder = "pyav",
     cache: str | None = None,
@@ -66,7 +69,7 @@ def run_test(
     batch_size: int = 8,
     workers: int = 0,
 ) -> Outcome:
-    """Test a weights file on labelled videos by the paper's protocol.
+    """Test a weights file on labelled videos, by the paper's protocol unless `clips` or `crops` are given.
 
     Args:
         weights: File that a training run wrote; its card says classes and clip.
@@ -74,6 +77,8 @@ def run_test(
         videos: Folder that the files of a list or table lie in.
         frames: Order of the frames in each clip, see `VideoClips`.
         tail: Instead of the card's `clip.tail`.
+        clips: Clips spread over each video, instead of all that do not overlap; see `Views`.
+        crops: Crops of each clip; see `Views`.
         index: What `t3d prepare index` wrote about the files, where `data` is none itself.
         decoder: `pyav`, or `torchcodec` for files that the index knows to be whole.
         cache: Folder for decoded frames, so that the next test of these videos need not decode them.
@@ -81,7 +86,7 @@ def run_test(
         seed: Of shuffled frames.
         device: `auto`, or a torch device.
         precision: `auto`, `fp32` or `bf16`.
-        batch_size: Clips at a time; changes speed and memory only.
+        batch_size: Clips, or crops of them, at a time; changes speed and memory only.
         workers: Processes that read videos.
 
     Raises:
@@ -90,9 +95,16 @@ def run_test(
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
     """
     between("max_bad", max_bad, 0, 1)
+    views = Views(clips=clips, crops=crops)
+    if clips is not None and tail is not None:
+        raise ConfigError(
+            f"tail is {tail} and clips is {clips}; tail is about the clips that do not overlap, and spread "
+            "clips reach to the end by themselves: leave out one of the two"
+        )
     where = pick_device(device)
     model, card = load_model(weights, device=where)
     spec = card.clip if tail is None else replace(card.clip, tail=tail)
+    views.check(spec)  # before videos are decoded into a cache
     manifest = open_manifest(data, videos=videos)
     refuse_other_targets(manifest, card.targets, name=data, other=str(weights))
     manifest = manifest.with_classes(card.classes)
@@ -110,6 +122,7 @@ def run_test(
         workers=workers,
         bf16=use_bf16(precision, where),
         targets=card.targets,
+        views=views,
     )
     refuse_many(scores.bad, among=len(manifest), max_bad=max_bad, option="max_bad")
     return Outcome(measure(scores), scores)
