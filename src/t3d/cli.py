@@ -212,14 +212,12 @@ def _test(chosen: Namespace) -> int:
 
 def _tell(result: Outcome, chosen: Namespace) -> int:
     """Write and print what a test found."""
-    from dataclasses import asdict
-
     from t3d.testing import print_result, write_result
 
     if chosen.out:
         write_result(result, chosen.out)
     if chosen.json:
-        print(json.dumps(asdict(result.metrics), ensure_ascii=False))
+        print(json.dumps(result.to_json(), ensure_ascii=False))
     else:
         print_result(result)
     return 1 if result.scores.bad else 0

@@ -41,6 +41,8 @@ class Views:
         >>> views = Views(clips=3, crops=10)
         >>> [clip.tolist() for clip in views.clips_of(9, ClipSpec(num_frames=2, stride=2))]
         [[0, 2], [3, 5], [6, 8]]
+        >>> print(views)
+        clips: 3, crops: 10
     """
 
     clips: int | None = None
@@ -54,6 +56,9 @@ class Views:
                 f"crops is {self.crops}; it must be 1 (the centre), 3 (along the longer side), 5 (corners "
                 "and centre) or 10 (these and their mirror images)"
             )
+
+    def __str__(self) -> str:
+        return f"clips: {'all' if self.clips is None else self.clips}, crops: {self.crops}"
 
     def check(self, spec: ClipSpec) -> None:
         """Refuse views that do not go with a clip spec.
