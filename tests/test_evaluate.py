@@ -18,6 +18,7 @@ from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
 from t3d.data.video import Video
+from t3d.data.views import Views
 from t3d.errors import ManifestError, T3DError, VideoError
 from t3d.evaluate import Scores, measure, score_videos, write_scores
 from t3d.models.registry import create_model
@@ -120,6 +121,112 @@ def test_segments_are_averaged_before_the_softmax(films: Manifest) -> None:
         logits = [model(x[min(s, length - 8) :][:8].transpose(0, 1)[None]) for s in starts]
         expected = (sum(logits) / 2).softmax(1)[0].detach().numpy()  # type: ignore[union-attr]
         np.testing.assert_allclose(scores.video_probs[row], expected, atol=1e-4)
+
+
+class Corner(nn.Module):
+    """Scores a clip by one pixel of its first frame and one of its last, so that no two views look alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(6, 3).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([x[:, :, 0, 1, 2], x[:, :, -1, 3, 1]], 1).double())
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """A wide film, a high one, one just as long as a clip and a shorter one, all of noise; one is broken."""
+    folder = tmp_path_factory.mktemp("noise")
+    paths = []
+    for i, shape in enumerate([(29, 3, 20, 28), (19, 3, 26, 20), (8, 3, 20, 36), (5, 3, 20, 20)]):
+        coarse = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(i), dtype=torch.uint8)
+        paths.append(write_video(folder / f"{i}.mp4", coarse))
+    (folder / "4.mp4").write_bytes(b"broken")
+    return manifest_of([*paths, folder / "4.mp4"], [0, 1, 2, 0, 1])
+
+
+# By hand, for 20 × 28, 26 × 20, 20 × 36 and 20 × 20 pixels and crops of 16: top and left.
+FIVE = [
+    [(0, 0), (0, 12), (4, 0), (4, 12), (2, 6)],
+    [(0, 0), (0, 4), (10, 0), (10, 4), (5, 2)],
+    [(0, 0), (0, 20), (4, 0), (4, 20), (2, 10)],
+    [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)],
+]
+THREE = [
+    [(2, 0), (2, 6), (2, 12)],
+    [(0, 2), (5, 2), (10, 2)],
+    [(2, 0), (2, 10), (2, 20)],
+    [(2, 0), (2, 2), (2, 4)],
+]
+# Clips of 8 frames in 29, 19, 8 and 5.
+SPREAD = {
+    4: [[0, 7, 14, 21], [0, 3, 7, 11], [0] * 4, [0] * 4],
+    1: [[10], [5], [0], [0]],
+    None: [[0, 8, 16], [0, 8], [0], [0]],
+}
+
+
+@pytest.mark.parametrize("targets", ["single", "multi"])
+@pytest.mark.parametrize(("clips", "crops"), [(4, 1), (None, 3), (4, 3), (1, 5), (4, 10)])
+def test_many_views_are_averaged(noise: Manifest, clips: int | None, crops: int, targets: Any) -> None:
+    model = Corner()
+    views = Views(clips=clips, crops=crops)  # type: ignore[arg-type]
+    scores = score_videos(model, noise, spec=SPEC, targets=targets, views=views, batch_size=7)
+    for row in range(4):
+        with Video(noise[row].path) as video:
+            frames = video.frames_at(range(len(video))).numpy()
+        places = THREE[row] if crops == 3 else FIVE[row][4:] if crops == 1 else FIVE[row]
+        found: list[list[np.ndarray]] = []
+        for start in SPREAD[clips][row]:
+            clip = np.stack([frames[(start + k) % len(frames)] for k in range(8)], 1)  # C T H W
+            shown = [clip[..., top : top + 16, left : left + 16] for top, left in places]
+            if crops == 10:
+                shown += [view[..., ::-1] for view in shown]
+            found.append([])
+            for view in shown:
+                x = (view / 255 - np.reshape(SPEC.mean, (3, 1, 1, 1))) / np.reshape(SPEC.std, (3, 1, 1, 1))
+                with torch.no_grad():
+                    z = model(torch.from_numpy(x[None]))[0].numpy()
+                odds = np.exp(z)
+                found[-1].append(odds / sum(odds) if targets == "single" else 1 / (1 + np.exp(-z)))
+        assert {len(of_clip) for of_clip in found} == {crops}
+        expected = [sum(of_clip) / crops for of_clip in found]
+        np.testing.assert_allclose(scores.clip_probs[scores.clip_video == row], expected, atol=1e-6)
+        every = [view for of_clip in found for view in of_clip]
+        np.testing.assert_allclose(scores.video_probs[row], sum(every) / len(every), atol=1e-6)
+        if crops > 1:  # else a wrong crop could not be told from a right one
+            assert np.ptp(found[0], 0).max() > 1e-2
+    assert [video.video for video in scores.bad] == [4]
+
+
+def test_batches_workers_and_processes_change_no_views(noise: Manifest) -> None:
+    net, views = Corner(), Views(clips=3, crops=10)
+    reference = score_videos(net, noise, spec=SPEC, views=views, batch_size=1)
+    assert np.bincount(reference.clip_video).tolist() == [3] * 4
+    for batch_size in (4, 1000):
+        same(score_videos(net, noise, spec=SPEC, views=views, batch_size=batch_size), reference, atol=1e-12)
+    four = score_videos(net, noise, spec=SPEC, views=views, batch_size=2)
+    same(score_videos(net, noise, spec=SPEC, views=views, batch_size=2, workers=2), four)
+    for scores in in_processes(3, noise, net, views=views, batch_size=2):
+        same(scores, four)
+
+
+def test_crops_of_segments_are_averaged_behind_their_consensus(noise: Manifest) -> None:
+    model = Corner()
+    spec = replace(SPEC, segments=2)
+    scores = score_videos(model, noise, spec=spec, views=Views(crops=3))
+    with Video(noise[0].path) as video:
+        frames = video.frames_at(range(29))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (SPEC.mean, SPEC.std))
+    x = (frames / 255 - mean) / std
+    found = []
+    for top, left in THREE[0]:
+        parts = [x[s : s + 8, :, top : top + 16, left : left + 16] for s in (3, 17)]  # of 0–13 and 14–28
+        logits = [model(part.transpose(0, 1)[None]) for part in parts]
+        found.append(((logits[0] + logits[1]) / 2).softmax(1)[0].detach().numpy())
+    np.testing.assert_allclose(scores.video_probs[0], sum(found) / 3, atol=1e-6)
 
 
 def same(a: Scores, b: Scores, *, atol: float = 0.0) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +17,13 @@ from t3d.data.prepare.index import index_videos
 from t3d.data.prepare.shards import write_shards
 from t3d.data.sampling import ClipSpec
 from t3d.data.video_index import VideoIndex
+from t3d.data.views import Views
 from t3d.errors import CheckpointError, ConfigError, ManifestError, VideoError
 from t3d.evaluate import score_videos
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, load_model, save_model
 from t3d.predict import GROUP, Predictor
-from t3d.testing import run_test
+from t3d.testing import print_result, run_test, write_result
 
 CLASSES = ("jump", "run, fast", "坐")
 SPEC = ClipSpec(num_frames=8, stride=1, size=64, resize=64, tail="pad")
@@ -194,6 +197,50 @@ def test_the_tail_may_be_chosen_for_a_test(weights: Path, films: Path) -> None:
         for tail in (None, "drop", "shift")
     }
     assert clips == {None: [1, 1, 3, 5, 2], "drop": [1, 1, 2, 4, 2], "shift": [1, 1, 3, 5, 2]}
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # 坐, in the confusion matrix
+def test_a_test_may_average_many_views(
+    weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, card = load_model(weights)
+    outcome = run_test(weights, str(films / "set"), clips=4, crops=3, precision="fp32")
+    assert np.bincount(outcome.scores.clip_video).tolist() == [4] * 5
+    manifest = Manifest.from_files(outcome.scores.paths)
+    scores = score_videos(net, manifest, spec=card.clip, views=Views(clips=4, crops=3))
+    np.testing.assert_array_equal(outcome.scores.video_probs, scores.video_probs)
+    plain = run_test(weights, str(films / "set"), precision="fp32")
+    assert not np.isclose(plain.scores.video_probs, scores.video_probs, rtol=1e-2, atol=0).all(1).any()
+    # A figure says what it is the figure of.
+    write_result(outcome, tmp_path / "many")
+    write_result(plain, tmp_path / "plain")
+    many, paper = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("many", "plain"))
+    assert many == asdict(outcome.metrics) | {"views": {"clips": 4, "crops": 3}}
+    assert paper == asdict(plain.metrics)
+    print_result(outcome)
+    print_result(plain)
+    assert capsys.readouterr().out.count("clips: 4, crops: 3") == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"clips": 4, "tail": "pad"}, "tail is pad and clips is 4.*leave out one"),
+        ({"clips": 0}, "clips is 0"),
+        ({"crops": 4}, "crops is 4"),
+    ],
+)
+def test_views_that_cannot_be_are_refused_before_anything_is_read(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        run_test("absent.safetensors", "absent", **wrong)
+
+
+def test_views_that_the_weights_cannot_take_are_refused_before_videos_are_read(tmp_path: Path) -> None:
+    spec = replace(SPEC, segments=2)
+    card = ModelCard("densenet3d_tiny", classes=CLASSES, clip=spec)
+    save_model(create_model("densenet3d_tiny", num_classes=3), tmp_path / "w.safetensors", card=card)
+    with pytest.raises(ConfigError, match="2 segments"):
+        run_test(tmp_path / "w.safetensors", "absent", clips=2)
 
 
 @pytest.mark.parametrize("cached", [False, True])

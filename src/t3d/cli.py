@@ -191,6 +191,8 @@ def _fill_test(sub: ArgumentParser) -> None:
         help="order of the frames in each clip; the others show how much of the accuracy needs time",
     )
     sub.add_argument("--tail", type=Literal["drop", "pad", "shift"], help="instead of the weights' clip.tail")
+    sub.add_argument("--clips", type=PositiveInt, help="clips spread over each video, however they overlap")
+    sub.add_argument("--crops", type=PositiveInt, default=1, help="1, 3, 5 or 10 crops of each clip")
     sub.add_argument("--index", help="what t3d prepare index wrote about the files")
     sub.add_argument(
         "--decoder", type=Literal["pyav", "torchcodec"], default="pyav", help="torchcodec needs an index"
@@ -210,14 +212,12 @@ def _test(chosen: Namespace) -> int:
 
 def _tell(result: Outcome, chosen: Namespace) -> int:
     """Write and print what a test found."""
-    from dataclasses import asdict
-
     from t3d.testing import print_result, write_result
 
     if chosen.out:
         write_result(result, chosen.out)
     if chosen.json:
-        print(json.dumps(asdict(result.metrics), ensure_ascii=False))
+        print(json.dumps(result.to_json(), ensure_ascii=False))
     else:
         print_result(result)
     return 1 if result.scores.bad else 0

@@ -1,9 +1,10 @@
-"""Scores of whole videos, by the paper's protocol, and what they are worth.
+"""Scores of whole videos, by the paper's protocol or by more views, and what they are worth.
 
 A video is cut into non-overlapping clips; each clip's centre crop goes through the net; the video's
 prediction is the mean of its clips' class probabilities (Training and testing T3D). Where a video may have
 several labels, each class has a probability of its own. Validation, `t3d test` and `t3d predict` all score
-through `score_videos`, so that their numbers agree.
+through `score_videos`, so that their numbers agree. `t3d.data.views` has the other protocols: several crops
+of a clip are averaged first, then the clips, each with the same weight.
 
 Legend: V videos, N clips in all, K classes.
 """
@@ -11,6 +12,7 @@ Legend: V videos, N clips in all, K classes.
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from t3d.data.loader import Loader
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import normalise
+from t3d.data.views import PAPER_VIEWS, Views
 from t3d.errors import ManifestError, T3DError
 from t3d.files import atomic_path
 from t3d.models.segments import with_consensus
@@ -43,7 +46,8 @@ class Scores:
 
     Args:
         classes: Class names, K.
-        clip_probs: Class probabilities of every clip, float64 [N, K], in order of video and clip.
+        clip_probs: Class probabilities of every clip, the mean over its crops where several are scored,
+            float64 [N, K], in order of video and clip.
         clip_video: Row of each clip's video, int64 [N].
         video_probs: Mean over the clips of each video, float64 [V, K]; NaN for a video that cannot be read.
         labels: Row of each video's class, int64 [V]; -1 where there is none. Where a video may have several
@@ -70,7 +74,7 @@ class Metrics:
     Args:
         videos: Videos scored.
         bad: Videos that could not be read, and count in no accuracy.
-        clip_top1: Share of clips whose likeliest class is right.
+        clip_top1: Share of clips whose likeliest class is right; see `Scores.clip_probs`.
         clip_top5: Share of clips with the right class among the five likeliest (among all, below five).
         video_top1: The same for videos.
         video_top5: The same for videos.
@@ -126,6 +130,7 @@ def score_videos(
     gather: Callable[[list[Any]], list[Any]] = list,
     progress: Callable[[int], None] | None = None,
     targets: Targets = "single",
+    views: Views = PAPER_VIEWS,
 ) -> Scores:
     """Score every video of a manifest.
 
@@ -136,19 +141,22 @@ def score_videos(
         store: Where frames come from; None decodes.
         order: Frame order within each clip, see `VideoClips`.
         seed: For `order = shuffled`.
-        batch_size: Clips that go through the net together; changes nothing but speed and memory.
+        batch_size: Clips, or crops of them, that go through the net together; changes nothing but speed and
+            memory.
         workers: Processes that read videos. 0: this one.
         bf16: Compute in bfloat16 where that is safe.
         rank: This process, from 0, when several share the videos out.
         world_size: Number of processes.
         gather: Joins the lists of all processes, on every process.
-        progress: Called with the number of clips done since the last call.
+        progress: Called with the number of clips, or crops of them, done since the last call.
         targets: What the net's scores are of, as its card says.
+        views: Which clips and crops are scored.
 
     Returns:
         Scores of all videos, the same on every process.
 
     Raises:
+        ConfigError: The views do not go with the spec.
         T3DError: The net gives scores that are no numbers.
     """
     device = next(model.parameters()).device
@@ -178,6 +186,7 @@ def score_videos(
             rank=rank,
             world_size=world_size,
             progress=progress,
+            views=views,
         )
     finally:
         model.train(training)
@@ -197,6 +206,7 @@ def each_clip(
     rank: int = 0,
     world_size: int = 1,
     progress: Callable[[int], None] | None = None,
+    views: Views = PAPER_VIEWS,
 ) -> tuple[list[ClipRow], list[BadVideo]]:
     """Give every clip of every video to a function.
 
@@ -211,20 +221,24 @@ def each_clip(
         workers: Processes that read videos.
         rank: This process.
         world_size: Number of processes.
-        progress: Called with the number of clips done since the last call.
+        progress: Called with the number of clips, or crops of them, done since the last call.
+        views: Which clips and crops are asked for.
 
     Returns:
-        Row of the video, number of the clip, and the vector, float64 [D], of each clip; and the videos that
-        could not be read, of which some clips may nevertheless be there.
+        Row of the video, number of the clip, and the vector, float64 [D], of each clip, the mean over its
+        crops; and the videos that could not be read, of which some clips may nevertheless be there.
 
     Raises:
+        ConfigError: The views do not go with the spec.
         T3DError: A vector holds what is no finite number.
     """
-    clips = VideoClips(manifest, spec, store=store or FrameStore(spec), order=order, seed=seed)
+    clips = VideoClips(manifest, spec, store=store or FrameStore(spec), order=order, seed=seed, views=views)
     batches = ClipBatches(clips, batch_size=batch_size, rank=rank, world_size=world_size)
     loader = Loader(batches, batch_size=None, num_workers=workers)
     rows: list[ClipRow] = []
     bad: list[BadVideo] = []
+    # Crops of a clip may lie in two batches, and other workers' batches between these.
+    crops: defaultdict[tuple[int, int], list[npt.NDArray[np.float64]]] = defaultdict(list)
     for batch in loader:
         bad.extend(batch.bad)
         if batch.frames is None:
@@ -232,7 +246,10 @@ def each_clip(
         vectors = function(batch.frames).double().cpu().numpy()
         if not np.isfinite(vectors).all():  # else they would pass for videos that cannot be read
             raise T3DError("the net gives scores that are no finite numbers: its weights have diverged")
-        rows.extend(zip(batch.videos.tolist(), batch.clips.tolist(), vectors, strict=True))
+        for video, clip, vector in zip(batch.videos.tolist(), batch.clips.tolist(), vectors, strict=True):
+            crops[video, clip].append(vector)
+            if len(crops[video, clip]) == views.crops:
+                rows.append((video, clip, np.mean(crops.pop((video, clip)), 0)))
         if progress:
             progress(len(vectors))
     return rows, bad

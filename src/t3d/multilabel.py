@@ -34,7 +34,7 @@ class MultiMetrics:
         videos: Videos scored.
         bad: Videos that could not be read, and count nowhere.
         video_map: Mean of `per_class`.
-        clip_map: The same for clips, each with the labels of its video.
+        clip_map: The same for clips (see `Scores.clip_probs`), each with the labels of its video.
         micro_f1: F1 of all decisions at 0.5 together, one for each video and class.
         macro_f1: Mean over the classes of `per_class` of their own F1 at 0.5.
         loss: Binary cross-entropy of the videos' probabilities, mean over videos and classes, in nats.

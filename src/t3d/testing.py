@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -17,8 +17,9 @@ from t3d.data.check import open_all, refuse_many
 from t3d.data.dataset import FrameOrder
 from t3d.data.frames import FrameStore
 from t3d.data.torchcodec_reader import Decoder
+from t3d.data.views import PAPER_VIEWS, Crops, Views
 from t3d.device import pick_device, use_bf16
-from t3d.errors import ManifestError, between
+from t3d.errors import ConfigError, ManifestError, between
 from t3d.evaluate import Metrics, Scores, measure, score_videos, write_scores
 from t3d.files import atomic_path
 from t3d.models.weights import load_model
@@ -32,10 +33,12 @@ class Outcome:
     Args:
         metrics: How good the net is on these videos.
         scores: What it said of each.
+        views: The views of each video that it was shown.
     """
 
     metrics: Metrics | MultiMetrics
     scores: Scores
+    views: Views = PAPER_VIEWS
 
     @property
     def single(self) -> Metrics:
@@ -48,6 +51,11 @@ class Outcome:
             raise ManifestError("this is for videos with one label each, and these have several")
         return self.metrics
 
+    def to_json(self) -> dict[str, Any]:
+        """The metrics for `metrics.json`; with the views, unless they are the paper's."""
+        views = {} if self.views == PAPER_VIEWS else {"views": asdict(self.views)}
+        return asdict(self.metrics) | views
+
 
 def run_test(
     weights: str | Path,
@@ -56,6 +64,8 @@ def run_test(
     videos: str | None = None,
     frames: FrameOrder = "normal",
     tail: Literal["drop", "pad", "shift"] | None = None,
+    clips: int | None = None,
+    crops: Crops = 1,
     index: str | None = None,
     decoder: Decoder = "pyav",
     cache: str | None = None,
@@ -66,7 +76,7 @@ def run_test(
     batch_size: int = 8,
     workers: int = 0,
 ) -> Outcome:
-    """Test a weights file on labelled videos by the paper's protocol.
+    """Test a weights file on labelled videos, by the paper's protocol unless `clips` or `crops` are given.
 
     Args:
         weights: File that a training run wrote; its card says classes and clip.
@@ -74,6 +84,8 @@ def run_test(
         videos: Folder that the files of a list or table lie in.
         frames: Order of the frames in each clip, see `VideoClips`.
         tail: Instead of the card's `clip.tail`.
+        clips: Clips spread over each video, instead of all that do not overlap; see `Views`.
+        crops: Crops of each clip; see `Views`.
         index: What `t3d prepare index` wrote about the files, where `data` is none itself.
         decoder: `pyav`, or `torchcodec` for files that the index knows to be whole.
         cache: Folder for decoded frames, so that the next test of these videos need not decode them.
@@ -81,7 +93,7 @@ def run_test(
         seed: Of shuffled frames.
         device: `auto`, or a torch device.
         precision: `auto`, `fp32` or `bf16`.
-        batch_size: Clips at a time; changes speed and memory only.
+        batch_size: Clips, or crops of them, at a time; changes speed and memory only.
         workers: Processes that read videos.
 
     Raises:
@@ -90,9 +102,16 @@ def run_test(
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
     """
     between("max_bad", max_bad, 0, 1)
+    views = Views(clips=clips, crops=crops)
+    if clips is not None and tail is not None:
+        raise ConfigError(
+            f"tail is {tail} and clips is {clips}; tail is about the clips that do not overlap, and spread "
+            "clips reach to the end by themselves: leave out one of the two"
+        )
     where = pick_device(device)
     model, card = load_model(weights, device=where)
     spec = card.clip if tail is None else replace(card.clip, tail=tail)
+    views.check(spec)  # before videos are decoded into a cache
     manifest = open_manifest(data, videos=videos)
     refuse_other_targets(manifest, card.targets, name=data, other=str(weights))
     manifest = manifest.with_classes(card.classes)
@@ -110,9 +129,10 @@ def run_test(
         workers=workers,
         bf16=use_bf16(precision, where),
         targets=card.targets,
+        views=views,
     )
     refuse_many(scores.bad, among=len(manifest), max_bad=max_bad, option="max_bad")
-    return Outcome(measure(scores), scores)
+    return Outcome(measure(scores), scores, views)
 
 
 def write_result(result: Outcome, folder: str | Path) -> None:
@@ -121,9 +141,7 @@ def write_result(result: Outcome, folder: str | Path) -> None:
 
     folder = Path(folder)
     with atomic_path(folder / "metrics.json") as temporary:
-        temporary.write_text(
-            json.dumps(asdict(result.metrics), indent=1, ensure_ascii=False), encoding="utf-8"
-        )
+        temporary.write_text(json.dumps(result.to_json(), indent=1, ensure_ascii=False), encoding="utf-8")
     write_scores(result.scores, folder / "scores.csv")
     if isinstance(result.metrics, Metrics):
         figure = confusion_figure(result.metrics.confusion, result.scores.classes)
@@ -132,16 +150,19 @@ def write_result(result: Outcome, folder: str | Path) -> None:
 
 def print_result(result: Outcome) -> None:
     """Print accuracies, and the videos that could not be read."""
+    title = f"{result.metrics.videos} videos"
+    if result.views != PAPER_VIEWS:
+        title += f"\n{result.views}"
     if isinstance(result.metrics, MultiMetrics):
-        _print_multi(result.metrics)
+        _print_multi(result.metrics, title=title)
     else:
-        _print_single(result.metrics)
+        _print_single(result.metrics, title=title)
     for video in result.scores.bad:
         print(f"could not be read: {video.path}: {video.reason}", file=sys.stderr)
 
 
-def _print_single(metrics: Metrics) -> None:
-    table = Table("", "top-1", "top-5", title=f"{metrics.videos} videos")
+def _print_single(metrics: Metrics, *, title: str) -> None:
+    table = Table("", "top-1", "top-5", title=title)
     table.add_row("video", f"{metrics.video_top1:.2%}", f"{metrics.video_top5:.2%}")
     table.add_row("clip", f"{metrics.clip_top1:.2%}", f"{metrics.clip_top5:.2%}")
     per_class = Table("class", "accuracy", title=f"mean over classes {metrics.mean_class:.2%}")
@@ -150,8 +171,8 @@ def _print_single(metrics: Metrics) -> None:
     Console().print(table, per_class)
 
 
-def _print_multi(metrics: MultiMetrics) -> None:
-    table = Table("", "mAP", "micro F1", "macro F1", title=f"{metrics.videos} videos")
+def _print_multi(metrics: MultiMetrics, *, title: str) -> None:
+    table = Table("", "mAP", "micro F1", "macro F1", title=title)
     table.add_row("video", f"{metrics.video_map:.2%}", f"{metrics.micro_f1:.2%}", f"{metrics.macro_f1:.2%}")
     table.add_row("clip", f"{metrics.clip_map:.2%}", "", "")
     per_class = Table("class", "average precision", "videos", caption="F1 at a probability of 0.5")

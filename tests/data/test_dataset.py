@@ -34,8 +34,10 @@ from t3d.data.loader import Loader
 from t3d.data.manifest import Manifest
 from t3d.data.sampler import ResumableBatchSampler, SampleKey
 from t3d.data.sampling import ClipSpec, clips_of
+from t3d.data.transforms import crop_views
 from t3d.data.video_table import Entry
-from t3d.errors import VideoError
+from t3d.data.views import Views
+from t3d.errors import ConfigError, VideoError
 
 SPEC = ClipSpec(num_frames=4, stride=2, size=16, resize=20)
 ALL = AugmentConfig(crop="random_resized", color=0.3)
@@ -373,6 +375,63 @@ def test_a_long_video_costs_the_memory_of_a_clip() -> None:
     assert count == 31
     assert film.most <= 2  # the one that is handed over and the one that is being made
     assert max(film.asked) == 4
+
+
+# --- several views of a video -------------------------------------------------------------------------------
+
+
+def test_crops_of_a_clip_follow_one_another_under_its_number(real: Manifest) -> None:
+    store = FrameStore(SPEC)
+    items = list(VideoClips(real, SPEC, store=store, views=Views(clips=3, crops=10)))
+    rows = [row for row in range(9) if row != 4]
+    keys = [(item.video, item.clip) for item in items if isinstance(item, ClipItem)]
+    assert keys == [(row, clip) for row in rows for clip in range(3) for _ in range(10)]
+    of_last = [item.frames for item in items if item.video == 8 and isinstance(item, ClipItem)]
+    frames = store.open(real[8].path)
+    for clip, start in enumerate((0, 13, 27)):  # of 34 frames, 7 a clip
+        expected = crop_views(frames.get(start + np.arange(0, 8, 2)), SPEC, crops=10)
+        assert all(map(torch.equal, expected, of_last[10 * clip : 10 * clip + 10]))
+
+
+def test_a_video_shorter_than_a_clip_gives_as_many_views_as_any() -> None:
+    views = Views(clips=3, crops=5)
+    items = list(VideoClips(table([Path("x")], [0]), SPEC, store=films_of(x=5), views=views))
+    assert [numbers(item) for item in items] == [[0, 2, 4, 1]] * 15
+
+
+def test_spread_clips_stay_within_their_span() -> None:
+    manifest = table([Path("x")], [0], spans=[(1.0, 2.0)])
+    items = VideoClips(manifest, SPEC, store=films_of(x=100), views=Views(clips=2))
+    assert [numbers(item) for item in items] == [[25, 27, 29, 31], [43, 45, 47, 49]]
+
+
+def test_many_crops_cost_the_memory_of_a_clip_and_no_decoding() -> None:
+    store = films_of(x=250)
+    film = store.films["x"]  # type: ignore[attr-defined]
+    views = Views(clips=40, crops=10)
+    count = sum(1 for _ in VideoClips(table([Path("x")], [0]), SPEC, store=store, views=views))
+    assert count == 400
+    assert film.most <= 2
+    assert film.asked == [4] * 40
+
+
+def test_all_crops_of_a_clip_are_shuffled_alike_and_each_clip_in_its_way() -> None:
+    spec = replace(SPEC, num_frames=8, stride=1)
+    views = Views(clips=4, crops=3)
+    clips = VideoClips(
+        table([Path("x")], [0]), spec, store=films_of(x=32), order="shuffled", seed=5, views=views
+    )
+    shown = [numbers(item) for item in clips]
+    orders = [[number - 8 * clip for number in shown[3 * clip]] for clip in range(4)]
+    assert shown == [found for found in shown[::3] for _ in range(3)]
+    assert len(set(map(tuple, orders))) == 4
+
+
+def test_views_that_do_not_go_with_the_spec_are_refused() -> None:
+    with pytest.raises(ConfigError, match="segments"):
+        VideoClips(
+            table([Path("x")], [0]), replace(SPEC, segments=2), store=films_of(x=40), views=Views(clips=2)
+        )
 
 
 # --- other orders of frames ---------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 from typing import get_args
 
 import numpy as np
@@ -16,6 +18,7 @@ from t3d.data.sampling import (
     check_length,
     clips_of,
     random_clip,
+    spread_clips,
 )
 from t3d.errors import ConfigError
 
@@ -82,12 +85,41 @@ def test_with_pad_and_shift_no_frame_is_out_of_reach_but_the_gap_of_the_stride()
             assert {frame for clip in clips_of(total, spec) for frame in clip.tolist()} == set(range(total))
 
 
+@pytest.mark.parametrize("short", ["wrap", "repeat_last"])
+def test_spread_clips_start_at_equal_distances_from_one_end_to_the_other(short: str) -> None:
+    for num_frames, stride in SHAPES:
+        spec = spec_of(num_frames, stride, short=short)
+        reach = spec.stride * (spec.num_frames - 1) + 1
+        for total in range(1, 121):
+            for count in (1, 2, 3, 10, 30):
+                clips = [clip.tolist() for clip in spread_clips(total, spec, count=count)]
+                if total < reach:
+                    assert clips == [slow_short(total, spec)] * count
+                    continue
+                exact = [Fraction(total - reach, 2)]
+                if count > 1:
+                    exact = [k * Fraction(total - reach, count - 1) for k in range(count)]
+                starts = [math.floor(start) for start in exact]
+                assert clips == [[start + k * stride for k in range(num_frames)] for start in starts]
+                if count > 1:
+                    assert (clips[0][0], clips[-1][-1]) == (0, total - 1)
+
+
+def test_where_clips_just_fit_spread_ones_are_those_that_do_not_overlap() -> None:
+    spec = spec_of(4, 1)
+    for count in range(2, 9):
+        apart = [clip.tolist() for clip in clips_of(4 * count, spec)]
+        assert [clip.tolist() for clip in spread_clips(4 * count, spec, count=count)] == apart
+
+
 def test_error_refuses_short_videos_and_nothing_else() -> None:
     spec = spec_of(4, 3, short="error")
     for total in range(1, 60):
         if total < 10:
             with pytest.raises(ConfigError, match=f"the video has {total} frames.* needs 10"):
                 clips_of(total, spec)
+            with pytest.raises(ConfigError, match=f"the video has {total} frames.* needs 10"):
+                spread_clips(total, spec, count=2)
             with pytest.raises(ConfigError, match=r"clip\.short = wrap"):
                 random_clip(total, spec, np.random.default_rng(0))
             with pytest.raises(ConfigError, match="needs 10"):

@@ -11,6 +11,7 @@ from t3d.data.sampling import ClipSpec
 from t3d.data.transforms import (
     _random_box,
     center_view,
+    crop_views,
     normalise,
     random_view,
     resize_frames,
@@ -90,6 +91,48 @@ def test_the_five_crops_are_the_corners_and_the_centre(height: int, width: int) 
     assert abs(centre[0] - bottom / 2) <= 0.5
     assert abs(centre[1] - right / 2) <= 0.5
     assert seen == corners | {centre}
+
+
+def corner_of(view: torch.Tensor) -> tuple[int, int]:
+    return int(view[0, 0, 0, 0]), int(view[0, 1, 0, 0])
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 40), (40, 61), (61, 40), (33, 70), (200, 33)])
+def test_three_crops_lie_along_the_longer_side(height: int, width: int) -> None:
+    spec = square(33)
+    views = list(crop_views(places(height, width), spec, crops=3))
+    (top, left), centre, (bottom, right) = map(corner_of, views)
+    assert centre == corner_of(center_view(places(height, width), spec))
+    if height > width:
+        assert (top, bottom, {left, right}) == (0, height - 33, {centre[1]})
+    else:
+        assert (left, right, {top, bottom}) == (0, width - 33, {centre[0]})
+    for view in views:
+        assert torch.equal(view[0, :2] - view[0, :2, :1, :1], places(33, 33)[0, :2])
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 61), (61, 40), (33, 70)])
+def test_five_crops_are_corners_and_centre_and_ten_their_mirror_images_too(height: int, width: int) -> None:
+    frames, spec = places(height, width, frames=3), square(33)
+    bottom, right = height - 33, width - 33
+    ten = list(crop_views(frames, spec, crops=10))
+    five = list(crop_views(frames, spec, crops=5))
+    assert sorted(map(corner_of, five[:4])) == sorted([(0, 0), (0, right), (bottom, 0), (bottom, right)])
+    assert torch.equal(five[4], center_view(frames, spec))
+    assert len(ten) == 10
+    for k, view in enumerate(five):
+        assert torch.equal(ten[k], view)
+        assert torch.equal(ten[k + 5], torch.from_numpy(view.numpy()[..., ::-1].copy()))
+
+
+def test_every_crop_is_packed_and_one_crop_is_the_centre() -> None:
+    frames, spec = noise(4, 40, 56), square(32)
+    (only,) = crop_views(frames, spec, crops=1)
+    assert torch.equal(only, center_view(frames, spec))
+    for view in crop_views(frames, spec, crops=10):
+        assert view.shape == (4, 3, 32, 32)
+        assert view.is_contiguous(memory_format=torch.channels_last)
+        assert view.untyped_storage().nbytes() == view.numel()
 
 
 def test_the_five_crops_come_equally_often() -> None:

@@ -1,4 +1,4 @@
-"""Videos as clips: random ones for training (`TrainClips`), all of each video for scoring (`VideoClips`)."""
+"""Videos as clips: random ones for training (`TrainClips`), those that are scored (`VideoClips`)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from t3d.data.config import AugmentConfig
 from t3d.data.frames import Frames, FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.sampler import SampleKey
-from t3d.data.sampling import ClipSpec, check_length, clips_of, random_clip
-from t3d.data.transforms import center_view, random_view, stack
+from t3d.data.sampling import ClipSpec, check_length, random_clip
+from t3d.data.transforms import crop_views, random_view, stack
 from t3d.data.video_table import Entry
+from t3d.data.views import PAPER_VIEWS, Views
 from t3d.errors import ConfigError, VideoError
 
 FrameOrder = Literal["normal", "shuffled", "reversed", "static"]
@@ -30,7 +31,7 @@ class ClipItem:
 
     Args:
         video: Row of the video in its manifest.
-        clip: Which clip of the video, from 0.
+        clip: Which clip of the video, from 0; its crops, if several are scored, all have its number.
         frames: uint8 [T, C, H, W].
         label: Row of the class, or -1. With several labels a video, float32 [K]: 1 where a class applies,
             else 0; NaN if the video is unlabelled.
@@ -129,9 +130,9 @@ class TrainClips(Dataset[ClipItem | BadVideo]):
 
 
 class VideoClips(IterableDataset[ClipItem | BadVideo]):
-    """All non-overlapping clips of every video, centre crop, one after another.
+    """The clips of every video that are scored, and the crops of each, one after another.
 
-    A long video costs the memory of one clip.
+    A long video costs the memory of one clip and one crop.
 
     Args:
         manifest: The videos.
@@ -140,6 +141,10 @@ class VideoClips(IterableDataset[ClipItem | BadVideo]):
         order: `normal`, or what is done to the frames of each clip to see how much depends on time:
             `shuffled` (drawn from seed, video and clip), `reversed`, `static` (the middle frame throughout).
         seed: For `shuffled`.
+        views: Which clips, and which crops of them; by default the non-overlapping ones and the centre.
+
+    Raises:
+        ConfigError: The views do not go with the spec.
     """
 
     def __init__(
@@ -150,28 +155,32 @@ class VideoClips(IterableDataset[ClipItem | BadVideo]):
         store: FrameStore,
         order: FrameOrder = "normal",
         seed: int = 0,
+        views: Views = PAPER_VIEWS,
     ) -> None:
+        views.check(spec)
         self.manifest = manifest
         self.spec = spec
         self.store = store
         self.order: FrameOrder = order
         self.seed = seed
+        self.views = views
 
     def __iter__(self) -> Iterator[ClipItem | BadVideo]:
         for row in range(len(self.manifest)):
             yield from self.of(row)
 
     def of(self, row: int) -> Iterator[ClipItem | BadVideo]:
-        """The clips of one video."""
+        """The views of one video, clip by clip."""
         entry = self.manifest[row]
         try:
             frames = self.store.open(entry.path)
             low, high = frame_range(frames, entry, self.spec)
-            for number, clip in enumerate(clips_of(high - low, self.spec)):
+            for number, clip in enumerate(self.views.clips_of(high - low, self.spec)):
                 rng = np.random.default_rng((self.seed, row, number))
                 parts = [reorder(part, self.order, rng) for part in np.split(clip, self.spec.segments)]
-                view = center_view(frames.get(low + np.concatenate(parts)), self.spec)
-                yield ClipItem(row, number, view, label_of(entry, self.manifest))
+                wanted = low + np.concatenate(parts)
+                for view in crop_views(frames.get(wanted), self.spec, crops=self.views.crops):
+                    yield ClipItem(row, number, view, label_of(entry, self.manifest))
         except VideoError as error:
             # Clips of this video that went out before are withdrawn by whoever scores them.
             yield BadVideo(row, str(entry.path), error.reason)

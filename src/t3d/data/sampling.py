@@ -1,4 +1,4 @@
-"""Which frames make a clip: `ClipSpec`, random clips for training, non-overlapping clips for testing.
+"""Which frames make a clip: `ClipSpec`, random ones for training, non-overlapping or spread ones for testing.
 
 Legend: T is the number of frames of a clip, N the number of frames of a video, S the number of segments.
 """
@@ -173,6 +173,37 @@ def clips_of(total: int, spec: ClipSpec) -> list[Indices]:
     elif rest > 0 and spec.tail == "pad":
         clips.append(count * step + _short_clip(rest, spec))
     return clips
+
+
+def spread_clips(total: int, spec: ClipSpec, *, count: int) -> list[Indices]:
+    """Take a number of clips evenly spaced over a video, overlapping where it is short.
+
+    The first begins with the video and the last ends with it; a single one lies in the middle. Their starts
+    are equally far apart, rounded down to whole frames. Where the video has fewer starts than that, clips
+    repeat, so that every video gives as many.
+
+    Args:
+        total: Frames in the video, N.
+        spec: What a clip is; `spec.short` says what becomes of a video shorter than that. `spec.tail` and
+            `spec.segments` play no part.
+        count: Number of clips.
+
+    Returns:
+        `count` clips, each int64 [T].
+
+    Raises:
+        ConfigError: The video is shorter than a clip and `spec.short` is `error`, or it has no frame.
+
+    Example:
+        >>> [c.tolist() for c in spread_clips(9, ClipSpec(num_frames=2, stride=2), count=3)]
+        [[0, 2], [3, 5], [6, 8]]
+    """
+    if total < spec.span:
+        return [_short_clip(total, spec) for _ in range(count)]
+    last = total - spec.span
+    if count == 1:
+        return [_clip_at(last // 2, spec)]
+    return [_clip_at(i * last // (count - 1), spec) for i in range(count)]
 
 
 def check_length(total: int, spec: ClipSpec) -> None:

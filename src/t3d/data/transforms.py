@@ -6,6 +6,7 @@ Legend: B batch, T frames, C channels, H height, W width. Frames are uint8 RGB u
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 from t3d.data.config import AugmentConfig
 from t3d.data.sampling import ClipSpec
+from t3d.data.views import Crops
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -48,7 +50,7 @@ def resized_shape(height: int, width: int, spec: ClipSpec) -> tuple[int, int]:
 
 
 def center_view(frames: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
-    """The view of a clip that testing and prediction use: the centre crop.
+    """The view of a clip that testing, unless told otherwise, and prediction use: the centre crop.
 
     Args:
         frames: Resized frames, uint8 [T, C, H, W].
@@ -59,6 +61,33 @@ def center_view(frames: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
     """
     top, left = _five_crops(frames.shape[-2], frames.shape[-1], spec.size)[4]
     return _packed(frames[..., top : top + spec.size, left : left + spec.size])
+
+
+def crop_views(frames: torch.Tensor, spec: ClipSpec, *, crops: Crops) -> Iterator[torch.Tensor]:
+    """Views of a clip for testing by several, one after another; see `t3d.data.views`.
+
+    Args:
+        frames: Resized frames, uint8 [T, C, H, W].
+        spec: `size` is used.
+        crops: 1: the centre crop. 3: left, centre and right, or top, centre and bottom of frames higher than
+            wide; the middle of the shorter side. 5: the four corners and the centre. 10: these five, then
+            their mirror images.
+
+    Yields:
+        uint8 [T, C, size, size], packed `channels_last`.
+
+    Example:
+        >>> frames = torch.arange(6, dtype=torch.uint8).expand(1, 3, 2, 6)
+        >>> [v[0, 0, 0].tolist() for v in crop_views(frames, ClipSpec(size=2, resize=2), crops=3)]
+        [[0, 1], [2, 3], [4, 5]]
+    """
+    height, width = frames.shape[-2:]
+    five = _five_crops(height, width, spec.size)
+    corners = {1: five[4:], 3: _three_crops(height, width, spec.size), 5: five, 10: five}[crops]
+    for mirrored in (False, True) if crops == 10 else (False,):
+        for top, left in corners:
+            view = frames[..., top : top + spec.size, left : left + spec.size]
+            yield _packed(F.horizontal_flip(view) if mirrored else view)
 
 
 def random_view(
@@ -134,6 +163,14 @@ def _five_crops(height: int, width: int, size: int) -> list[tuple[int, int]]:
     """Top-left corners of the four corner crops and, last, of the centre crop."""
     bottom, right = height - size, width - size
     return [(0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2))]
+
+
+def _three_crops(height: int, width: int, size: int) -> list[tuple[int, int]]:
+    """Top-left corners of crops at the beginning, the middle and the end of the longer side."""
+    top, left = _five_crops(height, width, size)[4]
+    if height > width:
+        return [(0, left), (top, left), (height - size, left)]
+    return [(top, 0), (top, left), (top, width - size)]
 
 
 def _random_box(
