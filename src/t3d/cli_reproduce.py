@@ -35,14 +35,14 @@ def fill_reproduce(sub: ArgumentParser) -> None:
     sub.add_argument("--out", help="folder for runs and the table; again, to go on where a run ended")
     sub.add_argument("--teacher", default="torchvision:densenet121", help="2D net of transfers")
     sub.add_argument("--teacher_weights", type=str | None, help=".safetensors file for the teacher")
-    sub.add_argument("--partial", type=bool, default=False, help="accept lists of which videos are missing")
+    sub.add_argument("--partial", action="store_true", help="accept lists of which videos are missing")
     sub.add_argument("--seed", type=NonNegativeInt, default=0, help="every random draw follows from it")
     sub.add_argument("--workers", type=NonNegativeInt, default=2, help="processes that read videos")
     sub.add_argument("--cache", type=str | None, help="folder for decoded frames")
     sub.add_argument("--precision", type=Literal["auto", "fp32", "bf16"], default="auto", help="of the nets")
     sub.add_argument("--accumulate", type=PositiveInt, default=1, help="passes of a step, to save memory")
     sub.add_argument(
-        "--grad_checkpointing", type=bool, default=False, help="recompute parts of nets, to save memory"
+        "--grad_checkpointing", action="store_true", help="recompute parts of nets, to save memory"
     )
 
 

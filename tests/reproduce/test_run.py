@@ -22,6 +22,7 @@ from t3d.reproduce.run import StoppedError, reproduce
 from t3d.reproduce.runs import Choices
 from t3d.reproduce.sets import GivenSet
 from t3d.reproduce.tables import read_table
+from t3d.train import loop
 from t3d.train.step import ClassificationStepper
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 60, 40)}
@@ -138,12 +139,22 @@ def test_a_stopped_row_goes_on_and_ends_as_if_it_never_had_been(
             reproduce("table4", choices, rows=["T3D"])
     assert error.value.signal == signal.SIGTERM
     assert (choices.out / "table4-small.md").exists()
+    with monkeypatch.context() as patched:  # in the last validation, behind which no step comes
+        score = loop.score_videos
+        patched.setattr(
+            loop,
+            "score_videos",
+            lambda *a, **more: (os.kill(os.getpid(), signal.SIGINT), score(*a, **more))[1],
+        )
+        with pytest.raises(StoppedError) as error:
+            reproduce("table4", choices, rows=["T3D"])
+        assert error.value.signal == signal.SIGINT
     with monkeypatch.context() as patched:  # killed between the training and the end of the test
         patched.setattr(module, "run_test", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             reproduce("table4", choices, rows=["T3D"])
     files = reproduce("table4", choices, rows=["T3D"])
-    assert calls == ["train", "run_test", "train", "train", "run_test"]
+    assert calls == ["train", "run_test", "train", "train", "run_test"]  # the third had nothing to train
     ours, once = (result(which)["T3D"] for which in (files, whole))
     assert ours["ours"] == once["ours"]
     assert ours["difference"] == pytest.approx(ours["ours"] - 71.4, abs=1e-3)

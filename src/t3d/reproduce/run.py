@@ -12,9 +12,9 @@ from t3d.files import atomic_path
 from t3d.reproduce.plan import measure_rate, plan_lines
 from t3d.reproduce.result import ResultRow, figure, write_table
 from t3d.reproduce.runs import Choices, Run, Trial, open_sets, sets_of, trials_of
+from t3d.reproduce.signals import noticed_signals
 from t3d.reproduce.tables import SETS, PaperTable, Row, read_table
 from t3d.testing import run_test, write_result
-from t3d.train.config import TrainConfig
 from t3d.train.interrupt import InterruptedRunError
 from t3d.train.loop import train
 from t3d.transfer.config import TransferConfig
@@ -141,15 +141,17 @@ def _run(run: Run, row: str) -> None:
     run.part.write()
     resume = run.folder.path.exists()  # a run folder is made whole or not at all
     try:
-        if isinstance(run.config, TransferConfig):
-            transfer(run.config, resume=resume)
-        else:
-            assert isinstance(run.config, TrainConfig)
-            train(run.config, resume=resume)
+        with noticed_signals() as noticed:
+            if isinstance(run.config, TransferConfig):
+                transfer(run.config, resume=resume)
+            else:
+                train(run.config, resume=resume)
     except InterruptedRunError as error:
         raise StoppedError(row, error.signal) from error
     with atomic_path(run.mark) as temporary:
         temporary.write_text("t3d reproduce\n", encoding="utf-8")
+    if noticed:
+        raise StoppedError(row, noticed[0])
 
 
 def _write(table: PaperTable, trials: Mapping[str, tuple[Trial, ...]], choices: Choices) -> tuple[Path, Path]:

@@ -198,7 +198,7 @@ def _listed(on: str, name: str, given: GivenSet, *, lenient: bool) -> Part:
         why = f"{part.missing:,} of {part.missing + part.count:,} listed videos are not in {videos}"
         raise ManifestError(
             f"{name}: {difference or why}, so that the accuracy would be of other videos than the paper's; "
-            "add them, or give --partial true, and the result will say how many were missing"
+            "add them, or give --partial, and the result will say how many were missing"
         )
     return part
 
