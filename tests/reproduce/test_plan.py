@@ -55,7 +55,7 @@ def test_a_plan_says_each_row_and_counts_shared_runs_once(tmp_path: Path) -> Non
     assert [int(n) for n in re.findall(r"test on HMDB51 split (\d)", t3d)] == [1, 2, 3]
     assert "in 3 segments" in tsn.splitlines()[0]
     assert re.search(r"train on Kinetics-400.*\(the same run as above\)", tsn)
-    assert "Still to do: 13 runs and 12 tests," in said
+    assert "Still to do: 13 run(s) and 12 test(s)," in said
     assert "Not named, so counted as published: UCF101, HMDB51, Kinetics-400." in said
     assert not (tmp_path / "out").exists()
 
@@ -64,7 +64,7 @@ def test_half_the_rate_is_twice_the_time(tmp_path: Path) -> None:
     hours = []
     for rate in (1000.0, 500.0):
         said = plan("2", Choices(out=tmp_path), rows=["T3D-121"], rate=rate)
-        hours.append(float(re.findall(r"and 1 tests, ([\d.e+]+) hours", said)[0]))
+        hours.append(float(re.findall(r"and 1 test\(s\), ([\d.,]+) h at", said)[0].replace(",", "")))
     assert hours[1] == pytest.approx(2 * hours[0], rel=0.01)
     # 244.1 GMAC at 1,000 GFLOP/s.
     assert hours[0] == pytest.approx(

@@ -152,19 +152,19 @@ def plan_lines(table: PaperTable, rows: Sequence[Sequence[Trial]], *, rate: floa
                 if line.what in shown:  # what comes before every split
                     continue
                 shown.add(line.what)
-                hours = line.cost.flops / rate / 1e9 / 3600
                 note = "  (already done)" if line.done else "  (the same run as above)" if line.again else ""
-                yield f"  {line.what}, {line.cost.macs / 1e9:,.1f} GMAC a clip: {hours:,.3g} h{note}"
+                took = _time(line.cost.flops / rate / 1e9)
+                yield f"  {line.what}, {line.cost.macs / 1e9:,.1f} GMAC a clip: {took}{note}"
                 if not line.done and not line.again:
                     flops += line.cost.flops
                     disk += line.cost.disk
                     runs, tests = runs + bool(line.cost.steps), tests + (not line.cost.steps)
     yield (
-        f"\nStill to do: {runs} runs and {tests} tests, {flops / rate / 1e9 / 3600:,.3g} hours "
-        f"at {rate:,.0f} GFLOP/s, {disk / 1e9:,.1f} GB for weights and checkpoints."
+        f"\nStill to do: {runs} run(s) and {tests} test(s), {_time(flops / rate / 1e9)} at {rate:,.0f} "
+        f"GFLOP/s, {disk / 1e9:,.1f} GB for weights and checkpoints."
     )
     yield (
-        "The hours are a lower bound: arithmetic alone, one clip a video in validations and tests; "
+        "The time is a lower bound: arithmetic alone, one clip a video in validations and tests; "
         "reading videos and longer videos come on top."
     )
 
@@ -195,6 +195,13 @@ def _lines(trial: Trial, seen: set[str]) -> Iterator[_Line]:
 
 def _split(trial: Trial, run: Run) -> str:
     return f" split {trial.split}" if run.on == trial.on and run.on != "kinetics" else ""
+
+
+def _time(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def _rate(config: RunConfig) -> str:
