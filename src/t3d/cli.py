@@ -40,6 +40,7 @@ from t3d.cli_parser import (
     with_recipe,
 )
 from t3d.cli_predict import fill_predict, run_predict
+from t3d.cli_reproduce import fill_reproduce, run_reproduce
 from t3d.errors import T3DError
 from t3d.train.config import TrainConfig
 from t3d.transfer.config import TransferConfig
@@ -313,6 +314,7 @@ _COMMANDS: dict[str, tuple[str, _Fill, _Run]] = {
     "predict": ("Say what videos show.", fill_predict, run_predict),
     "models": ("List the nets, with parameters and multiply-adds.", fill_models, run_models),
     "convert": ("Turn a foreign .pth file into a weights file of ours.", fill_convert, run_convert),
+    "reproduce": ("Run one of the paper's tables, row by row.", fill_reproduce, run_reproduce),
     "demo": ("Draw videos, train, test, predict, and write a report.", _fill_demo, _demo),
     "doctor": ("Check that decoding, torch and the device work here.", _fill_doctor, _doctor),
 }

@@ -1,0 +1,137 @@
+"""The result of a table: the paper's accuracies beside ours, as JSON and as Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+
+from t3d.errors import CheckpointError
+from t3d.files import atomic_path
+from t3d.reproduce.runs import Scale, Trial
+from t3d.reproduce.tables import SETS, PaperTable
+
+_SMALL = (
+    "**Small scale**: small nets, few frames, few epochs, a part of the labels, on whatever videos were "
+    "named. These figures show that the chain works; beside the paper's they mean nothing."
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An accuracy in percent, the paper's beside ours.
+
+    Args:
+        paper: The paper's; None where it is not known.
+        ours: The mean over splits; None where a split has not been tested.
+        difference: Ours less the paper's.
+        splits: Ours on each split.
+        missing: Videos that lists name and that were not there, in training or in testing.
+        bad: Videos of tests that could not be read.
+    """
+
+    paper: float | None
+    ours: float | None
+    difference: float | None
+    splits: Mapping[int, float]
+    missing: int = 0
+    bad: int = 0
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """A row of the result.
+
+    Args:
+        row: Its name.
+        net: The net that was trained.
+        figures: By data set.
+    """
+
+    row: str
+    net: str
+    figures: Mapping[str, Figure]
+
+
+def figure(paper: float | None, trials: Sequence[Trial]) -> Figure:
+    """Collect a row's tests on one data set.
+
+    Args:
+        paper: The paper's accuracy in percent.
+        trials: One a split; none where the row cannot be known.
+
+    Raises:
+        CheckpointError: A test's metrics.json is damaged.
+    """
+    splits: dict[int, float] = {}
+    bad = 0
+    for trial in trials:
+        if trial.metrics.exists():
+            top1, unread = _read(trial.metrics)
+            splits[trial.split] = round(100 * top1, 4)
+            bad += unread
+    ours = round(fmean(splits.values()), 4) if splits and len(splits) == len(trials) else None
+    difference = None if ours is None or paper is None else round(ours - paper, 4)
+    parts = {part.name: part.missing for trial in trials for part in (trial.test, trial.runs[-1].part)}
+    return Figure(paper, ours, difference, splits, sum(parts.values()), bad)
+
+
+def _read(file: Path) -> tuple[float, int]:
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        return float(said["video_top1"]), int(said["bad"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: not what a test wrote ({error}); delete it to test again") from error
+
+
+def write_table(
+    out: Path, table: PaperTable, rows: Sequence[ResultRow], *, scale: Scale
+) -> tuple[Path, Path]:
+    """Write `TABLE.json` and `TABLE.md`, at the small scale `TABLE-small.…`.
+
+    Returns:
+        Both files, JSON first.
+    """
+    name = table.name if scale == "paper" else f"{table.name}-{scale}"
+    files = out / f"{name}.json", out / f"{name}.md"
+    said = {
+        "table": table.name,
+        "title": table.title,
+        "scale": scale,
+        "measure": "video top-1 in percent",
+        "rows": [asdict(row) for row in rows],
+    }
+    texts = json.dumps(said, indent=1, ensure_ascii=False) + "\n", markdown(table, rows, scale=scale)
+    for file, text in zip(files, texts, strict=True):
+        with atomic_path(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return files
+
+
+def markdown(table: PaperTable, rows: Sequence[ResultRow], *, scale: Scale) -> str:
+    """The result as a Markdown table; what is not known or not yet done stays empty."""
+    many = {on: len(splits) > 1 for on, splits in table.results.items()}
+    heads = [f"{SETS[on]}{' (mean)' if many[on] else ''}: paper | ours | difference" for on in table.results]
+    lines = [f"# {table.name.replace('table', 'Table ')}. {table.title}", "", "Video top-1 in percent."]
+    lines += ["", _SMALL] if scale == "small" else []
+    lines += ["", f"| | {' | '.join(heads)} |", "|---|" + "---:|" * 3 * len(heads)]
+    for row in rows:
+        cells = [cell for on in table.results for cell in _cells(row.figures[on])]
+        lines.append(f"| {row.row} | {' | '.join(cells)} |")
+    figures = [(row.row, SETS[on], said) for row in rows for on, said in row.figures.items()]
+    for name, on, said in figures:
+        if said.ours is not None and (said.missing or said.bad):
+            lines += [
+                "",
+                f"{name} on {on}: {said.missing:,} listed videos were missing, {said.bad:,} unreadable.",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(said: Figure) -> tuple[str, str, str]:
+    def one(value: float | None, sign: str = "") -> str:
+        return "" if value is None else f"{value:{sign}.1f}"
+
+    return one(said.paper), one(said.ours), one(said.difference, "+")

@@ -1,0 +1,167 @@
+"""`t3d reproduce`: a table from top to bottom. What is asked, whether it can work, the runs, the result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from t3d.errors import ConfigError, T3DError
+from t3d.files import atomic_path
+from t3d.reproduce.plan import measure_rate, plan_lines
+from t3d.reproduce.result import ResultRow, figure, write_table
+from t3d.reproduce.runs import Choices, Run, Trial, open_sets, sets_of, trials_of
+from t3d.reproduce.signals import noticed_signals
+from t3d.reproduce.tables import SETS, PaperTable, Row, read_table
+from t3d.testing import run_test, write_result
+from t3d.train.interrupt import InterruptedRunError
+from t3d.train.loop import train
+from t3d.transfer.config import TransferConfig
+from t3d.transfer.loop import transfer
+from t3d.transfer.teacher import open_teacher
+
+
+class StoppedError(T3DError):
+    """A signal stopped the run under way, which saved its state.
+
+    Args:
+        row: The row it belongs to.
+        number: The signal.
+    """
+
+    def __init__(self, row: str, number: int) -> None:
+        super().__init__(f"stopped by a signal in row {row}; the same command goes on where it ended")
+        self.signal = number
+
+
+def plan(name: str, choices: Choices, *, rows: Iterable[str] = (), rate: float | None = None) -> str:
+    """Say what a table would run, and what that costs; nothing is written.
+
+    Args:
+        name: `table4`, or `4`.
+        choices: What the user chose; data sets that are not named are planned with the published counts.
+        rows: Some of its rows; none: all.
+        rate: GFLOP/s that the device reaches in training; None measures this machine for some seconds.
+
+    Raises:
+        ConfigError: There is no such table or row, or an option cannot work.
+        ManifestError: A named data set cannot be read or is not whole.
+    """
+    if rate is not None and not rate > 0:
+        raise ConfigError(f"rate is {rate}; it must be above 0, in GFLOP/s, such as 100000")
+    table = read_table(name)
+    chosen = table.chosen(rows)
+    splits = open_sets(table, chosen, choices)
+    trials = [trials_of(table, row, splits, choices) for row in chosen]
+    lines = plan_lines(table, trials, rate=measure_rate() if rate is None else rate)
+    missing = [SETS[on] for on in sets_of(table, chosen) if on not in choices.sets]
+    counted = f"Not named, so counted as published: {', '.join(missing)}.\n" if missing else ""
+    return "\n".join(lines) + "\n" + counted
+
+
+def reproduce(name: str, choices: Choices, *, rows: Iterable[str] = ()) -> tuple[Path, Path]:
+    """Run a table, or go on with it: what is done is not done again.
+
+    Args:
+        name: `table4`, or `4`.
+        choices: What the user chose.
+        rows: Some of its rows; none: all.
+
+    Returns:
+        The result as JSON and as Markdown. They have every row of the table; rows without a result are empty.
+
+    Raises:
+        ConfigError: There is no such table or row, a data set is not named, or an option cannot work.
+        ManifestError: A data set cannot be read or is not whole.
+        StoppedError: By a signal, after saving.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("t3d reproduce runs in one process; start it without torchrun or accelerate launch")
+    table = read_table(name)
+    chosen = table.chosen(rows)
+    _refuse_missing(table, chosen, choices)
+    possible = tuple(row for row in table.rows if set(sets_of(table, (row,))) <= set(choices.sets))
+    splits = open_sets(table, possible, choices)
+    trials = {row.name: trials_of(table, row, splits, choices) for row in chosen}
+    _check_teacher(trials.values(), choices)
+    for row in possible:  # another command may have run them
+        if row not in chosen:
+            with suppress(T3DError):  # it cannot have, then
+                trials[row.name] = trials_of(table, row, splits, choices)
+    files = _write(table, trials, choices)
+    for row in chosen:
+        print(f"\n{table.name}, row {row.name}", flush=True)
+        for trial in trials[row.name]:
+            _run_trial(trial, choices)
+        files = _write(table, trials, choices)
+    return files
+
+
+def _refuse_missing(table: PaperTable, rows: tuple[Row, ...], choices: Choices) -> None:
+    missing = [on for on in sets_of(table, rows) if on not in choices.sets]
+    if missing:
+        raise ConfigError(
+            f"{table.name} needs {', '.join(SETS[on] for on in missing)}: give "
+            + " ".join(f"--data.{on} PATH" for on in missing)
+            + " (docs/reproduce.md says what may stand there); --plan needs none"
+        )
+
+
+def _check_teacher(trials: Iterable[Sequence[Trial]], choices: Choices) -> None:
+    """A teacher that cannot be had is told now, not behind days of training other rows."""
+    todo = [run for row in trials for trial in row for run in trial.runs if not run.mark.exists()]
+    if any(run.kind == "transfer" for run in todo):
+        open_teacher(choices.teacher, weights=choices.teacher_weights)
+
+
+def _run_trial(trial: Trial, choices: Choices) -> None:
+    if trial.metrics.exists():
+        print(f"{trial.on} split {trial.split} is done: {trial.folder}", flush=True)
+        return
+    for run in trial.runs:
+        _run(run, trial.row)
+    trial.test.write()
+    outcome = run_test(
+        trial.runs[-1].folder.weights,
+        trial.test.name,
+        videos=trial.test.videos,
+        index=trial.test.index,
+        cache=choices.cache,
+        precision=choices.precision,
+        workers=choices.workers,
+    )
+    write_result(outcome, trial.folder)
+    print(f"{trial.on} split {trial.split}: video top-1 {outcome.single.video_top1:.1%}", flush=True)
+
+
+def _run(run: Run, row: str) -> None:
+    if run.mark.exists():
+        return
+    run.part.write()
+    resume = run.folder.path.exists()  # a run folder is made whole or not at all
+    try:
+        with noticed_signals() as noticed:
+            if isinstance(run.config, TransferConfig):
+                transfer(run.config, resume=resume)
+            else:
+                train(run.config, resume=resume)
+    except InterruptedRunError as error:
+        raise StoppedError(row, error.signal) from error
+    with atomic_path(run.mark) as temporary:
+        temporary.write_text("t3d reproduce\n", encoding="utf-8")
+    if noticed:
+        raise StoppedError(row, noticed[0])
+
+
+def _write(table: PaperTable, trials: Mapping[str, tuple[Trial, ...]], choices: Choices) -> tuple[Path, Path]:
+    """Write the table as far as it is known."""
+    rows = []
+    for row in table.rows:
+        found = trials.get(row.name, ())
+        figures = {
+            on: figure(row.paper.get(on), [trial for trial in found if trial.on == on])
+            for on in table.results
+        }
+        rows.append(ResultRow(row.name, found[0].runs[-1].config.model.name if found else row.net, figures))
+    return write_table(choices.out, table, rows, scale=choices.scale)

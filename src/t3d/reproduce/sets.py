@@ -1,0 +1,280 @@
+"""The data sets of tables: from what a user names to the training and test videos of each split."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from t3d.data.catalogue import open_manifest
+from t3d.data.manifest import Manifest
+from t3d.data.official import read_official
+from t3d.data.published import PUBLISHED
+from t3d.errors import ConfigError, ManifestError
+from t3d.reproduce.tables import SETS
+
+_HELD_OUT = 0.3  # of videos without official splits: about the share that UCF101 and HMDB51 test on
+_DEPTHS = ("", "*/", "*/*/", "*/*/*/")
+_YOUTUBE8M_CLIPS = 500_000  # the paper: "about 500,000"
+
+
+@dataclass(frozen=True)
+class GivenSet:
+    """What a user names of one data set.
+
+    Args:
+        path: A folder that holds official lists, as `t3d prepare download` makes it; or any videos with
+            labels that `t3d train` takes, which have no official splits.
+        videos: Folder that the files of lists lie in; without it they are looked for in `path`.
+        index: What `t3d prepare index` wrote about the files.
+    """
+
+    path: str
+    videos: str | None = None
+    index: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The videos of one part of one split.
+
+    Args:
+        name: What `t3d train` and `t3d test` are given.
+        count: Number of videos.
+        videos: Folder that the files of a list lie in.
+        index: What is known of the files.
+        missing: Listed videos that are not there.
+        fingerprint: Says which videos with which labels these are, wherever they lie.
+        drawn: The videos of a split that was drawn here, to be written to `name` before it is used.
+    """
+
+    name: str
+    count: int
+    videos: str | None = None
+    index: str | None = None
+    missing: int = 0
+    fingerprint: str = ""
+    drawn: Manifest | None = field(default=None, compare=False)
+
+    def write(self) -> None:
+        """Write a split that was drawn here."""
+        if self.drawn is not None and not Path(self.name).exists():
+            self.drawn.write_csv(self.name)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set.
+
+    Args:
+        number: From 1.
+        train: Videos to learn from.
+        test: Videos to test on; None where nothing is tested (YouTube-8M).
+    """
+
+    number: int
+    train: Part
+    test: Part | None
+
+
+def published_splits(on: str, numbers: tuple[int, ...]) -> tuple[Split, ...]:
+    """The splits of a data set that was not named, with the published counts: enough for a plan.
+
+    Example:
+        >>> published_splits("ucf101", (1,))[0].train.count
+        9537
+    """
+    if on == "youtube8m":
+        return (Split(1, Part("YouTube-8M", _YOUTUBE8M_CLIPS), None),)
+    names = {
+        number: (f"{SETS[on]} train", f"{SETS[on]} val")
+        if on == "kinetics"
+        else (f"{SETS[on]} split {number} train", f"{SETS[on]} split {number} test")
+        for number in numbers
+    }
+    counts = {number: [PUBLISHED[name].videos[0] for name in pair] for number, pair in names.items()}
+    return tuple(
+        Split(number, Part(pair[0], counts[number][0]), Part(pair[1], counts[number][1]))
+        for number, pair in names.items()
+    )
+
+
+def open_set(
+    on: str, given: GivenSet, numbers: tuple[int, ...], *, out: Path, small: bool, partial: bool
+) -> tuple[Split, ...]:
+    """Find the training and test videos of a data set, and compare them with what was published.
+
+    Args:
+        on: A name out of `SETS`.
+        given: What the user named.
+        numbers: The splits that are asked for.
+        out: Folder that splits without official lists will be written to.
+        small: Take what there is: the splits whose lists are there, partial lists, and videos without
+            official lists, of which whole sources are held out to be tested on.
+        partial: Accept official lists of which videos are missing.
+
+    Returns:
+        The splits in order; of YouTube-8M one, without a test.
+
+    Raises:
+        ConfigError: The videos are not the paper's: no official lists, or a split is missing.
+        ManifestError: A list or the videos cannot be read, or videos are missing.
+    """
+    if on == "youtube8m":
+        manifest = _open_pool(given)
+        return (Split(1, _part(given.path, manifest, given), None),)
+    lists = _official_lists(on, given.path)
+    if not lists:
+        if not small:
+            raise ConfigError(
+                f"--data.{on} {given.path}: no official lists of {SETS[on]} ({_LOOKED_FOR[on]}) are in this "
+                "folder, and the paper's figures are of its official splits; fetch them with t3d prepare "
+                "download (docs/reproduce.md), or take --scale small, which divides any videos by itself"
+            )
+        return tuple(_drawn(on, given, number, out) for number in numbers)
+    absent = [number for number in numbers if number not in lists]
+    if absent and (not small or len(absent) == len(numbers)):
+        raise ConfigError(
+            f"--data.{on} {given.path}: the lists of split {', '.join(map(str, absent))} are missing "
+            f"({_LOOKED_FOR[on]}); the table needs split {', '.join(map(str, numbers))}"
+        )
+    splits = []
+    for number in numbers:
+        if number in lists:
+            train, test = (_listed(on, name, given, lenient=small or partial) for name in lists[number])
+            splits.append(Split(number, train, test))
+    return tuple(splits)
+
+
+_LOOKED_FOR = {
+    "ucf101": "trainlist01.txt and testlist01.txt, and so on for splits 2 and 3",
+    "hmdb51": "CLASS_test_split1.txt, and so on",
+    "kinetics": "train.csv and val.csv",
+}
+
+
+def _official_lists(on: str, path: str) -> dict[int, tuple[str, str]]:
+    """Names of the training and the test list of each split below a folder."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return {}
+    found: dict[int, tuple[str, str]] = {}
+    for number in (1, 2, 3):
+        if on == "ucf101":
+            train = _first(folder, f"trainlist0{number}.txt")
+            test = _first(folder, f"testlist0{number}.txt")
+        elif on == "hmdb51":
+            first = _first(folder, f"*_test_split{number}.txt")
+            train, test = (first and f"{Path(first).parent}:{part}{number}" for part in ("train", "test"))
+        else:
+            train, test = (_first(folder, name) if number == 1 else None for name in ("train.csv", "val.csv"))
+        if train and test:
+            found[number] = (train, test)
+    return found
+
+
+def _first(folder: Path, pattern: str) -> str | None:
+    """The file that lies highest in a folder, of those with a name."""
+    for depth in _DEPTHS:
+        if found := sorted(folder.glob(depth + pattern)):
+            return str(found[0])
+    return None
+
+
+def _listed(on: str, name: str, given: GivenSet, *, lenient: bool) -> Part:
+    videos = given.videos or given.path
+    listed = read_official(name)
+    if listed is None:
+        raise ManifestError(f"{name}: not a list in the format of {SETS[on]}")
+    with _quiet():  # what is missing is said once, below or in the result
+        manifest = Manifest.from_list(videos, listed)
+    _refuse_other(on, name, manifest)
+    part = _part(name, manifest, given, videos=videos)
+    difference = listed.difference() if listed.published else None
+    if not lenient and (part.missing or difference):
+        why = f"{part.missing:,} of {part.missing + part.count:,} listed videos are not in {videos}"
+        raise ManifestError(
+            f"{name}: {difference or why}, so that the accuracy would be of other videos than the paper's; "
+            "add them, or give --partial, and the result will say how many were missing"
+        )
+    return part
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    log = logging.getLogger("t3d.data.listed")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _drawn(on: str, given: GivenSet, number: int, out: Path) -> Split:
+    """Hold whole sources out of videos that have no official splits; each number is another draw."""
+    full = open_manifest(given.path, videos=given.videos)
+    _refuse_other(on, given.path, full)
+    index = given.path if given.path.lower().endswith(".parquet") else given.index
+    parts = []
+    for word, manifest in zip(("train", "test"), full.split_by_source(_HELD_OUT, seed=number), strict=True):
+        mark = fingerprint(manifest)
+        file = out / "splits" / f"{on}-{number}-{word}-{mark[:8]}.csv"
+        parts.append(Part(str(file), len(manifest), None, index, 0, mark, manifest))
+    return Split(number, *parts)
+
+
+def _open_pool(given: GivenSet) -> Manifest:
+    if Path(given.path).is_dir():
+        return Manifest.from_files([given.path])
+    return open_manifest(given.path, videos=given.videos).without_labels()
+
+
+def _part(name: str, manifest: Manifest, given: GivenSet, *, videos: str | None = None) -> Part:
+    return Part(
+        name,
+        len(manifest),
+        videos or given.videos,
+        given.index,
+        sum(manifest.missing.values()),
+        fingerprint(manifest),
+    )
+
+
+def _refuse_other(on: str, name: str, manifest: Manifest) -> None:
+    if manifest.targets != "single" or not manifest.labelled.all():
+        raise ManifestError(
+            f"--data.{on} {name}: every video needs one label (a folder a class, or a column label)"
+        )
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """Which videos with which labels a manifest holds, wherever the files lie: 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    names = manifest.label_names().to_pylist()
+    columns = (manifest.table[name].to_pylist() for name in ("path", "start", "end", "source"))
+    for label, path, *rest in zip(names, *columns, strict=True):
+        digest.update(repr((label, Path(path).name, *rest)).encode())
+    return digest.hexdigest()
+
+
+def given_sets(
+    paths: Mapping[str, str | None], videos: Mapping[str, str | None], indexes: Mapping[str, str | None]
+) -> dict[str, GivenSet]:
+    """What was named of each data set.
+
+    Raises:
+        ConfigError: Something is said of a set that was not named.
+    """
+    for option, said in (("videos", videos), ("index", indexes)):
+        for name, value in said.items():
+            if value is not None and paths.get(name) is None:
+                raise ConfigError(f"--{option}.{name} {value} belongs to --data.{name}, which is not given")
+    return {
+        name: GivenSet(path, videos.get(name), indexes.get(name))
+        for name, path in paths.items()
+        if path is not None
+    }

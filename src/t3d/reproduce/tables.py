@@ -1,0 +1,193 @@
+"""What the file of one of the paper's tables says: rows, each an ordered list of steps.
+
+The files are `recipes/paper/tableN.yaml`. A step transfers, trains or tests; `target` stands for each data
+set and split that the table's accuracies are of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Literal, cast, get_args
+
+import yaml
+
+from t3d.errors import ConfigError, did_you_mean
+
+SETS = {
+    "ucf101": "UCF101",
+    "hmdb51": "HMDB51",
+    "kinetics": "Kinetics-400",
+    "youtube8m": "YouTube-8M",
+}
+"""Names of the data sets, and how they are shown."""
+TARGET = "target"
+
+_Kind = Literal["transfer", "train", "test"]
+_ELSEWHERE = {
+    "1": "Table 1 holds the architectures; t3d models lists them",
+    "7": "Table 7 holds facts about the data sets; there is nothing to train",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a row.
+
+    Args:
+        kind: `transfer`, `train` or `test`.
+        on: A data set out of `SETS`, or `target`.
+        recipe: Recipe that it starts from: `NAME`, or `paper/NAME`; empty for a test.
+        changes: Options that differ from the recipe's, as nested tables.
+    """
+
+    kind: _Kind
+    on: str
+    recipe: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Args:
+        name: As shown.
+        net: Its net, a name that `t3d models` lists.
+        steps: In order; the last one is the test.
+        paper: The paper's accuracies in percent by data set, where they are known.
+        clip: Options of the clip that differ from the recipes', in all steps.
+    """
+
+    name: str
+    net: str
+    steps: tuple[Step, ...]
+    paper: Mapping[str, float] = field(default_factory=dict)
+    clip: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One of the paper's tables.
+
+    Args:
+        name: Such as `table4`.
+        title: What it compares.
+        results: Which data sets accuracies are of, and the splits that each is the mean of.
+        rows: In the table's order.
+    """
+
+    name: str
+    title: str
+    results: Mapping[str, tuple[int, ...]]
+    rows: tuple[Row, ...]
+
+    def chosen(self, names: Iterable[str]) -> tuple[Row, ...]:
+        """Some of the rows, by name in any case, in the table's order; all where none is named.
+
+        Raises:
+            ConfigError: There is no such row.
+        """
+        known = {row.name.casefold(): row for row in self.rows}
+        wanted = [name.casefold() for name in names]
+        for name in wanted:
+            if name not in known:
+                raise ConfigError(
+                    f"{self.name} has no row {name!r}; {did_you_mean(name, [row.name for row in self.rows])}"
+                )
+        return tuple(row for key, row in known.items() if not wanted or key in wanted)
+
+
+def list_tables() -> list[str]:
+    """Names of the tables that can be reproduced, in the paper's order.
+
+    Example:
+        >>> list_tables()
+        ['table2', 'table3', 'table4', 'table5', 'table6', 'table8', 'table9', 'table10']
+    """
+    folder = resources.files("t3d") / "recipes" / "paper"
+    found = (re.fullmatch(r"table(\d+)\.yaml", item.name) for item in folder.iterdir())
+    return [f"table{number}" for number in sorted(int(match[1]) for match in found if match)]
+
+
+def read_table(name: str) -> PaperTable:
+    """Read a table's file.
+
+    Args:
+        name: `table4`, or `4`.
+
+    Raises:
+        ConfigError: There is no such table, or nothing in it to train.
+
+    Example:
+        >>> [row.name for row in read_table("table4").rows]
+        ['ResNet3D-50', 'Inception3D', 'DenseNet3D-121', 'T3D']
+    """
+    number = re.sub(r"(?i)^table[ _-]?", "", name)
+    if number in _ELSEWHERE:
+        raise ConfigError(f"{_ELSEWHERE[number]}. Tables to reproduce: {', '.join(list_tables())}")
+    if f"table{number}" not in list_tables():
+        raise ConfigError(f"no table {name!r}; {did_you_mean(name, list_tables())}")
+    return parse_table(f"table{number}", read_recipe(f"paper/table{number}"))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The content of a recipe that comes along, `NAME` or `paper/NAME`.
+
+    Raises:
+        ConfigError: There is no such recipe.
+    """
+    file = resources.files("t3d").joinpath("recipes", *f"{name}.yaml".split("/"))
+    if not file.is_file():
+        raise ConfigError(f"no recipe {name!r} comes along (recipes/{name}.yaml)")
+    return cast(dict[str, Any], yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+def parse_table(name: str, said: Mapping[str, Any]) -> PaperTable:
+    """Check what a table's file says.
+
+    Args:
+        name: Of the table, for messages.
+        said: The file's content.
+
+    Raises:
+        ConfigError: An unknown word, or steps that make no row.
+    """
+    _known(said, ("title", "results", "rows"), where=name)
+    results = {on: tuple(splits) for on, splits in said["results"].items()}
+    _known(results, SETS, where=f"results of {name}")
+    rows = []
+    for row, options in said["rows"].items():
+        where = f"{name}, row {row}"
+        _known(options, ("paper", "net", "clip", "steps"), where=where)
+        paper = options.get("paper", {})
+        _known(paper, results, where=f"paper of {where}")
+        steps = tuple(_step(step, where) for step in options["steps"])
+        kinds = [step.kind for step in steps]
+        if "train" not in kinds or kinds.index("test") != len(kinds) - 1 or steps[-1].on != TARGET:
+            raise ConfigError(f"{where}: a row trains, and ends with its only test, of {TARGET}")
+        rows.append(Row(row, options["net"], steps, paper, options.get("clip", {})))
+    return PaperTable(name, said["title"], results, tuple(rows))
+
+
+def _step(said: Mapping[str, Any], where: str) -> Step:
+    kinds = [kind for kind in get_args(_Kind) if kind in said]
+    if len(kinds) != 1:
+        raise ConfigError(f"{where}: a step has one of {', '.join(get_args(_Kind))}; got {dict(said)}")
+    (kind,) = kinds
+    _known([said[kind]], (*SETS, TARGET), where=where)
+    parts = () if kind == "test" else ("recipe", "data", "clip", "augment", "teacher", "pairs", "optim")
+    _known(said, (kind, *parts), where=where)
+    if kind != "test" and "recipe" not in said:
+        raise ConfigError(f"{where}: the step {kind} names no recipe")
+    changes = {name: value for name, value in said.items() if name not in (kind, "recipe")}
+    return Step(kind, said[kind], said.get("recipe", ""), changes)
+
+
+def _known(names: Iterable[str], allowed: Iterable[str], *, where: str) -> None:
+    allowed = list(allowed)
+    for name in names:
+        if name not in allowed:
+            raise ConfigError(f"{where}: unknown name {name!r}; {did_you_mean(str(name), allowed)}")

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from t3d import cli
+from t3d.data.encode import write_video
+from t3d.errors import CheckpointError, ConfigError, ManifestError
+from t3d.reproduce import run as module
+from t3d.reproduce.result import Figure, ResultRow, markdown
+from t3d.reproduce.run import StoppedError, reproduce
+from t3d.reproduce.runs import Choices
+from t3d.reproduce.sets import GivenSet
+from t3d.reproduce.tables import read_table
+from t3d.train import loop
+from t3d.train.step import ClassificationStepper
+
+COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 60, 40)}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(one_thread: None) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder per class: 36 blue, green and red videos of 10 frames, 32 × 40."""
+    root = tmp_path_factory.mktemp("reproduce") / "clips"
+    generator = torch.Generator().manual_seed(0)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for number in range(36):
+            noise = torch.randint(-40, 41, (10, 3, 32, 40), generator=generator)
+            frames = (torch.tensor(colour).view(3, 1, 1) + noise).clamp(0, 255).to(torch.uint8)
+            write_video(root / name / f"{name}_{number}.mp4", frames, crf=30)
+    return root
+
+
+@pytest.fixture
+def choices(clips: Path, tmp_path: Path) -> Choices:
+    return Choices(
+        out=tmp_path / "out",
+        sets={
+            "ucf101": GivenSet(str(clips)),
+            "kinetics": GivenSet(str(clips)),
+            "youtube8m": GivenSet(str(clips / "red")),
+        },
+        scale="small",
+        teacher="torchvision:squeezenet1_1",
+        teacher_weights="random",
+        workers=0,
+        precision="fp32",
+    )
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is run: `train`, `transfer`, `run_test`."""
+    made: list[str] = []
+
+    def counted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*args: Any, **more: Any) -> Any:
+            made.append(name)
+            return call(*args, **more)
+
+        return counting
+
+    for name in ("train", "transfer", "run_test"):
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
+    return made
+
+
+def result(files: tuple[Path, Path]) -> dict[str, Any]:
+    said = json.loads(files[0].read_text())
+    return {row["row"]: row["figures"]["ucf101"] for row in said["rows"]}
+
+
+def test_a_row_of_three_steps_from_clips_to_table_and_once_more(choices: Choices, calls: list[str]) -> None:
+    files = reproduce("table8", choices, rows=["T3D-FT-Transfer"])
+    assert calls == ["transfer", "train", "train", "run_test"]
+    assert files == (choices.out / "table8-small.json", choices.out / "table8-small.md")
+    (metrics,) = choices.out.glob("runs/*/test-ucf101-1-*/metrics.json")
+    top1 = json.loads(metrics.read_text())["video_top1"]
+    figures = result(files)
+    assert figures.pop("T3D-FT-Transfer") == {
+        "paper": None,
+        "ours": round(100 * top1, 4),
+        "difference": None,
+        "splits": {"1": round(100 * top1, 4)},
+        "missing": 0,
+        "bad": 0,
+    }
+    assert {figure["ours"] for figure in figures.values()} == {None}
+    assert f"| T3D-FT-Transfer |  | {100 * top1:.1f} |  |\n" in files[1].read_text()
+    assert "they mean nothing" in files[1].read_text()
+
+    # Each step began from the one before.
+    folders = {path.name.split("-")[0] + path.name.split("-")[1]: path for path in choices.out.glob("runs/*")}
+    assert set(folders) == {"transferyoutube8m1", "trainkinetics1", "trainucf1011"}
+    said = (folders["trainucf1011"] / "config.yaml").read_text()
+    assert f"init: {folders['trainkinetics1']}/model.safetensors" in said
+
+    before = {path: path.stat().st_mtime_ns for path in choices.out.glob("runs/**/*") if path.is_file()}
+    again = reproduce("8", choices, rows=["T3D-FT-Transfer"])
+    assert calls == ["transfer", "train", "train", "run_test"]  # nothing was run again
+    assert result(again)["T3D-FT-Transfer"]["ours"] == round(100 * top1, 4)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    reproduce("8", choices, rows=["T3D-Transfer"])
+    assert calls[4:] == ["train", "run_test"]  # its transfer was there
+    assert result(again)["T3D-FT-Transfer"]["ours"] == round(100 * top1, 4)  # a row of another command stays
+
+
+def test_a_stopped_row_goes_on_and_ends_as_if_it_never_had_been(
+    choices: Choices, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = reproduce("table4", replace(choices, out=choices.out / "whole"), rows=["T3D"])
+    take = ClassificationStepper.step
+    with monkeypatch.context() as patched:
+
+        def step(self: ClassificationStepper, *args: Any, total: int, **more: Any) -> None:
+            take(self, *args, total=total, **more)
+            if total == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        patched.setattr(ClassificationStepper, "step", step)
+        with pytest.raises(StoppedError, match="in row T3D; the same command goes on") as error:
+            reproduce("table4", choices, rows=["T3D"])
+    assert error.value.signal == signal.SIGTERM
+    assert (choices.out / "table4-small.md").exists()
+    with monkeypatch.context() as patched:  # in the last validation, behind which no step comes
+        score = loop.score_videos
+        patched.setattr(
+            loop,
+            "score_videos",
+            lambda *a, **more: (os.kill(os.getpid(), signal.SIGINT), score(*a, **more))[1],
+        )
+        with pytest.raises(StoppedError) as error:
+            reproduce("table4", choices, rows=["T3D"])
+        assert error.value.signal == signal.SIGINT
+    with monkeypatch.context() as patched:  # killed between the training and the end of the test
+        patched.setattr(module, "run_test", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            reproduce("table4", choices, rows=["T3D"])
+    files = reproduce("table4", choices, rows=["T3D"])
+    assert calls == ["train", "run_test", "train", "train", "run_test"]  # the third had nothing to train
+    ours, once = (result(which)["T3D"] for which in (files, whole))
+    assert ours["ours"] == once["ours"]
+    assert ours["difference"] == pytest.approx(ours["ours"] - 71.4, abs=1e-3)
+    (one,), (other,) = (
+        list(out.glob("runs/*/model.safetensors")) for out in (choices.out, choices.out / "whole")
+    )
+    assert one.parent.name == other.parent.name
+    weights = load_file(other)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in load_file(one).items())
+
+
+def test_what_is_wrong_is_told_before_anything_runs(choices: Choices, calls: list[str], clips: Path) -> None:
+    few = choices.out.parent / "few"
+    for name in COLOURS:
+        (few / name).mkdir(parents=True)
+        for number in range(4):
+            shutil.copy(clips / name / f"{name}_{number}.mp4", few / name)
+    wrong: list[tuple[Choices, type[Exception], str]] = [
+        (
+            replace(choices, sets={}),
+            ConfigError,
+            "table8 needs UCF101, Kinetics-400, YouTube-8M: give --data.ucf101",
+        ),
+        (replace(choices, scale="paper"), ConfigError, "no official lists of UCF101"),
+        (replace(choices, teacher="squeezenet9"), ConfigError, "no teacher 'squeezenet9'"),
+        (replace(choices, teacher_weights="absent.safetensors"), CheckpointError, "absent.safetensors"),
+        (
+            replace(choices, sets=dict(choices.sets) | {"ucf101": GivenSet(str(few))}),
+            ManifestError,
+            "fewer than a batch has",
+        ),
+        (
+            replace(choices, sets=dict(choices.sets) | {"kinetics": GivenSet("absent")}),
+            ManifestError,
+            "absent: no such file or folder",
+        ),
+    ]
+    for asked, kind, told in wrong:
+        with pytest.raises(kind, match=told):
+            reproduce("table8", asked)
+    assert not calls
+    assert not (choices.out / "runs").exists()
+
+
+def test_one_process_is_all(choices: Choices, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="without torchrun"):
+        reproduce("table4", choices)
+
+
+def test_a_damaged_test_is_told(choices: Choices) -> None:
+    reproduce("table2", choices, rows=["T3D-121"])
+    (metrics,) = choices.out.glob("runs/*/test-*/metrics.json")
+    metrics.write_text("{}")
+    with pytest.raises(
+        CheckpointError, match=r"metrics.json: not what a test wrote .*delete it to test again"
+    ):
+        reproduce("table2", choices, rows=["T3D-121"])
+
+
+def test_the_written_table_by_hand() -> None:
+    table = read_table("table10")
+    nothing = Figure(None, None, None, {})
+    rows = [
+        ResultRow(
+            "T3D", "t3d121", {"ucf101": Figure(90.3, 89.0, -1.3, {1: 88, 2: 89, 3: 90}), "hmdb51": nothing}
+        ),
+        ResultRow("C3D", "c3d", {"ucf101": nothing, "hmdb51": Figure(None, 51.25, None, {1: 51.25}, 7, 1)}),
+    ]
+    assert markdown(table, rows, scale="paper") == (
+        "# Table 10. UCF101 and HMDB51, mean of three splits\n\nVideo top-1 in percent.\n\n"
+        "| | UCF101 (mean): paper | ours | difference | HMDB51 (mean): paper | ours | difference |\n"
+        "|---|---:|---:|---:|---:|---:|---:|\n"
+        "| T3D | 90.3 | 89.0 | -1.3 |  |  |  |\n"
+        "| C3D |  |  |  |  | 51.2 |  |\n\n"
+        "C3D on HMDB51: 7 listed videos were missing, 1 unreadable.\n"
+    )
+
+
+def test_from_the_command_line(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["reproduce", "4", "--row", "T3D", "--scale", "small", "--data.ucf101", str(clips)]
+    assert cli.main([*words, "--plan", "--rate", "50"]) == 0
+    assert capsys.readouterr().out.startswith("table4: Against other 3D nets")
+    assert not list(tmp_path.iterdir())
+    for wrong, told in (
+        (words, "out is missing"),
+        ([*words, "--out", "o", "--rate", "5"], "--rate belongs to --plan"),
+        (["reproduce", "7", "--plan"], "Table 7 holds facts"),
+        (["reproduce", "4", "--row", "T4D", "--plan"], "did you mean 'T3D'?"),
+        (["reproduce", "4", "--index.ucf101", "i", "--plan"], "belongs to --data.ucf101"),
+    ):
+        assert cli.main(wrong) == 2
+        assert told in capsys.readouterr().err
+    assert cli.main([*words, "--out", str(tmp_path / "out"), "--workers", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "| T3D | 71.4 |" in out
+    assert out.endswith(f"{tmp_path}/out/table4-small.md, {tmp_path}/out/table4-small.json\n")
