@@ -70,8 +70,12 @@ atexit.register(_end_workers)
 def _raised(batches: Iterator[Any]) -> Iterator[Any]:
     for batch in batches:
         if isinstance(batch, T3DError):
-            raise batch
+            break
         yield batch
+    else:
+        return
+    del batches  # its processes end now: a traceback would keep them
+    raise batch
 
 
 class _Caught(Dataset[Any]):
