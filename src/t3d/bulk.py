@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from t3d.data.mirror import is_url
 from t3d.data.prepare.pool import Lost
 from t3d.engine import LOCAL, Engine
 from t3d.errors import CheckpointError, ConfigError
-from t3d.files import atomic_path, content_digest
+from t3d.files import atomic_path, content_digest, lock_alone
 from t3d.models.weights import read_card
 from t3d.predict import GROUP, Prediction, Predictor
 
@@ -178,10 +177,7 @@ class PredictionFile:
     def _alone(self, stack: ExitStack) -> BinaryIO:
         """Open the file and let no other run do so; the system lets go when a process ends, even killed."""
         file = stack.enter_context(self.path.open("a+b"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another run is writing to {self.path}; wait for its end") from error
+        lock_alone(file.fileno(), self.path)
         return file
 
     def _read(self, file: BinaryIO) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import time
@@ -9,6 +10,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from t3d.errors import ConfigError
 
 TEMPORARY = ".*.part*"
 """Pattern of the temporary names."""
@@ -67,6 +70,37 @@ def sweep(folder: Path, *, older_than: float = 0.0) -> None:
         with suppress(FileNotFoundError):  # another process was faster
             if time.time() - file.stat().st_mtime >= older_than:
                 file.unlink()
+
+
+def lock_alone(descriptor: int, what: Path) -> None:
+    """Let no other run write here; the system lets go when a process ends, however it ends.
+
+    Args:
+        descriptor: An open file or folder, which keeps others out until it is closed.
+        what: What is written to, for the message.
+
+    Raises:
+        ConfigError: Another run is writing to it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(f"another run is writing to {what}; wait for its end") from error
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Let no other run write to a folder while the block runs; see `lock_alone`.
+
+    Raises:
+        ConfigError: Another run is writing to it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        lock_alone(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def content_digest(path: Path) -> str:

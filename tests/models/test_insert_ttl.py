@@ -122,7 +122,12 @@ def test_options_do_the_same(name: str) -> None:
     insert_ttl(by_hand, after=list(places), depths=[(1, 3, 4)] * len(places), branch_channels=2)
     ttl = {"ttl_after": list(places), "ttl_depths": [[1, 3, 4]] * len(places), "ttl_channels": 2}
     by_options = create_model(name, options={**options, **ttl})
+    shapes = [{key: value.shape for key, value in net.state_dict().items()} for net in (by_hand, by_options)]
+    assert shapes[0] == shapes[1]
     by_options.load_state_dict(by_hand.state_dict())
+    x = torch.randn(1, 3, 8, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(by_hand.eval()(x), by_options.eval()(x))
 
 
 def test_the_registered_ones_have_the_papers_depths() -> None:

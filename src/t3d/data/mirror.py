@@ -124,7 +124,8 @@ def local_copy(name: str) -> str:
     if not (folder / _ORIGIN).exists() or (folder / _ORIGIN).read_text(encoding="utf-8") != origin:
         with atomic_path(folder / _ORIGIN) as temporary:
             temporary.write_text(origin, encoding="utf-8")
-        (folder / _ORIGIN).chmod(0o600)  # a signature is nobody else's business
+        if query or "@" in base:  # a signature or a key is nobody else's business
+            (folder / _ORIGIN).chmod(0o600)
     return str(folder / INDEX)
 
 

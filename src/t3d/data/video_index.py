@@ -257,7 +257,10 @@ class VideoIndex:
         Returns:
             None where no video lies in a shard.
         """
-        if self.rows(paths)["offset"].null_count == len(paths):
+        offsets = self._facts["offset"]
+        if offsets.null_count == len(offsets):  # no shard at all: nothing to look up
+            return None
+        if offsets.take(pa.array([self._row(path) for path in paths], pa.int64())).null_count == len(paths):
             return None
         folders = np.array([os.path.dirname(path) for path in paths])  # noqa: PTH120 (of a million paths)
         names, of_row = np.unique(folders, return_inverse=True)

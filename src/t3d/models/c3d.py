@@ -18,12 +18,11 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t3d.errors import ConfigError
-from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl
+from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl_of
 from t3d.models.net import VideoNet
 from t3d.models.recompute import Recomputing
 from t3d.models.registry import register_model
-from t3d.models.ttl import TemporalConv3d, TimePadding
+from t3d.models.ttl import TemporalConv3d
 
 _GRID = (1, 4, 4)
 _FLAT_NAME = re.compile(r"^conv([1-5])([ab]?)\.(weight|bias)$")
@@ -34,33 +33,13 @@ class C3DOptions(InsertedTTLOptions):
     """What can vary in C3D.
 
     Args:
-        width: All numbers of filters and of linear features times this.
-        time_padding: How convolutions pad time, `zeros` or `replicate`.
         drop_rate: Dropout behind each of the two linear layers, in training.
-        in_channels: Channels of a clip.
 
     Raises:
         ConfigError: A value that cannot work.
     """
 
-    width: float = 1.0
-    time_padding: TimePadding = "zeros"
     drop_rate: float = 0.5
-    in_channels: int = 3
-
-    def __post_init__(self) -> None:
-        if self.in_channels < 1:
-            raise ConfigError(f"in_channels is {self.in_channels}; it must be 1 or more")
-        if not 0 <= self.drop_rate < 1:
-            raise ConfigError(f"drop_rate is {self.drop_rate}; it must be in [0, 1)")
-        if self.filters(64) < 1:
-            raise ConfigError(
-                f"width is {self.width}; it must leave 1 filter or more of the first layer's 64"
-            )
-
-    def filters(self, count: int) -> int:
-        """A number of filters or features of the published network, at this width."""
-        return int(count * self.width)
 
 
 class ConvStage(Recomputing):
@@ -144,14 +123,7 @@ class C3D(VideoNet):
                 nn.init.kaiming_normal_(module.weight)
                 nn.init.zeros_(module.bias)
         self.fc8 = self._new_classifier()
-        insert_ttl(
-            self,
-            after=options.ttl_after,
-            depths=options.ttl_depths,
-            branch_channels=options.ttl_channels,
-            shortcut=options.ttl_shortcut,
-            time_padding=options.time_padding,
-        )
+        insert_ttl_of(self, options)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Turn clips into the features behind the last linear layer, see `VideoNet.forward_features`.

@@ -15,13 +15,14 @@ Legend: B batch, C channels, T time, H height, W width. Sizes at line ends are T
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t3d.errors import ConfigError
-from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl
+from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl_of
 from t3d.models.net import VideoNet
 from t3d.models.recompute import Recomputing
 from t3d.models.registry import register_model
@@ -48,21 +49,17 @@ class Inception3DOptions(InsertedTTLOptions):
     Args:
         pool_depths: Temporal kernel of each of the four max pools.
         pool_time_strides: Temporal stride of each of the four max pools, 1 or 2.
-        width: All numbers of filters times this.
-        time_padding: How convolutions pad time, `zeros` or `replicate`.
         drop_rate: Dropout in front of the classifier, in training.
-        in_channels: Channels of a clip.
 
     Raises:
         ConfigError: A value that cannot work.
     """
 
+    narrowest: ClassVar[int] = 16  # of a branch
+
     pool_depths: tuple[int, int, int, int] = (3, 3, 3, 2)
     pool_time_strides: tuple[int, int, int, int] = (1, 2, 2, 2)
-    width: float = 1.0
-    time_padding: TimePadding = "zeros"
     drop_rate: float = 0.0
-    in_channels: int = 3
 
     def __post_init__(self) -> None:
         if min(self.pool_depths) < 1:
@@ -75,16 +72,7 @@ class Inception3DOptions(InsertedTTLOptions):
                     f"pool_depths is {self.pool_depths} with pool_time_strides {self.pool_time_strides}; "
                     "a pool that keeps T has an odd depth"
                 )
-        if self.in_channels < 1:
-            raise ConfigError(f"in_channels is {self.in_channels}; it must be 1 or more")
-        if not 0 <= self.drop_rate < 1:
-            raise ConfigError(f"drop_rate is {self.drop_rate}; it must be in [0, 1)")
-        if self.filters(16) < 1:
-            raise ConfigError(f"width is {self.width}; it must leave 1 filter or more of a branch's 16")
-
-    def filters(self, count: int) -> int:
-        """A number of filters of the published network, at this width."""
-        return int(count * self.width)
+        super().__post_init__()
 
 
 class BasicConv(nn.Module):
@@ -221,14 +209,7 @@ class Inception3D(VideoNet):
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight)
-        insert_ttl(
-            self,
-            after=options.ttl_after,
-            depths=options.ttl_depths,
-            branch_channels=options.ttl_channels,
-            shortcut=options.ttl_shortcut,
-            time_padding=options.time_padding,
-        )
+        insert_ttl_of(self, options)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Turn clips into the map behind the last module, see `VideoNet.forward_features`."""

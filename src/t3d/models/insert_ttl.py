@@ -15,6 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,19 +28,45 @@ from t3d.models.ttl import TemporalBranch, TemporalTransition, TimePadding
 
 @dataclass(frozen=True)
 class InsertedTTLOptions(NetOptions):
-    """Base of the options of nets that may have TTLs behind their stages.
+    """Base of the options of nets that may have TTLs behind their stages, and be made narrow.
 
     Args:
+        width: All numbers of filters and of linear features times this.
+        time_padding: How convolutions pad time, `zeros` or `replicate`.
+        drop_rate: Dropout in training, in front of the classifier or where the net has it.
+        in_channels: Channels of a clip.
         ttl_after: The stages that a TTL stands behind; none by default.
         ttl_depths: Temporal depths of the branches of each TTL, one entry for each stage in `ttl_after`.
         ttl_channels: Filters of each branch of a TTL.
         ttl_shortcut: Add the TTL's map to the stage's; False puts it in the stage's place, as in T3D.
+
+    Raises:
+        ConfigError: A value that cannot work.
     """
 
+    narrowest: ClassVar[int] = 64  # filters of the published network's narrowest layer
+
+    width: float = 1.0
+    time_padding: TimePadding = "zeros"
+    drop_rate: float = 0.0
+    in_channels: int = 3
     ttl_after: tuple[str, ...] = ()
     ttl_depths: tuple[tuple[int, ...], ...] = ()
     ttl_channels: int = 128
     ttl_shortcut: bool = True
+
+    def __post_init__(self) -> None:
+        if self.in_channels < 1:
+            raise ConfigError(f"in_channels is {self.in_channels}; it must be 1 or more")
+        if not 0 <= self.drop_rate < 1:
+            raise ConfigError(f"drop_rate is {self.drop_rate}; it must be in [0, 1)")
+        if self.filters(self.narrowest) < 1:
+            layer = f"the narrowest layer's {self.narrowest}"
+            raise ConfigError(f"width is {self.width}; it must leave 1 filter or more of {layer}")
+
+    def filters(self, count: int) -> int:
+        """A number of filters or features of the published network, at this width."""
+        return int(count * self.width)
 
 
 class InsertedTTL(Recomputing):
@@ -102,6 +129,18 @@ class InsertedTTL(Recomputing):
 
     def _look(self, x: Tensor) -> Tensor:
         return self.projection(self.transition(x))
+
+
+def insert_ttl_of(model: VideoNet, options: InsertedTTLOptions) -> None:
+    """Put the TTLs that a network's options ask for behind its stages, see `insert_ttl`."""
+    insert_ttl(
+        model,
+        after=options.ttl_after,
+        depths=options.ttl_depths,
+        branch_channels=options.ttl_channels,
+        shortcut=options.ttl_shortcut,
+        time_padding=options.time_padding,
+    )
 
 
 def insert_ttl(

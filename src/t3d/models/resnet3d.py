@@ -15,6 +15,7 @@ Legend: B batch, C channels, T time, H height, W width. Sizes at line ends are T
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -22,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t3d.errors import ConfigError
-from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl
+from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl_of
 from t3d.models.net import VideoNet
 from t3d.models.recompute import Recomputing
 from t3d.models.registry import register_model
@@ -45,10 +46,7 @@ class ResNet3DOptions(InsertedTTLOptions):
         stem: `paper` (Table 1: 3×7×7 of stride 2, then a 3×3×3 max pool) or `torchvision` (3×7×7 that keeps
             T, no pool).
         stem_pool_time_stride: 1 keeps T in the paper stem's pool (Table 1), 2 halves it.
-        width: All numbers of filters times this.
-        time_padding: How convolutions pad time, `zeros` or `replicate`.
         drop_rate: Dropout in front of the classifier, in training.
-        in_channels: Channels of a clip.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -59,26 +57,14 @@ class ResNet3DOptions(InsertedTTLOptions):
     convolution: Convolution = "3d"
     stem: Literal["paper", "torchvision"] = "paper"
     stem_pool_time_stride: int = 1
-    width: float = 1.0
-    time_padding: TimePadding = "zeros"
     drop_rate: float = 0.0
-    in_channels: int = 3
 
     def __post_init__(self) -> None:
         if min(self.block_config) < 1:
             raise ConfigError(f"block_config is {self.block_config}; every stage needs 1 block or more")
         if self.stem_pool_time_stride not in (1, 2):
             raise ConfigError(f"stem_pool_time_stride is {self.stem_pool_time_stride}; allowed: 1, 2")
-        if self.in_channels < 1:
-            raise ConfigError(f"in_channels is {self.in_channels}; it must be 1 or more")
-        if not 0 <= self.drop_rate < 1:
-            raise ConfigError(f"drop_rate is {self.drop_rate}; it must be in [0, 1)")
-        if self.filters(64) < 1:
-            raise ConfigError(f"width is {self.width}; it must leave 1 filter or more of the stem's 64")
-
-    def filters(self, count: int) -> int:
-        """A number of filters of the published network, at this width."""
-        return int(count * self.width)
+        super().__post_init__()
 
 
 class Conv2Plus1D(nn.Sequential):
@@ -110,7 +96,7 @@ class Conv2Plus1D(nn.Sequential):
         )
 
 
-class ResidualBlock(Recomputing):
+class ResidualBlock(Recomputing, ABC):
     """The input, brought to the block's size where it differs, plus what convolutions make of it → ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -130,9 +116,9 @@ class ResidualBlock(Recomputing):
         shortcut = x if self.downsample is None else self.downsample(x)
         return F.relu(self.residual(x) + shortcut, inplace=True)
 
+    @abstractmethod
     def residual(self, x: Tensor) -> Tensor:
         """What is added to the input."""
-        raise NotImplementedError
 
 
 class BasicBlock(ResidualBlock):
@@ -224,14 +210,7 @@ class ResNet3D(VideoNet):
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        insert_ttl(
-            self,
-            after=options.ttl_after,
-            depths=options.ttl_depths,
-            branch_channels=options.ttl_channels,
-            shortcut=options.ttl_shortcut,
-            time_padding=options.time_padding,
-        )
+        insert_ttl_of(self, options)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Turn clips into the map behind the last block, see `VideoNet.forward_features`."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from t3d.errors import ConfigError, T3DError
-from t3d.files import atomic_path
+from t3d.files import alone_in, atomic_path
 from t3d.reproduce.plan import measure_rate, plan_lines
 from t3d.reproduce.result import ResultRow, figure, write_table
 from t3d.reproduce.runs import Choices, Run, Trial, open_sets, sets_of, trials_of
@@ -72,7 +72,8 @@ def reproduce(name: str, choices: Choices, *, rows: Iterable[str] = ()) -> tuple
         The result as JSON and as Markdown. They have every row of the table; rows without a result are empty.
 
     Raises:
-        ConfigError: There is no such table or row, a data set is not named, or an option cannot work.
+        ConfigError: There is no such table or row, a data set is not named, an option cannot work, or another
+            run is writing to `choices.out`.
         ManifestError: A data set cannot be read or is not whole.
         StoppedError: By a signal, after saving.
     """
@@ -89,12 +90,14 @@ def reproduce(name: str, choices: Choices, *, rows: Iterable[str] = ()) -> tuple
         if row not in chosen:
             with suppress(T3DError):  # it cannot have, then
                 trials[row.name] = trials_of(table, row, splits, choices)
-    files = _write(table, trials, choices)
-    for row in chosen:
-        print(f"\n{table.name}, row {row.name}", flush=True)
-        for trial in trials[row.name]:
-            _run_trial(trial, choices)
+    choices.out.mkdir(parents=True, exist_ok=True)
+    with alone_in(choices.out):
         files = _write(table, trials, choices)
+        for row in chosen:
+            print(f"\n{table.name}, row {row.name}", flush=True)
+            for trial in trials[row.name]:
+                _run_trial(trial, choices)
+            files = _write(table, trials, choices)
     return files
 
 

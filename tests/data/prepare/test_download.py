@@ -22,6 +22,7 @@ from t3d.data.prepare import download as module
 from t3d.data.prepare.download import download
 from t3d.data.prepare.published_files import ELSEWHERE, KNOWN, Part, PublishedSet, RemoteFile
 from t3d.errors import ArchiveError, ConfigError, FetchError
+from t3d.files import alone_in
 
 VIDEO = random.Random(0).randbytes(20_000)
 
@@ -198,7 +199,7 @@ def test_no_room(toy: str, site: Any, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_two_at_once(toy: str, tmp_path: Path) -> None:
-    with module._alone(tmp_path), pytest.raises(ConfigError, match="another run is downloading into"):
+    with alone_in(tmp_path), pytest.raises(ConfigError, match="another run is writing to"):
         download(toy, tmp_path)
     download(toy, tmp_path)
 

@@ -6,13 +6,11 @@ and run again; it goes on with what has no name yet.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -21,6 +19,7 @@ from t3d.data.prepare.extract import extract_archive
 from t3d.data.prepare.published_files import ELSEWHERE, KNOWN, Part, PublishedSet, RemoteFile
 from t3d.errors import ArchiveError, ConfigError, FetchError, did_you_mean
 from t3d.fetch import fetch, shown
+from t3d.files import alone_in
 
 _LINKS = 1 << 24  # bytes that a list of addresses may have
 _IN_A_ROW = 3  # files that fail one after the other until nothing more is tried
@@ -111,7 +110,7 @@ def download(
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--out {folder} is a file; give a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone_in(folder):
         if isinstance(chosen, RemoteFile):
             jobs = [_job(chosen, folder)]
         else:
@@ -158,20 +157,6 @@ def _chosen(
         for name, part in published.parts.items()
         if name in (parts or ()) or not (parts or part.asked)
     }
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let nobody else download into the folder; the system lets go when a process ends, however it ends."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another run is downloading into {folder}; wait for its end") from error
-        yield
-    finally:
-        os.close(number)
 
 
 # --- which files -----------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from t3d.errors import ConfigError
-from t3d.files import atomic_path, sweep
+from t3d.files import atomic_path, lock_alone, sweep
 
 
 def read_record(file: Path) -> dict[str, object]:
@@ -85,8 +84,5 @@ def alone(journal: Path) -> Iterator[BinaryIO]:
         ConfigError: Another run is writing to it.
     """
     with journal.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another run is writing to {journal.parent}; wait for its end") from error
+        lock_alone(file.fileno(), journal.parent)
         yield file
