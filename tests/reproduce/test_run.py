@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from t3d import cli
 from t3d.data.encode import write_video
 from t3d.errors import CheckpointError, ConfigError, ManifestError
+from t3d.files import alone_in
 from t3d.reproduce import run as module
 from t3d.reproduce.result import Figure, ResultRow, markdown
 from t3d.reproduce.run import StoppedError, reproduce
@@ -203,6 +204,13 @@ def test_one_process_is_all(choices: Choices, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="without torchrun"):
         reproduce("table4", choices)
+
+
+def test_two_commands_into_one_folder_are_refused(choices: Choices, calls: list[str]) -> None:
+    choices.out.mkdir(parents=True, exist_ok=True)
+    with alone_in(choices.out), pytest.raises(ConfigError, match="another run is writing to"):
+        reproduce("table8", choices, rows=["T3D-Transfer"])
+    assert calls == []
 
 
 def test_a_damaged_test_is_told(choices: Choices) -> None:
