@@ -10,32 +10,16 @@ several seeds of the pre-training are there, those).
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-Result = dict[str, Any]
+from study import Result, add_results, read_results, spread
+
 # Set, percent of the labels, start without the seed of its pre-training, recipe.
 Row = tuple[str, int, str, str]
 SHARES = (5, 20, 100)  # of the labels, in per cent
-
-
-def add(table: Path, out: Path) -> None:
-    """Bring the results in a folder into the table; what was there under the same name is replaced."""
-    found = {} if not table.exists() else {r["name"]: r for r in read(table)}
-    for file in sorted(out.rglob("result.json")):
-        name = str(file.parent.relative_to(out))
-        found[name] = {"name": name, **json.loads(file.read_text())}
-    lines = [json.dumps(found[name], ensure_ascii=False) + "\n" for name in sorted(found)]
-    table.write_text("".join(lines), encoding="utf-8")
-
-
-def read(table: Path) -> list[Result]:
-    """All results."""
-    return [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
 
 
 def rows(results: Iterable[Result], stage: str) -> dict[Row, list[Result]]:
@@ -46,14 +30,6 @@ def rows(results: Iterable[Result], stage: str) -> dict[Row, list[Result]]:
             start = result["start"].rpartition("-p")[0] or result["start"]
             found[result["set"], result["percent"], start, result["recipe"]].append(result)
     return found
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation in per cent, and how many."""
-    mean = 100 * statistics.mean(values)
-    if len(values) == 1:
-        return f"{mean:.1f} (1)"
-    return f"{mean:.1f} ± {100 * statistics.stdev(values):.1f} ({len(values)})"
 
 
 def show(results: list[Result]) -> None:
@@ -144,8 +120,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="PNG")
     chosen = parser.parse_args()
     if chosen.add:
-        add(chosen.table, chosen.add)
-    results = read(chosen.table)
+        add_results(chosen.table, chosen.add)
+    results = read_results(chosen.table)
     show(results)
     if chosen.plot:
         plot(results, chosen.plot)

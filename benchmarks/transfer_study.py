@@ -12,8 +12,8 @@ DATA holds ucf101_11, hockey_fights, arid6, unlabelled and teachers. A job's nam
     probe/SET/START                       linear classifiers on the frozen features of a student or a teacher
 
 Jobs whose names match a pattern are run, pattern by pattern; what is finished is not run again, and what was
-killed goes on where it was, so that several of these processes may share the work, each with patterns of its
-own. `--list` names them. Each leaves OUT/NAME/result.json, of which `transfer_report.py` makes tables.
+killed goes on where it was; several of these processes may share the work. `--list` names them. Each leaves
+OUT/NAME/result.json, of which `transfer_report.py` makes tables.
 
 Options are chosen by `select`, and by `tune`'s validation videos, which come from the training list; `test`
 is for what is reported, once a row.
@@ -23,8 +23,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import fnmatch
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,11 +35,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from study import LISTS, Job, draw_labels, open_list, run_jobs, spent, videos_of
 
-from t3d.data.catalogue import open_manifest
 from t3d.data.config import AugmentConfig, DataConfig
 from t3d.data.frames import FrameStore
-from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
 from t3d.device import pick_device
 from t3d.evaluate import each_clip
@@ -104,15 +101,6 @@ EPOCHS = {5: 120, 20: 40, 100: 24}
 SETS = {"ucf101_11": (20, 5, 100), "hockey_fights": (5, 100), "arid6": (100,)}
 SEEDS = (0, 1, 2, 3, 4)
 PRETRAIN_SEEDS = (0, 1, 2)
-LISTS = {
-    "ucf101_11": ("ucf101_11/splits/trainlist01.txt", "ucf101_11/splits/testlist01.txt", None),
-    "hockey_fights": ("hockey_fights/train", "hockey_fights/test", None),
-    "arid6": ("arid6/train", "arid6/val", r"_(\d+)_\d+$"),
-}
-VALIDATED = 300
-"""Videos that validate a run, out of those whose labels are not used."""
-
-Job = dict[str, Any]
 
 
 def jobs(epochs: int) -> dict[str, Job]:
@@ -218,7 +206,7 @@ class Study:
             net, card = load_model(weights, device=pick_device())
             clip = card.clip
         net.eval()
-        known = self._known("ucf101_11")
+        known = open_list(self.data, "ucf101_11", 0)
         store = FrameStore(clip, cache=str(self.out / "cache"), cache_gb=40)
         rows, _ = each_clip(student_vectors(net, clip, bf16=False), known, spec=clip, store=store)
         videos = np.array([row[0] for row in rows])
@@ -247,7 +235,7 @@ class Study:
         init = None
         if job["start"] != "scratch":
             init = str(self.out / f"pretrain/{job['start']}/run/model.safetensors")
-        known, held = self._labels(job["set"], job["percent"], job["seed"])
+        known, held = draw_labels(self.data, self.out, job["set"], job["percent"], job["seed"])
         changes = dict(RECIPES[job["recipe"]])
         epochs = EPOCHS[job["percent"]] * changes.pop("epochs", 1)
         config = TrainConfig(
@@ -278,7 +266,7 @@ class Study:
             outcome = run_test(
                 str(weights),
                 str(self.data / listed),
-                videos=self._videos(job["set"]),
+                videos=videos_of(self.data, job["set"]),
                 frames=order,
                 cache=str(self.out / "cache"),
                 workers=self.workers,
@@ -297,8 +285,8 @@ class Study:
             device = pick_device()
             net, card = load_model(self.out / f"pretrain/{job['start']}/run/model.safetensors", device=device)
             spec, function = card.clip, student_vectors(net, card.clip, bf16=False)
-        known = self._known(job["set"])
-        asked = self._open(job["set"], 1).with_classes(known.classes)
+        known = open_list(self.data, job["set"], 0)
+        asked = open_list(self.data, job["set"], 1).with_classes(known.classes)
         store = FrameStore(spec)
         train_rows, _ = each_clip(function, known, spec=spec, store=store)
         test_rows, bad = each_clip(function, asked, spec=spec, store=store)
@@ -324,7 +312,7 @@ class Study:
             return table
         listed = (self.data / "ucf101_11/splits/trainlist01.txt").read_text().split()
         names = {Path(line).stem for line in listed if line.endswith(".avi")}
-        asked = {content_digest(entry.path) for name in LISTS for entry in self._open(name, 1)}
+        asked = {content_digest(entry.path) for name in LISTS for entry in open_list(self.data, name, 1)}
         rows = []
         for path in sorted((self.data / "ucf101_11/videos").rglob("*.mp4")):
             if path.stem in names:
@@ -350,40 +338,6 @@ class Study:
     def _teacher(self) -> str:
         return str(self.data / "teachers/mobilenet_v2_imagenet.onnx")
 
-    def _videos(self, name: str) -> str | None:
-        return str(self.data / "ucf101_11/videos") if name == "ucf101_11" else None
-
-    def _open(self, name: str, which: int) -> Manifest:
-        """The training (0) or test (1) list of a set."""
-        pattern = LISTS[name][2] if which == 0 else None
-        return open_manifest(
-            str(self.data / str(LISTS[name][which])), videos=self._videos(name), source_pattern=pattern
-        )
-
-    def _known(self, name: str) -> Manifest:
-        return self._open(name, 0)
-
-    def _labels(self, name: str, percent: int, seed: int) -> tuple[Path, Path | None]:
-        """Tables of the videos to learn from, and of others out of the training list to validate on."""
-        known = self._known(name)
-        used = known.label_subset(percent / 100, seed=seed)
-        tables = [self.out / "lists" / f"{name}-{percent}-s{seed}-{part}.csv" for part in ("train", "val")]
-        tables[0].parent.mkdir(parents=True, exist_ok=True)
-        used.write_csv(tables[0])
-        if percent == 100:
-            return tables[0], None
-        sources = set(used.sources())
-        rest = known.select([row for row, entry in enumerate(known) if entry.source not in sources])
-        if len(rest) > VALIDATED:
-            rest = rest.label_subset(VALIDATED / len(rest), seed=seed)
-        rest.write_csv(tables[1])
-        return tables[0], tables[1]
-
-
-def spent(lines: list[dict[str, Any]]) -> float:
-    """Minutes between the first and the last line of a log."""
-    return (lines[-1]["time"] - lines[0]["time"]) / 60
-
 
 def main() -> None:
     """Run what was asked for."""
@@ -399,17 +353,13 @@ def main() -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(chosen.threads)
     study = Study(chosen.data, chosen.out, scale=chosen.scale)
-    for pattern in chosen.patterns:
-        for name, job in jobs(chosen.epochs).items():
-            result = chosen.out / name / "result.json"
-            if not fnmatch.fnmatch(name, pattern) or result.exists():
-                continue
-            print(f"=== {name}", flush=True)
-            if chosen.list:
-                continue
-            found = study.run[name.partition("/")[0]](name, job)
-            result.parent.mkdir(parents=True, exist_ok=True)
-            result.write_text(json.dumps({**job, **found}, indent=1))
+    run_jobs(
+        jobs(chosen.epochs),
+        lambda name, job: study.run[name.partition("/")[0]](name, job),
+        chosen.out,
+        chosen.patterns,
+        only_list=chosen.list,
+    )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ def test_a_plan_says_each_row_and_counts_shared_runs_once(tmp_path: Path) -> Non
     choices = Choices(out=tmp_path / "out", scale="small")
     said = plan("table10", choices, rows=["T3D", "T3D+TSN"], rate=1000.0)
     t3d, tsn = said.split("\n\n")[1:3]
-    assert t3d.startswith("T3D: t3d_tiny, clips of 8 frames of 64 × 64, stride 2\n")
+    assert t3d.startswith("T3D: t3d_tiny, clips of 8 frames of 64 × 64, stride 8\n")
+    assert "2 epochs of 152 videos" in t3d  # a few of Kinetics, of which a twentieth is held out
     assert t3d.count("train on Kinetics-400") == 1
     assert [int(n) for n in re.findall(r"train on UCF101 split (\d)", t3d)] == [1, 2, 3]
     assert [int(n) for n in re.findall(r"test on HMDB51 split (\d)", t3d)] == [1, 2, 3]

@@ -8,6 +8,7 @@ import pytest
 from t3d.data.manifest import Manifest
 from t3d.data.published import PUBLISHED, Published
 from t3d.errors import ConfigError, ManifestError
+from t3d.reproduce import sets
 from t3d.reproduce.sets import GivenSet, Split, fingerprint, given_sets, open_set, published_splits
 
 
@@ -92,6 +93,32 @@ def test_videos_without_official_lists_are_for_the_small_scale(ucf101: Path, tmp
         assert not set(train.sources()) & set(test.sources())
         assert (len(train), len(test)) == (split.train.count, split.test.count)
         assert set(train.class_counts()) == set(test.class_counts())
+
+
+def test_the_small_scale_takes_a_few_videos_of_each_part(
+    ucf101: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = {"videos": {"train": 2, "test": 1, "pool": 3}}
+    monkeypatch.setattr(sets, "read_recipe", {"paper/small": most}.__getitem__)
+    whole = opened("ucf101", ucf101, tmp_path)[0]
+    split = opened("ucf101", ucf101, tmp_path, small=True)[0]
+    assert split.test is not None
+    assert (split.train.count, split.test.count) == (2, 2)  # one of each class is the least
+    assert split.train.fingerprint != whole.train.fingerprint
+    assert not Path(split.train.name).exists()  # a plan writes nothing
+    split.train.write()
+    kept = Manifest.from_csv(split.train.name)
+    assert set(kept.class_counts()) == {"Archery", "Bowling"}
+    listed = Manifest.from_ucf101(ucf101 / "videos", ucf101 / "splits" / "lists" / "trainlist01.txt")
+    assert {row.path.resolve() for row in kept} < {row.path.resolve() for row in listed}
+    assert opened("ucf101", ucf101, tmp_path, small=True)[0] == split  # the same draw again
+
+    (pool,) = open_set("youtube8m", GivenSet(str(ucf101)), (1,), out=tmp_path, small=True, partial=False)
+    pool.train.write()
+    assert len(Manifest.from_csv(pool.train.name)) == pool.train.count == 3
+
+    (held,) = opened("hmdb51", ucf101 / "videos", tmp_path, small=True)[:1]  # no official lists
+    assert held.train.count == 2
 
 
 def test_a_set_that_moved_is_the_same_set(ucf101: Path, tmp_path: Path) -> None:

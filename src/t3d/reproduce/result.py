@@ -55,12 +55,13 @@ class ResultRow:
     figures: Mapping[str, Figure]
 
 
-def figure(paper: float | None, trials: Sequence[Trial]) -> Figure:
+def figure(paper: float | None, trials: Sequence[Trial], *, scale: Scale) -> Figure:
     """Collect a row's tests on one data set.
 
     Args:
         paper: The paper's accuracy in percent.
         trials: One a split; none where the row cannot be known.
+        scale: At the small scale there is no difference: the two are not of the same thing.
 
     Raises:
         CheckpointError: A test's metrics.json is damaged.
@@ -73,7 +74,9 @@ def figure(paper: float | None, trials: Sequence[Trial]) -> Figure:
             splits[trial.split] = round(100 * top1, 4)
             bad += unread
     ours = round(fmean(splits.values()), 4) if splits and len(splits) == len(trials) else None
-    difference = None if ours is None or paper is None else round(ours - paper, 4)
+    difference = None
+    if ours is not None and paper is not None and scale == "paper":
+        difference = round(ours - paper, 4)
     parts = {part.name: part.missing for trial in trials for part in (trial.test, trial.runs[-1].part)}
     return Figure(paper, ours, difference, splits, sum(parts.values()), bad)
 
@@ -120,13 +123,14 @@ def markdown(table: PaperTable, rows: Sequence[ResultRow], *, scale: Scale) -> s
     for row in rows:
         cells = [cell for on in table.results for cell in _cells(row.figures[on])]
         lines.append(f"| {row.row} | {' | '.join(cells)} |")
-    figures = [(row.row, SETS[on], said) for row in rows for on, said in row.figures.items()]
-    for name, on, said in figures:
-        if said.ours is not None and (said.missing or said.bad):
-            lines += [
-                "",
-                f"{name} on {on}: {said.missing:,} listed videos were missing, {said.bad:,} unreadable.",
-            ]
+    short: dict[str, list[str]] = {}  # what is to be said of some rows, in the table's order
+    for row in rows:
+        for on, said in row.figures.items():
+            if said.ours is not None and (said.missing or said.bad):
+                why = f"{said.missing:,} listed videos were missing, {said.bad:,} unreadable."
+                short.setdefault(f"on {SETS[on]}: {why}", []).append(row.row)
+    for why, names in short.items():
+        lines += ["", f"{', '.join(names)} {why}"]
     return "\n".join(lines) + "\n"
 
 

@@ -163,7 +163,7 @@ def _write(table: PaperTable, trials: Mapping[str, tuple[Trial, ...]], choices: 
     for row in table.rows:
         found = trials.get(row.name, ())
         figures = {
-            on: figure(row.paper.get(on), [trial for trial in found if trial.on == on])
+            on: figure(row.paper.get(on), [trial for trial in found if trial.on == on], scale=choices.scale)
             for on in table.results
         }
         rows.append(ResultRow(row.name, found[0].runs[-1].config.model.name if found else row.net, figures))

@@ -150,10 +150,10 @@ def open_sets(table: PaperTable, rows: tuple[Row, ...], choices: Choices) -> dic
     for on in sets_of(table, rows):
         numbers = table.results.get(on, (1,))
         given = choices.sets.get(on)
+        small = choices.scale == "small"
         if given is None:
-            found[on] = published_splits(on, numbers)
+            found[on] = published_splits(on, numbers, small=small)
         else:
-            small = choices.scale == "small"
             found[on] = open_set(on, given, numbers, out=choices.out, small=small, partial=choices.partial)
     return found
 
@@ -228,21 +228,19 @@ def shrunk(options: Mapping[str, Any], kind: str) -> dict[str, Any]:
         kind: `train` or `transfer`.
 
     Example:
-        >>> whole = {"model": {"name": "t3d121"}, "clip": {"num_frames": 32, "size": 112, "resize": 128}}
-        >>> shrunk(whole, "train")["clip"]
-        {'num_frames': 8, 'size': 32, 'resize': 37}
+        >>> clip = {"num_frames": 32, "stride": 2, "size": 112, "resize": 128}
+        >>> shrunk({"model": {"name": "t3d121"}, "clip": clip}, "train")["clip"]
+        {'num_frames': 8, 'stride': 8, 'size': 32, 'resize': 37}
     """
     small = read_recipe("paper/small")
     clip = dict(options["clip"])
-    clip["num_frames"] = max(_LEAST_FRAMES, round(clip["num_frames"] * small["frames"]))
+    frames = max(_LEAST_FRAMES, round(clip["num_frames"] * small["frames"]))
+    clip["stride"] = round(clip["stride"] * clip["num_frames"] / frames)
+    clip["num_frames"] = frames
     for name in ("size", "resize"):
         clip[name] = round(clip[name] * small["side"])
     model = small["nets"][options["model"]["name"]]
-    changed = merged(options, {"clip": clip, "model": model}, small[kind])
-    if kind == "train":
-        share = changed.get("data", {}).get("label_fraction", 1.0) * small["labels"]
-        changed = merged(changed, {"data": {"label_fraction": share}})
-    return changed
+    return merged(options, {"clip": clip, "model": model}, small[kind])
 
 
 def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,15 +6,16 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from t3d.data.catalogue import open_manifest
 from t3d.data.manifest import Manifest
 from t3d.data.official import read_official
 from t3d.data.published import PUBLISHED
 from t3d.errors import ConfigError, ManifestError
-from t3d.reproduce.tables import SETS
+from t3d.reproduce.tables import SETS, read_recipe
 
 _HELD_OUT = 0.3  # of videos without official splits: about the share that UCF101 and HMDB51 test on
 _DEPTHS = ("", "*/", "*/*/", "*/*/*/")
@@ -48,7 +49,7 @@ class Part:
         index: What is known of the files.
         missing: Listed videos that are not there.
         fingerprint: Says which videos with which labels these are, wherever they lie.
-        drawn: The videos of a split that was drawn here, to be written to `name` before it is used.
+        drawn: Videos that were drawn here, to be written to `name` before they are used.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Part:
     drawn: Manifest | None = field(default=None, compare=False)
 
     def write(self) -> None:
-        """Write a split that was drawn here."""
+        """Write videos that were drawn here."""
         if self.drawn is not None and not Path(self.name).exists():
             self.drawn.write_csv(self.name)
 
@@ -80,26 +81,42 @@ class Split:
     test: Part | None
 
 
-def published_splits(on: str, numbers: tuple[int, ...]) -> tuple[Split, ...]:
+def published_splits(on: str, numbers: tuple[int, ...], *, small: bool = False) -> tuple[Split, ...]:
     """The splits of a data set that was not named, with the published counts: enough for a plan.
+
+    Args:
+        on: A name out of `SETS`.
+        numbers: The splits that are asked for.
+        small: Count no more videos than the small scale takes.
 
     Example:
         >>> published_splits("ucf101", (1,))[0].train.count
         9537
     """
+    most = _most(small)
     if on == "youtube8m":
-        return (Split(1, Part("YouTube-8M", _YOUTUBE8M_CLIPS), None),)
+        return (
+            Split(1, Part("YouTube-8M", min(_YOUTUBE8M_CLIPS, most.get("pool", _YOUTUBE8M_CLIPS))), None),
+        )
     names = {
         number: (f"{SETS[on]} train", f"{SETS[on]} val")
         if on == "kinetics"
         else (f"{SETS[on]} split {number} train", f"{SETS[on]} split {number} test")
         for number in numbers
     }
-    counts = {number: [PUBLISHED[name].videos[0] for name in pair] for number, pair in names.items()}
-    return tuple(
-        Split(number, Part(pair[0], counts[number][0]), Part(pair[1], counts[number][1]))
-        for number, pair in names.items()
-    )
+    splits = []
+    for number, pair in names.items():
+        counts = [PUBLISHED[name].videos[0] for name in pair]
+        few = [
+            min(count, most.get(word, count)) for word, count in zip(("train", "test"), counts, strict=True)
+        ]
+        splits.append(Split(number, Part(pair[0], few[0]), Part(pair[1], few[1])))
+    return tuple(splits)
+
+
+def _most(small: bool) -> Mapping[str, int]:
+    """About how many videos of each part are taken, by its word; of a part that is not named, all."""
+    return cast(Mapping[str, int], read_recipe("paper/small")["videos"]) if small else {}
 
 
 def open_set(
@@ -113,7 +130,8 @@ def open_set(
         numbers: The splits that are asked for.
         out: Folder that splits without official lists will be written to.
         small: Take what there is: the splits whose lists are there, partial lists, and videos without
-            official lists, of which whole sources are held out to be tested on.
+            official lists, of which whole sources are held out to be tested on; and no more videos of each
+            part than `recipes/paper/small.yaml` says.
         partial: Accept official lists of which videos are missing.
 
     Returns:
@@ -123,9 +141,10 @@ def open_set(
         ConfigError: The videos are not the paper's: no official lists, or a split is missing.
         ManifestError: A list or the videos cannot be read, or videos are missing.
     """
+    few = _Few(on, out, _most(small))
     if on == "youtube8m":
         manifest = _open_pool(given)
-        return (Split(1, _part(given.path, manifest, given), None),)
+        return (Split(1, few.of(_part(given.path, manifest, given), manifest, 1, "pool"), None),)
     lists = _official_lists(on, given.path)
     if not lists:
         if not small:
@@ -134,7 +153,7 @@ def open_set(
                 "folder, and the paper's figures are of its official splits; fetch them with t3d prepare "
                 "download (docs/reproduce.md), or take --scale small, which divides any videos by itself"
             )
-        return tuple(_drawn(on, given, number, out) for number in numbers)
+        return tuple(_drawn(on, given, number, few) for number in numbers)
     absent = [number for number in numbers if number not in lists]
     if absent and (not small or len(absent) == len(numbers)):
         raise ConfigError(
@@ -144,8 +163,11 @@ def open_set(
     splits = []
     for number in numbers:
         if number in lists:
-            train, test = (_listed(on, name, given, lenient=small or partial) for name in lists[number])
-            splits.append(Split(number, train, test))
+            parts = []
+            for word, name in zip(("train", "test"), lists[number], strict=True):
+                part, manifest = _listed(on, name, given, lenient=small or partial)
+                parts.append(few.of(part, manifest, number, word))
+            splits.append(Split(number, *parts))
     return tuple(splits)
 
 
@@ -184,7 +206,7 @@ def _first(folder: Path, pattern: str) -> str | None:
     return None
 
 
-def _listed(on: str, name: str, given: GivenSet, *, lenient: bool) -> Part:
+def _listed(on: str, name: str, given: GivenSet, *, lenient: bool) -> tuple[Part, Manifest]:
     videos = given.videos or given.path
     listed = read_official(name)
     if listed is None:
@@ -200,7 +222,7 @@ def _listed(on: str, name: str, given: GivenSet, *, lenient: bool) -> Part:
             f"{name}: {difference or why}, so that the accuracy would be of other videos than the paper's; "
             "add them, or give --partial, and the result will say how many were missing"
         )
-    return part
+    return part, manifest
 
 
 @contextmanager
@@ -214,16 +236,45 @@ def _quiet() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _drawn(on: str, given: GivenSet, number: int, out: Path) -> Split:
+@dataclass(frozen=True)
+class _Few:
+    """Draws some of the videos of a part where it has too many for the small scale.
+
+    Args:
+        on: The data set.
+        out: Folder that lists will be written to.
+        most: See `_most`.
+    """
+
+    on: str
+    out: Path
+    most: Mapping[str, int]
+
+    def of(self, part: Part, manifest: Manifest, number: int, word: str) -> Part:
+        """Whole sources of each class, at least one."""
+        most = self.most.get(word, len(manifest))
+        if len(manifest) <= most:
+            return part
+        drawn = self.named(manifest.label_subset(most / len(manifest), seed=number), number, word)
+        index = part.name if part.name.lower().endswith(".parquet") else part.index
+        return replace(drawn, index=index, missing=part.missing)
+
+    def named(self, manifest: Manifest, number: int, word: str) -> Part:
+        """Videos that were drawn, to be written to a list that is named by what it holds."""
+        mark = fingerprint(manifest)
+        file = self.out / "splits" / f"{self.on}-{number}-{word}-{mark[:8]}.csv"
+        return Part(str(file), len(manifest), fingerprint=mark, drawn=manifest)
+
+
+def _drawn(on: str, given: GivenSet, number: int, few: _Few) -> Split:
     """Hold whole sources out of videos that have no official splits; each number is another draw."""
     full = open_manifest(given.path, videos=given.videos)
     _refuse_other(on, given.path, full)
     index = given.path if given.path.lower().endswith(".parquet") else given.index
     parts = []
     for word, manifest in zip(("train", "test"), full.split_by_source(_HELD_OUT, seed=number), strict=True):
-        mark = fingerprint(manifest)
-        file = out / "splits" / f"{on}-{number}-{word}-{mark[:8]}.csv"
-        parts.append(Part(str(file), len(manifest), None, index, 0, mark, manifest))
+        part = replace(few.named(manifest, number, word), index=index)
+        parts.append(few.of(part, manifest, number, word))
     return Split(number, *parts)
 
 

@@ -132,7 +132,7 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
         from t3d.transfer.teacher_onnx import OnnxTeacher
 
         if weights is not None:
-            raise ConfigError(f"{name} holds its own weights; leave teacher.weights out")
+            raise ConfigError(f"{name} holds its own weights; give none beside it")
         return OnnxTeacher(name, size=size)
     if name.lower().endswith(".safetensors"):
         return _open_own(name, weights, size)
@@ -149,14 +149,15 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
 def _open_own(name: str, weights: str | Path | None, size: int | None) -> Teacher:
     """A file of `t3d teacher`, which says by itself what it is."""
     if weights is not None:
-        raise ConfigError(f"{name} holds its own weights; leave teacher.weights out")
+        raise ConfigError(f"{name} holds its own weights; give none beside it")
     read_tensors(name)  # says what is wrong with a file that is missing or damaged
     with safe_open(name, framework="pt") as file:
         card = (file.metadata() or {}).get(TEACHER_KEY)
     if card is None:
         raise CheckpointError(
             f"{name}: was not written by t3d teacher, so it does not say which network it is; "
-            "name that, and give the file as --teacher.weights"
+            "name that, and give the file as its weights (--teacher.weights; t3d probe and t3d reproduce: "
+            "--teacher_weights)"
         )
     says = json.loads(card)
     teacher = open_teacher(says["name"], weights=name, size=size or says["size"])

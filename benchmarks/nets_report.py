@@ -1,0 +1,177 @@
+"""Tables and plots of the study of nets and clips.
+
+    python benchmarks/nets_report.py benchmarks/nets_study.jsonl --add OUT --plot docs/nets.png
+
+`--add` brings the results of `nets_study.py … OUT` into the table of results, one JSON object a job; then the
+table is all that is needed. ± is the standard deviation over seeds, how many in brackets. A difference is of
+two nets with the same seed, and so with the same labels and test videos; ± is its standard error over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from study import Result, add_results, read_results, spread
+
+SPANS = ("short", "middle", "long")
+PAIRS = (
+    ("t3d", "densenet3d"),
+    ("t3d", "densenet3d-equal-parameters"),
+    ("t3d", "densenet3d-equal-macs"),
+    ("t3d", "t3d-depths-1"),
+    ("t3d", "t3d-depths-3"),
+    ("t3d-more-layers", "t3d"),
+    ("resnet3d-ttl", "resnet3d"),
+    ("resnet3d-ttl", "resnet3d-equal-macs"),
+)
+"""Nets that are compared."""
+USUAL = {"motion": "16x2x32", "ucf101_11": "16x4x48", "hockey_fights": "16x2x48", "arid6": "16x2x48"}
+"""The clip that nets are compared on."""
+Arm = tuple[str, str, str]  # set, net, clip
+
+
+def arms(results: list[Result]) -> dict[Arm, dict[int, Result]]:
+    """Results by seed of each set, net and clip."""
+    found: dict[Arm, dict[int, Result]] = defaultdict(dict)
+    for result in results:
+        found[result["set"], result["net"], result["clip"]][result["seed"]] = result
+    return found
+
+
+def show(found: dict[Arm, dict[int, Result]]) -> None:
+    """Print tables in Markdown."""
+    for videos in USUAL:
+        mine = {arm: seeds for arm, seeds in found.items() if arm[0] == videos}
+        if not mine:
+            continue
+        spans = SPANS if videos == "motion" else ()
+        heads = ["net", "clip", "M parameters", "MMAC", "validation", "test", *spans, "shuffled", "static"]
+        print(f"\n## {videos}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+        for (_, net, clip), seeds in sorted(mine.items(), key=lambda item: (item[0][2], item[0][1])):
+            each = list(seeds.values())
+            curves = [list(result["val"].values()) for result in each]
+            cells = [
+                net,
+                clip.replace("x", " × "),
+                f"{each[0]['parameters'] / 1e6:.2f}",
+                f"{each[0]['macs'] / 1e6:.0f}",
+                spread([max(curve) for curve in curves]) if all(curves) else "",
+                spread([result["normal"] for result in each]),
+                *(spread([result["spans"][span] for result in each]) for span in spans),
+                *(spread([result[order] for result in each]) for order in ("shuffled", "static")),
+            ]
+            print(f"| {' | '.join(cells)} |")
+        print("\n| net | less | points |\n|---|---|---|")
+        for one, other in PAIRS:
+            points = differences(found, videos, one, other)
+            if points:
+                print(f"| {one} | {other} | {difference(points)} |")
+
+
+def differences(found: dict[Arm, dict[int, Result]], videos: str, one: str, other: str) -> list[float]:
+    """Test accuracy of one net less that of another, in points, a seed each."""
+    a, b = (found.get((videos, net, USUAL[videos]), {}) for net in (one, other))
+    return [100 * (a[seed]["normal"] - b[seed]["normal"]) for seed in sorted(a.keys() & b.keys())]
+
+
+def difference(points: list[float]) -> str:
+    """Mean and standard error, and how many."""
+    mean = statistics.mean(points)
+    if len(points) == 1:
+        return f"{mean:+.1f} (1)"
+    return f"{mean:+.1f} ± {statistics.stdev(points) / len(points) ** 0.5:.1f} ({len(points)})"
+
+
+def plot(found: dict[Arm, dict[int, Result]], path: Path) -> None:
+    """Nets by cost, and clips by how they cover time."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(11, 8), constrained_layout=True)
+    for axis, videos, title in (
+        (axes[0][0], "motion", "Nets: drawn motions, test"),
+        (axes[0][1], "ucf101_11", "Nets: UCF101, 11 classes, 20 % of the labels, test"),
+    ):
+        nets = sorted({net for name, net, clip in found if (name, clip) == (videos, USUAL[videos])})
+        for net in nets:
+            each = list(found[videos, net, USUAL[videos]].values())
+            mean, error = _bar(each, "normal")
+            marker = "s" if net.startswith("resnet") else "o" if net.startswith("t3d") else "^"
+            axis.errorbar(each[0]["macs"] / 1e6, mean, error, fmt=marker, capsize=3, label=net)
+        axis.set(xlabel="multiply-adds of a clip (millions)", ylabel="top-1 (%)", title=title)
+        axis.legend(frameon=False, fontsize=8)
+    _spans(axes[1][0], found)
+    _strides(axes[1][1], found)
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def _bar(results: list[Result], key: str) -> tuple[float, float]:
+    values = [100 * result[key] for result in results]
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _spans(axis: Any, found: dict[Arm, dict[int, Result]]) -> None:
+    """Accuracy on short, middle and long motions, by net."""
+    nets = ("densenet3d", "densenet3d-equal-macs", "t3d-depths-1", "t3d-depths-3", "t3d")
+    for place, net in enumerate(nets):
+        each = list(found.get(("motion", net, USUAL["motion"]), {}).values())
+        if not each:
+            continue
+        for shift, span in enumerate(SPANS):
+            values = [100 * result["spans"][span] for result in each]
+            error = statistics.stdev(values) if len(values) > 1 else 0.0
+            axis.bar(
+                place + 0.27 * (shift - 1),
+                statistics.mean(values),
+                0.25,
+                yerr=error,
+                color=f"C{shift}",
+                label=span if place == 0 else None,
+                capsize=2,
+            )
+    axis.set_xticks(range(len(nets)), [net.replace("-equal-", "\nequal ") for net in nets], fontsize=8)
+    axis.set(ylabel="top-1 (%)", title="Drawn motions by the span that tells them apart")
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _strides(axis: Any, found: dict[Arm, dict[int, Result]]) -> None:
+    """Accuracy by the temporal stride, on UCF101's 11 classes."""
+    for colour, net in enumerate(("t3d", "densenet3d")):
+        for order, line in (("normal", "o-"), ("shuffled", "s--"), ("static", "^:")):
+            strides = [s for s in (1, 2, 4, 16) if ("ucf101_11", net, f"16x{s}x48") in found]
+            points = [_bar(list(found["ucf101_11", net, f"16x{s}x48"].values()), order) for s in strides]
+            if points:
+                means, errors = zip(*points, strict=True)
+                label = net if order == "normal" else f"{net}, {order}"
+                axis.errorbar(strides, means, errors, fmt=line, color=f"C{colour}", label=label, capsize=3)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks([1, 2, 4, 16], ["1", "2", "4", "16"])
+    axis.set(xlabel="stride of 16 frames", ylabel="top-1 (%)", title="Strides: UCF101, 11 classes, test")
+    axis.legend(frameon=False, fontsize=8)
+
+
+def main() -> None:
+    """Show what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--add", type=Path, metavar="OUT")
+    parser.add_argument("--plot", type=Path, metavar="PNG")
+    chosen = parser.parse_args()
+    if chosen.add:
+        add_results(chosen.table, chosen.add)
+    found = arms(read_results(chosen.table))
+    show(found)
+    if chosen.plot:
+        plot(found, chosen.plot)
+
+
+if __name__ == "__main__":
+    main()

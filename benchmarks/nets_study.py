@@ -1,0 +1,241 @@
+"""Do the paper's findings about nets and clips hold for small nets? The runs behind docs/results.md.
+
+    python benchmarks/nets_study.py DATA OUT 'motion/*' 'ucf101_11/*/s0'
+
+DATA holds ucf101_11, hockey_fights and arid6; the set `motion`, files with short, middle and long motions,
+is drawn into OUT. A job's name is SET/NET/CLIP/sSEED: a net out of `NETS`, and clips of FRAMESxSTRIDExSIDE.
+Jobs whose names match a pattern are run, pattern by pattern, once; what was killed goes on where it was, and
+several of these processes may share the work. `--list` names the jobs. Each leaves OUT/NAME/result.json, of
+which `nets_report.py` makes tables.
+
+Each job trains from scratch and tests once: the weights that validated best (of ARID, whose scenes are too
+few to hold any out, the last). A seed draws the labels that are used and the weights to begin with; for one
+seed the labels are the same for every net and clip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from study import LISTS, Job, Result, draw_labels, run_jobs, spent, videos_of
+
+from t3d.data.config import AugmentConfig, DataConfig
+from t3d.data.sampling import ClipSpec
+from t3d.data.synthetic import MOTIONS, SyntheticSpec, write_synthetic
+from t3d.evaluate import Scores
+from t3d.models.flops import model_size
+from t3d.testing import run_test
+from t3d.train.config import ModelConfig, OptimConfig, TrainConfig
+from t3d.train.logging import read_log
+from t3d.train.loop import train
+from t3d.train.run_folder import RunFolder
+
+STAGES = ["layer1", "layer2", "layer3"]
+PAPER = [[1, 3, 6], [1, 3, 4], [1, 3, 4]]
+NETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "t3d": ("t3d_tiny", {}),
+    "densenet3d": ("densenet3d_tiny", {}),
+    "densenet3d-equal-parameters": ("densenet3d_tiny", {"growth_rate": 31}),
+    "densenet3d-equal-macs": ("densenet3d_tiny", {"growth_rate": 40}),
+    "t3d-depths-1": ("t3d_tiny", {"ttl_depths": [[1, 1, 1]] * 3}),
+    "t3d-depths-3": ("t3d_tiny", {"ttl_depths": [[3, 3, 3]] * 3}),
+    "t3d-more-layers": ("t3d_tiny", {"block_config": [2, 4, 10, 10]}),  # as T3D-169 has more than T3D-121
+    "resnet3d": ("resnet3d18", {"width": 0.25}),
+    "resnet3d-ttl": (
+        "resnet3d18",
+        {"width": 0.25, "ttl_after": STAGES, "ttl_depths": PAPER, "ttl_channels": 32, "ttl_shortcut": False},
+    ),
+    "resnet3d-equal-macs": ("resnet3d18", {"width": 0.34375}),
+    "t3d121": ("t3d121", {}),
+    "densenet3d121": ("densenet3d121", {}),
+}
+LEARN = OptimConfig(
+    name="adamw",
+    lr=3e-3,
+    weight_decay=0.05,
+    decay_norm=False,
+    batch_size=16,
+    schedule="cosine",
+    warmup_epochs=2,
+    label_smoothing=0.1,
+    ema=0.99,
+    clip_grad=1.0,
+)
+VARIED = AugmentConfig(crop="random_resized", min_area=0.5, flip=0.5, color=0.2)
+AS_DRAWN = AugmentConfig(flip=0.0)
+DRAWN = SyntheticSpec(train=96, val=16, test=64)
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a set is learned, and for how long.
+
+    Args:
+        classes: How many it has.
+        percent: Of the training labels.
+        epochs: Passes over them.
+        augment: How training clips are varied.
+        arms: Pairs of nets and of clips, all of which are combined.
+    """
+
+    classes: int
+    percent: int
+    epochs: int
+    augment: AugmentConfig
+    arms: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+
+
+_ALL = tuple(name for name in NETS if not name.endswith("121"))
+_THREE = ("t3d", "densenet3d", "densenet3d-equal-macs")
+PARTS = {
+    "motion": Part(8, 100, 12, AS_DRAWN, ((_ALL, ("16x2x32",)), (_THREE, ("8x4x32", "32x1x32", "16x1x32")))),
+    "ucf101_11": Part(
+        11,
+        20,
+        20,
+        VARIED,
+        (
+            (_ALL, ("16x4x48",)),
+            (
+                ("densenet3d", "t3d"),
+                ("16x1x48", "16x2x48", "16x16x48", "8x2x48", "32x2x48", "8x8x48", "16x4x32", "16x4x64"),
+            ),
+            (("t3d121", "densenet3d121"), ("16x4x112",)),  # for a GPU
+        ),
+    ),
+    "hockey_fights": Part(2, 20, 20, VARIED, ((_THREE, ("16x2x48",)),)),
+    "arid6": Part(6, 100, 30, replace(VARIED, flip=0.0), ((_THREE, ("16x2x48",)),)),
+}
+
+
+def jobs() -> dict[str, Job]:
+    """All jobs by name."""
+    found = {}
+    for videos, part in PARTS.items():
+        for seed, (nets, clips) in itertools.product(SEEDS, part.arms):
+            for clip, net in itertools.product(clips, nets):
+                job = {"set": videos, "percent": part.percent, "net": net, "clip": clip, "seed": seed}
+                found[f"{videos}/{net}/{clip}/s{seed}"] = job
+    return found
+
+
+def clip_of(name: str) -> ClipSpec:
+    """The clip that a name FRAMES×STRIDE×SIDE means; frames are resized to nine eighths of the side."""
+    frames, stride, side = map(int, name.split("x"))
+    resize = side if side == 32 else side * 9 // 8  # at 32 there is nothing to spare
+    return ClipSpec(num_frames=frames, stride=stride, size=side, resize=resize, tail="shift")
+
+
+class Study:
+    """Where everything lies, and how a job is run.
+
+    Args:
+        data: The folder of clips.
+        out: Where results go.
+        workers: Processes that read videos.
+    """
+
+    def __init__(self, data: Path, out: Path, *, workers: int) -> None:
+        self.data, self.out, self.workers = data.resolve(), out.resolve(), workers
+
+    def run(self, name: str, job: Job) -> Result:
+        """Train and test."""
+        part, clip = PARTS[job["set"]], clip_of(job["clip"])
+        architecture, options = NETS[job["net"]]
+        known, held, asked, videos = self._lists(job)
+        config = TrainConfig(
+            out=str(self.out / name / "run"),
+            seed=job["seed"],
+            data=DataConfig(
+                train=known,
+                val=held,
+                val_fraction=0.0,
+                cache=str(self.out / "cache"),
+                cache_gb=40,
+                workers=self.workers,
+            ),
+            clip=clip,
+            augment=part.augment,
+            model=ModelConfig(name=architecture, options=options),
+            optim=replace(LEARN, epochs=part.epochs),
+            eval_every=part.epochs // 2,
+        )
+        folder = RunFolder(train(config, resume=RunFolder(config.out).config.exists()))
+        lines = read_log(folder.log)
+        size = model_size(
+            architecture,
+            num_classes=part.classes,
+            options=options,
+            num_frames=clip.num_frames,
+            size=clip.size,
+        )
+        result: Result = {
+            "parameters": size.parameters,
+            "macs": size.macs,
+            "epochs": part.epochs,
+            "minutes": spent(lines),
+            "val": {line["epoch"]: line["top1"] for line in lines if line["kind"] == "val"},
+            "torch": torch.__version__,
+        }
+        for order in ("normal", "shuffled", "static"):
+            outcome = run_test(
+                str(folder.best if folder.best.exists() else folder.weights),
+                asked,
+                videos=videos,
+                frames=order,
+                cache=str(self.out / "cache"),
+                workers=self.workers,
+            )
+            result[order] = outcome.single.video_top1
+            if order == "normal" and job["set"] == "motion":
+                result["spans"] = by_span(outcome.scores)
+        return result
+
+    def _lists(self, job: Job) -> tuple[str, str | None, str, str | None]:
+        """Tables of the videos to learn from, to validate on and to test, and the folder of the last."""
+        name = job["set"]
+        if name == "motion":
+            drawn = write_synthetic(self.out / "motion", DRAWN)
+            return str(drawn / "train.csv"), str(drawn / "val.csv"), str(drawn / "test.csv"), None
+        known, held = draw_labels(self.data, self.out, name, job["percent"], job["seed"])
+        return (
+            str(known),
+            None if held is None else str(held),
+            str(self.data / LISTS[name][1]),
+            videos_of(self.data, name),
+        )
+
+
+def by_span(scores: Scores) -> dict[str, float]:
+    """Accuracy on the classes whose motion is short, middle and long."""
+    right = scores.video_probs.argmax(1) == scores.labels
+    spans = [MOTIONS[scores.classes[label]] for label in scores.labels]
+    return {
+        span: float(right[[found == span for found in spans]].mean()) for span in ("short", "middle", "long")
+    }
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("patterns", nargs="+")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--list", action="store_true")
+    chosen = parser.parse_args()
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(chosen.threads)
+    study = Study(chosen.data, chosen.out, workers=chosen.workers)
+    run_jobs(jobs(), study.run, chosen.out, chosen.patterns, only_list=chosen.list)
+
+
+if __name__ == "__main__":
+    main()
