@@ -5,6 +5,7 @@
 `--add` brings the results of `nets_study.py … OUT` into the table of results, one JSON object a job; then the
 table is all that is needed. ± is the standard deviation over seeds, how many in brackets. A difference is of
 two nets with the same seed, and so with the same labels and test videos; ± is its standard error over seeds.
+Of the learning rates that a net was trained with, comparisons and plots take the one that validated best.
 """
 
 from __future__ import annotations
@@ -32,31 +33,48 @@ PAIRS = (
 USUAL = {"motion": "16x2x32", "ucf101_11": "16x4x48", "hockey_fights": "16x2x48", "arid6": "16x2x48"}
 """The clip that nets are compared on."""
 Arm = tuple[str, str, str]  # set, net, clip
+Seeds = dict[int, Result]
+Found = dict[Arm, Seeds]
 
 
-def arms(results: list[Result]) -> dict[Arm, dict[int, Result]]:
-    """Results by seed of each set, net and clip."""
-    found: dict[Arm, dict[int, Result]] = defaultdict(dict)
+def arms(results: list[Result]) -> dict[Arm, dict[float, Seeds]]:
+    """Results of each set, net and clip, by learning rate and seed."""
+    found: dict[Arm, dict[float, Seeds]] = defaultdict(lambda: defaultdict(dict))
     for result in results:
-        found[result["set"], result["net"], result["clip"]][result["seed"]] = result
+        found[result["set"], result["net"], result["clip"]][result["lr"]][result["seed"]] = result
     return found
 
 
-def show(found: dict[Arm, dict[int, Result]]) -> None:
+def chosen_rates(found: dict[Arm, dict[float, Seeds]]) -> Found:
+    """Of each arm the learning rate whose best epochs validate best, or the only one."""
+    return {arm: max(rates.values(), key=_validated) for arm, rates in found.items()}
+
+
+def _validated(seeds: Seeds) -> float:
+    return statistics.mean(max(result["val"].values(), default=0.0) for result in seeds.values())
+
+
+def show(every: dict[Arm, dict[float, Seeds]], found: Found) -> None:
     """Print tables in Markdown."""
     for videos in USUAL:
-        mine = {arm: seeds for arm, seeds in found.items() if arm[0] == videos}
+        mine = [
+            (clip, net, rate, list(seeds.values()))
+            for (name, net, clip), rates in every.items()
+            for rate, seeds in rates.items()
+            if name == videos
+        ]
         if not mine:
             continue
         spans = SPANS if videos == "motion" else ()
-        heads = ["net", "clip", "M parameters", "MMAC", "validation", "test", *spans, "shuffled", "static"]
+        heads = ["net", "clip", "rate", "M parameters", "MMAC", "validation", "test", *spans]
+        heads += ["shuffled", "static"]
         print(f"\n## {videos}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-        for (_, net, clip), seeds in sorted(mine.items(), key=lambda item: (item[0][2], item[0][1])):
-            each = list(seeds.values())
+        for clip, net, rate, each in sorted(mine, key=lambda row: row[:3]):
             curves = [list(result["val"].values()) for result in each]
             cells = [
                 net,
                 clip.replace("x", " × "),
+                f"{rate:g}",
                 f"{each[0]['parameters'] / 1e6:.2f}",
                 f"{each[0]['macs'] / 1e6:.0f}",
                 spread([max(curve) for curve in curves]) if all(curves) else "",
@@ -72,7 +90,7 @@ def show(found: dict[Arm, dict[int, Result]]) -> None:
                 print(f"| {one} | {other} | {difference(points)} |")
 
 
-def differences(found: dict[Arm, dict[int, Result]], videos: str, one: str, other: str) -> list[float]:
+def differences(found: Found, videos: str, one: str, other: str) -> list[float]:
     """Test accuracy of one net less that of another, in points, a seed each."""
     a, b = (found.get((videos, net, USUAL[videos]), {}) for net in (one, other))
     return [100 * (a[seed]["normal"] - b[seed]["normal"]) for seed in sorted(a.keys() & b.keys())]
@@ -86,7 +104,7 @@ def difference(points: list[float]) -> str:
     return f"{mean:+.1f} ± {statistics.stdev(points) / len(points) ** 0.5:.1f} ({len(points)})"
 
 
-def plot(found: dict[Arm, dict[int, Result]], path: Path) -> None:
+def plot(found: Found, path: Path) -> None:
     """Nets by cost, and clips by how they cover time."""
     import matplotlib
 
@@ -118,7 +136,7 @@ def _bar(results: list[Result], key: str) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _spans(axis: Any, found: dict[Arm, dict[int, Result]]) -> None:
+def _spans(axis: Any, found: Found) -> None:
     """Accuracy on short, middle and long motions, by net."""
     nets = ("densenet3d", "densenet3d-equal-macs", "t3d-depths-1", "t3d-depths-3", "t3d")
     for place, net in enumerate(nets):
@@ -142,7 +160,7 @@ def _spans(axis: Any, found: dict[Arm, dict[int, Result]]) -> None:
     axis.legend(frameon=False, fontsize=8)
 
 
-def _strides(axis: Any, found: dict[Arm, dict[int, Result]]) -> None:
+def _strides(axis: Any, found: Found) -> None:
     """Accuracy by the temporal stride, on UCF101's 11 classes."""
     for colour, net in enumerate(("t3d", "densenet3d")):
         for order, line in (("normal", "o-"), ("shuffled", "s--"), ("static", "^:")):
@@ -167,8 +185,9 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.add:
         add_results(chosen.table, chosen.add)
-    found = arms(read_results(chosen.table))
-    show(found)
+    every = arms(read_results(chosen.table))
+    found = chosen_rates(every)
+    show(every, found)
     if chosen.plot:
         plot(found, chosen.plot)
 

@@ -1,12 +1,12 @@
 """Do the paper's findings about nets and clips hold for small nets? The runs behind docs/results.md.
 
-    python benchmarks/nets_study.py DATA OUT 'motion/*' 'ucf101_11/*/s0'
+    python benchmarks/nets_study.py DATA OUT 'motion/*' 'ucf101_11/*/0.001/s0'
 
 DATA holds ucf101_11, hockey_fights and arid6; the set `motion`, files with short, middle and long motions,
-is drawn into OUT. A job's name is SET/NET/CLIP/sSEED: a net out of `NETS`, and clips of FRAMESxSTRIDExSIDE.
-Jobs whose names match a pattern are run, pattern by pattern, once; what was killed goes on where it was, and
-several of these processes may share the work. `--list` names the jobs. Each leaves OUT/NAME/result.json, of
-which `nets_report.py` makes tables.
+is drawn into OUT. A job's name is SET/NET/CLIP/RATE/sSEED: a net out of `NETS`, clips of
+FRAMESxSTRIDExSIDE, and the peak learning rate. Jobs whose names match a pattern are run, pattern by pattern,
+once; what was killed goes on where it was, and several of these processes may share the work. `--list` names
+the jobs. Each leaves OUT/NAME/result.json, of which `nets_report.py` makes tables.
 
 Each job trains from scratch and tests once: the weights that validated best (of ARID, whose scenes are too
 few to hold any out, the last). A seed draws the labels that are used and the weights to begin with; for one
@@ -56,7 +56,6 @@ NETS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 LEARN = OptimConfig(
     name="adamw",
-    lr=3e-3,
     weight_decay=0.05,
     decay_norm=False,
     batch_size=16,
@@ -67,8 +66,7 @@ LEARN = OptimConfig(
     clip_grad=1.0,
 )
 VARIED = AugmentConfig(crop="random_resized", min_area=0.5, flip=0.5, color=0.2)
-AS_DRAWN = AugmentConfig(flip=0.0)
-DRAWN = SyntheticSpec(train=96, val=16, test=64)
+DRAWN = SyntheticSpec(train=96, val=16, test=64, distractors=0, clutter=2, camera_shake=0)
 SEEDS = (0, 1, 2)
 
 
@@ -81,36 +79,47 @@ class Part:
         percent: Of the training labels.
         epochs: Passes over them.
         augment: How training clips are varied.
-        arms: Pairs of nets and of clips, all of which are combined.
+        arms: Nets, clips and peak learning rates, all of which are combined.
     """
 
     classes: int
     percent: int
     epochs: int
     augment: AugmentConfig
-    arms: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    arms: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...]], ...]
 
 
 _ALL = tuple(name for name in NETS if not name.endswith("121"))
 _THREE = ("t3d", "densenet3d", "densenet3d-equal-macs")
+_TWO = ("t3d", "densenet3d")
+_SWEPT = ("16x1x48", "16x2x48", "16x16x48", "8x2x48", "32x2x48", "8x8x48", "16x4x32", "16x4x64")
+LOW, HIGH = 1e-3, 3e-3
 PARTS = {
-    "motion": Part(8, 100, 12, AS_DRAWN, ((_ALL, ("16x2x32",)), (_THREE, ("8x4x32", "32x1x32", "16x1x32")))),
-    "ucf101_11": Part(
-        11,
-        20,
-        20,
-        VARIED,
-        (
-            (_ALL, ("16x4x48",)),
-            (
-                ("densenet3d", "t3d"),
-                ("16x1x48", "16x2x48", "16x16x48", "8x2x48", "32x2x48", "8x8x48", "16x4x32", "16x4x64"),
-            ),
-            (("t3d121", "densenet3d121"), ("16x4x112",)),  # for a GPU
+    "motion": Part(
+        classes=8,
+        percent=100,
+        epochs=10,
+        augment=AugmentConfig(flip=0.0),
+        arms=(
+            (_ALL, ("16x2x32",), (LOW,)),
+            (_THREE, ("16x2x32",), (HIGH,)),
+            (_THREE, ("8x4x32", "32x1x32", "16x1x32"), (LOW,)),
         ),
     ),
-    "hockey_fights": Part(2, 20, 20, VARIED, ((_THREE, ("16x2x48",)),)),
-    "arid6": Part(6, 100, 30, replace(VARIED, flip=0.0), ((_THREE, ("16x2x48",)),)),
+    "ucf101_11": Part(
+        classes=11,
+        percent=20,
+        epochs=20,
+        augment=VARIED,
+        arms=(
+            (_ALL, ("16x4x48",), (LOW,)),
+            (_THREE, ("16x4x48",), (HIGH,)),
+            (_TWO, _SWEPT, (LOW,)),
+            (("t3d121", "densenet3d121"), ("16x4x112",), (LOW, HIGH)),  # for a GPU
+        ),
+    ),
+    "hockey_fights": Part(2, 20, 20, VARIED, ((_THREE, ("16x2x48",), (LOW,)),)),
+    "arid6": Part(6, 100, 30, replace(VARIED, flip=0.0), ((_THREE, ("16x2x48",), (LOW,)),)),
 }
 
 
@@ -118,10 +127,16 @@ def jobs() -> dict[str, Job]:
     """All jobs by name."""
     found = {}
     for videos, part in PARTS.items():
-        for seed, (nets, clips) in itertools.product(SEEDS, part.arms):
-            for clip, net in itertools.product(clips, nets):
-                job = {"set": videos, "percent": part.percent, "net": net, "clip": clip, "seed": seed}
-                found[f"{videos}/{net}/{clip}/s{seed}"] = job
+        for seed, (nets, clips, rates) in itertools.product(SEEDS, part.arms):
+            for clip, net, rate in itertools.product(clips, nets, rates):
+                found[f"{videos}/{net}/{clip}/{rate:g}/s{seed}"] = {
+                    "set": videos,
+                    "percent": part.percent,
+                    "net": net,
+                    "clip": clip,
+                    "lr": rate,
+                    "seed": seed,
+                }
     return found
 
 
@@ -163,7 +178,7 @@ class Study:
             clip=clip,
             augment=part.augment,
             model=ModelConfig(name=architecture, options=options),
-            optim=replace(LEARN, epochs=part.epochs),
+            optim=replace(LEARN, lr=job["lr"], epochs=part.epochs),
             eval_every=part.epochs // 2,
         )
         folder = RunFolder(train(config, resume=RunFolder(config.out).config.exists()))

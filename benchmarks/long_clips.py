@@ -1,0 +1,72 @@
+"""How much memory a training step of one clip takes, by its number of frames.
+
+    python benchmarks/long_clips.py --net t3d121 densenet3d121 --frames 16 32 64 128 --size 112
+
+Each step, forward and backward in float32, runs in a process of its own on the CPU: what the process held at
+most, less what it held with the net and the clip alone, and less the gradients of the weights. The memory
+that convolutions on CPUs work in is part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+
+# What is freed goes back at once, so that the peak is of what is held together.
+_EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}
+
+
+def peak() -> float:
+    """The most memory that this process has held, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def step(net: str, frames: int, size: int, *, checkpointing: bool) -> float:
+    """GB that a step takes."""
+    import torch
+
+    from t3d.models.registry import create_model
+
+    torch.set_num_threads(1)
+    model = create_model(net, num_classes=101).to(memory_format=torch.channels_last_3d)
+    model.set_grad_checkpointing(checkpointing)
+    clip = torch.rand(1, 3, frames, size, size)
+    before = peak()
+    model(clip).logsumexp(1).sum().backward()
+    gradients = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9
+    return peak() - before - gradients
+
+
+def main() -> None:
+    """Measure each, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--net", nargs="+", default=["t3d121", "densenet3d121"])
+    parser.add_argument("--frames", nargs="+", type=int, default=[16, 32, 64, 128])
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--one", choices=("kept", "recomputed"), help="measure a single step here")
+    chosen = parser.parse_args()
+    if chosen.one:
+        (net,), (frames,) = chosen.net, chosen.frames
+        print(step(net, frames, chosen.size, checkpointing=chosen.one == "recomputed"))
+        return
+    print(
+        f"| net, {chosen.size} × {chosen.size} | frames | GB | with grad_checkpointing |\n|---|---|---|---|"
+    )
+    for net in chosen.net:
+        for frames in chosen.frames:
+            cells = []
+            for how in ("kept", "recomputed"):
+                command = [sys.executable, __file__, "--one", how, "--size", str(chosen.size)]
+                command += ["--net", net, "--frames", str(frames)]
+                said = subprocess.run(
+                    command, check=True, capture_output=True, text=True, env=os.environ | _EXACT
+                ).stdout
+                cells.append(f"{float(said):.2f}")
+            print(f"| {net} | {frames} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
