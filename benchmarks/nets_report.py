@@ -27,6 +27,7 @@ PAIRS = (
     ("t3d", "t3d-depths-3"),
     ("t3d-more-layers", "t3d"),
     ("resnet3d-ttl", "resnet3d"),
+    ("resnet3d-ttl-in-place", "resnet3d"),
     ("resnet3d-ttl", "resnet3d-equal-macs"),
 )
 """Nets that are compared."""

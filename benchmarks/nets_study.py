@@ -35,8 +35,12 @@ from t3d.train.logging import read_log
 from t3d.train.loop import train
 from t3d.train.run_folder import RunFolder
 
-STAGES = ["layer1", "layer2", "layer3"]
-PAPER = [[1, 3, 6], [1, 3, 4], [1, 3, 4]]
+WITH_TTL = {
+    "width": 0.25,
+    "ttl_after": ["layer1", "layer2", "layer3"],
+    "ttl_depths": [[1, 3, 6], [1, 3, 4], [1, 3, 4]],
+    "ttl_channels": 32,
+}
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "t3d": ("t3d_tiny", {}),
     "densenet3d": ("densenet3d_tiny", {}),
@@ -46,10 +50,8 @@ NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "t3d-depths-3": ("t3d_tiny", {"ttl_depths": [[3, 3, 3]] * 3}),
     "t3d-more-layers": ("t3d_tiny", {"block_config": [2, 4, 10, 10]}),  # as T3D-169 has more than T3D-121
     "resnet3d": ("resnet3d18", {"width": 0.25}),
-    "resnet3d-ttl": (
-        "resnet3d18",
-        {"width": 0.25, "ttl_after": STAGES, "ttl_depths": PAPER, "ttl_channels": 32, "ttl_shortcut": False},
-    ),
+    "resnet3d-ttl": ("resnet3d18", WITH_TTL),
+    "resnet3d-ttl-in-place": ("resnet3d18", WITH_TTL | {"ttl_shortcut": False}),
     "resnet3d-equal-macs": ("resnet3d18", {"width": 0.34375}),
     "t3d121": ("t3d121", {}),
     "densenet3d121": ("densenet3d121", {}),
