@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,30 +108,39 @@ def difference(points: list[float]) -> str:
 
 
 def plot(found: Found, path: Path) -> None:
-    """Nets by cost, and clips by how they cover time."""
+    """What there are results of: nets by cost, motions by span, strides."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8), constrained_layout=True)
-    for axis, videos, title in (
-        (axes[0][0], "motion", "Nets: drawn motions, test"),
-        (axes[0][1], "ucf101_11", "Nets: UCF101, 11 classes, 20 % of the labels, test"),
-    ):
-        nets = sorted({net for name, net, clip in found if (name, clip) == (videos, USUAL[videos])})
-        for net in nets:
-            each = list(found[videos, net, USUAL[videos]].values())
-            mean, error = _bar(each, "normal")
-            marker = "s" if net.startswith("resnet") else "o" if net.startswith("t3d") else "^"
-            axis.errorbar(each[0]["macs"] / 1e6, mean, error, fmt=marker, capsize=3, label=net)
-        axis.set(xlabel="multiply-adds of a clip (millions)", ylabel="top-1 (%)", title=title)
-        axis.legend(frameon=False, fontsize=8)
-    _spans(axes[1][0], found)
-    _strides(axes[1][1], found)
-    for axis in axes.flat:
+    panels: list[Callable[[Any, Found], None]] = [
+        partial(_nets, videos=videos) for videos in USUAL if any(arm[0] == videos for arm in found)
+    ]
+    if any(arm[0] == "motion" for arm in found):
+        panels.append(_spans)
+    if any(arm[0] == "ucf101_11" and arm[2] == "16x16x48" for arm in found):
+        panels.append(_strides)
+    figure, axes = plt.subplots(
+        (len(panels) + 1) // 2, 2, figsize=(11, 4 * ((len(panels) + 1) // 2)), layout="constrained"
+    )
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        panel(axis, found)
         axis.grid(alpha=0.3)
+        axis.legend(frameon=False, fontsize=8)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
     figure.savefig(path, dpi=110)
+
+
+def _nets(axis: Any, found: Found, *, videos: str) -> None:
+    """Accuracy by multiply-adds."""
+    for net in sorted({net for name, net, clip in found if (name, clip) == (videos, USUAL[videos])}):
+        each = list(found[videos, net, USUAL[videos]].values())
+        mean, error = _bar(each, "normal")
+        marker = "s" if net.startswith("resnet") else "o" if net.startswith("t3d") else "^"
+        axis.errorbar(each[0]["macs"] / 1e6, mean, error, fmt=marker, capsize=3, label=net)
+    axis.set(xlabel="multiply-adds of a clip (millions)", ylabel="test top-1 (%)", title=f"Nets: {videos}")
 
 
 def _bar(results: list[Result], key: str) -> tuple[float, float]:
@@ -139,11 +150,10 @@ def _bar(results: list[Result], key: str) -> tuple[float, float]:
 
 def _spans(axis: Any, found: Found) -> None:
     """Accuracy on short, middle and long motions, by net."""
-    nets = ("densenet3d", "densenet3d-equal-macs", "t3d-depths-1", "t3d-depths-3", "t3d")
+    order = ("densenet3d", "densenet3d-equal-macs", "t3d-depths-1", "t3d-depths-3", "t3d", "resnet3d")
+    nets = [net for net in order if ("motion", net, USUAL["motion"]) in found]
     for place, net in enumerate(nets):
-        each = list(found.get(("motion", net, USUAL["motion"]), {}).values())
-        if not each:
-            continue
+        each = list(found["motion", net, USUAL["motion"]].values())
         for shift, span in enumerate(SPANS):
             values = [100 * result["spans"][span] for result in each]
             error = statistics.stdev(values) if len(values) > 1 else 0.0
@@ -157,8 +167,7 @@ def _spans(axis: Any, found: Found) -> None:
                 capsize=2,
             )
     axis.set_xticks(range(len(nets)), [net.replace("-equal-", "\nequal ") for net in nets], fontsize=8)
-    axis.set(ylabel="top-1 (%)", title="Drawn motions by the span that tells them apart")
-    axis.legend(frameon=False, fontsize=8)
+    axis.set(ylabel="test top-1 (%)", title="motion: by the span that tells classes apart", ylim=(0, 118))
 
 
 def _strides(axis: Any, found: Found) -> None:
@@ -173,8 +182,7 @@ def _strides(axis: Any, found: Found) -> None:
                 axis.errorbar(strides, means, errors, fmt=line, color=f"C{colour}", label=label, capsize=3)
     axis.set_xscale("log", base=2)
     axis.set_xticks([1, 2, 4, 16], ["1", "2", "4", "16"])
-    axis.set(xlabel="stride of 16 frames", ylabel="top-1 (%)", title="Strides: UCF101, 11 classes, test")
-    axis.legend(frameon=False, fontsize=8)
+    axis.set(xlabel="stride of 16 frames", ylabel="test top-1 (%)", title="Strides: ucf101_11")
 
 
 def main() -> None:
