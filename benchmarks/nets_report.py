@@ -137,15 +137,15 @@ def _nets(axis: Any, found: Found, *, videos: str) -> None:
     """Accuracy by multiply-adds."""
     for net in sorted({net for name, net, clip in found if (name, clip) == (videos, USUAL[videos])}):
         each = list(found[videos, net, USUAL[videos]].values())
-        mean, error = _bar(each, "normal")
+        mean, error = _bar([result["normal"] for result in each])
         marker = "s" if net.startswith("resnet") else "o" if net.startswith("t3d") else "^"
         axis.errorbar(each[0]["macs"] / 1e6, mean, error, fmt=marker, capsize=3, label=net)
     axis.set(xlabel="multiply-adds of a clip (millions)", ylabel="test top-1 (%)", title=f"Nets: {videos}")
 
 
-def _bar(results: list[Result], key: str) -> tuple[float, float]:
-    values = [100 * result[key] for result in results]
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+def _bar(values: list[float]) -> tuple[float, float]:
+    """Mean and standard deviation in per cent."""
+    return 100 * statistics.mean(values), 100 * statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def _spans(axis: Any, found: Found) -> None:
@@ -155,11 +155,10 @@ def _spans(axis: Any, found: Found) -> None:
     for place, net in enumerate(nets):
         each = list(found["motion", net, USUAL["motion"]].values())
         for shift, span in enumerate(SPANS):
-            values = [100 * result["spans"][span] for result in each]
-            error = statistics.stdev(values) if len(values) > 1 else 0.0
+            mean, error = _bar([result["spans"][span] for result in each])
             axis.bar(
                 place + 0.27 * (shift - 1),
-                statistics.mean(values),
+                mean,
                 0.25,
                 yerr=error,
                 color=f"C{shift}",
@@ -175,7 +174,8 @@ def _strides(axis: Any, found: Found) -> None:
     for colour, net in enumerate(("t3d", "densenet3d")):
         for order, line in (("normal", "o-"), ("shuffled", "s--"), ("static", "^:")):
             strides = [s for s in (1, 2, 4, 16) if ("ucf101_11", net, f"16x{s}x48") in found]
-            points = [_bar(list(found["ucf101_11", net, f"16x{s}x48"].values()), order) for s in strides]
+            runs = [found["ucf101_11", net, f"16x{s}x48"].values() for s in strides]
+            points = [_bar([result[order] for result in each]) for each in runs]
             if points:
                 means, errors = zip(*points, strict=True)
                 label = net if order == "normal" else f"{net}, {order}"

@@ -6,6 +6,7 @@ import fnmatch
 import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,15 @@ def run_jobs(
             if only_list:
                 continue
             result.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with alone_in(result.parent):
-                    if not result.exists():
-                        found = run(name, job)
-                        result.write_text(json.dumps({**job, **found}, indent=1))
-            except ConfigError as error:
-                if "another run is writing" not in str(error):
-                    raise
-                print("another process has it", flush=True)
+            with ExitStack() as held:
+                try:
+                    held.enter_context(alone_in(result.parent))
+                except ConfigError:
+                    print("another process has it", flush=True)
+                    continue
+                if not result.exists():
+                    found = run(name, job)
+                    result.write_text(json.dumps({**job, **found}, indent=1))
 
 
 def spent(lines: list[dict[str, Any]]) -> float:
