@@ -5,12 +5,14 @@
 `--add` brings the results of `nets_study.py … OUT` into the table of results, one JSON object a job; then the
 table is all that is needed. ± is the standard deviation over seeds, how many in brackets. A difference is of
 two nets with the same seed, and so with the same labels and test videos; ± is its standard error over seeds.
-Of the learning rates that a net was trained with, comparisons and plots take the one that validated best.
+Of the learning rates that a net was trained with, comparisons and plots take the one that validated best on
+the seeds that all of them were run with.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Callable
@@ -50,11 +52,18 @@ def arms(results: list[Result]) -> dict[Arm, dict[float, Seeds]]:
 
 def chosen_rates(found: dict[Arm, dict[float, Seeds]]) -> Found:
     """Of each arm the learning rate whose best epochs validate best, or the only one."""
-    return {arm: max(rates.values(), key=_validated) for arm, rates in found.items()}
+    return {arm: _best_rate(list(rates.values())) for arm, rates in found.items()}
 
 
-def _validated(seeds: Seeds) -> float:
-    return statistics.mean(max(result["val"].values(), default=0.0) for result in seeds.values())
+def _best_rate(rates: list[Seeds]) -> Seeds:
+    shared = set[int].intersection(*(set(seeds) for seeds in rates))
+    if not shared:
+        return max(rates, key=len)  # no seed says which is better
+
+    def validated(seeds: Seeds) -> float:
+        return statistics.mean(max(seeds[seed]["val"].values(), default=0.0) for seed in shared)
+
+    return max(rates, key=validated)
 
 
 def show(every: dict[Arm, dict[float, Seeds]], found: Found) -> None:
@@ -72,7 +81,7 @@ def show(every: dict[Arm, dict[float, Seeds]], found: Found) -> None:
         heads = ["net", "clip", "rate", "M parameters", "MMAC", "validation", "test", *spans]
         heads += ["shuffled", "static"]
         print(f"\n## {videos}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-        for clip, net, rate, each in sorted(mine, key=lambda row: row[:3]):
+        for clip, net, rate, each in sorted(mine, key=lambda row: (_numbers(row[0]), *row[1:3])):
             curves = [list(result["val"].values()) for result in each]
             cells = [
                 net,
@@ -86,16 +95,21 @@ def show(every: dict[Arm, dict[float, Seeds]], found: Found) -> None:
                 *(spread([result[order] for result in each]) for order in ("shuffled", "static")),
             ]
             print(f"| {' | '.join(cells)} |")
-        print("\n| net | less | points |\n|---|---|---|")
-        for one, other in PAIRS:
-            points = differences(found, videos, one, other)
+        clips = sorted({clip for name, _, clip in found if name == videos}, key=_numbers)
+        print("\n| clip | net | less | points |\n|---|---|---|---|")
+        for clip, (one, other) in itertools.product(clips, PAIRS):
+            points = differences(found, (videos, one, clip), (videos, other, clip))
             if points:
-                print(f"| {one} | {other} | {difference(points)} |")
+                print(f"| {clip.replace('x', ' × ')} | {one} | {other} | {difference(points)} |")
 
 
-def differences(found: Found, videos: str, one: str, other: str) -> list[float]:
-    """Test accuracy of one net less that of another, in points, a seed each."""
-    a, b = (found.get((videos, net, USUAL[videos]), {}) for net in (one, other))
+def _numbers(clip: str) -> list[int]:
+    return [int(part) for part in clip.split("x")]
+
+
+def differences(found: Found, one: Arm, other: Arm) -> list[float]:
+    """Test accuracy of one less that of the other, in points, a seed each."""
+    a, b = found.get(one, {}), found.get(other, {})
     return [100 * (a[seed]["normal"] - b[seed]["normal"]) for seed in sorted(a.keys() & b.keys())]
 
 
@@ -108,7 +122,7 @@ def difference(points: list[float]) -> str:
 
 
 def plot(found: Found, path: Path) -> None:
-    """What there are results of: nets by cost, motions by span, strides."""
+    """What there are results of: nets by cost, motions by span, strides, frames and sides."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -120,7 +134,7 @@ def plot(found: Found, path: Path) -> None:
     if any(arm[0] == "motion" for arm in found):
         panels.append(_spans)
     if any(arm[0] == "ucf101_11" and arm[2] == "16x16x48" for arm in found):
-        panels.append(_strides)
+        panels += [_strides, _clips]
     figure, axes = plt.subplots(
         (len(panels) + 1) // 2, 2, figsize=(11, 4 * ((len(panels) + 1) // 2)), layout="constrained"
     )
@@ -183,6 +197,28 @@ def _strides(axis: Any, found: Found) -> None:
     axis.set_xscale("log", base=2)
     axis.set_xticks([1, 2, 4, 16], ["1", "2", "4", "16"])
     axis.set(xlabel="stride of 16 frames", ylabel="test top-1 (%)", title="Strides: ucf101_11")
+
+
+def _clips(axis: Any, found: Found) -> None:
+    """Accuracy by the multiply-adds of a clip, as frames are added or their sides grow."""
+    lines = {
+        "frames, one span": (("8x8x48", "16x4x48", "32x2x48"), "o-"),
+        "frames, one stride": (("8x2x48", "16x2x48", "32x2x48"), "s--"),
+        "side": (("16x4x32", "16x4x48", "16x4x64"), "^:"),
+    }
+    for (colour, net), (label, (clips, line)) in itertools.product(
+        enumerate(("t3d", "densenet3d")), lines.items()
+    ):
+        seeds = [found.get(("ucf101_11", net, clip), {}) for clip in clips]
+        runs = [list(each.values()) for each in seeds if each]
+        if runs:
+            means, errors = zip(*(_bar([result["normal"] for result in each]) for each in runs), strict=True)
+            macs = [each[0]["macs"] / 1e6 for each in runs]
+            axis.errorbar(
+                macs, means, errors, fmt=line, color=f"C{colour}", label=f"{net}: {label}", capsize=3
+            )
+    axis.set_xscale("log")
+    axis.set(xlabel="multiply-adds of a clip (millions)", ylabel="test top-1 (%)", title="Clips: ucf101_11")
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def test_nets_are_compared_at_the_rate_that_validated_best(tmp_path: Path) -> No
     row = "| t3d | 16 × 2 × 48 | 0.001 | 1.50 | 2 | 70.0 ± 0.0 (2) | 62.0 ± 2.8 (2) | 50.0 ± 0.0 (2) |"
     assert f"{row} 25.0 ± 0.0 (2) |" in out
     assert any(line.startswith("| t3d | 16 × 2 × 48 | 0.003 |") for line in out)
-    assert "| t3d | densenet3d | +8.0 ± 2.0 (2) |" in out  # 10 and 6 points
+    assert "| 16 × 2 × 48 | t3d | densenet3d | +8.0 ± 2.0 (2) |" in out  # 10 and 6 points
     assert plot.stat().st_size > 1000
 
 

@@ -209,6 +209,17 @@ def test_a_depth_beyond_the_map_is_told_once() -> None:
         ttl(torch.rand(1, 4, 2, 3, 3))
 
 
+def test_depths_that_were_chosen_are_told_of_in_training_only() -> None:
+    clip = torch.rand(2, 3, 16, 32, 32)  # two time steps are left for the last TTL
+    chosen = create_model("t3d_tiny", num_classes=2, options={"ttl_depths": [[1, 3, 6], [1, 3], [5]]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        create_model("t3d_tiny", num_classes=2)(clip)  # the paper's
+        chosen.eval()(clip)
+    with pytest.warns(UserWarning, match="looks at 5 time steps of a map that has 2"):
+        chosen.train()(clip)
+
+
 @pytest.mark.parametrize(
     ("after", "depths", "message"),
     [

@@ -19,9 +19,7 @@ from t3d.errors import ConfigError
 from t3d.models.net import NetOptions, VideoNet
 from t3d.models.recompute import Recomputing
 from t3d.models.registry import register_model
-from t3d.models.ttl import TemporalConv3d, TemporalTransition, TimePadding, TransitionPool
-
-PAPER_DEPTHS = ((1, 3, 6), (1, 3, 4), (1, 3, 4))
+from t3d.models.ttl import PAPER_DEPTHS, TemporalConv3d, TemporalTransition, TimePadding, TransitionPool
 
 
 @dataclass(frozen=True)
@@ -219,6 +217,7 @@ def _transition(
         projection=options.ttl_projection,
         time_padding=options.time_padding,
         adapt_pool=options.adapt_pool,
+        warn=options.ttl_depths != PAPER_DEPTHS,  # which are deeper than the last map of 16 frames
     )
 
 

@@ -26,7 +26,7 @@ from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl_of
 from t3d.models.net import VideoNet
 from t3d.models.recompute import Recomputing
 from t3d.models.registry import register_model
-from t3d.models.ttl import Kernel, TemporalConv3d, TimePadding
+from t3d.models.ttl import PAPER_DEPTHS, Kernel, TemporalConv3d, TimePadding
 
 # Filters of each module's branches: 1×1; 1×1 → 3×3; 1×1 → 3×3; pool → 1×1.
 _MODULES = {
@@ -241,7 +241,7 @@ def _pool(index: int, side: int, options: Inception3DOptions) -> HangingMaxPool:
 _INCEPTION = Inception3DOptions()
 _I3D = Inception3DOptions(pool_depths=(1, 1, 3, 2), pool_time_strides=(1, 1, 2, 2))
 # The maps of inception3 and inception4 are those that T3D's second and third TTL see; two TTLs in all.
-_INCEPTION_TTL = Inception3DOptions(ttl_after=("inception3", "inception4"), ttl_depths=((1, 3, 4), (1, 3, 4)))
+_INCEPTION_TTL = Inception3DOptions(ttl_after=("inception3", "inception4"), ttl_depths=PAPER_DEPTHS[1:])
 
 
 @register_model

@@ -12,7 +12,6 @@ Legend: B batch, C channels, T time, H height, W width.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -105,25 +104,16 @@ class InsertedTTL(Recomputing):
                 nn.init.kaiming_normal_(module.weight)
         if shortcut:
             nn.init.zeros_(self.projection.conv.weight)
-        self._deepest = max(depths)
-        self._has_warned = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Look at the map over several temporal depths.
 
         Args:
-            x: Map, B C T H W; where T is shorter than a branch is deep, the branch sees padding for the rest.
+            x: Map, B C T H W.
 
         Returns:
             Map, B C T H W.
         """
-        if not self._has_warned and not torch.compiler.is_compiling() and x.shape[2] < self._deepest:
-            self._has_warned = True
-            warnings.warn(
-                f"a TTL looks at {self._deepest} time steps of a map that has {x.shape[2]}, and at padding "
-                "for the rest; longer clips or smaller ttl_depths spare it the work",
-                stacklevel=1,
-            )
         out = self.recomputed(self._look, x)  # B C T H W
         return x + out if self.shortcut else out
 

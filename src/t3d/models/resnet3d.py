@@ -27,9 +27,7 @@ from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl_of
 from t3d.models.net import VideoNet
 from t3d.models.recompute import Recomputing
 from t3d.models.registry import register_model
-from t3d.models.ttl import Kernel, TemporalConv3d, TimePadding
-
-PAPER_DEPTHS = ((1, 3, 6), (1, 3, 4), (1, 3, 4))
+from t3d.models.ttl import PAPER_DEPTHS, Kernel, TemporalConv3d, TimePadding
 
 Convolution = Literal["3d", "2plus1d"]
 

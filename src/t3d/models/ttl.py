@@ -5,6 +5,7 @@ Legend: B batch, C channels, T time, H height, W width; every map is B C T H W.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -16,6 +17,9 @@ from t3d.errors import ConfigError, did_you_mean
 
 TimePadding = Literal["zeros", "replicate"]
 Kernel = tuple[int, int, int]
+
+PAPER_DEPTHS = ((1, 3, 6), (1, 3, 4), (1, 3, 4))
+"""Temporal depths of T3D's three transitions (section 3.1)."""
 
 
 class TemporalConv3d(nn.Conv3d):
@@ -161,6 +165,7 @@ class TemporalTransition(nn.Module):
         time_padding: How branches pad time, see `TemporalConv3d`.
         adapt_pool: See `TransitionPool`.
         pool: Whether the map is averaged 2×2×2; False keeps its size.
+        warn: Whether training on maps with fewer time steps than a branch is deep gives a warning, once.
 
     Attributes:
         out_channels: Channels that go out, `len(depths) * branch_channels`.
@@ -185,6 +190,7 @@ class TemporalTransition(nn.Module):
         time_padding: TimePadding = "zeros",
         adapt_pool: bool = True,
         pool: bool = True,
+        warn: bool = True,
     ) -> None:
         super().__init__()
         depths = tuple(depths)
@@ -207,17 +213,30 @@ class TemporalTransition(nn.Module):
             else None
         )
         self.pool = TransitionPool(adapt=adapt_pool) if pool else nn.Identity()
+        self._deepest = max(depths)
+        self._may_warn = warn
 
     def forward(self, x: Tensor) -> Tensor:
         """Look at the map over several temporal depths, join, pool.
 
         Args:
-            x: Map, B C T H W.
+            x: Map, B C T H W; where T is shorter than a branch is deep, the branch sees padding for the rest.
 
         Returns:
             Map, B out_channels T//2 H//2 W//2; B out_channels T H W without pool.
         """
+        if self.training and x.shape[2] < self._deepest and not torch.compiler.is_compiling():
+            self._warn_once(x.shape[2])
         x = torch.cat([branch(x) for branch in self.branches], dim=1)  # B D·C' T H W
         if self.projection is not None:
             x = self.projection(x)
         return self.pool(x)
+
+    def _warn_once(self, steps: int) -> None:
+        if self._may_warn:
+            self._may_warn = False
+            warnings.warn(
+                f"a TTL looks at {self._deepest} time steps of a map that has {steps}, and at padding for "
+                "the rest; longer clips or smaller ttl_depths spare it the work",
+                stacklevel=1,
+            )
