@@ -431,7 +431,12 @@ def test_what_cannot_work_is_told_before_a_video_is_read(
         patch.setattr(loop, "readable", lambda *_, **__: pytest.fail("read the videos first"))
         refused(tiny(model={"name": "t3d_tini"}), ConfigError, "did you mean 't3d_tiny'")
         refused(tiny(model={"options": {"drop_rat": 0.1}}), ConfigError, "did you mean 'drop_rate'")
-    refused(tiny(clip={"size": 2}), ConfigError, r"clip\.size 2; densenet3d_tiny .* at least 1 frames of")
+        ttl = {"ttl_after": ["layr1"], "ttl_depths": [[1, 3]]}
+        refused(
+            tiny(model={"name": "resnet3d18", "options": ttl}), ConfigError, "behind 'layr1'.*mean 'layer1'"
+        )
+        refused(tiny(model={"freeze": "stm"}), ConfigError, "no stage 'stm' to freeze.*did you mean 'stem'")
+        refused(tiny(clip={"size": 2}), ConfigError, r"clip\.size 2; densenet3d_tiny .* at least 1 frames of")
     refused(tiny(model={"init": str(tmp_path / "absent")}), CheckpointError, "no such weights file")
 
 

@@ -14,16 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from t3d.errors import ConfigError, ManifestError
-from t3d.models.net import VideoNet
-from t3d.models.registry import create_model
 from t3d.reproduce.sets import GivenSet, Part, Split, open_set, published_splits
 from t3d.reproduce.tables import SETS, TARGET, PaperTable, Row, Step, read_recipe
 from t3d.train.config import RunConfig, TrainConfig
-from t3d.train.loop import check_clip
+from t3d.train.loop import check_net
 from t3d.train.run_folder import RunFolder
 from t3d.transfer.config import TransferConfig
 
@@ -289,9 +286,8 @@ def _digest(config: RunConfig, split: Split, before: Run | None) -> str:
 
 
 def _check(config: RunConfig, part: Part, where: str) -> None:
-    model = _without_memory(config.model.name, json.dumps(config.model.options))
     try:
-        check_clip(model, config)
+        check_net(config)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     learned = learning(config, part.count)
@@ -300,12 +296,6 @@ def _check(config: RunConfig, part: Part, where: str) -> None:
             f"{where}: about {learned} of the {part.count} videos in {part.name} would be learned from, "
             f"fewer than a batch has ({config.optim.batch_size}); name a set with more videos"
         )
-
-
-@cache
-def _without_memory(name: str, options: str) -> VideoNet:
-    with torch.device("meta"):
-        return create_model(name, num_classes=1, options=json.loads(options))
 
 
 def learning(config: RunConfig, videos: int) -> int:

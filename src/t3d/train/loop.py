@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -22,7 +24,7 @@ from t3d.errors import ConfigError, ManifestError
 from t3d.evaluate import Metrics, measure, score_videos
 from t3d.files import sweep
 from t3d.models.net import VideoNet
-from t3d.models.registry import create_model, model_options
+from t3d.models.registry import create_model
 from t3d.models.segments import with_consensus
 from t3d.models.weights import ModelCard, load_backbone, save_model
 from t3d.multilabel import MultiMetrics
@@ -53,7 +55,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     """
     accelerator = make_accelerator()
     folder = RunFolder(config.out)
-    model_options(config.model.name, config.model.options)  # a misspelt name is told before videos are read
+    check_net(config)
     data = config.data
     index = open_index(data.index, data.train, data.val, videos=data.videos)
     store = FrameStore(
@@ -70,7 +72,6 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     model = create_model(
         config.model.name, num_classes=len(train_videos.classes), options=config.model.options
     )
-    check_clip(model, config)
     model = model.to(accelerator.device).to(memory_format=torch.channels_last_3d)
     model.set_grad_checkpointing(config.model.grad_checkpointing)
     fresh = not (resume and folder.checkpoint.exists())
@@ -162,18 +163,29 @@ def reopen(
     return train_videos, val_videos
 
 
-def check_clip(model: VideoNet, config: RunConfig) -> None:
-    """Refuse a clip that is too small for the net.
+def check_net(config: RunConfig) -> None:
+    """Refuse a net, its options, stages to freeze and a clip that cannot be, before any video is read.
 
     Raises:
-        ConfigError: It has too few frames or pixels.
+        ConfigError: There is no such net or stage, an option cannot work, or the clip has too few frames or
+            pixels.
     """
-    frames, side = model.min_input_size()
+    chosen = config.model
+    frames, side = _least_clip(chosen.name, json.dumps(chosen.options), chosen.freeze)
     if config.clip.num_frames < frames or config.clip.size < side:
         raise ConfigError(
             f"clip.num_frames is {config.clip.num_frames} and clip.size {config.clip.size}; "
-            f"{config.model.name} with its options needs at least {frames} frames of {side} × {side} pixels"
+            f"{chosen.name} with its options needs at least {frames} frames of {side} × {side} pixels"
         )
+
+
+@cache
+def _least_clip(name: str, options: str, freeze: str) -> tuple[int, int]:
+    """Frames and side; the options are JSON."""
+    with torch.device("meta"):  # neither memory nor random numbers
+        model = create_model(name, num_classes=1, options=json.loads(options))
+    model.freeze(freeze)
+    return model.min_input_size()
 
 
 def _videos(

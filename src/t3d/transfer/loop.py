@@ -21,11 +21,11 @@ from t3d.data.manifest import Manifest
 from t3d.data.sampler import SampleKey
 from t3d.data.sampling import ClipSpec
 from t3d.errors import ConfigError, ManifestError
-from t3d.models.registry import create_model, model_options
+from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, load_backbone, save_model
 from t3d.train.epochs import EpochLoop, make_accelerator
 from t3d.train.logging import RunLog
-from t3d.train.loop import check_clip, reopen
+from t3d.train.loop import check_net, reopen
 from t3d.train.run_folder import RunFolder
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.dataset import CollatePairs, TransferClips
@@ -60,7 +60,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     """
     accelerator = make_accelerator()
     folder = RunFolder(config.out)
-    model_options(config.model.name, config.model.options)  # a misspelt name is told before videos are read
+    check_net(config)
     data = config.data
     index = open_index(data.index, data.videos, videos=data.root)
     store = FrameStore(
@@ -100,7 +100,6 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
 
     torch.manual_seed(config.seed)
     student = create_model(config.model.name, num_classes=0, options=config.model.options)
-    check_clip(student, config)
     fresh = not (resume and folder.checkpoint.exists())
     initial = load_backbone(student, config.model.init) if config.model.init and fresh else None
     student.freeze(config.model.freeze)
