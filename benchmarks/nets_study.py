@@ -106,6 +106,7 @@ PARTS = {
             (_ALL, ("16x2x32",), (LOW,)),
             (_THREE, ("16x2x32",), (HIGH,)),
             (_THREE, ("8x4x32", "32x1x32", "16x1x32"), (LOW,)),
+            (("t3d-depths-1", "t3d-depths-3"), ("32x1x32",), (LOW,)),
         ),
     ),
     "ucf101_11": Part(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 import yaml
 from safetensors.torch import save_file
 
@@ -141,6 +142,13 @@ def test_the_version_is_told(capsys: Out) -> None:
         ("models t3d_tini", "no net is called 't3d_tini': did you mean 't3d_tiny'?"),
         ("models t3d_tiny --size 8", "at least 1 frames of 29 × 29 pixels"),
         ("convert absent.pth w.safetensors --model t3d_tiny --classes absent.txt", "absent.txt: the class"),
+        ("convert w.pth w.safetensors --model t3d_tiny", "--classes FILE, one class name a line"),
+        ("convert w.pth w.safetensors --model t3d_tiny --classes c --inflate mean", "leave --classes out"),
+        ("convert w.pth w.safetensors --model t3d_tiny --inflate center", "centre"),
+        (
+            "convert absent.pth w.safetensors --model t3d_tiny --inflate mean",
+            "absent.pth: no such weights file",
+        ),
         ("demo --seed -1", "seed"),
     ],
 )
@@ -420,6 +428,26 @@ def test_a_foreign_file_becomes_one_of_ours(tmp_path: Path, clips: Path, capsys:
     assert run(*words[:2], tmp_path / "other.safetensors", *words[3:]) == 2
     assert "classifier" in capsys.readouterr().err
     assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_a_2d_nets_file_becomes_a_start_for_training(tmp_path: Path, capsys: Out) -> None:
+    twin = torchvision.models.resnet18().eval()
+    torch.save(twin.state_dict(), tmp_path / "resnet18.pth")
+    target = tmp_path / "start.safetensors"
+    words = ["convert", tmp_path / "resnet18.pth", target, "--model", "resnet3d18", "--inflate", "centre"]
+    assert run(*words, "--clip.num_frames", 4, "--clip.size", 16, "--clip.resize", 18) == 0
+    told = "120 of 120 backbone tensors loaded; left out on purpose: fc.weight, fc.bias"
+    assert told in capsys.readouterr().out
+    net, card = load_model(target)
+    assert (card.classes, card.provenance["inflated"]) == ((), "centre")
+    frame = torch.rand(2, 3, 1, 16, 16)
+    twin.fc = torch.nn.Identity()
+    with torch.no_grad():
+        still = net.forward_features(frame.expand(-1, -1, 4, -1, -1)).mean((2, 3, 4))
+        torch.testing.assert_close(still, twin(frame[:, :, 0]), rtol=1e-4, atol=1e-5)
+    values = printed(capsys, "--init", target)
+    assert values["model"]["name"] == "resnet3d18"
+    assert (values["clip"]["num_frames"], values["clip"]["resize"]) == (4, 18)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,13 @@ def fill_convert(sub: ArgumentParser) -> None:
     sub.add_argument("target", help="the .safetensors file to write")
     sub.add_argument("--model", required=True, help="the net the weights belong to, see: t3d models")
     sub.add_argument("--options", type=dict[str, Any], default={}, help="options of the net, as YAML")
-    sub.add_argument("--classes", required=True, help="text file with one class name a line, in order")
+    sub.add_argument("--classes", help="text file with one class name a line, in order")
+    sub.add_argument(
+        "--inflate",
+        type=Literal["mean", "centre"],
+        help="the file is a 2D net's: each kernel is spread evenly over time (mean) or put into the middle "
+        "step (centre); what is written has no classes and is a start for t3d train --init",
+    )
     sub.add_argument(
         "--targets",
         type=Literal["single", "multi"],
@@ -66,8 +72,19 @@ def fill_convert(sub: ArgumentParser) -> None:
 
 def run_convert(chosen: Namespace) -> int:
     """Turn a foreign file into one of ours."""
-    from t3d.models.convert import convert_checkpoint
+    from t3d.models.convert import convert_checkpoint, inflate_checkpoint
 
+    net = {"architecture": chosen.model, "clip": chosen.clip, "options": chosen.options}
+    if chosen.inflate:
+        if chosen.classes:
+            raise ConfigError("--inflate leaves the 2D net's classifier behind: leave --classes out")
+        print(inflate_checkpoint(chosen.source, chosen.target, **net, how=chosen.inflate))
+        return 0
+    if not chosen.classes:
+        raise ConfigError(
+            "classes is missing: give --classes FILE, one class name a line in the order of the scores (or "
+            "--inflate for the weights of a 2D net, which bring no classes)"
+        )
     try:
         classes = Path(chosen.classes).read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -75,10 +92,8 @@ def run_convert(chosen: Namespace) -> int:
     convert_checkpoint(
         chosen.source,
         chosen.target,
-        architecture=chosen.model,
+        **net,
         classes=tuple(classes),
-        clip=chosen.clip,
-        options=chosen.options,
         targets=chosen.targets,
     )
     return 0

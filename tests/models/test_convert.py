@@ -14,7 +14,7 @@ from torch import Tensor
 from t3d.data.sampling import ClipSpec
 from t3d.errors import CheckpointError, ConfigError
 from t3d.models import VideoNet, create_model, load_model
-from t3d.models.convert import convert_checkpoint, import_torch_file
+from t3d.models.convert import convert_checkpoint, import_torch_file, inflate_checkpoint
 
 CLASSES = ("run", "jump")
 
@@ -161,3 +161,13 @@ def test_files_without_tensors(tmp_path: Path, values: object, message: str) -> 
     torch.save(values, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=message):
         import_torch_file(tmp_path / "x.pth")
+
+
+def test_a_file_of_which_nothing_fits_is_not_inflated(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(4, 3, 5, 5)}, tmp_path / "other.pth")
+    target = tmp_path / "ours.safetensors"
+    with pytest.raises(CheckpointError, match=r"other\.pth: 2D weights: no weight of the backbone fits"):
+        inflate_checkpoint(
+            tmp_path / "other.pth", target, architecture="resnet3d18", clip=ClipSpec(), how="mean"
+        )
+    assert not target.exists()

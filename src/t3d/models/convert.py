@@ -14,7 +14,9 @@ from torch import Tensor
 from t3d.data.labels import Targets
 from t3d.data.sampling import ClipSpec
 from t3d.errors import CheckpointError
-from t3d.models.loading import compare
+from t3d.models.inflate import Inflation, inflate
+from t3d.models.loading import LoadReport, compare
+from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, read_tensors, save_model
 
@@ -104,18 +106,9 @@ def convert_checkpoint(
         >>> convert_checkpoint("d121.pth", "d121.safetensors", architecture="densenet3d121",
         ...                    classes=names, clip=ClipSpec())  # doctest: +SKIP
     """
-    if Path(src).suffix == ".safetensors":
-        state = _renamed(read_tensors(src)[0], rename or {})
-    else:
-        state = import_torch_file(src, rename=rename)
     model = create_model(architecture, num_classes=len(classes), options=options)
-    state = {model.own_name(name): tensor for name, tensor in state.items()}
-    expected = model.state_dict()
-    for name in expected:
-        # PyTorch before 0.4.1 did not count batches, and the count does not enter inference.
-        if name.endswith(".num_batches_tracked"):
-            state.setdefault(name, torch.zeros((), dtype=torch.long))
-    difference = compare(expected, state)
+    state = _read(src, model, rename)
+    difference = compare(model.state_dict(), state)
     if difference:
         raise CheckpointError(
             f"{os.fspath(src)}: these are not the weights of {architecture} with {len(classes)} classes "
@@ -127,15 +120,82 @@ def convert_checkpoint(
         options=dict(options or {}),
         classes=tuple(classes),
         clip=clip,
-        provenance={
-            **(provenance or {}),
-            "converted_from": Path(src).name,
-            "converted_from_sha256": hashlib.sha256(Path(src).read_bytes()).hexdigest(),
-        },
+        provenance={**(provenance or {}), **_origin(src)},
         targets=targets,
     )
     save_model(model, dst, card=card)
     return card
+
+
+def inflate_checkpoint(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    architecture: str,
+    clip: ClipSpec,
+    options: Mapping[str, object] | None = None,
+    rename: Mapping[str, str] | None = None,
+    how: Inflation = "mean",
+) -> LoadReport:
+    """Turn a file of a 2D net into one of a 3D net without a classifier, to start a training from.
+
+    Args:
+        src: The 2D net's .pth, .pt or .safetensors file.
+        dst: The file to write; ends with .safetensors.
+        architecture: A name out of `list_models()`; `t3d.models.inflate` says which nets have a 2D twin.
+        clip: How clips are to be cut, and normalised as the 2D net's pictures were.
+        options: Options that differ from the architecture's own.
+        rename: See `import_torch_file`.
+        how: See `inflate`.
+
+    Returns:
+        What was filled and what was not.
+
+    Raises:
+        CheckpointError: The file cannot be read, or nothing of it fits.
+        ConfigError: An unknown architecture, option or `how`.
+
+    Example:
+        >>> inflate_checkpoint("resnet50.pth", "start.safetensors", architecture="resnet3d50",
+        ...                    clip=ClipSpec())  # doctest: +SKIP
+    """
+    model = create_model(architecture, num_classes=0, options=options)
+    try:
+        report = inflate(_read(src, model, rename), model, how=how)
+    except CheckpointError as error:
+        raise CheckpointError(f"{os.fspath(src)}: {error}") from error
+    card = ModelCard(
+        architecture,
+        options=dict(options or {}),
+        clip=clip,
+        provenance={"inflated": how, **_origin(src)},
+    )
+    save_model(model, dst, card=card)
+    return report
+
+
+def _read(
+    src: str | os.PathLike[str], model: VideoNet, rename: Mapping[str, str] | None
+) -> dict[str, Tensor]:
+    """Tensors of a foreign file by a net's own names."""
+    if Path(src).suffix == ".safetensors":
+        found = _renamed(read_tensors(src)[0], rename or {})
+    else:
+        found = import_torch_file(src, rename=rename)
+    state = {model.own_name(name): tensor for name, tensor in found.items()}
+    for name in model.state_dict():
+        # PyTorch before 0.4.1 did not count batches, and the count does not enter inference.
+        if name.endswith(".num_batches_tracked"):
+            state.setdefault(name, torch.zeros((), dtype=torch.long))
+    return state
+
+
+def _origin(src: str | os.PathLike[str]) -> dict[str, str]:
+    path = Path(src)
+    return {
+        "converted_from": path.name,
+        "converted_from_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
 
 
 def _renamed(state: Mapping[str, Tensor], rename: Mapping[str, str]) -> dict[str, Tensor]:
