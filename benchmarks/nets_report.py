@@ -148,12 +148,14 @@ def plot(found: Found, path: Path) -> None:
 
 
 def _nets(axis: Any, found: Found, *, videos: str) -> None:
-    """Accuracy by multiply-adds."""
+    """Accuracy by multiply-adds; a net has the same colour in every panel."""
+    nets = sorted({net for _, net, _ in found})
     for net in sorted({net for name, net, clip in found if (name, clip) == (videos, USUAL[videos])}):
         each = list(found[videos, net, USUAL[videos]].values())
         mean, error = _bar([result["normal"] for result in each])
         marker = "s" if net.startswith("resnet") else "o" if net.startswith("t3d") else "^"
-        axis.errorbar(each[0]["macs"] / 1e6, mean, error, fmt=marker, capsize=3, label=net)
+        colour = f"C{nets.index(net)}"
+        axis.errorbar(each[0]["macs"] / 1e6, mean, error, fmt=marker, color=colour, capsize=3, label=net)
     axis.set(xlabel="multiply-adds of a clip (millions)", ylabel="test top-1 (%)", title=f"Nets: {videos}")
 
 
