@@ -118,6 +118,8 @@ PARTS = {
             (_ALL, ("16x4x48",), (LOW,)),
             (_THREE, ("16x4x48",), (HIGH,)),
             (_TWO, _SWEPT, (LOW,)),
+            (("densenet3d-equal-macs",), ("16x16x48",), (LOW,)),
+            (_TWO, ("16x16x48",), (HIGH,)),
             (("t3d121", "densenet3d121"), ("16x4x112",), (LOW, HIGH)),  # for a GPU
         ),
     ),
