@@ -131,8 +131,11 @@ def plot(found: Found, path: Path) -> None:
     panels: list[Callable[[Any, Found], None]] = [
         partial(_nets, videos=videos) for videos in USUAL if any(arm[0] == videos for arm in found)
     ]
-    if any(arm[0] == "motion" for arm in found):
-        panels.append(_spans)
+    panels += [
+        partial(_spans, clip=clip)
+        for clip in ("16x2x32", "32x1x32")
+        if any((arm[0], arm[2]) == ("motion", clip) for arm in found)
+    ]
     if any(arm[0] == "ucf101_11" and arm[2] == "16x16x48" for arm in found):
         panels += [_strides, _clips]
     figure, axes = plt.subplots(
@@ -141,7 +144,8 @@ def plot(found: Found, path: Path) -> None:
     for axis, panel in zip(axes.flat, panels, strict=False):
         panel(axis, found)
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False, fontsize=8)
+        in_one_row = len(axis.get_legend_handles_labels()[1]) <= len(SPANS)
+        axis.legend(frameon=False, fontsize=8, ncols=len(SPANS) if in_one_row else 1)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     figure.savefig(path, dpi=110)
@@ -164,12 +168,12 @@ def _bar(values: list[float]) -> tuple[float, float]:
     return 100 * statistics.mean(values), 100 * statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _spans(axis: Any, found: Found) -> None:
+def _spans(axis: Any, found: Found, *, clip: str) -> None:
     """Accuracy on short, middle and long motions, by net."""
     order = ("densenet3d", "densenet3d-equal-macs", "t3d-depths-1", "t3d-depths-3", "t3d", "resnet3d")
-    nets = [net for net in order if ("motion", net, USUAL["motion"]) in found]
+    nets = [net for net in order if ("motion", net, clip) in found]
     for place, net in enumerate(nets):
-        each = list(found["motion", net, USUAL["motion"]].values())
+        each = list(found["motion", net, clip].values())
         for shift, span in enumerate(SPANS):
             mean, error = _bar([result["spans"][span] for result in each])
             axis.bar(
@@ -182,7 +186,11 @@ def _spans(axis: Any, found: Found) -> None:
                 capsize=2,
             )
     axis.set_xticks(range(len(nets)), [net.replace("-equal-", "\nequal ") for net in nets], fontsize=8)
-    axis.set(ylabel="test top-1 (%)", title="motion: by the span that tells classes apart", ylim=(0, 118))
+    axis.set(
+        ylabel="test top-1 (%)",
+        title=f"motion, {clip.replace('x', ' × ')}: by the span that tells classes apart",
+        ylim=(0, 118),
+    )
 
 
 def _strides(axis: Any, found: Found) -> None:
