@@ -160,6 +160,8 @@ def _nets(axis: Any, found: Found, *, videos: str) -> None:
         marker = "s" if net.startswith("resnet") else "o" if net.startswith("t3d") else "^"
         colour = f"C{nets.index(net)}"
         axis.errorbar(each[0]["macs"] / 1e6, mean, error, fmt=marker, color=colour, capsize=3, label=net)
+    left, right = axis.get_xlim()
+    axis.set_xlim(left, right + 0.8 * (right - left))  # room for the legend
     axis.set(xlabel="multiply-adds of a clip (millions)", ylabel="test top-1 (%)", title=f"Nets: {videos}")
 
 
@@ -221,7 +223,7 @@ def _clips(axis: Any, found: Found) -> None:
     ):
         seeds = [found.get(("ucf101_11", net, clip), {}) for clip in clips]
         runs = [list(each.values()) for each in seeds if each]
-        if runs:
+        if len(runs) > 1:
             means, errors = zip(*(_bar([result["normal"] for result in each]) for each in runs), strict=True)
             macs = [each[0]["macs"] / 1e6 for each in runs]
             axis.errorbar(
