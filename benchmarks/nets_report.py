@@ -129,7 +129,9 @@ def plot(found: Found, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     panels: list[Callable[[Any, Found], None]] = [
-        partial(_nets, videos=videos) for videos in USUAL if any(arm[0] == videos for arm in found)
+        partial(_nets, videos=videos)
+        for videos, clip in USUAL.items()
+        if len({arm for arm in found if (arm[0], arm[2]) == (videos, clip)}) > 1
     ]
     panels += [
         partial(_spans, clip=clip)
