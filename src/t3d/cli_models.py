@@ -57,7 +57,7 @@ def fill_convert(sub: ArgumentParser) -> None:
     sub.add_argument("--classes", help="text file with one class name a line, in order")
     sub.add_argument(
         "--inflate",
-        type=Literal["mean", "centre"],
+        type=Literal["mean", "centre"],  # `t3d.models.inflate.Inflation`, which would import torch for --help
         help="the file is a 2D net's: each kernel is spread evenly over time (mean) or put into the middle "
         "step (centre); what is written has no classes and is a start for t3d train --init",
     )
