@@ -20,7 +20,7 @@ from t3d.data.sampling import ClipSpec
 from t3d.data.video import Video
 from t3d.data.views import Views
 from t3d.errors import ManifestError, T3DError, VideoError
-from t3d.evaluate import Scores, measure, score_videos, write_scores
+from t3d.evaluate import Metrics, Scores, measure, score_videos, write_scores
 from t3d.models.registry import create_model
 
 SPEC = ClipSpec(num_frames=8, stride=1, size=16, resize=20)
@@ -402,6 +402,31 @@ def test_a_net_whose_scores_are_no_numbers_is_refused(films: Manifest) -> None:
     nn.init.constant_(model.head.bias, math.nan)
     with pytest.raises(T3DError, match="no finite numbers"):
         score_videos(model, films, spec=SPEC)
+
+
+@pytest.mark.parametrize("targets", ["single", "multi"])
+def test_one_number_that_is_none_is_enough_to_refuse_a_net(films: Manifest, targets: Any) -> None:
+    """Some clips or some classes: such a video must not pass for one that cannot be read."""
+
+    class Partly(Mean):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(x)
+            logits[-1, 0] = math.nan
+            return logits
+
+    with pytest.raises(T3DError, match="no finite numbers"):
+        score_videos(Partly(), films, spec=SPEC, targets=targets)
+
+
+def test_a_video_counts_where_all_its_scores_are_numbers(tmp_path: Path) -> None:
+    probs = np.array([[0.75, 0.25], [0.5, np.nan], [np.nan, np.nan]])
+    scores = Scores(("a", "b"), probs[:1], np.array([0]), probs, np.array([0, 0, 0]), ("x", "y", "z"), ())
+    metrics = measure(scores)
+    assert isinstance(metrics, Metrics)
+    assert (metrics.videos, metrics.confusion) == (1, [[1, 0], [0, 0]])
+    write_scores(scores, tmp_path / "scores.csv")
+    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert lines[1:] == ["x,a,a,1,0.750000,0.250000", "y,a,,0,,", "z,a,,0,,"]
 
 
 def test_where_no_video_can_be_read_nothing_can_be_measured(tmp_path: Path) -> None:
