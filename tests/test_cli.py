@@ -311,13 +311,14 @@ def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path,
     for line, row in zip(said, rows, strict=True):
         assert line["clips"] == int(row["clips"]) == 2
         assert line["classes"] == pytest.approx(
-            {name: float(row[name]) for name in ("blue", "red")}, abs=1e-6
+            {name: float(row[name]) for name in ("blue", "red")},
+            abs=1e-6 + 5e-7,  # other batches, and six digits in the table
         )
         assert next(iter(line["classes"])) == row["prediction"]
         right += row["prediction"] == row["label"]
     assert metrics["video_top1"] == right / 8
-    loss = -np.mean([np.log(line["classes"][row["label"]]) for line, row in zip(said, rows, strict=True)])
-    assert metrics["loss"] == pytest.approx(loss, abs=1e-9)
+    given = np.array([line["classes"][row["label"]] for line, row in zip(said, rows, strict=True)])
+    assert metrics["loss"] == pytest.approx(-np.log(given).mean(), abs=1e-6 / given.min())  # other batches
 
 
 def test_test_prints_a_table(trained: RunFolder, clips: Path, capsys: Out) -> None:

@@ -20,7 +20,7 @@ from t3d.data.sampling import ClipSpec
 from t3d.data.video import Video
 from t3d.data.views import Views
 from t3d.errors import ManifestError, T3DError, VideoError
-from t3d.evaluate import Scores, measure, score_videos, write_scores
+from t3d.evaluate import Metrics, Scores, measure, score_videos, write_scores
 from t3d.models.registry import create_model
 
 SPEC = ClipSpec(num_frames=8, stride=1, size=16, resize=20)
@@ -240,12 +240,12 @@ def same(a: Scores, b: Scores, *, atol: float = 0.0) -> None:
 def in_processes(world: int, films: Manifest, model: nn.Module, **options: Any) -> list[Scores]:
     """Score as `world` processes would, one after another: once to learn what each sends, once to gather."""
     sent: list[list[list[Any]]] = []
+    options = {"spec": SPEC} | options
     for rank in range(world):
         own: list[list[Any]] = []
         score_videos(
             model,
             films,
-            spec=SPEC,
             rank=rank,
             world_size=world,
             gather=lambda part, own=own: own.append(part) or part,
@@ -259,7 +259,6 @@ def in_processes(world: int, films: Manifest, model: nn.Module, **options: Any) 
             score_videos(
                 model,
                 films,
-                spec=SPEC,
                 rank=rank,
                 world_size=world,
                 gather=lambda _, joined=joined: next(joined),
@@ -295,12 +294,37 @@ def test_batches_workers_processes_and_cache_change_nothing(films: Manifest, tmp
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_real_net_scores_the_same_in_any_batch(films: Manifest, bf16: bool) -> None:
-    spec = ClipSpec(num_frames=8, stride=1, size=64, resize=64)
-    torch.manual_seed(0)
-    net = create_model("densenet3d_tiny", num_classes=3).eval()
+    net, spec = real_net()
     reference = score_videos(net, films, spec=spec, batch_size=1, bf16=bf16)
     assert np.ptp(reference.clip_probs, 0).max() > 1e-4
     same(score_videos(net, films, spec=spec, batch_size=5, bf16=bf16), reference, atol=1e-2 if bf16 else 1e-6)
+
+
+def real_net() -> tuple[nn.Module, ClipSpec]:
+    torch.manual_seed(0)
+    net = create_model("densenet3d_tiny", num_classes=3).eval()
+    return net, ClipSpec(num_frames=8, stride=1, size=64, resize=64)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_promise_same_batches_same_bits_other_batches_within_1e_6(films: Manifest) -> None:
+    """Scores in fp32 depend on the batches by rounding, on workers and processes not at all."""
+    net, spec = real_net()
+    options: dict[str, Any] = {"spec": spec, "batch_size": 4}
+    reference = score_videos(net, films, **options)
+    # The same batches: the same bits, whoever reads them and however often.
+    same(score_videos(net, films, **options), reference)
+    same(score_videos(net, films, workers=2, **options), reference)
+    for scores in in_processes(2, films, net, **options):
+        same(scores, reference)
+    # Other batches: another size, other places in them, other videos beside them.
+    for batch_size in (1, 3, 64):
+        same(score_videos(net, films, spec=spec, batch_size=batch_size), reference, atol=1e-6)
+    backwards = score_videos(net, films.select(range(len(films) - 1, -1, -1)), **options)
+    np.testing.assert_allclose(backwards.video_probs[::-1], reference.video_probs, atol=1e-6, rtol=0)
+    for row in (0, 1, 2, 4, 5):
+        alone = score_videos(net, films.select([row]), **options)
+        np.testing.assert_allclose(alone.video_probs[0], reference.video_probs[row], atol=1e-6, rtol=0)
 
 
 def test_the_order_of_frames_reaches_the_net(films: Manifest) -> None:
@@ -378,6 +402,31 @@ def test_a_net_whose_scores_are_no_numbers_is_refused(films: Manifest) -> None:
     nn.init.constant_(model.head.bias, math.nan)
     with pytest.raises(T3DError, match="no finite numbers"):
         score_videos(model, films, spec=SPEC)
+
+
+@pytest.mark.parametrize("targets", ["single", "multi"])
+def test_one_number_that_is_none_is_enough_to_refuse_a_net(films: Manifest, targets: Any) -> None:
+    """Some clips or some classes: such a video must not pass for one that cannot be read."""
+
+    class Partly(Mean):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(x)
+            logits[-1, 0] = math.nan
+            return logits
+
+    with pytest.raises(T3DError, match="no finite numbers"):
+        score_videos(Partly(), films, spec=SPEC, targets=targets)
+
+
+def test_a_video_counts_where_all_its_scores_are_numbers(tmp_path: Path) -> None:
+    probs = np.array([[0.75, 0.25], [0.5, np.nan], [np.nan, np.nan]])
+    scores = Scores(("a", "b"), probs[:1], np.array([0]), probs, np.array([0, 0, 0]), ("x", "y", "z"), ())
+    metrics = measure(scores)
+    assert isinstance(metrics, Metrics)
+    assert (metrics.videos, metrics.confusion) == (1, [[1, 0], [0, 0]])
+    write_scores(scores, tmp_path / "scores.csv")
+    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert lines[1:] == ["x,a,a,1,0.750000,0.250000", "y,a,,0,,", "z,a,,0,,"]
 
 
 def test_where_no_video_can_be_read_nothing_can_be_measured(tmp_path: Path) -> None:

@@ -35,8 +35,9 @@ def predictions(
     """Classify videos, here or on many machines.
 
     With Ray, each process holds the net once, on a GPU of its own where the cluster has any, and gets as many
-    videos at a time as are scored together here. Scores are those of this machine to the last digit if the
-    machines compute alike: the same kind of processor or GPU, the same precision, and as many threads.
+    videos at a time as are scored together here. Scores are bit-equal to those of this machine if the
+    machines compute alike: the same kind of processor or GPU, the same precision, and as many threads. A run
+    that resumes puts the remaining videos into other batches: their fp32 scores are equal within 1e-6.
 
     Args:
         weights: File that a training run wrote.

@@ -155,7 +155,7 @@ def add_computing(sub: ArgumentParser) -> None:
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
     sub.add_argument("--precision", type=Literal["auto", "fp32", "bf16"], default="auto", help="of the net")
     sub.add_argument(
-        "--batch_size", type=PositiveInt, default=8, help="clips at a time: speed and memory only"
+        "--batch_size", type=PositiveInt, default=8, help="clips per batch: affects speed and memory"
     )
     sub.add_argument("--workers", type=NonNegativeInt, default=2, help="processes that read videos")
 

@@ -6,6 +6,11 @@ several labels, each class has a probability of its own. Validation, `t3d test` 
 through `score_videos`, so that their numbers agree. `t3d.data.views` has the other protocols: several crops
 of a clip are averaged first, then the clips, each with the same weight.
 
+A video's scores are bit-equal whenever its clips go through the net in the same batches, on the same CPU with
+the same number of threads. In other batches (another batch size, other videos beside it, another order) fp32
+scores differ by rounding, by less than 1e-6: on some CPUs a matrix product rounds by the place in the batch.
+Workers and processes do not change the batches.
+
 Legend: V videos, N clips in all, K classes.
 """
 
@@ -141,8 +146,8 @@ def score_videos(
         store: Where frames come from; None decodes.
         order: Frame order within each clip, see `VideoClips`.
         seed: For `order = shuffled`.
-        batch_size: Clips, or crops of them, that go through the net together; changes nothing but speed and
-            memory.
+        batch_size: Clips, or crops of them, that go through the net together; changes speed and memory, and
+            scores by rounding only.
         workers: Processes that read videos. 0: this one.
         bf16: Compute in bfloat16 where that is safe.
         rank: This process, from 0, when several share the videos out.
@@ -167,7 +172,7 @@ def score_videos(
         x = normalise(clips.to(device, non_blocking=True), spec)  # B C T H W
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             logits: torch.Tensor = scorer(x)  # B K
-        # Probabilities and means in double precision: the order of clips and processes cannot show in them.
+        # Probabilities and means in double precision: they add no rounding to that of the net.
         logits = logits.double()
         return logits.softmax(1) if targets == "single" else logits.sigmoid()
 

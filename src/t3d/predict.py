@@ -47,13 +47,14 @@ class Prediction:
 class Predictor:
     """Classifies videos with a weights file, which brings its classes, clip and normalisation along.
 
-    Scores come from the same function as those of `t3d test`, so that the two agree.
+    Scores come from the same function as those of `t3d test`. They are bit-equal for the same batches of
+    videos, and equal within 1e-6 (fp32) when other videos share the batches; see `t3d.evaluate`.
 
     Args:
         weights: File that a training run wrote.
         device: `auto`, or a torch device.
         precision: `auto`, `fp32` or `bf16`.
-        batch_size: Clips at a time; changes speed and memory only.
+        batch_size: Clips at a time; changes speed and memory, and scores by rounding only.
         workers: Processes that read videos; 0 reads them here.
         index: What `t3d prepare index` or `shards` wrote about the files; videos in shards need theirs.
 

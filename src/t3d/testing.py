@@ -93,7 +93,7 @@ def run_test(
         seed: Of shuffled frames.
         device: `auto`, or a torch device.
         precision: `auto`, `fp32` or `bf16`.
-        batch_size: Clips, or crops of them, at a time; changes speed and memory only.
+        batch_size: Clips, or crops of them, at a time; changes speed and memory, and scores by rounding only.
         workers: Processes that read videos.
 
     Raises:

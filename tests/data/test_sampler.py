@@ -168,6 +168,54 @@ def test_balance_survives_restarts_and_processes() -> None:
         assert sorted(one + two) == sorted(batch)
 
 
+def slow_turns(row_class: np.ndarray, *, seed: int, epoch: int) -> list[dict[tuple[int, int], int]]:
+    """For each class, the visits (row, round) of an epoch: a piece of its endless series of shuffled rounds.
+
+    An epoch takes one place in the series more than the smaller share of a class, so that no place is taken
+    twice whichever classes have the larger share; the number of places taken is not checked here.
+    """
+    classes = np.unique(row_class)
+    share = len(row_class) // len(classes)
+    pieces = []
+    for number, label in enumerate(classes):
+        rows = np.flatnonzero(row_class == label)
+        series = []
+        for lap in range((epoch + 1) * (share + 1) // len(rows) + 2):
+            order = np.random.default_rng((seed, lap, number, 1)).permutation(rows)
+            series += [(int(row), lap) for row in order]
+        first = epoch * (share + 1)
+        piece = series[first : first + share + 1]
+        pieces.append({(row, lap - piece[0][1]): at for at, (row, lap) in enumerate(piece)})
+    return pieces
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2, 7])
+def test_turns_are_those_of_a_slow_series(epoch: int) -> None:
+    pieces = slow_turns(CLASSES, seed=4, epoch=epoch)
+    keys = balanced(epoch)
+    for label, piece in enumerate(pieces):
+        places = sorted(piece[key.row, key.visit] for key in keys if CLASSES[key.row] == label)
+        assert places == list(range(len(places)))  # from the start of the piece on, and none left out
+        assert len(places) in (20, 21)
+
+
+def test_no_video_of_a_large_class_comes_again_before_its_turn() -> None:
+    visits = [[key.row for key in balanced(epoch) if key.row < 50] for epoch in range(2)]
+    assert len(set(visits[0] + visits[1])) == len(visits[0]) + len(visits[1])  # 50 videos, 42 turns at most
+
+
+def test_every_round_of_turns_is_shuffled_anew() -> None:
+    """Epochs that begin at the start of a round take its first six of ten videos: others in each round."""
+    classes = np.array([0] * 10 + [1] * 2)  # six places an epoch and class, of which a series moves by seven
+    sampler = ResumableBatchSampler(12, batch_size=2, seed=4, classes=classes)
+    firsts = [
+        frozenset(key.row for batch in epoch_of(sampler, epoch) for key in batch if key.row < 10)
+        for epoch in range(0, 60, 10)
+    ]
+    assert {len(rows) for rows in firsts} == {6}
+    assert len(set(firsts)) == 6
+
+
 def test_one_class_is_every_video_once() -> None:
     sampler = ResumableBatchSampler(8, batch_size=4, seed=0, classes=np.zeros(8, dtype=np.int64))
     for epoch in range(3):
@@ -226,6 +274,29 @@ def test_few_shards_are_open_at_a_time(lanes: int) -> None:
         # and no shard but those cut at a lane's end is in two lanes
         assert len(np.unique(mine)) <= 50 // lanes + 2
     assert moved
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+@pytest.mark.parametrize("window", [5, 30])
+def test_a_video_moves_by_fewer_places_than_the_window(window: int, lanes: int) -> None:
+    """Within its lane, compared with a window of one place, which moves nothing."""
+    lane_of_place = np.arange(200) % 8 // (8 // lanes)
+    furthest = 0
+    for epoch in range(3):
+        still, moved = (
+            np.array(rows_of(epoch_of(of_shards(window=size, lanes=lanes), epoch))) for size in (1, window)
+        )
+        for lane in range(lanes):
+            before, after = still[lane_of_place == lane], moved[lane_of_place == lane]
+            changes = np.diff(UNEVEN[before]) != 0
+            assert changes.sum() + 1 == len(np.unique(UNEVEN[before]))  # shard after shard
+            assert sorted(before) == sorted(after)
+            places = np.argsort(after)[np.argsort(np.argsort(before))]
+            assert (after[places] == before).all()
+            displacement = np.abs(places - np.arange(len(before)))
+            assert displacement.max() < window
+            furthest = max(furthest, displacement.max())
+    assert furthest > window / 2
 
 
 def test_a_lane_is_read_by_the_processes_of_its_part_of_the_batch() -> None:

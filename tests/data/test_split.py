@@ -118,6 +118,29 @@ def test_sources_that_span_classes_as_well_as_trying_every_choice(seed):
     assert cost <= slow_best(labels, sources, 0.2) + 0.05  # a search, near the best there is
 
 
+def test_the_whole_is_near_the_fraction_where_single_classes_would_not_say():
+    # Found by trying: without the error of the total, another choice of these six scenes has the least cost.
+    table = np.array([[18, 5, 1], [15, 1, 2], [0, 0, 1], [6, 0, 4], [0, 6, 2], [15, 0, 5]])
+    rows = [(label, str(scene)) for (scene, label), count in np.ndenumerate(table) for _ in range(count)]
+    labels, sources = np.array([row[0] for row in rows]), [row[1] for row in rows]
+    for seed in range(5):
+        held = cut(labels, sources, 0.3, seed)
+        assert set(np.array(sources)[held]) == {"0", "2"}
+        shares = np.array([held[labels == label].mean() for label in range(3)])
+        cost = np.square(shares - 0.3).sum() + (held.mean() - 0.3) ** 2
+        assert cost == pytest.approx(slow_best(labels, sources, 0.3))
+
+
+def test_a_small_class_never_pays_for_a_large_one():
+    # Half of three sources of 1000 rows is 500 off; the ten rows of the other class cannot make up for it.
+    labels = np.repeat([0, 1], [3000, 10])
+    sources = [f"large {i // 1000}" for i in range(3000)] + [f"small {i}" for i in range(10)]
+    for seed in range(10):  # either class may come first
+        held = cut(labels, sources, 0.5, seed)
+        assert held[:3000].sum() in (1000, 2000)
+        assert 4 <= held[3000:].sum() <= 6
+
+
 def test_warns_where_no_choice_has_every_class_in_both_parts(caplog):
     # Three classes, each in two of three scenes: two scenes always fall into one part.
     with caplog.at_level(logging.WARNING):

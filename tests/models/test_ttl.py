@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t3d.errors import ConfigError
-from t3d.models.ttl import TemporalConv3d, TemporalTransition, TimePadding, TransitionPool
+from t3d.models.ttl import (
+    TemporalConv3d,
+    TemporalTransition,
+    TimePadding,
+    TransitionPool,
+    misleads_onednn,
+)
 
 
 def slow_conv(x: Tensor, weight: Tensor, time_padding: TimePadding) -> Tensor:
@@ -131,6 +137,66 @@ def test_pool_at_one_step() -> None:
 def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TemporalTransition(4, **arguments)  # type: ignore[arg-type]
+
+
+# --- when time is padded before the convolution -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("depth", "bf16", "misled"),
+    [
+        (1, False, set()),
+        (1, True, set()),
+        (3, False, set()),
+        (3, True, {1, 2}),
+        (5, False, {1, 2, 3, 4, 5}),
+        (5, True, {1, 2, 3, 4, 5}),
+        (7, False, {1, 2, 3, 4, 5, 6, 7}),
+        (7, True, {1, 2, 3, 4, 5, 6, 7}),
+    ],
+)
+def test_time_is_padded_first_where_onednn_fails(depth: int, bf16: bool, misled: set[int]) -> None:
+    """The decision, since its effect shows on some CPUs only: short maps, in bfloat16 or deep kernels."""
+    for frames in range(1, 12):
+        options = {"bf16": bf16, "frames": frames, "depth": depth}
+        assert misleads_onednn(device="cpu", **options) == (frames in misled)  # type: ignore[arg-type]
+        assert not misleads_onednn(device="cuda", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "autocast", "depth", "frames", "first"),
+    [
+        ("cpu", torch.float32, False, 3, 2, False),
+        ("cpu", torch.float32, True, 3, 2, True),
+        ("cpu", torch.bfloat16, False, 3, 2, True),
+        ("cpu", torch.bfloat16, False, 3, 3, False),
+        ("cpu", torch.float32, False, 5, 5, True),
+        ("cpu", torch.float32, False, 5, 6, False),
+        ("meta", torch.bfloat16, False, 5, 2, False),
+    ],
+)
+def test_a_convolution_asks_and_obeys(
+    device: str,
+    dtype: torch.dtype,
+    autocast: bool,
+    depth: int,
+    frames: int,
+    first: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain, seen = F.conv3d, []
+
+    def spy(x: Tensor, weight: Tensor, bias: Tensor | None, stride: object, padding: object) -> Tensor:
+        seen.append((x.shape[2], padding))
+        return plain(x, weight, bias, stride, padding)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(F, "conv3d", spy)
+    conv = TemporalConv3d(2, 2, kernel_size=(depth, 3, 5)).to(device, dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        out = conv(torch.ones(1, 2, frames, 6, 6, dtype=dtype, device=device))
+    assert out.shape == (1, 2, frames, 6, 6)
+    side = depth // 2
+    assert seen == [(frames + 2 * side, (0, 1, 2)) if first else (frames, (side, 1, 2))]
 
 
 # --- gradients ------------------------------------------------------------------------------------------

@@ -84,23 +84,34 @@ class TemporalConv3d(nn.Conv3d):
         padding = self._pad
         if self._pad_apart is not None:
             x = F.pad(x, self._pad_apart, mode="constant" if self.time_padding == "zeros" else "replicate")
-        elif _misleads_onednn(x, depth=self.kernel_size[0]):
+        elif misleads_onednn(
+            device=x.device.type,
+            bf16=x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"),
+            frames=x.shape[2],
+            depth=self.kernel_size[0],
+        ):
             x = F.pad(x, (0, 0, 0, 0, padding[0], padding[0]))
             padding = (0, *padding[1:])
         return F.conv3d(x, self.weight, self.bias, self.stride, padding)
 
 
-def _misleads_onednn(x: Tensor, *, depth: int) -> bool:
-    """Whether a convolution on CPUs that pads by itself has a wrong gradient, or writes where it must not.
+def misleads_onednn(*, device: str, bf16: bool, frames: int, depth: int) -> bool:
+    """Decide whether time must be padded before a convolution, since oneDNN fails where it pads by itself.
 
     Seen with torch 2.15 and AVX-512: where the map is shorter than the kernel, the gradient of the weights in
-    bfloat16 is made of memory that nobody wrote (T = 2, depth 3): garbage, now and then NaN. A depth of 7 at
-    stride 2 breaks the heap on maps of 5 to 7 time steps in float32, too: deep kernels take no chances.
+    bfloat16 is computed from uninitialized memory (T = 2, depth 3): garbage, sometimes NaN. A depth of 7 at
+    stride 2 corrupts the heap on maps of 5 to 7 time steps, in float32 as well, so deep kernels are always
+    padded first. Some CPUs do not show the fault; the decision is the same on all of them.
+
+    Args:
+        device: Type of the map's device.
+        bf16: Whether the convolution computes in bfloat16.
+        frames: Time steps of the map.
+        depth: Temporal depth of the kernel.
     """
-    if x.device.type != "cpu":
+    if device != "cpu":
         return False
-    in_bf16 = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
-    return x.shape[2] <= depth if depth > 3 else in_bf16 and x.shape[2] < depth
+    return frames <= depth if depth > 3 else bf16 and frames < depth
 
 
 class TransitionPool(nn.Module):

@@ -92,7 +92,7 @@ def run_probe(
         max_bad: Largest share of unreadable videos.
         device: `auto`, or a torch device.
         precision: Of the net.
-        batch_size: Clips at a time; changes speed and memory only.
+        batch_size: Clips at a time; changes speed and memory, and scores by rounding only.
         workers: Processes that read videos.
 
     Raises:
