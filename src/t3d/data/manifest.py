@@ -1,7 +1,7 @@
 """A manifest: the table of a data set's videos, made of whatever a user has and checked where it is made.
 
 The videos themselves are neither opened nor looked for: a row that names no readable video is found when the
-clip is read, or by `Manifest.check_exists`.
+clip is read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -183,11 +182,6 @@ class Manifest(VideoTable):
             "source": rows.sources,
         }
         return cls(tuple(classes), pa.table(columns), rows.skipped, rows.missing)
-
-    def check_exists(self) -> list[Path]:
-        """Look for every file, and list those that are not there; one look a file."""
-        paths = pc.unique(self.table["path"]).to_pylist()
-        return [Path(path) for path in paths if not Path(path).is_file()]
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as a table that `from_csv` reads back.
