@@ -1,6 +1,6 @@
-"""Which decoder reads clips faster inside `Video`: PyAV or torchcodec?
+"""Which decoder reads clips faster: PyAV inside `Video`, or torchcodec with the same table of frames?
 
-    pip install 't3d[torchcodec]'
+    pip install torchcodec
     python benchmarks/decoders.py ORIGINALS OUT
 
 ORIGINALS is a folder of MPEG-4 AVI files as UCF101 publishes them. Those of at least 200 frames are read as
@@ -10,13 +10,15 @@ frames (as it writes by itself) and every 16, x265 and libvpx as they come. Rand
 without an index, which torchcodec is not given.
 
 Readers take turns at every place. Times are of the processor, since the machine may be shared; a ratio is
-the median over places of the median over rounds. Torchcodec is also measured where `is_fit` keeps a file
-from it, and its pixels beside PyAV's.
+the median over places of the median over rounds. torchcodec gets the table of frames too, so that it need not
+read through the file, and the times of its frames are checked as `Video` checks its own. Its pixels are
+compared with PyAV's.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -26,10 +28,11 @@ import av
 import numpy as np
 import numpy.typing as npt
 import torch
+from torchcodec.decoders import VideoDecoder
 
 from t3d.data.encode import write_video
+from t3d.data.frame_table import FrameTable
 from t3d.data.prepare.examine import examine
-from t3d.data.torchcodec_reader import TorchcodecReader, is_fit, require
 from t3d.data.video import Video
 from t3d.data.video_index import VideoFacts
 
@@ -50,13 +53,23 @@ def indexed(path: Path, facts: VideoFacts, wanted: Indices) -> torch.Tensor:
 
 
 def torchcodec(path: Path, facts: VideoFacts, wanted: Indices) -> torch.Tensor:
-    if is_fit(facts):
-        with Video(path, facts=facts, decoder="torchcodec") as video:
-            frames = video.frames_at(wanted)
-            assert video.decoder == "torchcodec"
-            return frames
-    reader = TorchcodecReader(path, table=facts.table, shape=facts.stored_size)
-    return reader.frames_at(wanted)
+    table = facts.table
+    decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, custom_frame_mappings=mapping(table))
+    batch = decoder.get_frames_at(wanted.tolist())
+    stamps = np.rint(batch.pts_seconds.numpy() / float(table.time_base)).astype(np.int64)
+    if not np.array_equal(stamps, table.pts[wanted]):
+        raise RuntimeError(f"{path}: torchcodec returned frames with other times than those of {wanted}")
+    frames: torch.Tensor = batch.data
+    return frames
+
+
+def mapping(table: FrameTable) -> str:
+    """Write the table as JSON in torchcodec's format."""
+    lengths = np.diff(table.pts, append=table.pts[-1] + table.last).tolist()
+    keys = np.isin(table.pts, table.key_pts).tolist()
+    rows = zip(table.pts.tolist(), lengths, keys, strict=True)
+    frames = [{"pts": pts, "duration": length, "key_frame": int(key)} for pts, length, key in rows]
+    return json.dumps({"frames": frames})
 
 
 READERS: dict[str, Reader] = {"PyAV, indexed": indexed, "PyAV, raw": raw, "torchcodec, indexed": torchcodec}
@@ -144,7 +157,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    require()
     kinds = prepare(chosen.originals, chosen.out)
     print("| ms a clip | " + " | ".join(READERS) + " | pixels apart |")
     print("|---" * (len(READERS) + 2) + "|")

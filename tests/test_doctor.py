@@ -9,7 +9,7 @@ from t3d import doctor
 from t3d.cli import main
 from t3d.errors import VideoError
 
-CHECKS = ["packages", "decoding", "device", "training step", "bfloat16", "torchcodec", "optional"]
+CHECKS = ["packages", "decoding", "device", "training step", "bfloat16", "optional"]
 
 
 def outcomes(text: str) -> dict[str, str]:

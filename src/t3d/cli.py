@@ -195,9 +195,6 @@ def _fill_test(sub: ArgumentParser) -> None:
     sub.add_argument("--clips", type=PositiveInt, help="clips spread over each video, however they overlap")
     sub.add_argument("--crops", type=PositiveInt, default=1, help="1, 3, 5 or 10 crops of each clip")
     sub.add_argument("--index", help="what t3d prepare index wrote about the files")
-    sub.add_argument(
-        "--decoder", type=Literal["pyav", "torchcodec"], default="pyav", help="torchcodec needs an index"
-    )
     sub.add_argument("--cache", help="folder for decoded frames")
     sub.add_argument("--max_bad", type=float, default=0.01, help="largest share of unreadable videos")
     sub.add_argument("--seed", type=NonNegativeInt, default=0, help="of shuffled frames")
@@ -242,9 +239,6 @@ def _fill_probe(sub: ArgumentParser) -> None:
     sub.add_argument("--label_seed", type=NonNegativeInt, default=0, help="of that draw")
     sub.add_argument("--out", help="folder for metrics.json, scores.csv and confusion.png")
     sub.add_argument("--index", help="what t3d prepare index wrote about the files")
-    sub.add_argument(
-        "--decoder", type=Literal["pyav", "torchcodec"], default="pyav", help="torchcodec needs an index"
-    )
     sub.add_argument("--cache", help="folder for decoded frames")
     sub.add_argument("--max_bad", type=float, default=0.01, help="largest share of unreadable videos")
     sub.add_argument("--json", action="store_true", help="print metrics as JSON")

@@ -9,16 +9,14 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from t3d.errors import ConfigError
-
-# As in t3d.reproduce.tables.SETS, which would import torch's friends before help is shown.
-_SETS = ("ucf101", "hmdb51", "kinetics", "youtube8m")
+from t3d.reproduce.tables import SETS
 
 
 def fill_reproduce(sub: ArgumentParser) -> None:
     """The options of `t3d reproduce`."""
     sub.add_argument("table", help="one of the paper's tables: table2 … table6, table8, table9, table10")
     sub.add_argument("--row", nargs="+", default=[], help="only these rows; --plan shows their names")
-    for name in _SETS:
+    for name in SETS:
         what = "videos" if name == "youtube8m" else "folder with official lists and videos"
         sub.add_argument(f"--data.{name}", type=str | None, help=f"{what}; small scale: any videos")
         sub.add_argument(f"--videos.{name}", type=str | None, help="folder that the files of lists lie in")

@@ -15,7 +15,6 @@ import torch
 from rich.console import Console
 
 from t3d.data.encode import write_video
-from t3d.data.torchcodec_reader import why_not
 from t3d.data.video import Video
 from t3d.device import has_bf16, pick_device
 from t3d.errors import T3DError
@@ -42,7 +41,6 @@ def examine(device: str = "auto") -> bool:
         "device": lambda: _device(device),
         "training step": lambda: _training_step(device),
         "bfloat16": lambda: _bfloat16(device),
-        "torchcodec": _torchcodec,
         "optional": _optional,
     }
     well = True
@@ -75,14 +73,6 @@ def _decoding() -> str:
     if np.abs(got - levels[order]).max() > 4:
         raise _UnfitError(f"H.264: frames {order} came back with levels {got.round()}, not {levels[order]}")
     return f"H.264 frames exact in any order ({milliseconds:.0f} ms for {len(order)} frames)"
-
-
-def _torchcodec() -> str:
-    """Nothing needs it, so that it is no failure where it does not work."""
-    if reason := why_not():
-        return f"cannot be used: {reason}"
-    version = importlib.metadata.version("torchcodec")
-    return f"{version} gives the same frames as PyAV; used where an option decoder asks for it"
 
 
 def _device(name: str) -> str:

@@ -21,6 +21,8 @@ from t3d.train.config import TrainConfig
 from t3d.train.logging import read_log
 from t3d.train.run_folder import RunFolder
 
+_FRAMES_A_ROW = 8  # shown of each sample video
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -61,13 +63,13 @@ class Rival:
     note: str = ""
 
 
-def samples_of(outcome: Outcome, *, per_class: int = 1) -> list[Sample]:
-    """The first test videos of each class, with what the net says of them."""
+def samples_of(outcome: Outcome) -> list[Sample]:
+    """The first test video of each class, with what the net says of it."""
     scores = outcome.scores
     chosen = []
     for label, name in enumerate(scores.classes):
         rows = np.flatnonzero((scores.labels == label) & np.isfinite(scores.video_probs).all(1))
-        for row in rows[:per_class]:
+        for row in rows[:1]:
             probs = scores.video_probs[row]
             best = int(probs.argmax())
             chosen.append(Sample(Path(scores.paths[row]), name, scores.classes[best], float(probs[best])))
@@ -83,7 +85,6 @@ def write_report(
     lead: str,
     minutes: float,
     rivals: Sequence[Rival] = (),
-    frames_a_row: int = 8,
 ) -> Path:
     """Write the page.
 
@@ -95,7 +96,6 @@ def write_report(
         lead: A sentence below it.
         minutes: What everything took.
         rivals: Ways that are compared, with a table and their curves; the run itself is one of them.
-        frames_a_row: Frames shown of each sample video.
     """
     outcome = outcomes["normal"]
     metrics = outcome.single
@@ -121,7 +121,7 @@ def write_report(
         orders=[(name, one.single) for name, one in outcomes.items()],
         curves=data_uri(curves_figure(read_log(run.log), chance=chance)),
         confusion=data_uri(confusion_figure(metrics.confusion, outcome.scores.classes)),
-        frames=data_uri(frames_figure(_frames(samples, config.clip, frames_a_row))),
+        frames=data_uri(frames_figure(_frames(samples, config.clip))),
         predictions=samples,
         metrics=metrics,
         made=(
@@ -135,11 +135,11 @@ def write_report(
     return Path(path)
 
 
-def _frames(samples: Sequence[Sample], spec: ClipSpec, count: int) -> list[tuple[str, np.ndarray]]:
+def _frames(samples: Sequence[Sample], spec: ClipSpec) -> list[tuple[str, np.ndarray]]:
     store = FrameStore(spec)
     rows = []
     for sample in samples:
         frames = store.open(sample.path)
-        wanted = np.linspace(0, len(frames.times) - 1, count).round().astype(np.int64)
+        wanted = np.linspace(0, len(frames.times) - 1, _FRAMES_A_ROW).round().astype(np.int64)
         rows.append((sample.label, frames.get(wanted).numpy()))
     return rows

@@ -16,7 +16,6 @@ from t3d.data.catalogue import open_index, open_manifest, refuse_other_targets
 from t3d.data.check import open_all, refuse_many
 from t3d.data.dataset import FrameOrder
 from t3d.data.frames import FrameStore
-from t3d.data.torchcodec_reader import Decoder
 from t3d.data.views import PAPER_VIEWS, Crops, Views
 from t3d.device import pick_device, use_bf16
 from t3d.errors import ConfigError, ManifestError, between
@@ -67,7 +66,6 @@ def run_test(
     clips: int | None = None,
     crops: Crops = 1,
     index: str | None = None,
-    decoder: Decoder = "pyav",
     cache: str | None = None,
     max_bad: float = 0.01,
     seed: int = 0,
@@ -87,7 +85,6 @@ def run_test(
         clips: Clips spread over each video, instead of all that do not overlap; see `Views`.
         crops: Crops of each clip; see `Views`.
         index: What `t3d prepare index` wrote about the files, where `data` is none itself.
-        decoder: `pyav`, or `torchcodec` for files that the index knows to be whole.
         cache: Folder for decoded frames, so that the next test of these videos need not decode them.
         max_bad: Largest share of unreadable videos.
         seed: Of shuffled frames.
@@ -115,7 +112,7 @@ def run_test(
     manifest = open_manifest(data, videos=videos)
     refuse_other_targets(manifest, card.targets, name=data, other=str(weights))
     manifest = manifest.with_classes(card.classes)
-    store = FrameStore(spec, cache=cache, index=open_index(index, data, videos=videos), decoder=decoder)
+    store = FrameStore(spec, cache=cache, index=open_index(index, data, videos=videos))
     if cache:
         open_all(manifest, store, workers=workers)  # what cannot be read, scoring will say
     scores = score_videos(

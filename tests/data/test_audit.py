@@ -12,6 +12,7 @@ from t3d.data.audit import Shared, compare, summarise
 from t3d.data.encode import write_video
 from t3d.data.manifest import Manifest
 from t3d.data.prepare.index import index_videos
+from t3d.data.ucf101 import read_ucf101
 from t3d.data.video_index import VideoIndex
 
 
@@ -142,7 +143,8 @@ def test_two_clips_of_ucf101_are_in_both_parts_of_its_first_split(real_data: Pat
     """Of the classes that lie here: groups differ, bytes do not."""
     lists = {part: real_data / f"ucf101_11/splits/{part}list01.txt" for part in ("train", "test")}
     manifests = {
-        part: Manifest.from_ucf101(real_data / "ucf101_11/videos", file) for part, file in lists.items()
+        part: Manifest.from_list(real_data / "ucf101_11/videos", read_ucf101(file))
+        for part, file in lists.items()
     }
     some = {
         part: manifest.select(

@@ -7,6 +7,7 @@ import pytest
 
 from t3d.data.manifest import Manifest
 from t3d.data.published import PUBLISHED, Published
+from t3d.data.ucf101 import read_ucf101
 from t3d.errors import ConfigError, ManifestError
 from t3d.reproduce import sets
 from t3d.reproduce.sets import GivenSet, Split, fingerprint, given_sets, open_set, published_splits
@@ -109,7 +110,9 @@ def test_the_small_scale_takes_a_few_videos_of_each_part(
     split.train.write()
     kept = Manifest.from_csv(split.train.name)
     assert set(kept.class_counts()) == {"Archery", "Bowling"}
-    listed = Manifest.from_ucf101(ucf101 / "videos", ucf101 / "splits" / "lists" / "trainlist01.txt")
+    listed = Manifest.from_list(
+        ucf101 / "videos", read_ucf101(ucf101 / "splits" / "lists" / "trainlist01.txt")
+    )
     assert {row.path.resolve() for row in kept} < {row.path.resolve() for row in listed}
     assert opened("ucf101", ucf101, tmp_path, small=True)[0] == split  # the same draw again
 

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -83,6 +84,67 @@ def test_plateau_against_losses_played_by_hand() -> None:
     for number, (loss, rate) in enumerate(played):
         schedule.validated(loss)
         assert schedule.set(100 + number) == pytest.approx(rate), (number, loss)
+
+
+def random_losses(rng: np.random.Generator) -> list[float]:
+    """Losses around a falling level, with ties, gains at the threshold, and values that are not finite."""
+    losses = [float(rng.uniform(0.5, 2))]
+    for _ in range(149):
+        best = min((loss for loss in losses if math.isfinite(loss)), default=1.0)
+        choices = [
+            best,  # a tie
+            best * (1 - 1e-4),  # exactly the least gain, which does not count
+            math.nextafter(best * (1 - 1e-4), -math.inf),  # which does
+            best * (1 - 5e-5),
+            best * rng.uniform(0.9, 1.5),
+            best - rng.uniform(0, 1),  # may become negative
+            losses[-1],
+            math.nan,
+            math.inf,
+        ]
+        losses.append(float(rng.choice(choices)))
+    return losses
+
+
+@pytest.mark.parametrize(("gamma", "patience"), [(0.1, 0), (0.1, 1), (0.5, 0), (0.3, 2), (0.0, 1), (0.9, 5)])
+def test_plateau_reduces_as_torch_does(gamma: float, patience: int) -> None:
+    config = OptimConfig(lr=0.3, schedule="plateau", gamma=gamma, patience=patience)
+    reductions = 0
+    for seed in range(40):
+        schedule = schedule_of(config)
+        oracle = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(oracle, factor=gamma, patience=patience)
+        for loss in random_losses(np.random.default_rng(seed)):
+            before = oracle.param_groups[0]["lr"]
+            schedule.validated(loss)
+            plateau.step(loss)
+            reductions += oracle.param_groups[0]["lr"] < before
+            state = schedule.state_dict()
+            assert state == {
+                "factor": oracle.param_groups[0]["lr"],
+                "best": plateau.best,
+                "bad": plateau.num_bad_epochs,
+            }
+            assert schedule.set(0) == 0.3 * oracle.param_groups[0]["lr"]
+            schedule.load_state_dict(json.loads(json.dumps(state)))
+    assert reductions >= 40  # a factor of 0 can be reached once per sequence
+
+
+def test_plateau_ends_where_reductions_become_tiny() -> None:
+    schedule = schedule_of(OptimConfig(lr=1.0, schedule="plateau", gamma=0.1, patience=0))
+    found = []
+    for _ in range(12):
+        schedule.validated(1.0)
+        found.append(schedule.set(0))
+    assert found[:2] == [1.0, 0.1]
+    assert found[8:] == [found[8]] * 4
+    assert found[8] == pytest.approx(1e-8)
+
+
+@pytest.mark.parametrize("gamma", [-0.1, 1.0, math.nan])
+def test_gamma_that_does_not_reduce_is_refused(gamma: float) -> None:
+    with pytest.raises(ConfigError, match=r"optim\.gamma is .*; it must be at least 0 and below 1"):
+        OptimConfig(gamma=gamma)
 
 
 @pytest.mark.parametrize("cut", range(8))

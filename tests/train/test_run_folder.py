@@ -149,6 +149,26 @@ def test_a_spoilt_config_is_an_error_with_its_path(
     assert named in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "line"), [("data.decoder", "  decoder: pyav\n"), ("decoder", None), ("data.7", "  7: pyav\n")]
+)
+def test_an_option_of_another_version_is_refused_by_name(
+    tiny: Tiny, videos: Manifest, name: str, line: str | None
+) -> None:
+    folder = started(tiny(), videos)
+    text = folder.config.read_text()
+    changed = text.replace("data:\n", f"data:\n{line}") if line else f"{text}decoder: pyav\n"
+    folder.config.write_text(changed)
+    with pytest.raises(ConfigError) as caught:
+        folder.read_config(TrainConfig)
+    assert str(caught.value) == (
+        f"{folder.config}: this version of t3d has no option {name}; remove it from the file if the run does "
+        "not depend on it, or resume with the version that started the run"
+    )
+    folder.config.write_text(text)
+    assert folder.read_config(TrainConfig) == tiny()
+
+
 def test_spoilt_videos_are_an_error(tiny: Tiny, videos: Manifest) -> None:
     folder = started(tiny(), videos)
     folder.classes.write_text("red\ngreen\n")

@@ -98,6 +98,24 @@ def test_one_file_by_two_names_is_one_group(tmp_path: Path) -> None:
     assert source_groups(listed(paths, list("wxyz"))).tolist() == [0, 0, 0, 1]
 
 
+@pytest.mark.parametrize("content", [None, b"as long", b"like no other in length"])
+def test_a_file_listed_twice_is_one_group(content: bytes | None, tmp_path: Path) -> None:
+    (tmp_path / "other.mp4").write_bytes(b"is this")
+    twice = tmp_path / "twice.mp4"
+    if content is not None:
+        twice.write_bytes(content)
+    paths = [str(twice), str(tmp_path / "other.mp4"), str(twice)]
+    assert source_groups(listed(paths, list("xyz"))).tolist() == [0, 1, 0]
+
+
+def test_a_missing_file_named_like_a_digest_is_no_link(tmp_path: Path) -> None:
+    for name in ("one.mp4", "two.mp4"):
+        (tmp_path / name).write_bytes(b"video")
+    digest = content_digest(tmp_path / "one.mp4")
+    paths = [str(tmp_path / "one.mp4"), str(tmp_path / "two.mp4"), digest]
+    assert source_groups(listed(paths, ["x", "y", digest])).tolist() == [0, 0, 1]
+
+
 def test_no_rows_no_groups() -> None:
     got = source_groups(listed([], []))
     assert got.dtype == np.int64

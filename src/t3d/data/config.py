@@ -18,8 +18,6 @@ class ReadConfig:
             it was cut from), searched in its path. Clips of one source are never split.
         index: What `t3d prepare index` wrote about the files, so that none has to be read through to be
             opened. A list of videos that is an index itself (`.parquet`) needs no second one.
-        decoder: `pyav`, or `torchcodec` for files that an index knows to be whole: the same frames, by the
-            FFmpeg of this machine. It was nowhere found to be faster (docs/benchmarks.md).
         cache: Folder for decoded, resized frames, so that each video is decoded once and not once an epoch.
         cache_gb: Largest size of that folder, in GB.
         max_bad: Largest share of unreadable videos that training accepts.
@@ -33,7 +31,6 @@ class ReadConfig:
     val_fraction: float = 0.1
     source_pattern: str | None = None
     index: str | None = None
-    decoder: Literal["pyav", "torchcodec"] = "pyav"
     cache: str | None = None
     cache_gb: float = 20.0
     max_bad: float = 0.01

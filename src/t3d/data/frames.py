@@ -23,7 +23,6 @@ from safetensors import SafetensorError, safe_open
 from t3d.data.ahead import Shards
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
-from t3d.data.torchcodec_reader import Decoder, require
 from t3d.data.transforms import resize_frames, resized_shape
 from t3d.data.video import Video
 from t3d.data.video_index import VideoIndex
@@ -58,11 +57,9 @@ class FrameStore:
             each. Entries that were not prepared for longest make room, but none that this run prepared. A
             video that does not fit is decoded every time.
         index: What is known of the files, so that they need not be read through to be opened.
-        decoder: Who decodes, see `Video`. Its cached frames are apart from the other's.
 
     Raises:
-        ConfigError: The cache folder cannot be made or written to, or an entry is damaged; or torchcodec is
-            asked for without an index, or does not work here.
+        ConfigError: The cache folder cannot be made or written to, or an entry is damaged.
     """
 
     def __init__(
@@ -72,23 +69,12 @@ class FrameStore:
         cache: str | None = None,
         cache_gb: float = 20.0,
         index: VideoIndex | None = None,
-        decoder: Decoder = "pyav",
     ) -> None:
         self.spec = spec
         self.folder = Path(cache) if cache else None
         self.max_bytes = cache_gb * 1e9
         self.index = VideoIndex.empty() if index is None else index
-        self.decoder = decoder
-        what: list[object] = [_FORMAT, spec.resize, spec.resize_mode]
-        if decoder == "torchcodec":
-            if not len(self.index):
-                raise ConfigError(
-                    "the decoder is torchcodec, which hides damage, so that it is asked only for files that "
-                    "an index knows to be whole; give the option index (see t3d prepare index), or leave "
-                    "decoder out"
-                )
-            require()
-            what.append(decoder)
+        what = [_FORMAT, spec.resize, spec.resize_mode]
         self._digests = FileDigests(json.dumps(what).encode(), known=self.index.digest)
         self._begun = time.time() - 1  # file systems' clocks lag a little
         self._free = 0.0  # bytes that this process may write before it measures the folder again
@@ -145,7 +131,7 @@ class FrameStore:
         return True
 
     def _video(self, path: Path) -> Video:
-        return Video(path, facts=self.index.facts(path), decoder=self.decoder)
+        return Video(path, facts=self.index.facts(path))
 
     def _shape(self, video: Video) -> tuple[int, int, int]:
         return len(video), *resized_shape(video.height, video.width, self.spec)
@@ -153,7 +139,6 @@ class FrameStore:
     def _write(self, path: Path, video: Video) -> None:
         """Write all frames as a safetensors file; by hand, as its own writer wants them in memory whole."""
         count, height, width = self._shape(video)
-        decoder = video.decoder
         times = video.times.astype("<f8").tobytes()
         end = len(times) + count * 3 * height * width
         layout = {
@@ -167,8 +152,6 @@ class FrameStore:
             for first in range(0, count, _CHUNK):
                 frames = video.frames_at(range(first, min(first + _CHUNK, count)))
                 file.write(resize_frames(frames, self.spec).permute(0, 2, 3, 1).numpy().tobytes())  # T H W C
-        if video.decoder != decoder:
-            self._write(path, video)  # again from the start: no entry is half of one, half of the other
         if len(video) != count:
             raise VideoError(video.path, f"seemed to hold {count} frames, but {len(video)} can be decoded")
 

@@ -1,7 +1,7 @@
 """A manifest: the table of a data set's videos, made of whatever a user has and checked where it is made.
 
 The videos themselves are neither opened nor looked for: a row that names no readable video is found when the
-clip is read, or by `Manifest.check_exists`.
+clip is read.
 """
 
 from __future__ import annotations
@@ -9,18 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from t3d.data.hmdb51 import Part, read_hmdb51
-from t3d.data.kinetics import read_kinetics
 from t3d.data.labels import join_names, numbered
 from t3d.data.listed import OfficialList, find_videos
 from t3d.data.manifest_readers import Rows, occurring, read_files, read_folder
 from t3d.data.manifest_tables import read_csv, read_jsonl, write_csv
-from t3d.data.ucf101 import read_ucf101
 from t3d.data.video_index import read_table
 from t3d.data.video_table import VideoTable
 
@@ -30,7 +26,7 @@ class Manifest(VideoTable):
     """The videos of a data set, with labels, time spans and sources; see `VideoTable` for its columns.
 
     Make one with `from_folder`, `from_files`, `from_csv` or `from_jsonl`, or from an official list with
-    `from_ucf101`, `from_hmdb51` or `from_kinetics`. Classes are in name order regardless of case unless said
+    `from_list`. Classes are in name order regardless of case unless said
     otherwise (UCF101's own order is that one too), and class names are brought into Unicode's composed form,
     since some file systems take it apart.
 
@@ -84,52 +80,6 @@ class Manifest(VideoTable):
         return cls._of(read_files(paths, source_pattern))
 
     @classmethod
-    def from_ucf101(
-        cls,
-        videos: str | os.PathLike[str],
-        split_list: str | os.PathLike[str],
-        *,
-        class_index: str | os.PathLike[str] | None = None,
-    ) -> Manifest:
-        """Read one of UCF101's official split lists, such as `trainlist01.txt`; see `from_list`.
-
-        Args:
-            videos: Folder with the videos, at any depth.
-            split_list: Lines `Class/v_Class_g01_c01.avi`, with or without a number behind.
-            class_index: `classInd.txt`, lines `1 ApplyEyeMakeup`, for its order; without it, name order.
-        """
-        return cls.from_list(videos, read_ucf101(split_list, class_index))
-
-    @classmethod
-    def from_hmdb51(
-        cls, videos: str | os.PathLike[str], splits: str | os.PathLike[str], *, split: int, part: Part
-    ) -> Manifest:
-        """Read one part of one of HMDB51's splits from the official split files; see `from_list`.
-
-        Args:
-            videos: Folder with the videos, at any depth.
-            splits: The folder of the split files, `testTrainMulti_7030_splits`.
-            split: 1, 2 or 3.
-            part: `train` or `test`.
-
-        Raises:
-            ConfigError: There is no such split or part.
-        """
-        return cls.from_list(videos, read_hmdb51(splits, split=split, part=part))
-
-    @classmethod
-    def from_kinetics(cls, videos: str | os.PathLike[str], file: str | os.PathLike[str]) -> Manifest:
-        """Read one of Kinetics' official lists, or any list in its columns; see `from_list`.
-
-        Args:
-            videos: Folder with the videos, at any depth.
-            file: CSV with the columns `youtube_id` (needed), `label` (or `labels`, as in `from_csv`),
-                `time_start`, `time_end`, `split`, `is_cc`; where a label is absent or empty, the video has
-                none.
-        """
-        return cls.from_list(videos, read_kinetics(file))
-
-    @classmethod
     def from_list(
         cls, videos: str | os.PathLike[str], listed: OfficialList, *, source_pattern: str | None = None
     ) -> Manifest:
@@ -145,7 +95,8 @@ class Manifest(VideoTable):
 
         Args:
             videos: Folder with the videos, at any depth.
-            listed: The list, from `t3d.data.official.read_official`.
+            listed: The list, from `t3d.data.official.read_official`, or `read_ucf101`, `read_hmdb51` or
+                `read_kinetics` in the modules of those names.
             source_pattern: As in `from_folder`, searched in `Class/name` as listed.
 
         Raises:
@@ -231,11 +182,6 @@ class Manifest(VideoTable):
             "source": rows.sources,
         }
         return cls(tuple(classes), pa.table(columns), rows.skipped, rows.missing)
-
-    def check_exists(self) -> list[Path]:
-        """Look for every file, and list those that are not there; one look a file."""
-        paths = pc.unique(self.table["path"]).to_pylist()
-        return [Path(path) for path in paths if not Path(path).is_file()]
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as a table that `from_csv` reads back.

@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -26,7 +26,6 @@ import torch
 
 from t3d.data.frame_table import FrameTable, Int64s, read_table, scan_table
 from t3d.data.stream import Stream, orientation, size_of, turned
-from t3d.data.torchcodec_reader import Decoder, UnfitError, give_up, reader_of
 from t3d.errors import VideoError
 
 if TYPE_CHECKING:
@@ -71,9 +70,6 @@ class Video:
         path: The file.
         threads: Decoding threads. 1 is best where many videos are read by many processes.
         facts: What an index knows of the file (`t3d.data.video_index`), so that it is not read through.
-        decoder: `torchcodec` decodes by that package where `facts` allow it and each frame has the right time
-            and size (`t3d.data.torchcodec_reader`); PyAV does all else. The frames are the same, and their
-            pixels nearly so (docs/data.md).
 
     Attributes:
         path: The file.
@@ -86,7 +82,6 @@ class Video:
     Raises:
         VideoError: The file is missing, empty, no video, or none of its frames can be decoded; or it is not
             as long as `facts` say.
-        ConfigError: torchcodec is asked for and does not work here.
 
     Example:
         >>> from t3d.data.encode import write_video
@@ -97,17 +92,10 @@ class Video:
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        threads: int = 1,
-        facts: VideoFacts | None = None,
-        decoder: Decoder = "pyav",
+        self, path: str | os.PathLike[str], *, threads: int = 1, facts: VideoFacts | None = None
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads is {threads}; it must be at least 1")
-        if decoder not in get_args(Decoder):
-            raise ValueError(f"decoder is {decoder!r}; it must be one of {', '.join(get_args(Decoder))}")
         self.path = Path(path)
         self.damage: str | None = None
         self._threads = threads
@@ -120,7 +108,6 @@ class Video:
         self._call = _Call()
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        self._torchcodec = reader_of(self.path, facts, threads=threads) if decoder == "torchcodec" else None
         try:
             self._table = self._index() if facts is None else self._trust(facts)
         except BaseException:
@@ -148,11 +135,6 @@ class Video:
         """Frames per second on average, `num_frames / duration`."""
         return self.num_frames / self.duration
 
-    @property
-    def decoder(self) -> Decoder:
-        """Who is asked for frames: PyAV, once torchcodec cannot read this file."""
-        return "pyav" if self._torchcodec is None else "torchcodec"
-
     def frames_at(self, indices: Sequence[int] | Int64s) -> torch.Tensor:
         """Decode the frames with these numbers, each once, in any order and with repeats.
 
@@ -169,12 +151,6 @@ class Video:
         """
         with self._lock:
             wanted = self._checked(indices)
-            if self._torchcodec is not None and wanted.size:
-                try:
-                    return self._torchcodec.frames_at(wanted)
-                except UnfitError as error:
-                    give_up(self.path, error)
-                    self._torchcodec = None
             try:
                 return self._collect(wanted)
             except _DisagreementError:
@@ -206,7 +182,6 @@ class Video:
         """Let go of the file; frames cannot be read afterwards."""
         with self._lock:
             self._forget()
-            self._torchcodec = None
             self._closed = True
 
     def __len__(self) -> int:

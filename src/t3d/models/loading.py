@@ -124,9 +124,9 @@ def convolutions(model: nn.Module) -> set[str]:
     return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Conv3d)}
 
 
-def _few(names: tuple[str, ...], count: int = 3) -> str:
-    rest = len(names) - count
-    return ", ".join(names[:count]) + (f" and {rest} more" if rest > 0 else "")
+def _few(names: tuple[str, ...]) -> str:
+    rest = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _times(shape: Shape | torch.Size) -> str:

@@ -89,6 +89,8 @@ class OptimConfig:
             at_least(f"optim.{name}", getattr(self, name), 1)
         if not self.step_epochs > 0:
             raise ConfigError(f"optim.step_epochs is {self.step_epochs}; it must be above 0")
+        if not 0 <= self.gamma < 1:
+            raise ConfigError(f"optim.gamma is {self.gamma}; it must be at least 0 and below 1")
         for name in ("weight_decay", "warmup_epochs", "patience", "mixup", "clip_grad"):
             at_least(f"optim.{name}", getattr(self, name), 0)
         between("optim.layer_decay", self.layer_decay, 0.01, 1)

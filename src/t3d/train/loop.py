@@ -58,9 +58,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     check_net(config)
     data = config.data
     index = open_index(data.index, data.train, data.val, videos=data.videos)
-    store = FrameStore(
-        config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index, decoder=data.decoder
-    )
+    store = FrameStore(config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index)
     bad: list[BadVideo] = []
     if resume:
         train_videos, val_videos = reopen(folder, store, accelerator, workers=config.data.workers)

@@ -6,12 +6,15 @@ import math
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
 from t3d.errors import ConfigError
 from t3d.models.net import VideoNet
 from t3d.train.config import OptimConfig
+
+# `plateau`: the relative gain that counts as a lower loss, and the least reduction of the factor.
+_LEAST_GAIN = 1e-4
+_LEAST_REDUCTION = 1e-8
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
@@ -82,9 +85,10 @@ class Schedule:
         self.optimizer = optimizer
         self.config = config
         self.steps_per_epoch = steps_per_epoch
-        # The library's scheduler counts validations on a stand-in, whose rate is then the factor of ours.
-        self._stand_in = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-        self._plateau = ReduceLROnPlateau(self._stand_in, factor=config.gamma, patience=config.patience)
+        # The memory of `plateau`: the factor of the rate, the lowest loss, and validations since that loss.
+        self._factor = 1.0
+        self._best = math.inf
+        self._bad = 0
 
     def set(self, step: int) -> float:
         """Set the rate for optimiser step `step`, counted from 0 over the whole run, and return it.
@@ -103,7 +107,7 @@ class Schedule:
             # An epsilon keeps a step count that is a whole epoch in that epoch.
             factor = config.gamma ** math.floor(epoch / config.step_epochs + 1e-9)
         elif config.schedule == "plateau":
-            factor = self._stand_in.param_groups[0]["lr"]
+            factor = self._factor
         else:
             factor = 1.0
         rate = config.lr * min(factor, 1.0)
@@ -112,25 +116,28 @@ class Schedule:
         return rate
 
     def validated(self, loss: float) -> None:
-        """Tell `plateau` a validation loss; the other schedules take no notice."""
-        self._plateau.step(loss)
+        """Update `plateau` with a validation loss; the other schedules ignore it.
+
+        The rule is that of `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults, kept as a factor
+        because warm-up and `lr_scale` also set the rate.
+        """
+        if loss < self._best * (1 - _LEAST_GAIN):
+            self._best, self._bad = loss, 0
+        else:  # NaN included
+            self._bad += 1
+        if self._bad > self.config.patience:
+            self._bad = 0
+            reduced = self._factor * self.config.gamma
+            if self._factor - reduced > _LEAST_REDUCTION:
+                self._factor = reduced
 
     def state_dict(self) -> dict[str, float | int]:
-        """What `plateau` remembers, as JSON values."""
-        state = self._plateau
-        return {
-            "factor": self._stand_in.param_groups[0]["lr"],
-            "best": float(state.best),
-            "num_bad_epochs": int(state.num_bad_epochs),
-            "last_epoch": int(state.last_epoch),
-        }
+        """Return the memory of `plateau` as JSON values."""
+        return {"factor": self._factor, "best": self._best, "bad": self._bad}
 
     def load_state_dict(self, state: dict[str, float | int]) -> None:
-        """Remember again."""
-        self._stand_in.param_groups[0]["lr"] = state["factor"]
-        self._plateau.best = float(state["best"])
-        self._plateau.num_bad_epochs = int(state["num_bad_epochs"])
-        self._plateau.last_epoch = int(state["last_epoch"])
+        """Restore what `state_dict` returned."""
+        self._factor, self._best, self._bad = state["factor"], state["best"], int(state["bad"])
 
 
 def make_ema(model: nn.Module, decay: float) -> AveragedModel:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -107,8 +107,8 @@ class RunFolder:
 
         Raises:
             CheckpointError: The folder holds no run.
-            ConfigError: It is a run of another command, or its config.yaml was changed into something that
-                cannot work.
+            ConfigError: It is a run of another command, or its config.yaml has an option that does not exist
+                or a value that cannot work.
         """
         if not self.config.exists():
             raise CheckpointError(f"{self.path}: no config.yaml here, so there is no run to resume")
@@ -123,6 +123,12 @@ class RunFolder:
             options = yaml.safe_load(self.config.read_text(encoding="utf-8"))
             if not isinstance(options, dict):
                 raise ConfigError(f"{self.config}: no table of options, such as `seed: 0`")
+            if unknown := list(_unknown_options(options, kind)):
+                raise ConfigError(
+                    f"{self.config}: this version of t3d has no option {' or '.join(unknown)}; remove it "
+                    "from the file if the run does not depend on it, or resume with the version that started "
+                    "the run"
+                )
             values = parser.parse_object(options)
             return kind(**vars(parser.instantiate(values)))
         except (ArgumentError, yaml.YAMLError) as error:
@@ -154,6 +160,16 @@ class RunFolder:
             return {}
         with self.bad_csv.open(newline="", encoding="utf-8") as file:
             return {row["path"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def _unknown_options(options: Mapping[str, object], kind: type) -> Iterator[str]:
+    """Names in `options` that the dataclass `kind` does not have, dotted within its groups."""
+    known = get_type_hints(kind)
+    for name, value in options.items():
+        if name not in known:
+            yield str(name)
+        elif is_dataclass(known[name]) and isinstance(value, Mapping):
+            yield from (f"{name}.{inner}" for inner in _unknown_options(value, known[name]))
 
 
 def _plain(value: object) -> object:

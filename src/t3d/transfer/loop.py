@@ -63,16 +63,13 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     check_net(config)
     data = config.data
     index = open_index(data.index, data.videos, videos=data.root)
-    store = FrameStore(
-        config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index, decoder=data.decoder
-    )
+    store = FrameStore(config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index)
     if not resume:
         folder.refuse_existing(overwrite=config.overwrite)
         pool = _pool(config)  # a misspelt path is told before a teacher is downloaded
     teacher = open_teacher(config.teacher.name, weights=config.teacher.weights, size=config.teacher.size)
     teacher = teacher.to(accelerator.device)
     spec = _teacher_spec(config, teacher.size)
-    # By PyAV always: features on disk are named without a decoder.
     seen = FrameStore(spec, cache=data.cache, cache_gb=data.cache_gb, index=index)
     bad: list[BadVideo] = []
     if resume:

@@ -44,8 +44,8 @@ def source_groups(manifest: Manifest, index: VideoIndex | None = None) -> Indice
         >>> source_groups(Manifest((), pa.table(columns | {"source": ["x", "y", "z"]})))
         array([0, 1, 0])
     """
-    paths = [entry.path for entry in manifest]
-    contents = _contents(sorted(set(paths)), VideoIndex.empty() if index is None else index)
+    paths = sorted({entry.path for entry in manifest})
+    contents = _contents(paths, VideoIndex.empty() if index is None else index)
     seen: dict[Hashable, int] = {}
     root = list(range(len(manifest)))
 
@@ -55,8 +55,9 @@ def source_groups(manifest: Manifest, index: VideoIndex | None = None) -> Indice
             row = root[row]
         return row
 
-    for row, (entry, path) in enumerate(zip(manifest, paths, strict=True)):
-        for key in (("source", entry.source), ("path", path), ("bytes", contents.get(path, path))):
+    for row, entry in enumerate(manifest):
+        # A file that differs from all others stands for its own contents.
+        for key in (("source", entry.source), ("bytes", contents.get(entry.path, entry.path))):
             first = find(seen.setdefault(key, row))
             root[find(row)] = first
     numbers: dict[int, int] = {}

@@ -25,7 +25,6 @@ from t3d.data.dataset import BadVideo
 from t3d.data.frames import FrameStore
 from t3d.data.manifest import Manifest
 from t3d.data.sampling import ClipSpec
-from t3d.data.torchcodec_reader import Decoder
 from t3d.data.transforms import normalise
 from t3d.device import pick_device, use_bf16
 from t3d.errors import ConfigError, ManifestError, between
@@ -57,7 +56,6 @@ def run_probe(
     label_fraction: float = 1.0,
     label_seed: int = 0,
     index: str | None = None,
-    decoder: Decoder = "pyav",
     cache: str | None = None,
     max_bad: float = 0.01,
     device: str = "auto",
@@ -87,7 +85,6 @@ def run_probe(
         label_fraction: Share of the training labels that is used, see `Manifest.label_subset`.
         label_seed: Of that draw.
         index: What `t3d prepare index` wrote about the files, where the lists are none themselves.
-        decoder: `pyav`, or `torchcodec` for files that the index knows to be whole.
         cache: Folder for decoded frames.
         max_bad: Largest share of unreadable videos.
         device: `auto`, or a torch device.
@@ -127,7 +124,7 @@ def run_probe(
         spec = ClipSpec(num_frames=num_frames, stride=stride, size=side, resize=side, tail=tail)
         function = teacher_vectors(frozen, where)
     known_files = open_index(index, train, test, videos=videos)
-    store = FrameStore(spec, cache=cache, index=known_files, decoder=decoder)
+    store = FrameStore(spec, cache=cache, index=known_files)
     found, bad = {}, {}
     for name, part in (("train", known), ("test", asked)):
         if cache:

@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-NEAR = 0.1
-"""Largest share of differing bits at which two videos count as looking the same."""
 MOST_COMPARED = 200_000
 """Files up to which every pair is compared unless told otherwise: more take minutes to hours."""
+_NEAR = 0.1  # largest share of differing bits at which two videos count as looking the same
 _ROWS = 4096  # files compared with as many others at a time: 64 MB a table
 # A flat frame (a black screen) has few bits set; a video of them tells nothing.
 _LEAST_BITS = 24
@@ -38,7 +37,7 @@ class Duplicates:
     compared: bool = True
 
 
-def find_duplicates(files: pa.Table, *, most: float = NEAR, near: bool | None = None) -> Duplicates:
+def find_duplicates(files: pa.Table, *, near: bool | None = None) -> Duplicates:
     """Find files with the same bytes, and pairs of different sources that look the same.
 
     Two videos are compared by 8 frames of each at the same shares of their length, and in each by which of 64
@@ -48,7 +47,6 @@ def find_duplicates(files: pa.Table, *, most: float = NEAR, near: bool | None = 
 
     Args:
         files: Columns `path`, `source`, `digest`, `looks` of an index, one row a file, N rows.
-        most: Largest share of bits in which two videos may differ.
         near: Whether to compare looks; None does so up to `MOST_COMPARED` files.
     """
     groups: dict[str, list[str]] = {}
@@ -64,7 +62,7 @@ def find_duplicates(files: pa.Table, *, most: float = NEAR, near: bool | None = 
     heads = {min(paths) for paths in groups.values()}
     sources = dict(zip(known["path"].to_pylist(), known["source"].to_pylist(), strict=True))
     paths, bits = _bits(known, heads)
-    pairs = [pair for pair in _near(paths, bits, most) if sources[pair[0]] != sources[pair[1]]]
+    pairs = [pair for pair in _near(paths, bits) if sources[pair[0]] != sources[pair[1]]]
     return Duplicates(tuple(same), tuple(pairs))
 
 
@@ -85,14 +83,14 @@ def _bits(files: pa.Table, heads: set[str]) -> tuple[list[str], torch.Tensor]:
     return paths, torch.from_numpy(np.unpackbits(packed, axis=1)).float().mul_(2).sub_(1)
 
 
-def _near(paths: list[str], bits: torch.Tensor, most: float) -> list[tuple[str, str, float]]:
+def _near(paths: list[str], bits: torch.Tensor) -> list[tuple[str, str, float]]:
     pairs = []
     width = bits.shape[1]
     firsts = range(0, len(paths), _ROWS)
     for first, second in combinations_with_replacement(firsts, 2):
         alike = bits[first : first + _ROWS] @ bits[second : second + _ROWS].T  # width - 2 · differing bits
         apart = (width - alike) / (2 * width)
-        rows, columns = torch.nonzero(apart <= most, as_tuple=True)
+        rows, columns = torch.nonzero(apart <= _NEAR, as_tuple=True)
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
             if second + column > first + row:
                 one, two = sorted((paths[first + row], paths[second + column]))
