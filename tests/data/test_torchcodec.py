@@ -20,18 +20,19 @@ import numpy as np
 import pytest
 import torch
 
-from t3d.data import frames as frames_module
+from t3d.clip import ClipSpec
 from t3d.data import torchcodec_reader
-from t3d.data.encode import write_video
-from t3d.data.frames import FrameStore
-from t3d.data.manifest import Manifest
-from t3d.data.prepare.examine import examine
-from t3d.data.prepare.index import index_videos
-from t3d.data.sampling import ClipSpec
+from t3d.data.clips import frames as frames_module
+from t3d.data.clips.frames import FrameStore
+from t3d.data.index import VideoIndex
+from t3d.data.manifest.manifest import Manifest
 from t3d.data.torchcodec_reader import TOLERANCE, UnfitError, is_fit, why_not
-from t3d.data.video import Video
-from t3d.data.video_index import VideoFacts, VideoIndex
 from t3d.errors import ConfigError
+from t3d.prepare.examine import examine
+from t3d.prepare.index import index_videos
+from t3d.video.encode import write_video
+from t3d.video.facts import VideoFacts
+from t3d.video.video import Video
 
 needs_torchcodec = pytest.mark.skipif(why_not() is not None, reason=f"torchcodec {why_not()}")
 
@@ -224,7 +225,7 @@ def test_cached_frames_are_those_that_are_decoded_and_apart_from_pyavs(real_data
             assert torch.equal(store.open(path).get(order), decoded.get(order))
 
 
-ODD = json.loads(Path(__file__).with_name("odd_videos.json").read_text())
+ODD = json.loads((Path(__file__).parents[1] / "video" / "odd_videos.json").read_text())
 # torchcodec is asked for these and they go back to PyAV: by what only it knows of them (more than 8 bits,
 # 4:4:4, RGB), or since it refuses a file that does not say how long it is.
 SENT_BACK = re.compile(r"_10bit|_12bit|_hdr\.mp4|_444\.|bitmap|nclx_rgb|test_images/test\.webm")

@@ -1,4 +1,4 @@
-"""Frames by the package torchcodec: the second decoder that `t3d.data.video` can ask.
+"""Frames by the package torchcodec: the second decoder that `t3d.video.video` can ask.
 
 Legend: T frames, C = 3 channels (RGB), H height, W width.
 
@@ -21,12 +21,12 @@ import av
 import numpy as np
 import torch
 
-from t3d.data.frame_table import FrameTable, Int64s, read_table
-from t3d.data.stream import Stream
 from t3d.errors import ConfigError
+from t3d.video.frame_table import FrameTable, Int64s, read_table
+from t3d.video.stream import Stream
 
 if TYPE_CHECKING:
-    from t3d.data.video_index import VideoFacts
+    from t3d.video.facts import VideoFacts
 
 Decoder = Literal["pyav", "torchcodec"]
 """Who makes pixels of a file."""
@@ -35,7 +35,7 @@ TOLERANCE = 4
 # Of these, at an even height, both builds' swscale takes the same way to RGB. Of others (10 bits, odd
 # heights) they widen the colour samples differently, by over 100 of 255 at sharp edges.
 _PIXELS = frozenset({"yuv420p", "yuvj420p"})
-# torchcodec's degrees, as (transpose, flip rows, flip columns) of `t3d.data.stream.orientation`.
+# torchcodec's degrees, as (transpose, flip rows, flip columns) of `t3d.video.stream.orientation`.
 _TURNS = {
     0: (False, False, False),
     -90: (True, False, True),
@@ -62,7 +62,7 @@ class TorchcodecReader:
         path: The file.
         table: Its frames; such a table as `is_fit` asks for.
         shape: Height and width of a frame as shown.
-        orientation: How a stored frame is turned, see `t3d.data.stream.orientation`.
+        orientation: How a stored frame is turned, see `t3d.video.stream.orientation`.
         threads: Decoding threads.
     """
 
