@@ -32,17 +32,17 @@ import numpy.typing as npt
 import torch
 from torchvision.transforms import v2
 
-from t3d.data.encode import write_video
-from t3d.data.frames import FrameStore
-from t3d.data.manifest import Manifest
-from t3d.data.prepare.index import index_videos
-from t3d.data.prepare.rewrite import TranscodeSpec
-from t3d.data.prepare.shards import write_shards
-from t3d.data.prepare.transcode import transcode_videos
-from t3d.data.sampling import ClipSpec
-from t3d.data.transforms import center_view
-from t3d.data.video import Video
-from t3d.data.video_index import VideoIndex
+from t3d.clip import ClipSpec
+from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.transforms import center_view
+from t3d.data.index import VideoIndex
+from t3d.data.manifest.manifest import Manifest
+from t3d.prepare.index import index_videos
+from t3d.prepare.rewrite import TranscodeSpec
+from t3d.prepare.shards import write_shards
+from t3d.prepare.transcode import transcode_videos
+from t3d.video.encode import write_video
+from t3d.video.video import Video
 
 FRAMES, STRIDE, SHORT, CROP = 32, 2, 256, 224
 SPEC = ClipSpec(num_frames=FRAMES, stride=STRIDE, size=CROP, resize=SHORT)

@@ -30,11 +30,11 @@ import numpy.typing as npt
 import torch
 from torchcodec.decoders import VideoDecoder
 
-from t3d.data.encode import write_video
-from t3d.data.frame_table import FrameTable
-from t3d.data.prepare.examine import examine
-from t3d.data.video import Video
-from t3d.data.video_index import VideoFacts
+from t3d.prepare.examine import examine
+from t3d.video.encode import write_video
+from t3d.video.facts import VideoFacts
+from t3d.video.frame_table import FrameTable
+from t3d.video.video import Video
 
 FRAMES, STRIDE = 32, 2
 

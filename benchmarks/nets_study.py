@@ -24,16 +24,16 @@ from typing import Any
 import torch
 from study import LISTS, Job, Result, draw_labels, run_jobs, spent, videos_of
 
+from t3d.clip import ClipSpec
 from t3d.data.config import AugmentConfig, DataConfig
-from t3d.data.sampling import ClipSpec
-from t3d.data.synthetic import MOTIONS, SyntheticSpec, write_synthetic
-from t3d.evaluate import Scores
+from t3d.data.synthetic.videos import MOTIONS, SyntheticSpec, write_synthetic
+from t3d.evaluation.run_test import run_test
+from t3d.evaluation.scores import Scores
 from t3d.models.flops import model_size
-from t3d.testing import run_test
-from t3d.train.config import ModelConfig, OptimConfig, TrainConfig
-from t3d.train.logging import read_log
-from t3d.train.loop import train
-from t3d.train.run_folder import RunFolder
+from t3d.training.config import ModelConfig, OptimConfig, TrainConfig
+from t3d.training.logging import read_log
+from t3d.training.run import train
+from t3d.training.run_folder import RunFolder
 
 WITH_TTL = {
     "width": 0.25,

@@ -31,13 +31,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from t3d.data.manifest import Manifest
-from t3d.data.mirror import local_copy, mirror_of
-from t3d.data.prepare.duplicates import find_duplicates
-from t3d.data.prepare.index import JOURNAL, _known, report_of, write_index
-from t3d.data.prepare.shards import write_shards
-from t3d.data.video_index import VideoIndex, read_table
-from t3d.files import content_digest
+from t3d.data.index import VideoIndex, read_table
+from t3d.data.inspect.duplicates import find_duplicates
+from t3d.data.manifest.manifest import Manifest
+from t3d.io.files import content_digest
+from t3d.io.shard_cache import local_copy, mirror_of
+from t3d.prepare.index import JOURNAL, _known, report_of, write_index
+from t3d.prepare.shards import write_shards
 
 CLASSES = 700
 KEYS = [512 * frame for frame in range(0, 300, 16)]
@@ -153,8 +153,8 @@ def pairs(out: Path, rows: int) -> None:  # noqa: ARG001
 
 
 def outcomes(out: Path, rows: int) -> None:
-    from t3d.cluster import blocks_of, joined, spread
-    from t3d.cluster_pools import Actors
+    from t3d.workers.ray_cluster import blocks_of, joined, spread
+    from t3d.workers.ray_pools import Actors
 
     row = {**FACTS, "path": "x" * 80, "digest": "x" * 32, "looks": [2**60] * 8}
 

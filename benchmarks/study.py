@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from t3d.data.catalogue import open_manifest
-from t3d.data.manifest import Manifest
+from t3d.data.catalog import open_manifest
+from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError
-from t3d.files import alone_in
+from t3d.io.files import alone_in
 
 Job = dict[str, Any]
 Result = dict[str, Any]

@@ -28,7 +28,7 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import nn
 from torch.nn import functional as F
 
-from t3d.data.synthetic import (
+from t3d.data.synthetic.videos import (
     APPEARANCES,
     MOTIONS,
     Split,
@@ -37,7 +37,7 @@ from t3d.data.synthetic import (
     videos_of,
     write_synthetic,
 )
-from t3d.data.video import Video
+from t3d.video.video import Video
 
 CHANCE = 1 / len(MOTIONS)
 Labels = npt.NDArray[np.int64]

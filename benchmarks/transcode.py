@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from t3d.data.encode import write_video
-from t3d.data.prepare.examine import examine
-from t3d.data.prepare.rewrite import Rewritten, TranscodeSpec, rewrite
-from t3d.data.video import Video
-from t3d.data.video_index import VideoFacts
+from t3d.prepare.examine import examine
+from t3d.prepare.rewrite import Rewritten, TranscodeSpec, rewrite
+from t3d.video.encode import write_video
+from t3d.video.facts import VideoFacts
+from t3d.video.video import Video
 
 CLIPS = 5  # of each file
 CRFS = (18, 20, 23)

@@ -19,20 +19,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from t3d.data.frames import FrameStore
-from t3d.data.sampler import SampleKey
-from t3d.data.transforms import normalise
+from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.sampler import SampleKey
+from t3d.data.clips.transforms import normalise
 from t3d.models.registry import create_model
 from t3d.models.weights import read_tensors
-from t3d.train.run_folder import RunFolder
+from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.dataset import CollatePairs, TransferClips
 from t3d.transfer.features import FeatureStore
 from t3d.transfer.metrics import PairMetrics
-from t3d.transfer.net import TransferNet
 from t3d.transfer.pairs import allowed_pairs, source_groups
 from t3d.transfer.step import first_of
-from t3d.transfer.teacher import open_teacher
+from t3d.transfer.student import TransferNet
+from t3d.transfer.teachers.teacher import open_teacher
 
 BATCH = 32  # clips, so that `top1` is out of about 32 for every start
 

@@ -37,23 +37,23 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from study import LISTS, Job, draw_labels, open_list, run_jobs, spent, videos_of
 
+from t3d.clip import ClipSpec
+from t3d.data.clips.frames import FrameStore
 from t3d.data.config import AugmentConfig, DataConfig
-from t3d.data.frames import FrameStore
-from t3d.data.sampling import ClipSpec
 from t3d.device import pick_device
-from t3d.evaluate import each_clip
-from t3d.files import content_digest
+from t3d.evaluation.run_test import run_test
+from t3d.evaluation.scoring import each_clip
+from t3d.io.files import content_digest
 from t3d.models.registry import create_model
 from t3d.models.weights import load_model
-from t3d.testing import run_test
-from t3d.train.config import ModelConfig, OptimConfig, TrainConfig
-from t3d.train.logging import read_log
-from t3d.train.loop import train
-from t3d.train.run_folder import RunFolder
+from t3d.training.config import ModelConfig, OptimConfig, TrainConfig
+from t3d.training.logging import read_log
+from t3d.training.run import train
+from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
-from t3d.transfer.loop import transfer
 from t3d.transfer.probe import fit_linear, outcome_of, student_vectors, teacher_vectors
-from t3d.transfer.teacher import open_teacher
+from t3d.transfer.run import transfer
+from t3d.transfer.teachers.teacher import open_teacher
 
 CLIP = ClipSpec(num_frames=16, stride=4, size=64, resize=72, tail="shift")
 SCALES = {

@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from t3d import demo
-from t3d.cli import main
-from t3d.data.manifest import Manifest
-from t3d.data.synthetic import ACTIONS
-from t3d.data.video import Video
-from t3d.train.logging import read_log
-from t3d.train.run_folder import RunFolder
+from t3d.cli.main import main
+from t3d.data.manifest.manifest import Manifest
+from t3d.data.synthetic.videos import ACTIONS
+from t3d.training.logging import read_log
+from t3d.training.run_folder import RunFolder
+from t3d.video.video import Video
 
 
 def test_mirroring_is_off_since_left_and_right_are_classes() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from t3d import doctor
-from t3d.cli import main
+from t3d.cli.main import main
 from t3d.errors import VideoError
 
 CHECKS = ["packages", "decoding", "device", "training step", "bfloat16", "optional"]

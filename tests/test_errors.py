@@ -63,8 +63,6 @@ def test_bounds_hold_and_refuse_nan() -> None:
 
 
 def test_errors_and_clip_specs_come_without_torch() -> None:
-    code = (
-        "import sys, t3d.errors, t3d.files, t3d.data.sampling, t3d.data.config; print('torch' in sys.modules)"
-    )
+    code = "import sys, t3d.errors, t3d.io.files, t3d.clip, t3d.data.config; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

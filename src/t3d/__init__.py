@@ -12,25 +12,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from t3d.data.manifest import Manifest
-    from t3d.data.sampling import ClipSpec
-    from t3d.data.video import Video
+    from t3d.clip import ClipSpec
+    from t3d.data.manifest.manifest import Manifest
     from t3d.errors import CheckpointError, ConfigError, ManifestError, T3DError, VideoError
+    from t3d.evaluation.predictor import Prediction, Predictor
     from t3d.models.registry import create_model, list_models
     from t3d.models.weights import ModelCard, load_model, save_model
-    from t3d.predict import Prediction, Predictor
+    from t3d.video.video import Video
 
 _HOMES = {
     "CheckpointError": "t3d.errors",
-    "ClipSpec": "t3d.data.sampling",
+    "ClipSpec": "t3d.clip",
     "ConfigError": "t3d.errors",
-    "Manifest": "t3d.data.manifest",
+    "Manifest": "t3d.data.manifest.manifest",
     "ManifestError": "t3d.errors",
     "ModelCard": "t3d.models.weights",
-    "Prediction": "t3d.predict",
-    "Predictor": "t3d.predict",
+    "Prediction": "t3d.evaluation.predictor",
+    "Predictor": "t3d.evaluation.predictor",
     "T3DError": "t3d.errors",
-    "Video": "t3d.data.video",
+    "Video": "t3d.video.video",
     "VideoError": "t3d.errors",
     "create_model": "t3d.models.registry",
     "list_models": "t3d.models.registry",

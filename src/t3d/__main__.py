@@ -2,6 +2,6 @@
 
 import sys
 
-from t3d.cli import main
+from t3d.cli.main import main
 
 sys.exit(main())

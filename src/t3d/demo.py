@@ -6,20 +6,21 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from t3d.clip import ClipSpec
+from t3d.data.clips.dataset import FrameOrder
 from t3d.data.config import AugmentConfig, DataConfig
-from t3d.data.dataset import FrameOrder
-from t3d.data.sampling import ClipSpec
-from t3d.data.synthetic import SyntheticSpec, write_synthetic
-from t3d.predict import Predictor
-from t3d.report import Rival, samples_of, write_report
-from t3d.testing import Outcome, run_test, write_result
-from t3d.train.config import ModelConfig, OptimConfig, TrainConfig
-from t3d.train.logging import read_log
-from t3d.train.loop import train
-from t3d.train.run_folder import RunFolder
+from t3d.data.synthetic.videos import SyntheticSpec, write_synthetic
+from t3d.evaluation.predictor import Predictor
+from t3d.evaluation.run_test import Outcome, run_test
+from t3d.report.page import Rival, samples_of, write_report
+from t3d.report.result import write_result
+from t3d.training.config import ModelConfig, OptimConfig, TrainConfig
+from t3d.training.logging import read_log
+from t3d.training.run import train
+from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
-from t3d.transfer.loop import transfer
-from t3d.transfer.train_teacher import TeacherTraining, train_teacher
+from t3d.transfer.run import transfer
+from t3d.transfer.teachers.train import TeacherTraining, train_teacher
 
 ORDERS: tuple[FrameOrder, ...] = ("normal", "shuffled", "reversed", "static")
 

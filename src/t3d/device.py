@@ -1,23 +1,69 @@
-"""What the machine's processors can do."""
+"""Where a model computes: the device, the precision, and how many clips and processes at a time."""
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
 
-from t3d.errors import ConfigError, did_you_mean
+from t3d.errors import ConfigError, at_least, did_you_mean
 
-_PRECISIONS = ("auto", "fp32", "bf16")
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a model computes. None of it changes what is computed, beyond rounding.
+
+    Args:
+        device: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, …
+        precision: `fp32`, `bf16`, or `auto`, which is bf16 on devices that compute it in hardware.
+        batch_size: Clips, or crops of clips, per forward pass. Affects speed and memory only.
+        workers: Processes that read videos. 0 reads them in this process.
+
+    Raises:
+        ConfigError: A value that cannot work.
+    """
+
+    device: str = "auto"
+    precision: Precision = "auto"
+    batch_size: int = 8
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise ConfigError(
+                f"precision is {self.precision!r}; {did_you_mean(str(self.precision), get_args(Precision))}"
+            )
+        at_least("batch_size", self.batch_size, 1)
+        at_least("workers", self.workers, 0)
+
+    def pick_device(self) -> torch.device:
+        """Return the torch device.
+
+        Raises:
+            ConfigError: There is no such device.
+        """
+        return pick_device(self.device)
+
+    def use_bf16(self, device: torch.device) -> bool:
+        """Return whether to compute in bfloat16 on this device."""
+        return use_bf16(self.precision, device)
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device to compute on.
+    """Return the device to compute on.
 
     Args:
         name: `auto` takes a CUDA GPU where there is one; otherwise a torch device name.
 
     Raises:
-        ConfigError: No such device.
+        ConfigError: There is no such device.
     """
+    import torch  # not above: options are read, and help is shown, without torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -29,7 +75,9 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device computes bfloat16 in hardware, so that it is faster than float32."""
+    """Return whether the device computes bfloat16 in hardware, so that it is faster than float32."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -39,11 +87,11 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bfloat16 under `precision`: `auto`, `fp32` or `bf16`.
+    """Return whether to compute in bfloat16 under a precision: `auto`, `fp32` or `bf16`.
 
     Raises:
         ConfigError: Another precision.
     """
-    if precision not in _PRECISIONS:
-        raise ConfigError(f"unknown precision {precision!r}; {did_you_mean(precision, _PRECISIONS)}")
+    if precision not in get_args(Precision):
+        raise ConfigError(f"unknown precision {precision!r}; {did_you_mean(precision, get_args(Precision))}")
     return precision == "bf16" or (precision == "auto" and has_bf16(device))

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from t3d.data.encode import write_video
-from t3d.data.video import Video
 from t3d.device import has_bf16, pick_device
 from t3d.errors import T3DError
 from t3d.models.registry import create_model
+from t3d.video.encode import write_video
+from t3d.video.video import Video
 
 
 class _UnfitError(T3DError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 
 class T3DError(Exception):
@@ -27,6 +28,24 @@ class VideoError(T3DError):
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
         # An exception with two arguments must say how it is rebuilt, or it dies on its way out of a worker.
         return type(self), (self.path, self.reason)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A file that could not be used: named and counted, never replaced by another.
+
+    Args:
+        path: The file.
+        reason: Why it could not be used, in one sentence.
+        row: Its row in the manifest, where there is a manifest.
+    """
+
+    path: str
+    reason: str
+    row: int = -1
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 class ManifestError(T3DError):

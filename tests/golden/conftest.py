@@ -1,7 +1,8 @@
 """Shared by the golden tests: inputs made by hand, from formulas, without any random generator.
 
 The values in these tests were produced once by running the code. Users' splits, orders, crops and weights
-rest on them. If a refactoring turns one red, it has changed somebody's held-out set: fix the code, not the value.
+rest on them. If a refactoring turns one red, it has changed somebody's held-out set: fix the code, not the
+value.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from t3d.data.manifest import Manifest
-from t3d.data.sampling import ClipSpec
+from t3d.clip import ClipSpec
+from t3d.data.manifest.manifest import Manifest
 
 HEIGHT, WIDTH = 40, 48
 

@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from t3d.clip import ClipSpec
+from t3d.data.clips.dataset import TrainClips
+from t3d.data.clips.sampler import SampleKey
+from t3d.data.clips.sampling import clips_of, random_clip, spread_clips
+from t3d.data.clips.transforms import center_view, crop_views
 from t3d.data.config import AugmentConfig
-from t3d.data.dataset import TrainClips
-from t3d.data.manifest import Manifest
-from t3d.data.sampler import SampleKey
-from t3d.data.sampling import ClipSpec, clips_of, random_clip, spread_clips
-from t3d.data.transforms import center_view, crop_views
+from t3d.data.manifest.manifest import Manifest
 
 Make = Callable[..., Any]
 

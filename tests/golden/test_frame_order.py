@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from t3d.data.dataset import FrameOrder, VideoClips, reorder
-from t3d.data.sampling import ClipSpec
+from t3d.clip import ClipSpec
+from t3d.data.clips.dataset import FrameOrder, VideoClips, reorder
 
 Make = Callable[..., Any]
 

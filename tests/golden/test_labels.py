@@ -12,10 +12,10 @@ import pytest
 import timm
 import torch
 
-from t3d.data.frames import FrameStore
+from t3d.data.clips.frames import FrameStore
 from t3d.models.weights import write_tensors
 from t3d.transfer.probe import fit_linear, run_probe
-from t3d.transfer.teacher import TEACHER_KEY
+from t3d.transfer.teachers.teacher import TEACHER_KEY
 
 Make = Callable[..., Any]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from t3d.data.browse import write_page
-from t3d.data.manifest import Manifest
-from t3d.data.prepare.index import index_videos
-from t3d.data.prepare.shards import write_shards
-from t3d.data.video_index import VideoIndex
+from t3d.data.index import VideoIndex
+from t3d.data.inspect.browse import write_page
+from t3d.data.manifest.manifest import Manifest
+from t3d.prepare.index import index_videos
+from t3d.prepare.shards import write_shards
 
 Make = Callable[..., Any]
 

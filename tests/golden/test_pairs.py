@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from t3d.clip import ClipSpec
+from t3d.data.clips.sampler import SampleKey
 from t3d.data.config import AugmentConfig
-from t3d.data.sampler import SampleKey
-from t3d.data.sampling import ClipSpec
 from t3d.transfer.dataset import TransferClips
 from t3d.transfer.objectives import draw_one
 from t3d.transfer.pairs import allowed_pairs, frames_of, joined, other_time, source_groups

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from t3d.data.sampler import ResumableBatchSampler
+from t3d.data.clips.sampler import ResumableBatchSampler
 
 
 def rows(sampler: ResumableBatchSampler, epoch: int, step: int = 0) -> list[list[int]]:

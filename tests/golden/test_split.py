@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from t3d.data.split import hold_out
+from t3d.data.manifest.split import hold_out
 
 Make = Callable[..., Any]
 

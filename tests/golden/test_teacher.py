@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from t3d.data.sampling import IMAGENET_MEAN, IMAGENET_STD
-from t3d.transfer.train_teacher import TeacherTraining, train_teacher
+from t3d.clip import IMAGENET_MEAN, IMAGENET_STD
+from t3d.transfer.teachers.train import TeacherTraining, train_teacher
 
 Make = Callable[..., Any]
 

@@ -22,20 +22,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from t3d.clip import ClipSpec
+from t3d.data.clips.dataset import TrainClips
+from t3d.data.clips.transforms import normalise
 from t3d.data.config import AugmentConfig, DataConfig
-from t3d.data.dataset import TrainClips
-from t3d.data.sampling import ClipSpec
-from t3d.data.transforms import normalise
 from t3d.models.net import VideoNet
 from t3d.models.weights import read_tensors, write_tensors
-from t3d.train.config import ModelConfig, OptimConfig, TrainConfig
-from t3d.train.logging import read_log
-from t3d.train.loop import train
-from t3d.train.run_folder import RunFolder
+from t3d.training.config import ModelConfig, OptimConfig, TrainConfig
+from t3d.training.logging import read_log
+from t3d.training.run import train
+from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
 from t3d.transfer.dataset import CollatePairs, TransferClips
-from t3d.transfer.loop import transfer
-from t3d.transfer.teacher import TEACHER_KEY
+from t3d.transfer.run import transfer
+from t3d.transfer.teachers.teacher import TEACHER_KEY
 
 Make = Callable[..., Any]
 
@@ -197,7 +197,8 @@ def test_training_draws_its_videos(training: Seen) -> None:
 def test_training_draws_its_views(training: Seen, digest: Make) -> None:
     assert digest(*training.views) == "02ba072fc546d8f8"
     # fmt: off
-    assert [(int(view[0, 0, 0, 0]), int(view[0, 1, 0, 0]), int(view[0, 1, 0, -1])) for view in training.views] == [
+    corners = [(int(v[0, 0, 0, 0]), int(v[0, 1, 0, 0]), int(v[0, 1, 0, -1])) for v in training.views]
+    assert corners == [
         (10, 155, 0), (0, 80, 235), (80, 235, 80), (60, 155, 0), (60, 40, 195), (70, 0, 155), (10, 80, 235),
         (10, 235, 80), (70, 0, 155), (10, 80, 235), (70, 40, 195), (60, 235, 80), (40, 80, 235),
         (10, 235, 80), (10, 80, 235), (40, 80, 235)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from t3d.clip import ClipSpec
+from t3d.data.clips.dataset import TrainClips
+from t3d.data.clips.sampler import SampleKey
+from t3d.data.clips.transforms import random_view
 from t3d.data.config import AugmentConfig
-from t3d.data.dataset import TrainClips
-from t3d.data.sampler import SampleKey
-from t3d.data.sampling import ClipSpec
-from t3d.data.transforms import random_view
 
 Make = Callable[..., Any]
 SPEC = ClipSpec(num_frames=4, stride=2, size=24, resize=40)

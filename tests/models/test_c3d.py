@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from t3d.data.sampling import ClipSpec
+from t3d.clip import ClipSpec
 from t3d.errors import ConfigError
 from t3d.models import VideoNet, create_model, load_model
 from t3d.models.convert import convert_checkpoint

@@ -15,15 +15,7 @@ import torch
 from torch import nn
 
 from t3d.errors import ConfigError
-from t3d.models import (
-    ModelCard,
-    VideoNet,
-    create_model,
-    list_models,
-    load_model,
-    model_options,
-    save_model,
-)
+from t3d.models import ModelCard, VideoNet, create_model, list_models, load_model, model_options, save_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:a TTL looks at")
 

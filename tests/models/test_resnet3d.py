@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 from torchvision.models.video.resnet import BasicStem, Conv2Plus1D, Conv3DSimple, R2Plus1dStem, VideoResNet
 
-from t3d.data.sampling import ClipSpec
+from t3d.clip import ClipSpec
 from t3d.errors import CheckpointError, ConfigError
 from t3d.models import create_model, load_model
 from t3d.models.convert import convert_checkpoint

@@ -11,13 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t3d.errors import ConfigError
-from t3d.models.ttl import (
-    TemporalConv3d,
-    TemporalTransition,
-    TimePadding,
-    TransitionPool,
-    misleads_onednn,
-)
+from t3d.models.ttl import TemporalConv3d, TemporalTransition, TimePadding, TransitionPool, misleads_onednn
 
 
 def slow_conv(x: Tensor, weight: Tensor, time_padding: TimePadding) -> Tensor:

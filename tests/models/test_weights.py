@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from t3d.data.sampling import ClipSpec
+from t3d.clip import ClipSpec
 from t3d.errors import CheckpointError, ConfigError
 from t3d.models import ModelCard, create_model, load_backbone, load_model, save_model, weights
 from t3d.models.weights import CARD_KEY, read_tensors

@@ -13,18 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from t3d import cli
-from t3d.data.encode import write_video
+from t3d.cli import main as cli
 from t3d.errors import CheckpointError, ConfigError, ManifestError
-from t3d.files import alone_in
+from t3d.io.files import alone_in
 from t3d.reproduce import run as module
 from t3d.reproduce.result import Figure, ResultRow, figure, markdown
 from t3d.reproduce.run import StoppedError, reproduce
 from t3d.reproduce.runs import Choices, open_sets, trials_of
 from t3d.reproduce.sets import GivenSet
 from t3d.reproduce.tables import read_table
-from t3d.train import loop
-from t3d.train.step import ClassificationStepper
+from t3d.training import run as loop
+from t3d.training.step import ClassificationStepper
+from t3d.video.encode import write_video
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 60, 40)}
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from t3d.data.manifest import Manifest
-from t3d.data.published import PUBLISHED, Published
-from t3d.data.ucf101 import read_ucf101
+from t3d.data.manifest.manifest import Manifest
+from t3d.data.official.published import PUBLISHED, Published
+from t3d.data.official.ucf101 import read_ucf101
 from t3d.errors import ConfigError, ManifestError
 from t3d.reproduce import sets
 from t3d.reproduce.sets import GivenSet, Split, fingerprint, given_sets, open_set, published_splits

@@ -12,7 +12,7 @@ from t3d.errors import ConfigError
 from t3d.models.registry import create_model
 from t3d.reproduce.runs import Choices, open_sets, trials_of
 from t3d.reproduce.tables import list_tables, parse_table, read_recipe, read_table
-from t3d.train.config import TrainConfig
+from t3d.training.config import TrainConfig
 from t3d.transfer.config import TransferConfig
 
 # All that is known of the paper's figures: whatever a file has beyond them was made up.

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from t3d.data.sampling import ClipSpec
+from t3d.clip import ClipSpec
 from t3d.errors import ConfigError
-from t3d.train.config import OptimConfig
+from t3d.training.config import OptimConfig
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
 
 POOL = PoolConfig(videos="videos")

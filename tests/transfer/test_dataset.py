@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from t3d.clip import ClipSpec
+from t3d.data.clips.dataset import BadVideo
+from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.loader import Loader
+from t3d.data.clips.sampler import SampleKey
 from t3d.data.config import AugmentConfig
-from t3d.data.dataset import BadVideo
-from t3d.data.encode import write_video
-from t3d.data.frames import FrameStore
-from t3d.data.loader import Loader
-from t3d.data.manifest import Manifest
-from t3d.data.sampler import SampleKey
-from t3d.data.sampling import ClipSpec
+from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, VideoError
 from t3d.transfer.dataset import CollatePairs, PairBatch, PairItem, TransferClips
 from t3d.transfer.features import FeatureStore
-from t3d.transfer.teacher import TorchTeacher
+from t3d.transfer.teachers.teacher import TorchTeacher
+from t3d.video.encode import write_video
 
 SPEC = ClipSpec(num_frames=4, stride=2, size=20, resize=24)  # a span of 7 frames
 SEEN = ClipSpec(num_frames=2, stride=1, size=16, resize=24)  # of the teacher

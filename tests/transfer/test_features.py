@@ -15,19 +15,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from t3d.data.dataset import BadVideo
-from t3d.data.encode import write_video
-from t3d.data.frames import FrameStore
-from t3d.data.manifest import Manifest
-from t3d.data.prepare.index import index_videos
-from t3d.data.prepare.shards import write_shards
-from t3d.data.sampling import IMAGENET_MEAN, IMAGENET_STD, ClipSpec
-from t3d.data.video import Video
-from t3d.data.video_index import VideoIndex
+from t3d.clip import IMAGENET_MEAN, IMAGENET_STD, ClipSpec
+from t3d.data.clips.dataset import BadVideo
+from t3d.data.clips.frames import FrameStore
+from t3d.data.index import VideoIndex
+from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, VideoError
 from t3d.models import weights as weights_module
+from t3d.prepare.index import index_videos
+from t3d.prepare.shards import write_shards
 from t3d.transfer.features import FeatureStore
-from t3d.transfer.teacher import Teacher, TorchTeacher
+from t3d.transfer.teachers.teacher import Teacher, TorchTeacher
+from t3d.video.encode import write_video
+from t3d.video.video import Video
 
 SPEC = ClipSpec(num_frames=1, stride=1, size=32, resize=32)
 Seen = Callable[[Teacher, Tensor], Tensor]

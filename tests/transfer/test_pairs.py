@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from t3d.data.manifest import Manifest
-from t3d.data.sampling import ClipSpec, random_clip
-from t3d.files import content_digest
+from t3d.clip import ClipSpec
+from t3d.data.clips.sampling import random_clip
+from t3d.data.manifest.manifest import Manifest
+from t3d.io.files import content_digest
 from t3d.transfer.pairs import allowed_pairs, frames_of, joined, other_time, source_groups
 
 

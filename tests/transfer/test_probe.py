@@ -9,17 +9,18 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
-from t3d.cli import main
-from t3d.data.encode import write_video
-from t3d.data.manifest import Manifest
-from t3d.data.sampling import ClipSpec, clips_of
-from t3d.data.transforms import center_view, normalise, resize_frames
-from t3d.data.video import Video
+from t3d.cli.main import main
+from t3d.clip import ClipSpec
+from t3d.data.clips.sampling import clips_of
+from t3d.data.clips.transforms import center_view, normalise, resize_frames
+from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, ManifestError
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, save_model
 from t3d.transfer import probe
 from t3d.transfer.probe import fit_linear, run_probe, student_vectors
+from t3d.video.encode import write_video
+from t3d.video.video import Video
 
 COLOURS = {"blue": (40, 60, 200), "red": (200, 60, 40)}
 SPEC = ClipSpec(num_frames=4, stride=2, size=32, resize=36, tail="shift")
@@ -71,7 +72,7 @@ def test_a_probe_of_a_teacher(lists: Path) -> None:
 
 
 def test_features_are_those_of_the_test_protocol(lists: Path, student: Path) -> None:
-    from t3d.evaluate import each_clip
+    from t3d.evaluation.scoring import each_clip
     from t3d.models.weights import load_model
 
     net, card = load_model(student)

@@ -11,17 +11,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from t3d.data.dataset import BadVideo
-from t3d.data.sampling import IMAGENET_MEAN, IMAGENET_STD, ClipSpec
+from t3d.clip import IMAGENET_MEAN, IMAGENET_STD, ClipSpec
+from t3d.data.clips.dataset import BadVideo
 from t3d.errors import ManifestError
 from t3d.models.registry import create_model
-from t3d.train.config import ModelConfig, OptimConfig
-from t3d.train.optim import Schedule, make_optimizer
+from t3d.training.config import ModelConfig, OptimConfig
+from t3d.training.optim import Schedule, make_optimizer
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
 from t3d.transfer.dataset import CollatePairs, PairBatch
-from t3d.transfer.net import TransferNet
 from t3d.transfer.step import TransferStepper, first_of, pair_metrics
-from t3d.transfer.teacher import Teacher, TorchTeacher
+from t3d.transfer.student import TransferNet
+from t3d.transfer.teachers.teacher import Teacher, TorchTeacher
 
 NET = ModelConfig(
     name="densenet3d_tiny",

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from t3d.models.grad_checkpointing import Recomputing
 from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl_of
 from t3d.models.net import VideoNet
-from t3d.models.recompute import Recomputing
 from t3d.models.registry import register_model
 from t3d.models.ttl import TemporalConv3d
 

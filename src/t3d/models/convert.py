@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from t3d.data.labels import Targets
-from t3d.data.sampling import ClipSpec
+from t3d.clip import ClipSpec, Targets
 from t3d.errors import CheckpointError
 from t3d.models.inflate import Inflation, inflate
 from t3d.models.loading import LoadReport, compare

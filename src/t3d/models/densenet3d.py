@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t3d.errors import ConfigError
+from t3d.models.grad_checkpointing import Recomputing
 from t3d.models.net import NetOptions, VideoNet
-from t3d.models.recompute import Recomputing
 from t3d.models.registry import register_model
 from t3d.models.ttl import PAPER_DEPTHS, TemporalConv3d, TemporalTransition, TimePadding, TransitionPool
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from t3d.errors import ConfigError, did_you_mean
+from t3d.models.grad_checkpointing import Recomputing
 from t3d.models.net import NetOptions, VideoNet
-from t3d.models.recompute import Recomputing
 from t3d.models.ttl import TemporalBranch, TemporalTransition, TimePadding
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t3d.errors import ConfigError, did_you_mean
-from t3d.models.recompute import Recomputing
+from t3d.models.grad_checkpointing import Recomputing
 
 BACKBONE = "backbone"
 """What `VideoNet.freeze` takes for all stages: everything but the classifier."""

@@ -27,7 +27,7 @@ def with_overrides(defaults: _Options, overrides: Mapping[str, object], *, where
         ConfigError: An unknown field or a value of another type.
 
     Example:
-        >>> from t3d.data.sampling import ClipSpec
+        >>> from t3d.clip import ClipSpec
         >>> with_overrides(ClipSpec(), {"num_frames": 16}, where="clip").num_frames
         16
     """

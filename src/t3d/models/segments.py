@@ -2,7 +2,7 @@
 
 Wang et al. (2016), "Temporal segment networks"; the paper's "T3D + TSN". A video is divided into segments of
 equal length, each gives a clip, and the mean of the clips' class scores, before the softmax, is what is
-learned and tested. `ClipSpec.segments` says how many, and `t3d.data.sampling` which frames.
+learned and tested. `ClipSpec.segments` says how many, and `t3d.data.clips.sampling` which frames.
 
 Legend: B batch, S segments, C channels, T time, H height, W width, K classes.
 """

@@ -20,10 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from t3d.data.labels import Targets
-from t3d.data.sampling import ClipSpec
+from t3d.clip import ClipSpec, Targets
 from t3d.errors import CheckpointError, ConfigError, did_you_mean
-from t3d.files import atomic_path
+from t3d.io.files import atomic_path
 from t3d.models.loading import LoadReport, compare, load_matching
 from t3d.models.net import VideoNet
 from t3d.models.options import with_overrides

@@ -12,15 +12,15 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from t3d.data.sampling import ClipSpec
+from t3d.clip import ClipSpec
 from t3d.device import pick_device, use_bf16
 from t3d.models.flops import count_macs, model_size
 from t3d.models.registry import create_model
 from t3d.reproduce.runs import Run, Trial, learning
 from t3d.reproduce.tables import SETS, PaperTable
-from t3d.train.config import RunConfig, TrainConfig
+from t3d.training.config import RunConfig, TrainConfig
 from t3d.transfer.config import TransferConfig
-from t3d.transfer.teacher import open_teacher
+from t3d.transfer.teachers.teacher import open_teacher
 
 _FORWARD_AND_BACKWARD = 3  # a backward pass computes about twice what a forward pass does
 _CLASSES = {"ucf101": 101, "hmdb51": 51, "kinetics": 400, "youtube8m": 0}

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from t3d.errors import CheckpointError
-from t3d.files import atomic_path
+from t3d.io.files import atomic_path
 from t3d.reproduce.runs import Scale, Trial
 from t3d.reproduce.tables import SETS, PaperTable
 

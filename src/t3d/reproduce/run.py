@@ -8,18 +8,19 @@ from contextlib import suppress
 from pathlib import Path
 
 from t3d.errors import ConfigError, T3DError
-from t3d.files import alone_in, atomic_path
+from t3d.evaluation.run_test import run_test
+from t3d.io.files import alone_in, atomic_path
+from t3d.report.result import write_result
 from t3d.reproduce.plan import measure_rate, plan_lines
 from t3d.reproduce.result import ResultRow, figure, write_table
 from t3d.reproduce.runs import Choices, Run, Trial, open_sets, sets_of, trials_of
 from t3d.reproduce.signals import noticed_signals
 from t3d.reproduce.tables import SETS, PaperTable, Row, read_table
-from t3d.testing import run_test, write_result
-from t3d.train.interrupt import InterruptedRunError
-from t3d.train.loop import train
+from t3d.training.interrupt import InterruptedRunError
+from t3d.training.run import train
 from t3d.transfer.config import TransferConfig
-from t3d.transfer.loop import transfer
-from t3d.transfer.teacher import open_teacher
+from t3d.transfer.run import transfer
+from t3d.transfer.teachers.teacher import open_teacher
 
 
 class StoppedError(T3DError):

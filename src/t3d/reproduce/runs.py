@@ -19,9 +19,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 from t3d.errors import ConfigError, ManifestError
 from t3d.reproduce.sets import GivenSet, Part, Split, open_set, published_splits
 from t3d.reproduce.tables import SETS, TARGET, PaperTable, Row, Step, read_recipe
-from t3d.train.config import RunConfig, TrainConfig
-from t3d.train.loop import check_net
-from t3d.train.run_folder import RunFolder
+from t3d.training.config import RunConfig, TrainConfig
+from t3d.training.run import check_net
+from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import TransferConfig
 
 Scale = Literal["paper", "small"]
@@ -51,7 +51,7 @@ class Choices:
         out: Folder for runs and tables.
         sets: What was named of each data set.
         scale: `paper`, or `small` for small nets, clips and epochs.
-        teacher: Of transfers, see `t3d.transfer.teacher.open_teacher`.
+        teacher: Of transfers, see `t3d.transfer.teachers.teacher.open_teacher`.
         teacher_weights: The same.
         partial: Accept official lists of which videos are missing.
         seed: Of every run.

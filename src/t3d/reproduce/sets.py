@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from t3d.data.catalogue import open_manifest
-from t3d.data.manifest import Manifest
-from t3d.data.official import read_official
-from t3d.data.published import PUBLISHED
+from t3d.data.catalog import open_manifest
+from t3d.data.manifest.manifest import Manifest
+from t3d.data.official.published import PUBLISHED
+from t3d.data.official.read import read_official
 from t3d.errors import ConfigError, ManifestError
 from t3d.reproduce.tables import SETS, read_recipe
 
@@ -227,7 +227,7 @@ def _listed(on: str, name: str, given: GivenSet, *, lenient: bool) -> tuple[Part
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    log = logging.getLogger("t3d.data.listed")
+    log = logging.getLogger("t3d.data.official.listed")
     before = log.level
     log.setLevel(logging.ERROR)
     try:

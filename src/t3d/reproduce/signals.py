@@ -21,7 +21,7 @@ def noticed_signals() -> Iterator[list[int]]:
         A list, empty until the block ends; then the numbers of the signals, in order.
 
     Example:
-        >>> from t3d.train.interrupt import caught_signals
+        >>> from t3d.training.interrupt import caught_signals
         >>> with noticed_signals() as noticed, caught_signals():
         ...     signal.raise_signal(signal.SIGTERM)
         >>> noticed == [signal.SIGTERM]

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, get_args
 
 from t3d.data.config import ReadConfig
 from t3d.errors import ConfigError, at_least, did_you_mean
-from t3d.train.config import OptimConfig, RunConfig
+from t3d.training.config import OptimConfig, RunConfig
 
 Objective = Literal["match", "contrastive", "regress", "sum"]
 Negatives = Literal["one", "all"]

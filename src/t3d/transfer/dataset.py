@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from t3d.clip import ClipSpec
+from t3d.data.clips.dataset import BadVideo, frame_range
+from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.sampler import SampleKey
+from t3d.data.clips.sampling import random_clip
+from t3d.data.clips.transforms import center_view, random_view, stack
 from t3d.data.config import AugmentConfig
-from t3d.data.dataset import BadVideo, frame_range
-from t3d.data.frames import FrameStore
-from t3d.data.manifest import Manifest
-from t3d.data.sampler import SampleKey
-from t3d.data.sampling import ClipSpec, random_clip
-from t3d.data.transforms import center_view, random_view, stack
+from t3d.data.manifest.manifest import Manifest
 from t3d.errors import VideoError
 from t3d.transfer.features import FeatureStore
 from t3d.transfer.pairs import Indices, frames_of, other_time

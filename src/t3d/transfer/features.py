@@ -17,17 +17,17 @@ from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import IterableDataset, get_worker_info
 
-from t3d.data.dataset import BadVideo
-from t3d.data.frames import FrameStore
-from t3d.data.loader import Loader
-from t3d.data.manifest import Manifest
-from t3d.data.transforms import center_view
-from t3d.data.video_index import VideoIndex
+from t3d.data.clips.dataset import BadVideo
+from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.loader import Loader
+from t3d.data.clips.transforms import center_view
+from t3d.data.index import VideoIndex
+from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, VideoError
-from t3d.files import ABANDONED, FileDigests, sweep
+from t3d.io.files import ABANDONED, FileDigests, sweep
 from t3d.models.weights import write_tensors
 from t3d.transfer.pairs import Indices
-from t3d.transfer.teacher import Teacher
+from t3d.transfer.teachers.teacher import Teacher
 
 _FORMAT = 1  # raise it when features would come out differently
 _CHUNK = 32  # frames that the teacher sees at a time

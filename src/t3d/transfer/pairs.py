@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from t3d.data.manifest import Manifest
-from t3d.data.sampling import ClipSpec
-from t3d.data.video_index import VideoIndex
-from t3d.data.video_table import SCHEMA
-from t3d.files import content_digest
+from t3d.clip import ClipSpec
+from t3d.data.index import VideoIndex
+from t3d.data.manifest.manifest import Manifest
+from t3d.data.manifest.table import SCHEMA
+from t3d.io.files import content_digest
 
 Indices = npt.NDArray[np.int64]
 

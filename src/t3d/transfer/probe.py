@@ -19,20 +19,22 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from t3d.data.catalogue import open_index, open_manifest, refuse_other_targets
-from t3d.data.check import open_all, refuse_many
-from t3d.data.dataset import BadVideo
-from t3d.data.frames import FrameStore
-from t3d.data.manifest import Manifest
-from t3d.data.sampling import ClipSpec
-from t3d.data.transforms import normalise
+from t3d.clip import ClipSpec
+from t3d.data.catalog import open_index, open_manifest, refuse_other_targets
+from t3d.data.clips.check import open_all, refuse_many
+from t3d.data.clips.dataset import BadVideo
+from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.transforms import normalise
+from t3d.data.manifest.manifest import Manifest
 from t3d.device import pick_device, use_bf16
 from t3d.errors import ConfigError, ManifestError, between
-from t3d.evaluate import ClipRow, collect, each_clip, measure
+from t3d.evaluation.metrics import measure
+from t3d.evaluation.run_test import Outcome
+from t3d.evaluation.scores import ClipRow, collect
+from t3d.evaluation.scoring import each_clip
 from t3d.models.net import VideoNet
 from t3d.models.weights import load_model
-from t3d.testing import Outcome
-from t3d.transfer.teacher import Teacher, open_teacher
+from t3d.transfer.teachers.teacher import Teacher, open_teacher
 
 # Strength of the weights' penalty, as its inverse; the range covers few and many labels.
 _STRENGTHS = np.logspace(-5, 1, 7)
@@ -71,7 +73,7 @@ def run_probe(
     cross-validation over the training sources.
 
     Args:
-        train: Labelled videos, see `t3d.data.catalogue.open_manifest`.
+        train: Labelled videos, see `t3d.data.catalog.open_manifest`.
         test: The same, to test on; its classes are matched by name.
         weights: A weights file; its card says what a clip is.
         teacher: Instead of it, a 2D net, see `open_teacher`.

@@ -9,16 +9,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from t3d.data.transforms import normalise
+from t3d.data.clips.transforms import normalise
 from t3d.errors import ManifestError
-from t3d.train.optim import Schedule
-from t3d.train.step import Stepper
+from t3d.training.optim import Schedule
+from t3d.training.step import Stepper
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.dataset import PairBatch
 from t3d.transfer.metrics import PairMetrics
 from t3d.transfer.objectives import transfer_loss
 from t3d.transfer.pairs import allowed_pairs
-from t3d.transfer.teacher import Teacher
+from t3d.transfer.teachers.teacher import Teacher
 
 
 class TransferStepper(Stepper):

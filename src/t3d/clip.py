@@ -1,0 +1,108 @@
+"""What a clip is, and what a model learns of it: the two facts that travel with the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from t3d.errors import ConfigError, did_you_mean
+
+Targets = Literal["single", "multi"]
+"""What a net learns of a video: its one class out of all, or for each class whether it applies."""
+ResizeMode = Literal["short_side", "square"]
+ShortPolicy = Literal["wrap", "repeat_last", "error"]
+TailPolicy = Literal["drop", "pad", "shift"]
+Modality = Literal["rgb", "diff", "gray"]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """What a clip is: how many frames, how far apart, how large, and how its pixels are scaled.
+
+    The same spec is used in training, testing and prediction, and travels with the weights.
+    Defaults are the paper's (Training and testing T3D; temporal stride: Table 6).
+
+    Args:
+        num_frames: Frames in a clip, T.
+        stride: Distance between neighbouring frames of a clip, in frames of the video.
+        size: Side of the square crop, in pixels.
+        resize: What frames are resized to before cropping, in pixels.
+        resize_mode: `short_side` makes the shorter side `resize` pixels long and keeps the aspect ratio;
+            `square` makes frames `resize` × `resize`.
+        mean: Mean of the red, green and blue channel in [0, 1].
+        std: Standard deviation of the red, green and blue channel in [0, 1].
+        short: What to do with a video that is shorter than a clip: `wrap` starts again at its first frame,
+            `repeat_last` holds its last frame, `error` refuses it.
+        tail: What to do, in testing, with the frames behind the last whole clip: `drop` leaves them out,
+            `pad` makes one more clip by the `short` policy, `shift` makes one more clip that ends at the
+            last frame and overlaps the clip before it. A video shorter than a clip always gives one clip.
+        modality: What the net sees of the frames: `rgb` as they are; `diff` each frame's difference from the
+            one before it in the clip (the first frame: zero), so that nothing is seen where nothing moves;
+            `gray` the brightness, in all three channels.
+        segments: Equal parts that a video is divided into, S. Each gives a clip, and the net's scores of
+            these S clips are averaged (Temporal Segment Networks); they go together as one clip of
+            S · `num_frames` frames. In testing a video gives one such clip, from the middle of its segments,
+            and `tail` plays no part.
+
+    Raises:
+        ConfigError: A value that cannot work.
+
+    Example:
+        >>> ClipSpec(num_frames=16, stride=2).span
+        31
+    """
+
+    num_frames: int = 32
+    stride: int = 2
+    size: int = 224
+    resize: int = 256
+    resize_mode: ResizeMode = "short_side"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    short: ShortPolicy = "wrap"
+    tail: TailPolicy = "drop"
+    modality: Modality = "rgb"
+    segments: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "stride", "size", "resize", "segments"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"clip.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.resize < self.size:
+            raise ConfigError(
+                f"clip.resize is {self.resize}, smaller than the crop clip.size = {self.size}; "
+                f"set clip.resize to {self.size} or more"
+            )
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != 3:
+                raise ConfigError(f"clip.{name} is {getattr(self, name)}; give red, green and blue")
+        if not all(value > 0 for value in self.std):
+            raise ConfigError(f"clip.std is {self.std}; every channel must be above 0")
+        for name, kind in (
+            ("resize_mode", ResizeMode),
+            ("short", ShortPolicy),
+            ("tail", TailPolicy),
+            ("modality", Modality),
+        ):
+            value = getattr(self, name)
+            if value not in get_args(kind):
+                raise ConfigError(f"clip.{name} is {value!r}; {did_you_mean(str(value), get_args(kind))}")
+        if self.tail == "pad" and self.short == "error":
+            raise ConfigError(
+                "clip.tail = pad fills the last clip by clip.short, which is error: nearly every video would "
+                "be refused; choose clip.short = wrap or repeat_last, or clip.tail = drop or shift"
+            )
+        if self.segments > 1 and self.modality == "diff":
+            raise ConfigError(
+                f"clip.modality is diff with clip.segments = {self.segments}; differences across the gap "
+                "between two segments mean nothing: choose rgb or gray, or clip.segments = 1"
+            )
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+
+    @property
+    def span(self) -> int:
+        """Frames of the video from the first frame of a clip to its last, both included."""
+        return (self.num_frames - 1) * self.stride + 1

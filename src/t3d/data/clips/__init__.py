@@ -1,0 +1,1 @@
+"""From videos to batches: which frames, which views, in which order."""

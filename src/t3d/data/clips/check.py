@@ -1,0 +1,115 @@
+"""Look at every video before a run: what cannot be read is named, counted and left out, or stops the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import Dataset
+
+from t3d.data.clips.dataset import BadVideo, frame_range
+from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.loader import Loader
+from t3d.data.manifest.manifest import Manifest
+from t3d.errors import ManifestError, VideoError
+
+
+class _Openable(Dataset[BadVideo | None]):
+    def __init__(self, manifest: Manifest, store: FrameStore) -> None:
+        self.manifest = manifest
+        self.store = store
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, row: int) -> BadVideo | None:
+        entry = self.manifest[row]
+        try:
+            cached = self.store.prepare(entry.path)
+            frames = self.store.open(entry.path)
+            low, high = frame_range(frames, entry, self.store.spec)
+            if not cached and entry.path not in self.store.index:
+                # Its ends must decode; damage in between shows when a clip meets it.
+                frames.get(np.array([low, high - 1]))
+        except VideoError as error:
+            return BadVideo(row, str(entry.path), error.reason)
+        return None
+
+
+def open_all(manifest: Manifest, store: FrameStore, *, workers: int = 0) -> list[BadVideo]:
+    """Open every video, into the cache where the store has one.
+
+    Args:
+        manifest: The videos.
+        store: Where frames come from.
+        workers: Processes that open videos. 0: this one.
+
+    Returns:
+        Those that cannot be read, or that no clip can be cut from.
+    """
+    loader = Loader(_Openable(manifest, store), batch_size=None, num_workers=workers)
+    console = Console(stderr=True)
+    seen = track(
+        loader, "reading videos", total=len(manifest), console=console, disable=not console.is_terminal
+    )
+    return [outcome for outcome in seen if outcome is not None]
+
+
+def refuse_many(bad: Sequence[BadVideo], *, among: int, max_bad: float, option: str) -> None:
+    """Stop where too many videos cannot be read.
+
+    Args:
+        bad: Those that cannot be read.
+        among: Number of all videos.
+        max_bad: Largest share of unreadable videos.
+        option: What that share is called where the user sets it.
+
+    Raises:
+        ManifestError: There are more; with their names and reasons.
+    """
+    if len(bad) > max_bad * among:
+        raise ManifestError(
+            f"{len(bad)} of {among} videos ({len(bad) / among:.1%}) cannot be read, more than {option} = "
+            f"{max_bad:.1%} allows; mend or remove them, or raise {option}:{_named(bad)}"
+        )
+
+
+def readable(
+    manifest: Manifest, store: FrameStore, *, workers: int = 0, max_bad: float = 0.01
+) -> tuple[Manifest, list[BadVideo]]:
+    """Open every video, into the cache where the store has one, and leave out what cannot be read.
+
+    Args:
+        manifest: The videos.
+        store: Where frames come from.
+        workers: Processes that open videos. 0: this one.
+        max_bad: Largest share of unreadable videos.
+
+    Returns:
+        The videos that can be read, and the others with the reason.
+
+    Raises:
+        ManifestError: More than `max_bad` of the videos cannot be read, or a class has none left.
+    """
+    bad = open_all(manifest, store, workers=workers)
+    if not bad:
+        return manifest, []
+    refuse_many(bad, among=len(manifest), max_bad=max_bad, option="data.max_bad")
+    lost = {video.video for video in bad}
+    kept = manifest.select([row for row in range(len(manifest)) if row not in lost])
+    before, after = manifest.class_counts(), kept.class_counts()
+    empty = [name for name in before if before[name] and not after[name]]
+    if (
+        empty and manifest.targets == "single"
+    ):  # where videos have several, a rare class may lose its only one
+        raise ManifestError(f"no readable video is left of class {', '.join(empty)}:{_named(bad)}")
+    if not len(kept):
+        raise ManifestError(f"no readable video is left:{_named(bad)}")
+    return kept, bad
+
+
+def _named(bad: Sequence[BadVideo]) -> str:
+    more = f"\n  … and {len(bad) - 20} more" if len(bad) > 20 else ""
+    return "".join(f"\n  {video.path}: {video.reason}" for video in bad[:20]) + more

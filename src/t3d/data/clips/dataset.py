@@ -1,0 +1,271 @@
+"""Videos as clips: random ones for training (`TrainClips`), those that are scored (`VideoClips`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from t3d.clip import ClipSpec
+from t3d.data.clips.frames import Frames, FrameStore
+from t3d.data.clips.sampler import SampleKey
+from t3d.data.clips.sampling import check_length, random_clip
+from t3d.data.clips.transforms import crop_views, random_view, stack
+from t3d.data.clips.views import PAPER_VIEWS, Views
+from t3d.data.config import AugmentConfig
+from t3d.data.manifest.manifest import Manifest
+from t3d.data.manifest.table import Entry
+from t3d.errors import ConfigError, VideoError
+
+FrameOrder = Literal["normal", "shuffled", "reversed", "static"]
+
+
+@dataclass(frozen=True)
+class ClipItem:
+    """One clip of one video.
+
+    Args:
+        video: Row of the video in its manifest.
+        clip: Which clip of the video, from 0; its crops, if several are scored, all have its number.
+        frames: uint8 [T, C, H, W].
+        label: Row of the class, or -1. With several labels a video, float32 [K]: 1 where a class applies,
+            else 0; NaN if the video is unlabelled.
+    """
+
+    video: int
+    clip: int
+    frames: torch.Tensor
+    label: int | torch.Tensor
+
+
+@dataclass(frozen=True)
+class BadVideo:
+    """A video that could not be read: named and counted, never replaced by another."""
+
+    video: int
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loader hands over.
+
+    Args:
+        frames: uint8 [B, T, C, H, W], or None when every video of the batch was bad.
+        labels: int64 [B], -1 where there is none; or float32 [B, K], see `ClipItem`.
+        videos: Row of each clip's video, int64 [B].
+        clips: Which clip of its video each is, int64 [B].
+        bad: The videos that could not be read.
+    """
+
+    frames: torch.Tensor | None
+    labels: torch.Tensor
+    videos: torch.Tensor
+    clips: torch.Tensor
+    bad: tuple[BadVideo, ...]
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory that a GPU copies from without waiting; loaders call it."""
+        return self if self.frames is None else replace(self, frames=self.frames.pin_memory())
+
+
+def collate(items: list[ClipItem | BadVideo]) -> Batch:
+    """Stack clips; bad videos are set apart."""
+    good = [item for item in items if isinstance(item, ClipItem)]
+    return Batch(
+        frames=stack([item.frames for item in good]) if good else None,
+        labels=_stacked([item.label for item in good]),
+        videos=torch.tensor([item.video for item in good], dtype=torch.int64),
+        clips=torch.tensor([item.clip for item in good], dtype=torch.int64),
+        bad=tuple(item for item in items if isinstance(item, BadVideo)),
+    )
+
+
+def _stacked(labels: list[int | torch.Tensor]) -> torch.Tensor:
+    """One tensor of the labels of a batch; all are of one kind, since they come from one manifest."""
+    several = [label for label in labels if isinstance(label, torch.Tensor)]
+    return torch.stack(several) if several else torch.tensor(labels, dtype=torch.int64)
+
+
+class TrainClips(Dataset[ClipItem | BadVideo]):
+    """One random clip and view of a video for each key; every draw follows from (seed, epoch, row).
+
+    Args:
+        manifest: The videos.
+        spec: What a clip is.
+        store: Where frames come from.
+        augment: How a clip is varied.
+        seed: Where all draws come from.
+    """
+
+    def __init__(
+        self, manifest: Manifest, spec: ClipSpec, *, store: FrameStore, augment: AugmentConfig, seed: int
+    ) -> None:
+        self.manifest = manifest
+        self.spec = spec
+        self.store = store
+        self.augment = augment
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, key: SampleKey) -> ClipItem | BadVideo:
+        rng = np.random.default_rng((self.seed, *(key if key.visit else key[:2])))
+        entry = self.manifest[key.row]
+        try:
+            frames = self.store.open(entry.path)
+            low, high = frame_range(frames, entry, self.spec)
+            clip = frames.get(low + random_clip(high - low, self.spec, rng))
+        except VideoError as error:
+            return BadVideo(key.row, str(entry.path), error.reason)
+        view = random_view(clip, self.spec, augment=self.augment, rng=rng)
+        return ClipItem(key.row, 0, view, label_of(entry, self.manifest))
+
+
+class VideoClips(IterableDataset[ClipItem | BadVideo]):
+    """The clips of every video that are scored, and the crops of each, one after another.
+
+    A long video costs the memory of one clip and one crop.
+
+    Args:
+        manifest: The videos.
+        spec: What a clip is.
+        store: Where frames come from.
+        order: `normal`, or what is done to the frames of each clip to see how much depends on time:
+            `shuffled` (drawn from seed, video and clip), `reversed`, `static` (the middle frame throughout).
+        seed: For `shuffled`.
+        views: Which clips, and which crops of them; by default the non-overlapping ones and the centre.
+
+    Raises:
+        ConfigError: The views do not go with the spec.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        spec: ClipSpec,
+        *,
+        store: FrameStore,
+        order: FrameOrder = "normal",
+        seed: int = 0,
+        views: Views = PAPER_VIEWS,
+    ) -> None:
+        views.check(spec)
+        self.manifest = manifest
+        self.spec = spec
+        self.store = store
+        self.order: FrameOrder = order
+        self.seed = seed
+        self.views = views
+
+    def __iter__(self) -> Iterator[ClipItem | BadVideo]:
+        for row in range(len(self.manifest)):
+            yield from self.of(row)
+
+    def of(self, row: int) -> Iterator[ClipItem | BadVideo]:
+        """The views of one video, clip by clip."""
+        entry = self.manifest[row]
+        try:
+            frames = self.store.open(entry.path)
+            low, high = frame_range(frames, entry, self.spec)
+            for number, clip in enumerate(self.views.clips_of(high - low, self.spec)):
+                rng = np.random.default_rng((self.seed, row, number))
+                parts = [reorder(part, self.order, rng) for part in np.split(clip, self.spec.segments)]
+                wanted = low + np.concatenate(parts)
+                for view in crop_views(frames.get(wanted), self.spec, crops=self.views.crops):
+                    yield ClipItem(row, number, view, label_of(entry, self.manifest))
+        except VideoError as error:
+            # Clips of this video that went out before are withdrawn by whoever scores them.
+            yield BadVideo(row, str(entry.path), error.reason)
+
+
+class ClipBatches(IterableDataset[Batch]):
+    """The clips of all videos in batches that are the same however many processes and workers share them.
+
+    A net's scores of a clip depend, by rounding, on the clips that share its batch. So neighbouring
+    rows, as many as a batch holds clips, go to one worker, and no batch holds clips of two such parts.
+
+    Args:
+        clips: The clips.
+        batch_size: Most clips in a batch.
+        rank: This process, from 0.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, clips: VideoClips, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.clips = clips
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
+        rows, size = len(self.clips.manifest), self.batch_size
+        part, parts = self.rank + self.world_size * number, self.world_size * workers
+        for first in range(part * size, rows, parts * size):
+            items = chain.from_iterable(map(self.clips.of, range(first, min(first + size, rows))))
+            while some := list(islice(items, size)):
+                yield collate(some)
+
+
+def label_of(entry: Entry, manifest: Manifest) -> int | torch.Tensor:
+    """The label of a manifest's row as `ClipItem` holds it."""
+    if manifest.targets == "single":
+        return -1 if entry.label is None else entry.label
+    if entry.labels is None:
+        return torch.full((len(manifest.classes),), torch.nan)
+    applies = torch.zeros(len(manifest.classes))
+    applies[list(entry.labels)] = 1.0
+    return applies
+
+
+def frame_range(frames: Frames, entry: Entry, spec: ClipSpec) -> tuple[int, int]:
+    """First frame of a manifest row's time span, and the frame behind its last.
+
+    Raises:
+        VideoError: The span holds no frame, or is shorter than a clip and `spec.short` is `error`.
+    """
+    times = frames.times
+    # The frame shown at `start` began before it; the half-millisecond forgives times rounded in a table.
+    low = 0
+    if entry.start is not None:
+        low = max(int(np.searchsorted(times, entry.start + 5e-4, side="right")) - 1, 0)
+    high = len(times) if entry.end is None else int(np.searchsorted(times, entry.end - 5e-4, side="left"))
+    if low >= high or (entry.start is not None and entry.start > times[-1] + 1):
+        raise VideoError(
+            entry.path,
+            f"the span from {entry.start} to {entry.end} s holds no frame; the video has {len(times)} frames "
+            f"from 0 to {times[-1]:.3f} s",
+        )
+    try:
+        check_length(high - low, spec)
+    except ConfigError as error:
+        raise VideoError(entry.path, str(error)) from error
+    return low, high
+
+
+def reorder(
+    clip: npt.NDArray[np.int64], order: FrameOrder, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """The frame indices of a clip in another order, see `VideoClips`.
+
+    Example:
+        >>> reorder(np.array([3, 5, 7]), "static", np.random.default_rng(0))
+        array([5, 5, 5])
+    """
+    if order == "shuffled":
+        return rng.permutation(clip)
+    if order == "reversed":
+        return clip[::-1].copy()
+    if order == "static":
+        return np.full_like(clip, clip[len(clip) // 2])
+    return clip

@@ -1,0 +1,235 @@
+"""The one door from a video file to resized frames, through the decoded cache where there is one.
+
+Training, validation, testing and prediction all ask a `FrameStore`; cached and decoded frames are
+bit-identical, so that a cache changes the speed of a run and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+
+from t3d.clip import ClipSpec
+from t3d.data.clips.transforms import resize_frames, resized_shape
+from t3d.data.index import VideoIndex
+from t3d.data.manifest.manifest import Manifest
+from t3d.data.prefetch import Shards
+from t3d.errors import ConfigError, VideoError
+from t3d.io.files import ABANDONED, FileDigests, atomic_path
+from t3d.video.video import Video
+
+_FORMAT = 2  # raise it when cached frames would come out differently: old entries are then never read
+_CHUNK = 16  # frames decoded and resized at a time, so that a long video does not fill the memory
+_NAME = re.compile(r"(?P<part>\.)?[0-9a-f]{32}(?(part)\.part)\.safetensors")  # an entry, or one being written
+# Other processes write as well: what one finds free, it takes this share of before it looks again.
+_SHARE = 0.05
+
+
+class Frames(Protocol):
+    """The resized frames of one open video."""
+
+    times: npt.NDArray[np.float64]
+    """Seconds of each frame from the first one, [N]."""
+
+    def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Frames at these indices, any order and repeats, uint8 [T, C, H, W], `channels_last` in memory."""
+        ...
+
+
+class FrameStore:
+    """Opens videos as resized frames.
+
+    Args:
+        spec: `resize` and `resize_mode` say how frames are resized.
+        cache: Folder for decoded frames; None decodes every time.
+        cache_gb: Largest size of that folder, in GB; processes that fill it at once may exceed it by a video
+            each. Entries that were not prepared for longest make room, but none that this run prepared. A
+            video that does not fit is decoded every time.
+        index: What is known of the files, so that they need not be read through to be opened.
+
+    Raises:
+        ConfigError: The cache folder cannot be made or written to, or an entry is damaged.
+    """
+
+    def __init__(
+        self,
+        spec: ClipSpec,
+        *,
+        cache: str | None = None,
+        cache_gb: float = 20.0,
+        index: VideoIndex | None = None,
+    ) -> None:
+        self.spec = spec
+        self.folder = Path(cache) if cache else None
+        self.max_bytes = cache_gb * 1e9
+        self.index = VideoIndex.empty() if index is None else index
+        what = [_FORMAT, spec.resize, spec.resize_mode]
+        self._digests = FileDigests(json.dumps(what).encode(), known=self.index.digest)
+        self._begun = time.time() - 1  # file systems' clocks lag a little
+        self._free = 0.0  # bytes that this process may write before it measures the folder again
+        if self.folder:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"data.cache: the folder {self.folder} cannot be made: {error}") from error
+            if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+                raise ConfigError(
+                    f"data.cache: the folder {self.folder} cannot be read and written; choose another"
+                )
+
+    def open(self, path: Path) -> Frames:
+        """Open a video.
+
+        Raises:
+            VideoError: It cannot be read.
+        """
+        entry = self._entry(path)
+        if entry is not None:
+            with suppress(FileNotFoundError):  # not prepared, or another run has made room
+                return _CachedFrames(entry)
+        return _DecodedFrames(self._video(path), self.spec)
+
+    def shards(self, manifest: Manifest) -> Shards | None:
+        """Which videos lie in one shard, where they are read from shards; None where they are not."""
+        return None if self.folder else self.index.shards(manifest.table["path"].to_pylist())
+
+    def prepare(self, path: Path) -> bool:
+        """Decode a video into the cache, unless it is there or no room is left.
+
+        Returns:
+            Whether the cache now holds the video.
+
+        Raises:
+            VideoError: It cannot be read from its first frame to its last.
+        """
+        entry = self._entry(path)
+        if entry is None:
+            return False
+        if entry.exists():
+            with suppress(OSError):  # another user's entry, or another run has just made room
+                os.utime(entry)
+            return True
+        try:
+            with self._video(path) as video:
+                if not self._make_room(3 * math.prod(self._shape(video)) + 8 * len(video)):
+                    return False
+                with atomic_path(entry) as temporary:
+                    self._write(temporary, video)
+        except OSError as error:
+            raise ConfigError(f"data.cache: {entry} cannot be written: {error}") from error
+        return True
+
+    def _video(self, path: Path) -> Video:
+        return Video(path, facts=self.index.facts(path))
+
+    def _shape(self, video: Video) -> tuple[int, int, int]:
+        return len(video), *resized_shape(video.height, video.width, self.spec)
+
+    def _write(self, path: Path, video: Video) -> None:
+        """Write all frames as a safetensors file; by hand, as its own writer wants them in memory whole."""
+        count, height, width = self._shape(video)
+        times = video.times.astype("<f8").tobytes()
+        end = len(times) + count * 3 * height * width
+        layout = {
+            "times": {"dtype": "F64", "shape": [count], "data_offsets": [0, len(times)]},
+            "frames": {"dtype": "U8", "shape": [count, height, width, 3], "data_offsets": [len(times), end]},
+        }
+        header = json.dumps(layout).encode()
+        header += b" " * (-len(header) % 8)  # so that the times are aligned
+        with path.open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header + times)
+            for first in range(0, count, _CHUNK):
+                frames = video.frames_at(range(first, min(first + _CHUNK, count)))
+                file.write(resize_frames(frames, self.spec).permute(0, 2, 3, 1).numpy().tobytes())  # T H W C
+        if len(video) != count:
+            raise VideoError(video.path, f"seemed to hold {count} frames, but {len(video)} can be decoded")
+
+    def _entry(self, path: Path) -> Path | None:
+        """Where the cache holds this video: named by what the file contains and how frames are resized."""
+        if self.folder is None:
+            return None
+        try:
+            return self.folder / f"{self._digests(path)}.safetensors"
+        except OSError as error:
+            raise VideoError(path, f"cannot be read: {error.strerror}") from error
+
+    def _make_room(self, wanted: int) -> bool:
+        """Whether `wanted` bytes fit, once old entries have made room."""
+        if wanted > self._free:
+            free = self._measure_and_evict(wanted)
+            if wanted > free:
+                return False
+            self._free = max(_SHARE * free, wanted)
+        self._free -= wanted
+        return True
+
+    def _measure_and_evict(self, wanted: int) -> float:
+        """Bytes that are free, once entries that this run has not prepared have made room for `wanted`."""
+        assert self.folder is not None
+        free, old = self.max_bytes, []
+        abandoned = time.time() - ABANDONED
+        for entry in os.scandir(self.folder):
+            name = _NAME.fullmatch(entry.name)
+            with suppress(FileNotFoundError):  # another process finished or deleted it just now
+                if name:
+                    stat = entry.stat()
+                    free -= stat.st_size
+                    if stat.st_mtime < (abandoned if name["part"] else self._begun):
+                        old.append((stat.st_mtime, stat.st_size, entry.path))
+        if free + sum(size for _, size, _ in old) < wanted:
+            return free
+        for _, size, path in sorted(old):
+            if free >= wanted:
+                break
+            Path(path).unlink(missing_ok=True)
+            free += size
+        return free
+
+
+class _DecodedFrames:
+    """Frames that come straight from the file."""
+
+    def __init__(self, video: Video, spec: ClipSpec) -> None:
+        self._video = video
+        self._spec = spec
+        self.times = self._video.times
+
+    def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        # A clip that wraps round or holds a frame names frames twice: each is decoded and resized once.
+        unique, where = np.unique(indices, return_inverse=True)
+        frames = resize_frames(self._video.frames_at(unique), self._spec)
+        if np.array_equal(unique, indices):
+            return frames
+        return frames.permute(0, 2, 3, 1)[torch.from_numpy(where)].permute(0, 3, 1, 2)
+
+
+class _CachedFrames:
+    """Frames that were decoded before; the file is mapped into memory and only what is asked for is read."""
+
+    def __init__(self, entry: Path) -> None:
+        try:
+            file: Any = safe_open(entry, framework="pt")
+            self.times = file.get_tensor("times").numpy()
+            self._frames = file.get_slice("frames")
+        except FileNotFoundError:
+            raise
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(
+                f"data.cache: {entry} is damaged ({error}); delete it and it is made again"
+            ) from error
+
+    def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        first = int(indices.min())
+        block: torch.Tensor = self._frames[first : int(indices.max()) + 1]
+        return block[torch.from_numpy(indices - first)].permute(0, 3, 1, 2)

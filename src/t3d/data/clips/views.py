@@ -1,0 +1,92 @@
+"""Which views of a video a test scores: how many clips of it, and how many crops of each clip.
+
+The paper's protocol, all clips that do not overlap and the centre crop of each, is the default. Others take
+more views:
+
+- Spread clips: K clips evenly spaced over the video, whatever its length (Wang et al. 2018, "Non-local neural
+  networks": 10).
+- 3 crops along the longer side (Feichtenhofer et al. 2019, "SlowFast networks": 10 clips × 3 crops, as high
+  as the frames are). Here a crop has the size that the net was trained with.
+- 5 crops, the corners and the centre; 10, these and their mirror images (Simonyan and Zisserman 2014,
+  "Two-stream convolutional networks": 25 evenly spaced frames × 10 crops).
+
+I3D (Carreira and Zisserman 2017) is tested by centre crops throughout the video, as the paper's nets are.
+The probabilities of all views of a video are averaged, each with the same weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from t3d.clip import ClipSpec
+from t3d.data.clips.sampling import Indices, clips_of, spread_clips
+from t3d.errors import ConfigError, at_least
+
+Crops = Literal[1, 3, 5, 10]
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views of a video that are scored.
+
+    Args:
+        clips: Clips spread evenly over each video, see `spread_clips`. None: all that do not overlap, see
+            `clips_of`.
+        crops: Crops of each clip, see `t3d.data.clips.transforms.crop_views`.
+
+    Raises:
+        ConfigError: A number that is not allowed.
+
+    Example:
+        >>> views = Views(clips=3, crops=10)
+        >>> [clip.tolist() for clip in views.clips_of(9, ClipSpec(num_frames=2, stride=2))]
+        [[0, 2], [3, 5], [6, 8]]
+        >>> print(views)
+        clips: 3, crops: 10
+    """
+
+    clips: int | None = None
+    crops: Crops = 1
+
+    def __post_init__(self) -> None:
+        if self.clips is not None:
+            at_least("clips", self.clips, 1)
+        if self.crops not in get_args(Crops):
+            raise ConfigError(
+                f"crops is {self.crops}; it must be 1 (the centre), 3 (along the longer side), 5 (corners "
+                "and centre) or 10 (these and their mirror images)"
+            )
+
+    def __str__(self) -> str:
+        return f"clips: {'all' if self.clips is None else self.clips}, crops: {self.crops}"
+
+    def check(self, spec: ClipSpec) -> None:
+        """Refuse views that do not go with a clip spec.
+
+        Raises:
+            ConfigError: Clips are to be spread over a video that the spec divides into segments, or there is
+                nothing to choose crops from.
+        """
+        if self.clips is not None and spec.segments > 1:
+            raise ConfigError(
+                f"clips is {self.clips}, and the net looks at {spec.segments} segments of a video at once "
+                "(clip.segments), which give one clip of the whole; leave clips out, crops may be chosen"
+            )
+        if self.crops > 1 and spec.resize_mode == "square" and spec.resize == spec.size:
+            raise ConfigError(
+                f"crops is {self.crops}, and frames are resized to the {spec.size} × {spec.size} pixels of a "
+                "crop (clip.resize_mode = square), so that there is one place to crop at; leave crops out"
+            )
+
+    def clips_of(self, total: int, spec: ClipSpec) -> list[Indices]:
+        """The clips of a video of `total` frames, each int64 [S·T].
+
+        Raises:
+            ConfigError: The video is shorter than a clip and `spec.short` is `error`, or it has no frame.
+        """
+        return clips_of(total, spec) if self.clips is None else spread_clips(total, spec, count=self.clips)
+
+
+PAPER_VIEWS = Views()
+"""All clips that do not overlap, centre crop: the paper's protocol, and that of validation and prediction."""

@@ -1,0 +1,232 @@
+"""What `t3d prepare index` found out about every file, so that nobody has to look through a file to open it.
+
+An index is one Parquet table: a manifest's columns, and beside them what reading the whole file has shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from t3d.data.listing import absolute
+from t3d.data.prefetch import Shards
+from t3d.errors import ManifestError, VideoError
+from t3d.video.facts import VideoFacts
+
+ENTRY_FIELDS = (
+    pa.field("path", pa.string(), nullable=False),
+    pa.field("label", pa.string()),
+    pa.field("start", pa.float64()),
+    pa.field("end", pa.float64()),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("labels", pa.list_(pa.string())),  # where a video may have several; then `label` is null
+)
+"""What stands in a manifest as well; a path below the index's folder is relative to it."""
+FACT_FIELDS = (
+    pa.field("offset", pa.int64()),  # bytes before it in its shard; null: it is a file of its own
+    pa.field("size", pa.int64()),  # bytes
+    pa.field("modified", pa.int64()),  # nanoseconds since 1970
+    pa.field("digest", pa.string()),  # of the bytes: BLAKE2b, 128 bits
+    pa.field("codec", pa.string()),
+    pa.field("frames", pa.int32()),  # as many as decoding gives
+    pa.field("height", pa.int32()),  # pixels, as shown
+    pa.field("width", pa.int32()),
+    pa.field("rotation", pa.int16()),  # degrees clockwise that a stored frame is turned for showing
+    pa.field("mirrored", pa.bool_()),  # left and right exchanged, before it is turned
+    pa.field("fps", pa.float64()),
+    pa.field("duration", pa.float64()),  # seconds
+    pa.field("time_base", pa.string()),  # seconds in a tick, such as 1/90000
+    pa.field("first", pa.int64()),  # ticks of the first frame
+    pa.field("steps", pa.list_(pa.int64())),  # ticks from one frame to the next, one a run of equal steps …
+    pa.field("repeats", pa.list_(pa.int32())),  # … and how many steps there are in each run
+    pa.field("last", pa.int64()),  # ticks for which the last frame is shown
+    pa.field("counted", pa.bool_()),  # whether frames must be counted from the start: time stamps do not help
+    pa.field("key_times", pa.list_(pa.int64())),  # ticks of the key frames
+    pa.field("key_seeks", pa.list_(pa.int64())),  # ticks to seek to for each
+    pa.field("looks", pa.list_(pa.uint64())),  # hashes of eight frames, by what they look like
+    pa.field("damage", pa.string()),  # what is wrong with a file that can be read in part
+    pa.field("error", pa.string()),  # why a file cannot be read at all
+)
+"""What reading the file has shown; null where it could not be read."""
+SCHEMA = pa.schema([*ENTRY_FIELDS, *FACT_FIELDS], metadata={"t3d.index": "1"})
+_NEWER = ("labels", "offset")  # columns that indexes of older versions lack, and that are nulls then
+
+
+class VideoIndex:
+    """The facts of many files, found by path.
+
+    It costs memory by the number of files, not of frames, and is shared by processes that are forked.
+
+    Args:
+        table: Columns of `SCHEMA` with absolute paths, N rows. Rows of one file say the same of it.
+        name: The file it was read from, for messages.
+
+    Example:
+        >>> VideoIndex.empty().facts(Path("/videos/unknown.mp4")) is None
+        True
+    """
+
+    def __init__(self, table: pa.Table, *, name: str = "the index") -> None:
+        self.name = name
+        self._paths = table["path"].combine_chunks()
+        self._facts = {field.name: table[field.name].combine_chunks() for field in FACT_FIELDS}
+        # Numbers instead of a dictionary of texts: counting references would copy it into every process.
+        marks = np.array([_mark(path) for path in self._paths.to_pylist()], dtype=np.uint64)
+        self._rows = np.argsort(marks, kind="stable")
+        self._marks = marks[self._rows]
+
+    @classmethod
+    def read(cls, *files: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> VideoIndex:
+        """Read one index or several.
+
+        Args:
+            files: Parquet files that `t3d prepare index` wrote.
+            root: Folder that relative paths start from; without it, each index's own folder.
+
+        Raises:
+            ManifestError: One of them is missing, damaged or no index.
+        """
+        tables = [read_table(file, root=root) for file in files]
+        return cls(pa.concat_tables(tables), name=", ".join(os.fspath(file) for file in files))
+
+    @classmethod
+    def empty(cls) -> VideoIndex:
+        """An index of no file."""
+        return cls(SCHEMA.empty_table())
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self._paths)
+
+    def __contains__(self, path: Path) -> bool:
+        """Whether the index names a file."""
+        return self._row(path) is not None
+
+    def facts(self, path: Path) -> VideoFacts | None:
+        """What is known of a file; None where the index does not name it.
+
+        Raises:
+            VideoError: The file could not be read when it was indexed.
+        """
+        row = self._row(path)
+        if row is None:
+            return None
+        values = {name: column[row].as_py() for name, column in self._facts.items() if name != "looks"}
+        if values["error"] is not None:
+            raise VideoError(path, f"{values['error']} ({self.name})")
+        return VideoFacts.of_row(values)
+
+    def digest(self, path: Path) -> str | None:
+        """A file's digest, unless the file is unknown or was changed since.
+
+        Raises:
+            OSError: The file cannot be looked at.
+        """
+        row = self._row(path)
+        if row is None:
+            return None
+        names = ("digest", "offset", "size", "modified")
+        digest, offset, size, modified = (self._facts[name][row].as_py() for name in names)
+        if offset is None:
+            status = path.stat()
+            if (size, modified) != (status.st_size, status.st_mtime_ns):
+                return None
+        return str(digest) if digest is not None else None
+
+    def shards(self, paths: Sequence[str]) -> Shards | None:
+        """Which of these videos lie in one shard; those of no shard are taken by folder.
+
+        Args:
+            paths: The videos.
+
+        Returns:
+            None where no video lies in a shard.
+        """
+        offsets = self._facts["offset"]
+        if offsets.null_count == len(offsets):  # no shard at all: nothing to look up
+            return None
+        if offsets.take(pa.array([self._row(path) for path in paths], pa.int64())).null_count == len(paths):
+            return None
+        folders = np.array([os.path.dirname(path) for path in paths])  # noqa: PTH120 (of a million paths)
+        names, of_row = np.unique(folders, return_inverse=True)
+        return Shards(of_row.astype(np.int64), [Path(name) for name in names.tolist()])
+
+    def rows(self, paths: Sequence[str]) -> pa.Table:
+        """What is known of some files, as columns of `FACT_FIELDS`; nulls where a file is unknown."""
+        found = pa.array([self._row(path) for path in paths], pa.int64())
+        return pa.table({name: column.take(found) for name, column in self._facts.items()})
+
+    def _row(self, path: str | Path) -> int | None:
+        wanted = absolute(path)
+        mark = np.uint64(_mark(wanted))
+        for place in range(int(np.searchsorted(self._marks, mark)), len(self._marks)):
+            if self._marks[place] != mark:
+                return None
+            row = int(self._rows[place])
+            if self._paths[row].as_py() == wanted:
+                return row
+        return None
+
+
+def read_table(
+    file: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    columns: Sequence[str] = SCHEMA.names,
+) -> pa.Table:
+    """Read an index as a table with absolute paths.
+
+    Args:
+        file: A Parquet file that `t3d prepare index` wrote.
+        root: Folder that relative paths start from; without it, the index's own folder.
+        columns: Those to read, `path` first.
+
+    Returns:
+        Columns of `SCHEMA`, N rows.
+
+    Raises:
+        ManifestError: It is missing, damaged or no index.
+    """
+    name = os.fspath(file)
+    try:
+        there = pyarrow.parquet.read_schema(file)
+        version = (there.metadata or {}).get(b"t3d.index")
+        known = [name for name in SCHEMA.names if name in there.names or name not in _NEWER]
+        sound = version == SCHEMA.metadata[b"t3d.index"] and there.names == known
+        wanted = [name for name in columns if name in known]
+        table = pyarrow.parquet.read_table(file, columns=wanted) if sound else None
+    except FileNotFoundError as error:
+        raise ManifestError(
+            f"{name}: no such file; make it by: t3d prepare index VIDEOS --out {name}"
+        ) from error
+    except (OSError, pa.ArrowException) as error:
+        raise ManifestError(f"{name}: cannot be read as Parquet ({error}); make it again") from error
+    if table is None:
+        raise ManifestError(
+            f"{name}: is no index of this version of T3D; make one by: t3d prepare index VIDEOS --out FILE"
+        )
+    base = absolute(root if root is not None else Path(name).parent).rstrip(os.sep)
+    paths = table["path"].combine_chunks()
+    whole = pc.if_else(
+        pc.match_substring_regex(paths, r"^([A-Za-z]:)?[/\\]"),
+        paths,
+        pc.binary_join_element_wise(base, paths, os.sep),
+    )
+    for name in columns:
+        if name not in wanted:
+            table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
+    schema = pa.schema([SCHEMA.field(name) for name in columns], metadata=SCHEMA.metadata)
+    return table.set_column(0, SCHEMA.field("path"), whole).select(list(columns)).cast(schema)
+
+
+def _mark(path: str) -> int:
+    return int.from_bytes(
+        hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big"
+    )

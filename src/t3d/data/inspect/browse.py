@@ -1,0 +1,196 @@
+"""A page of one file that shows what is in lists of videos, and what they share: `t3d data browse`."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import PIL.Image
+
+from t3d.clip import ClipSpec
+from t3d.data.clips.dataset import frame_range
+from t3d.data.clips.frames import FrameStore
+from t3d.data.index import VideoIndex
+from t3d.data.inspect.audit import Shared, compare, summarise
+from t3d.data.manifest.manifest import Manifest
+from t3d.data.manifest.table import Entry
+from t3d.errors import VideoError
+from t3d.io.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A video as the page shows it.
+
+    Args:
+        name: The file's name.
+        said: What is said below its frames.
+        picture: Its frames side by side, as a `data:` address; empty where it cannot be read.
+        wrong: Why it cannot be read.
+    """
+
+    name: str
+    said: str
+    picture: str = ""
+    wrong: str = ""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What two lists share, as the page shows it."""
+
+    title: str
+    said: str
+    pairs: Sequence[tuple[Strip, Strip]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some videos of a class."""
+
+    title: str
+    said: str
+    videos: Sequence[Strip]
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    manifests: Mapping[str, Manifest],
+    *,
+    index: VideoIndex | None = None,
+    per_class: int = 4,
+    pairs: int = 24,
+    frames: int = 5,
+    height: int = 96,
+    seed: int = 0,
+) -> Path:
+    """Write a contact sheet of some videos of each class, and of pairs that two lists share.
+
+    Args:
+        path: The .html file; it needs no other.
+        manifests: The lists, by name.
+        index: What is known of their files; pairs of the same bytes or looks are known by it alone.
+        per_class: Videos of each class, drawn at random.
+        pairs: Most pairs shown of each two lists: those with the same bytes, then one of each two sources.
+        frames: Frames of each video, spread evenly over its span.
+        height: Of each frame, in pixels.
+        seed: Of the draw.
+
+    Returns:
+        The file.
+    """
+    shelf = _Shelf(index, frames=frames, height=height)
+    rng = np.random.default_rng(seed)
+    shared = [_pairs(each, shelf, manifests, most=pairs) for each in compare(manifests, index)]
+    groups = _groups(manifests, shelf, per_class, rng)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("t3d"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("browse.html").render(
+        title=", ".join(map(_short, manifests)),
+        lead=f"{per_class} videos of each class at most, drawn at random; {frames} frames of each.",
+        summaries=[(name, summarise(manifest, index)) for name, manifest in manifests.items()],
+        shared=shared,
+        groups=groups,
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return Path(path)
+
+
+class _Shelf:
+    """Makes strips of videos."""
+
+    def __init__(self, index: VideoIndex | None, *, frames: int, height: int) -> None:
+        self.spec = ClipSpec(num_frames=1, size=1, resize=height)
+        self.store = FrameStore(self.spec, index=index)
+        self.frames = frames
+        self.height = height
+
+    def strip(self, entry: Entry, said: str) -> Strip:
+        name = entry.path.name
+        try:
+            opened = self.store.open(entry.path)
+            low, high = frame_range(opened, entry, self.spec)
+            wanted = low + ((np.arange(self.frames) + 0.5) / self.frames * (high - low)).astype(np.int64)
+            pixels = opened.get(wanted).numpy()  # T C H W
+        except VideoError as error:
+            return Strip(name, said, wrong=error.reason)
+        seconds = opened.times[high - 1] - opened.times[low]
+        length = f"{high - low} frames, {seconds:.1f} s"
+        return Strip(name, f"{length} · {said}" if said else length, self._picture(pixels))
+
+    def _picture(self, pixels: np.ndarray) -> str:
+        row = PIL.Image.fromarray(np.concatenate(list(pixels.transpose(0, 2, 3, 1)), axis=1))
+        if row.height > self.height:  # an upright video: its width was made so long
+            row = row.resize((row.width * self.height // row.height, self.height))
+        file = io.BytesIO()
+        row.save(file, "jpeg", quality=80)
+        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _groups(
+    manifests: Mapping[str, Manifest], shelf: _Shelf, per_class: int, rng: np.random.Generator
+) -> list[Group]:
+    groups = []
+    for listed, manifest in manifests.items():
+        paired, labels = manifest.label_pairs()
+        bare, labelled = paired[labels < 0], manifest.labelled
+        classes = [(name, paired[labels == label]) for label, name in enumerate(manifest.classes)]
+        classes += [("without a label", bare[~labelled[bare]]), ("no class applies", bare[labelled[bare]])]
+        for name, rows in classes:
+            if not len(rows):
+                continue
+            chosen = np.sort(rng.choice(rows, min(per_class, len(rows)), replace=False))
+            videos = [shelf.strip(manifest[row], _said(manifest, row)) for row in chosen.tolist()]
+            groups.append(Group(name, f"{len(rows)} videos in {_short(listed)}", videos))
+    return sorted(groups, key=lambda group: group.title)
+
+
+def _said(manifest: Manifest, row: int) -> str:
+    entry = manifest[row]
+    several = ", ".join(manifest.classes[label] for label in entry.labels or ())
+    return f"{several} · source {entry.source}" if several else f"source {entry.source}"
+
+
+def _pairs(shared: Shared, shelf: _Shelf, manifests: Mapping[str, Manifest], *, most: int) -> Pairs:
+    """The same bytes, then of each two sources the pair that looks most alike."""
+    sources: dict[str, str] = {}
+    for name in (shared.one, shared.two):
+        table = manifests[name].table
+        sources |= zip(table["path"].to_pylist(), table["source"].to_pylist(), strict=True)
+    found = dict.fromkeys(shared.same, "the same bytes")
+    alike = Counter((sources[one], sources[two]) for one, two, _ in shared.near)
+    for one, two, apart in shared.near:
+        if count := alike.pop((sources[one], sources[two]), 0):
+            more = f", and {count - 1} more pairs of these sources" if count > 1 else ""
+            found[one, two] = f"looks the same, {apart:.1%} apart{more}"
+    return Pairs(
+        title=f"{_short(shared.one)} and {_short(shared.two)} share",
+        said=(
+            f"{len(shared.files)} files, {len(shared.sources)} sources, {len(shared.same)} pairs of files "
+            f"with the same bytes, {len(shared.near)} pairs of different sources that look the same."
+        ),
+        pairs=[
+            (
+                shelf.strip(_whole(one), _short(shared.one)),
+                shelf.strip(_whole(two), f"{_short(shared.two)} · {how}"),
+            )
+            for (one, two), how in list(found.items())[:most]
+        ],
+    )
+
+
+def _short(name: str) -> str:
+    return Path(name).name
+
+
+def _whole(path: str) -> Entry:
+    return Entry(Path(path), None, None, None, path)

@@ -1,0 +1,1 @@
+"""Tables of videos: labels, time spans, sources, and how to split them."""

@@ -1,0 +1,199 @@
+"""A manifest: the table of a data set's videos, made of whatever a user has and checked where it is made.
+
+The videos themselves are neither opened nor looked for: a row that names no readable video is found when the
+clip is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t3d.data.index import read_table
+from t3d.data.manifest.labels import join_names, numbered
+from t3d.data.manifest.readers import Rows, occurring, read_files, read_folder
+from t3d.data.manifest.table import VideoTable
+from t3d.data.manifest.tables import read_csv, read_jsonl, write_csv
+from t3d.data.official.listed import OfficialList, find_videos
+
+
+@dataclass(frozen=True, repr=False)
+class Manifest(VideoTable):
+    """The videos of a data set, with labels, time spans and sources; see `VideoTable` for its columns.
+
+    Make one with `from_folder`, `from_files`, `from_csv` or `from_jsonl`, or from an official list with
+    `from_list`. Classes are in name order regardless of case unless said
+    otherwise (UCF101's own order is that one too), and class names are brought into Unicode's composed form,
+    since some file systems take it apart.
+
+    A row's source is, unless the set says otherwise, what the file's name tells if it is one of UCF101's,
+    HMDB51's or Kinetics' (see `t3d.data.manifest.sources.default_sources`); else the file itself, as its
+    path relative to the set's root without the ending.
+
+    Example:
+        >>> table = pa.table({"path": ["a.mp4"], "label": [0], "start": [0.0], "end": [9], "source": ["a"]})
+        >>> manifest = Manifest(("Jump",), table)
+        >>> manifest
+        Manifest(1 video, 1 class, 1 source)
+        >>> manifest[0].source
+        'a'
+    """
+
+    @classmethod
+    def from_folder(cls, root: str | os.PathLike[str], *, source_pattern: str | None = None) -> Manifest:
+        r"""Read a folder that holds one folder of videos per class.
+
+        A class is named as its folder; videos in its subfolders belong to it. Videos are known by their
+        endings, in any case. Hidden files and those that are no videos are counted in `skipped`.
+
+        Args:
+            root: The folder that holds the class folders.
+            source_pattern: Regular expression, searched in each file's path relative to `root`, forward
+                slashes, without ending; its one group, or the group named `source`, is the source.
+                For names as `Jump/Jump_11_2.mp4` (class, scene, clip): `_(\d+)_\d+$`.
+
+        Raises:
+            ManifestError: No class folder; a class folder without video; videos directly in `root`; folders
+                that are parts of a data set (train, test), not classes; files that do not match the pattern.
+            ConfigError: The pattern is no regular expression or lacks its group.
+        """
+        return cls._of(read_folder(root, source_pattern))
+
+    @classmethod
+    def from_files(
+        cls, paths: Sequence[str | os.PathLike[str]], *, source_pattern: str | None = None
+    ) -> Manifest:
+        """Take files, and the videos in folders, without labels.
+
+        Args:
+            paths: Files, kept in this order whatever their endings and whether they exist or not, and
+                folders, whose videos are found by their endings and taken in name order.
+            source_pattern: As in `from_folder`; the path is relative to the deepest folder that holds all.
+
+        Raises:
+            ManifestError: No path is given, or a folder holds no video.
+        """
+        return cls._of(read_files(paths, source_pattern))
+
+    @classmethod
+    def from_list(
+        cls, videos: str | os.PathLike[str], listed: OfficialList, *, source_pattern: str | None = None
+    ) -> Manifest:
+        """Find the videos of an official list.
+
+        Files are matched by name without ending, so transcoded files, and any folder layout, will do. Classes
+        are those of the list with at least one video in `videos`, of this list or, in UCF101 and HMDB51, of
+        another: the training and the test list then give the same classes in the same order. Listed files
+        that are absent are counted in `missing` and reported as a warning; other files are ignored.
+
+        A clip of Kinetics is a file `ID_000010_000020.mp4` (whole seconds). Where there is none, `ID.mp4` is
+        taken to be the long video, and the listed part of it is used; without times, all of it.
+
+        Args:
+            videos: Folder with the videos, at any depth.
+            listed: The list, from `t3d.data.official.read.read_official`, or `read_ucf101`, `read_hmdb51` or
+                `read_kinetics` in the modules of those names.
+            source_pattern: As in `from_folder`, searched in `Class/name` as listed.
+
+        Raises:
+            ManifestError: A list cannot be read, nothing matches, or several files have one name.
+            ConfigError: The pattern is no regular expression or lacks its group.
+        """
+        return cls._of(find_videos(listed, videos, source_pattern))
+
+    @classmethod
+    def from_csv(
+        cls, file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
+    ) -> Manifest:
+        """Read a CSV table whose first line names the columns.
+
+        Columns: `path` (needed), `label` (class name; empty: unlabelled), `start` and `end` (seconds),
+        `source`. Other columns are refused. UTF-8, with or without byte-order mark, any line ends.
+
+        Several labels a video stand in a column `labels` instead of `label`: class names with `|` between
+        them, a lone `|` where no class applies.
+
+        Args:
+            file: The table.
+            root: Folder that relative paths start from; without it, the table's own folder.
+
+        Raises:
+            ManifestError: With the line: an unknown column, a wrong value, `end` not behind `start`, a row
+                repeated (same path, start and end), the same video with two labels, or `label` and `labels`
+                in one table.
+        """
+        return cls._of(read_csv(file, root))
+
+    @classmethod
+    def from_jsonl(
+        cls, file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
+    ) -> Manifest:
+        """Read JSON Lines: one object a line, with the fields that are `from_csv`'s columns.
+
+        `labels` is a list of class names, empty where no class applies.
+
+        Args:
+            file: The table, UTF-8.
+            root: Folder that relative paths start from; without it, the table's own folder.
+
+        Raises:
+            ManifestError: As in `from_csv`.
+        """
+        return cls._of(read_jsonl(file, root))
+
+    @classmethod
+    def from_index(
+        cls, *files: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
+    ) -> Manifest:
+        """Read the videos that `t3d prepare index` looked at, those that cannot be read included.
+
+        Args:
+            files: One index or several, Parquet files.
+            root: Folder that relative paths start from; without it, each index's own folder.
+
+        Raises:
+            ManifestError: One of them is missing, damaged or no index.
+        """
+        names = ["path", "label", "source", "start", "end", "labels"]
+        table = pa.concat_tables([read_table(file, root=root, columns=names) for file in files])
+        path, label, source, start, end, several = (table[name].combine_chunks() for name in names)
+        rows = Rows(paths=path, names=label, sources=source, start=start, end=end)
+        return cls._of(rows if several.null_count == len(several) else replace(rows, several=several))
+
+    @classmethod
+    def _of(cls, rows: Rows) -> Manifest:
+        names = rows.names if rows.several is None else rows.several.flatten()
+        classes = occurring(names) if rows.classes is None else rows.classes
+        known = pa.array(classes, pa.string())
+        seconds = pa.nulls(len(rows.paths), pa.float64())
+        if rows.several is None:
+            label, numbers = "label", pc.index_in(rows.names, value_set=known, skip_nulls=True)
+        else:
+            label, numbers = "labels", numbered(rows.several, known)
+        columns = {
+            "path": rows.paths,
+            label: numbers,
+            "start": seconds if rows.start is None else rows.start,
+            "end": seconds if rows.end is None else rows.end,
+            "source": rows.sources,
+        }
+        return cls(tuple(classes), pa.table(columns), rows.skipped, rows.missing)
+
+    def write_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the rows as a table that `from_csv` reads back.
+
+        Files below the table's folder are written relative to it, so that the folder can be moved as a whole;
+        others with their whole path. Classes without rows, and an order of classes other than by name, are
+        not in the table: `with_classes` brings them back. Nothing half-written is left behind.
+
+        Args:
+            path: The table to write; an existing one is replaced.
+        """
+        columns = dict(zip(self.table.schema.names, self._columns, strict=True))
+        names = self.label_names()
+        label = {"label": names} if self.targets == "single" else {"labels": join_names(names)}
+        write_csv(path, columns | label)

@@ -1,0 +1,184 @@
+"""Read a manifest's rows from folders and loose files (tables: `manifest_tables.py`, lists: `listed.py`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from unicodedata import normalize
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t3d.data.listing import absolute, in_name_order, joined, passed_over, scan, videos_below
+from t3d.data.manifest.sources import default_sources, pattern_sources
+from t3d.errors import ManifestError
+
+_log = logging.getLogger(__name__)
+
+_SPLIT_NAMES = frozenset(
+    ["dev", "eval", "test", "testing", "train", "training", "val", "valid", "validation"]
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a reader hands over: columns of equal length N, class names not yet numbered.
+
+    Args:
+        paths: Files, absolute, string [N].
+        names: Class names, null where a row has none, string [N].
+        sources: Sources, string [N].
+        start: Seconds, null where a row begins with its file, float64 [N]; None for no row at all.
+        end: Seconds, null where a row ends with its file, float64 [N]; None for no row at all.
+        classes: Class names in order; None takes those that occur, in name order.
+        skipped: Files passed over, by reason.
+        missing: Listed videos that are not there, by class.
+        several: Class names where videos have several, null where a row is unlabelled, list<string> [N]; then
+            `names` does not count. None: one name a row.
+    """
+
+    paths: pa.Array
+    names: pa.Array
+    sources: pa.Array
+    start: pa.Array | None = None
+    end: pa.Array | None = None
+    classes: Sequence[str] | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
+    several: pa.Array | None = None
+
+
+def strings(values: Sequence[str | None]) -> pa.Array:
+    """Make a string column; a file name that is no Unicode text is a ManifestError."""
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError as error:
+        raise ManifestError(f"{error.object!r}: the name is not valid UTF-8; rename the file") from error
+
+
+def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Rows:
+    """Read a folder that holds one folder per class; see `Manifest.from_folder`."""
+    base = absolute(root)
+    skipped: Counter[str] = Counter()
+    folders: list[str] = []
+    loose: list[str] = []
+    for entry in scan(base):
+        if reason := passed_over(entry):
+            skipped[reason] += 1
+        else:
+            (folders if entry.is_dir() else loose).append(entry.name)
+    if not folders and not loose:
+        raise ManifestError(
+            f"{base}: no class folder and no video in it ({_told(skipped)} passed over); "
+            "give a folder that holds one folder of videos per class"
+        )
+    if loose:
+        beside = "beside class folders" if folders else "and no class folders"
+        raise ManifestError(
+            f"{base}: videos lie directly in it ({len(loose)}, first {min(loose)!r}) {beside}; "
+            "move each into the folder of its class (without labels: --unlabelled of t3d prepare, or "
+            "Manifest.from_files)"
+        )
+    relative: list[str] = []
+    names: list[str] = []
+    empty = []
+    nested = True
+    folders = in_name_order(folders)
+    for folder in folders:
+        found, passed = videos_below(*joined(base, [folder]))
+        skipped += passed
+        relative += [f"{folder}/{video}" for video in found]
+        names += [normalize("NFC", folder).strip()] * len(found)
+        nested = nested and all("/" in video for video in found)
+        if not found:
+            empty.append(folder)
+    if relative and nested and all(folder.casefold() in _SPLIT_NAMES for folder in folders):
+        raise ManifestError(
+            f"{base}: its folders {', '.join(map(repr, folders))} look like parts of a data set, not like "
+            f"classes; name one of them, such as {joined(base, folders)[0]}"
+        )
+    if empty:
+        raise ManifestError(
+            f"{base}: {len(empty)} of {len(folders)} class folders hold no video: "
+            f"{', '.join(map(repr, empty[:10]))} ({_told(skipped)} passed over); "
+            "add videos or take the folder away"
+        )
+    _report(base, skipped)
+    column = strings(relative)
+    return Rows(
+        paths=strings(joined(base, relative)),
+        names=strings(names),
+        sources=pattern_sources(column, source_pattern) if source_pattern else default_sources(column),
+        skipped=dict(skipped),
+    )
+
+
+def read_files(paths: Sequence[str | os.PathLike[str]], source_pattern: str | None) -> Rows:
+    """Read files and folders without labels; see `Manifest.from_files`."""
+    skipped: Counter[str] = Counter()
+    files: list[str] = []
+    bases: list[str] = []
+    if isinstance(paths, str | os.PathLike):  # a lone text is a sequence too, of letters
+        paths = [paths]
+    for given in (absolute(path) for path in paths):
+        if not Path(given).is_dir():
+            files.append(given)
+            bases.append(str(Path(given).parent))
+            continue
+        found, passed = videos_below(given)
+        if not found:
+            raise ManifestError(f"{given}: no video in this folder ({_told(passed)} passed over)")
+        skipped += passed
+        files += joined(given, found)
+        bases.append(given)
+    if not files:
+        raise ManifestError("no videos given: name at least one file or folder")
+    common = os.path.commonpath(bases)
+    _report(common, skipped)
+    relative = strings([Path(os.path.relpath(file, common)).as_posix() for file in files])
+    return Rows(
+        paths=strings(files),
+        names=pa.nulls(len(files), pa.string()),
+        sources=pattern_sources(relative, source_pattern) if source_pattern else default_sources(relative),
+        skipped=dict(skipped),
+    )
+
+
+def read_lines(file: str | os.PathLike[str]) -> list[tuple[int, str]]:
+    """Read the lines of a text file that are not empty, with their numbers from 1.
+
+    Args:
+        file: UTF-8, with or without a byte-order mark, any line ends.
+
+    Raises:
+        ManifestError: It cannot be read or is no UTF-8 text.
+    """
+    try:
+        text = Path(file).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ManifestError(f"{os.fspath(file)}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{os.fspath(file)}: is no UTF-8 text ({error}); save it as UTF-8") from error
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _told(skipped: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
+
+
+def _report(base: str, skipped: Mapping[str, int]) -> None:
+    if skipped:
+        _log.info("%s: passed over %s", base, _told(skipped))
+
+
+def occurring(names: pa.Array) -> list[str]:
+    """List the class names that occur, in name order.
+
+    Args:
+        names: Class names, null where there is none, string [N].
+    """
+    return in_name_order(set(pc.unique(names.drop_null()).to_pylist()))

@@ -1,0 +1,279 @@
+"""A table of videos with labels, spans and sources: what it holds, and the tables that are made of its rows.
+
+`t3d.data.manifest.manifest` makes one of whatever a user has.
+
+Legend: N rows, K classes, M labels of all rows together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t3d.clip import Targets
+from t3d.data.manifest.labels import SEPARATOR, checked_labels, label_pairs, mapped, multi_hot
+from t3d.data.manifest.split import hold_out, label_share, source_share
+from t3d.errors import ManifestError, did_you_mean
+
+SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("label", pa.int32()),
+        pa.field("start", pa.float64()),
+        pa.field("end", pa.float64()),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
+LABEL = SCHEMA.get_field_index("label")
+MULTI_SCHEMA = SCHEMA.set(LABEL, pa.field("labels", pa.list_(pa.int32())))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of a manifest.
+
+    Args:
+        path: The video file.
+        label: Its class as an index into the manifest's `classes`; None if unlabelled, or if the manifest has
+            several labels a video.
+        start: Where the row's part of the file begins, in seconds; None for the file's beginning.
+        end: Where it ends, in seconds; None for the file's end.
+        source: What the clip was cut from: clips of one source are never separated.
+        labels: Where the manifest has several labels a video: its classes in order, empty if none applies;
+            None if unlabelled.
+    """
+
+    path: Path
+    label: int | None
+    start: float | None
+    end: float | None
+    source: str
+    labels: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class VideoTable:
+    """A table of videos and their labels; columnar, immutable, cheap to pickle.
+
+    Args:
+        classes: Class names; a label is an index into them.
+        table: Columns `path` string, `label` int32 (null: unlabelled), `start` and `end` float64 seconds
+            (null: the file's beginning, its end), `source` string; N rows. With several labels a video
+            `labels`, list<int32>, stands in the place of `label`: an empty list says that no class applies,
+            null that the row is unlabelled. They are brought into the order of the classes.
+        skipped: What a reader passed over, as counts by reason (`hidden`, or an ending such as `.txt`).
+        missing: Videos that a list names and the folder lacks, as counts by class.
+
+    Raises:
+        ManifestError: A class name is repeated or empty, the columns differ from those above, or a label has
+            no class or is there twice in a row.
+    """
+
+    classes: tuple[str, ...]
+    table: pa.Table
+    skipped: Mapping[str, int] = field(default_factory=dict, compare=False)
+    missing: Mapping[str, int] = field(default_factory=dict, compare=False)
+    _columns: tuple[pa.Array, ...] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        classes = tuple(self.classes)
+        if len(set(classes)) < len(classes) or "" in classes:
+            raise ManifestError(
+                f"class names must differ and not be empty; got {', '.join(map(repr, classes))}"
+            )
+        try:
+            schema = MULTI_SCHEMA if "labels" in self.table.schema.names else SCHEMA
+            table = self.table.cast(schema).combine_chunks()
+        except (ValueError, pa.ArrowException) as error:
+            raise ManifestError(
+                f"a manifest's columns are {', '.join(f'{f.name} {f.type}' for f in SCHEMA)}, in this order, "
+                f"with a path and a source in every row ({MULTI_SCHEMA.field(LABEL)} in the place of label "
+                f"where videos have several); got {self.table.schema.names} ({error})"
+            ) from error
+        if schema is MULTI_SCHEMA and (bad := [name for name in classes if SEPARATOR in name]):
+            raise ManifestError(f"the class name {bad[0]!r} holds {SEPARATOR}, which tables need; rename it")
+        checked = checked_labels(table.column(LABEL).combine_chunks(), len(classes))
+        table = table.set_column(LABEL, schema.field(LABEL), checked)
+        object.__setattr__(self, "classes", classes)
+        object.__setattr__(self, "table", table)
+        # One array a column: a table's own columns are chunked, and slow to take single rows from.
+        object.__setattr__(self, "_columns", tuple(column.combine_chunks() for column in table.columns))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        """Pickle the table once."""
+        return type(self), (self.classes, self.table, dict(self.skipped), dict(self.missing))
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return self.table.num_rows
+
+    def __getitem__(self, i: int) -> Entry:
+        """Give row `i`; IndexError outside, negative indices count from the end."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"row {i} of a manifest with {len(self)} rows")
+        path, label, start, end, source = (column[i].as_py() for column in self._columns)
+        if self.targets == "single":
+            return Entry(Path(path), label, start, end, source)
+        return Entry(Path(path), None, start, end, source, None if label is None else tuple(label))
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Go through the rows in order."""
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        counts = ((len(self), "video"), (len(self.classes), "class"), (len(self.sources()), "source"))
+        plural = {"video": "videos", "class": "classes", "source": "sources"}
+        said = ", ".join(f"{n} {what if n == 1 else plural[what]}" for n, what in counts)
+        return f"{type(self).__name__}({said})"
+
+    @property
+    def targets(self) -> Targets:
+        """Whether a video has one label or several."""
+        return "multi" if pa.types.is_list(self._columns[LABEL].type) else "single"
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The label of each row, -1 where there is none, int64 [N].
+
+        Raises:
+            ManifestError: The videos have several labels each.
+        """
+        if self.targets == "multi":
+            raise ManifestError(
+                "these videos have several labels each (column labels of their list), and one is needed "
+                "here: give a list with a column label"
+            )
+        column = pc.fill_null(self.table["label"], -1).cast(pa.int64())
+        return np.array(column.to_numpy())
+
+    @property
+    def labelled(self) -> npt.NDArray[np.bool_]:
+        """Which rows are labelled, be it that no class applies, bool [N]."""
+        return np.array(pc.is_valid(self.table.column(LABEL)).to_numpy())
+
+    def label_pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Each label of each row, and -1 once for a row that has none.
+
+        Returns:
+            The row, ascending, int64 [M], and the label, int64 [M].
+        """
+        return label_pairs(self._columns[LABEL])
+
+    def multi_hot(self) -> npt.NDArray[np.int8]:
+        """For each row and class 1 if the class applies, else 0; -1 in unlabelled rows; int8 [N, K]."""
+        return multi_hot(self._columns[LABEL], len(self.classes))
+
+    def class_counts(self) -> dict[str, int]:
+        """Count the rows of each class, in class order; unlabelled rows count nowhere."""
+        _, labels = self.label_pairs()
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.classes))
+        return dict(zip(self.classes, counts.tolist(), strict=True))
+
+    def sources(self) -> list[str]:
+        """List the distinct sources, sorted; the source of each row is in `table["source"]`."""
+        return sorted(pc.unique(self.table["source"]).to_pylist())
+
+    def select(self, indices: Sequence[int] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Self:
+        """Take some rows, in the order given; classes stay as they are.
+
+        Args:
+            indices: Rows, repeats allowed, negative ones counted from the end; or a mask, bool [N].
+
+        Raises:
+            IndexError: A row outside, or a mask of another length.
+        """
+        picked = np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else np.int64)]
+        return type(self)(self.classes, self.table.take(pa.array(picked)))
+
+    def with_classes(self, classes: Sequence[str]) -> Self:
+        """Number the labels by another list of classes, matched by name.
+
+        Args:
+            classes: Class names, such as those a model was trained with. It may have more than the manifest;
+                classes of the manifest without any row may be absent from it.
+
+        Raises:
+            ManifestError: A class with rows is not among them.
+        """
+        known = {name: index for index, name in enumerate(classes)}
+        unknown = [name for name, count in self.class_counts().items() if count and name not in known]
+        if unknown:
+            more = f" (and {len(unknown) - 1} more classes)" if len(unknown) > 1 else ""
+            raise ManifestError(f"unknown class {unknown[0]!r}{more}; {did_you_mean(unknown[0], classes)}")
+        new = pa.array([known.get(name) for name in self.classes], pa.int32())
+        field, column = self.table.schema.field(LABEL), self._columns[LABEL]
+        label = new.take(column) if self.targets == "single" else mapped(column, new)
+        table = self.table.set_column(LABEL, field.name, label)
+        return type(self)(tuple(classes), table, self.skipped, self.missing)
+
+    def without_labels(self) -> Self:
+        """The same rows, without classes and labels."""
+        table = self.table.set_column(LABEL, "label", pa.nulls(len(self), pa.int32()))
+        return type(self)((), table, self.skipped, self.missing)
+
+    def split_by_source(self, fraction: float, *, seed: int) -> tuple[Self, Self]:
+        """Hold out a share of the videos as whole sources, with every class in both parts.
+
+        The draw depends on the seed and on which sources and labels there are, not on the order of rows. In
+        each class the share held out differs from `fraction` by at most its largest source, except where a
+        class has too few sources for that, or where sources span classes (see
+        `t3d.data.manifest.split.hold_out`).
+
+        Args:
+            fraction: Share to hold out, between 0 and 1.
+            seed: Of the draw, not negative.
+
+        Returns:
+            The rest, and the part held out; both with all classes, rows in the order they had.
+
+        Raises:
+            ConfigError: `fraction` is not between 0 and 1.
+            ManifestError: A class has only one source; with several labels a video, only a warning.
+        """
+        rows, labels = self.label_pairs()
+        sources = self.table["source"].combine_chunks().take(pa.array(rows))
+        held = np.zeros(len(self), np.bool_)
+        held[rows] = hold_out(  # alike for all labels of a row, which share its source
+            labels,
+            sources,
+            classes=self.classes,
+            fraction=fraction,
+            seed=seed,
+            refuse_lone=self.targets == "single",
+        )
+        return self.select(~held), self.select(held)
+
+    def label_subset(self, fraction: float, *, seed: int) -> Self:
+        """Keep a share of each class as whole sources, as if no more had been labelled.
+
+        Of one seed, a smaller share is a part of a larger one (see `t3d.data.manifest.split.label_share`).
+        With several labels a video it is a share of all rows, and at least one source of each class
+        (`t3d.data.manifest.split.source_share`).
+
+        Args:
+            fraction: Share of each class, above 0, up to 1.
+            seed: Of the draw, not negative.
+
+        Raises:
+            ConfigError: `fraction` is not above 0 or is above 1.
+        """
+        if fraction == 1:
+            return self
+        sources = self.table["source"].combine_chunks()
+        if self.targets == "multi":
+            rows, labels = self.label_pairs()
+            return self.select(source_share(rows, labels, sources, fraction=fraction, seed=seed))
+        return self.select(label_share(self.labels, sources, fraction=fraction, seed=seed))
+
+    def label_names(self) -> pa.Array:
+        """The class names of each row: string [N], or list<string> [N] with several labels a video."""
+        names = pa.array(self.classes, pa.string())
+        column = self._columns[LABEL]
+        return names.take(column) if self.targets == "single" else mapped(column, names)

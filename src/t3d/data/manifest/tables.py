@@ -1,0 +1,409 @@
+"""Read a manifest's rows from CSV and JSON Lines, and write CSV.
+
+pyarrow reads the whole table at once; only to name the line of a mistake is the file read again, slowly.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+
+from t3d.data.listing import absolute
+from t3d.data.manifest.labels import SEPARATOR, join_names, repeated, split_names, unwritable
+from t3d.data.manifest.readers import Rows, strings
+from t3d.data.manifest.sources import default_sources
+from t3d.errors import ManifestError, did_you_mean
+from t3d.io.files import atomic_path
+
+COLUMNS = ("path", "label", "labels", "start", "end", "source")
+_SECONDS = ("start", "end")
+_JSON_TYPES = {"path": str, "label": str, "labels": list, "source": str, "start": float, "end": float}
+_JSON_KINDS = {
+    str: "a text (a class is given by its name)",
+    float: "a number of seconds",
+    list: "a list of class names",
+}
+
+Records = Iterator[tuple[int, Mapping[str, object]]]
+Refuse = Callable[[pa.Array, str], None]
+"""Of a mask, bool [N], and a reason: name the first rows that are wrong, if there are any."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns a CSV table may have.
+
+    Args:
+        known: Names; others are refused.
+        needed: The one that must be there.
+        seconds: Those that hold seconds; the others are text.
+    """
+
+    known: Sequence[str]
+    needed: str
+    seconds: Sequence[str]
+
+
+class _Reader(Protocol):
+    """What `csv.reader` gives, which has no name of its own."""
+
+    line_num: int
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
+    def __next__(self) -> list[str]: ...
+
+
+def read_csv(file: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Rows:
+    """Read a CSV table; see `Manifest.from_csv`."""
+    columns, refuse = csv_columns(file, Columns(COLUMNS, "path", _SECONDS))
+    return _rows(os.fspath(file), columns, refuse, root)
+
+
+def csv_columns(file: str | os.PathLike[str], allowed: Columns) -> tuple[dict[str, pa.Array], Refuse]:
+    """Read the columns of a CSV table whose first line names them.
+
+    Args:
+        file: The table, UTF-8, with or without byte-order mark, any line ends.
+        allowed: Its columns.
+
+    Returns:
+        The columns there are, text or seconds, null where a field is empty, N rows; and how to refuse rows.
+
+    Raises:
+        ManifestError: With the line: a column that is not allowed, a row of another length, seconds that are
+            no number; no rows.
+    """
+    name, data = os.fspath(file), _bytes(file)
+
+    def records() -> Records:
+        return _csv_records(name, data, allowed)
+
+    next(records(), None)  # the header's mistakes come before the rows'
+    try:
+        table = pyarrow.csv.read_csv(
+            io.BytesIO(data),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(allowed.known, pa.string())
+            ),
+        )
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise _named(name, records, error) from error
+    columns = {key: _flat(table[key]) for key in table.column_names}
+    columns = {key: pc.if_else(pc.equal(column, ""), None, column) for key, column in columns.items()}
+    for key in allowed.seconds:
+        if key in columns:
+            try:
+                columns[key] = pc.cast(pc.utf8_trim_whitespace(columns[key]), pa.float64())
+            except pa.ArrowInvalid as error:
+                raise _named(name, records, error) from error
+    if not table.num_rows:
+        raise ManifestError(f"{name}: the table has no rows")
+    return columns, _refusing(name, records)
+
+
+def read_jsonl(file: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Rows:
+    """Read a JSON Lines table; see `Manifest.from_jsonl`."""
+    name, data = os.fspath(file), _bytes(file)
+    types = dict.fromkeys(COLUMNS, pa.string()) | dict.fromkeys(_SECONDS, pa.float64())
+    schema = pa.schema(list((types | {"labels": pa.list_(pa.string())}).items()))
+
+    def records() -> Records:
+        return _json_records(name, data)
+
+    if not data.removeprefix(b"\xef\xbb\xbf").strip():
+        raise ManifestError(f'{name}: the table is empty; each line is an object, {{"path": …, "label": …}}')
+    options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+    try:
+        table = pyarrow.json.read_json(io.BytesIO(data), parse_options=options)
+        table.validate(full=True)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise _named(name, records, error) from error
+    columns = {key: _flat(table[key]) for key in table.column_names}
+    refuse = _refusing(name, records)
+    for key in ("label", "labels"):  # a field that no line has is no column
+        if columns[key].null_count == len(columns[key]):
+            del columns[key]
+    if "labels" in columns:
+        columns["labels"] = _as_text(columns["labels"], refuse)
+    return _rows(name, columns, refuse, root)
+
+
+def write_csv(file: str | os.PathLike[str], columns: dict[str, pa.Array]) -> None:
+    """Write columns as CSV, at once or not at all; see `Manifest.write_csv`."""
+    target = Path(file).absolute()
+    table = pa.table({**columns, "path": relative_to(columns["path"], str(target.parent))})
+    with atomic_path(target) as temporary, temporary.open("wb") as stream:
+        pyarrow.csv.write_csv(table, stream)
+
+
+def _refusing(file: str, records: Callable[[], Records]) -> Refuse:
+    def refuse(wrong: pa.Array, why: str) -> None:
+        rows = pc.indices_nonzero(pc.fill_null(wrong, False)).to_pylist()
+        if rows:
+            lines = [next(islice(records(), row, None))[0] for row in rows[:3]]
+            more = f" (and {len(rows) - 3} more lines)" if len(rows) > 3 else ""
+            raise ManifestError(f"{file}, line {', '.join(map(str, lines))}{more}: {why}")
+
+    return refuse
+
+
+def _rows(
+    file: str, columns: dict[str, pa.Array], refuse: Refuse, root: str | os.PathLike[str] | None
+) -> Rows:
+    count = len(columns["path"])
+    text, seconds = pa.nulls(count, pa.string()), pa.nulls(count, pa.float64())
+    refuse_both(file, columns)
+    path, label, several, source = (columns.get(key, text) for key in ("path", "label", "labels", "source"))
+    start, end = (columns.get(key, seconds) for key in _SECONDS)
+
+    refuse(pc.is_null(path), "the path is empty; every row needs one")
+    for key, column in (("path", path), ("label", label), ("source", source)):
+        refuse(
+            pc.equal(pc.utf8_trim_whitespace(column), ""),
+            f"the {key} is blank; leave the field out or fill it",
+        )
+    refuse(
+        pc.not_equal(pc.utf8_trim_whitespace(label), label),
+        "the label has spaces before or behind it, which would make it a class of its own; take them away",
+    )
+    if "labels" in columns:
+        refuse_names(several, refuse)
+    refuse_spans(start, end, refuse)
+
+    base = absolute(root if root is not None else Path(file).parent)
+    path = _absolute(path, base)
+    names = pc.utf8_normalize(several if "labels" in columns else label, form="NFC")
+    refuse_repeats(path, names, start, end, refuse)
+    relative = relative_to(path, base)
+    if os.sep == "\\":
+        relative = pc.replace_substring(relative, "\\", "/")
+    sources = pc.coalesce(source, default_sources(relative)) if source.null_count else source
+    rows = Rows(paths=path, names=names, sources=sources, start=start, end=end)
+    return replace(rows, names=text, several=split_names(names)) if "labels" in columns else rows
+
+
+def refuse_both(file: str, columns: Mapping[str, pa.Array]) -> None:
+    """Refuse a table with the columns `label` and `labels`.
+
+    Args:
+        file: The table.
+        columns: Its columns by name.
+
+    Raises:
+        ManifestError: It has both.
+    """
+    if "label" in columns and "labels" in columns:
+        raise ManifestError(
+            f"{file}: has both label and labels; give one: label where a video has one class, labels where "
+            "it may have several"
+        )
+
+
+def refuse_names(several: pa.Array, refuse: Refuse) -> None:
+    """Refuse rows whose column `labels` is no list of class names.
+
+    Args:
+        several: The column, string [N].
+        refuse: What names the lines.
+    """
+    refuse(
+        pc.equal(pc.utf8_trim_whitespace(several), ""),
+        f"labels is blank; leave it empty if nobody has labelled the video, or write {SEPARATOR} if no class "
+        "applies",
+    )
+    names = pc.if_else(pc.equal(several, SEPARATOR), None, several)
+    bar = rf"\{SEPARATOR}"
+    refuse(
+        pc.match_substring_regex(names, rf"^\s*{bar}|{bar}\s*{bar}|{bar}\s*$"),
+        f"a class name is empty; {SEPARATOR} stands between names only, or alone where no class applies",
+    )
+    refuse(
+        pc.match_substring_regex(names, rf"^\s|\s{bar}|{bar}\s|\s$"),
+        "a class name has spaces before or behind it, which would make it a class of its own; take them away",
+    )
+    refuse(
+        repeated(split_names(pc.utf8_normalize(names, form="NFC"))),
+        "a class is named twice; keep one of each",
+    )
+
+
+def _as_text(names: pa.Array, refuse: Refuse) -> pa.Array:
+    """Lists of names, list<string> [N], as a table would hold them, string [N]."""
+    refuse(
+        unwritable(names), f"labels holds a null, or a name with {SEPARATOR}, which tables need; rename it"
+    )
+    return join_names(names)
+
+
+def refuse_spans(start: pa.Array, end: pa.Array, refuse: Refuse) -> None:
+    """Refuse rows whose span of time cannot be.
+
+    Args:
+        start: Seconds, float64 [N].
+        end: Seconds, float64 [N].
+        refuse: What names the lines.
+    """
+    for key, column in (("start", start), ("end", end)):
+        refuse(pc.invert(pc.is_finite(column)), f"{key} must be a number of seconds")
+        refuse(pc.less(column, 0.0), f"{key} is negative; times are seconds from the first frame")
+    refuse(pc.less_equal(end, pc.fill_null(start, 0.0)), "end must lie behind start")
+
+
+def refuse_repeats(path: pa.Array, names: pa.Array, start: pa.Array, end: pa.Array, refuse: Refuse) -> None:
+    """Refuse a video that stands in several rows with the same span, with one label or with several.
+
+    Args:
+        path: What names the video, string [N].
+        names: Class names, string [N].
+        start: Seconds, float64 [N].
+        end: Seconds, float64 [N].
+        refuse: What names the lines.
+    """
+    spans = pa.table({"path": path, "start": start, "end": end, "name": names})
+    groups = spans.group_by(["path", "start", "end"])
+    if groups.aggregate([]).num_rows == spans.num_rows:
+        return
+    counted = groups.aggregate([([], "count_all"), ("name", "count_distinct", pc.CountOptions(mode="all"))])
+    both = counted.filter(pc.greater(counted["count_all"], 1))
+    clash = both.filter(pc.greater(both["name_count_distinct"], 1))
+    span = (clash if clash.num_rows else both).slice(0, 1).to_pylist()[0]
+    same = pc.equal(spans["path"], span["path"])
+    for key in _SECONDS:
+        same = pc.and_(same, pc.is_null(spans[key]) if span[key] is None else pc.equal(spans[key], span[key]))
+    same = _flat(same)
+    said = (
+        "" if span["start"] is None and span["end"] is None else f" from {span['start']} to {span['end']} s"
+    )
+    if clash.num_rows:
+        labels = ", ".join(map(repr, pc.unique(names.filter(same)).to_pylist()))
+        refuse(same, f"{span['path']!r}{said} has contradicting labels: {labels}; keep the right one")
+    more = f" ({both.num_rows} videos are repeated so)" if both.num_rows > 1 else ""
+    refuse(same, f"{span['path']!r}{said} is there more than once{more}; keep one row of each")
+
+
+def _named(file: str, records: Callable[[], Records], error: Exception) -> ManifestError:
+    """Find the line of a mistake by reading slowly, and say what pyarrow says if no line is found."""
+    try:
+        for _ in records():
+            pass
+    except ManifestError as named:
+        return named
+    return ManifestError(f"{file}: cannot be read as a table ({error})")
+
+
+def _csv_records(file: str, data: bytes, allowed: Columns) -> Records:
+    reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline=""))
+    try:
+        yield from _checked_csv(file, reader, allowed)
+    except csv.Error as error:
+        raise ManifestError(f"{file}, line {reader.line_num}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{file}: is no UTF-8 text ({error}); save the table as UTF-8") from error
+
+
+def _checked_csv(file: str, reader: _Reader, allowed: Columns) -> Records:
+    header = next((row for row in reader if row), [])
+    if not header:
+        raise ManifestError(
+            f"{file}: it is empty; its first line names the columns: {', '.join(allowed.known)}"
+        )
+    wrong = [column for column in header if column not in allowed.known]
+    if wrong:
+        raise ManifestError(
+            f"{file}, line 1: unknown column {wrong[0]!r} (line 1 names the columns, separated by commas); "
+            f"{did_you_mean(wrong[0], allowed.known)}"
+        )
+    if len(set(header)) < len(header):
+        raise ManifestError(f"{file}, line 1: a column is named twice: {', '.join(header)}")
+    if allowed.needed not in header:
+        raise ManifestError(
+            f"{file}, line 1: the column {allowed.needed!r} is missing; there are {', '.join(header)}"
+        )
+    for row in reader:
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise ManifestError(
+                f"{file}, line {reader.line_num}: {len(row)} fields for {len(header)} columns "
+                f"({', '.join(header)}); put quotation marks round a field that holds a comma"
+            )
+        record = dict(zip(header, row, strict=True))
+        for key in allowed.seconds:
+            if not _is_number(record.get(key) or "0"):
+                raise ManifestError(
+                    f"{file}, line {reader.line_num}: {key} is {record[key]!r}; give seconds, such as 12.5"
+                )
+        yield reader.line_num, record
+
+
+def _json_records(file: str, data: bytes) -> Records:
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            record = json.loads(line.decode("utf-8"))
+        except ValueError as error:
+            raise ManifestError(f"{where}: no JSON object in UTF-8 ({error})") from error
+        if not isinstance(record, dict):
+            raise ManifestError(f'{where}: must be an object such as {{"path": …, "label": …}}')
+        for key, value in record.items():
+            if key not in _JSON_TYPES:
+                raise ManifestError(f"{where}: unknown field {key!r}; {did_you_mean(key, COLUMNS)}")
+            expected = _JSON_TYPES[key]
+            right = isinstance(value, (int, float) if expected is float else expected)
+            if expected is list and right:
+                right = all(isinstance(name, str) for name in value)
+            if value is not None and (not right or isinstance(value, bool)):
+                raise ManifestError(f"{where}: {key} is {value!r}; it must be {_JSON_KINDS[expected]}")
+        yield number, record
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _bytes(file: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{os.fspath(file)}: cannot be read ({error.strerror})") from error
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks()
+
+
+def _absolute(paths: pa.Array, base: str) -> pa.Array:
+    """Join relative paths to a folder, and take `.` and `..` out."""
+    rooted = pc.match_substring_regex(paths, r"^([A-Za-z]:)?[/\\]" if os.sep == "\\" else "^/")
+    joined = pc.if_else(rooted, paths, pc.binary_join_element_wise(base.rstrip(os.sep), paths, os.sep))
+    crooked = pc.match_substring_regex(joined, r"[/\\][/\\]|(^|[/\\])\.\.?([/\\]|$)")
+    if not pc.any(crooked).as_py():
+        return joined
+    pairs = zip(joined.to_pylist(), crooked.to_pylist(), strict=True)
+    return strings([os.path.normpath(path) if bent else path for path, bent in pairs])
+
+
+def relative_to(paths: pa.Array, folder: str) -> pa.Array:
+    """Make the paths that lie below a folder relative to it, and leave the others, string [N]."""
+    prefix = folder.rstrip(os.sep) + os.sep
+    return pc.if_else(pc.starts_with(paths, prefix), pc.utf8_slice_codeunits(paths, start=len(prefix)), paths)

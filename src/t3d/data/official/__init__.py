@@ -1,0 +1,1 @@
+"""The official lists of UCF101, HMDB51 and Kinetics."""

@@ -1,0 +1,161 @@
+"""A list in a data set's official format, and those of its videos that are there."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t3d.data.listing import absolute, joined, videos_below
+from t3d.data.manifest.readers import Rows, strings
+from t3d.data.manifest.sources import pattern_sources
+from t3d.data.official.published import Published
+from t3d.errors import ManifestError
+
+_log = logging.getLogger(__name__)
+
+UNLABELLED = "(unlabelled)"
+"""Where a manifest counts missing videos that have no class."""
+SEVERAL = "(of several labels)"
+"""Where it counts them, once each, if videos may have several labels."""
+
+
+@dataclass(frozen=True)
+class OfficialList:
+    """What a list names, before any file is looked for: N videos in the list's order.
+
+    Args:
+        where: The file or folder it was read from.
+        stems: Names of the files without ending, string [N].
+        names: Class names, null where there is none, string [N].
+        sources: Sources, string [N].
+        classes: Class names in order.
+        published: What is known of the published list; None for a list of one's own.
+        uncut: Names without ending of the long videos that the listed ones were cut from, string [N].
+        start: Where in the long video, seconds, float64 [N].
+        end: Until where, seconds, float64 [N].
+        class_of: Tells the class of a file that is not on this list from its name without ending, in lower
+            case. A class with such a file counts as there, so that all lists of a set give the same classes.
+        exact_case: Upper and lower case differ in file names.
+        several: Class names where videos may have several, as in `Rows`, list<string> [N].
+    """
+
+    where: str
+    stems: pa.Array
+    names: pa.Array
+    sources: pa.Array
+    classes: Sequence[str]
+    published: Published | None = None
+    uncut: pa.Array | None = None
+    start: pa.Array | None = None
+    end: pa.Array | None = None
+    class_of: Callable[[str], str | None] | None = None
+    exact_case: bool = False
+    several: pa.Array | None = None
+
+    def difference(self) -> str | None:
+        """Say how the list differs from the published one; None if it does not, or if none is known."""
+        return self.published.difference(Counter(self.names.to_pylist())) if self.published else None
+
+
+def find_videos(
+    listed: OfficialList, videos: str | os.PathLike[str], source_pattern: str | None = None
+) -> Rows:
+    """Find the videos of a list in a folder, by name without ending, whatever the folders between.
+
+    The folder is walked once. What the folder lacks, and how the list differs from the published one, is
+    reported as a warning.
+
+    Args:
+        listed: The list.
+        videos: Folder with the videos, at any depth.
+        source_pattern: As in `Manifest.from_folder`, searched in `Class/name` as listed.
+
+    Raises:
+        ManifestError: The folder cannot be listed, no listed video is in it, or several files have the name
+            of a listed one.
+        ConfigError: The pattern is no regular expression or lacks its group.
+    """
+    base = absolute(videos)
+    on_disk, skipped = videos_below(base)
+    fold = str if listed.exact_case else str.casefold
+    by_stem: dict[str, list[str]] = {}
+    for path in on_disk:  # by hand: pathlib needs seconds for a million
+        by_stem.setdefault(fold(path[path.rfind("/") + 1 : path.rfind(".")]), []).append(path)
+    names, stems = listed.names.to_pylist(), listed.stems.to_pylist()
+    unnamed = UNLABELLED if listed.several is None else SEVERAL
+    uncut = stems if listed.uncut is None else listed.uncut.to_pylist()
+    rows, relative, from_uncut = [], [], []
+    missing: Counter[str] = Counter()
+    for row, stem in enumerate(stems):
+        cut = by_stem.get(fold(stem))
+        found = cut or by_stem.get(fold(uncut[row]))
+        if found is None:
+            missing[names[row] or unnamed] += 1
+            continue
+        if len(found) > 1:
+            raise ManifestError(
+                f"{base}: {len(found)} files are named {(stem if cut else uncut[row])!r} "
+                f"({', '.join(found[:3])}); keep one of them, or name a folder that holds only one"
+            )
+        rows.append(row)
+        relative.append(found[0])
+        from_uncut.append(cut is None)
+    if not rows:
+        example = f", such as {on_disk[0]!r}" if on_disk else ""
+        raise ManifestError(
+            f"none of the {len(stems)} videos in {listed.where} is among the {len(on_disk)} videos below "
+            f"{base}{example}; they are matched by name without ending ({stems[0]!r})"
+        )
+    taken = pa.array(rows)
+    several = None if listed.several is None else listed.several.take(taken)
+    named = listed.names.take(taken) if several is None else several.flatten()
+    there = {name.casefold() for name in pc.unique(named.drop_null()).to_pylist()}
+    if listed.class_of is not None:
+        there |= {name.casefold() for stem in by_stem if (name := listed.class_of(stem)) is not None}
+    classes = [name for name in listed.classes if name.casefold() in there]
+    _report(listed, base, len(rows), classes, missing)
+    start, end = (
+        None if seconds is None else pc.if_else(pa.array(from_uncut), seconds.take(taken), None)
+        for seconds in (listed.start, listed.end)
+    )
+    sources = listed.sources.take(taken)
+    if source_pattern is not None:
+        as_listed = [f"{names[row] or UNLABELLED}/{stems[row]}.avi" for row in rows]
+        sources = pattern_sources(strings(as_listed), source_pattern)
+    return Rows(
+        paths=strings(joined(base, relative)),
+        names=listed.names.take(taken),
+        sources=sources,
+        start=start,
+        end=end,
+        classes=classes,
+        skipped=dict(skipped),
+        missing={name: missing[name] for name in [*listed.classes, unnamed] if missing[name]},
+        several=several,
+    )
+
+
+def _report(
+    listed: OfficialList, base: str, found: int, classes: Sequence[str], missing: Mapping[str, int]
+) -> None:
+    title = str(listed.published or listed.where)
+    if different := listed.difference():
+        _log.warning(
+            "%s: %s; fetch the list again, unless it is meant to be another", listed.where, different
+        )
+    classes_there = f", {len(classes):,} of {len(listed.classes):,} classes" if listed.classes else ""
+    lacking = sorted(((missing[name], name) for name in classes if name in missing), reverse=True)
+    worst = ", ".join(f"{name} lacks {count:,}" for count, name in lacking[:3])
+    more = f" and {len(lacking) - 3} more classes lack some" if len(lacking) > 3 else ""
+    _log.log(
+        logging.WARNING if missing else logging.INFO,
+        "%s: %s of %s listed videos%s in %s%s",
+        *(title, f"{found:,}", f"{len(listed.stems):,}", classes_there, base),
+        f"; {worst}{more}" if worst else "",
+    )

@@ -1,0 +1,101 @@
+"""Bring the shards of an epoch here before their videos are asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from t3d.errors import T3DError
+from t3d.io.shard_cache import mirror_of
+
+_SHARDS_AHEAD = 4  # shards that are there before they are needed, besides those in use
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Which shard each video lies in.
+
+    Args:
+        of_row: A number for each video's shard, int64 [N].
+        paths: The shards, by number.
+    """
+
+    of_row: npt.NDArray[np.int64]
+    paths: Sequence[Path]
+
+    @property
+    def remote(self) -> bool:
+        """Whether any of them lies behind a URL."""
+        return any(mirror_of(folder) is not None for folder in {path.parent for path in self.paths})
+
+
+def needs(order: npt.NDArray[np.int64], shards: Shards) -> list[tuple[int, Path]]:
+    """When each shard is needed first.
+
+    Args:
+        order: Rows as they are read, int64 [N].
+        shards: Where they lie.
+
+    Returns:
+        The place in the order, and the shard, by place.
+
+    Example:
+        >>> shards = Shards(np.array([0, 1, 1, 0]), [Path("a.tar"), Path("b.tar")])
+        >>> [(place, path.name) for place, path in needs(np.array([2, 3, 1]), shards)]
+        [(0, 'b.tar'), (1, 'a.tar')]
+    """
+    numbers, first = np.unique(shards.of_row[order], return_index=True)
+    return sorted((int(place), shards.paths[number]) for number, place in zip(numbers, first, strict=True))
+
+
+class ReadAhead:
+    """A thread that brings remote shards here in the order in which they are needed; use it with `with`.
+
+    What it fails to bring, whoever needs it will try again and tell.
+
+    Args:
+        order: Rows as this process reads them, int64 [N].
+        shards: Where they lie. Shards that are no copies of remote ones are left alone.
+    """
+
+    def __init__(self, order: npt.NDArray[np.int64], shards: Shards) -> None:
+        self._needs = [(at, path) for at, path in needs(order, shards) if mirror_of(path.parent) is not None]
+        self._lead = _SHARDS_AHEAD * len(order) / max(len(self._needs), 1)
+        self._place = 0
+        self._stopped = False
+        self._moved = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="shards ahead", daemon=True)
+
+    def at(self, place: int) -> None:
+        """Say how many videos of the order were read."""
+        with self._moved:
+            self._place = place
+            self._moved.notify()
+
+    def __enter__(self) -> ReadAhead:
+        if self._needs:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._moved:
+            self._stopped = True
+            self._moved.notify()
+
+    def _run(self) -> None:
+        for place, path in self._needs:
+            with self._moved:
+                while not self._stopped and place > self._place + self._lead:
+                    self._moved.wait()
+                if self._stopped:
+                    return
+            mirror = mirror_of(path.parent)
+            assert mirror is not None
+            with suppress(T3DError, OSError):
+                mirror.bring(path.name)

@@ -1,0 +1,1 @@
+"""Score whole videos, measure the scores, and predict."""

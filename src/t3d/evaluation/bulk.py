@@ -1,0 +1,220 @@
+"""Predictions of very many videos: on one machine or many, into a file that a killed run goes on with."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from t3d.data.listing import absolute
+from t3d.errors import CheckpointError, ConfigError
+from t3d.evaluation.predictor import GROUP, Prediction, Predictor
+from t3d.io.files import atomic_path, content_digest, lock_alone
+from t3d.io.shard_cache import is_url
+from t3d.models.weights import read_card
+from t3d.workers.cluster import LOCAL, Engine
+from t3d.workers.pool import Lost
+
+
+def predictions(
+    weights: str | Path,
+    paths: Sequence[str],
+    *,
+    engine: Engine = LOCAL,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 8,
+    workers: int = 2,
+    index: str | None = None,
+) -> Iterator[Prediction]:
+    """Classify videos, here or on many machines.
+
+    With Ray, each process holds the net once, on a GPU of its own where the cluster has any, and gets as many
+    videos at a time as are scored together here. Scores are bit-equal to those of this machine if the
+    machines compute alike: the same kind of processor or GPU, the same precision, and as many threads. A run
+    that resumes puts the remaining videos into other batches: their fp32 scores are equal within 1e-6.
+
+    Args:
+        weights: File that a training run wrote.
+        paths: Files.
+        engine: Where.
+        device: `auto`, or a torch device.
+        precision: `auto`, `fp32` or `bf16`.
+        batch_size: Clips at a time.
+        workers: Processes that read videos; with Ray, those of each net, for which as many processors are
+            reserved.
+        index: See `Predictor`.
+
+    Yields:
+        One prediction a video: in their order if they are made here, or else as they come.
+
+    Raises:
+        CheckpointError: The weights cannot be used.
+        ConfigError: Ray is not installed, or the cluster cannot be joined or is too small.
+        ManifestError: No path.
+    """
+    make = partial(
+        Predictor,
+        absolute(weights),
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        index=index if index is None or is_url(index) else absolute(index),
+    )
+    if engine.name == "local":
+        yield from make().many(paths)
+        return
+    from t3d.workers.ray_cluster import blocks_of, joined, spread
+    from t3d.workers.ray_pools import Actors, has_gpus
+
+    read_card(weights)  # a name that is wrong is wrong before a cluster starts
+    with joined(engine.address):
+        gpus = int(device != "cpu" and has_gpus())
+        blocks = blocks_of(paths, GROUP)
+        pool = Actors(partial(_scorer, make), cpus=max(workers, 1), gpus=gpus, most=len(blocks))
+        for path, outcome in spread(pool, blocks):
+            yield Prediction(path, error=outcome.reason) if isinstance(outcome, Lost) else outcome
+
+
+def _scorer(make: Callable[[], Predictor]) -> Callable[[list[str]], list[Prediction]]:
+    predictor = make()
+
+    def score(paths: list[str]) -> list[Prediction]:
+        try:
+            return list(predictor.many(paths))
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            # A video took the process down that reads for this one. If this one dies too, the video is found.
+            os._exit(1)
+
+    return score
+
+
+def to_line(prediction: Prediction, *, top: int) -> dict[str, Any]:
+    """A prediction as a JSON object: the path, and the likeliest classes or why the video cannot be read.
+
+    Args:
+        prediction: The prediction.
+        top: Classes to name.
+
+    Example:
+        >>> to_line(Prediction("/a.mp4", ("run", "jump"), (0.75, 0.25), clips=2), top=1)
+        {'path': '/a.mp4', 'clips': 2, 'classes': {'run': 0.75}}
+    """
+    if prediction.error is not None:
+        return {"path": prediction.path, "error": prediction.error}
+    likely = list(zip(prediction.classes, prediction.probs, strict=True))[:top]
+    line = {"path": prediction.path, "clips": prediction.clips, "classes": dict(likely)}
+    return line if prediction.targets == "single" else line | {"targets": prediction.targets}
+
+
+class PredictionFile:
+    """A file of predictions, one JSON object a line, that may be closed or killed and opened again.
+
+    Each line holds what `to_line` gives, and which weights said so. When the file is opened, a last line
+    that a killed run left unfinished is cut off, and videos that could not be read are taken out, to be
+    tried again.
+
+    Args:
+        path: The file, new or of an earlier run with the same weights and `top`.
+        weights: The weights file.
+        top: Classes in each line.
+
+    Raises:
+        CheckpointError: The weights file is missing or damaged, or does not say its classes.
+        ConfigError: The file is another kind of file, is of other weights or another `top`, or another run
+            is writing to it.
+
+    Example:
+        >>> with PredictionFile("all.jsonl", weights="net.safetensors", top=3) as file:  # doctest: +SKIP
+        ...     for prediction in predictions("net.safetensors", file.missing(paths)):
+        ...         file.add(prediction)
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, weights: str | Path, top: int) -> None:
+        card = read_card(weights)
+        if card is None:
+            raise CheckpointError(f"{weights}: no model card in the file, so it was not written by t3d")
+        self.path = Path(path)
+        self.top = min(top, len(card.classes))
+        self.done: set[str] = set()
+        self._weights = content_digest(Path(weights))
+
+    def __enter__(self) -> PredictionFile:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            file = self._alone(stack)
+            if not self._read(file):
+                with atomic_path(self.path) as temporary, temporary.open("wb") as kept:
+                    file.seek(0)
+                    kept.writelines(line for line in file if self._checked(line) is not None)
+                file = self._alone(stack)  # it is another one
+            self._file = file
+            self._close = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close.close()
+
+    def missing(self, paths: Sequence[str]) -> list[str]:
+        """The videos that the file says nothing of, each once, in their order."""
+        return [path for path in dict.fromkeys(paths) if path not in self.done]
+
+    def add(self, prediction: Prediction) -> None:
+        """Write a prediction; whoever kills this process afterwards does not undo it."""
+        line = to_line(prediction, top=self.top) | {"weights": self._weights}
+        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+
+    def _alone(self, stack: ExitStack) -> BinaryIO:
+        """Open the file and let no other run do so; the system lets go when a process ends, even killed."""
+        file = stack.enter_context(self.path.open("a+b"))
+        lock_alone(file.fileno(), self.path)
+        return file
+
+    def _read(self, file: BinaryIO) -> bool:
+        """Learn what is done, and say whether every line may stay."""
+        file.seek(0)
+        whole = True
+        for line in file:
+            path = self._checked(line)
+            if path is None:
+                whole = False
+            else:
+                self.done.add(path)
+        return whole
+
+    def _checked(self, line: bytes) -> str | None:
+        """The video that a line is of; None where it is unfinished or tells of an error.
+
+        Raises:
+            ConfigError: The line is of another file.
+        """
+        if not line.endswith(b"\n"):
+            return None
+        try:
+            found = json.loads(line)
+            path, by = found["path"], found["weights"]
+            classes = None if "error" in found else len(found["classes"])
+        except (ValueError, TypeError, KeyError) as error:
+            text = line[:60].decode(errors="replace").strip()
+            raise ConfigError(
+                f"--out {self.path} holds a line that t3d predict did not write ({text}); give a new file"
+            ) from error
+        if by != self._weights:
+            raise ConfigError(f"--out {self.path} holds predictions of other weights; give a new file")
+        if classes not in (None, self.top):
+            raise ConfigError(
+                f"--out {self.path} holds {classes} classes a line, --top asks for {self.top}; give the "
+                "same, or a new file"
+            )
+        return None if classes is None else str(path)

@@ -1,0 +1,142 @@
+"""What a trained net says of a video: `Predictor` in Python, `t3d predict` in the shell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from t3d.clip import Targets
+from t3d.data.catalog import open_index
+from t3d.data.clips.frames import FrameStore
+from t3d.data.manifest.manifest import Manifest
+from t3d.device import pick_device, use_bf16
+from t3d.errors import VideoError
+from t3d.evaluation.scoring import score_videos
+from t3d.models.weights import load_model
+
+GROUP = 64
+"""Videos scored together before their predictions go out, so that a long list answers as it goes."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a video shows.
+
+    Args:
+        path: The file, from the root.
+        classes: Every class name, likeliest first.
+        probs: Their probabilities, mean over the clips.
+        clips: Clips the video was cut into.
+        targets: `single`: the probabilities sum to 1. `multi`: each is of that class alone.
+        error: Why the video could not be read; then the other fields are empty.
+    """
+
+    path: str
+    classes: tuple[str, ...] = ()
+    probs: tuple[float, ...] = ()
+    clips: int = 0
+    targets: Targets = "single"
+    error: str | None = None
+
+
+class Predictor:
+    """Classifies videos with a weights file, which brings its classes, clip and normalisation along.
+
+    Scores come from the same function as those of `t3d test`. They are bit-equal for the same batches of
+    videos, and equal within 1e-6 (fp32) when other videos share the batches; see `t3d.evaluation.scoring`.
+
+    Args:
+        weights: File that a training run wrote.
+        device: `auto`, or a torch device.
+        precision: `auto`, `fp32` or `bf16`.
+        batch_size: Clips at a time; changes speed and memory, and scores by rounding only.
+        workers: Processes that read videos; 0 reads them here.
+        index: What `t3d prepare index` or `shards` wrote about the files; videos in shards need theirs.
+
+    Raises:
+        CheckpointError: The weights cannot be used.
+        ManifestError: The index cannot be read.
+
+    Example:
+        >>> predictor = Predictor("runs/mine/model.safetensors")  # doctest: +SKIP
+        >>> predictor("holiday.mp4").classes[0]  # doctest: +SKIP
+        'Surfing'
+    """
+
+    def __init__(
+        self,
+        weights: str | Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 8,
+        workers: int = 0,
+        index: str | None = None,
+    ) -> None:
+        where = pick_device(device)
+        self.model, self.card = load_model(weights, device=where)
+        self.store = FrameStore(self.card.clip, index=open_index(index))
+        self.bf16 = use_bf16(precision, where)
+        self.batch_size = batch_size
+        self.workers = workers
+
+    def __call__(self, path: str | os.PathLike[str]) -> Prediction:
+        """Classify one video.
+
+        Raises:
+            VideoError: It cannot be read.
+        """
+        if Path(path).is_dir():
+            raise VideoError(path, "is a folder; `many` takes the videos in it")
+        (prediction,) = self.many([path])
+        if prediction.error is not None:
+            raise VideoError(prediction.path, prediction.error)
+        return prediction
+
+    def many(self, paths: Sequence[str | os.PathLike[str]]) -> Iterator[Prediction]:
+        """Classify videos, in their order; one that cannot be read says so in `error`.
+
+        Args:
+            paths: Files, and folders, which stand for the videos in them.
+
+        Returns:
+            One prediction a video, with its whole path, each as soon as it is known.
+
+        Raises:
+            ManifestError: No path, or a folder without video.
+        """
+        manifest = Manifest.from_files(paths).with_classes(self.card.classes)
+        starts = range(0, len(manifest), GROUP)
+        groups = (manifest.select(range(i, min(i + GROUP, len(manifest)))) for i in starts)
+        return chain.from_iterable(self._group(group) for group in groups)
+
+    def _group(self, manifest: Manifest) -> Iterator[Prediction]:
+        scores = score_videos(
+            self.model,
+            manifest,
+            spec=self.card.clip,
+            store=self.store,
+            batch_size=self.batch_size,
+            workers=min(self.workers, len(manifest)),
+            bf16=self.bf16,
+            targets=self.card.targets,
+        )
+        reasons = {video.video: video.reason for video in scores.bad}
+        clips = np.bincount(scores.clip_video, minlength=len(manifest))
+        for row, path in enumerate(scores.paths):
+            if row in reasons:
+                yield Prediction(path, error=reasons[row])
+                continue
+            order = np.argsort(-scores.video_probs[row], kind="stable")
+            yield Prediction(
+                path,
+                classes=tuple(self.card.classes[i] for i in order),
+                probs=tuple(float(scores.video_probs[row, i]) for i in order),
+                clips=int(clips[row]),
+                targets=self.card.targets,
+            )

@@ -1,0 +1,1 @@
+"""Bytes: files that appear whole, downloads, archives, shards and their local copies."""

@@ -1,0 +1,1 @@
+"""Prepare a data set once: download, index, transcode, pack into shards."""

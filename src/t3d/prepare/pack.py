@@ -1,0 +1,100 @@
+"""Write one shard: a tar file in WebDataset's form, with each video's bytes as they are.
+
+This runs in processes that are started for nothing else, so that nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t3d.io.files import atomic_path, content_digest
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A video to put into a shard.
+
+    Args:
+        source: The file.
+        key: What its members are called, without the ending.
+        digest: Of its bytes, when it was indexed.
+        note: What is said of it in `key.json`, as JSON.
+    """
+
+    source: str
+    key: str
+    digest: str
+    note: str
+
+    @property
+    def name(self) -> str:
+        """What the video is called in the shard."""
+        return self.key + Path(self.source).suffix.lower()
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to write.
+
+    Args:
+        target: The `.tar` file.
+        videos: What goes into it, in order.
+    """
+
+    target: str
+    videos: tuple[Packed, ...]
+
+
+def write_shard(task: ShardTask) -> dict[str, Any]:
+    """Write a shard; it appears whole or not at all, and the same videos give the same bytes.
+
+    Each video is a member `key.mp4` (or what its ending is), followed by `key.json`.
+
+    Returns:
+        A line of the journal: `shard`, `bytes` and `sha256` of it, `offsets` (source, name in the shard and
+        bytes before it, of each video), `bad` (source and reason of each that was left out).
+
+    Raises:
+        OSError: The shard cannot be written.
+    """
+    offsets: list[tuple[str, str, int]] = []
+    bad: list[tuple[str, str]] = []
+    target = Path(task.target)
+    with atomic_path(target) as part:
+        with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for video in task.videos:
+                reason = _unlike(video)
+                if reason is not None:
+                    bad.append((video.source, reason))
+                    continue
+                size = Path(video.source).stat().st_size
+                offsets.append((video.source, video.name, tar.offset + tarfile.BLOCKSIZE))
+                with Path(video.source).open("rb") as file:
+                    tar.addfile(_info(video.name, size), file)
+                note = video.note.encode()
+                tar.addfile(_info(f"{video.key}.json", len(note)), io.BytesIO(note))
+        with part.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = part.stat().st_size
+    return {"shard": target.name, "bytes": size, "sha256": digest, "offsets": offsets, "bad": bad}
+
+
+def _unlike(video: Packed) -> str | None:
+    """Why a file is not the one that was indexed; None where it is."""
+    try:
+        same = content_digest(Path(video.source)) == video.digest
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None if same else "was changed since it was indexed; run t3d prepare index again"
+
+
+def _info(name: str, size: int) -> tarfile.TarInfo:
+    """A member that says nothing of when and by whom it was made."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info

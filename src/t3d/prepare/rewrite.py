@@ -1,0 +1,331 @@
+"""Write one video again, small, cheap to read at random places, with the same frames at the same times.
+
+This runs in processes that are started for nothing else, so that nothing heavy is imported here.
+
+Legend: T frames, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import av
+import numpy as np
+
+from t3d.errors import ConfigError, VideoError, at_least, between, did_you_mean
+from t3d.io.files import temporary_name
+from t3d.prepare.examine import examine
+from t3d.video.facts import VideoFacts
+from t3d.video.frame_table import FrameTable, Int64s, read_table, scan_table
+from t3d.video.stream import Image, Stream, orientation, size_of, turned
+from t3d.video.writer import video_writer
+
+# The finest clock that is kept as it is: an MP4 file's has 32 bits, and counts a frame's length in as many.
+_FINEST = 1_000_000
+
+# Files are read many times: "fastdecode" leaves out what costs the decoder most, for some more bytes, and
+# "veryfast" what costs the encoder most.
+_X264 = {"preset": "veryfast", "tune": "fastdecode"}
+Codec = Literal["h264", "jpeg"]
+
+
+@dataclass(frozen=True)
+class TranscodeSpec:
+    """How videos are written again.
+
+    Args:
+        short_side: Largest length of the shorter side, pixels, even. Smaller videos keep their size.
+        keyframe_interval: At most this many frames from one key frame to the next; JPEG has no other frames.
+        crf: Constant rate factor of x264: lower is better and larger.
+        codec: `h264`, or `jpeg`: every frame is a JPEG picture of its own (Motion JPEG), so that any frame
+            costs the same, for files several times as large.
+        jpeg_q: Quantiser of JPEG pictures, 1 to 31: lower is better and larger.
+
+    Raises:
+        ConfigError: A value that cannot work.
+
+    Example:
+        >>> TranscodeSpec().short_side
+        256
+    """
+
+    short_side: int = 256
+    keyframe_interval: int = 16
+    crf: int = 20
+    codec: Codec = "h264"
+    jpeg_q: int = 3
+
+    def __post_init__(self) -> None:
+        if self.codec not in get_args(Codec):
+            raise ConfigError(f"codec is {self.codec!r}; {did_you_mean(self.codec, get_args(Codec))}")
+        between("jpeg_q", self.jpeg_q, 1, 31)
+        at_least("short_side", self.short_side, 2)
+        if self.short_side % 2:
+            raise ConfigError(f"short_side is {self.short_side}; the codecs need an even number")
+        at_least("keyframe_interval", self.keyframe_interval, 1)
+        between("crf", self.crf, 0, 51)
+
+    def encoding(self) -> dict[str, Any]:
+        """How `t3d.video.writer.video_writer` is told of it."""
+        if self.codec == "jpeg":
+            further = {"qmin": str(self.jpeg_q), "qmax": str(self.jpeg_q)}
+            return {"codec": "mjpeg", "pixel_format": "yuvj420p", "keyframe_interval": 1, "further": further}
+        return {"crf": self.crf, "keyframe_interval": self.keyframe_interval, "further": _X264}
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A file that was written again.
+
+    Args:
+        row: What `examine` says of the new file, under its final name.
+        size: Bytes of the source.
+        modified: When the source was last changed, in nanoseconds.
+        damage: What is wrong with the source, or None.
+    """
+
+    row: dict[str, Any]
+    size: int
+    modified: int
+    damage: str | None
+
+
+class _DisagreementError(Exception):
+    """The decoder gave another frame than the packets had promised."""
+
+
+def rewritten_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width of a video after it was written again.
+
+    Example:
+        >>> rewritten_shape(1080, 1920, 256), rewritten_shape(240, 321, 256)
+        ((256, 456), (240, 320))
+    """
+    scale = min(Fraction(short_side, min(height, width)), Fraction(1))
+    if scale == 1:
+        return height - height % 2, width - width % 2
+    return 2 * round(height * scale / 2), 2 * round(width * scale / 2)
+
+
+def rewrite(source: Path, target: Path, spec: TranscodeSpec, *, record: Callable[[Rewritten], None]) -> None:
+    """Write a file again, check the new one, and only then give it its name.
+
+    Pixels are scaled by swscale's bicubic filter, which agrees with torchvision's in kind, not bit for bit.
+
+    Args:
+        source: The file.
+        target: The `.mp4` file to write, in a folder that is made where it is missing.
+        spec: How.
+        record: Is told what was done, just before the new file takes its name.
+
+    Raises:
+        VideoError: The source cannot be read or written again, or changes meanwhile; or the new file does not
+            hold the same frames at the same times.
+        OSError: The new file cannot be written.
+    """
+    size, modified = _state(source)
+    stream = Stream(source)
+    try:
+        found = read_table(stream)
+    finally:
+        stream.close()
+    passing = _Pass(source, target, spec, found.first)
+    table, damage = found.table, found.damage
+
+    def finish(part: Path) -> None:
+        row = passing.checked(part)
+        if _state(source) != (size, modified):
+            raise VideoError(source, "was changed while it was read")
+        noted = "; ".join(text for text in (damage, passing.odd) if text) or None
+        record(Rewritten(row, size, modified, noted))
+
+    try:
+        if not found.sure:
+            raise _DisagreementError
+        passing.write(table, sure=False, check=finish)
+    except _DisagreementError:
+        # As an index counts: the frames that decoding from start to end gives.
+        stream = Stream(source)
+        try:
+            table, worse = scan_table(stream, table, opening=True)
+        finally:
+            stream.close()
+        damage = damage or worse
+        try:
+            passing.write(table, sure=True, check=finish)
+        except _DisagreementError as error:
+            raise VideoError(source, "does not give the same frames each time it is decoded") from error
+
+
+class _Pass:
+    """One file on its way: its frames are decoded, turned, made small and encoded one after the other."""
+
+    def __init__(self, source: Path, target: Path, spec: TranscodeSpec, first: av.VideoFrame) -> None:
+        self.source, self.target, self.spec = source, target, spec
+        self.odd: str | None = None
+        self._stored = (first.height, first.width)
+        self._how = orientation(first)
+        self._shape = rewritten_shape(*self._stored, spec.short_side)  # not turned yet
+        if 0 in self._shape:
+            reason = f"is {first.width} × {first.height}; the codecs need two pixels each way"
+            raise VideoError(source, reason)
+
+    def write(self, table: FrameTable, *, sure: bool, check: Callable[[Path], None]) -> None:
+        """Decode and encode; `sure`: the table is what decoding gave before, not what packets promise."""
+        self._clock, self._ticks, durations = _on_clock(table, self.source)
+        height, width = self._shape[::-1] if self._how[0] else self._shape
+        seconds = sum(durations) * self._clock
+        rate = min(max(Fraction(len(durations)) / seconds, Fraction(1, 1000)), Fraction(1000))
+        stream = Stream(self.source)
+        try:
+            with video_writer(
+                self.target,
+                height=height,
+                width=width,
+                time_base=self._clock,
+                rate=rate.limit_denominator(100_000),
+                check=check,
+                **self.spec.encoding(),
+            ) as writer:
+                images = self._images(stream, table, sure=sure)
+                for image, tick, duration in zip(images, self._ticks.tolist(), durations, strict=True):
+                    writer.add(image, tick, duration=duration)
+        except ConfigError as error:
+            raise VideoError(self.source, f"cannot be written again: {error}") from error
+        finally:
+            stream.close()
+
+    def checked(self, part: Path) -> dict[str, Any]:
+        """The row of a new file, decoded from start to end, if it holds what was asked for."""
+        row = examine(str(part))
+        wrong = row.get("error") or row.get("damage")
+        if wrong is None:
+            table = VideoFacts.of_row(row).table
+            ratio = table.time_base / self._clock
+            ticks = (table.pts - table.pts[0]) * ratio.numerator
+            keys = np.flatnonzero(np.isin(table.pts, table.key_pts))
+            gaps = np.diff(keys, append=len(table.pts))
+            if table.order is not None or not np.array_equal(ticks, self._ticks * ratio.denominator):
+                wrong = "its frames are not those of the source, or not at their times"
+            elif keys[:1].tolist() != [0] or gaps.max() > self.spec.encoding()["keyframe_interval"]:
+                wrong = f"its key frames are {gaps.max()} frames apart"
+        if wrong is not None:
+            raise VideoError(self.source, f"the new file does not hold what it should: {wrong}")
+        return row
+
+    def _images(self, stream: Stream, table: FrameTable, *, sure: bool) -> Iterator[Image]:
+        count = len(table.pts)
+        number = -1
+        for number, frame in enumerate(stream.frames()):
+            kept = number < count and (
+                sure or (frame.pts == table.pts[number] and not frame.is_corrupt and not stream.errors)
+            )
+            if not kept:
+                raise _DisagreementError
+            yield turned(self._small(stream, frame, number), self._how)
+        if number + 1 != count or (stream.errors and not sure):
+            raise _DisagreementError
+
+    def _small(self, stream: Stream, frame: av.VideoFrame, number: int) -> Image:
+        height, width = self._shape
+        if (frame.height, frame.width) != self._stored:
+            if self.odd is None:
+                tall, wide = self._stored
+                self.odd = (
+                    f"frame {number} is {frame.width} × {frame.height}, the first {wide} × {tall}: all were "
+                    "made as large as the first"
+                )
+        elif self._stored[0] - height < 2 and self._stored[1] - width < 2:
+            return stream.rgb(frame)[:height, :width]
+        return stream.rgb(frame, shape=self._shape)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    return size_of(path), path.stat().st_mtime_ns
+
+
+def _on_clock(table: FrameTable, source: Path) -> tuple[Fraction, Int64s, list[int]]:
+    """Seconds in a tick of the new file, when each frame is shown, counted from the first, and how long."""
+    clock, ticks, last = table.time_base, table.pts - table.pts[0], table.last
+    if clock.denominator > _FINEST:
+        finer = float(clock * _FINEST)
+        clock = Fraction(1, _FINEST)
+        ticks, last = np.rint(ticks * finer).astype(np.int64), max(round(last * finer), 1)
+        stuck = np.flatnonzero(np.diff(ticks) < 1)
+        if stuck.size:
+            raise VideoError(
+                source, f"frames {stuck[0]} and {stuck[0] + 1} are less than 1/{_FINEST} s apart"
+            )
+    return clock, ticks, [*np.diff(ticks).tolist(), last]
+
+
+# --- as a task ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """A file to write again.
+
+    Args:
+        source: The file.
+        target: The new file.
+        name: The source as the journal names it.
+        new_name: The new file as the journal names it.
+    """
+
+    source: str
+    target: str
+    name: str
+    new_name: str
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A file that was written again and has yet to take its name.
+
+    Args:
+        part: Where it lies: beside its final name, under a temporary one.
+        row: What the journal says of it.
+    """
+
+    part: str
+    row: dict[str, Any]
+
+
+def stage(task: Task, *, spec: TranscodeSpec) -> Staged | str:
+    """Write a file again under a temporary name.
+
+    Whoever asked gives it its name. So one process alone keeps the journal, and a file that is done twice,
+    since a machine was thought dead, is there once.
+
+    Args:
+        task: The file.
+        spec: How.
+
+    Returns:
+        What was done, or why it could not be.
+
+    Raises:
+        OSError: The new file cannot be written.
+    """
+    done: list[Rewritten] = []
+    part = temporary_name(Path(task.target))
+    try:
+        rewrite(Path(task.source), part, spec, record=done.append)
+    except VideoError as error:
+        return error.reason
+    return Staged(
+        str(part),
+        done[-1].row
+        | {
+            "path": task.new_name,
+            "source": task.name,
+            "source_size": done[-1].size,
+            "source_modified": done[-1].modified,
+            "source_damage": done[-1].damage,
+        },
+    )

@@ -1,0 +1,274 @@
+"""Put many videos into few large files that are read from start to end: `t3d prepare shards`.
+
+What goes into which shard follows from the index and the options, before anything is written. So a run that
+was killed goes on with the shards that are not there yet, and the same videos give the same shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t3d.data.index import VideoIndex
+from t3d.data.listing import absolute
+from t3d.data.manifest.manifest import Manifest
+from t3d.data.manifest.table import SCHEMA
+from t3d.errors import ConfigError, ManifestError, at_least
+from t3d.io.files import sweep
+from t3d.io.shard_cache import INDEX, LIST
+from t3d.io.tar_member import refuse_members
+from t3d.prepare.index import JOURNAL, write_index
+from t3d.prepare.out_folder import alone, claim, write_record
+from t3d.prepare.pack import Packed, ShardTask, write_shard
+from t3d.workers.cluster import LOCAL, Engine, outcomes
+from t3d.workers.pool import Lost
+
+_NOTES = ".shards.journal"
+_FORMAT = 1  # raise it when shards would come out differently: a folder made before is then refused
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What packing a data set came to.
+
+    Args:
+        videos: Rows of the shards' index.
+        files: Files that they name, each once in a shard.
+        shards: Shards.
+        written: Shards that were written now; the others were there.
+        size: Bytes of all shards.
+        largest: Bytes of the largest shard.
+        smallest: Bytes of the smallest shard.
+        took: Seconds that all took now.
+        bad: Files that are in no shard, with the reason.
+    """
+
+    videos: int
+    files: int
+    shards: int
+    written: int
+    size: int
+    largest: int
+    smallest: int
+    took: float
+    bad: tuple[tuple[str, str], ...]
+
+
+def write_shards(
+    manifest: Manifest,
+    index: VideoIndex,
+    out: str | os.PathLike[str],
+    *,
+    shard_mb: float = 256.0,
+    seed: int = 0,
+    workers: int = 2,
+    patience: float = 3600.0,
+    engine: Engine = LOCAL,
+) -> ShardReport:
+    """Write the files of a manifest into shards, in an order that is drawn once, and an index of them.
+
+    A shard is a tar file in WebDataset's form: for each video `KEY.mp4` with the bytes of the file, whatever
+    they are, and `KEY.json` with what the manifest says of it. `index.parquet` says what an index says of a
+    file, and where in which shard it lies; `shards.json` lists the shards with their SHA-256.
+
+    Args:
+        manifest: The videos; several rows may name one file, which is put into a shard once.
+        index: What is known of the files; those that it does not know, or that cannot be read, are left out.
+        out: The folder, new or empty or of an earlier run with the same videos and options.
+        shard_mb: Size at which a shard is full, in MB (10⁶ bytes).
+        seed: Of the order.
+        workers: Processes that read and write; with Ray, those of each task.
+        patience: Seconds after which a shard is given up.
+        engine: The machines that do so. All must reach the files and `out` under the same names.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConfigError: An option cannot work, `out` holds anything else or other shards, another run is writing
+            to it, or a shard was given up.
+        ManifestError: No file of the manifest can go into a shard.
+        OSError: `out` cannot be written to, or is full.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from t3d.video.encode import write_video
+        >>> from t3d.prepare.index import index_videos
+        >>> place = Path(tempfile.mkdtemp())
+        >>> for name in "abc":
+        ...     _ = write_video(place / f"{name}.mp4", torch.zeros(8, 3, 64, 64, dtype=torch.uint8))
+        >>> manifest = Manifest.from_files([place])
+        >>> _ = index_videos(manifest, place / "index.parquet")
+        >>> report = write_shards(manifest, VideoIndex.read(place / "index.parquet"), place / "shards")
+        >>> report.shards, sorted(path.name for path in (place / "shards").glob("*.*"))
+        (1, ['.shards.journal', '000000.tar', 'index.parquet', 'shards.json'])
+    """
+    began = time.monotonic()
+    at_least("shard_mb", shard_mb, 0.001)
+    at_least("seed", seed, 0)
+    at_least("workers", workers, 1)
+    at_least("patience", patience, 1e-3)
+    folder = Path(absolute(out))
+    rows, files, bad = _usable(manifest, index)
+    tasks = _plan(rows, files, folder, shard_mb=shard_mb, seed=seed)
+    what = "\n".join([*files["digest"].to_pylist(), *_notes(rows).values()])
+    videos = hashlib.sha256(what.encode()).hexdigest()
+    wanted = {"format": _FORMAT, "shard_mb": shard_mb, "seed": seed, "videos": videos}
+    record = claim(
+        folder / LIST,
+        wanted,
+        hints={"videos": "the list, its labels or its files have changed; shards are never changed"},
+    )
+    with alone(folder / _NOTES) as journal:
+        sweep(folder)
+        done = _done(folder)
+        todo = [task for task in tasks if Path(task.target).name not in done]
+        coming = outcomes(
+            write_shard, todo, engine=engine, workers=workers, patience=patience, title="packing"
+        )
+        for task, line in coming:
+            if isinstance(line, Lost):
+                raise ConfigError(f"{task.target}: {line.reason}; the same command goes on from here")
+            done[line["shard"]] = line
+            journal.write(f"\n{json.dumps(line)}\n".encode())
+            journal.flush()
+        lines = [done[Path(task.target).name] for task in tasks]
+        table = _write(folder, rows, files, lines)
+        shards = {line["shard"]: {"bytes": line["bytes"], "sha256": line["sha256"]} for line in lines}
+        if record.get("shards") != shards:
+            write_record(folder / LIST, wanted | {"shards": shards})
+    sizes = [line["bytes"] for line in lines]
+    return ShardReport(
+        videos=table.num_rows,
+        files=sum(len(line["offsets"]) for line in lines),
+        shards=len(lines),
+        written=len(todo),
+        size=sum(sizes),
+        largest=max(sizes),
+        smallest=min(sizes),
+        took=time.monotonic() - began,
+        bad=(*bad, *((source, reason) for line in lines for source, reason in line["bad"])),
+    )
+
+
+# --- the plan -------------------------------------------------------------------------------------------
+
+
+def _usable(manifest: Manifest, index: VideoIndex) -> tuple[Manifest, pa.Table, list[tuple[str, str]]]:
+    """The rows whose files can go into a shard, what is known of these, and the files that cannot."""
+    paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
+    refuse_members(paths)
+    facts = index.rows(paths).append_column("path", pa.array(paths, pa.string()))
+    bad = []
+    for path, digest, error in zip(*(facts[n].to_pylist() for n in ("path", "digest", "error")), strict=True):
+        if error is not None or digest is None:
+            bad.append((path, error or "is not in the index; make one by: t3d prepare index"))
+    if len(bad) == len(paths):
+        why = f", such as {bad[0][0]}: {bad[0][1]}" if bad else ""
+        raise ManifestError(f"no video can go into a shard{why}")
+    files = facts.filter(pc.is_valid(facts["digest"]))
+    files = files.filter(pc.invert(pc.is_valid(files["error"])))
+    known = pc.is_in(manifest.table["path"], value_set=files["path"].combine_chunks())
+    return manifest.select(np.flatnonzero(known.to_numpy())), files, bad
+
+
+def _plan(rows: Manifest, files: pa.Table, folder: Path, *, shard_mb: float, seed: int) -> list[ShardTask]:
+    """What goes into which shard: the files in an order drawn by the seed, cut where a shard is full."""
+    order = np.random.default_rng(seed).permutation(files.num_rows)
+    columns = [files[name].take(pa.array(order)) for name in ("path", "digest", "size")]
+    notes = _notes(rows)
+    shards: list[list[Packed]] = [[]]
+    full = 0.0
+    for number, (path, digest, size) in enumerate(zip(*(c.to_pylist() for c in columns), strict=True)):
+        if shards[-1] and full + size > shard_mb * 1e6:
+            shards.append([])
+            full = 0.0
+        full += size
+        shards[-1].append(Packed(path, _key(number, path), digest, notes[path]))
+    width = max(6, len(str(len(shards) - 1)))
+    return [
+        ShardTask(str(folder / f"{number:0{width}}.tar"), tuple(each)) for number, each in enumerate(shards)
+    ]
+
+
+def _key(number: int, path: str) -> str:
+    """What a video is called in its shard: a number, since names repeat, and what the file was called.
+
+    WebDataset takes what lies before the first dot for the key, and old tar formats know 100 bytes of ASCII.
+    """
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", Path(path).stem)
+    return f"{number:09}-{stem[:60]}"
+
+
+def _notes(rows: Manifest) -> dict[str, str]:
+    """What is said of each file in its shard, as JSON."""
+    clips: dict[str, list[dict[str, Any]]] = {}
+    name = "label" if rows.targets == "single" else "labels"
+    for entry, label in zip(rows, rows.label_names().to_pylist(), strict=True):
+        said = {name: label, "start": entry.start, "end": entry.end, "source": entry.source}
+        clips.setdefault(str(entry.path), []).append({k: v for k, v in said.items() if v is not None})
+    return {
+        path: json.dumps({"name": Path(path).name, "clips": each}, ensure_ascii=False)
+        for path, each in clips.items()
+    }
+
+
+# --- what is done ---------------------------------------------------------------------------------------
+
+
+def _done(folder: Path) -> dict[str, dict[str, Any]]:
+    """The shards that are there, and the journal's line of each."""
+    done = {}
+    for line in _lines(folder / _NOTES):
+        target = folder / line["shard"]
+        if target.is_file() and target.stat().st_size == line["bytes"]:
+            done[line["shard"]] = line
+    return done
+
+
+def _lines(journal: Path) -> Iterator[dict[str, Any]]:
+    for line in journal.read_bytes().splitlines():
+        try:
+            found = json.loads(line or b"null")
+        except ValueError:  # a killed process left it unfinished
+            continue
+        if isinstance(found, dict):
+            yield found
+
+
+def _write(folder: Path, rows: Manifest, files: pa.Table, lines: Sequence[dict[str, Any]]) -> pa.Table:
+    """Write the index of the shards, its rows in the order in which they lie there."""
+    packed = [
+        (source, str(folder / line["shard"] / name), offset)
+        for line in lines
+        for source, name, offset in line["offsets"]
+    ]
+    if not packed:
+        raise ManifestError(f"{folder}: not one video could be put into a shard; {lines[0]['bad'][0][1]}")
+    sources, paths, offsets = (pa.array(column) for column in zip(*packed, strict=True))
+    where = pc.index_in(rows.table["path"], value_set=sources).combine_chunks()
+    order = _in_order(where.to_numpy(zero_copy_only=False))
+    table = rows.table.take(pa.array(order))
+    table = table.set_column(0, SCHEMA.field("path"), paths.take(where.take(pa.array(order))))
+    facts = files.take(pc.index_in(sources, value_set=files["path"].combine_chunks()))
+    facts = facts.set_column(facts.schema.get_field_index("offset"), "offset", offsets)
+    facts = facts.set_column(facts.schema.get_field_index("path"), "path", paths)
+    return write_index(folder / INDEX, Manifest(rows.classes, table), facts.select(JOURNAL.names))
+
+
+def _in_order(places: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """The rows that have a place, by place."""
+    order = np.argsort(places, kind="stable")
+    return order[np.isfinite(places[order])]

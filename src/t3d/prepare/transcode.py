@@ -1,0 +1,323 @@
+"""Write every file of a data set again, small and cheap to read at random places: `t3d prepare transcode`.
+
+Other processes, on this machine or on many, write the new files under temporary names. This one alone notes
+in the folder's journal what it is about to give its name, and gives it. So what is done is known by the
+journal's line and the file that it describes, whenever a run was killed; what was killed half-way is a hidden
+file that the next run deletes.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t3d.data.listing import absolute
+from t3d.data.manifest.manifest import Manifest
+from t3d.errors import ConfigError, ManifestError, at_least
+from t3d.io.files import sweep
+from t3d.io.tar_member import refuse_members
+from t3d.prepare.index import JOURNAL, parsed_lines, write_index
+from t3d.prepare.out_folder import alone, claim, read_record
+from t3d.prepare.rewrite import Staged, Task, TranscodeSpec, stage
+from t3d.workers.cluster import LOCAL, Engine, outcomes
+from t3d.workers.pool import Lost
+
+RECORD = "transcode.json"
+"""The file in the folder that says how, and of what, its videos were made."""
+INDEX = "index.parquet"
+"""The index of the new files, in the same folder."""
+_NOTES = ".transcode.journal"
+_FORMAT = 1  # raise it when files would come out differently: a folder made before is then refused
+_LINE = pa.schema(
+    [
+        pa.field("source", pa.string()),
+        pa.field("source_size", pa.int64()),
+        pa.field("source_modified", pa.int64()),
+        pa.field("source_damage", pa.string()),
+        *JOURNAL,
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TranscodeReport:
+    """What transcoding a data set came to.
+
+    Args:
+        videos: Rows of the new index.
+        files: Files that they name.
+        transcoded: Files that were written now; the others were there.
+        frames: Frames in all new files.
+        seconds: Length of all new files.
+        size_before: Bytes of their sources.
+        size_after: Bytes of the new files.
+        frames_now: Frames that were written now.
+        took: Seconds that all took now.
+        bad: Files that could not be transcoded, with the reason.
+        damaged: Files of which only a part could be read, with what is wrong.
+    """
+
+    videos: int
+    files: int
+    transcoded: int
+    frames: int
+    seconds: float
+    size_before: int
+    size_after: int
+    frames_now: int
+    took: float
+    bad: tuple[tuple[str, str], ...]
+    damaged: tuple[tuple[str, str], ...]
+
+
+def transcode_videos(
+    manifest: Manifest,
+    out: str | os.PathLike[str],
+    *,
+    spec: TranscodeSpec | None = None,
+    root: str | os.PathLike[str] | None = None,
+    workers: int = 2,
+    patience: float = 3600.0,
+    engine: Engine = LOCAL,
+) -> TranscodeReport:
+    """Write every file of a manifest again, once, and an index of the new files.
+
+    A file `root/a/b.avi` becomes `out/a/b.mp4`; see `new_names`. A folder goes on where a run ended: files
+    that were made before of sources that have not changed since stay. Labels, time spans and sources are the
+    manifest's; files that cannot be transcoded are left out of the index.
+
+    Args:
+        manifest: The videos; several rows may name one file.
+        out: The folder, new or empty or of an earlier run with the same `spec` and `root`.
+        spec: How; the defaults are those of `TranscodeSpec`.
+        root: The folder that new names are relative to. Where it is left out, or a file lies outside, it is
+            that of the earlier run, or else the deepest folder that holds all files.
+        workers: Processes that decode and encode; with Ray, those of each task.
+        patience: Seconds after which a file is given up.
+        engine: The machines that do so. All must reach sources and `out` under the same names.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConfigError: An option cannot work, `out` lies among the videos, holds anything else, or was made with
+            other options, or another run is writing to it.
+        ManifestError: The manifest has no row, or a video lies in a shard.
+        OSError: `out` cannot be written to, or is full.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from t3d.video.encode import write_video
+        >>> place = Path(tempfile.mkdtemp())
+        >>> (place / "videos" / "grey").mkdir(parents=True)
+        >>> frames = torch.full((8, 3, 96, 128), 128, dtype=torch.uint8)
+        >>> _ = write_video(place / "videos" / "grey" / "a.avi", frames)
+        >>> manifest = Manifest.from_folder(place / "videos")
+        >>> spec = TranscodeSpec(short_side=48)
+        >>> report = transcode_videos(manifest, place / "small", spec=spec, root=place / "videos")
+        >>> report.frames, sorted(path.name for path in (place / "small").iterdir())
+        (8, ['.transcode.journal', 'grey', 'index.parquet', 'transcode.json'])
+    """
+    began = time.monotonic()
+    spec = spec or TranscodeSpec()
+    at_least("workers", workers, 1)
+    at_least("patience", patience, 1e-3)
+    if not len(manifest):
+        raise ManifestError("there is no video to transcode")
+    folder = Path(absolute(out))
+    paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
+    refuse_members(paths)
+    base = _base(paths, folder, root)
+    claim(
+        folder / RECORD,
+        {"format": _FORMAT, "root": base, **asdict(spec)},
+        hints={"root": "if the videos were moved, write the new folder into it"},
+    )
+    names = [path[len(base.rstrip(os.sep)) + 1 :].replace(os.sep, "/") for path in paths]
+    tasks = [
+        Task(path, str(folder / new), name, new)
+        for path, name, new in zip(paths, names, new_names(names), strict=True)
+    ]
+    with alone(folder / _NOTES):
+        _sweep(tasks)
+        known = _done(folder / _NOTES, tasks)
+        todo = [task for task in tasks if task.new_name not in known]
+        found: dict[str, str] = {}
+        work = partial(stage, spec=spec)
+        coming = outcomes(work, todo, engine=engine, workers=workers, patience=patience, title="transcoding")
+        try:
+            for task, outcome in coming:
+                if isinstance(outcome, Staged):
+                    _adopt(folder / _NOTES, task, outcome)
+                else:
+                    found[task.source] = outcome.reason if isinstance(outcome, Lost) else outcome
+        finally:
+            _sweep(tasks)
+        done = _done(folder / _NOTES, tasks) if todo else known
+        bad = {
+            task.source: found.get(task.source, "it, or the new file, was changed or taken away meanwhile")
+            for task in tasks
+            if task.new_name not in done
+        }
+        lines = _lines(folder / _NOTES).take(pa.array(list(done.values()), pa.int64()))
+        table = _write(folder, manifest, tasks, lines)
+    now = pc.is_in(lines["path"], value_set=pa.array([task.new_name for task in todo], pa.string()))
+    sources = {task.name: task.source for task in tasks}
+    hurt = lines.filter(pc.is_valid(lines["source_damage"])).select(["source", "source_damage"]).to_pylist()
+    return TranscodeReport(
+        videos=table.num_rows,
+        files=lines.num_rows,
+        transcoded=len(done) - len(known),
+        frames=_sum(lines, "frames"),
+        seconds=float(_sum(lines, "duration")),
+        size_before=_sum(lines, "source_size"),
+        size_after=_sum(lines, "size"),
+        frames_now=_sum(lines.filter(now), "frames"),
+        took=time.monotonic() - began,
+        bad=tuple(bad.items()),
+        damaged=tuple((sources[row["source"]], row["source_damage"]) for row in hurt),
+    )
+
+
+def new_names(names: Sequence[str]) -> list[str]:
+    """How the new files are called: as the old ones, with the ending `.mp4`.
+
+    Where several would have one name, each of them keeps its own ending in front of the new one.
+
+    Args:
+        names: Relative paths with forward slashes, no two the same.
+
+    Example:
+        >>> new_names(["a/one.avi", "b/two.avi", "b/two.mp4"])
+        ['a/one.mp4', 'b/two.avi.mp4', 'b/two.mp4.mp4']
+    """
+    new = [f"{_stem(name)}.mp4" for name in names]
+    while True:
+        counts = Counter(new)
+        clash = [at for at, name in enumerate(new) if counts[name] > 1]
+        if not clash:
+            return new
+        for at in clash:  # whole names differ, so that this ends
+            new[at] = f"{names[at]}.mp4"
+
+
+def _stem(name: str) -> str:
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + (last.rpartition(".")[0] or last)
+
+
+def _sum(table: pa.Table, column: str) -> int:
+    return pc.sum(table[column]).as_py() or 0
+
+
+# --- the folder -----------------------------------------------------------------------------------------
+
+
+def _base(paths: Sequence[str], folder: Path, root: str | os.PathLike[str] | None) -> str:
+    """The folder that new names are relative to."""
+    before = read_record(folder / RECORD).get("root")
+    for candidate in (root, before):
+        if candidate is not None and _all_below(paths, absolute(str(candidate))):
+            base = absolute(str(candidate))
+            break
+    else:
+        base = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+    if _all_below([str(folder / RECORD)], base):
+        raise ConfigError(f"--out {folder} lies among the videos, in {base}; give a folder outside")
+    return base
+
+
+def _all_below(paths: Sequence[str], folder: str) -> bool:
+    prefix = folder.rstrip(os.sep) + os.sep
+    return all(path.startswith(prefix) for path in paths)
+
+
+def _sweep(tasks: Sequence[Task]) -> None:
+    """Delete what processes that were killed left half-written."""
+    for place in {os.path.dirname(task.target) for task in tasks}:  # noqa: PTH120 (of a million paths)
+        sweep(Path(place))
+
+
+# --- what is done ---------------------------------------------------------------------------------------
+
+
+def _adopt(journal: Path, task: Task, staged: Staged) -> None:
+    """Note a new file in the journal, and then give it its name."""
+    # As this machine sees it, since the next run will look from here.
+    try:
+        row = staged.row | {"modified": Path(staged.part).stat().st_mtime_ns}
+    except FileNotFoundError:
+        return  # somebody took it away: it will not be among what is done
+    # Behind a line's end, since a run that was killed may have left half a line.
+    line = f"\n{json.dumps(row)}\n".encode()
+    with journal.open("ab", buffering=0) as file:
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(journal))
+    Path(staged.part).replace(task.target)
+
+
+def _lines(journal: Path) -> pa.Table:
+    """The lines of a journal; those that a killed run left unfinished are passed over."""
+    data = journal.read_bytes()
+    if not data.strip():
+        return _LINE.empty_table()
+    try:
+        return parsed_lines(data, _LINE)
+    except pa.ArrowInvalid:
+        return parsed_lines(b"\n".join(line for line in data.splitlines() if _is_whole(line)), _LINE)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _done(journal: Path, tasks: Sequence[Task]) -> dict[str, int]:
+    """The new files that are there, made of sources as they are now, and the journal's line of each."""
+    columns = ("path", "source", "source_size", "source_modified", "size", "modified")
+    rows: dict[str, list[tuple[int, tuple[object, ...]]]] = {}
+    lines = _lines(journal)
+    for row, (new, *values) in enumerate(zip(*(lines[name].to_pylist() for name in columns), strict=True)):
+        rows.setdefault(new, []).append((row, tuple(values)))
+    done = {}
+    for task in tasks:
+        if task.new_name in rows:
+            try:
+                source, target = Path(task.source).stat(), Path(task.target).stat()
+            except OSError:
+                continue
+            state = (
+                task.name,
+                source.st_size,
+                source.st_mtime_ns,
+                target.st_size,
+                target.st_mtime_ns,
+            )
+            matching = [row for row, values in rows[task.new_name] if values == state]
+            if matching:
+                done[task.new_name] = matching[-1]
+    return done
+
+
+def _write(folder: Path, manifest: Manifest, tasks: Sequence[Task], lines: pa.Table) -> pa.Table:
+    """Write the index of the new files."""
+    where = pc.index_in(manifest.table["path"], value_set=pa.array([task.source for task in tasks]))
+    new = pa.array([task.new_name for task in tasks]).take(where.combine_chunks())
+    kept = pc.is_in(new, value_set=lines["path"].combine_chunks())
+    prefix = pa.scalar(str(folder).rstrip(os.sep))
+    moved = manifest.table.set_column(0, "path", pc.binary_join_element_wise(prefix, new, os.sep))
+    facts = lines.select(JOURNAL.names)
+    facts = facts.set_column(0, "path", pc.binary_join_element_wise(prefix, facts["path"], os.sep))
+    return write_index(folder / INDEX, Manifest(manifest.classes, moved.filter(kept)), facts)

@@ -1,0 +1,1 @@
+"""Show results: plots and pages."""

@@ -1,0 +1,122 @@
+"""Pictures: confusion matrix, curves, sample frames. Drawn without a screen."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from t3d.io.files import atomic_path
+
+
+def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """A confusion matrix: rows are true classes, columns predicted ones, colour is the share of the row.
+
+    Args:
+        confusion: Counts, [K][K].
+        classes: Names, K.
+    """
+    counts = np.asarray(confusion)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(2.2 + 0.42 * len(classes), 24)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)  # "$" in a name is no formula
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if len(classes) <= 40:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if share[row, column] > 0.55 else "black"
+            axes.text(
+                column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8
+            )
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def curves_figure(log: Sequence[dict[str, Any]], *, chance: float | None = None) -> Figure:
+    """Loss and validation accuracy over optimiser steps.
+
+    Args:
+        log: Lines of a run's `log.jsonl`.
+        chance: Accuracy of guessing, drawn as a line.
+    """
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    for kind, label in (("train", "training"), ("val", "validation")):
+        lines = [line for line in log if line["kind"] == kind]
+        loss.plot([line["step"] for line in lines], [line["loss"] for line in lines], label=label)
+    loss.set(xlabel="step", ylabel="loss", ylim=(0, None))
+    loss.legend()
+    lines = [line for line in log if line["kind"] == "val"]
+    accuracy.plot(
+        [line["step"] for line in lines], [100 * line["top1"] for line in lines], marker="o", markersize=3
+    )
+    if chance is not None:
+        accuracy.axhline(100 * chance, color="grey", linestyle="--", linewidth=1, label="chance")
+        accuracy.legend()
+    accuracy.set(xlabel="step", ylabel="validation top-1 (%)", ylim=(0, 100))
+    return figure
+
+
+def race_figure(logs: Mapping[str, Sequence[dict[str, Any]]], *, chance: float | None = None) -> Figure:
+    """Validation accuracy of several runs over optimiser steps, in one picture.
+
+    Args:
+        logs: Lines of each run's `log.jsonl`, by the run's name.
+        chance: Accuracy of guessing, drawn as a line.
+    """
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for name, log in logs.items():
+        lines = [line for line in log if line["kind"] == "val"]
+        axes.plot(
+            [line["step"] for line in lines],
+            [100 * line["top1"] for line in lines],
+            marker="o",
+            markersize=3,
+            label=name,
+        )
+    if chance is not None:
+        axes.axhline(100 * chance, color="grey", linestyle="--", linewidth=1, label="chance")
+    axes.set(xlabel="step", ylabel="validation top-1 (%)", ylim=(0, 100))
+    axes.legend()
+    return figure
+
+
+def frames_figure(rows: Sequence[tuple[str, npt.NDArray[np.uint8]]]) -> Figure:
+    """Sample frames: one row a video.
+
+    Args:
+        rows: Title and frames, uint8 [T, C, H, W], of each video; the same T throughout.
+    """
+    columns = rows[0][1].shape[0]
+    figure = Figure(figsize=(1.1 * columns + 1.6, 1.12 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for (title, frames), cells in zip(rows, grid, strict=True):
+        for frame, cell in zip(frames, cells, strict=True):
+            cell.imshow(frame.transpose(1, 2, 0))
+            cell.set(xticks=[], yticks=[])
+        cells[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, atomically."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def data_uri(figure: Figure) -> str:
+    """A figure as a PNG inside a URI, for a page of one file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

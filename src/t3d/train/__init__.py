@@ -1,1 +1,0 @@
-"""Training: configuration, loop, optimiser, checkpoints, logs."""

@@ -1,0 +1,1 @@
+"""Frozen 2D networks that teach."""

@@ -1,0 +1,129 @@
+"""A teacher out of an ONNX file, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from t3d.clip import IMAGENET_MEAN, IMAGENET_STD
+from t3d.errors import CheckpointError, ConfigError
+from t3d.transfer.teachers.teacher import Teacher
+
+_SIZE = 224  # where neither the file nor the user says one
+
+
+class OnnxTeacher(Teacher):
+    """A file that maps images, normalised as ImageNet's, to features.
+
+    Args:
+        name: The file: one input float32 [n, 3, h, w]; its only output with 2 axes is the feature, or where
+            there is none its only output with 4, which is averaged over height and width. A fixed n is kept
+            to: frames then go through in parts of n.
+        size: Side of the square it sees, in pixels; None takes the file's own, or 224 where it takes any.
+
+    Raises:
+        CheckpointError: No such file, or a damaged one.
+        ConfigError: ONNX Runtime is not installed, the file takes no images, gives no pooled feature, or
+            not at this size.
+    """
+
+    def __init__(self, name: str, *, size: int | None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ConfigError(
+                f'teacher {name}: an ONNX file needs ONNX Runtime: pip install "t3d[onnx]"'
+            ) from error
+        path = Path(name)
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such ONNX file")
+        content = path.read_bytes()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        # Weights in a second file would not be in the digest, and would be looked for in the working folder:
+        # a file is no folder, so none is found.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
+        try:
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own errors share no base
+            mend = (
+                "; export it as one file (torch.onnx.export(..., external_data=False))"
+                if "external data" in str(error).lower()
+                else ""
+            )
+            raise CheckpointError(
+                f"{path}: not a whole ONNX file ({str(error).splitlines()[0]}){mend}"
+            ) from error
+        inputs = session.get_inputs()
+        shape = inputs[0].shape
+        if (
+            len(inputs) != 1
+            or inputs[0].type != "tensor(float)"
+            or len(shape) != 4
+            or (isinstance(shape[1], int) and shape[1] != 3)
+        ):
+            described = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
+            raise ConfigError(
+                f"{path}: takes {described}; a teacher takes one batch of images, float32 [n, 3, h, w]"
+            )
+        fixed = next((side for side in shape[2:] if isinstance(side, int)), None)
+        if size is not None and fixed is not None and size != fixed:
+            raise ConfigError(
+                f"{path}: takes images of {fixed} × {fixed} pixels only; leave teacher.size out"
+            )
+        super().__init__(
+            name,
+            size=size or fixed or _SIZE,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            weights_digest=hashlib.blake2b(content, digest_size=16).hexdigest(),
+        )
+        self._session = session
+        self._input = inputs[0].name
+        self._batch = shape[0] if isinstance(shape[0], int) else None
+        outputs = session.get_outputs()
+        vectors, maps = ([one.name for one in outputs if len(one.shape) == rank] for rank in (2, 4))
+        if len(vectors or maps) != 1:
+            raise self._no_feature(", ".join(f"{one.name} {one.shape}" for one in outputs))
+        self._output = (vectors or maps)[0]
+        try:
+            out = self.features(torch.zeros(2, 3, self.size, self.size))
+        except Exception as error:  # ONNX Runtime's own errors share no base
+            raise ConfigError(
+                f"{path}: cannot see squares of {self.size} pixels (teacher.size): "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        if out.ndim != 2 or len(out) != 2:
+            raise self._no_feature(f"{self._output} {list(out.shape)} of two images")
+        self.num_features = out.shape[1]
+
+    def features(self, x: Tensor) -> Tensor:
+        """See `Teacher`."""
+        images = x.cpu().numpy()
+        if self._batch is None:
+            out = self._run(images)
+        else:  # a fixed batch is filled up with zeros
+            parts = []
+            for at in range(0, len(images), self._batch):
+                part = images[at : at + self._batch]
+                full = np.zeros((self._batch, *part.shape[1:]), np.float32)
+                full[: len(part)] = part
+                parts.append(self._run(full)[: len(part)])
+            out = np.concatenate(parts)
+        features = torch.from_numpy(out).to(x.device)
+        return features.mean((2, 3)) if features.ndim == 4 else features
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        result: np.ndarray = self._session.run([self._output], {self._input: images})[0]
+        return result
+
+    def _no_feature(self, outputs: str) -> ConfigError:
+        return ConfigError(
+            f"{self.name}: no pooled feature, or none that is the only one, among its outputs ({outputs}); "
+            "export it with one output [n, features], or one map [n, features, h, w]"
+        )

@@ -1,0 +1,260 @@
+"""`t3d teacher`: a small 2D net trained on still images, where no network gives an ImageNet one.
+
+Legend: N images, S side, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from t3d.clip import ClipSpec
+from t3d.data.catalog import open_index, open_manifest
+from t3d.data.clips.dataset import frame_range
+from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.loader import Loader
+from t3d.data.clips.sampler import ResumableBatchSampler, SampleKey
+from t3d.data.clips.transforms import center_view, normalise, random_view, resize_frames
+from t3d.data.config import AugmentConfig
+from t3d.data.manifest.manifest import Manifest
+from t3d.device import pick_device
+from t3d.errors import ConfigError, ManifestError, VideoError, at_least, between, did_you_mean
+from t3d.models.weights import write_tensors
+from t3d.transfer.teachers.teacher import TEACHER_KEY
+
+
+@dataclass(frozen=True)
+class TeacherTraining:
+    """How a teacher is trained.
+
+    Args:
+        images: Still images, a folder per class; or labelled videos, of which single frames are taken: a
+            folder of class folders, a `.csv`, a `.jsonl` or a split list.
+        out: The weights file to write, `.safetensors`; `--teacher FILE` opens it.
+        name: A timm network.
+        size: Side of the square it sees, in pixels.
+        epochs: Passes over the images.
+        batch_size: Images in a step.
+        frames: Frames taken of each video and epoch.
+        lr: Peak learning rate of AdamW.
+        min_area: Least share of the image that a random crop takes; 1 with a square image takes it whole.
+        flip: Probability of a horizontal flip.
+        val_fraction: Share held out to say how good it is, whole sources at a time.
+        seed: Every random draw follows from it.
+        videos: Folder that the files of a list lie in.
+        cache: Folder for decoded frames of videos.
+        workers: Processes that read. 0: this one.
+        device: auto, cpu, cuda, …
+        overwrite: Replace `out` if it exists.
+    """
+
+    images: str
+    out: str
+    name: str = "resnet10t"
+    size: int = 64
+    epochs: int = 20
+    batch_size: int = 32
+    frames: int = 1
+    lr: float = 2e-3
+    min_area: float = 0.5
+    flip: float = 0.5
+    val_fraction: float = 0.1
+    seed: int = 0
+    videos: str | None = None
+    cache: str | None = None
+    workers: int = 2
+    device: str = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for key in ("size", "epochs", "frames"):
+            at_least(key, getattr(self, key), 1)
+        at_least("batch_size", self.batch_size, 2)
+        at_least("workers", self.workers, 0)
+        between("flip", self.flip, 0, 1)
+        between("val_fraction", self.val_fraction, 0.01, 0.9)
+        if not self.lr > 0:
+            raise ConfigError(f"lr is {self.lr}; it must be above 0")
+        if Path(self.out).suffix != ".safetensors":
+            raise ConfigError(f"--out {self.out}: a weights file's name ends with .safetensors")
+        if Path(self.out).exists() and not self.overwrite:
+            raise ConfigError(f"{self.out} exists; choose another --out, or replace it by --overwrite true")
+        if self.name not in timm.list_models():
+            raise ConfigError(f"no timm network {self.name!r}; {did_you_mean(self.name, timm.list_models())}")
+
+
+def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
+    """Train a 2D net to classify images, and write it for `open_teacher`.
+
+    Args:
+        config: Everything there is to choose.
+
+    Returns:
+        The weights file, and the accuracy on the held-out images, in [0, 1].
+
+    Raises:
+        ConfigError: An option cannot work.
+        ManifestError: The images cannot be used.
+    """
+    table = _open_images(config)
+    training, held_out = table.split_by_source(config.val_fraction, seed=config.seed)
+    device = pick_device(config.device)
+    torch.manual_seed(config.seed)
+    net = timm.create_model(config.name, pretrained=False, num_classes=len(table.classes)).to(device)
+    sampler = ResumableBatchSampler(
+        len(training), batch_size=min(config.batch_size, len(training)), seed=config.seed
+    )
+    images = _Images(
+        training, config, AugmentConfig("random_resized", min_area=config.min_area, flip=config.flip)
+    )
+    loader = Loader(
+        images,
+        batch_sampler=sampler,
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+    )
+    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=0.05)
+    steps = config.epochs * sampler.steps_per_epoch
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    accuracy = 0.0
+    for epoch in range(config.epochs):
+        sampler.set_state(epoch=epoch, step=0)
+        net.train()
+        losses = []
+        for frames, labels in loader:
+            loss = F.cross_entropy(net(_pixels(frames, images.spec, device)), _each(labels, frames, device))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            losses.append(float(loss.detach()))
+        if not math.isfinite(sum(losses)):
+            raise ConfigError(
+                f"the loss became {losses[-1]}; a lower lr (now {config.lr}) mends it as a rule"
+            )
+        accuracy = _accuracy(net, _Images(held_out, config, None), device)
+        print(
+            f"epoch {epoch + 1:>3}/{config.epochs}  loss {np.mean(losses):.3f}  "
+            f"held-out top-1 {accuracy:.1%}",
+            flush=True,
+        )
+    card = {
+        "name": f"timm:{config.name}",
+        "size": config.size,
+        "classes": table.classes,
+        "held_out_top1": accuracy,
+        "images": config.images,
+        "seed": config.seed,
+    }
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in net.state_dict().items()}
+    write_tensors(state, Path(config.out), metadata={TEACHER_KEY: json.dumps(card)})
+    return Path(config.out), accuracy
+
+
+class _Images(Dataset[tuple[Tensor, int]]):
+    """Views of an image, or of frames of a video, for each key: uint8 [X, 3, S, S] and the label."""
+
+    def __init__(self, table: Manifest, config: TeacherTraining, augment: AugmentConfig | None) -> None:
+        self.table = table
+        self.seed = config.seed
+        self.frames = config.frames
+        self.augment = augment
+        self.spec = ClipSpec(num_frames=1, stride=1, size=config.size, resize=round(config.size / 0.875))
+        index = open_index(None, config.images, videos=config.videos)
+        self.store = FrameStore(self.spec, cache=config.cache, index=index)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def check(self) -> None:
+        """Read every image once, and decode the videos where there is a cache."""
+        for row, entry in enumerate(self.table):
+            try:
+                if entry.path.suffix.lower() not in IMG_EXTENSIONS:
+                    self.store.prepare(entry.path)
+                self[SampleKey(0, row)]
+            except (VideoError, OSError) as error:
+                raise ManifestError(f"{entry.path}: cannot be read ({error}); mend or remove it") from error
+
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, int]:
+        rng = np.random.default_rng((self.seed, key.epoch, key.row))
+        entry = self.table[key.row]
+        assert entry.label is not None
+        if entry.path.suffix.lower() in IMG_EXTENSIONS:
+            with Image.open(entry.path) as image:
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+            pixels = resize_frames(pil_to_tensor(upright)[None], self.spec)
+        else:
+            frames = self.store.open(entry.path)
+            low, high = frame_range(frames, entry, self.spec)
+            pixels = frames.get(rng.integers(low, high, size=self.frames))
+        if self.augment is None:
+            return center_view(pixels, self.spec), entry.label
+        views = [random_view(one[None], self.spec, augment=self.augment, rng=rng) for one in pixels]
+        return torch.cat(views), entry.label
+
+
+def _open_images(config: TeacherTraining) -> Manifest:
+    """A table of images or videos that can be read."""
+    root = Path(config.images)
+    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in IMG_EXTENSIONS]
+    if not root.is_dir() or not files:
+        table = open_manifest(config.images, videos=config.videos)
+    else:
+        table = _image_table(root, files)
+    if len(table.classes) < 2 or (table.labels < 0).any():
+        raise ManifestError(
+            f"{config.images}: a teacher needs at least 2 classes, and a label for each image"
+        )
+    _Images(table, config, AugmentConfig()).check()
+    return table
+
+
+def _image_table(root: Path, files: list[Path]) -> Manifest:
+    import pyarrow as pa
+
+    relative = [path.relative_to(root) for path in files]
+    if any(len(path.parts) < 2 for path in relative):
+        raise ManifestError(f"{root}: images lie directly in it; give each class a folder of its own")
+    classes = sorted({path.parts[0] for path in relative})
+    columns = {
+        "path": [str(path) for path in files],
+        "label": [classes.index(path.parts[0]) for path in relative],
+        "start": pa.nulls(len(files), pa.float64()),
+        "end": pa.nulls(len(files), pa.float64()),
+        "source": [str(path) for path in relative],
+    }
+    return Manifest(tuple(classes), pa.table(columns))
+
+
+def _pixels(frames: Tensor, spec: ClipSpec, device: torch.device) -> Tensor:
+    """uint8 [N, X, 3, S, S] → normalised float32 [N · X, 3, S, S]."""
+    return normalise(frames.to(device).flatten(0, 1)[:, None], spec)[:, :, 0]
+
+
+def _each(labels: Tensor, frames: Tensor, device: torch.device) -> Tensor:
+    return labels.to(device).repeat_interleave(frames.shape[1])
+
+
+@torch.no_grad()
+def _accuracy(net: nn.Module, images: _Images, device: torch.device) -> float:
+    net.eval()
+    right = []
+    for row in range(len(images)):
+        frames, label = images[SampleKey(0, row)]
+        right.append(
+            float((net(_pixels(frames[None], images.spec, device)).argmax(1) == label).float().mean())
+        )
+    return float(np.mean(right))

@@ -1,0 +1,1 @@
+"""One video file: exact frames, its frame table, and writing new files."""

@@ -1,0 +1,123 @@
+"""What is known of one video file before it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from t3d.io.tar_member import Member
+from t3d.video.frame_table import FrameTable
+
+_TURNS = {
+    (False, False, False): (0, False),
+    (True, False, True): (90, False),
+    (False, True, True): (180, False),
+    (True, True, False): (270, False),
+    (False, False, True): (0, True),
+    (True, True, True): (90, True),
+    (False, True, False): (180, True),
+    (True, False, False): (270, True),
+}
+
+
+_HOW = {turn: how for how, turn in _TURNS.items()}
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What is known of a readable video file before it is opened.
+
+    Args:
+        size: Bytes of the file.
+        modified: When it was last changed, in nanoseconds.
+        digest: Of its bytes, 32 hexadecimal digits.
+        codec: FFmpeg's name of how it is compressed.
+        table: When each frame is shown, and where decoding can start.
+        stored_size: Height and width of a frame as stored.
+        orientation: How a stored frame is turned, see `t3d.video.stream.orientation`.
+        damage: What is wrong with it, or None.
+        offset: Bytes before it in its shard; None: it is a file of its own.
+    """
+
+    size: int
+    modified: int
+    digest: str
+    codec: str
+    table: FrameTable
+    stored_size: tuple[int, int]
+    orientation: tuple[bool, bool, bool]
+    damage: str | None
+    offset: int | None = None
+
+    def member(self, path: Path) -> Member | None:
+        """Where a video of these facts lies in its shard; None: it is a file of its own."""
+        return None if self.offset is None else Member(path, self.offset, self.size)
+
+    def to_row(self) -> dict[str, object]:
+        """The facts as a row of an index, without its `looks`."""
+        table = self.table
+        rotation, mirrored = _TURNS[self.orientation]
+        height, width = self.stored_size[::-1] if self.orientation[0] else self.stored_size
+        steps = np.diff(table.pts)
+        begins = np.flatnonzero(np.diff(steps, prepend=steps[:1] - 1))
+        ticks = int(table.pts[-1] - table.pts[0]) + table.last
+        duration = float(ticks * table.time_base)
+        return {
+            "offset": self.offset,
+            "size": self.size,
+            "modified": self.modified,
+            "digest": self.digest,
+            "codec": self.codec,
+            "frames": len(table.pts),
+            "height": height,
+            "width": width,
+            "rotation": rotation,
+            "mirrored": mirrored,
+            "fps": len(table.pts) / duration,
+            "duration": duration,
+            "time_base": str(table.time_base),
+            "first": int(table.pts[0]),
+            "steps": steps[begins].tolist(),
+            "repeats": np.diff(begins, append=len(steps)).tolist(),
+            "last": table.last,
+            "counted": table.order is not None,
+            "key_times": table.key_pts.tolist(),
+            "key_seeks": table.key_seek.tolist(),
+            "damage": self.damage,
+        }
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> VideoFacts:
+        """The facts of a row that `to_row` made."""
+        steps = np.repeat(_int64s(row["steps"]), _int64s(row["repeats"]))
+        pts = np.concatenate([[row["first"]], row["first"] + np.cumsum(steps)]).astype(np.int64)
+        orientation = _HOW[row["rotation"], row["mirrored"]]
+        shown = (row["height"], row["width"])
+        return cls(
+            size=row["size"],
+            modified=row["modified"],
+            digest=row["digest"],
+            codec=row["codec"],
+            table=FrameTable(
+                pts=pts,
+                time_base=Fraction(row["time_base"]),
+                last=row["last"],
+                key_pts=_int64s(row["key_times"]),
+                key_seek=_int64s(row["key_seeks"]),
+                order=np.arange(len(pts), dtype=np.int64) if row["counted"] else None,
+            ),
+            stored_size=shown[::-1] if orientation[0] else shown,
+            orientation=orientation,
+            damage=row["damage"],
+            offset=row["offset"],
+        )
+
+
+def _int64s(values: object) -> npt.NDArray[np.int64]:
+    return np.array(values, dtype=np.int64)

@@ -1,0 +1,290 @@
+"""One open video file going forward: packets, frames, RGB pixels. `t3d.video.video` makes it random access.
+
+Everything FFmpeg can raise leaves this file as a `VideoError`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import av
+import av.container
+import av.logging
+import av.video
+import numpy as np
+import numpy.typing as npt
+from av.stream import Discard, Disposition
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+
+from t3d.errors import VideoError
+from t3d.io.tar_member import Member
+
+if TYPE_CHECKING:
+    VideoPacket = av.Packet[av.video.VideoStream]
+
+Image = npt.NDArray[np.uint8]
+
+# Containers of video only: a playlist or script would make FFmpeg open other files, or wait for them.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,live_flv,asf,ogg,h264,hevc,vvc,m4v,"
+    "h263,av1,obu,ivf,mjpeg,mjpeg_2000,gif,apng,yuv4mpegpipe,mxf,mxf_opatom,nut,dv,rm,gxf,wtv,nsv,vc1,dirac,"
+    "avs,avs2,avs3,cavsvideo,swf,smjpeg,flic,bink,smk,roq,thp,amv,r3d,webp_pipe"
+)
+
+# Codecs that mark the frames which no other frame is made from, and whose decoders can leave those out.
+# HEVC is none of them: what it marks may still be used by frames of a higher temporal layer.
+_LEAVES = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video"})
+
+# Values of AVColorSpace that swscale can read. Others (YCgCo, ICtCp, …) are read as BT.601.
+_KNOWN_COLORSPACES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
+
+# Without the flags swscale drops every other colour sample on the way, which costs 1 to 3 dB.
+_SCALING = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+
+
+class Stream:
+    """A demuxer and a decoder over the best video stream of a file, read once from where it stands.
+
+    Args:
+        path: The file.
+        threads: Decoding threads.
+        member: Where the file lies if it is a part of a shard.
+
+    Raises:
+        VideoError: The file is missing, no video, or of a kind that cannot be decoded.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1, member: Member | None = None) -> None:
+        av.logging.set_level(None)
+        self.path = path
+        self.size = size_of(path) if member is None else member.size
+        self._member = member
+        self._shard = None if member is None else member.open()
+        self.errors: list[str] = []  # what went wrong on the way, one line each
+        try:
+            # "file:" keeps a colon in the name from being read as a protocol.
+            container: av.container.InputContainer = av.open(
+                f"file:{os.fspath(path)}" if member is None else member.url,
+                container_options={
+                    "format_whitelist": _FORMATS,
+                    "protocol_whitelist": "file" if member is None else "file,subfile",
+                },
+                metadata_errors="replace",
+            )
+        except (av.FFmpegError, ValueError) as error:
+            raise VideoError(path, _why_not_opened(error)) from error
+        self.container = container
+        self.video = _pick(path, self.container)
+        for other in self.container.streams:
+            if other.index != self.video.index:
+                other.discard = Discard.all
+        context = self.video.codec_context
+        context.thread_count = threads
+        context.thread_type = "AUTO" if threads > 1 else "NONE"
+        if context.codec.canonical_name == "hevc":
+            # Else this decoder keeps errors to itself and gives what is left of a frame as if it were sound.
+            context.options = {"err_detect": "explode"}
+        self._reformatter = VideoReformatter()
+        self._leaves = context.codec.canonical_name in _LEAVES
+
+    def packets(self) -> Iterator[VideoPacket]:
+        """Packets of the video stream in the order of the file; the last, an empty one, may be missing."""
+        # A packet holds a byte at least; a crafted index can repeat itself for hours.
+        bound = 1000 + self.size
+        source = self.container.demux(self.video)
+        count = 0
+        while True:
+            try:
+                packet = next(source, None)
+            except (av.FFmpegError, ValueError) as error:
+                self.errors.append(f"reading stops after {count} packets: {_text(error)}")
+                packet = None
+            except IndexError:
+                # PyAV stumbles over streams that came up on the way, but only once it has read everything.
+                packet = None
+            if packet is None:
+                return
+            count += 1
+            if count > bound:
+                raise VideoError(
+                    self.path, f"its index lists over {bound} frames, more than its bytes can hold"
+                )
+            if packet.is_keyframe and packet.has_sidedata("encryption_info"):
+                raise VideoError(self.path, "is encrypted; decrypt it first")
+            yield packet
+
+    def decode(self, packet: VideoPacket | None) -> list[av.VideoFrame]:
+        """Frames that come out of the decoder for one packet; None flushes it. Failures go into `errors`."""
+        try:
+            return self.video.codec_context.decode(packet)
+        except av.EOFError:
+            return []  # flushed before
+        except (av.FFmpegError, ValueError, MemoryError) as error:
+            self.errors.append(_text(error))
+            return []
+
+    def frames(self, needless: Callable[[int], bool] | None = None) -> Iterator[av.VideoFrame]:
+        """Frames from here to the end, in the order of showing.
+
+        Args:
+            needless: Says of a time stamp whether nobody will look at that frame. Such a frame is passed
+                over where no other frame is made from it; the rest come out bit-identical all the same.
+        """
+        context = self.video.codec_context
+        passing = False
+        for packet in self.packets():
+            if not packet.size:
+                continue
+            pass_over = (
+                needless is not None
+                and packet.pts is not None
+                and not packet.is_keyframe  # a place to begin from
+                and needless(packet.pts)
+            )
+            if pass_over != passing and self._leaves:
+                context.skip_frame = "NONREF" if pass_over else "DEFAULT"
+                passing = pass_over
+            yield from self.decode(packet)
+        yield from self.decode(None)
+
+    def seek(self, timestamp: int) -> None:
+        """Go to the last key frame at or before a time stamp, as far as the container can tell.
+
+        Raises:
+            VideoError: The container cannot seek.
+        """
+        try:
+            self.container.seek(timestamp, stream=self.video, backward=True)
+        except (av.FFmpegError, ValueError, OverflowError) as error:
+            raise VideoError(self.path, f"cannot go to time stamp {timestamp}: {_text(error)}") from error
+
+    def rgb(self, frame: av.VideoFrame, *, shape: tuple[int, int] | None = None) -> Image:
+        """Pixels of a frame as stored (not turned), uint8 H W C, by its own colour space and range.
+
+        Args:
+            frame: What `frames` gave.
+            shape: Height and width to scale it to, by swscale's bicubic filter.
+        """
+        known = frame.colorspace in _KNOWN_COLORSPACES
+        space = None if known else Colorspace.ITU601
+        height, width = shape or (None, None)
+        try:
+            image = self._reformatter.reformat(
+                frame,
+                width=width,
+                height=height,
+                format="rgb24",
+                src_colorspace=space,
+                dst_colorspace=space,
+                interpolation=None if shape is None else _SCALING,
+                threads=1,
+            ).to_ndarray()
+        except (av.FFmpegError, ValueError, MemoryError) as error:
+            reason = (
+                f"cannot turn {frame.format.name} of {frame.width} × {frame.height} into RGB: {_text(error)}"
+            )
+            raise VideoError(self.path, reason) from error
+        return cast(Image, image)
+
+    def beyond_end(self) -> int:
+        """How many frames of the container's index lie, in part or whole, beyond the end of the file.
+
+        Known once the packets are read: an MP4 with its index in front says so, most others cannot.
+        """
+        return sum(entry.pos + entry.size > self.size for entry in self.video.index_entries)
+
+    def ends(self) -> bytes:
+        """The first and last bytes of the file, where an MP4 names its boxes."""
+        with self.path.open("rb") if self._member is None else self._member.open() as file:
+            start = 0 if self._member is None else self._member.start
+            file.seek(start)
+            first = file.read(min(1 << 16, self.size))
+            file.seek(start + max(self.size - (1 << 16), 0))
+            return first + file.read(min(1 << 16, self.size))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.container.close()
+        if self._shard is not None:
+            self._shard.close()
+
+
+def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """How a stored frame must be turned for showing, to the nearest quarter turn.
+
+    Returns:
+        (transpose, flip rows, flip columns), to be done in this order.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(cast(bytes, matrix), dtype=np.int32)[:5].tolist()
+    # A stored point (x, y) is shown at (a x + c y, b x + d y).
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return True, b < 0, c < 0
+    return False, d < 0, a < 0
+
+
+def turned(image: Image, how: tuple[bool, bool, bool]) -> Image:
+    """Turn an image H W C by what `orientation` gave, as a view."""
+    transpose, flip_rows, flip_columns = how
+    if transpose:
+        image = image.transpose(1, 0, 2)
+    return image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file that may be a video.
+
+    Raises:
+        VideoError: It is missing, no regular file, or empty.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise VideoError(path, "no such file") from error
+    except NotADirectoryError as error:
+        reason = "lies in a file, not in a folder; a video in a shard is read by the shards' index.parquet"
+        raise VideoError(path, reason) from error
+    except (OSError, ValueError) as error:
+        raise VideoError(path, f"cannot be looked at: {error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise VideoError(path, "is a folder, not a video file")
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoError(path, "is not a regular file")
+    if status.st_size == 0:
+        raise VideoError(path, "is empty (0 bytes)")
+    return status.st_size
+
+
+def _pick(path: Path, container: av.container.InputContainer) -> av.video.VideoStream:
+    videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not videos:
+        kinds = sorted({"a cover picture" if s.type == "video" else s.type for s in container.streams})
+        raise VideoError(path, "has no video stream" + (f", only {' and '.join(kinds)}" if kinds else ""))
+    best = container.streams.best("video")
+    video = next((s for s in videos if best is not None and s.index == best.index), videos[0])
+    if video.codec_context is None:
+        raise VideoError(path, "its video codec is none that this build of FFmpeg can decode")
+    return video
+
+
+def _why_not_opened(error: Exception) -> str:
+    if isinstance(error, av.InvalidDataError):
+        return "is no video file that FFmpeg knows, or is cut off or damaged where its index lies"
+    if isinstance(error, av.ArgumentError):
+        return "is no video container but a playlist, script, picture or the like"
+    return f"cannot be opened: {_text(error)}"
+
+
+def _text(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

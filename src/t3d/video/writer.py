@@ -1,0 +1,204 @@
+"""Write a video file frame by frame, so that a long one never lies in memory as a whole.
+
+Legend: C = 3 channels (RGB), H height, W width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import av.container
+import av.video
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from t3d.errors import ConfigError, did_you_mean
+from t3d.io.files import atomic_path
+
+CODECS = ("libx264", "libx264rgb", "libvpx-vp9", "mjpeg")
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
+
+# AVCOL_SPC_SMPTE170M, written into the file so that no reader has to guess.
+_BT601 = 6
+
+
+class VideoWriter:
+    """Takes the frames of a file that `video_writer` opened."""
+
+    def __init__(
+        self, container: av.container.OutputContainer, stream: av.video.VideoStream, what: str
+    ) -> None:
+        self._container = container
+        self._stream = stream
+        self._what = what
+        self._reformatter = VideoReformatter()
+        self._last: int | None = None  # ticks for which the frame added last is shown
+
+    def add(self, image: npt.NDArray[np.uint8], tick: int, *, duration: int | None = None) -> None:
+        """Encode the next frame.
+
+        Args:
+            image: RGB, uint8 H W C.
+            tick: When it is shown, in the writer's `time_base`; more than the frame's before.
+            duration: Ticks for which it is shown. A container needs it only of the last frame; None lets it
+                guess.
+        """
+        context = self._stream.codec_context
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        if not av.VideoFormat(str(context.pix_fmt)).is_rgb:
+            frame = self._reformatter.reformat(
+                frame,
+                format=context.pix_fmt,
+                dst_colorspace=Colorspace.ITU601,
+                dst_color_range=_range(str(context.pix_fmt)),
+                threads=1,
+            )
+        frame.pts = tick
+        frame.time_base = context.time_base
+        if duration is not None:
+            frame.duration = duration
+        self._last = duration
+        with _refused(self._what):
+            packets = self._stream.encode(frame)
+            for packet in packets:
+                if packet.pts == tick and duration is not None:  # else taken to be the mean of all
+                    packet.duration = duration
+            self._container.mux(packets)
+
+    def finish(self) -> None:
+        """Write what the encoder still holds, and the file's index; `video_writer` calls it."""
+        with _refused(self._what):
+            packets = self._stream.encode(None)
+            if packets and self._last is not None:
+                # Frames leave the encoder in another order, and a container takes the file's end from the
+                # packet that comes last.
+                packets[-1].duration = self._last
+            self._container.mux(packets)
+            self._container.close()
+
+
+@contextmanager
+def video_writer(
+    path: str | os.PathLike[str],
+    *,
+    height: int,
+    width: int,
+    time_base: Fraction,
+    rate: Fraction,
+    codec: str = "libx264",
+    crf: int = 18,
+    keyframe_interval: int = 16,
+    pixel_format: str = "yuv420p",
+    further: Mapping[str, str] | None = None,
+    check: Callable[[Path], None] | None = None,
+) -> Iterator[VideoWriter]:
+    """Open a video file for writing; it appears whole when the block ends well, or not at all.
+
+    The container follows the file's ending (.mp4 is the usual one; its index is put in front).
+
+    Args:
+        path: Where to write; an existing file is replaced once the new one is complete.
+        height: Of every frame, pixels.
+        width: Of every frame, pixels.
+        time_base: Seconds in a tick.
+        rate: Frames per second, for players that ask the header; the frames' own ticks are the truth.
+        codec: One of `CODECS`.
+        crf: Constant rate factor: lower is better and larger; 0 is lossless for libx264. `mjpeg` has none.
+        keyframe_interval: At most this many frames from one key frame to the next.
+        pixel_format: What is stored.
+        further: Options of the encoder itself, such as `{"preset": "veryfast"}`.
+        check: Is called with the name of the whole file before it takes the place of `path`; an error of it
+            prevents that.
+
+    Raises:
+        ConfigError: An option or a frame that cannot be written.
+        OSError: The folder cannot be written to, or is full.
+
+    Example:
+        >>> form = {"height": 64, "width": 96, "time_base": Fraction(1, 25), "rate": Fraction(25)}
+        >>> with video_writer("black.mp4", **form) as writer:
+        ...     for tick in range(8):
+        ...         writer.add(np.zeros((64, 96, 3), dtype=np.uint8), tick)
+    """
+    path = Path(path)
+    container_format = FORMATS.get(path.suffix.lower())
+    if container_format is None:
+        hint = did_you_mean(path.suffix, FORMATS)
+        raise ConfigError(f"{path}: cannot write a video with the ending {path.suffix!r}; {hint}")
+    _check_codec(codec, pixel_format)
+    _check_sides(pixel_format, height=height, width=width)
+    if keyframe_interval < 1:
+        raise ConfigError(f"keyframe_interval is {keyframe_interval}; it must be at least 1")
+    if not 0 <= crf <= 63:
+        raise ConfigError(f"crf is {crf}; it must lie in 0 … 63 (18 looks like the source, 28 is small)")
+
+    rated = {} if codec == "mjpeg" else {"crf": str(crf)}
+    what = f"{path}: {codec} could not write frames of {width} × {height} as {pixel_format}"
+    muxing = {"movflags": "+faststart"} if container_format in ("mp4", "mov") else {}
+    with atomic_path(path) as part:
+        with av.open(os.fspath(part), "w", format=container_format, options=muxing) as container:
+            with _refused(what):
+                stream = cast(
+                    av.video.VideoStream,
+                    container.add_stream(codec, rate=rate, options={**rated, **(further or {})}),
+                )
+                stream.height, stream.width = height, width
+                stream.pix_fmt = pixel_format
+                context = stream.codec_context
+                context.gop_size = keyframe_interval
+                context.time_base = time_base
+                if not av.VideoFormat(pixel_format).is_rgb:
+                    context.colorspace = _BT601
+                    context.color_range = _range(pixel_format)
+                context.thread_count = 1  # short clips gain nothing by more, and callers run many processes
+            writer = VideoWriter(container, stream, what)
+            yield writer
+            writer.finish()
+        if check is not None:
+            check(part)
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (av.FFmpegError, ValueError) as error:
+        if isinstance(error, OSError):
+            raise
+        raise ConfigError(f"{what}: {error}") from error
+
+
+def _check_codec(codec: str, pixel_format: str) -> None:
+    if codec not in CODECS:
+        raise ConfigError(f"unknown codec {codec!r}; {did_you_mean(codec, CODECS)}")
+    try:
+        formats = [form.name for form in av.Codec(codec, "w").video_formats or []]
+    except av.codec.codec.UnknownCodecError as error:
+        raise ConfigError(f"this build of FFmpeg has no encoder {codec!r}; use libx264") from error
+    if pixel_format not in formats:
+        raise ConfigError(f"{codec} cannot store {pixel_format!r}; {did_you_mean(pixel_format, formats)}")
+
+
+def _check_sides(pixel_format: str, *, height: int, width: int) -> None:
+    form = av.VideoFormat(pixel_format, 64, 64)
+    if len(form.components) == 1:
+        return
+    # A colour plane half as wide needs an even width: the codecs refuse or crop an odd one.
+    odd = [f"width {width}"] if width % (64 // form.chroma_width()) else []
+    odd += [f"height {height}"] if height % (64 // form.chroma_height()) else []
+    if odd:
+        raise ConfigError(
+            f"{pixel_format} cannot store an odd side, got {' and '.join(odd)}; crop to even sides or use "
+            f"pixel_format='yuv444p'"
+        )
+
+
+def _range(pixel_format: str) -> ColorRange:
+    return ColorRange.JPEG if pixel_format.startswith("yuvj") else ColorRange.MPEG

@@ -1,0 +1,225 @@
+"""Bulk work on the machines of a Ray cluster: blocks of files go out, the outcome of each file comes back.
+
+A task watches the processes that touch the files, as one machine does alone: a file that crashes or hangs
+its decoder costs that process, not the task. A task that dies all the same, with its machine perhaps, is
+started again elsewhere with what it had left. If that happens too often, each of its files goes alone, so
+that the one to blame is found; and that one is lost, not the run.
+
+These are Ray's tasks and actors, not Ray Data: there, a block whose process died is tried again without end
+unless one gives options that are on their way out, and one that is given up is dropped without a word of what
+was in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from t3d.errors import ConfigError, T3DError
+from t3d.workers.pool import Lost
+
+DEATHS = 3
+"""Processes that may die over a block, and then over each of its files, before that file is lost."""
+_KNOCK = 10.0  # seconds to wait for a cluster's door
+_STORE = 128 << 20  # bytes of shared memory of a cluster of our own: outcomes are small
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def joined(address: str | None) -> Iterator[None]:
+    """Join a Ray cluster, or start one on this machine and end it with the block.
+
+    Args:
+        address: As `ray.init` takes it; None takes `RAY_ADDRESS`, or else starts one. Where this process has
+            joined one already, that one serves.
+
+    Raises:
+        ConfigError: Ray is not installed, or the cluster cannot be joined.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError('engine ray needs Ray: pip install "t3d[ray]"') from error
+    if ray.is_initialized():
+        yield
+        return
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    if where.startswith("ray://"):
+        raise ConfigError(
+            f"ray_address is {where}; run this on a machine of the cluster, which must reach the files "
+            "in any case, and give auto or HOST:PORT"
+        )
+    options: dict[str, Any] = {}
+    if where == "local":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of our own reports to nobody
+        options = {"include_dashboard": False, "object_store_memory": _STORE}
+    try:
+        _knock(where)
+        ray.init(address=where, logging_level=logging.ERROR, log_to_driver=False, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"no Ray cluster at {where} ({error}); start one by: ray start --head, and give its HOST:PORT"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(where: str) -> None:
+    """Make sure that somebody listens at HOST:PORT, for which Ray would wait many minutes.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    host, colon, port = where.rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
+
+
+@dataclass
+class Block(Generic[Item]):
+    """Files that one process gets.
+
+    Args:
+        left: Those without an outcome yet, by number.
+        deaths: Processes that died over them.
+    """
+
+    left: dict[int, Item]
+    deaths: int = 0
+
+
+def blocks_of(items: Sequence[Item], most: int) -> deque[Block[Item]]:
+    """Divide files into blocks of neighbours.
+
+    Args:
+        items: The files.
+        most: Most in a block.
+
+    Example:
+        >>> [list(block.left.values()) for block in blocks_of("abcde", 2)]
+        [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    firsts = range(0, len(items), most)
+    return deque(Block(dict(enumerate(items[first : first + most], first))) for first in firsts)
+
+
+class Pool(Protocol):
+    """What runs blocks in other processes."""
+
+    @property
+    def starting(self) -> Sequence[Any]:
+        """References of which one is ready when there is room for another block."""
+
+    def start(self, items: dict[int, Any]) -> Any:
+        """Start on a block: a stream of references to (number, outcome); None where there is no room now."""
+
+    def ended(self, stream: Any, *, died: bool) -> None:
+        """Be told that a stream has ended."""
+
+    def close(self) -> None:
+        """Stop what still runs."""
+
+
+def spread(pool: Pool, blocks: deque[Block[Item]]) -> Iterator[tuple[Item, Any | Lost]]:
+    """Have blocks done by a pool, whatever dies meanwhile.
+
+    Args:
+        pool: Who does them.
+        blocks: All there is to do; it is emptied.
+
+    Yields:
+        Each item once, with its outcome, or with how it was lost, as they come.
+
+    Raises:
+        Exception: What a task raises.
+    """
+    import ray
+
+    deaths = deaths_of_tasks()
+    running: dict[Any, Block[Item]] = {}
+    room = True  # perhaps; to ask costs too much to do so for every file
+    try:
+        while blocks or running:
+            while room and blocks and (stream := pool.start(blocks[0].left)) is not None:
+                running[stream] = blocks.popleft()
+            room = False
+            # Where there is nothing left to start, room for it is no news.
+            for ready in _ready([*running, *(pool.starting if blocks else ())]):
+                if ready not in running:
+                    room = True
+                    continue
+                try:
+                    number, outcome = ray.get(next(ready))
+                except StopIteration:
+                    del running[ready]
+                    pool.ended(ready, died=False)
+                    room = True
+                except deaths:
+                    pool.ended(ready, died=True)
+                    room = True
+                    yield from _after_death(running.pop(ready), blocks)
+                except ray.exceptions.RayTaskError as error:
+                    raise _cause(error) from error
+                else:
+                    yield running[ready].left.pop(number), outcome
+    finally:
+        pool.close()
+
+
+def _ready(waited_for: list[Any]) -> list[Any]:
+    """All that are ready, as soon as one is: so each gets its turn, and one question serves them all."""
+    import ray
+
+    ray.wait(waited_for, num_returns=1)
+    ready: list[Any] = ray.wait(waited_for, num_returns=len(waited_for), timeout=0)[0]
+    return ready
+
+
+def deaths_of_tasks() -> tuple[type[Exception], ...]:
+    """What is raised for a task whose process or machine is gone."""
+    from ray import exceptions
+
+    return (
+        exceptions.WorkerCrashedError,
+        exceptions.NodeDiedError,
+        exceptions.OutOfMemoryError,
+        exceptions.ObjectLostError,
+        exceptions.ActorDiedError,
+        exceptions.ActorUnavailableError,
+    )
+
+
+def _after_death(block: Block[Item], blocks: deque[Block[Item]]) -> Iterator[tuple[Item, Lost]]:
+    block.deaths += 1
+    if block.deaths < DEATHS:
+        blocks.append(block)
+    elif len(block.left) > 1:
+        blocks.extend(Block({number: item}) for number, item in block.left.items())
+    else:
+        for item in block.left.values():
+            yield item, Lost(f"each of {DEATHS} processes that worked on it alone died, or its machine did")
+
+
+def _cause(error: Any) -> Exception:
+    """What went wrong in a task, as if it had here."""
+    cause: Exception = error.cause
+    if isinstance(cause, ImportError) or "ModuleNotFoundError" in str(cause):  # Ray wraps it in several ways
+        return unfit(cause)
+    return cause
+
+
+def unfit(error: Exception) -> T3DError:
+    """What is said where a machine cannot run our code at all."""
+    reason = str(error).strip().splitlines()[-1]
+    return T3DError(
+        f"a machine of the cluster cannot start its part ({reason}); install the same t3d on all of them"
+    )

@@ -1,0 +1,207 @@
+"""What runs blocks of files on a Ray cluster, for `t3d.workers.ray_cluster.spread`.
+
+Tasks watch processes of their own; actors keep what is costly to make, such as a net.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from t3d.errors import ConfigError
+from t3d.workers.pool import watched
+from t3d.workers.ray_cluster import DEATHS, deaths_of_tasks, unfit
+
+_BLOCK = 32  # files a process; large enough that starting the process, about a second, is little beside them
+
+# --- watched processes ----------------------------------------------------------------------------------
+
+
+class WatchedTasks:
+    """Tasks that each give a block of files to watched processes of their own.
+
+    Args:
+        function: See `t3d.workers.cluster.outcomes`, as for the others.
+        workers: Processes of a task; as many processors are reserved for it.
+        patience: Seconds after which a file is given up.
+
+    Raises:
+        ConfigError: No machine of the cluster has so many processors.
+    """
+
+    starting = ()
+
+    def __init__(self, function: Callable[[Any], Any], *, workers: int, patience: float) -> None:
+        import ray
+
+        self.block = _BLOCK * workers  # files that one task should get
+        self._needs = {"CPU": float(workers)}
+        _fits(self._needs)
+        # A death is our own affair, see `spread`.
+        task = ray.remote(_watch).options(num_cpus=workers, num_returns="streaming", max_retries=0)
+        self._start = partial(task.remote, function, workers=workers, patience=patience)
+        self._running: set[Any] = set()
+
+    def start(self, items: dict[int, Any]) -> Any:
+        """Start on a block; some more wait at Ray than it has room for, so that no machine waits for us."""
+        if len(self._running) >= 2 * max(_room(self._needs), 1):
+            return None
+        stream = self._start(items=items)
+        self._running.add(stream)
+        return stream
+
+    def ended(self, stream: Any, *, died: bool) -> None:  # noqa: ARG002 (a task leaves nothing behind)
+        """Be told that a task has ended."""
+        self._running.remove(stream)
+
+    def close(self) -> None:
+        """Stop the tasks that still run."""
+        import ray
+
+        for stream in self._running:
+            ray.cancel(stream, force=True)
+
+
+def _watch(
+    function: Callable[[Any], Any], *, items: dict[int, Any], workers: int, patience: float
+) -> Iterator[tuple[int, Any]]:
+    # The processes would run this one's main script once more, which is Ray's own and brings Ray along.
+    vars(sys.modules["__main__"]).pop("__file__", None)
+    work = partial(_on_second, function)
+    pairs = list(items.items())
+    for (number, _), outcome in watched(work, pairs, workers=workers, patience=patience, title=""):
+        yield number, outcome
+
+
+def _on_second(function: Callable[[Any], Any], pair: tuple[int, Any]) -> Any:
+    return function(pair[1])
+
+
+# --- actors ---------------------------------------------------------------------------------------------
+
+
+class Actors:
+    """Processes that make something costly once, such as a net on its device, and keep it for many blocks.
+
+    Args:
+        make: Called once in each; gives a function from the items of a block to their outcomes.
+        cpus: Processors reserved for each.
+        gpus: GPUs reserved for each.
+        most: Most of them; more are not made even if there is room.
+
+    Raises:
+        ConfigError: No machine of the cluster has so many.
+        T3DError: They cannot be started.
+    """
+
+    def __init__(
+        self, make: Callable[[], Callable[[list[Any]], Sequence[Any]]], *, cpus: int, gpus: int, most: int
+    ) -> None:
+        import ray
+
+        needs = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
+        _fits(needs)
+        kind = ray.remote(_Holder).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
+        self._new = partial(kind.remote, make)
+        self._starting: dict[Any, Any] = {}
+        self._busy: dict[Any, Any] = {}
+        self._failures = 0  # one after the other to come up at all
+        for _ in range(min(_room(needs), most)):
+            self._hire()
+
+    @property
+    def starting(self) -> Sequence[Any]:
+        """References of which one is ready when an actor has come up."""
+        return list(self._starting)
+
+    def start(self, items: dict[int, Any]) -> Any:
+        """Give a block to an actor that is up and idle.
+
+        One that is still coming up gets none: where a machine is gone, it may never have a place.
+        """
+        import ray
+
+        while self._starting and (ready := ray.wait(list(self._starting), timeout=0)[0]):
+            actor = self._starting.pop(ready[0])
+            try:
+                ray.get(ready[0])
+            except deaths_of_tasks() as error:
+                self._failures += 1
+                if self._failures >= DEATHS:
+                    raise unfit(error) from error
+                self._hire()
+                continue
+            self._failures = 0
+            stream = actor.run.options(num_returns="streaming").remote(items)
+            self._busy[stream] = actor
+            return stream
+        return None
+
+    def ended(self, stream: Any, *, died: bool) -> None:
+        """Take the actor back, or another in the place of one that died."""
+        import ray
+
+        actor = self._busy.pop(stream)
+        if died:
+            ray.kill(actor)  # it may only be out of reach
+        self._hire(None if died else actor)
+
+    def close(self) -> None:
+        """End all actors."""
+        import ray
+
+        for actor in [*self._starting.values(), *self._busy.values()]:
+            ray.kill(actor)
+
+    def _hire(self, actor: Any = None) -> None:
+        actor = actor or self._new()
+        self._starting[actor.is_up.remote()] = actor
+
+
+class _Holder:
+    def __init__(self, make: Callable[[], Callable[[list[Any]], Sequence[Any]]]) -> None:
+        self._make = make
+        self._function: Callable[[list[Any]], Sequence[Any]] | None = None
+
+    def is_up(self) -> bool:
+        return True
+
+    def run(self, items: dict[int, Any]) -> Iterator[tuple[int, Any]]:
+        # Not when the actor is made: an error there would pass for the death of a process.
+        self._function = self._function or self._make()
+        results = self._function(list(items.values()))
+        # Ray sends into it, which a zip does not take.
+        yield from (each for each in zip(items, results, strict=True))
+
+
+# --- room -----------------------------------------------------------------------------------------------
+
+
+def _machines() -> list[dict[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _room(needs: dict[str, float]) -> int:
+    """How many processes with such needs the machines hold together."""
+    return sum(min(int(there.get(what, 0) // much) for what, much in needs.items()) for there in _machines())
+
+
+def _fits(needs: dict[str, float]) -> None:
+    """Refuse what would wait for ever."""
+    if _room(needs):
+        return
+    wanted = " and ".join(f"{much:g} {what}" for what, much in needs.items())
+    largest = max((there.get("CPU", 0.0) for there in _machines()), default=0.0)
+    raise ConfigError(
+        f"no machine of the Ray cluster has {wanted}, which --workers asks for; the largest has "
+        f"{largest:g} CPU"
+    )
+
+
+def has_gpus() -> bool:
+    """Say whether a machine of the cluster has a GPU."""
+    return any(there.get("GPU", 0) for there in _machines())

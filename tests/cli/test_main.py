@@ -1,0 +1,466 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+import yaml
+from safetensors.torch import save_file
+
+from t3d.cli import main as cli
+from t3d.cli import parser as cli_parser
+from t3d.clip import ClipSpec
+from t3d.models.registry import create_model, list_models
+from t3d.models.weights import ModelCard, load_model, save_model
+from t3d.training.config import TrainConfig
+from t3d.training.run_folder import RunFolder
+from t3d.video.encode import write_video
+
+SMALL = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1}
+OPTIONS = {
+    "clip": {"num_frames": 8, "stride": 1, "size": 32, "resize": 32},
+    "model": {"name": "densenet3d_tiny", "options": SMALL},
+    "optim": {"lr": 0.1, "epochs": 2, "batch_size": 4, "schedule": "constant"},
+    "precision": "fp32",
+}
+
+
+def run(*words: object) -> int:
+    """The exit status of `t3d WORDS`, however it comes."""
+    try:
+        return cli.main([str(word) for word in words])
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else -1
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder per class: 4 red and 4 blue videos of 20 frames, 32 × 40."""
+    root = tmp_path_factory.mktemp("cli") / "clips"
+    generator = torch.Generator().manual_seed(0)
+    for name, colour in (("red", (200, 60, 40)), ("blue", (40, 60, 200))):
+        (root / name).mkdir(parents=True)
+        for number in range(4):
+            noise = torch.randint(-40, 41, (20, 3, 32, 40), generator=generator)
+            frames = (torch.tensor(colour).view(3, 1, 1) + noise).clamp(0, 255).to(torch.uint8)
+            write_video(root / name / f"{name} {number}.mp4", frames, crf=30)
+    return root
+
+
+@pytest.fixture(scope="module")
+def options(clips: Path) -> Path:
+    file = clips.parent / "options.yaml"
+    file.write_text(yaml.safe_dump(OPTIONS))
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(clips: Path, options: Path) -> RunFolder:
+    """What `t3d train` left."""
+    out = clips.parent / "run"
+    words = ["--config", options, "--data.train", clips, "--data.val", clips, "--data.workers", 0]
+    assert run("train", *words, "--out", out, "--optim.epochs", 3) == 0
+    return RunFolder(out)
+
+
+Out = pytest.CaptureFixture[str]
+
+
+# --- help and mistakes -----------------------------------------------------------------------------------
+
+
+def test_help_needs_neither_torch_nor_numpys_friends() -> None:
+    code = (
+        "import sys, t3d.cli.main; t3d.cli.main._build(); "
+        "heavy = {'torch', 'av', 'torchvision', 'matplotlib', 'pyarrow', 'accelerate'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_alone_it_shows_its_commands(capsys: Out) -> None:
+    assert run() == 2
+    out = capsys.readouterr().out
+    assert all(f"\n    {name.partition(' ')[0]} " in out for name in cli._COMMANDS)
+    assert run("--help") == 0
+    assert capsys.readouterr().out == out
+
+
+@pytest.mark.parametrize("command", list(cli._COMMANDS))
+def test_every_command_has_help(command: str, capsys: Out) -> None:
+    assert run(*command.split(), "--help") == 0
+    assert cli._COMMANDS[command][0] in capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys: Out) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out.strip().endswith("0.1.0.dev0")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("trian", "no command 'trian'; did you mean 'train'?"),
+        ("train --modle.name x", "--modle.name x\n  did you mean 'model.name'?"),
+        ("train --optim.lrr 3", "did you mean 'optim.lr'? Known: optim.accumulate, optim.batch_size"),
+        ("train --optim.epoch 3", "did you mean 'optim.epochs'?"),  # no silent abbreviations
+        ("train --optim.lr fast", '"optim.lr":\n  Expected a number. Got value: fast'),
+        ("train --seed 1.5", '"seed":\n  Expected a whole number. Got value: 1.5'),
+        ("train --optim.name adam", "optim.name is 'adam'; did you mean 'adamw'?"),
+        ("train --optim.lr -1 --out o --data.train d", "optim.lr is -1.0; it must be above 0"),
+        ("train --recipe papers", "no recipe 'papers': did you mean 'paper'?"),
+        ("train --recipe", "no recipe ''"),
+        ("train --recipe paper --recipe modern", "give one --recipe"),
+        ("train --config absent.yaml", "absent.yaml"),
+        ("train --out o", "data.train is missing"),
+        ("train --data.train d", "out is missing"),
+        ("train --data.train absent --out o", "absent: no such file or folder"),
+        ("train --data.train d --out o --model.name t3d_tini", "did you mean 't3d_tiny'?"),
+        ("train --resume absent", "absent: no config.yaml here"),
+        ("train --resume r --optim.epochs 9", "leave out --optim.epochs"),
+        ("test w", "t3d test: the following arguments are required: test.data"),
+        ("test absent.safetensors d", "absent.safetensors: no such weights file"),
+        ("test w d --frames reverse", "frames is 'reverse'; did you mean 'reversed'?"),
+        ("test w d --clips 0", "clips"),
+        ("test w d --clips ten", "clips"),
+        ("test w d --crops 4", "crops is 4; it must be 1 (the centre)"),
+        ("test w d --clips 10 --tail drop", "leave out one of the two"),
+        ("test w d --crop 3", "did you mean 'crops'?"),
+        ("test w d --max_bad 2", "max_bad is 2.0; it must lie between 0 and 1"),
+        ("test w d --device cudda", "device 'cudda' cannot be used"),
+        ("test w d --workers -1", "workers"),
+        ("predict absent.safetensors v.mp4", "absent.safetensors: no such weights file"),
+        ("predict w v.mp4 --top 0", "top"),
+        ("predict w v.mp4 --batchsize 3", "did you mean 'batch_size'?"),
+        ("models t3d_tini", "no net is called 't3d_tini': did you mean 't3d_tiny'?"),
+        ("models t3d_tiny --size 8", "at least 1 frames of 29 × 29 pixels"),
+        ("convert absent.pth w.safetensors --model t3d_tiny --classes absent.txt", "absent.txt: the class"),
+        ("convert w.pth w.safetensors --model t3d_tiny", "--classes FILE, one class name a line"),
+        ("convert w.pth w.safetensors --model t3d_tiny --classes c --inflate mean", "leave --classes out"),
+        ("convert w.pth w.safetensors --model t3d_tiny --inflate center", "centre"),
+        (
+            "convert absent.pth w.safetensors --model t3d_tiny --inflate mean",
+            "absent.pth: no such weights file",
+        ),
+        ("demo --seed -1", "seed"),
+    ],
+)
+def test_a_mistake_is_told_in_a_few_lines(
+    words: str, told: str, capsys: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*words.split(" ")) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("t3d")
+    assert told in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("optim: {lrr: 3}", "t3d train: unknown option optim.lrr; did you mean 'optim.lr'?"),
+        ("optin: {lr: 3}", "did you mean 'optim.lr'?"),
+        ("model: {nam: t3d121}", "did you mean 'model.name'?"),
+        ("optim: {lr: [1]}", "Expected a number"),
+        ("optim: {schedule: cosin}", "did you mean 'cosine'?"),
+        ("optim: [", "Problems parsing config"),
+        ("- seed", "Unexpected config"),
+    ],
+)
+def test_a_mistake_in_a_file_too(text: str, told: str, capsys: Out, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    assert run("train", "--config", tmp_path / "c.yaml") == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_what_the_system_refuses_is_told_too(tmp_path: Path, capsys: Out) -> None:
+    (tmp_path / "file").write_text("")
+    assert run("demo", "--quick", "--out", tmp_path / "file" / "demo") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("t3d: ")
+    assert str(tmp_path / "file") in err
+
+
+# --- configuration ---------------------------------------------------------------------------------------
+
+
+def printed(capsys: Out, *words: object) -> dict[str, dict[str, object]]:
+    capsys.readouterr()
+    assert run("train", *words, "--print_config") == 0
+    values: dict[str, dict[str, object]] = yaml.safe_load(capsys.readouterr().out)
+    return values
+
+
+def test_recipes_are_whole_and_give_way_to_options(capsys: Out) -> None:
+    assert cli_parser.recipes() == ["modern", "paper"]
+    assert cli_parser.recipes("t3d transfer") == ["transfer-laptop", "transfer-paper"]
+    paper = printed(capsys, "--recipe", "paper")
+    assert (paper["optim"]["name"], paper["optim"]["lr"], paper["clip"]["num_frames"]) == ("sgd", 0.1, 32)
+    modern = printed(capsys, "--optim.lr", 0.5, "--recipe=modern", "--optim.ema", "0")
+    assert (modern["optim"]["name"], modern["optim"]["lr"], modern["optim"]["ema"]) == ("adamw", 0.5, 0.0)
+    assert modern["optim"]["schedule"] == "cosine"
+
+
+def test_a_file_gives_way_to_options_and_a_recipe_to_a_file(capsys: Out, options: Path) -> None:
+    values = printed(capsys, "--recipe", "modern", "--config", options, "--optim.batch_size", 6)
+    optim = values["optim"]
+    assert (optim["batch_size"], optim["lr"], optim["label_smoothing"]) == (6, 0.1, 0.1)
+    assert values["model"]["options"] == SMALL
+
+
+def test_init_brings_its_net_and_clip_along(capsys: Out, tmp_path: Path, options: Path) -> None:
+    clip = ClipSpec(num_frames=12, stride=3, size=40, resize=48, mean=(0.5, 0.4, 0.3), modality="diff")
+    card = ModelCard("densenet3d_tiny", options=SMALL, clip=clip)
+    file = tmp_path / "student.safetensors"
+    save_model(create_model("densenet3d_tiny", num_classes=0, options=SMALL), file, card=card)
+    for words in (["--init", file], [f"--init={file}", "--recipe", "paper"]):
+        values = printed(capsys, *words)
+        assert (values["model"]["name"], values["model"]["options"]) == ("densenet3d_tiny", SMALL)
+        assert values["model"]["init"] == str(file)
+        kept = {**values["clip"], "mean": tuple(values["clip"]["mean"]), "std": tuple(values["clip"]["std"])}
+        assert ClipSpec(**kept) == clip
+    values = printed(
+        capsys, "--clip.stride", 1, "--recipe", "modern", "--init", file, "--model.name", "t3d_tiny"
+    )
+    assert (values["model"]["name"], values["clip"]["stride"], values["clip"]["num_frames"]) == (
+        "t3d_tiny",
+        1,
+        12,
+    )
+    assert values["optim"]["name"] == "adamw"
+    values = printed(capsys, "--init", file, "--config", options)
+    assert (values["clip"]["num_frames"], values["clip"]["modality"]) == (8, "diff")
+
+
+def test_init_of_a_file_without_card_or_of_none_at_all(capsys: Out, tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    values = printed(capsys, "--init", tmp_path / "foreign.safetensors")
+    assert (values["model"]["name"], values["clip"]["num_frames"]) == ("t3d121", 32)
+    assert run("train", "--init", tmp_path / "absent.safetensors") == 2
+    assert "absent.safetensors: no such weights file" in capsys.readouterr().err
+
+
+def test_printed_options_and_those_of_a_run_can_be_read_again(
+    capsys: Out, tmp_path: Path, trained: RunFolder
+) -> None:
+    values = printed(capsys, "--config", trained.config)
+    assert values["optim"]["epochs"] == 3
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(values))
+    assert printed(capsys, "--config", tmp_path / "again.yaml") == values
+
+
+# --- train, test, predict --------------------------------------------------------------------------------
+
+
+def test_options_of_the_line_win(trained: RunFolder, clips: Path) -> None:
+    config = trained.read_config(TrainConfig)
+    assert (config.optim.epochs, config.optim.lr, config.clip.size) == (3, 0.1, 32)
+    assert config.data.train == str(clips)
+    assert TrainConfig(out="o", data=config.data) != config
+
+
+def test_a_folder_is_not_overwritten_unasked(trained: RunFolder, clips: Path, capsys: Out) -> None:
+    before = trained.weights.read_bytes()
+    assert run("train", "--data.train", clips, "--out", trained.path) == 2
+    assert "never overwritten unasked" in capsys.readouterr().err
+    assert trained.weights.read_bytes() == before
+
+
+def test_a_run_that_was_moved_goes_on_where_it_lies(
+    trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = RunFolder(tmp_path / "moved")
+    shutil.copytree(trained.path, moved.path)
+    text = moved.config.read_text()
+    moved.config.write_text(text.replace("epochs: 3", "epochs: 4"))
+    before = trained.weights.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "--resume", "moved") == 0
+    assert moved.weights.read_bytes() != before
+    assert trained.weights.read_bytes() == before
+
+
+def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out) -> None:
+    both = ["--workers", 0, "--precision", "fp32"]
+    out = tmp_path / "test"
+    assert run("test", trained.weights, clips, "--out", out, "--json", *both, "--batch_size", 3) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics == json.loads((out / "metrics.json").read_text())
+    assert (metrics["videos"], metrics["bad"]) == (8, 0)
+    assert (out / "confusion.png").stat().st_size > 1000
+
+    words = ["--json", "--top", 2, *both, "--batch_size", 5]
+    assert run("predict", trained.weights, clips / "blue", clips / "red", *words) == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    with (out / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [line["path"] for line in said] == [row["path"] for row in rows]
+    right = 0
+    for line, row in zip(said, rows, strict=True):
+        assert line["clips"] == int(row["clips"]) == 2
+        assert line["classes"] == pytest.approx(
+            {name: float(row[name]) for name in ("blue", "red")},
+            abs=1e-6 + 5e-7,  # other batches, and six digits in the table
+        )
+        assert next(iter(line["classes"])) == row["prediction"]
+        right += row["prediction"] == row["label"]
+    assert metrics["video_top1"] == right / 8
+    given = np.array([line["classes"][row["label"]] for line, row in zip(said, rows, strict=True)])
+    assert metrics["loss"] == pytest.approx(-np.log(given).mean(), abs=1e-6 / given.min())  # other batches
+
+
+def test_test_prints_a_table(trained: RunFolder, clips: Path, capsys: Out) -> None:
+    assert run("test", trained.weights, clips, "--workers", 0, "--frames", "static") == 0
+    out = capsys.readouterr().out
+    assert "8 videos" in out
+    assert "top-1" in out
+    assert all(name in out for name in ("red", "blue"))
+
+
+def test_an_unknown_class_is_told_with_the_nearest(
+    trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out
+) -> None:
+    (tmp_path / "t.csv").write_text(f"path,label\n{clips / 'red' / 'red 0.mp4'},Reds\n")
+    assert run("test", trained.weights, tmp_path / "t.csv") == 2
+    assert "unknown class 'Reds'; did you mean 'red'?" in capsys.readouterr().err
+
+
+def test_a_bad_file_among_good_ones(trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out) -> None:
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    files = [clips / "red" / "red 0.mp4", tmp_path / "empty.mp4", tmp_path / "absent.mp4"]
+    files.append(clips / "blue" / "blue 0.mp4")
+    assert run("predict", trained.weights, *files, "--workers", 1) == 1
+    out, err = capsys.readouterr()
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert [line[0] for line in lines] == [str(files[0]), str(files[3])]
+    assert [line[1].split()[0] for line in lines] == ["red", "blue"]
+    assert f"t3d: {files[1]}: " in err
+    assert f"t3d: {files[2]}: " in err
+    assert "2 of 4 videos could not be read" in err
+
+    assert run("predict", trained.weights, *files, "--workers", 0, "--json") == 1
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [sorted(line) for line in said] == [
+        ["classes", "clips", "path"],
+        ["error", "path"],
+        ["error", "path"],
+        ["classes", "clips", "path"],
+    ]
+
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{file},red\n" for file in files))
+    assert run("test", trained.weights, tmp_path / "t.csv", "--workers", 0) == 2
+    assert "2 of 4 videos (50.0%) cannot be read, more than max_bad = 1.0%" in capsys.readouterr().err
+    assert run("test", trained.weights, tmp_path / "t.csv", "--workers", 0, "--max_bad", 0.5) == 1
+    out, err = capsys.readouterr()
+    assert "2 videos" in out
+    assert f"could not be read: {files[1]}" in err
+
+
+def test_a_reader_that_goes_away_is_no_error(trained: RunFolder, clips: Path) -> None:
+    code = "import sys; from t3d.cli.main import main; sys.exit(main())"
+    words = ["predict", trained.weights, clips, "--workers", 0]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 141
+
+
+# --- models, convert -------------------------------------------------------------------------------------
+
+
+def test_models_lists_every_net_with_its_size(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert run("models") == 0
+    out = capsys.readouterr().out
+    rows = {line.split("│")[1].strip(): line.split("│")[2:4] for line in out.splitlines() if "│" in line}
+    assert list(rows) == list_models()
+    assert [cell.strip() for cell in rows["t3d121"]] == ["29.88", "244.1"]
+    assert [cell.strip() for cell in rows["densenet3d121"]] == ["11.66", "62.5"]
+    assert "32 frames of 224 × 224, 400 classes" in out
+
+    assert run("models", "*_tiny", "--json", "--frames", 16, "--size", 64, "--classes", 7) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert list(said) == ["densenet3d_tiny", "t3d_tiny"]
+    for name, size in said.items():
+        net = create_model(name, num_classes=7)
+        assert size["parameters"] == sum(p.numel() for p in net.parameters())
+        assert 0 < size["macs"] < 2e9
+
+
+def test_a_foreign_file_becomes_one_of_ours(tmp_path: Path, clips: Path, capsys: Out) -> None:
+    torch.manual_seed(3)
+    net = create_model("densenet3d_tiny", num_classes=2, options=SMALL).eval()
+    torch.save({"state_dict": net.state_dict(), "epoch": 3}, tmp_path / "foreign.pth")
+    (tmp_path / "classes.txt").write_text("rot\nblau\n")
+    words = ["convert", tmp_path / "foreign.pth", tmp_path / "ours.safetensors", "--model", "densenet3d_tiny"]
+    words += ["--options", json.dumps(SMALL), "--classes", tmp_path / "classes.txt"]
+    clip = ["--clip.num_frames", 8, "--clip.size", 32, "--clip.resize", 40]
+    assert run(*words, *clip) == 0
+    ours, card = load_model(tmp_path / "ours.safetensors")
+    assert card.classes == ("rot", "blau")
+    assert (card.clip.num_frames, card.clip.size, card.clip.resize, card.clip.stride) == (8, 32, 40, 2)
+    x = torch.randn(1, 3, 8, 32, 32)
+    assert torch.equal(ours(x), net(x))
+    capsys.readouterr()
+    assert run("predict", tmp_path / "ours.safetensors", clips / "red" / "red 1.mp4", "--workers", 0) == 0
+    assert "blau" in capsys.readouterr().out
+
+    (tmp_path / "classes.txt").write_text("rot\nblau\ngelb\n")
+    assert run(*words[:2], tmp_path / "other.safetensors", *words[3:]) == 2
+    assert "classifier" in capsys.readouterr().err
+    assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_a_2d_nets_file_becomes_a_start_for_training(tmp_path: Path, capsys: Out) -> None:
+    twin = torchvision.models.resnet18().eval()
+    torch.save(twin.state_dict(), tmp_path / "resnet18.pth")
+    target = tmp_path / "start.safetensors"
+    words = ["convert", tmp_path / "resnet18.pth", target, "--model", "resnet3d18", "--inflate", "centre"]
+    assert run(*words, "--clip.num_frames", 4, "--clip.size", 16, "--clip.resize", 18) == 0
+    told = "120 of 120 backbone tensors loaded; left out on purpose: fc.weight, fc.bias"
+    assert told in capsys.readouterr().out
+    net, card = load_model(target)
+    assert (card.classes, card.provenance["inflated"]) == ((), "centre")
+    frame = torch.rand(2, 3, 1, 16, 16)
+    twin.fc = torch.nn.Identity()
+    with torch.no_grad():
+        still = net.forward_features(frame.expand(-1, -1, 4, -1, -1)).mean((2, 3, 4))
+        torch.testing.assert_close(still, twin(frame[:, :, 0]), rtol=1e-4, atol=1e-5)
+    values = printed(capsys, "--init", target)
+    assert values["model"]["name"] == "resnet3d18"
+    assert (values["clip"]["num_frames"], values["clip"]["resize"]) == (4, 18)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["prepare", "indx"], "t3d prepare: no command 'indx'; did you mean 'index'?"),
+        (["data"], 'expected "data.command" to be one of'),
+        (["preprae", "index"], "t3d: no command 'preprae'; did you mean 'prepare'?"),
+        (["data", "check", "list.csv", "--indx", "a"], "did you mean 'index'?"),
+    ],
+)
+def test_mistakes_in_commands_of_two_words_are_told(words: list[str], said: str, capsys: Out) -> None:
+    assert run(*words) == 2
+    assert said in capsys.readouterr().err

@@ -1,0 +1,197 @@
+"""Loaders of training clips: the same however their processes are started, and memory that stays flat."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset, IterableDataset
+
+from t3d.clip import ClipSpec
+from t3d.data.clips.dataset import BadVideo, Batch, TrainClips, collate
+from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.loader import Loader
+from t3d.data.clips.sampler import ResumableBatchSampler, SampleKey
+from t3d.data.config import AugmentConfig
+from t3d.data.index import VideoIndex
+from t3d.data.manifest.manifest import Manifest
+from t3d.errors import FetchError
+from t3d.prepare.index import index_videos
+from t3d.prepare.shards import write_shards
+from t3d.video.encode import write_video
+
+SPEC = ClipSpec(num_frames=4, stride=2, size=32, resize=36)
+VIDEOS = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve videos of two classes, and `shards` of them."""
+    root = tmp_path_factory.mktemp("loader")
+    generator = torch.Generator().manual_seed(0)
+    for number in range(VIDEOS):
+        path = root / "videos" / "ab"[number % 2] / f"{number}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, torch.randint(256, (20, 3, 40, 48), generator=generator, dtype=torch.uint8))
+    index_videos(Manifest.from_folder(root / "videos"), root / "index.parquet", workers=1)
+    index = VideoIndex.read(root / "index.parquet")
+    write_shards(Manifest.from_folder(root / "videos"), index, root / "shards", shard_mb=0.1, workers=1)
+    return root
+
+
+def clips_of(folder: Path, kind: str) -> TrainClips:
+    name = {
+        "files": None,
+        "indexed": folder / "index.parquet",
+        "shards": folder / "shards" / "index.parquet",
+    }[kind]
+    manifest = Manifest.from_folder(folder / "videos") if name is None else Manifest.from_index(name)
+    store = FrameStore(SPEC, index=None if name is None else VideoIndex.read(name))
+    return TrainClips(manifest, SPEC, store=store, augment=AugmentConfig(color=0.4), seed=3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"), [("files", "fork"), ("files", "spawn"), ("shards", "fork"), ("shards", "spawn")]
+)
+def test_clips_are_the_same_however_workers_are_started(folder: Path, kind: str, start: str) -> None:
+    clips = clips_of(folder, kind)
+    # Open decoders in this process, as a run has that read a video before its loader starts.
+    kept = [clips.store.open(clips.manifest[row].path) for row in range(3)]
+    assert [frames.get(np.arange(2)).shape[0] for frames in kept] == [2, 2, 2]
+    batches = batches_of(clips, start=start, workers=2)
+    wanted = batches_of(clips, start=None, workers=0)
+    assert len(batches) == len(wanted) == 3
+    for one, other in zip(batches, wanted, strict=True):
+        assert one.frames is not None
+        assert other.frames is not None
+        assert torch.equal(one.frames, other.frames)
+        assert one.videos.tolist() == other.videos.tolist()
+
+
+def batches_of(clips: TrainClips, *, start: str | None, workers: int) -> list[Batch]:
+    loader = Loader(
+        clips,
+        batch_sampler=ResumableBatchSampler(VIDEOS, batch_size=4, seed=1),
+        collate_fn=collate,
+        num_workers=workers,
+        multiprocessing_context=start,
+    )
+    return list(loader)
+
+
+class Weighed(Dataset[tuple[int, int, int]]):
+    """The reader's process, its memory and its open files behind each clip, in the place of the clip."""
+
+    def __init__(self, clips: TrainClips) -> None:
+        self.clips = clips
+
+    def __getitem__(self, key: SampleKey) -> tuple[int, int, int]:
+        assert not isinstance(self.clips[key], BadVideo)
+        return os.getpid(), *used()
+
+
+def used() -> tuple[int, int]:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE"), len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("kind", ["files", "shards"])
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for memory and open files")
+def test_memory_and_open_files_are_flat_over_many_epochs(folder: Path, kind: str) -> None:
+    clips = clips_of(folder, kind)
+    sampler = ResumableBatchSampler(VIDEOS, batch_size=4, seed=1)
+    loader = Loader(
+        Weighed(clips), batch_sampler=sampler, collate_fn=list, num_workers=2, persistent_workers=True
+    )
+    memory: dict[int, list[float]] = {}
+    files: dict[int, set[int]] = {}
+    epochs, warm = 110, 20
+    for epoch in range(epochs):
+        sampler.set_state(epoch=epoch, step=0)
+        for batch in loader:
+            for process, size, opened in batch:
+                if epoch >= warm:
+                    memory.setdefault(process, []).append(size)
+                    files.setdefault(process, set()).add(opened)
+    assert len(memory) == 2
+    for sizes in memory.values():
+        tenth = len(sizes) // 10
+        assert np.median(sizes[-tenth:]) - np.median(sizes[:tenth]) < 4e6
+    for counts in files.values():
+        assert max(counts) - min(counts) <= 2  # a file is open or not just now
+
+
+class Failing(Dataset[int]):
+    """Numbers, of which 5 cannot be had."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, key: int) -> int:
+        if key == 5:
+            raise self.error
+        return key
+
+
+class FailingStream(IterableDataset[int]):
+    def __init__(self, error: Exception) -> None:
+        self.items = Failing(error)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from (self.items[key] for key in range(8))
+
+
+@pytest.mark.parametrize("kind", [Failing, FailingStream])
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_an_error_of_ours_comes_out_as_it_was_raised(kind, workers: int, batch_size: int | None) -> None:
+    error = FetchError("https://example.org/000001.tar", "connection refused")
+    seen = []
+    with pytest.raises(FetchError, match=r"^https://example.org/000001.tar: connection refused$") as caught:
+        seen.extend(Loader(kind(error), batch_size=batch_size, num_workers=workers))
+    assert caught.value.url == error.url
+    assert [int(number) for batch in seen for number in np.atleast_1d(batch)] == list(
+        range(5 if batch_size is None else 4)
+    )
+    if workers == 0:  # torch's own way of raising an error of a worker keeps its processes for a while
+        with pytest.raises(ZeroDivisionError):  # a mistake of ours keeps its traceback
+            list(Loader(kind(ZeroDivisionError()), batch_size=batch_size, num_workers=0))
+
+
+def test_a_process_ends_although_a_traceback_keeps_its_loader(tmp_path: Path) -> None:
+    """Its workers ignore SIGTERM, by which Python ends those that are left."""
+    script = tmp_path / "kept.py"
+    script.write_text(
+        """
+from t3d.data.clips.loader import Loader
+from t3d.errors import ConfigError
+
+class Failing:
+    def __len__(self):
+        return 9
+    def __getitem__(self, key):
+        if key == 5:
+            raise ConfigError("number five")
+        return key
+
+def run():
+    try:
+        list(Loader(Failing(), batch_size=1, num_workers=2, persistent_workers=True))
+    except ConfigError as error:
+        kept = error  # this frame is in its traceback
+        print(kept)
+
+run()
+"""
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "number five\n")

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import PIL.Image
+import pytest
+
+from t3d.cli.main import main
+from t3d.data.index import VideoIndex
+from t3d.data.inspect.browse import write_page
+from t3d.data.manifest.manifest import Manifest
+from t3d.prepare.index import index_videos
+from t3d.video.encode import write_video
+
+
+@pytest.fixture
+def lists(tmp_path: Path, numbered_frames) -> dict[str, Manifest]:
+    for part, first in (("train", 0), ("test", 100)):
+        for number, name in enumerate(("high <jump>/1", "high <jump>/2", "run/1")):
+            path = tmp_path / part / f"{name}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(path, numbered_frames(20, height=96, width=160, first=first + 20 * number))
+    (tmp_path / "test/run/copy.mp4").write_bytes((tmp_path / "train/run/1.mp4").read_bytes())
+    (tmp_path / "test/run/empty.mp4").touch()
+    return {part: Manifest.from_folder(tmp_path / part) for part in ("train", "test")}
+
+
+def pictures(page: str) -> list[PIL.Image.Image]:
+    found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    return [PIL.Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+
+
+def test_some_videos_of_each_class_are_shown(tmp_path: Path, lists: dict[str, Manifest]) -> None:
+    page = write_page(tmp_path / "page.html", lists, per_class=1, frames=3, height=48).read_text()
+    assert page.count("high &lt;jump&gt;</h2>") == page.count("run</h2>") == 2
+    assert "<jump>" not in page
+    assert "2 videos in train" in page
+    assert "3 videos in test" in page
+    shown = pictures(page)
+    assert len(shown) in (3, 4)  # an unreadable video may be the one drawn
+    assert {picture.size for picture in shown} == {(3 * 80, 48)}
+    again = write_page(tmp_path / "again.html", lists, per_class=1, frames=3, height=48).read_text()
+    assert again == page
+
+
+def test_frames_are_those_of_the_video(tmp_path: Path, lists: dict[str, Manifest], read_numbers) -> None:
+    import numpy as np
+    import torch
+
+    page = write_page(tmp_path / "page.html", {"train": lists["train"]}, frames=4, height=96).read_text()
+    for number, picture in enumerate(pictures(page)):
+        pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)  # C H W
+        frames = torch.stack(pixels.split(160, dim=2))
+        assert read_numbers(frames) == [20 * number + i for i in (2, 7, 12, 17)]
+
+
+def test_what_cannot_be_read_and_what_is_shared_is_shown(tmp_path: Path, lists: dict[str, Manifest]) -> None:
+    index_videos(Manifest.from_files([tmp_path / "train", tmp_path / "test"]), tmp_path / "i.parquet")
+    page = write_page(
+        tmp_path / "page.html", lists, index=VideoIndex.read(tmp_path / "i.parquet")
+    ).read_text()
+    assert re.search(r'empty\.mp4 ·[^<]*<span class="wrong">is empty \(0 bytes\)', page)
+    assert "train and test share" in page
+    assert "1 pairs of files with the same bytes" in page
+    assert "copy.mp4 · 20 frames, 0.8 s · test · the same bytes" in page
+
+
+def test_the_command(tmp_path: Path, lists: dict[str, Manifest], capsys) -> None:
+    assert main(["data", "browse", str(tmp_path / "train"), "--out", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'page.html'}\n"
+    assert len(pictures((tmp_path / "page.html").read_text())) == len(lists["train"])

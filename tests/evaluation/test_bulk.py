@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from t3d.cli.main import main
+from t3d.clip import ClipSpec
+from t3d.errors import CheckpointError, ConfigError
+from t3d.evaluation.bulk import PredictionFile, _scorer, predictions, to_line
+from t3d.evaluation.predictor import Prediction, Predictor
+from t3d.models.registry import create_model
+from t3d.models.weights import ModelCard, save_model
+from t3d.video.encode import write_video
+
+CLASSES = ("jump", "run, fast", "坐")
+GOOD = Prediction("/v/a.mp4", ("坐", "jump", "run, fast"), (0.5, 0.375, 0.125), clips=4)
+BAD = Prediction("/v/b.mp4", error="is empty (0 bytes)")
+
+
+def net(path: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    model = create_model("densenet3d_tiny", num_classes=3)
+    torch.nn.init.normal_(model.get_classifier().weight, std=1.0)
+    spec = ClipSpec(num_frames=8, stride=1, size=32, resize=32, tail="pad")
+    save_model(model, path, card=ModelCard("densenet3d_tiny", classes=CLASSES, clip=spec))
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return net(tmp_path_factory.mktemp("net") / "net.safetensors", 1)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    for at in range(3):
+        frames = torch.randint(0, 256, (9 + at, 3, 32, 32), generator=torch.Generator().manual_seed(at))
+        write_video(folder / f"{at}.mp4", frames.to(torch.uint8))
+    return folder
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_file_is_gone_on_with_where_it_ended(tmp_path: Path, weights: Path) -> None:
+    out = tmp_path / "new" / "all.jsonl"
+    with PredictionFile(out, weights=weights, top=2) as file:
+        assert file.missing(["/v/b.mp4", "/v/a.mp4", "/v/b.mp4"]) == ["/v/b.mp4", "/v/a.mp4"]
+        file.add(GOOD)
+        assert lines(out)[0]["path"] == "/v/a.mp4"  # there before the file is closed
+        file.add(BAD)
+    assert [{**line, "weights": None} for line in lines(out)] == [
+        {"path": "/v/a.mp4", "clips": 4, "classes": {"坐": 0.5, "jump": 0.375}, "weights": None},
+        {"path": "/v/b.mp4", "error": "is empty (0 bytes)", "weights": None},
+    ]
+    with out.open("ab") as file:  # type: ignore[assignment]
+        file.write(b'{"path": "/v/c.mp4", "cli')  # type: ignore[attr-defined]
+    with PredictionFile(out, weights=weights, top=2) as file:
+        assert file.missing(["/v/a.mp4", "/v/b.mp4", "/v/c.mp4"]) == ["/v/b.mp4", "/v/c.mp4"]
+        assert [line["path"] for line in lines(out)] == ["/v/a.mp4"]
+        file.add(Prediction("/v/b.mp4", GOOD.classes, GOOD.probs, clips=1))
+    assert [line["path"] for line in lines(out)] == ["/v/a.mp4", "/v/b.mp4"]
+    assert [path.name for path in out.parent.iterdir()] == ["all.jsonl"]
+
+
+def test_a_whole_file_is_not_written_again(tmp_path: Path, weights: Path) -> None:
+    out = tmp_path / "all.jsonl"
+    with PredictionFile(out, weights=weights, top=3) as file:
+        file.add(GOOD)
+    before = out.stat()
+    with PredictionFile(out, weights=weights, top=3):
+        pass
+    after = out.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Path) -> None:
+    out = tmp_path / "all.jsonl"
+    with PredictionFile(out, weights=weights, top=2) as file:
+        file.add(GOOD)
+        with (
+            pytest.raises(ConfigError, match=r"another run is writing to .*all\.jsonl; wait"),
+            PredictionFile(out, weights=weights, top=2),
+        ):
+            pass
+    before = out.read_bytes()
+    other = net(tmp_path / "other.safetensors", 2)
+    for options, said in (
+        ({"weights": other, "top": 2}, "holds predictions of other weights; give a new file"),
+        ({"weights": weights, "top": 3}, "holds 2 classes a line, --top asks for 3"),
+    ):
+        with pytest.raises(ConfigError, match=said), PredictionFile(out, **options):  # type: ignore[arg-type]
+            pass
+    assert out.read_bytes() == before
+    for text in ("path,label\n", "[]\n", '{"path": "a.mp4"}\n'):
+        out.write_text(text)
+        with (
+            pytest.raises(ConfigError, match=r"holds a line that t3d predict did not write"),
+            PredictionFile(out, weights=weights, top=2),
+        ):
+            pass
+        assert out.read_text() == text
+    with pytest.raises(CheckpointError, match=r"none\.safetensors"):
+        PredictionFile(out, weights=tmp_path / "none.safetensors", top=2)
+
+
+def test_predictions_made_here_are_the_predictors_own(weights: Path, films: Path) -> None:
+    paths = [str(path) for path in sorted(films.iterdir())]
+    here = list(predictions(weights, paths, precision="fp32", workers=0))
+    assert here == list(Predictor(weights, precision="fp32").many(paths))
+
+
+def test_the_command(weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, empty = tmp_path / "all.jsonl", tmp_path / "empty.mp4"
+    empty.touch()
+    words = ["predict", str(weights), str(films), str(empty), "--workers", "0", "--precision", "fp32"]
+    assert main([*words, "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert said.out == f"{out}: 4 videos; 3 predicted now, 0 there before, 1 could not be read\n"
+    assert f"t3d: {empty}: is empty (0 bytes)" in said.err
+    first = lines(out)
+    assert main([*words, "--json"]) == 1
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line | {"weights": first[0]["weights"]} for line in printed] == first
+    assert main([*words, "--out", str(out), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {"videos": 4, "predicted": 0, "bad": 1}
+    assert lines(out) == first
+    assert main([*words[:3], "--out", str(out)]) == 0
+    assert "3 videos; 0 predicted now, 3 there before" in capsys.readouterr().out
+    assert main([*words, "--out", str(out), "--top", "1"]) == 2
+    assert "holds 3 classes a line, --top asks for 1" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_killed_run_loses_at_most_a_line(weights: Path, films: Path, tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for at in range(80):
+        (tmp_path / "many" / f"{at}.mp4").hardlink_to(films / f"{at % 3}.mp4")
+    out = tmp_path / "all.jsonl"
+    words = ["predict", str(weights), str(tmp_path / "many"), "--out", str(out), "--workers", "0"]
+    words += ["--precision", "fp32"]
+    command = [sys.executable, "-m", "t3d", *words]
+    run = subprocess.Popen(command, start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        deadline = time.monotonic() + 60
+        while run.poll() is None and time.monotonic() < deadline:
+            if out.exists() and out.read_bytes().count(b"\n") >= 64:  # the first group
+                break
+            time.sleep(0.005)
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    before = out.read_bytes().splitlines(keepends=True)
+    assert 64 <= len(before) < 80
+    assert main(words) == 0
+    after = out.read_bytes().splitlines(keepends=True)
+    assert after[: len(before)] == before
+    assert len(after) == len({line["path"] for line in lines(out)}) == 80
+
+
+def test_a_dead_reader_is_the_death_of_the_process_and_other_errors_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Reading:
+        def many(self, paths: list[str]) -> list[Prediction]:
+            raise RuntimeError(paths[0])
+
+    def leave(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr("t3d.evaluation.bulk.os._exit", leave)
+    score = _scorer(Reading)  # type: ignore[arg-type]
+    with pytest.raises(SystemExit):
+        score(["DataLoader worker (pid 7) is killed by signal: Segmentation fault."])
+    with pytest.raises(RuntimeError, match="another"):
+        score(["another"])
+
+
+def test_a_line_names_the_likeliest_or_the_error() -> None:
+    assert to_line(GOOD, top=9)["classes"] == {"坐": 0.5, "jump": 0.375, "run, fast": 0.125}
+    assert to_line(BAD, top=9) == {"path": "/v/b.mp4", "error": "is empty (0 bytes)"}

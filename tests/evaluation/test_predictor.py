@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from t3d.cli.main import main
+from t3d.clip import ClipSpec
+from t3d.data.clips.views import Views
+from t3d.data.index import VideoIndex
+from t3d.data.manifest.manifest import Manifest
+from t3d.errors import CheckpointError, ConfigError, ManifestError, VideoError
+from t3d.evaluation.predictor import GROUP, Predictor
+from t3d.evaluation.run_test import run_test
+from t3d.evaluation.scoring import score_videos
+from t3d.models.registry import create_model
+from t3d.models.weights import ModelCard, load_model, save_model
+from t3d.prepare.index import index_videos
+from t3d.prepare.shards import write_shards
+from t3d.report.result import print_result, write_result
+from t3d.video.encode import write_video
+
+CLASSES = ("jump", "run, fast", "坐")
+SPEC = ClipSpec(num_frames=8, stride=1, size=64, resize=64, tail="pad")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A net whose scores differ from video to video."""
+    torch.manual_seed(1)
+    net = create_model("densenet3d_tiny", num_classes=3)
+    torch.nn.init.normal_(net.get_classifier().weight, std=1.0)
+    path = tmp_path_factory.mktemp("net") / "model.safetensors"
+    save_model(net, path, card=ModelCard("densenet3d_tiny", classes=CLASSES, clip=SPEC))
+    return path
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of classes with five good films, and two bad ones beside them."""
+    root = tmp_path_factory.mktemp("films")
+    for i, (name, length) in enumerate(
+        [("jump/a", 5), ("jump/b", 8), ("坐/c d", 20), ("坐/e", 33), ("坐/f", 16)]
+    ):
+        generator = torch.Generator().manual_seed(i)
+        coarse = torch.randint(0, 256, (length, 3, 4, 5), generator=generator).float()
+        frames = torch.nn.functional.interpolate(coarse, (64, 80), mode="bilinear").to(torch.uint8)
+        (root / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(root / "set" / f"{name}.mp4", frames)
+    (root / "bad").mkdir()
+    (root / "bad/empty.mp4").touch()
+    (root / "bad/text.mp4").write_text("no video")
+    return root
+
+
+def good(films: Path) -> list[Path]:
+    return sorted((films / "set").rglob("*.mp4"))
+
+
+def test_a_prediction_is_what_the_test_says_to_the_last_bit(weights: Path, films: Path) -> None:
+    net, card = load_model(weights)
+    predictor = Predictor(weights, precision="fp32")
+    for path in good(films):
+        prediction = predictor(path)
+        scores = score_videos(net, Manifest.from_files([path]), spec=card.clip)
+        order = sorted(range(3), key=lambda k: -scores.video_probs[0, k])
+        assert prediction.path == str(path)
+        assert prediction.classes == tuple(CLASSES[k] for k in order)
+        assert prediction.probs == tuple(scores.video_probs[0, order])
+        assert prediction.clips == len(scores.clip_probs)
+        assert prediction.error is None
+        assert sum(prediction.probs) == pytest.approx(1)
+
+
+def test_predictions_of_many_are_those_of_the_test_of_the_same_videos(weights: Path, films: Path) -> None:
+    outcome = run_test(weights, str(films / "set"), precision="fp32")
+    predictions = list(Predictor(weights, precision="fp32").many(outcome.scores.paths))
+    assert outcome.scores.classes == CLASSES
+    assert [prediction.path for prediction in predictions] == list(outcome.scores.paths)
+    for row, prediction in enumerate(predictions):
+        probs = dict(zip(prediction.classes, prediction.probs, strict=True))
+        assert [probs[name] for name in CLASSES] == outcome.scores.video_probs[row].tolist()
+        assert prediction.clips == int((outcome.scores.clip_video == row).sum())
+    right = [p.classes[0] == Path(p.path).parent.name for p in predictions]
+    assert outcome.metrics.video_top1 == pytest.approx(np.mean(right))
+
+
+def test_other_batches_change_a_prediction_by_rounding_only(weights: Path, films: Path) -> None:
+    paths = good(films)
+    alone = [Predictor(weights, precision="fp32")(path) for path in paths]
+    for batch_size, workers in ((1, 0), (3, 2), (64, 0)):
+        predictor = Predictor(weights, precision="fp32", batch_size=batch_size, workers=workers)
+        for one, other in zip(alone, predictor.many(paths), strict=True):
+            assert one.classes == other.classes
+            assert one.clips == other.clips
+            np.testing.assert_allclose(one.probs, other.probs, atol=1e-6, rtol=0)
+
+
+def test_the_order_asked_for_is_the_order_given(weights: Path, films: Path) -> None:
+    paths = good(films)
+    asked = [paths[3], paths[0], films / "bad/empty.mp4", paths[3], paths[1]]
+    predictions = list(Predictor(weights, precision="fp32").many(asked))
+    assert [prediction.path for prediction in predictions] == [str(path) for path in asked]
+    first, again = predictions[0], predictions[3]
+    assert replace(first, probs=()) == replace(again, probs=())
+    np.testing.assert_allclose(first.probs, again.probs, atol=1e-6, rtol=0)  # two places in the batches
+    others = [predictions[i].probs for i in (1, 4)]
+    assert all(np.ptp([first.probs, other], 0).max() > 1e-5 for other in others)
+
+
+def test_bad_files_among_good_ones_say_why(weights: Path, films: Path) -> None:
+    absent = films / "absent.mp4"
+    paths = [films / "bad/empty.mp4", good(films)[0], absent, films / "bad/text.mp4"]
+    empty, fine, missing, text = Predictor(weights).many(paths)
+    assert fine.error is None
+    assert fine.classes
+    for prediction in (empty, missing, text):
+        assert prediction.error
+        assert (prediction.classes, prediction.probs, prediction.clips) == ((), (), 0)
+    assert "no such file" in missing.error.lower()  # type: ignore[union-attr]
+    with pytest.raises(VideoError) as caught:
+        Predictor(weights)(absent)
+    assert caught.value.path == str(absent)
+
+
+def test_a_folder_stands_for_its_videos(weights: Path, films: Path) -> None:
+    predictor = Predictor(weights)
+    found = list(predictor.many([films / "set", good(films)[0]]))
+    assert [prediction.path for prediction in found] == [str(path) for path in [*good(films), good(films)[0]]]
+    with pytest.raises(VideoError, match="is a folder"):
+        predictor(films / "set")
+    with pytest.raises(ManifestError, match="no videos given"):
+        predictor.many([])
+    (films / "nothing").mkdir(exist_ok=True)
+    with pytest.raises(ManifestError, match="no video in this folder"):
+        predictor.many([films / "nothing"])
+
+
+def test_relative_paths_and_texts_will_do(
+    weights: Path, films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(films / "set" / "jump")
+    predictor = Predictor(weights)
+    assert predictor("a.mp4") == predictor(films / "set/jump/a.mp4")
+
+
+def test_a_long_list_answers_as_it_goes(weights: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[int] = []
+
+    def counted(model: object, manifest: Manifest, **options: object) -> object:
+        groups.append(len(manifest))
+        return score_videos(model, manifest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("t3d.evaluation.predictor.score_videos", counted)
+    paths = list(itertools.islice(itertools.cycle([good(films)[0], films / "bad/empty.mp4"]), GROUP + 3))
+    answers = Predictor(weights).many(paths)
+    next(answers)
+    assert groups == [GROUP]
+    rest = list(answers)
+    assert groups == [GROUP, 3]
+    assert [answer.path for answer in rest] == [str(path) for path in paths[1:]]
+    assert [answer.error is None for answer in rest] == [i % 2 == 0 for i in range(1, GROUP + 3)]
+
+
+def test_weights_and_devices_that_cannot_be_used_are_refused(tmp_path: Path, weights: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"absent\.safetensors"):
+        Predictor(tmp_path / "absent.safetensors")
+    with pytest.raises(ConfigError, match="toaster"):
+        Predictor(weights, device="toaster")
+
+
+# --- the test's own ways ------------------------------------------------------------------------------------
+
+
+def test_a_cache_is_filled_by_a_test_and_changes_no_score(
+    tmp_path: Path, weights: Path, films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = run_test(weights, str(films / "set"))
+    for workers in (2, 0):
+        cached = run_test(weights, str(films / "set"), cache=str(tmp_path / "cache"), workers=workers)
+        np.testing.assert_allclose(cached.scores.video_probs, plain.scores.video_probs, atol=1e-2)
+        assert len(list((tmp_path / "cache").iterdir())) == 5
+
+    def refuse(path: Path) -> None:
+        raise AssertionError(f"{path} was opened")
+
+    monkeypatch.setattr("t3d.data.clips.frames.Video", refuse)
+    again = run_test(weights, str(films / "set"), cache=str(tmp_path / "cache"))
+    np.testing.assert_array_equal(again.scores.video_probs, plain.scores.video_probs)
+
+
+def test_the_tail_may_be_chosen_for_a_test(weights: Path, films: Path) -> None:
+    clips = {
+        tail: np.bincount(run_test(weights, str(films / "set"), tail=tail).scores.clip_video).tolist()  # type: ignore[arg-type]
+        for tail in (None, "drop", "shift")
+    }
+    assert clips == {None: [1, 1, 3, 5, 2], "drop": [1, 1, 2, 4, 2], "shift": [1, 1, 3, 5, 2]}
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # 坐, in the confusion matrix
+def test_a_test_may_average_many_views(
+    weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, card = load_model(weights)
+    outcome = run_test(weights, str(films / "set"), clips=4, crops=3, precision="fp32")
+    assert np.bincount(outcome.scores.clip_video).tolist() == [4] * 5
+    manifest = Manifest.from_files(outcome.scores.paths)
+    scores = score_videos(net, manifest, spec=card.clip, views=Views(clips=4, crops=3))
+    np.testing.assert_array_equal(outcome.scores.video_probs, scores.video_probs)
+    plain = run_test(weights, str(films / "set"), precision="fp32")
+    assert not np.isclose(plain.scores.video_probs, scores.video_probs, rtol=1e-2, atol=0).all(1).any()
+    # A figure says what it is the figure of.
+    write_result(outcome, tmp_path / "many")
+    write_result(plain, tmp_path / "plain")
+    many, paper = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("many", "plain"))
+    assert many == asdict(outcome.metrics) | {"views": {"clips": 4, "crops": 3}}
+    assert paper == asdict(plain.metrics)
+    print_result(outcome)
+    print_result(plain)
+    assert capsys.readouterr().out.count("clips: 4, crops: 3") == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"clips": 4, "tail": "pad"}, "tail is pad and clips is 4.*leave out one"),
+        ({"clips": 0}, "clips is 0"),
+        ({"crops": 4}, "crops is 4"),
+    ],
+)
+def test_views_that_cannot_be_are_refused_before_anything_is_read(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        run_test("absent.safetensors", "absent", **wrong)
+
+
+def test_views_that_the_weights_cannot_take_are_refused_before_videos_are_read(tmp_path: Path) -> None:
+    spec = replace(SPEC, segments=2)
+    card = ModelCard("densenet3d_tiny", classes=CLASSES, clip=spec)
+    save_model(create_model("densenet3d_tiny", num_classes=3), tmp_path / "w.safetensors", card=card)
+    with pytest.raises(ConfigError, match="2 segments"):
+        run_test(tmp_path / "w.safetensors", "absent", clips=2)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_too_many_bad_videos_stop_a_test_and_few_are_told(
+    tmp_path: Path, weights: Path, films: Path, cached: bool
+) -> None:
+    table = tmp_path / "test.csv"
+    rows = [f"{path},{path.parent.name}" for path in good(films)] + [f"{films}/bad/text.mp4,jump"]
+    table.write_text("path,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    cache = str(tmp_path / "cache") if cached else None
+    with pytest.raises(ManifestError, match=r"(?s)1 of 6 videos \(16\.7%\).*max_bad.*bad/text\.mp4"):
+        run_test(weights, str(table), cache=cache)
+    outcome = run_test(weights, str(table), max_bad=0.2, cache=cache)
+    assert (outcome.metrics.videos, outcome.metrics.bad) == (5, 1)
+    assert [Path(video.path).name for video in outcome.scores.bad] == ["text.mp4"]
+
+
+def test_an_index_names_the_videos_and_a_shard_gives_the_same(
+    weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = Manifest.from_files([films / "set"])
+    index_videos(manifest, tmp_path / "films.parquet", workers=1)
+    write_shards(manifest, VideoIndex.read(tmp_path / "films.parquet"), tmp_path / "shards", workers=1)
+    plain = {
+        Path(p.path).stem.replace(" ", "_"): p for p in Predictor(weights, precision="fp32").many(good(films))
+    }
+    for index in ("films.parquet", "shards/index.parquet"):
+        words = ["predict", str(weights), "--index", str(tmp_path / index), "--json", "--top", "9"]
+        assert main([*words, "--precision", "fp32", "--workers", "0"]) == 0
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert len(found) == len(plain) == 5
+        for line in found:
+            wanted = plain[Path(line["path"]).stem.rpartition("-")[2].replace(" ", "_")]
+            # The index lists the videos in another order, so that other clips share their batches.
+            assert tuple(line["classes"]) == wanted.classes
+            np.testing.assert_allclose([*line["classes"].values()], wanted.probs, atol=1e-6, rtol=0)
+    assert main(["predict", str(weights)]) == 2
+    assert "no video" in capsys.readouterr().err

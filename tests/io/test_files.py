@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from t3d.io.files import ABANDONED, TEMPORARY, FileDigests, atomic_path, sweep
+
+
+def test_a_file_appears_whole_and_alone(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "folder" / "a.txt"
+    with atomic_path(target) as temporary:
+        temporary.write_text("whole", encoding="utf-8")
+        assert not target.exists()
+        assert temporary.parent == target.parent
+    assert target.read_text(encoding="utf-8") == "whole"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def fail() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_writer_that_writes_nothing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.b.safetensors", "no ending", "ü ñ 猫.csv", "x" * 250 + ".txt"])
+def test_the_temporary_name_is_hidden_and_keeps_the_ending(tmp_path: Path, name: str) -> None:
+    target = tmp_path / name
+    with atomic_path(target) as temporary:
+        assert temporary.suffix == target.suffix or not target.suffix
+        assert temporary.name.startswith(".")
+        assert temporary.match(TEMPORARY)
+        temporary.touch()
+    assert target.exists()
+    assert not target.match(TEMPORARY)
+
+
+def test_what_killed_processes_left_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
+    old, new = tmp_path / ".old.part.csv", tmp_path / ".new.part"
+    kept = [tmp_path / "a.csv", tmp_path / "a.part.csv", tmp_path / ".hidden"]
+    for file in (old, new, *kept):
+        file.write_text("x")
+    os.utime(old, (time.time() - 2 * ABANDONED,) * 2)
+    sweep(tmp_path, older_than=ABANDONED)
+    assert sorted(tmp_path.iterdir()) == sorted([new, *kept])
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    sweep(tmp_path / "nowhere")
+
+
+def test_writers_at_once_do_not_meet(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+
+    def write(number: int) -> None:
+        # "x" fails if another writer has this name.
+        with atomic_path(target) as temporary, temporary.open("x") as file:
+            file.write(f"{number} " * 1000)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(64)))
+    (number,) = set(re.findall(r"\d+", target.read_text()))
+    assert 0 <= int(number) < 64
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_gets_the_rights_that_new_files_have(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with atomic_path(tmp_path / "a.txt") as temporary:
+            temporary.touch()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_weights_may_be_read_by_whoever_may_read_new_files(tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    with atomic_path(tmp_path / "a.safetensors") as temporary:
+        save_file({"a": np.zeros(3)}, temporary)
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_digests_follow_content_and_prefix(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"same")
+    two.write_bytes(b"same")
+    digests = FileDigests(b"a")
+    first = digests(one)
+    assert digests(two) == first
+    assert FileDigests(b"b")(one) != first
+    assert re.fullmatch("[0-9a-f]{32}", first)
+    one.write_bytes(b"changed")
+    assert digests(one) != first
+    with pytest.raises(FileNotFoundError):
+        digests(tmp_path / "nowhere")

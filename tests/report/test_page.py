@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from t3d.clip import ClipSpec
+from t3d.data.clips.dataset import BadVideo
+from t3d.data.config import DataConfig
+from t3d.data.manifest.manifest import Manifest
+from t3d.evaluation.metrics import measure
+from t3d.evaluation.run_test import Outcome
+from t3d.evaluation.scores import Scores
+from t3d.report.page import samples_of, write_report
+from t3d.report.plots import confusion_figure, curves_figure, frames_figure, save_figure
+from t3d.report.result import print_result, write_result
+from t3d.training.config import ModelConfig, TrainConfig
+from t3d.training.run_folder import RunFolder
+from t3d.video.encode import write_video
+
+CLASSES = ("<b>bold</b>", "a & b", "$x_{$ $", "[red]")
+SPEC = ClipSpec(num_frames=8, stride=1, size=64, resize=64)
+
+
+class Page(HTMLParser):
+    """What a page holds: its tags, the pictures in it, its text, and every address it names."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.pictures: list[str] = []
+        self.addresses: list[str] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "src" and tag == "img":
+                self.pictures.append(value or "")
+            if name in ("src", "href", "action", "data", "poster", "srcset"):
+                self.addresses.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> list[Path]:
+    """A film of each class, the name of the first one as odd as names get."""
+    names = ('<i>1</i> & "2".mp4', "2.mp4", "3.mp4", "4.mp4")
+    (tmp_path / "films").mkdir()
+    paths = []
+    for name in names:
+        if "/" in name:
+            name = name.replace("/", "∕")  # a slash that a file name may hold
+        frames = torch.randint(0, 256, (12, 3, 64, 80), dtype=torch.uint8)
+        paths.append(write_video(tmp_path / "films" / name, frames))
+    return paths
+
+
+@pytest.fixture
+def outcome(films: list[Path]) -> Outcome:
+    """Five videos: three right, one wrong, one that cannot be read."""
+    probs = np.full((5, 4), 0.1)
+    for row, said in enumerate((0, 1, 2, 0, 0)):
+        probs[row, said] = 0.7
+    probs[4] = np.nan
+    scores = Scores(
+        classes=CLASSES,
+        clip_probs=probs[:4],
+        clip_video=np.arange(4),
+        video_probs=probs,
+        labels=np.array([0, 1, 2, 3, 3]),
+        paths=(*(str(path) for path in films), "kaputt.mp4"),
+        bad=(BadVideo(4, "kaputt.mp4", "is empty"),),
+    )
+    return Outcome(measure(scores), scores)
+
+
+@pytest.fixture
+def run(tmp_path: Path, films: list[Path]) -> RunFolder:
+    """A run folder with a log of two epochs."""
+    run = RunFolder(tmp_path / "run")
+    config = TrainConfig(
+        out=str(tmp_path / "run"),
+        data=DataConfig(train="<script>alert(1)</script>"),
+        clip=SPEC,
+        model=ModelConfig(name="densenet3d_tiny"),
+    )
+    run.start(config, Manifest.from_files(films).with_classes(CLASSES), None, [])
+    lines = [
+        {"kind": "train", "step": 5, "loss": 1.4, "lr": 0.1},
+        {"kind": "val", "step": 5, "loss": 1.3, "top1": 0.3, "top5": 1.0},
+        {"kind": "train", "step": 10, "loss": 0.9, "lr": 0.1},
+        {"kind": "val", "step": 10, "loss": 1.0, "top1": 0.6, "top5": 1.0},
+    ]
+    run.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def written(tmp_path: Path, run: RunFolder, outcome: Outcome) -> str:
+    path = write_report(
+        tmp_path / "deep" / "report.html",
+        run,
+        {"normal": outcome, "static": outcome},
+        title="A <title> & more",
+        lead="A lead.",
+        minutes=1.25,
+    )
+    assert path == tmp_path / "deep" / "report.html"
+    assert list(path.parent.iterdir()) == [path]
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_stands_alone(tmp_path: Path, run: RunFolder, outcome: Outcome) -> None:
+    text = written(tmp_path, run, outcome)
+    page = Page(text)
+    assert len(page.pictures) == 3
+    assert page.addresses == page.pictures
+    assert all(re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/]+=*", source) for source in page.pictures)
+    outside = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    assert not re.search(r"https?://|//\w|@import|url\(|<script|<link|<iframe", outside)
+    assert "utf-8" in text[:200]
+
+
+def test_the_page_says_what_came_out(tmp_path: Path, run: RunFolder, outcome: Outcome) -> None:
+    words = Page(written(tmp_path, run, outcome)).words
+    for expected in ("75.0%", "25.0%", "1.2", "normal", "static", "4 test videos, 1 more could not be read"):
+        assert expected in words
+    assert "densenet3d_tiny" in words
+    assert "num_frames: 8" in words
+
+
+def test_names_are_shown_and_never_obeyed(tmp_path: Path, run: RunFolder, outcome: Outcome) -> None:
+    page = Page(written(tmp_path, run, outcome))
+    for name in (
+        *CLASSES,
+        "A <title> & more",
+        "<script>alert(1)</script>",
+        Path(outcome.scores.paths[0]).name,
+    ):
+        assert name in page.words
+    assert "i" not in page.tags
+    assert "script" not in page.tags
+    assert page.tags.count("b") == 5  # the figures' own
+
+
+def test_one_sample_of_each_class_that_could_be_read(outcome: Outcome) -> None:
+    samples = samples_of(outcome)
+    assert [sample.label for sample in samples] == list(CLASSES)
+    assert [sample.prediction for sample in samples] == [CLASSES[0], CLASSES[1], CLASSES[2], CLASSES[0]]
+    assert [str(sample.path) for sample in samples] == list(outcome.scores.paths[:4])
+    assert {round(sample.probability, 6) for sample in samples} == {0.7}
+
+
+def test_results_are_written_and_read_back(tmp_path: Path, outcome: Outcome) -> None:
+    write_result(outcome, tmp_path / "out")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["confusion.png", "metrics.json", "scores.csv"]
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["video_top1"] == 0.75
+    assert metrics["per_class"] == {CLASSES[0]: 1, CLASSES[1]: 1, CLASSES[2]: 1, CLASSES[3]: 0}
+    assert metrics["confusion"][3] == [1, 0, 0, 0]
+    with Image.open(tmp_path / "out/confusion.png") as picture:
+        assert min(picture.size) > 200
+
+
+def test_results_are_printed_with_names_as_they_are(
+    outcome: Outcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_result(outcome)
+    told = capsys.readouterr()
+    for name in CLASSES:
+        assert name in told.out
+    assert "75.00%" in told.out
+    assert "kaputt.mp4: is empty" in told.err
+
+
+def test_pictures_are_drawn_from_little(tmp_path: Path) -> None:
+    save_figure(confusion_figure([[0, 0], [0, 0]], ["a", "b"]), tmp_path / "a.png")
+    save_figure(
+        confusion_figure(np.eye(60, dtype=int).tolist(), [str(i) for i in range(60)]), tmp_path / "b.png"
+    )
+    save_figure(curves_figure([]), tmp_path / "c.png")
+    save_figure(curves_figure([{"kind": "train", "step": 1, "loss": 2.0}], chance=0.1), tmp_path / "d.png")
+    save_figure(frames_figure([("a", np.zeros((3, 3, 8, 9), np.uint8))]), tmp_path / "e.png")
+    sizes = [Image.open(tmp_path / f"{name}.png").size for name in "abcde"]
+    assert sizes[1] > sizes[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.png" for name in "abcde"]

@@ -1,0 +1,149 @@
+"""Two processes by torchrun on the CPU: one start plays all scenes, since starting is what takes long."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from t3d.evaluation.metrics import measure
+from t3d.evaluation.scoring import score_videos
+from t3d.models.weights import load_model
+from t3d.training.config import TrainConfig
+from t3d.training.logging import read_log
+from t3d.training.run_folder import RunFolder
+
+# What each process does: a whole run; the same run stopped by a signal that only the second process gets,
+# then resumed. Writes what it saw to seen_RANK.json.
+SCENES = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from t3d.training.config import TrainConfig
+from t3d.training.interrupt import InterruptedRunError
+from t3d.training.run import train
+from t3d.training.run_folder import RunFolder
+from t3d.training.step import ClassificationStepper, Stepper
+from dataclasses import replace
+
+torch.set_num_threads(1)
+root, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+seen = {"rows": [], "stopped": []}
+loss, take = ClassificationStepper._loss, Stepper.step
+
+def watching(self, batch, rng):
+    seen["rows"].append([self.place, batch.videos.tolist()])
+    return loss(self, batch, rng)
+
+def step(self, batches, *, epoch, step, total):
+    self.place = total
+    take(self, batches, epoch=epoch, step=step, total=total)
+    if seen["stop"] and rank == 1 and total == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+ClassificationStepper._loss, Stepper.step = watching, step
+seen["stop"] = False
+config = RunFolder(root / "template").read_config(TrainConfig)
+train(replace(config, out=str(root / "whole")))
+
+ClassificationStepper._loss = loss
+seen["stop"] = True
+parts = replace(config, out=str(root / "parts"))
+try:
+    train(parts)
+except InterruptedRunError as error:
+    seen["stopped"].append(error.signal)
+seen["stop"] = False
+train(parts, resume=True)
+(root / f"seen_{rank}.json").write_text(json.dumps(seen))
+"""
+
+
+@pytest.fixture(scope="module")
+def scenes(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which two processes played the scenes."""
+    from t3d.clip import ClipSpec
+    from t3d.data.config import DataConfig
+    from t3d.data.manifest.manifest import Manifest
+    from t3d.training.config import ModelConfig, OptimConfig
+
+    root = tmp_path_factory.mktemp("distributed")
+    config = TrainConfig(
+        out=str(root / "template"),
+        data=DataConfig(train=str(colours / "train.csv"), val=str(colours / "val.csv"), workers=0),
+        clip=ClipSpec(num_frames=8, stride=1, size=32, resize=32),
+        model=ModelConfig(
+            name="densenet3d_tiny",
+            options={"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1},
+        ),
+        optim=OptimConfig(lr=0.05, epochs=2, batch_size=8, accumulate=2, schedule="constant", ema=0.5),
+        precision="fp32",
+        log_every=1,
+    )
+    RunFolder(config.out).start(config, Manifest.from_csv(config.data.train), None, [])
+    (root / "scenes.py").write_text(SCENES)
+    command = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", root / "scenes.py", root]
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch   2/2") == 2, done.stdout  # once a run, not once a process
+    return root
+
+
+def seen(root: Path, rank: int) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((root / f"seen_{rank}.json").read_text())
+    return told
+
+
+def test_there_is_one_run_folder_and_one_log(scenes: Path) -> None:
+    assert {path.name for path in scenes.iterdir() if path.is_dir()} == {"template", "whole", "parts"}
+    kinds = [(line["kind"], line["step"]) for line in read_log(scenes / "whole" / "log.jsonl")]
+    assert kinds == [("train", 1), ("train", 2), ("val", 2), ("train", 3), ("train", 4), ("val", 4)]
+
+
+def test_each_clip_of_a_batch_is_seen_by_one_process(scenes: Path) -> None:
+    for epoch in range(2):
+        rows: list[int] = []
+        for step in (2 * epoch, 2 * epoch + 1):
+            shares = [
+                [videos for place, videos in seen(scenes, rank)["rows"] if place == step] for rank in (0, 1)
+            ]
+            assert [[len(part) for part in share] for share in shares] == [[2, 2], [2, 2]]
+            rows += [row for share in shares for part in share for row in part]
+        assert sorted(rows) == list(range(16))
+
+
+def test_the_log_says_what_the_weights_score_in_one_process(scenes: Path) -> None:
+    folder = RunFolder(scenes / "whole")
+    model, card = load_model(folder.weights)
+    _, val = folder.read_videos()
+    assert val is not None
+    metrics = measure(score_videos(model, val, spec=card.clip))
+    last = read_log(folder.log)[-1]
+    assert last["loss"] == pytest.approx(metrics.loss, abs=1e-9)
+    assert (last["top1"], last["clip_top1"]) == (metrics.video_top1, metrics.clip_top1)
+
+
+def test_a_signal_to_one_process_stops_all_and_nothing_is_lost(scenes: Path) -> None:
+    assert seen(scenes, 0)["stopped"] == seen(scenes, 1)["stopped"] == [15]
+    for name in ("checkpoint.safetensors", "model.safetensors"):
+        whole, parts = load_file(scenes / "whole" / name), load_file(scenes / "parts" / name)
+        assert whole.keys() == parts.keys()
+        for key, value in whole.items():
+            # The sum over processes may come in another order.
+            torch.testing.assert_close(value, parts[key], rtol=1e-5, atol=1e-6, msg=f"{name} {key}")
+    steps = [line["step"] for line in read_log(scenes / "parts" / "log.jsonl") if line["kind"] == "train"]
+    assert steps == [1, 2, 3, 4]

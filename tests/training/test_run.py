@@ -1,0 +1,617 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from t3d.data.clips.check import readable
+from t3d.data.clips.dataset import ClipItem, TrainClips
+from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.sampler import SampleKey
+from t3d.data.manifest.manifest import Manifest
+from t3d.errors import CheckpointError, ConfigError, ManifestError
+from t3d.evaluation.metrics import measure
+from t3d.evaluation.scoring import score_videos
+from t3d.models.weights import load_model
+from t3d.prepare.index import index_videos
+from t3d.training import run as loop
+from t3d.training.config import TrainConfig
+from t3d.training.interrupt import InterruptedRunError
+from t3d.training.logging import read_log
+from t3d.training.run import train
+from t3d.training.run_folder import RunFolder
+from t3d.training.step import ClassificationStepper, DivergedError
+
+Tiny = Callable[..., TrainConfig]
+
+
+def tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path)
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        header: dict[str, Any] = json.loads(file.metadata()["t3d_checkpoint"])
+    header["progress"].pop("minutes")
+    return header
+
+
+def log_of(folder: RunFolder) -> list[dict[str, Any]]:
+    timing = ("time", "clips_per_second", "waiting_for_data")
+    return [{k: v for k, v in line.items() if k not in timing} for line in read_log(folder.log)]
+
+
+def same(one: RunFolder, other: RunFolder) -> None:
+    for name in ("checkpoint.safetensors", "model.safetensors", "best.safetensors"):
+        here, there = tensors_of(one.path / name), tensors_of(other.path / name)
+        assert here.keys() == there.keys(), name
+        for key, value in here.items():
+            assert torch.equal(value, there[key]), (name, key)
+    assert header_of(one.checkpoint) == header_of(other.checkpoint)
+    assert log_of(one) == log_of(other)
+
+
+# --- a run and what it leaves ----------------------------------------------------------------------------
+
+
+def test_it_learns_what_is_easy(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny(optim={"epochs": 4, "ema": 0.9, "lr": 0.1})
+    folder = RunFolder(train(config))
+    losses = [line["loss"] for line in read_log(folder.log) if line["kind"] == "train"]
+    assert len(losses) == 16
+    assert sum(losses[-4:]) / 4 < 0.5 * losses[0]
+    last = [line for line in read_log(folder.log) if line["kind"] == "val"][-1]
+    assert (last["epoch"], last["step"], last["top1"], last["bad"]) == (4, 16, 1.0, 0)
+    assert "top-1 100.0%" in capsys.readouterr().out
+    files = {file.name for file in folder.path.iterdir()} - {"tensorboard"}
+    assert files == {
+        *("config.yaml", "classes.txt", "train.csv", "val.csv", "log.jsonl"),
+        *("checkpoint.safetensors", "model.safetensors", "best.safetensors"),
+    }
+    # The weights are the average's, and score as the log says.
+    model, card = load_model(folder.weights)
+    assert card.classes == ("blue", "red")
+    assert card.clip == config.clip
+    _, val = folder.read_videos()
+    assert val is not None
+    metrics = measure(score_videos(model, val, spec=card.clip))
+    assert (metrics.loss, metrics.video_top1) == (pytest.approx(last["loss"], abs=1e-12), 1.0)
+    ema = tensors_of(folder.checkpoint)
+    assert torch.equal(ema["ema.module.features.conv0.weight"], model.state_dict()["features.conv0.weight"])
+    assert not torch.equal(ema["model.features.conv0.weight"], ema["ema.module.features.conv0.weight"])
+
+
+def test_validation_is_rare_when_asked_and_the_last_epoch_has_one(tiny: Tiny) -> None:
+    folder = RunFolder(train(tiny(optim={"epochs": 3}, eval_every=2, log_every=3)))
+    steps = [(line["kind"], line["step"]) for line in read_log(folder.log)]
+    expected = [3, 4, 6, 8, 9, 12]
+    assert [step for kind, step in steps if kind == "train"] == expected
+    assert [step for kind, step in steps if kind == "val"] == [8, 12]
+
+
+def test_without_validation_videos(tiny: Tiny) -> None:
+    folder = RunFolder(train(tiny(data={"val": None, "val_fraction": 0.0})))
+    assert not folder.val_csv.exists()
+    assert not folder.best.exists()
+    assert folder.weights.exists()
+
+
+def test_a_held_out_share_is_never_trained_on(tiny: Tiny) -> None:
+    folder = RunFolder(train(tiny(data={"val": None, "val_fraction": 0.25})))
+    rest, held = folder.read_videos()
+    assert held is not None
+    assert (len(rest), len(held)) == (12, 4)
+    assert not {entry.path for entry in rest} & {entry.path for entry in held}
+
+
+# --- restarts --------------------------------------------------------------------------------------------
+
+# Runs the command line twice: stopped by SIGTERM to the whole group in the middle of an epoch, then killed
+# while the checkpoint behind a later step is half written.
+INTERRUPTED = """
+import os, signal, sys, time
+import torch
+from t3d.cli.main import main
+from t3d.training import checkpoint
+from t3d.training.step import ClassificationStepper, Stepper
+
+torch.set_num_threads(1)
+take = Stepper.step
+
+def step(self, batches, *, epoch, step, total):
+    take(self, batches, epoch=epoch, step=step, total=total)
+    if (epoch, step) == (1, 1):
+        os.killpg(0, signal.SIGTERM)
+        time.sleep(0.5)  # the workers' death, if they died, would be felt here
+
+Stepper.step = step
+print("status", main(["train", "--config", sys.argv[1]]), flush=True)
+
+Stepper.step = take
+write, saved = checkpoint.save_file, []
+
+def save_file(tensors, path, **more):
+    saved.append(path)
+    if len(saved) == 7:
+        path.write_bytes(b"half")
+        os.killpg(0, signal.SIGKILL)
+    write(tensors, path, **more)
+
+checkpoint.save_file = save_file
+main(["train", "--config", sys.argv[2]])
+"""
+
+
+@pytest.fixture(scope="module")
+def everything() -> dict[str, Any]:
+    """Options under which every part of the state matters."""
+    return {
+        "optim": {
+            "epochs": 3,
+            "ema": 0.9,
+            "mixup": 0.3,
+            "label_smoothing": 0.1,
+            "clip_grad": 1.0,
+            "schedule": "plateau",
+            "patience": 0,
+            "warmup_epochs": 0.5,
+        },
+        "augment": {"crop": "random_resized", "color": 0.3},
+        "model": {"options": {**NET_OPTIONS, "drop_rate": 0.2}},
+    }
+
+
+NET_OPTIONS = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1}
+
+
+@pytest.fixture
+def interrupted(tiny: Tiny, everything: dict[str, Any], tmp_path: Path) -> tuple[RunFolder, RunFolder]:
+    """The run stopped by SIGTERM, and the one killed by SIGKILL; both had two data workers."""
+    stopped = tiny(**everything, data={"workers": 2}, out=str(tmp_path / "stopped"))
+    killed = replace(stopped, out=str(tmp_path / "killed"), checkpoint_minutes=0.0)
+    files = []
+    for config in (stopped, killed):
+        template = RunFolder(tmp_path / "template")
+        template.start(replace(config, overwrite=True), *_videos(config), [])
+        options = template.config.read_text().replace("overwrite: true", "overwrite: false")
+        files.append(tmp_path / f"{Path(config.out).name}.yaml")
+        files[-1].write_text(options)
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, *map(str, files)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, err
+    assert f"status {128 + signal.SIGTERM}" in out, err
+    assert f"stopped by SIGTERM; go on with: t3d train --resume {stopped.out}" in err
+    assert "Traceback" not in err
+    return RunFolder(stopped.out), RunFolder(killed.out)
+
+
+def _videos(config: TrainConfig) -> tuple[Any, Any]:
+    assert config.data.val is not None
+    return Manifest.from_csv(config.data.train), Manifest.from_csv(config.data.val)
+
+
+def test_a_run_that_was_stopped_or_killed_ends_as_if_it_never_had_been(
+    tiny: Tiny, everything: dict[str, Any], tmp_path: Path, interrupted: tuple[RunFolder, RunFolder]
+) -> None:
+    straight = RunFolder(train(tiny(**everything, out=str(tmp_path / "straight"))))
+    assert [line["step"] for line in log_of(straight) if line["kind"] == "train"] == list(range(1, 13))
+    stopped, killed = interrupted
+    assert header_of(stopped.checkpoint)["progress"].items() >= {"epoch": 1, "step": 2}.items()
+
+    # Killed while its seventh checkpoint was written (the sixth step: the first epoch writes two at its
+    # end): the sixth is whole, the log is ahead of it.
+    assert header_of(killed.checkpoint)["progress"]["epoch"] == 1
+    assert header_of(killed.checkpoint)["progress"]["step"] == 1
+    assert log_of(killed)[-1]["step"] == 6
+    assert any(file.name.startswith(".") for file in killed.path.iterdir())
+    early = tmp_path / "early"
+    shutil.copytree(killed.path, early)
+    (early / "checkpoint.safetensors").unlink()  # as if killed before its first checkpoint
+
+    for folder, workers in ((stopped, 2), (killed, 0), (RunFolder(early), 1)):
+        config = folder.read_config(TrainConfig)
+        assert config.data.workers == 2
+        config = replace(config, out=str(folder.path), data=replace(config.data, workers=workers))
+        assert train(config, resume=True) == folder.path
+        same(folder, straight)
+        assert not any(file.name.startswith(".") for file in folder.path.iterdir())
+
+
+def test_a_finished_run_resumes_to_itself(tiny: Tiny) -> None:
+    config = tiny()
+    folder = RunFolder(train(config))
+    before = {file.name: file.read_bytes() for file in folder.path.iterdir() if file.is_file()}
+    train(config, resume=True)
+    assert before == {file.name: file.read_bytes() for file in folder.path.iterdir() if file.is_file()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_validating_loses_nothing(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, number: int, tmp_path: Path
+) -> None:
+    straight = RunFolder(train(tiny(optim={"epochs": 2}, out=str(tmp_path / "straight"))))
+    config = tiny(optim={"epochs": 2})
+    folder = RunFolder(config.out)
+    seen = []
+
+    def interrupting(scores: Any) -> Any:
+        seen.append(header_of(folder.checkpoint)["progress"])  # saved before, since the grace may be short
+        os.kill(os.getpid(), number)
+        return measure(scores)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "measure", interrupting)
+        with pytest.raises(InterruptedRunError, match=f"stopped by {signal.Signals(number).name}") as caught:
+            train(config)
+    assert caught.value.signal == number
+    assert seen == [{"epoch": 0, "step": 4, "best": -1.0}]
+    progress = header_of(folder.checkpoint)["progress"]
+    assert (progress["epoch"], progress["step"]) == (1, 0)  # no step more after the validation
+    train(config, resume=True)
+    same(folder, straight)
+
+
+def test_a_validation_that_was_cut_off_comes_again(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    straight = RunFolder(train(tiny(out=str(tmp_path / "straight"))))
+    config = tiny()
+    folder = RunFolder(config.out)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_model", fail)  # behind the validation's line in the log
+        with pytest.raises(OSError, match="no space left"):
+            train(config)
+    assert [line["kind"] for line in log_of(folder)].count("val") == 1
+    capsys.readouterr()
+    train(config, resume=True)
+    same(folder, straight)
+    assert " nan " not in capsys.readouterr().out
+
+
+# --- what cannot go on -----------------------------------------------------------------------------------
+
+
+def test_a_diverging_run_stops_and_keeps_the_checkpoint_from_before(tiny: Tiny) -> None:
+    config = tiny()
+    folder = RunFolder(train(config))
+    before = folder.checkpoint.read_bytes(), folder.weights.read_bytes()
+    wild = replace(config, optim=replace(config.optim, lr=1e30, epochs=3), checkpoint_minutes=0.0)
+    with pytest.raises(DivergedError, match=r"the checkpoint from before is kept.*optim\.lr \(now 1e\+30\)"):
+        train(wild, resume=True)
+    assert (folder.checkpoint.read_bytes(), folder.weights.read_bytes()) == before
+    tame = replace(config, optim=replace(config.optim, epochs=2))
+    train(tame, resume=True)
+    assert header_of(folder.checkpoint)["progress"]["epoch"] == 2
+
+
+def test_weights_that_diverge_in_the_last_step_are_not_saved(tiny: Tiny) -> None:
+    config = tiny(optim={"lr": 1e30, "batch_size": 16})  # one step an epoch: its own loss is finite
+    with pytest.raises(DivergedError):
+        train(config)
+    assert not RunFolder(config.out).checkpoint.exists()
+    assert not RunFolder(config.out).weights.exists()
+
+
+def test_scores_that_are_no_numbers_stop(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **options: Any) -> Any:
+        scores = score_videos(*args, **options)
+        scores.clip_probs[0] = float("nan")
+        return scores
+
+    monkeypatch.setattr(loop, "score_videos", broken)
+    with pytest.raises(DivergedError, match="scores of 1 validation clips are not numbers"):
+        train(tiny())
+
+
+@pytest.fixture
+def more_videos(colours: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Maker of a copy of the training table with other rows behind: (path, label)."""
+
+    def make(*rows: tuple[str, str], only: str = "") -> Path:
+        with (colours / "train.csv").open(newline="") as file:
+            head, *old = csv.reader(file)
+        kept = [[str(colours / path), label, source] for path, label, source in old if only in label]
+        with (tmp_path / "table.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([head, *kept, *([path, label, path] for path, label in rows)])
+        return tmp_path / "table.csv"
+
+    return make
+
+
+def test_few_bad_videos_are_left_out_by_name(
+    tiny: Tiny, more_videos: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    table = more_videos(("empty.mp4", "red"), ("absent.mp4", "blue"))
+    folder = RunFolder(train(tiny(data={"train": str(table), "max_bad": 0.2})))
+    assert {Path(path).name for path in folder.read_bad()} == {"empty.mp4", "absent.mp4"}
+    assert all(reason for reason in folder.read_bad().values())
+    assert len(folder.read_videos()[0]) == 16
+    assert "2 unreadable videos left out (bad.csv)" in capsys.readouterr().out
+
+
+def test_too_many_bad_videos_are_refused(
+    tiny: Tiny, more_videos: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    config = tiny(data={"train": str(more_videos(("empty.mp4", "red"))), "max_bad": 0.05})
+    with pytest.raises(ManifestError, match=r"1 of 17 videos \(5\.9%\)(?s:.*)empty\.mp4"):
+        train(config)
+    assert not Path(config.out).exists()
+
+
+@pytest.fixture
+def broken_within(colours: Path, tmp_path: Path) -> Path:
+    """A video whose ends can be read, and no frame around its middle."""
+    raw = bytearray((colours / "train_red_0.mp4").read_bytes())
+    start = raw.index(b"mdat") + 4
+    length = len(raw) - start
+    from_, to = start + length * 5 // 12, start + length * 8 // 12
+    raw[from_:to] = bytes(to - from_)
+    (tmp_path / "broken.mp4").write_bytes(raw)
+    return tmp_path / "broken.mp4"
+
+
+def test_a_video_that_breaks_within_is_named_and_counted(
+    tiny: Tiny,
+    more_videos: Callable[..., Path],
+    broken_within: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = more_videos((broken_within.name, "red"))
+    config = tiny(data={"train": str(table), "val": str(table), "max_bad": 0.1}, optim={"epochs": 2})
+    # Whether its ends can be read depends on the decoder; here they are said to be.
+    monkeypatch.setattr(loop, "readable", lambda manifest, *_, **__: (manifest, []))
+    folder = RunFolder(train(config))
+    assert [Path(path).name for path in folder.read_bad()] == ["broken.mp4"]
+    out = capsys.readouterr().out
+    assert out.count("left out: ") == 1
+    assert out.count("left out of the validation: ") == 2
+    assert {line["bad"] for line in read_log(folder.log) if line["kind"] == "val"} == {1}
+
+    strict = replace(config, out=f"{config.out}2", data=replace(config.data, max_bad=0.05))
+    with pytest.raises(ManifestError, match=r"1 of 17 videos broke while they were read(?s:.*)broken\.mp4"):
+        train(strict)
+
+
+def refused(config: TrainConfig, kind: type[Exception], match: str) -> None:
+    with pytest.raises(kind, match=match):
+        train(config)
+    assert not Path(config.out).exists()
+    assert not list(Path(config.out).parent.glob(".*"))
+
+
+def test_what_cannot_be_trained_on_leaves_no_folder(
+    tiny: Tiny, more_videos: Callable[..., Path], tmp_path: Path
+) -> None:
+    refused(tiny(optim={"batch_size": 17}), ConfigError, r"batch_size is 17, and there are only 16")
+    refused(
+        tiny(data={"train": str(more_videos(only="red"))}), ManifestError, r"at least 2 classes.*1 \(red\)"
+    )
+    unlabelled = str(more_videos(("v.mp4", "")))
+    refused(tiny(data={"train": unlabelled}), ManifestError, "1 of 17 videos have no label")
+    refused(tiny(data={"val": unlabelled}), ManifestError, "1 of 17 videos have no label")
+    refused(
+        tiny(data={"val": str(more_videos(("v.mp4", "redd")))}),
+        ManifestError,
+        "unknown class 'redd'; did you mean 'red'",
+    )
+    refused(tiny(data={"train": str(tmp_path / "absent")}), ManifestError, "no such file or folder")
+
+
+def test_what_cannot_work_is_told_before_a_video_is_read(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "readable", lambda *_, **__: pytest.fail("read the videos first"))
+        refused(tiny(model={"name": "t3d_tini"}), ConfigError, "did you mean 't3d_tiny'")
+        refused(tiny(model={"options": {"drop_rat": 0.1}}), ConfigError, "did you mean 'drop_rate'")
+        ttl = {"ttl_after": ["layr1"], "ttl_depths": [[1, 3]]}
+        refused(
+            tiny(model={"name": "resnet3d18", "options": ttl}), ConfigError, "behind 'layr1'.*mean 'layer1'"
+        )
+        refused(tiny(model={"freeze": "stm"}), ConfigError, "no stage 'stm' to freeze.*did you mean 'stem'")
+        refused(tiny(clip={"size": 2}), ConfigError, r"clip\.size 2; densenet3d_tiny .* at least 1 frames of")
+    refused(tiny(model={"init": str(tmp_path / "absent")}), CheckpointError, "no such weights file")
+
+
+def test_an_existing_run_is_never_overwritten_unasked(tiny: Tiny) -> None:
+    config = tiny(optim={"batch_size": 16})
+    folder = RunFolder(train(config))
+    before = folder.weights.read_bytes()
+    with pytest.raises(ConfigError, match="never overwritten unasked"):
+        train(config)
+    assert folder.weights.read_bytes() == before
+    # Nor by a run that cannot begin.
+    with pytest.raises(ConfigError, match="batch_size is 99"):
+        train(replace(config, overwrite=True, optim=replace(config.optim, batch_size=99)))
+    assert folder.weights.read_bytes() == before
+    train(replace(config, overwrite=True, seed=1))
+    assert folder.weights.read_bytes() != before
+
+
+def test_resuming_what_is_no_run(tiny: Tiny) -> None:
+    with pytest.raises(CheckpointError, match=r"no config\.yaml"):
+        RunFolder(tiny().out).read_config(TrainConfig)
+
+
+def test_a_checkpoint_of_another_net_is_refused(tiny: Tiny) -> None:
+    config = tiny(optim={"batch_size": 16})
+    folder = RunFolder(train(config))
+    other = replace(config, model=replace(config.model, options={**NET_OPTIONS, "stem_channels": 16}))
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors.*features\.conv0\.weight"):
+        train(other, resume=True)
+    assert folder.checkpoint.exists()
+
+
+# --- starting from weights -------------------------------------------------------------------------------
+
+
+def test_weights_of_other_classes_start_a_run_without_their_classifier(
+    tiny: Tiny, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = RunFolder(train(tiny(out=str(tmp_path / "first"))))
+    with (colours / "train.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    renamed = {"red": "apple", "blue": "sky"}
+    rows = [[str(colours / path), renamed[label], source] for path, label, source in rows]
+    rows[3][1] = rows[12][1] = "else"
+    with (tmp_path / "other.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+    still = {"lr": 1e-30, "weight_decay": 0.0}
+    config = tiny(
+        data={"train": str(tmp_path / "other.csv"), "val": None, "val_fraction": 0.0},
+        model={"init": str(first.weights)},
+        optim=still,
+        out=str(tmp_path / "second"),
+    )
+    capsys.readouterr()
+    second = RunFolder(train(config))
+    assert f"weights from {first.weights}: " in capsys.readouterr().out
+    old, new = tensors_of(first.weights), tensors_of(second.weights)
+    assert new["classifier.weight"].shape[0] == 3
+    learnt = [key for key in old if key.endswith("weight") and not key.startswith("classifier")]
+    assert len(learnt) > 5
+    for key in learnt:
+        assert torch.equal(old[key], new[key]), key
+    # The weights are not needed any more once there is a checkpoint.
+    first.weights.unlink()
+    train(replace(config, optim=replace(config.optim, epochs=2)), resume=True)
+
+
+def test_a_cache_changes_nothing_but_speed(tiny: Tiny, tmp_path: Path) -> None:
+    plain = RunFolder(train(tiny(out=str(tmp_path / "plain"))))
+    cached = RunFolder(train(tiny(out=str(tmp_path / "cached"), data={"cache": str(tmp_path / "cache")})))
+    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 22
+    same(plain, cached)
+
+
+def test_an_index_changes_nothing_but_speed(tiny: Tiny, colours: Path, tmp_path: Path) -> None:
+    plain = RunFolder(train(tiny(out=str(tmp_path / "plain"))))
+    for part in ("train", "val"):
+        index_videos(Manifest.from_csv(colours / f"{part}.csv"), tmp_path / f"{part}.parquet")
+    parts = {part: str(tmp_path / f"{part}.parquet") for part in ("train", "val")}
+    indexed = RunFolder(train(tiny(out=str(tmp_path / "indexed"), data=parts)))
+    same(plain, indexed)
+
+
+def test_a_balanced_run_sees_every_class_equally_often(
+    tiny: Tiny, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = (colours / "train.csv").read_text().splitlines()
+    few = [rows[0], *(row for row in rows if ",red," in row), *[row for row in rows if ",blue," in row][:2]]
+    table = colours / "few_blue.csv"
+    table.write_text("\n".join(few) + "\n")
+    seen: list[int] = []
+    plain = TrainClips.__getitem__
+
+    def noting(self: TrainClips, key: SampleKey) -> object:
+        item = plain(self, key)
+        assert isinstance(item, ClipItem)
+        seen.append(item.label)
+        return item
+
+    monkeypatch.setattr(TrainClips, "__getitem__", noting)
+    data = {"train": str(table), "balance": True}
+    train(tiny(out=str(tmp_path / "balanced"), data=data, optim={"batch_size": 2, "epochs": 2}))
+    assert np.bincount(seen).tolist() == [10, 10]
+
+
+def test_reading_ahead_finds_what_training_cannot_read(
+    broken_within: Path, tiny: Tiny, more_videos: Callable[..., Path], tmp_path: Path
+) -> None:
+    manifest = Manifest.from_csv(more_videos((broken_within.name, "red")))
+    store = FrameStore(tiny().clip, cache=str(tmp_path / "cache"))
+    kept, bad = readable(manifest, store, max_bad=0.1)
+    assert len(kept) == 16
+    assert [Path(video.path).name for video in bad] == ["broken.mp4"]
+
+
+def test_a_frozen_backbone_stays_and_the_run_goes_on_exactly(tiny: Tiny, tmp_path: Path) -> None:
+    first = RunFolder(train(tiny(out=str(tmp_path / "first"))))
+    model = {"init": str(first.weights), "freeze": "denseblock1"}
+    optim = {"epochs": 2, "layer_decay": 0.7, "classifier_lr": 3.0}
+    straight = RunFolder(train(tiny(model=model, optim=optim, out=str(tmp_path / "straight"))))
+    given, tuned = load_file(first.weights), load_file(straight.weights)
+    frozen = ("features.conv0", "features.norm0", "features.denseblock1", "features.transition1")
+    for key, value in tuned.items():
+        assert torch.equal(value, given[key]) == key.startswith(frozen), key
+    config = tiny(model=model, optim=optim)
+    folder = RunFolder(config.out)
+    step = ClassificationStepper.step
+
+    def stopping(self: Any, *args: Any, total: int, **kwargs: Any) -> None:
+        step(self, *args, total=total, **kwargs)
+        if total == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassificationStepper, "step", stopping)
+        with pytest.raises(InterruptedRunError):
+            train(config)
+    train(folder.read_config(TrainConfig), resume=True)
+    same(folder, straight)
+
+
+def test_segments_are_learned_and_the_run_goes_on_exactly(tiny: Tiny, tmp_path: Path) -> None:
+    """Clips of 3 frames from each third of the 12; the weights are those of the net alone."""
+    clip = {"segments": 3, "num_frames": 3}
+    straight = RunFolder(train(tiny(clip=clip, optim={"epochs": 2}, out=str(tmp_path / "straight"))))
+    net, card = load_model(straight.weights)
+    assert card.clip.segments == 3
+    assert net(torch.zeros(1, 3, 3, 32, 32)).shape == (1, 2)
+    config = tiny(clip=clip, optim={"epochs": 2})
+    folder = RunFolder(config.out)
+    step = ClassificationStepper.step
+    seen = []
+
+    def stopping(self: Any, *args: Any, total: int, **kwargs: Any) -> None:
+        self.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+        step(self, *args, total=total, **kwargs)
+        if total == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassificationStepper, "step", stopping)
+        with pytest.raises(InterruptedRunError):
+            train(config)
+    assert set(seen) == {(4, 3, 9, 32, 32)}
+    train(folder.read_config(TrainConfig), resume=True)
+    same(folder, straight)
+
+
+def test_few_labels_are_whole_sources_behind_the_validation(tiny: Tiny) -> None:
+    config = tiny(data={"val": None, "val_fraction": 0.25, "label_fraction": 0.5})
+    folder = RunFolder(train(config))
+    videos, val = folder.read_videos()
+    assert val is not None
+    assert (len(videos), len(val)) == (6, 4)  # of 8 + 8 videos
+    assert videos.class_counts() == {"blue": 3, "red": 3}
+    with pytest.raises(ConfigError, match=r"data\.label_fraction is 1\.5"):
+        tiny(data={"label_fraction": 1.5})

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from t3d.data.clips.dataset import BadVideo
+from t3d.data.manifest.manifest import Manifest
+from t3d.errors import CheckpointError, ConfigError, ManifestError
+from t3d.training.config import TrainConfig
+from t3d.training.run_folder import RunFolder
+
+Tiny = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def videos(colours: Path) -> Manifest:
+    return Manifest.from_csv(colours / "train.csv")
+
+
+def started(config: TrainConfig, videos: Manifest, bad: tuple[BadVideo, ...] = ()) -> RunFolder:
+    folder = RunFolder(config.out)
+    folder.start(config, videos, None, bad)
+    return folder
+
+
+def test_the_options_come_back_as_they_were(tiny: Tiny, videos: Manifest) -> None:
+    config = tiny(
+        seed=7,
+        optim={"lr": 1e-5, "warmup_epochs": 0.5, "name": "adamw"},
+        clip={"mean": (0.1, 0.2, 0.3), "tail": "shift"},
+        data={"source_pattern": r"_(\d+)$", "cache": "ein Ordner: für Bilder"},
+        overwrite=True,
+    )
+    back = started(config, videos).read_config(TrainConfig)
+    assert back == config
+    assert isinstance(back.clip.mean, tuple)
+
+
+def test_the_videos_come_back_as_they_were(tiny: Tiny, videos: Manifest) -> None:
+    mixed = videos.select([5, 12, 0, 15]).with_classes(["red", "green", "blue"])
+    config = tiny()
+    folder = RunFolder(config.out)
+    folder.start(config, mixed, videos.select([3]), [])
+    train, val = folder.read_videos()
+    assert train.classes == ("red", "green", "blue")
+    assert list(train) == list(mixed)
+    assert val is not None
+    assert [entry.path for entry in val] == [videos[3].path]
+    assert val.classes == train.classes
+    folder.val_csv.unlink()
+    assert folder.read_videos()[1] is None
+
+
+def test_bad_videos_are_named_once(tiny: Tiny, videos: Manifest) -> None:
+    folder = started(tiny(), videos, (BadVideo(3, "a, b.mp4", "holds no\nframe"),))
+    assert folder.read_bad() == {"a, b.mp4": "holds no\nframe"}
+    folder.add_bad({"c.mp4": "broke", "a, b.mp4": "again"})
+    assert folder.read_bad() == {"a, b.mp4": "again", "c.mp4": "broke"}
+    written = folder.bad_csv.stat().st_mtime_ns
+    folder.add_bad({"c.mp4": "broke"})
+    assert folder.bad_csv.stat().st_mtime_ns == written
+    other = replace(tiny(), out=f"{folder.path}2")
+    assert not started(other, videos).bad_csv.exists()
+
+
+def test_an_existing_run_is_refused_and_replaced_only_when_asked(tiny: Tiny, videos: Manifest) -> None:
+    config = tiny()
+    folder = started(config, videos)
+    (folder.path / "old").write_text("")
+    with pytest.raises(ConfigError, match=r"never overwritten unasked.*--resume.*--overwrite true"):
+        folder.refuse_existing(overwrite=False)
+    with pytest.raises(ConfigError, match="never overwritten"):
+        started(config, videos)  # begun by another process while this one read its videos
+    assert (folder.path / "old").exists()
+    started(replace(config, overwrite=True, seed=5), videos)
+    assert not (folder.path / "old").exists()
+    assert folder.read_config(TrainConfig).seed == 5
+
+
+def test_a_folder_that_is_no_run_is_never_deleted(tmp_path: Path, tiny: Tiny, videos: Manifest) -> None:
+    for number, content in enumerate((["thesis.tex"], ["config.yaml", "main.py"])):
+        path = tmp_path / f"other{number}"
+        path.mkdir()
+        for name in content:
+            (path / name).write_text("mine")
+        for overwrite in (True, False):
+            with pytest.raises(ConfigError, match="holds no run"):
+                started(tiny(out=str(path), overwrite=overwrite), videos)
+        assert sorted(file.name for file in path.iterdir()) == content
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(ConfigError, match="holds no run"):
+        RunFolder(file).refuse_existing(overwrite=True)
+
+
+def test_an_empty_folder_will_do(tmp_path: Path, tiny: Tiny, videos: Manifest) -> None:
+    (tmp_path / "run").mkdir()
+    assert started(tiny(), videos).config.exists()
+
+
+def test_the_current_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in (".", "..", str(tmp_path)):
+        with pytest.raises(ConfigError, match="not the current folder"):
+            RunFolder(out).refuse_existing(overwrite=True)
+    RunFolder("within").refuse_existing(overwrite=False)
+
+
+def test_a_failing_start_leaves_nothing(
+    tmp_path: Path, tiny: Tiny, videos: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(out=str(tmp_path / "deep" / "run"))
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(RunFolder, "add_bad", fail)
+    with pytest.raises(OSError, match="no space left"):
+        started(config, videos)
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_no_run_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere: no config\.yaml here"):
+        RunFolder(tmp_path / "nowhere").read_config(TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("optim: {lrr: 1}", "lrr"),
+        ("optim: {lr: fast}", "fast"),
+        ("optim: [", "expected"),
+        ("", "no table of options"),
+        ("- a\n- b", "table of options"),
+    ],
+)
+def test_a_spoilt_config_is_an_error_with_its_path(
+    tiny: Tiny, videos: Manifest, content: str, named: str
+) -> None:
+    folder = started(tiny(), videos)
+    folder.config.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        folder.read_config(TrainConfig)
+    assert str(folder.config) in str(caught.value)
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("data.decoder", "  decoder: pyav\n"), ("decoder", None), ("data.7", "  7: pyav\n")]
+)
+def test_an_option_of_another_version_is_refused_by_name(
+    tiny: Tiny, videos: Manifest, name: str, line: str | None
+) -> None:
+    folder = started(tiny(), videos)
+    text = folder.config.read_text()
+    changed = text.replace("data:\n", f"data:\n{line}") if line else f"{text}decoder: pyav\n"
+    folder.config.write_text(changed)
+    with pytest.raises(ConfigError) as caught:
+        folder.read_config(TrainConfig)
+    assert str(caught.value) == (
+        f"{folder.config}: this version of t3d has no option {name}; remove it from the file if the run does "
+        "not depend on it, or resume with the version that started the run"
+    )
+    folder.config.write_text(text)
+    assert folder.read_config(TrainConfig) == tiny()
+
+
+def test_spoilt_videos_are_an_error(tiny: Tiny, videos: Manifest) -> None:
+    folder = started(tiny(), videos)
+    folder.classes.write_text("red\ngreen\n")
+    with pytest.raises(ManifestError, match="unknown class 'blue'"):
+        folder.read_videos()
+    folder.train_csv.unlink()
+    with pytest.raises(ManifestError, match=r"train\.csv"):
+        folder.read_videos()

@@ -1,0 +1,364 @@
+"""Whole transfer runs of seconds, on videos whose frames and clips are easily matched by colour."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from t3d.clip import ClipSpec
+from t3d.data.clips.dataset import BadVideo
+from t3d.data.config import AugmentConfig, DataConfig
+from t3d.data.manifest.manifest import Manifest
+from t3d.errors import CheckpointError, ConfigError, ManifestError
+from t3d.models.weights import load_model, read_tensors, write_tensors
+from t3d.training.config import ModelConfig, OptimConfig, TrainConfig
+from t3d.training.interrupt import InterruptedRunError
+from t3d.training.logging import read_log
+from t3d.training.run import train
+from t3d.training.run_folder import RunFolder
+from t3d.transfer import run as loop
+from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
+from t3d.transfer.features import FeatureStore
+from t3d.transfer.run import transfer
+from t3d.transfer.step import TransferStepper
+from t3d.transfer.teachers.teacher import TEACHER_KEY, Teacher, open_teacher
+from t3d.video.encode import write_video
+
+NET = ModelConfig(
+    name="densenet3d_tiny",
+    options={"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1},
+)
+Small = Callable[..., TransferConfig]
+
+
+def draw(root: Path, count: int) -> Path:
+    """A folder of videos of 24 frames, 32 × 40, each of a colour of its own that slowly grows lighter."""
+    root.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for number in range(count):
+        colour = torch.randint(20, 200, (1, 3, 1, 1), generator=generator)
+        light = torch.linspace(0, 40, 24).view(24, 1, 1, 1)
+        noise = torch.randint(-10, 11, (24, 3, 32, 40), generator=generator)
+        write_video(root / f"{number:02d}.mp4", (colour + light + noise).clamp(0, 255).byte(), crf=20)
+    return root
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("pool") / "videos", 24)
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file as `t3d teacher` writes it; random weights know colours well enough. It has BatchNorm."""
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = timm.create_model("resnet10t", pretrained=False, num_classes=4)
+    write_tensors(
+        net.state_dict(), path, metadata={TEACHER_KEY: json.dumps({"name": "timm:resnet10t", "size": 32})}
+    )
+    return path
+
+
+@pytest.fixture
+def small(pool: Path, teacher_file: Path, tmp_path: Path) -> Small:
+    """Maker of a run of seconds, 5 steps an epoch; dictionaries change a part's fields."""
+    base = TransferConfig(
+        out=str(tmp_path / "run"),
+        data=PoolConfig(videos=str(pool), val_fraction=0.15, workers=0),
+        clip=ClipSpec(num_frames=8, stride=1, size=32, resize=32),
+        augment=AugmentConfig(),
+        model=NET,
+        teacher=TeacherConfig(name=str(teacher_file), frames=2),
+        pairs=PairConfig("match"),
+        optim=OptimConfig(name="adamw", lr=3e-3, epochs=1, batch_size=4, schedule="constant"),
+        precision="fp32",
+        log_every=1,
+    )
+
+    def make(**changes: object) -> TransferConfig:
+        parts = {
+            name: replace(getattr(base, name), **value) if isinstance(value, dict) else value
+            for name, value in changes.items()
+        }
+        return replace(base, **parts)
+
+    return make
+
+
+def weights_of(folder: RunFolder) -> dict[str, torch.Tensor]:
+    return read_tensors(folder.weights)[0]
+
+
+def numbers_of(folder: RunFolder) -> list[dict[str, Any]]:
+    """The log without what a clock gave."""
+    clocks = ("time", "clips_per_second", "waiting_for_data")
+    return [{k: v for k, v in line.items() if k not in clocks} for line in read_log(folder.log)]
+
+
+def table(path: Path, rows: list[tuple[Path, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "source"), *rows])
+    return path
+
+
+@pytest.mark.parametrize("objective", ["match", "contrastive", "regress", "sum"])
+def test_pairs_of_held_out_videos_are_told_apart(small: Small, objective: str, tmp_path: Path) -> None:
+    config = small(
+        data={"videos": str(draw(tmp_path / "videos", 80)), "val_fraction": 0.2},
+        pairs={"objective": objective, "negatives": "all"},
+        teacher={"cache": str(tmp_path / "features"), "frame_step": 4},
+        optim={"epochs": 20, "batch_size": 8, "schedule": "cosine", "ema": 0.9},
+        eval_every=20,
+    )
+    lines = read_log(RunFolder(transfer(config)).log)
+    last = lines[-1]
+    assert last["kind"] == "val"
+    assert last["auc"] > 0.85  # guessing gives 0.5
+    assert ("accuracy" in last) == (objective in ("match", "sum"))
+    if objective in ("match", "sum"):
+        assert last["accuracy"] > 0.7
+        assert {"precision", "recall"} <= last.keys()
+
+
+def test_the_teacher_stays_as_it_is_to_the_bit(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Teacher] = []
+
+    def remember(*args: Any, **kwargs: Any) -> Teacher:
+        opened.append(open_teacher(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(loop, "open_teacher", remember)
+    config = small()
+    before = {key: value.clone() for key, value in open_teacher(config.teacher.name).state_dict().items()}
+    assert any("running_mean" in key for key in before)
+    transfer(config)
+    (teacher,) = opened
+    assert not teacher.training
+    assert not any(module.training for module in teacher.modules())
+    for key, value in teacher.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_the_student_starts_a_training(small: Small, pool: Path, tmp_path: Path) -> None:
+    folder = RunFolder(transfer(small(clip={"modality": "diff"})))
+    net, card = load_model(folder.weights)
+    assert card.classes == ()
+    assert card.clip.modality == "diff"
+    assert card.provenance["transfer"] == "match"
+    assert net(torch.randn(2, 3, 8, 32, 32)).shape == (2, net.num_features)
+
+    rows = [(path, "even" if int(path.stem) % 2 else "odd") for path in sorted(pool.glob("*.mp4"))]
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label"), *rows])
+    config = TrainConfig(
+        out=str(tmp_path / "tuned"),
+        data=DataConfig(train=str(tmp_path / "labels.csv"), val_fraction=0, workers=0),
+        clip=card.clip,
+        model=replace(NET, init=str(folder.weights)),
+        optim=OptimConfig(lr=1e-12, epochs=1, batch_size=4, schedule="constant", weight_decay=0),
+    )
+    tuned = read_tensors(RunFolder(train(config)).weights)[0]
+    given = weights_of(folder)
+    kernels = [key for key in given if given[key].ndim == 5]
+    assert kernels
+    for key in kernels:  # they are where the transfer left them, but for a step of nearly nothing
+        torch.testing.assert_close(tuned[key], given[key], rtol=0, atol=1e-6)
+
+
+def test_a_run_that_was_stopped_ends_as_if_it_never_had_been(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {
+        "optim": {"epochs": 2, "ema": 0.9},
+        "pairs": {"objective": "sum", "other_time": True},
+        "teacher": {"augment": True},
+    }
+    straight = RunFolder(transfer(small(**changes, out=str(tmp_path / "straight"))))
+    config = small(**changes)
+    folder = RunFolder(config.out)
+    step = TransferStepper.step
+
+    def stopping(self: TransferStepper, *args: Any, total: int, **kwargs: Any) -> None:
+        step(self, *args, total=total, **kwargs)
+        if total == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TransferStepper, "step", stopping)
+        with pytest.raises(InterruptedRunError, match=f"t3d transfer --resume {folder.path}"):
+            transfer(config)
+    assert folder.command() == "t3d transfer"
+    again = replace(folder.read_config(TransferConfig), out=config.out)
+    assert again == config
+    transfer(again, resume=True)
+    assert numbers_of(folder) == numbers_of(straight)
+    theirs = weights_of(straight)
+    for key, value in weights_of(folder).items():
+        assert torch.equal(value, theirs[key]), key
+
+
+def test_a_run_does_not_go_on_without_one_of_its_videos(
+    small: Small, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = tmp_path / "videos"
+    shutil.copytree(pool, videos)
+    cache = {"cache": str(tmp_path / "features"), "frame_step": 2}
+    config = small(data={"videos": str(videos), "max_bad": 0.1}, teacher=cache)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TransferStepper, "step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            transfer(config)
+    learned, _ = RunFolder(config.out).read_videos()
+    lost = learned[0].path
+    whole = lost.read_bytes()
+    lost.write_bytes(b"no video")
+    with pytest.raises(ManifestError, match=rf"cannot go on.*{lost.name} .*--overwrite true"):
+        transfer(config, resume=True)
+    lost.write_bytes(whole)
+    transfer(config, resume=True)
+    assert RunFolder(config.out).weights.exists()
+
+
+def test_features_that_were_kept_teach_what_fresh_ones_teach(small: Small, tmp_path: Path) -> None:
+    slow = {"lr": 1e-7}  # larger steps would make much of the rounding
+    fresh = RunFolder(transfer(small(optim=slow, out=str(tmp_path / "fresh"))))
+    cache = {"cache": str(tmp_path / "features"), "frame_step": 1}
+    kept = small(optim=slow, teacher=cache, out=str(tmp_path / "kept"))
+    for mine, theirs in zip(numbers_of(RunFolder(transfer(kept))), numbers_of(fresh), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)  # they are kept in half precision
+    made = {file: file.stat().st_mtime_ns for file in (tmp_path / "features").iterdir()}
+    assert len(made) == 24
+    transfer(replace(kept, overwrite=True))
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "features").iterdir()} == made
+
+
+def test_one_file_under_many_names_is_one_source(
+    small: Small, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = []
+    for path in sorted(pool.glob("*.mp4"))[:8]:
+        for number in range(3):
+            copy = tmp_path / f"{path.stem}_{number}.mp4"
+            shutil.copy(path, copy)
+            rows.append((copy, copy.stem))
+    config = small(data={"videos": str(table(tmp_path / "pool.csv", rows)), "val_fraction": 0})
+    transfer(config)
+    assert "on 24 videos of 8 sources" in capsys.readouterr().out
+    folder = RunFolder(transfer(replace(config, data=replace(config.data, val_fraction=0.3), overwrite=True)))
+    mine, held = folder.read_videos()
+    assert held is not None
+    assert len(mine) + len(held) == 24
+    assert {Path(e.path).stem[:2] for e in mine}.isdisjoint(Path(e.path).stem[:2] for e in held)
+
+
+def test_videos_that_cannot_be_read_are_counted_and_left_out(
+    small: Small, pool: Path, tmp_path: Path
+) -> None:
+    videos = tmp_path / "mixed"
+    shutil.copytree(pool, videos)
+    whole = (videos / "03.mp4").read_bytes()
+    (videos / "03.mp4").write_bytes(whole[: len(whole) // 2])
+    (videos / "04.mp4").write_bytes(b"no video")
+    data = {"videos": str(videos), "max_bad": 0.1}
+    teacher = {"cache": str(tmp_path / "features")}
+    folder = RunFolder(transfer(small(data=data, teacher=teacher)))
+    assert {Path(path).name for path in folder.read_bad()} >= {"04.mp4"}
+    with pytest.raises(ManifestError, match=r"04\.mp4"):
+        transfer(small(data=data | {"max_bad": 0.0}, out=str(tmp_path / "other")))
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_video_whose_features_cannot_be_had_is_named_and_left_out(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = FeatureStore.make
+
+    def broken(self: FeatureStore, manifest: Manifest, *args: Any, **kwargs: Any) -> list[BadVideo]:
+        found = [
+            (row, entry) for row, entry in enumerate(manifest) if entry.path.name in ("03.mp4", "11.mp4")
+        ]
+        kept = manifest.select([row for row in range(len(manifest)) if row not in dict(found)])
+        make(self, kept, *args, **kwargs)
+        return [BadVideo(row, str(entry.path), "frame 12 cannot be decoded") for row, entry in found]
+
+    monkeypatch.setattr(FeatureStore, "make", broken)
+    config = small(data={"max_bad": 0.5}, teacher={"cache": str(tmp_path / "features")}, optim={"epochs": 2})
+    folder = RunFolder(transfer(config))
+    assert {Path(path).name: reason for path, reason in folder.read_bad().items()} == {
+        "03.mp4": "frame 12 cannot be decoded",
+        "11.mp4": "frame 12 cannot be decoded",
+    }
+    mine, held = folder.read_videos()
+    assert held is not None
+    assert len(mine) + len(held) == 22
+
+
+# --- what cannot begin -----------------------------------------------------------------------------------
+
+
+def test_negatives_need_sources(small: Small, pool: Path, tmp_path: Path) -> None:
+    paths = sorted(pool.glob("*.mp4"))
+    one = table(tmp_path / "one.csv", [(path, "same") for path in paths])
+    with pytest.raises(ManifestError, match=r"24 video\(s\) of 1 source.*data\.source_pattern"):
+        transfer(small(data={"videos": str(one)}))
+    few = table(tmp_path / "few.csv", [(path, str(i % 3)) for i, path in enumerate(paths)])
+    with pytest.raises(ManifestError, match=r"only 3 sources.*optim\.batch_size = 4.*3 or less"):
+        transfer(small(data={"videos": str(few), "val_fraction": 0}))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ManifestError, match="empty"):
+        transfer(small(data={"videos": str(tmp_path / "empty")}))
+    with pytest.raises(ManifestError, match="no such"):
+        transfer(small(data={"videos": str(tmp_path / "nowhere")}))
+    assert not Path(small().out).exists()
+
+
+def test_clips_that_are_too_short_are_refused_where_that_is_asked_for(small: Small) -> None:
+    config = small(clip={"num_frames": 30, "short": "error"})
+    with pytest.raises(ManifestError, match=r"24 frames.*30 frames"):
+        transfer(config)
+
+
+def test_a_teacher_that_cannot_be_opened_leaves_no_run_behind(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere\.onnx"):
+        transfer(small(teacher={"name": str(tmp_path / "nowhere.onnx")}))
+    with pytest.raises(ConfigError, match="resnet18"):
+        transfer(small(teacher={"name": "resnet81"}))
+    assert not Path(small().out).exists()
+
+
+def test_options_that_contradict_each_other(small: Small) -> None:
+    with pytest.raises(ConfigError, match=r"teacher\.augment.*teacher\.cache"):
+        small(teacher={"augment": True, "cache": "features"})
+    with pytest.raises(ConfigError, match="mixup"):
+        small(optim={"mixup": 0.2})
+    with pytest.raises(ConfigError, match=r"--videos"):
+        small(data={"videos": ""})
+    with pytest.raises(ConfigError, match=r"--teacher"):
+        small(teacher={"name": ""})
+    with pytest.raises(ConfigError, match=r"pairs\.temperature"):
+        PairConfig(temperature=0)
+
+
+def test_a_run_is_gone_on_with_by_its_own_command(small: Small) -> None:
+    folder = RunFolder(transfer(small()))
+    with pytest.raises(ConfigError, match=f"t3d transfer --resume {folder.path}"):
+        folder.read_config(TrainConfig)
+    with pytest.raises(ConfigError, match=f"t3d transfer --resume {folder.path}"):
+        transfer(small())
