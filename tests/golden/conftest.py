@@ -1,8 +1,7 @@
 """Shared by the golden tests: inputs made by hand, from formulas, without any random generator.
 
 The values in these tests were produced once by running the code. Users' splits, orders, crops and weights
-rest on them. If a refactoring turns one red, it has changed somebody's held-out set: fix the code, not the
-value.
+rest on them. A refactoring that turns one red has changed somebody's data: fix the code, not the value.
 """
 
 from __future__ import annotations

@@ -62,6 +62,7 @@ def test_keys_of_training(manifest: Make, fake_store: Make) -> None:
     assert first(0, (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (7, 3)) == [420, 439, 109, 257, 333, 191]
     assert first(3, (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (7, 3)) == [400, 137, 487, 483, 196, 489]
     assert first(0, (0, 1, 1), (0, 1, 2), (5, 2, 1)) == [478, 481, 461]
+    assert first(2**40, (0, 1), (3, 2, 1)) == [457, 323]
     assert first(0, (2, 1, 0)) == first(0, (2, 1))
 
 

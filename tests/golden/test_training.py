@@ -48,7 +48,7 @@ NET = ModelConfig(
 
 TRAINED: dict[str, str] = {
     "torch 2.15.0+cu132 | numpy 2.4.6 | AVX512 | 1 thread(s) | AMD EPYC | 26 | 2 | 1024 KB": (
-        "132eec83cb0cdb47069d185343a14564a17d7c5f664ccc040b681560dbe71dac"
+        "f61662aa6976ce994a3a14b9ecacb399638162db7563395e622fc87d44e58c35"
     ),
 }
 """SHA-256 of the trained net's weights, by machine."""
@@ -157,14 +157,18 @@ def check_bits(tensors: dict[str, Tensor], known: dict[str, str], machine: str) 
 
 @pytest.fixture(scope="module")
 def training(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    """Two epochs of three steps of two passes: label subset, held-out videos, mixup, balance."""
+    """Four epochs of one step of two passes: label subset, held-out videos, mixup, balance."""
+    table = videos / "sources.csv"
+    rows = [("ab"[number // 2 % 2], f"{number:02d}") for number in range(12)]
+    lines = (f"{label}/{name}.mkv,{label},s{name}" for label, name in rows)
+    table.write_text("\n".join(["path,label,source", *lines]) + "\n")
     config = TrainConfig(
         out=str(tmp_path_factory.mktemp("training") / "run"),
         seed=5,
         data=DataConfig(
-            train=str(videos / "list.csv"),
+            train=str(table),
             val_fraction=0.3,
-            label_fraction=0.9,
+            label_fraction=0.75,
             label_seed=2,
             balance=True,
             workers=0,
@@ -173,7 +177,7 @@ def training(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
         augment=AugmentConfig(),
         model=NET,
         optim=OptimConfig(
-            lr=0.02, epochs=2, batch_size=4, accumulate=2, schedule="cosine", warmup_epochs=0.5, mixup=0.4
+            lr=0.02, epochs=4, batch_size=4, accumulate=2, schedule="cosine", warmup_epochs=1.5, mixup=0.4
         ),
         precision="fp32",
         log_every=1,
@@ -184,24 +188,23 @@ def training(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
 
 def test_training_draws_its_videos(training: Seen) -> None:
-    assert training.paths(0) == ["00", "01", "04", "05", "06", "07", "10", "11"]
-    assert training.paths(1) == ["02", "03", "08", "09"]
+    assert training.paths(0) == ["04", "05", "06", "07", "08", "10"]
+    assert training.paths(1) == ["01", "03", "09", "11"]
     # fmt: off
     assert training.keys == [
-        (0, 2, 0), (0, 5, 0), (0, 1, 0), (0, 3, 0), (0, 0, 0), (0, 6, 0), (0, 4, 0), (0, 7, 0), (1, 6, 0),
-        (1, 5, 0), (1, 1, 0), (1, 7, 0), (1, 3, 0), (1, 0, 0), (1, 7, 1), (1, 2, 1)
+        (0, 4, 0), (0, 3, 0), (0, 1, 0), (0, 2, 0), (1, 3, 0), (1, 4, 1), (1, 0, 0), (1, 1, 0), (2, 1, 0),
+        (2, 2, 1), (2, 5, 1), (2, 3, 0), (3, 5, 0), (3, 1, 0), (3, 4, 0), (3, 2, 0)
     ]
     # fmt: on
 
 
 def test_training_draws_its_views(training: Seen, digest: Make) -> None:
-    assert digest(*training.views) == "02ba072fc546d8f8"
+    assert digest(*training.views) == "098a893483ac083e"
     # fmt: off
-    corners = [(int(v[0, 0, 0, 0]), int(v[0, 1, 0, 0]), int(v[0, 1, 0, -1])) for v in training.views]
-    assert corners == [
-        (10, 155, 0), (0, 80, 235), (80, 235, 80), (60, 155, 0), (60, 40, 195), (70, 0, 155), (10, 80, 235),
-        (10, 235, 80), (70, 0, 155), (10, 80, 235), (70, 40, 195), (60, 235, 80), (40, 80, 235),
-        (10, 235, 80), (10, 80, 235), (40, 80, 235)
+    assert [(int(v[0, 0, 0, 0]), int(v[0, 1, 0, 0]), int(v[0, 1, 0, -1])) for v in training.views] == [
+        (10, 80, 235), (60, 155, 0), (70, 235, 80), (10, 155, 0), (40, 80, 235), (0, 0, 155), (10, 235, 80),
+        (70, 40, 195), (50, 80, 235), (90, 195, 40), (0, 155, 0), (40, 80, 235), (50, 80, 235), (10, 40, 195),
+        (20, 195, 40), (30, 235, 80)
     ]
     # fmt: on
 
@@ -209,7 +212,7 @@ def test_training_draws_its_views(training: Seen, digest: Make) -> None:
 def test_training_draws_its_seeds_and_mixup(training: Seen) -> None:
     # fmt: off
     assert training.seeds == [
-        1156291071, 1156291071, 1279561213, 1279561213, 625088614, 625088614, 35301595, 35301595
+        1156291071, 1156291071, 625088614, 625088614, 552563565, 552563565, 1838680025, 1838680025
     ]
     # fmt: on
     shares = []
@@ -219,23 +222,23 @@ def test_training_draws_its_seeds_and_mixup(training: Seen) -> None:
         apart = pure - pure.roll(1, 0)  # mixed = share · pure + (1 - share) · rolled
         shares.append(float(((mixed - pure.roll(1, 0)) * apart).sum() / apart.square().sum()))
     assert [round(share, 7) for share in shares] == pytest.approx(
-        [0.0024368, 0.641786, 0.047674, 0.0185748, 0.0193851, 0.1417989, 0.9288666, 0.8828508], rel=1e-3
+        [0.0024368, 0.6417858, 0.0193851, 0.1417989, 0.9461643, 0.3899802, 0.1543063, 0.3919991], rel=1e-3
     )
 
 
 def test_training_learns_alike(training: Seen) -> None:
     assert [line["lr"] for line in training.log("train")] == pytest.approx(
-        [0.02, 0.02, 0.015, 0.005000000000000003], rel=1e-12
+        [0.013333333333333332, 0.02, 0.018090169943749474, 0.006909830056250526], rel=1e-12
     )
     assert float(f"{training.start:.7g}") == pytest.approx(384.3915, rel=1e-4)
     assert [float(f"{line['loss']:.7g}") for line in training.log("train")] == pytest.approx(
-        [0.5407797, 0.9889708, 0.8346702, 0.5548955], rel=1e-4
+        [0.7957939, 0.546511, 0.9322625, 0.7208412], rel=1e-4
     )
     assert [float(f"{line['loss']:.7g}") for line in training.log("val")] == pytest.approx(
-        [0.8302153, 0.8921837], rel=1e-4
+        [0.799337, 0.8023296, 0.745495, 0.7367595], rel=1e-4
     )
     assert sums(training.weights()) == pytest.approx(
-        [444.0757, 2.653109, 188.4345, 13.24438, 46.19959, 11.9916, 42.82004, 26.95821], rel=1e-4
+        [442.548, 2.658117, 188.4751, 13.24364, 46.18952, 11.99131, 42.82118, 26.96809], rel=1e-4
     )
 
 
