@@ -16,11 +16,11 @@ from torch import nn
 
 from t3d.data.catalog import open_index, open_manifest, refuse_other_targets
 from t3d.data.clips.check import open_all, readable
-from t3d.data.clips.dataset import BadVideo, TrainClips, collate
+from t3d.data.clips.dataset import TrainClips, collate
 from t3d.data.clips.frames import FrameStore
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import use_bf16
-from t3d.errors import ConfigError, ManifestError
+from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.evaluation.metrics import Metrics, measure
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.scoring import score_videos
@@ -62,7 +62,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     store = FrameStore(
         config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index, decoder=data.decoder
     )
-    bad: list[BadVideo] = []
+    bad: list[Failed] = []
     if resume:
         train_videos, val_videos = reopen(folder, store, accelerator, workers=config.data.workers)
     else:
@@ -191,7 +191,7 @@ def _least_clip(name: str, options: str, freeze: str) -> tuple[int, int]:
 
 def _videos(
     config: TrainConfig, store: FrameStore, accelerator: Accelerator
-) -> tuple[Manifest, Manifest | None, list[BadVideo]]:
+) -> tuple[Manifest, Manifest | None, list[Failed]]:
     """The training and validation videos that can be read, and those that cannot."""
     data = config.data
     full = open_manifest(data.train, videos=data.videos, source_pattern=data.source_pattern)
@@ -223,7 +223,7 @@ def _videos(
             "tell how good the net is; give data.val with labels, or data.val_fraction = 0"
         )
     full = full.label_subset(data.label_fraction, seed=data.label_seed)
-    checked: list[tuple[Manifest, list[BadVideo]] | None] = [None, None]
+    checked: list[tuple[Manifest, list[Failed]] | None] = [None, None]
     if accelerator.is_main_process:
         for number, part in enumerate((full, val)):
             if part is not None:

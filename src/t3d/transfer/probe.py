@@ -22,13 +22,12 @@ from sklearn.preprocessing import StandardScaler
 from t3d.clip import ClipSpec
 from t3d.data.catalog import open_index, open_manifest, refuse_other_targets
 from t3d.data.clips.check import open_all, refuse_many
-from t3d.data.clips.dataset import BadVideo
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.transforms import normalise
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.torchcodec_reader import Decoder
 from t3d.device import pick_device, use_bf16
-from t3d.errors import ConfigError, ManifestError, between
+from t3d.errors import ConfigError, Failed, ManifestError, between
 from t3d.evaluation.metrics import measure
 from t3d.evaluation.run_test import Outcome
 from t3d.evaluation.scores import ClipRow, collect
@@ -138,12 +137,12 @@ def run_probe(
             function, part, spec=spec, store=store, batch_size=batch_size, workers=workers
         )
         refuse_many(bad[name], among=len(part), max_bad=max_bad, option="max_bad")
-    broken = {video.video for video in bad["train"]}
+    broken = {failed.row for failed in bad["train"]}
     classifier = fit_linear(known, [row for row in found["train"] if row[0] not in broken])
     return outcome_of(classifier, asked, found["test"], bad["test"])
 
 
-def outcome_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: list[BadVideo]) -> Outcome:
+def outcome_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: list[Failed]) -> Outcome:
     """Test a fitted classifier.
 
     Args:
