@@ -58,7 +58,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     folder = RunFolder(config.out)
     check_net(config)
     data = config.data
-    index = open_index(data.index, data.train, data.val, videos=data.videos)
+    index = open_index(data.index, data.train, data.val, root=data.root)
     store = FrameStore(
         config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index, decoder=data.decoder
     )
@@ -194,7 +194,7 @@ def _videos(
 ) -> tuple[Manifest, Manifest | None, list[Failed]]:
     """The training and validation videos that can be read, and those that cannot."""
     data = config.data
-    full = open_manifest(data.train, videos=data.videos, source_pattern=data.source_pattern)
+    full = open_manifest(data.train, root=data.root, source_pattern=data.source_pattern)
     _refuse_unlabelled(full, data.train)
     if full.targets == "multi" and data.balance:
         raise ConfigError(
@@ -211,7 +211,7 @@ def _videos(
         )
     val: Manifest | None = None
     if data.val is not None:
-        val = open_manifest(data.val, videos=data.videos, source_pattern=None)
+        val = open_manifest(data.val, root=data.root, source_pattern=None)
         _refuse_unlabelled(val, data.val)
         refuse_other_targets(val, full.targets, name=data.val, other=data.train)
         val = val.with_classes(full.classes)

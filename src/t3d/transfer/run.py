@@ -61,7 +61,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     folder = RunFolder(config.out)
     check_net(config)
     data = config.data
-    index = open_index(data.index, data.videos, videos=data.root)
+    index = open_index(data.index, data.videos, root=data.root)
     store = FrameStore(
         config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index, decoder=data.decoder
     )
@@ -204,7 +204,7 @@ def _pool(config: TransferConfig) -> Manifest:
     if Path(data.videos).is_dir():
         full = Manifest.from_files([data.videos], source_pattern=data.source_pattern)
     else:
-        full = open_manifest(data.videos, videos=data.root, source_pattern=data.source_pattern)
+        full = open_manifest(data.videos, root=data.root, source_pattern=data.source_pattern)
     return full.without_labels()
 
 
