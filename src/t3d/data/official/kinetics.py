@@ -39,7 +39,7 @@ _EDITION = re.compile(r"(?:kinetics|k)[-_ ]?([467]00)", re.IGNORECASE)
 
 
 def read_kinetics(file: str | os.PathLike[str]) -> OfficialList:
-    """Read a list of YouTube videos, for `Manifest.from_list`.
+    """Read a list of YouTube videos, for `open_list`.
 
     Args:
         file: CSV with the columns `youtube_id` (needed), `label` (or `labels`, as in `Manifest.from_csv`),
