@@ -20,7 +20,7 @@ from t3d.data.sampling import ClipSpec
 from t3d.data.video import Video
 from t3d.data.views import Views
 from t3d.errors import ManifestError, T3DError, VideoError
-from t3d.evaluate import Metrics, Scores, measure, score_videos, write_scores
+from t3d.evaluate import Metrics, Scores, each_clip, measure, score_videos, write_scores
 from t3d.models.registry import create_model
 
 SPEC = ClipSpec(num_frames=8, stride=1, size=16, resize=20)
@@ -371,6 +371,23 @@ def test_the_net_is_scored_in_eval_mode_and_left_in_its_own(films: Manifest, tra
     with pytest.raises(KeyboardInterrupt):
         score_videos(model, films, spec=SPEC, progress=stop)
     assert model.training is training
+
+
+def test_every_clip_of_every_video_is_given_to_a_function(films: Manifest) -> None:
+    seen: list[int] = []
+
+    def means(clips: torch.Tensor) -> torch.Tensor:
+        seen.append(len(clips))
+        return clips.float().mean((1, 3, 4))
+
+    rows, bad = each_clip(means, films, spec=SPEC)
+    assert [row[:2] for row in rows] == [
+        *((0, 0), (1, 0), (2, 0), (2, 1)),
+        *((4, clip) for clip in range(5)),
+        *((5, clip) for clip in range(3)),
+    ]
+    assert seen == [7, 5]  # eight at a time, the unreadable video among the first
+    assert [video.video for video in bad] == [3]
 
 
 def test_progress_counts_the_clips(films: Manifest) -> None:

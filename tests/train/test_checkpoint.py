@@ -69,6 +69,10 @@ class State:
         assert self.schedule.state_dict() == other.schedule.state_dict()
 
 
+def test_a_run_begins_before_its_first_step_and_first_validation() -> None:
+    assert Progress() == Progress(epoch=0, step=0, best=-1.0, minutes=0.0)
+
+
 @pytest.mark.parametrize("config", [SGD, ADAMW], ids=["sgd", "adamw"])
 def test_a_restart_is_bit_exact(config: OptimConfig, tmp_path: Path) -> None:
     straight = State(config)
