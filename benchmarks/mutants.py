@@ -124,10 +124,10 @@ def faults(node: ast.AST) -> Iterator[tuple[str, ast.AST | str]]:
             yield "condition", test
         case ast.comprehension(ifs=ifs):
             yield from (("condition", test) for test in ifs)
+        case ast.Return(value=ast.Constant(value=None)) | ast.Assign(value=ast.Name()):
+            pass  # nothing changes; a plain self.x = x cannot go unnoticed
         case ast.Return(value=ast.expr()):
             yield "statement left out", "return None"
-        case ast.Assign(value=ast.Name()):
-            pass  # a plain self.x = x cannot go unnoticed
         case (
             ast.Raise() | ast.Expr(value=ast.Call()) | ast.Assign(targets=[ast.Subscript() | ast.Attribute()])
         ):

@@ -56,6 +56,13 @@ def test_rounding_evens_out_over_the_classes():
     held = cut(labels, [f"{i}" for i in range(80)], 0.25)
     assert held.sum() == 20
     assert set(np.bincount(labels[held])) == {2, 3}
+    # A tenth of a row a class: it adds up to half a row before a class makes up for it.
+    assert (
+        cut(
+            np.repeat(np.arange(20), 10), [f"{i}" for i in range(200)], 0.21, classes="ABCDEFGHIJKLMNOPQRST"
+        ).sum()
+        == 42
+    )
 
 
 def test_a_class_with_two_sources_is_in_both_parts_whatever_the_fraction():
@@ -159,6 +166,13 @@ def test_the_cost_of_a_choice_is_that_of_a_slow_count(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
+def test_a_source_is_first_dealt_with_the_class_it_has_most_rows_of(seed):
+    dense, table = random_table(seed)
+    assert table.main_stratum.tolist() == dense.argmax(1).tolist()  # the first of several
+    assert table.main_count.tolist() == dense.max(1).tolist()
+
+
+@pytest.mark.parametrize("seed", range(10))
 def test_no_source_moved_and_no_two_exchanged_would_improve_a_choice(seed):
     dense, table = random_table(seed)
     rng = np.random.default_rng(seed)
@@ -238,7 +252,7 @@ def test_unlabelled_rows_are_spread_too():
 
 
 def test_a_class_with_one_source_is_named():
-    with pytest.raises(ManifestError, match=r"class 'B' has only one source, 'studio'.*source_pattern"):
+    with pytest.raises(ManifestError, match=r"class 'B' has only one source, 'studio', and.*source_pattern"):
         cut([0, 0, 1, 1], ["a", "b", "studio", "studio"])
     with pytest.raises(ManifestError, match=r"'A'.*and likewise 1 more"):
         cut([0, 1], ["a", "b"])
