@@ -11,7 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t3d.errors import ConfigError
-from t3d.models.ttl import TemporalConv3d, TemporalTransition, TimePadding, TransitionPool, misleads_onednn
+from t3d.models.ttl import (
+    PAPER_DEPTHS,
+    TemporalConv3d,
+    TemporalTransition,
+    TimePadding,
+    TransitionPool,
+    misleads_onednn,
+)
 
 
 def slow_conv(x: Tensor, weight: Tensor, time_padding: TimePadding) -> Tensor:
@@ -83,6 +90,7 @@ def test_branches_keep_time(depth: int) -> None:
 
 
 def test_default_kernels_are_the_papers() -> None:
+    assert PAPER_DEPTHS == ((1, 3, 6), (1, 3, 4), (1, 3, 4))
     kernels = [branch.conv.kernel_size for branch in TemporalTransition(4, (1, 3, 6)).branches]  # type: ignore[union-attr]
     assert kernels == [(1, 1, 1), (3, 3, 3), (6, 3, 3)]
 
@@ -143,6 +151,7 @@ def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
         (1, True, set()),
         (3, False, set()),
         (3, True, {1, 2}),
+        (4, False, {1, 2, 3, 4}),
         (5, False, {1, 2, 3, 4, 5}),
         (5, True, {1, 2, 3, 4, 5}),
         (7, False, {1, 2, 3, 4, 5, 6, 7}),

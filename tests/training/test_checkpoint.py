@@ -69,6 +69,10 @@ class State:
         assert self.schedule.state_dict() == other.schedule.state_dict()
 
 
+def test_a_run_begins_before_its_first_step_and_first_validation() -> None:
+    assert Progress() == Progress(epoch=0, step=0, best=-1.0, minutes=0.0)
+
+
 @pytest.mark.parametrize("config", [SGD, ADAMW], ids=["sgd", "adamw"])
 def test_a_restart_is_bit_exact(config: OptimConfig, tmp_path: Path) -> None:
     straight = State(config)
@@ -109,7 +113,7 @@ def test_the_file_is_tensors_and_json_and_nothing_else(tmp_path: Path) -> None:
     raw = (tmp_path / "c.safetensors").read_bytes()
     length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + length])
-    json.loads(header.pop("__metadata__")["t3d_checkpoint"])
+    assert json.loads(header.pop("__metadata__")["t3d_checkpoint"])["format"] == 1
     spans = sorted(tensor["data_offsets"] for tensor in header.values())
     assert spans[0][0] == 0
     assert all(one[1] == other[0] for one, other in itertools.pairwise(spans))

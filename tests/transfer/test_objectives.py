@@ -239,6 +239,12 @@ def test_draws_follow_from_their_generator_alone() -> None:
     assert not torch.equal(first, draw_one(negative, np.random.default_rng(6)))
 
 
+def test_draws_are_pinned() -> None:
+    _, negative = allowed_pairs(torch.tensor([0, 1, 1, 2, 3]), torch.ones(5, dtype=torch.bool))
+    got = [draw_one(negative, np.random.default_rng(seed)).nonzero()[:, 1].tolist() for seed in (5, 6)]
+    assert got == [[1, 4, 7, 8, 9], [3, 6, 7, 1, 1]]
+
+
 # The loss of a batch
 
 

@@ -272,6 +272,18 @@ def test_the_draw_follows_from_its_generator_alone() -> None:
     assert starts(5) == first != starts(6)
 
 
+def test_only_files_as_long_as_others_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{name}.mp4" for name in "abcd"]
+    for path, content in zip(paths, (b"one", b"two", b"three", b"one"), strict=True):
+        path.write_bytes(content)
+    read: list[str] = []
+    monkeypatch.setattr(
+        "t3d.transfer.pairs.content_digest", lambda path: read.append(path.stem) or path.read_bytes()
+    )
+    assert source_groups(listed([str(path) for path in paths], list("wxyz"))).tolist() == [0, 1, 2, 0]
+    assert read == ["a", "b", "d"]
+
+
 class Known:
     """Stands for an index that knows some files' bytes."""
 

@@ -94,6 +94,14 @@ def test_a_state_resumes_exactly_the_tail(world: int, accumulate: int) -> None:
     assert list(one) == list(one) == whole[3 * accumulate :]
 
 
+def test_a_new_sampler_begins_at_the_first_step_of_the_first_epoch() -> None:
+    sampler = ResumableBatchSampler(20, batch_size=6, seed=0)
+    assert (sampler.epoch, sampler.step, len(sampler)) == (0, 0, 3)
+    assert (sampler.window, sampler.lanes) == (10_000, 1)
+    batches = list(sampler)
+    assert batches == epoch_of(sampler, 0)
+
+
 def test_a_loader_asks_for_exactly_these_keys() -> None:
     class Keys:
         def __getitem__(self, key: SampleKey) -> SampleKey:
@@ -244,6 +252,7 @@ def test_every_video_of_uneven_shards_comes_once_an_epoch(lanes: int, batch: int
     orders = [rows_of(epoch_of(sampler, epoch)) for epoch in range(3)]
     for order in orders:
         assert sorted(order) == list(range(200))  # all batch sizes here divide 200
+    assert {key.visit for batch in sampler for key in batch} == {0}
     assert orders[0] != orders[1] != orders[2]
 
 
@@ -347,6 +356,8 @@ def test_what_is_coming_is_what_comes() -> None:
         sampler = of_shards(rank=rank, world_size=2, accumulate=2, lanes=2)
         sampler.set_state(epoch=2, step=3)
         assert sampler.coming().tolist() == rows_of(list(sampler))
+    partly = of_shards(batch_size=24, lanes=3)  # eight videos are left out
+    assert partly.coming().tolist() == rows_of(list(partly))
 
 
 def test_shards_that_cannot_be_read_in_this_way_are_refused() -> None:

@@ -221,6 +221,7 @@ def test_segments_start_everywhere_equally_often_and_each_on_its_own() -> None:
         ({"resize_mode": "short side"}, "did you mean 'short_side'"),
         ({"short": "error", "tail": "pad"}, "nearly every video"),
         ({"segments": 0}, "segments is 0"),
+        ({"segments": 2, "modality": "diff"}, "the gap between two segments"),
         ({"segments": 3, "modality": "diff"}, "the gap between two segments"),
     ],
 )
@@ -239,3 +240,16 @@ def test_every_policy_that_is_named_is_allowed() -> None:
 def test_lists_out_of_a_file_become_tuples_so_that_specs_compare() -> None:
     assert ClipSpec(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]) == ClipSpec()  # type: ignore[arg-type]
     assert hash(ClipSpec()) == hash(ClipSpec())
+
+
+def test_defaults_are_the_papers() -> None:
+    spec = ClipSpec()
+    assert (spec.num_frames, spec.stride, spec.size, spec.resize, spec.resize_mode) == (
+        32,
+        2,
+        224,
+        256,
+        "short_side",
+    )
+    assert (spec.mean, spec.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of ImageNet
+    assert (spec.short, spec.tail, spec.modality, spec.segments) == ("wrap", "drop", "rgb", 1)

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from t3d.data.manifest.split import hold_out
+from t3d.data.manifest.split import _Table, hold_out, label_share, source_share
 from t3d.errors import ConfigError, ManifestError
 
 
@@ -56,6 +56,13 @@ def test_rounding_evens_out_over_the_classes():
     held = cut(labels, [f"{i}" for i in range(80)], 0.25)
     assert held.sum() == 20
     assert set(np.bincount(labels[held])) == {2, 3}
+    # A tenth of a row a class: it adds up to half a row before a class makes up for it.
+    assert (
+        cut(
+            np.repeat(np.arange(20), 10), [f"{i}" for i in range(200)], 0.21, classes="ABCDEFGHIJKLMNOPQRST"
+        ).sum()
+        == 42
+    )
 
 
 def test_a_class_with_two_sources_is_in_both_parts_whatever_the_fraction():
@@ -118,6 +125,68 @@ def test_sources_that_span_classes_as_well_as_trying_every_choice(seed):
     assert cost <= slow_best(labels, sources, 0.2) + 0.05  # a search, near the best there is
 
 
+@pytest.mark.parametrize(("sources", "searches"), [(6, 20), (1000, 11), (10_001, 1)])
+def test_large_tables_are_searched_from_fewer_starts(sources, searches, monkeypatch):
+    searched = []
+
+    def improve(_, held, rng):
+        searched.append(rng)
+        return held
+
+    monkeypatch.setattr(_Table, "improve", improve)
+    # Each source has a row of two classes.
+    cut([0, 1] * sources, [f"{i // 2}" for i in range(2 * sources)])
+    assert len(searched) == searches
+
+
+def random_table(seed, num_sources=12, num_classes=4, fraction=0.3):
+    """Counts [K, S] of sources that span classes, and the same as the search holds them."""
+    rng = np.random.default_rng(seed)
+    dense = rng.integers(1, 9, (num_sources, num_classes)) * (rng.random((num_sources, num_classes)) < 0.5)
+    dense[:, 0] = np.maximum(dense[:, 0], 1)
+    source_of, stratum_of = np.nonzero(dense)
+    return dense, _Table(source_of, stratum_of, dense[dense > 0], num_sources, fraction)
+
+
+def slow_cost(dense, held, fraction=0.3):
+    """Squared errors of the classes' shares and of the whole; a missing class costs more than any error."""
+    cost = (dense[held].sum() / dense.sum() - fraction) ** 2
+    for column in dense.T:
+        share = column[held].sum() / column.sum()
+        cost += (share - fraction) ** 2 + 10 * (share == 0) + 100 * (share == 1)
+    return cost
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_cost_of_a_choice_is_that_of_a_slow_count(seed):
+    dense, table = random_table(seed)
+    rng = np.random.default_rng(seed)
+    for held in [*(rng.random((20, 12)) < 0.3), np.zeros(12, bool), np.ones(12, bool)]:
+        assert table.cost(held) == pytest.approx(slow_cost(dense, held))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_source_is_first_dealt_with_the_class_it_has_most_rows_of(seed):
+    dense, table = random_table(seed)
+    assert table.main_stratum.tolist() == dense.argmax(1).tolist()  # the first of several
+    assert table.main_count.tolist() == dense.max(1).tolist()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_source_moved_and_no_two_exchanged_would_improve_a_choice(seed):
+    dense, table = random_table(seed)
+    rng = np.random.default_rng(seed)
+    start = rng.random(12) < 0.5
+    held = table.improve(start, rng)
+    cost = slow_cost(dense, held)
+    assert cost <= slow_cost(dense, start)
+    for one, other in itertools.combinations(range(12), 2):
+        moved, exchanged = held.copy(), held.copy()
+        moved[one] ^= True
+        exchanged[[one, other]] = held[[other, one]]
+        assert min(slow_cost(dense, moved), slow_cost(dense, exchanged)) > cost - 1e-9
+
+
 def test_the_whole_is_near_the_fraction_where_single_classes_would_not_say():
     # Found by trying: without the error of the total, another choice of these six scenes has the least cost.
     table = np.array([[18, 5, 1], [15, 1, 2], [0, 0, 1], [6, 0, 4], [0, 6, 2], [15, 0, 5]])
@@ -150,13 +219,40 @@ def test_warns_where_no_choice_has_every_class_in_both_parts(caplog):
     assert len(set(np.array([0, 0, 1, 1, 2, 2])[~held])) == 3, "training keeps every class"
 
 
+def test_the_warning_names_twenty_classes_and_counts_the_rest(caplog):
+    # Two scenes of two classes each; the other classes have one source each and stay in the rest.
+    for lone, more in ((20, ""), (21, " and 1 more classes")):
+        labels = [0, 1, 0, 1, *range(2, 2 + lone)]
+        classes = [f"c{i:02}" for i in range(2 + lone)]
+        caplog.clear()
+        hold_out(
+            np.array(labels),
+            pa.array(["a", "a", "b", "b", *(f"lone {i}" for i in range(lone))]),
+            classes=classes,
+            fraction=0.1,
+            seed=0,
+            refuse_lone=False,
+        )
+        names = ", ".join(f"'c{i:02}'" for i in range(2, 22))
+        assert caplog.messages == [f"sources span classes so that the held-out part has no {names}{more}"]
+
+
+def test_the_warning_tells_unlabelled_rows_from_a_class(caplog):
+    labels = np.array([0, 1, 0, 1, -1])
+    held = hold_out(
+        labels, pa.array(list("aabbc")), classes=["x", "y"], fraction=0.4, seed=0, refuse_lone=False
+    )
+    assert not held[4]
+    assert caplog.messages == ["sources span classes so that the held-out part has no '(unlabelled)'"]
+
+
 def test_unlabelled_rows_are_spread_too():
     held = cut([0] * 10 + [-1] * 10, [f"{i}" for i in range(20)], 0.3)
     assert held[:10].sum() == held[10:].sum() == 3
 
 
 def test_a_class_with_one_source_is_named():
-    with pytest.raises(ManifestError, match=r"class 'B' has only one source, 'studio'.*source_pattern"):
+    with pytest.raises(ManifestError, match=r"class 'B' has only one source, 'studio', and.*source_pattern"):
         cut([0, 0, 1, 1], ["a", "b", "studio", "studio"])
     with pytest.raises(ManifestError, match=r"'A'.*and likewise 1 more"):
         cut([0, 1], ["a", "b"])
@@ -173,3 +269,58 @@ def test_fraction_outside(fraction):
 def test_empty():
     with pytest.raises(ManifestError, match="empty"):
         cut([], pa.array([], pa.string()))
+
+
+# --- a share of the labels ----------------------------------------------------------------------------------
+
+
+def slow_order(sources, seed):
+    """The sources in the random order in which they are taken."""
+    names = sorted(set(sources))
+    return [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+
+
+def slow_taken(sizes, fraction):
+    """How many sources come nearest to the fraction of all rows, at least one; the fewer of two as near."""
+    ends = list(itertools.accumulate(sizes))
+    return min(range(1, len(ends) + 1), key=lambda num: (abs(ends[num - 1] - fraction * ends[-1]), num))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.25, 0.5, 0.9, 1.0])
+def test_a_share_of_labels_is_that_of_a_slow_draw(seed, fraction):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, 120)
+    sources = [f"s{i:02}" for i in rng.integers(0, 30, 120)]  # most span classes
+    used = label_share(labels, pa.array(sources), fraction=fraction, seed=seed)
+    for label in range(4):
+        mine = [source for source, k in zip(sources, labels, strict=True) if k == label]
+        order = [source for source in slow_order(sources, seed) if source in mine]
+        taken = order[: slow_taken([mine.count(source) for source in order], fraction)]
+        rows = np.flatnonzero(labels == label)
+        assert used[rows].tolist() == [sources[row] in taken for row in rows]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5, 1.0])
+def test_a_share_of_sources_is_that_of_a_slow_draw(seed, fraction):
+    rng = np.random.default_rng(seed)
+    sources = [f"s{i:02}" for i in rng.integers(0, 30, 120)]
+    rows, labels = rng.integers(0, 120, 200), rng.integers(-1, 6, 200)
+    used = source_share(rows, labels, pa.array(sources), fraction=fraction, seed=seed)
+    order = slow_order(sources, seed)
+    taken = set(order[: slow_taken([sources.count(source) for source in order], fraction)])
+    for label in range(6):
+        having = {sources[row] for row, k in zip(rows, labels, strict=True) if k == label}
+        taken.add(min(having, key=order.index))
+    assert used.tolist() == [source in taken for source in sources]
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.5, float("nan")])
+def test_shares_outside(fraction):
+    for share in (
+        lambda **options: label_share(np.array([0]), pa.array(["a"]), **options),
+        lambda **options: source_share(np.array([0]), np.array([0]), pa.array(["a"]), **options),
+    ):
+        with pytest.raises(ConfigError, match="above 0 and at most 1"):
+            share(fraction=fraction, seed=0)
