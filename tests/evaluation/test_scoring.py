@@ -389,7 +389,7 @@ def test_every_clip_of_every_video_is_given_to_a_function(films: Manifest) -> No
         *((5, clip) for clip in range(3)),
     ]
     assert seen == [7, 5]  # eight at a time, the unreadable video among the first
-    assert [video.video for video in bad] == [3]
+    assert [video.row for video in bad] == [3]
 
 
 def test_progress_counts_the_clips(films: Manifest) -> None:
