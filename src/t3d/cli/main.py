@@ -78,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _COMMANDS[name][2](parsers[name].instantiate(options))
     except T3DError as error:
         print(f"t3d: {error}", file=sys.stderr)
+        folder, command = getattr(error, "folder", None), getattr(error, "command", None)
+        if folder and command:
+            print(f"  Resume it with: {command} --resume {folder}", file=sys.stderr)
         number = getattr(error, "signal", None)  # InterruptedRunError, told apart without importing torch
         return 2 if number is None else 128 + int(number)
     except KeyboardInterrupt:
@@ -159,10 +162,11 @@ def _fill_teacher(sub: ArgumentParser) -> None:
     sub.add_argument("--batch_size", type=PositiveInt, default=32, help="images in a step")
     sub.add_argument("--frames", type=PositiveInt, default=1, help="frames of each video and epoch")
     sub.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW")
+    sub.add_argument("--min_area", type=float, default=0.5, help="smallest share of the image in a crop")
     sub.add_argument("--flip", type=float, default=0.5, help="probability of a horizontal flip")
     sub.add_argument("--val_fraction", type=float, default=0.1, help="share held out to say how good it is")
     sub.add_argument("--seed", type=NonNegativeInt, default=0, help="every random draw follows from it")
-    sub.add_argument("--videos", help="folder that the files of a list lie in")
+    sub.add_argument("--root", help="folder that the files of a list lie in")
     sub.add_argument("--cache", help="folder for decoded frames of videos")
     sub.add_argument("--workers", type=NonNegativeInt, default=2, help="processes that read")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
@@ -170,7 +174,8 @@ def _fill_teacher(sub: ArgumentParser) -> None:
 
 
 def _teacher(chosen: Namespace) -> int:
-    from t3d.transfer.teachers.train import TeacherTraining, train_teacher
+    from t3d.transfer.teachers.config import TeacherTraining
+    from t3d.transfer.teachers.train import train_teacher
 
     path, accuracy = train_teacher(TeacherTraining(**vars(chosen)))
     print(f"{path}: held-out top-1 {accuracy:.1%}")
