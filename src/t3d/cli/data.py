@@ -71,7 +71,7 @@ def _manifest(chosen: Namespace) -> Manifest:
 
     if chosen.unlabelled and Path(chosen.data).is_dir():
         return Manifest.from_files([chosen.data], source_pattern=chosen.source_pattern)
-    return open_manifest(chosen.data, videos=chosen.videos, source_pattern=chosen.source_pattern)
+    return open_manifest(chosen.data, root=chosen.videos, source_pattern=chosen.source_pattern)
 
 
 def _tell(report: IndexReport, out: str) -> None:
@@ -180,7 +180,7 @@ def run_shards(chosen: Namespace) -> int:
     from t3d.prepare.shards import write_shards
     from t3d.workers.cluster import Engine
 
-    index = open_index(chosen.index, chosen.data, videos=chosen.videos)
+    index = open_index(chosen.index, chosen.data, root=chosen.videos)
     if index is None:
         inside = Path(chosen.data) / "index.parquet"
         hint = f"make one: t3d prepare index {chosen.data} --out FILE.parquet"
@@ -243,10 +243,10 @@ def _open_lists(chosen: Namespace) -> tuple[dict[str, Manifest], VideoIndex | No
     from t3d.data.catalog import open_index, open_manifest
 
     manifests = {
-        name: open_manifest(name, videos=chosen.videos, source_pattern=chosen.source_pattern)
+        name: open_manifest(name, root=chosen.videos, source_pattern=chosen.source_pattern)
         for name in chosen.lists
     }
-    return manifests, open_index(chosen.index, *chosen.lists, videos=chosen.videos)
+    return manifests, open_index(chosen.index, *chosen.lists, root=chosen.videos)
 
 
 def _describe(name: str, summary: Summary) -> None:

@@ -47,7 +47,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     """
     check_model(config)
     data = config.data
-    run = open_run(config, open_index(data.index, data.train, data.val, videos=data.videos), resume=resume)
+    run = open_run(config, open_index(data.index, data.train, data.val, root=data.root), resume=resume)
     videos = run.reopen_videos() if resume else choose_videos(run)
     model, initial = run.new_model(num_classes=len(videos.train.classes))
     trainer = Trainer(

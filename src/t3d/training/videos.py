@@ -17,11 +17,11 @@ def choose_videos(run: Run[TrainConfig]) -> RunVideos:
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
     """
     data = run.config.data
-    full = open_manifest(data.train, videos=data.videos, source_pattern=data.source_pattern)
+    full = open_manifest(data.train, root=data.root, source_pattern=data.source_pattern)
     _check_training(full, run.config)
     val: Manifest | None = None
     if data.val is not None:
-        val = open_manifest(data.val, videos=data.videos, source_pattern=None)
+        val = open_manifest(data.val, root=data.root, source_pattern=None)
         _refuse_unlabeled(val, data.val)
         refuse_other_targets(val, full.targets, name=data.val, other=data.train)
         val = val.with_classes(full.classes)

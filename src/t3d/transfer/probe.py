@@ -105,7 +105,7 @@ def run_probe(
     between("max_bad", max_bad, 0, 1)
     if (weights is None) == (teacher is None):
         raise ConfigError("give either --weights FILE (a 3D net) or --teacher NAME (a 2D net)")
-    known = open_manifest(train, videos=videos, source_pattern=source_pattern)
+    known = open_manifest(train, root=videos, source_pattern=source_pattern)
     if known.targets == "multi":
         raise ManifestError(
             f"{train}: a probe learns one label a video, and these have several (column labels); "
@@ -114,7 +114,7 @@ def run_probe(
     if (known.labels < 0).any() or len(known.classes) < 2:
         raise ManifestError(f"{train}: a probe needs a label for every video, and at least 2 classes")
     known = known.label_subset(label_fraction, seed=label_seed)
-    asked = open_manifest(test, videos=videos)
+    asked = open_manifest(test, root=videos)
     refuse_other_targets(asked, "single", name=test, other=train)
     asked = asked.with_classes(known.classes)
     where = pick_device(device)
@@ -128,7 +128,7 @@ def run_probe(
         side = frozen.size
         spec = ClipSpec(num_frames=num_frames, stride=stride, size=side, resize=side, tail=tail)
         function = teacher_vectors(frozen, where)
-    known_files = open_index(index, train, test, videos=videos)
+    known_files = open_index(index, train, test, root=videos)
     store = FrameStore(spec, cache=cache, index=known_files, decoder=decoder)
     found, bad = {}, {}
     for name, part in (("train", known), ("test", asked)):

@@ -50,7 +50,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     """
     check_model(config)
     data = config.data
-    run = open_run(config, open_index(data.index, data.videos, videos=data.root), resume=resume)
+    run = open_run(config, open_index(data.index, data.videos, root=data.root), resume=resume)
     pool = None if resume else open_pool(config)  # a misspelled path fails before a teacher is downloaded
     asked = config.teacher
     teacher = open_teacher(asked.name, weights=asked.weights, size=asked.size).to(run.device)

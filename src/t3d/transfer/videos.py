@@ -30,7 +30,7 @@ def open_pool(config: TransferConfig) -> Manifest:
     if Path(data.videos).is_dir():
         full = Manifest.from_files([data.videos], source_pattern=data.source_pattern)
     else:
-        full = open_manifest(data.videos, videos=data.root, source_pattern=data.source_pattern)
+        full = open_manifest(data.videos, root=data.root, source_pattern=data.source_pattern)
     return full.without_labels()
 
 

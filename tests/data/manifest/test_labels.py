@@ -186,7 +186,7 @@ def test_a_list_of_youtube_videos(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     file.write_text("\n".join(["labels,youtube_id,time_start,time_end", *lines]) + "\n")
     for video in ids[:3]:
         (tmp_path / f"{video}_000010_000020.mp4").touch()
-    manifest = open_manifest(str(file), videos=str(tmp_path))
+    manifest = open_manifest(str(file), root=str(tmp_path))
     assert names(manifest) == NAMES[:3]
     assert manifest.classes == ("jump", "run")  # of those that are there
     assert manifest.missing == {"(of several labels)": 1}
@@ -195,10 +195,10 @@ def test_a_list_of_youtube_videos(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "published" not in caplog.text
     file.write_text(f"labels,label,youtube_id\nx,x,{ids[0]}\n")
     with pytest.raises(ManifestError, match="has both label and labels"):
-        open_manifest(str(file), videos=str(tmp_path))
+        open_manifest(str(file), root=str(tmp_path))
     file.write_text(f"labels,youtube_id\nx|x,{ids[0]}\n")
     with pytest.raises(ManifestError, match="line 2: a class is named twice"):
-        open_manifest(str(file), videos=str(tmp_path))
+        open_manifest(str(file), root=str(tmp_path))
 
 
 # --- rows and classes -------------------------------------------------------------------------------------
