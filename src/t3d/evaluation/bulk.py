@@ -21,64 +21,60 @@ from t3d.workers.cluster import LOCAL, Engine
 from t3d.workers.pool import Lost
 
 
-def predictions(
-    weights: str | Path,
-    paths: Sequence[str],
-    *,
-    engine: Engine = LOCAL,
-    device: str = "auto",
-    precision: str = "auto",
-    batch_size: int = 8,
-    workers: int = 2,
-    index: str | None = None,
-) -> Iterator[Prediction]:
+def listed_videos(config: PredictConfig) -> list[str]:
+    """Return the videos that the options name: files, those in folders, or all that the index names.
+
+    Raises:
+        ManifestError: There is no video, or the index cannot be read.
+    """
+    if config.index and not config.videos:
+        return list(dict.fromkeys(open_manifest(config.index).table["path"].to_pylist()))
+    paths: list[str] = Manifest.from_files(config.videos).table["path"].to_pylist()
+    return paths
+
+
+def predictions(config: PredictConfig, paths: Sequence[str]) -> Iterator[Prediction]:
     """Classify videos, here or on many machines.
 
-    With Ray, each process holds the net once, on a GPU of its own where the cluster has any, and gets as many
-    videos at a time as are scored together here. Scores are those of this machine to the last digit if the
-    machines compute alike: the same kind of processor or GPU, the same precision, and as many threads.
+    With Ray, each process holds the model once, on a GPU of its own where the cluster has any, and gets as many
+    videos at a time as are scored together here; `workers` processes of each read videos, and as many
+    processors are reserved for them. Scores equal those of this machine to the last digit if the machines
+    compute alike: the same kind of processor or GPU, the same precision, and as many threads.
 
     Args:
-        weights: File that a training run wrote.
-        paths: Files.
-        engine: Where.
-        device: `auto`, or a torch device.
-        precision: `auto`, `fp32` or `bf16`.
-        batch_size: Clips at a time.
-        workers: Processes that read videos; with Ray, those of each net, for which as many processors are
-            reserved.
-        index: See `Predictor`.
+        config: The model, and where it computes.
+        paths: Files, such as `listed_videos` returns.
 
     Yields:
-        One prediction a video: in their order if they are made here, or else as they come.
+        One prediction per video: in their order if they are made here, else as they come.
 
     Raises:
         CheckpointError: The weights cannot be used.
         ConfigError: Ray is not installed, or the cluster cannot be joined or is too small.
         ManifestError: No path.
     """
+    index = config.index
     make = partial(
         Predictor,
-        absolute(weights),
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        workers=workers,
+        absolute(config.model),
+        compute=config.compute,
         index=index if index is None or is_url(index) else absolute(index),
+        allow_unfinished=config.allow_unfinished,
     )
-    if engine.name == "local":
+    if config.engine.name == "local":
         yield from make().many(paths)
         return
     from t3d.workers.ray_cluster import blocks_of, joined, spread
     from t3d.workers.ray_pools import Actors, has_gpus
 
-    read_card(weights)  # a name that is wrong is wrong before a cluster starts
-    with joined(engine.address):
-        gpus = int(device != "cpu" and has_gpus())
+    read_card(config.model, allow_unfinished=config.allow_unfinished)  # refuse before a cluster starts
+    with joined(config.engine.address):
+        gpus = int(config.compute.device != "cpu" and has_gpus())
         blocks = blocks_of(paths, GROUP)
-        pool = Actors(partial(_scorer, make), cpus=max(workers, 1), gpus=gpus, most=len(blocks))
+        cpus = max(config.compute.workers, 1)
+        pool = Actors(partial(_scorer, make), cpus=cpus, gpus=gpus, most=len(blocks))
         for path, outcome in spread(pool, blocks):
-            yield Prediction(path, error=outcome.reason) if isinstance(outcome, Lost) else outcome
+            yield Prediction(path, error=outcome.reason) if isinstance(outcome, LOST) else outcome
 
 
 def _scorer(make: Callable[[], Predictor]) -> Callable[[list[str]], list[Prediction]]:
