@@ -16,8 +16,8 @@ class Reading:
     """How labeled videos are found and read.
 
     Args:
-        root: Folder that the relative paths of a table start from, or that holds the files of an official list.
-            By default the folder of the table.
+        root: Folder that the relative paths of a table start from, or that holds the files of an official
+            list. By default the folder of the table.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. It saves reading
             each file through before it is opened, and videos in shards need theirs. A list that is an index
             itself needs none.
@@ -44,12 +44,12 @@ class TestConfig:
 
     Args:
         model: Weights file, or the folder of a finished training run (its best weights, else its last).
-        videos: Labeled videos to test on: a folder with one folder per class, a .csv or .jsonl table, an index
-            (.parquet), or an official list. Classes are matched by name.
+        videos: Labeled videos to test on: a folder with one folder per class, a .csv or .jsonl table, an
+            index (.parquet), or an official list. Classes are matched by name.
         frame_order: Order of the frames within each clip. The orders other than `normal` show how much of the
             accuracy depends on time: `static` repeats the middle frame.
-        tail: Use of the frames after the last whole clip: `drop` leaves them out, `pad` fills up one more clip,
-            `shift` adds a clip that ends at the last frame. By default as the weights file says.
+        tail: Use of the frames after the last whole clip: `drop` leaves them out, `pad` fills up one more
+            clip, `shift` adds a clip that ends at the last frame. By default as the weights file says.
         seed: Seed of the shuffled frame order.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
         views: Which clips and crops of each video are scored.

@@ -54,8 +54,8 @@ class Predictor:
     Args:
         model: Weights file, or the folder of a finished training run.
         compute: Where and how the model computes. By default videos are read in this process.
-        index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos; videos in shards need
-            theirs.
+        index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos; videos in shards
+            need theirs.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
 
     Raises:

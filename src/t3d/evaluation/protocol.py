@@ -16,8 +16,8 @@ class Protocol:
 
     Args:
         spec: What a clip is.
-        targets: `single` turns scores into probabilities that sum to 1 (softmax), `multi` into one probability
-            per class (sigmoid).
+        targets: `single` turns scores into probabilities that sum to 1 (softmax), `multi` into one
+            probability per class (sigmoid).
         views: Which clips of a video are scored, and which crops of each clip.
         order: Order of the frames within each clip.
         seed: Seed of the shuffled order.

@@ -1,9 +1,9 @@
 """Scores of whole videos, with the paper's protocol or with more views.
 
-The paper's protocol (Training and testing T3D) cuts a video into non-overlapping clips, scores the center crop
-of each, and averages the class probabilities of the clips. Where a video may have several labels, each class
-has a probability of its own. Validation, `t3d test` and `t3d predict` all score through `score_videos`, so
-their numbers agree. `t3d.data.clips.views` has the other protocols: several crops of a clip are averaged
+The paper's protocol (Training and testing T3D) cuts a video into non-overlapping clips, scores the center
+crop of each, and averages the class probabilities of the clips. Where a video may have several labels, each
+class has a probability of its own. Validation, `t3d test` and `t3d predict` all score through `score_videos`,
+so their numbers agree. `t3d.data.clips.views` has the other protocols: several crops of a clip are averaged
 first, then the clips, each with the same weight.
 
 Legend: B clips of a batch, N clips in all, V videos, K classes, D length of a vector.

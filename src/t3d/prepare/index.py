@@ -158,7 +158,9 @@ def write_index(target: Path, manifest: Manifest, facts: pa.Table) -> pa.Table:
     rows = pc.index_in(manifest.table["path"], value_set=facts["path"].combine_chunks())
     labels = manifest.label_column
     columns = {field.name: pa.nulls(len(manifest), field.type) for field in ENTRY_FIELDS}
-    columns |= {name: manifest.table[name] for name in manifest.table.schema.names} | {labels.name: labels.names()}
+    columns |= {name: manifest.table[name] for name in manifest.table.schema.names} | {
+        labels.name: labels.names()
+    }
     columns |= {field.name: facts[field.name].take(rows) for field in FACT_FIELDS}
     table = pa.table(columns).cast(SCHEMA)
     relative = relative_to(table["path"].combine_chunks(), str(target.parent))
