@@ -40,7 +40,9 @@ from study import LISTS, Job, draw_labels, open_list, run_jobs, spent, videos_of
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import FrameStore
 from t3d.data.config import AugmentConfig, DataConfig
-from t3d.device import pick_device
+from t3d.device import Compute, pick_device
+from t3d.evaluation.config import Reading, TestConfig
+from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import run_test
 from t3d.evaluation.scoring import each_clip
 from t3d.io.files import content_digest
@@ -51,9 +53,9 @@ from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
-from t3d.transfer.probe import fit_linear, outcome_of, student_vectors, teacher_vectors
+from t3d.transfer.probe import fit_linear, result_of, student_vectors, teacher_vectors
 from t3d.transfer.run import transfer
-from t3d.transfer.teachers.teacher import open_teacher
+from t3d.transfer.teachers.open import open_teacher
 
 CLIP = ClipSpec(num_frames=16, stride=4, size=64, resize=72, tail="shift")
 SCALES = {
@@ -69,8 +71,8 @@ LEARN = OptimConfig(
     decay_norm=False,
     schedule="cosine",
     warmup_epochs=1,
-    ema=0.99,
-    clip_grad=1.0,
+    ema_decay=0.99,
+    max_grad_norm=1.0,
 )
 STARTS: dict[str, dict[str, Any]] = {
     "match": {"objective": "match"},
@@ -93,7 +95,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "decay": {"layer_decay": 0.7},
     "gentle": {"lr": 1e-3, "layer_decay": 0.7},
     "gentle-long": {"lr": 1e-3, "layer_decay": 0.7, "epochs": 3},
-    "mix": {"mixup": 0.4},
+    "mix": {"mixup_alpha": 0.4},
 }
 """How labels are learned: changes to `LEARN`."""
 # Few labels make few steps an epoch: budgets in epochs, the same for every start.
@@ -202,13 +204,13 @@ class Study:
             torch.manual_seed(0)
             net, clip = create_model(self.student, num_classes=0).to(pick_device()), self.clip
         else:
-            weights = self.out / f"pretrain/{job['start']}/run/model.safetensors"
+            weights = self.out / f"pretrain/{job['start']}/run/last.safetensors"
             net, card = load_model(weights, device=pick_device())
             clip = card.clip
         net.eval()
         known = open_list(self.data, "ucf101_11", 0)
         store = FrameStore(clip, cache=str(self.out / "cache"), cache_gb=40)
-        rows, _ = each_clip(student_vectors(net, clip, bf16=False), known, spec=clip, store=store)
+        rows, _ = each_clip(student_vectors(net, clip, bf16=False), known, Protocol(clip), store=store)
         videos = np.array([row[0] for row in rows])
         seen = np.unique(videos)
         vectors = np.stack([row[2] for row in rows])
@@ -234,7 +236,7 @@ class Study:
         """Fine-tune, or train from scratch."""
         init = None
         if job["start"] != "scratch":
-            init = str(self.out / f"pretrain/{job['start']}/run/model.safetensors")
+            init = str(self.out / f"pretrain/{job['start']}/run/last.safetensors")
         known, held = draw_labels(self.data, self.out, job["set"], job["percent"], job["seed"])
         changes = dict(RECIPES[job["recipe"]])
         epochs = EPOCHS[job["percent"]] * changes.pop("epochs", 1)
@@ -259,17 +261,18 @@ class Study:
 
     def test(self, name: str, job: Job) -> dict[str, Any]:
         """Test what `tune` made."""
-        weights = RunFolder(self.out / name.replace("test/", "tune/", 1) / "run").weights
+        weights = RunFolder(self.out / name.replace("test/", "tune/", 1) / "run").last
         _, listed, _ = LISTS[job["set"]]
         result = {}
         for order in ("normal", "shuffled", "static"):
             outcome = run_test(
-                str(weights),
-                str(self.data / listed),
-                videos=videos_of(self.data, job["set"]),
-                frames=order,
-                cache=str(self.out / "cache"),
-                workers=self.workers,
+                TestConfig(
+                    str(weights),
+                    str(self.data / listed),
+                    frame_order=order,
+                    reading=Reading(root=videos_of(self.data, job["set"]), cache=str(self.out / "cache")),
+                    compute=Compute(workers=self.workers),
+                )
             )
             result[order] = outcome.metrics.video_top1
         return result
@@ -283,20 +286,20 @@ class Study:
             spec = replace(self.clip, size=size, resize=size)
         else:
             device = pick_device()
-            net, card = load_model(self.out / f"pretrain/{job['start']}/run/model.safetensors", device=device)
+            net, card = load_model(self.out / f"pretrain/{job['start']}/run/last.safetensors", device=device)
             spec, function = card.clip, student_vectors(net, card.clip, bf16=False)
         known = open_list(self.data, job["set"], 0)
         asked = open_list(self.data, job["set"], 1).with_classes(known.classes)
         store = FrameStore(spec)
-        train_rows, _ = each_clip(function, known, spec=spec, store=store)
-        test_rows, bad = each_clip(function, asked, spec=spec, store=store)
+        train_rows, _ = each_clip(function, known, Protocol(spec), store=store)
+        test_rows, bad = each_clip(function, asked, Protocol(spec), store=store)
         result: dict[str, Any] = {}
         for percent in SETS[job["set"]]:
             result[str(percent)] = []
             for seed in SEEDS if percent < 100 else (0,):
                 used = {entry.path for entry in known.label_subset(percent / 100, seed=seed)}
                 rows = [row for row in train_rows if known[row[0]].path in used]
-                outcome = outcome_of(fit_linear(known, rows), asked, test_rows, bad)
+                outcome = result_of(fit_linear(known, rows), asked, test_rows, bad)
                 result[str(percent)].append(outcome.metrics.video_top1)
         return result
 

@@ -69,7 +69,7 @@ def test_every_row_makes_configs_whose_nets_take_their_clips(name: str, scale: s
         for trial in trials:
             assert [run.kind for run in trial.runs] == [step.kind for step in row.steps[:-1]]
             inits = [run.config.model.init for run in trial.runs]
-            assert inits == [None, *(str(run.folder.weights) for run in trial.runs[:-1])]
+            assert inits == [None, *(str(run.folder.last) for run in trial.runs[:-1])]
             assert len({run.config.model.name for run in trial.runs}) == 1
             assert len({run.config.clip.size for run in trial.runs}) == 1
         config = trials[0].runs[-1].config
@@ -136,7 +136,7 @@ def test_what_changes_a_result_changes_the_folder_and_what_does_not_does_not(tmp
         ).parent.name
 
     same = [folder(), folder(workers=7), folder(cache="c"), folder(grad_checkpointing=True)]
-    others = [folder(seed=1), folder(precision="fp32"), folder(accumulate=2), folder(scale="small")]
+    others = [folder(seed=1), folder(precision="fp32"), folder(grad_accum_steps=2), folder(scale="small")]
     assert len(set(same)) == 1
     assert len({*same, *others}) == 5
 

@@ -20,8 +20,8 @@ from t3d.errors import ConfigError, ManifestError
 from t3d.reproduce.sets import GivenSet, Part, Split, open_set, published_splits
 from t3d.reproduce.tables import SETS, TARGET, PaperTable, Row, Step, read_recipe
 from t3d.training.config import RunConfig, TrainConfig
-from t3d.training.run import check_net
 from t3d.training.run_folder import RunFolder
+from t3d.training.start import check_model
 from t3d.transfer.config import TransferConfig
 
 Scale = Literal["paper", "small"]
@@ -51,14 +51,14 @@ class Choices:
         out: Folder for runs and tables.
         sets: What was named of each data set.
         scale: `paper`, or `small` for small nets, clips and epochs.
-        teacher: Of transfers, see `t3d.transfer.teachers.teacher.open_teacher`.
+        teacher: Of transfers, see `t3d.transfer.teachers.open.open_teacher`.
         teacher_weights: The same.
         partial: Accept official lists of which videos are missing.
         seed: Of every run.
         workers: Processes that read videos.
         cache: Folder for decoded frames.
         precision: `auto`, `fp32` or `bf16`.
-        accumulate: Passes that an optimiser step is spread over, to save memory.
+        grad_accum_steps: Forward passes per optimizer step. More passes need less memory.
         grad_checkpointing: Recompute parts of nets in the backward pass, to save memory.
     """
 
@@ -72,7 +72,7 @@ class Choices:
     workers: int = 2
     cache: str | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     grad_checkpointing: bool = False
 
 
@@ -204,11 +204,11 @@ def _run(row: Row, step: Step, on: str, split: Split, before: Run | None, choice
             "precision": choices.precision,
             "data": data,
             "model": {"grad_checkpointing": choices.grad_checkpointing},
-            "optim": {"accumulate": choices.accumulate},
+            "optim": {"grad_accum_steps": choices.grad_accum_steps},
         },
     )
     if before is not None:
-        options = merged(options, {"model": {"init": str(before.folder.weights)}})
+        options = merged(options, {"model": {"init": str(before.folder.last)}})
     where = f"{row.name}, {step.kind} on {on}"
     config = _config(step.kind, options, where)
     name = f"{step.kind}-{on}{split.number}-{row.net}-{_digest(config, split, before)}"
@@ -287,7 +287,7 @@ def _digest(config: RunConfig, split: Split, before: Run | None) -> str:
 
 def _check(config: RunConfig, part: Part, where: str) -> None:
     try:
-        check_net(config)
+        check_model(config)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     learned = learning(config, part.count)
