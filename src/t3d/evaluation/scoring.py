@@ -24,7 +24,7 @@ from t3d.clip import ClipSpec, Targets
 from t3d.data.clips.dataset import ClipBatches, FrameOrder, VideoClips
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
-from t3d.data.clips.transforms import normalise
+from t3d.data.clips.transforms import normalize
 from t3d.data.clips.views import PAPER_VIEWS, Views
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed, T3DError
@@ -82,7 +82,7 @@ def score_videos(
 
     @torch.inference_mode()
     def probabilities(clips: torch.Tensor) -> torch.Tensor:
-        x = normalise(clips.to(device, non_blocking=True), spec)  # B C T H W
+        x = normalize(clips.to(device, non_blocking=True), spec)  # B C T H W
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             logits: torch.Tensor = scorer(x)  # B K
         # Probabilities and means in double precision: the order of clips and processes cannot show in them.

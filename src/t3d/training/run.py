@@ -241,7 +241,7 @@ def _labels_each(manifest: Manifest) -> float:
 
 
 def _refuse_unlabelled(manifest: Manifest, name: str) -> None:
-    unlabelled = int((~manifest.labelled).sum())
+    unlabelled = int((~manifest.labeled).sum())
     if unlabelled:
         raise ManifestError(
             f"{name}: {unlabelled} of {len(manifest)} videos have no label; training and validation need a "

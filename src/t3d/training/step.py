@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from t3d.data.clips.dataset import Batch
-from t3d.data.clips.transforms import normalise
+from t3d.data.clips.transforms import normalize
 from t3d.device import use_bf16
 from t3d.errors import ManifestError, T3DError
 from t3d.training.config import RunConfig
@@ -173,7 +173,7 @@ class ClassificationStepper(Stepper):
     def _loss(self, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
         assert batch.frames is not None
         device, config = self.accelerator.device, self.config.optim
-        x = normalise(batch.frames.to(device, non_blocking=True), self.config.clip)  # B C T H W
+        x = normalize(batch.frames.to(device, non_blocking=True), self.config.clip)  # B C T H W
         labels = batch.labels.to(device, non_blocking=True)
         share = float(rng.beta(config.mixup, config.mixup)) if config.mixup else 1.0
         if config.mixup:  # each clip with its neighbour in the batch

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from t3d.data.clips.transforms import normalise
+from t3d.data.clips.transforms import normalize
 from t3d.errors import ManifestError
 from t3d.training.optim import Schedule
 from t3d.training.step import Stepper
@@ -80,7 +80,7 @@ class TransferStepper(Stepper):
         """
         assert batch.frames is not None
         device = self.accelerator.device
-        x = normalise(batch.frames.to(device, non_blocking=True), self.config.clip)  # B C T H W
+        x = normalize(batch.frames.to(device, non_blocking=True), self.config.clip)  # B C T H W
         seen = batch.teacher
         used = None
         if batch.other is not None and not batch.other.all():

@@ -58,8 +58,8 @@ def write_video(
         OSError: The folder is missing or cannot be written to.
 
     Example:
-        >>> write_video("grey.mp4", torch.full((8, 3, 64, 64), 128, dtype=torch.uint8), fps=25)
-        PosixPath('grey.mp4')
+        >>> write_video("gray.mp4", torch.full((8, 3, 64, 64), 128, dtype=torch.uint8), fps=25)
+        PosixPath('gray.mp4')
     """
     path = Path(path)
     if not path.parent.is_dir():

@@ -190,7 +190,7 @@ def _check_sides(pixel_format: str, *, height: int, width: int) -> None:
     form = av.VideoFormat(pixel_format, 64, 64)
     if len(form.components) == 1:
         return
-    # A colour plane half as wide needs an even width: the codecs refuse or crop an odd one.
+    # A color plane half as wide needs an even width: the codecs refuse or crop an odd one.
     odd = [f"width {width}"] if width % (64 // form.chroma_width()) else []
     odd += [f"height {height}"] if height % (64 // form.chroma_height()) else []
     if odd:

@@ -127,7 +127,7 @@ def test_warns_where_no_choice_has_every_class_in_both_parts(caplog):
     assert len(set(np.array([0, 0, 1, 1, 2, 2])[~held])) == 3, "training keeps every class"
 
 
-def test_unlabelled_rows_are_spread_too():
+def test_unlabeled_rows_are_spread_too():
     held = cut([0] * 10 + [-1] * 10, [f"{i}" for i in range(20)], 0.3)
     assert held[:10].sum() == held[10:].sum() == 3
 
@@ -137,7 +137,7 @@ def test_a_class_with_one_source_is_named():
         cut([0, 0, 1, 1], ["a", "b", "studio", "studio"])
     with pytest.raises(ManifestError, match=r"'A'.*and likewise 1 more"):
         cut([0, 1], ["a", "b"])
-    with pytest.raises(ManifestError, match="the unlabelled videos have only one source"):
+    with pytest.raises(ManifestError, match="the unlabeled videos have only one source"):
         cut([0, 0, -1], ["a", "b", "c"])
 
 

@@ -35,7 +35,7 @@ class ClipItem:
         clip: Which clip of the video, from 0; its crops, if several are scored, all have its number.
         frames: uint8 [T, C, H, W].
         label: Row of the class, or -1. With several labels a video, float32 [K]: 1 where a class applies,
-            else 0; NaN if the video is unlabelled.
+            else 0; NaN if the video is unlabeled.
     """
 
     video: int
@@ -133,7 +133,7 @@ class VideoClips(IterableDataset[ClipItem | Failed]):
         order: `normal`, or what is done to the frames of each clip to see how much depends on time:
             `shuffled` (drawn from seed, video and clip), `reversed`, `static` (the middle frame throughout).
         seed: For `shuffled`.
-        views: Which clips, and which crops of them; by default the non-overlapping ones and the centre.
+        views: Which clips, and which crops of them; by default the non-overlapping ones and the center.
 
     Raises:
         ConfigError: The views do not go with the spec.
@@ -181,7 +181,7 @@ class VideoClips(IterableDataset[ClipItem | Failed]):
 class ClipBatches(IterableDataset[Batch]):
     """The clips of all videos in batches that are the same however many processes and workers share them.
 
-    A net's scores of a clip depend, in their last digit, on the clips that share its batch. So neighbouring
+    A net's scores of a clip depend, in their last digit, on the clips that share its batch. So neighboring
     rows, as many as a batch holds clips, go to one worker, and no batch holds clips of two such parts.
 
     Args:

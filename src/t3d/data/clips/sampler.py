@@ -37,11 +37,11 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
 
     Args:
         length: Number of videos.
-        batch_size: Videos in one optimiser step, over all processes and passes.
+        batch_size: Videos in one optimizer step, over all processes and passes.
         seed: Where the order comes from.
         rank: This process, from 0.
         world_size: Number of processes.
-        accumulate: Forward passes an optimiser step is spread over; each is one batch of this sampler.
+        accumulate: Forward passes an optimizer step is spread over; each is one batch of this sampler.
         classes: Class of each video, int64 [length]; None takes videos as they are.
         shards: Which shard each video lies in, int64 [length]; None for files, which are as near as any.
         window: A video of a shard moves by fewer places than this.
@@ -107,11 +107,11 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in an epoch."""
+        """Optimizer steps in an epoch."""
         return self.length // self.batch_size
 
     def set_state(self, *, epoch: int, step: int) -> None:
-        """Go to a place: the next iteration gives what is left of `epoch` after `step` optimiser steps.
+        """Go to a place: the next iteration gives what is left of `epoch` after `step` optimizer steps.
 
         Raises:
             ConfigError: There is no such place.

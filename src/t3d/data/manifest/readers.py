@@ -37,7 +37,7 @@ class Rows:
         classes: Class names in order; None takes those that occur, in name order.
         skipped: Files passed over, by reason.
         missing: Listed videos that are not there, by class.
-        several: Class names where videos have several, null where a row is unlabelled, list<string> [N]; then
+        several: Class names where videos have several, null where a row is unlabeled, list<string> [N]; then
             `names` does not count. None: one name a row.
     """
 
@@ -80,7 +80,7 @@ def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Row
         beside = "beside class folders" if folders else "and no class folders"
         raise ManifestError(
             f"{base}: videos lie directly in it ({len(loose)}, first {min(loose)!r}) {beside}; "
-            "move each into the folder of its class (without labels: --unlabelled of t3d prepare, or "
+            "move each into the folder of its class (without labels: "
             "Manifest.from_files)"
         )
     relative: list[str] = []

@@ -41,13 +41,13 @@ class Entry:
 
     Args:
         path: The video file.
-        label: Its class as an index into the manifest's `classes`; None if unlabelled, or if the manifest has
+        label: Its class as an index into the manifest's `classes`; None if unlabeled, or if the manifest has
             several labels a video.
         start: Where the row's part of the file begins, in seconds; None for the file's beginning.
         end: Where it ends, in seconds; None for the file's end.
         source: What the clip was cut from: clips of one source are never separated.
         labels: Where the manifest has several labels a video: its classes in order, empty if none applies;
-            None if unlabelled.
+            None if unlabeled.
     """
 
     path: Path
@@ -64,10 +64,10 @@ class VideoTable:
 
     Args:
         classes: Class names; a label is an index into them.
-        table: Columns `path` string, `label` int32 (null: unlabelled), `start` and `end` float64 seconds
+        table: Columns `path` string, `label` int32 (null: unlabeled), `start` and `end` float64 seconds
             (null: the file's beginning, its end), `source` string; N rows. With several labels a video
             `labels`, list<int32>, stands in the place of `label`: an empty list says that no class applies,
-            null that the row is unlabelled. They are brought into the order of the classes.
+            null that the row is unlabeled. They are brought into the order of the classes.
         skipped: What a reader passed over, as counts by reason (`hidden`, or an ending such as `.txt`).
         missing: Videos that a list names and the folder lacks, as counts by class.
 
@@ -154,8 +154,8 @@ class VideoTable:
         return np.array(column.to_numpy())
 
     @property
-    def labelled(self) -> npt.NDArray[np.bool_]:
-        """Which rows are labelled, be it that no class applies, bool [N]."""
+    def labeled(self) -> npt.NDArray[np.bool_]:
+        """Which rows are labeled, be it that no class applies, bool [N]."""
         return np.array(pc.is_valid(self.table.column(LABEL)).to_numpy())
 
     def label_pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -167,11 +167,11 @@ class VideoTable:
         return label_pairs(self._columns[LABEL])
 
     def multi_hot(self) -> npt.NDArray[np.int8]:
-        """For each row and class 1 if the class applies, else 0; -1 in unlabelled rows; int8 [N, K]."""
+        """For each row and class 1 if the class applies, else 0; -1 in unlabeled rows; int8 [N, K]."""
         return multi_hot(self._columns[LABEL], len(self.classes))
 
     def class_counts(self) -> dict[str, int]:
-        """Count the rows of each class, in class order; unlabelled rows count nowhere."""
+        """Count the rows of each class, in class order; unlabeled rows count nowhere."""
         _, labels = self.label_pairs()
         counts = np.bincount(labels[labels >= 0], minlength=len(self.classes))
         return dict(zip(self.classes, counts.tolist(), strict=True))
@@ -251,7 +251,7 @@ class VideoTable:
         return self.select(~held), self.select(held)
 
     def label_subset(self, fraction: float, *, seed: int) -> Self:
-        """Keep a share of each class as whole sources, as if no more had been labelled.
+        """Keep a share of each class as whole sources, as if no more had been labeled.
 
         Of one seed, a smaller share is a part of a larger one (see `t3d.data.manifest.split.label_share`).
         With several labels a video it is a share of all rows, and at least one source of each class

@@ -223,7 +223,7 @@ def refuse_names(several: pa.Array, refuse: Refuse) -> None:
     """
     refuse(
         pc.equal(pc.utf8_trim_whitespace(several), ""),
-        f"labels is blank; leave it empty if nobody has labelled the video, or write {SEPARATOR} if no class "
+        f"labels is blank; leave it empty if nobody has labeled the video, or write {SEPARATOR} if no class "
         "applies",
     )
     names = pc.if_else(pc.equal(several, SEPARATOR), None, several)
