@@ -374,7 +374,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 
 def load_proof() -> ModuleType:
     """`benchmarks/synthetic_proof.py`, whose full run gives the figures in the documents."""
-    file = Path(__file__).parents[2] / "benchmarks" / "synthetic_proof.py"
+    file = Path(__file__).parents[3] / "benchmarks" / "synthetic_proof.py"
     spec = importlib.util.spec_from_file_location("synthetic_proof", file)
     assert spec is not None
     assert spec.loader is not None

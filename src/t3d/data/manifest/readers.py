@@ -1,4 +1,4 @@
-"""Read a manifest's rows from folders and loose files (tables: `manifest_tables.py`, lists: `listed.py`)."""
+"""Read a manifest's rows from folders and loose files (tables: `tables.py`; lists: `official/`)."""
 
 from __future__ import annotations
 
