@@ -77,12 +77,12 @@ def refuse_other_targets(manifest: Manifest, targets: Targets, *, name: str, oth
         ManifestError: They have something else.
     """
     if manifest.targets != targets and (manifest.targets == "multi" or manifest.labeled.any()):
-        said = {
+        kinds = {
             "single": "one label a video (column label)",
             "multi": "several labels a video (column labels)",
         }
         raise ManifestError(
-            f"{name} has {said[manifest.targets]}, and {other} is for {said[targets]}; both must be alike"
+            f"{name} has {kinds[manifest.targets]}, and {other} is for {kinds[targets]}; both must be alike"
         )
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from t3d.data.clips.loader import Loader
-from t3d.data.clips.sampler import ResumableBatchSampler
+from t3d.data.clips.sampler import ResumableBatchSampler, ShardOrder
 from t3d.data.prefetch import ReadAhead, Shards
 from t3d.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from t3d.training.config import RunConfig
@@ -76,6 +76,7 @@ class EpochLoop:
         self.model = model
         self.optimizer = make_optimizer(model, config.optim)
         self.ema = make_ema(model, config.optim.ema) if config.optim.ema else None
+        data = config.data
         self.sampler = ResumableBatchSampler(
             videos,
             batch_size=config.optim.batch_size,
@@ -84,9 +85,7 @@ class EpochLoop:
             world_size=accelerator.num_processes,
             accumulate=config.optim.accumulate,
             classes=classes,
-            shards=None if shards is None else shards.of_row,
-            window=config.data.shuffle_window,
-            lanes=config.data.lanes,
+            shards=None if shards is None else ShardOrder(shards.of_row, data.shuffle_window, data.lanes),
         )
         self.shards = shards
         self.steps = self.sampler.steps_per_epoch

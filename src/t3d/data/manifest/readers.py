@@ -89,12 +89,12 @@ def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Row
     nested = True
     folders = in_name_order(folders)
     for folder in folders:
-        found, passed = videos_below(*joined(base, [folder]))
+        videos, passed = videos_below(*joined(base, [folder]))
         skipped += passed
-        relative += [f"{folder}/{video}" for video in found]
-        names += [normalize("NFC", folder).strip()] * len(found)
-        nested = nested and all("/" in video for video in found)
-        if not found:
+        relative += [f"{folder}/{video}" for video in videos]
+        names += [normalize("NFC", folder).strip()] * len(videos)
+        nested = nested and all("/" in video for video in videos)
+        if not videos:
             empty.append(folder)
     if relative and nested and all(folder.casefold() in _SPLIT_NAMES for folder in folders):
         raise ManifestError(
@@ -129,11 +129,11 @@ def read_files(paths: Sequence[str | os.PathLike[str]], source_pattern: str | No
             files.append(given)
             bases.append(str(Path(given).parent))
             continue
-        found, passed = videos_below(given)
-        if not found:
+        videos, passed = videos_below(given)
+        if not videos:
             raise ManifestError(f"{given}: no video in this folder ({_told(passed)} passed over)")
         skipped += passed
-        files += joined(given, found)
+        files += joined(given, videos)
         bases.append(given)
     if not files:
         raise ManifestError("no videos given: name at least one file or folder")

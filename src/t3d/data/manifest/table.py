@@ -130,8 +130,8 @@ class VideoTable:
     def __repr__(self) -> str:
         counts = ((len(self), "video"), (len(self.classes), "class"), (len(self.sources()), "source"))
         plural = {"video": "videos", "class": "classes", "source": "sources"}
-        said = ", ".join(f"{n} {what if n == 1 else plural[what]}" for n, what in counts)
-        return f"{type(self).__name__}({said})"
+        parts = ", ".join(f"{n} {noun if n == 1 else plural[noun]}" for n, noun in counts)
+        return f"{type(self).__name__}({parts})"
 
     @property
     def targets(self) -> Targets:

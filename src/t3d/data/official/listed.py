@@ -106,17 +106,17 @@ def _find(listed: OfficialList, root: str | os.PathLike[str], source_pattern: st
     missing: Counter[str] = Counter()
     for row, stem in enumerate(stems):
         cut = by_stem.get(fold(stem))
-        found = cut or by_stem.get(fold(uncut[row]))
-        if found is None:
+        files = cut or by_stem.get(fold(uncut[row]))
+        if files is None:
             missing[names[row] or unnamed] += 1
             continue
-        if len(found) > 1:
+        if len(files) > 1:
             raise ManifestError(
-                f"{base}: {len(found)} files are named {(stem if cut else uncut[row])!r} "
-                f"({', '.join(found[:3])}); keep one of them, or name a folder that holds only one"
+                f"{base}: {len(files)} files are named {(stem if cut else uncut[row])!r} "
+                f"({', '.join(files[:3])}); keep one of them, or name a folder that holds only one"
             )
         rows.append(row)
-        relative.append(found[0])
+        relative.append(files[0])
         from_uncut.append(cut is None)
     if not rows:
         example = f", such as {on_disk[0]!r}" if on_disk else ""

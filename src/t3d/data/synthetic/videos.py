@@ -181,9 +181,10 @@ def _check_folder(folder: Path, spec: SyntheticSpec) -> bool:
     there = {"drawing": drawing} | held_spec
     differing = [key for key in asked | there if asked.get(key) != there.get(key)]
     if differing:
-        told = "; ".join(f"{key}: {there.get(key)} there, {asked.get(key)} asked for" for key in differing)
+        pairs = (f"{key}: {there.get(key)} there, {asked.get(key)} asked for" for key in differing)
         raise ConfigError(
-            f"{folder} holds a synthetic set of another spec ({told}); choose another folder or delete it"
+            f"{folder} holds a synthetic set of another spec ({'; '.join(pairs)}); choose another folder or "
+            "delete it"
         )
     return bool(complete)
 
