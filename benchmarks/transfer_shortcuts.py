@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.sampler import SampleKey
-from t3d.data.clips.transforms import normalise
+from t3d.data.clips.transforms import normalize
 from t3d.models.registry import create_model
 from t3d.models.weights import read_tensors
 from t3d.training.run_folder import RunFolder
@@ -93,7 +93,7 @@ def figures(run: RunFolder) -> dict[str, dict[str, float]]:
         assert batch.frames is not None
         masks = allowed_pairs(groups[batch.videos], None)
         for name, change in VIEWS.items():
-            scores = net(normalise(change(batch.frames), config.clip), batch.teacher.mean(1))
+            scores = net(normalize(change(batch.frames), config.clip), batch.teacher.mean(1))
             metrics[name].add(scores[first_of(scores)], *masks)
     return {name: one.figures() for name, one in metrics.items()}
 

@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 import timm
 import torch
+from t3d.transfer.teachers.teacher import TEACHER_KEY
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import TrainClips
-from t3d.data.clips.transforms import normalise
+from t3d.data.clips.transforms import normalize
 from t3d.data.config import AugmentConfig, DataConfig
 from t3d.models.net import VideoNet
 from t3d.models.weights import read_tensors, write_tensors
@@ -35,7 +36,6 @@ from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
 from t3d.transfer.dataset import CollatePairs, TransferClips
 from t3d.transfer.run import transfer
-from t3d.transfer.teachers.teacher import TEACHER_KEY
 
 Make = Callable[..., Any]
 
@@ -218,7 +218,7 @@ def test_training_draws_its_seeds_and_mixup(training: Seen) -> None:
     shares = []
     for number, mixed in enumerate(training.inputs):
         clips = torch.stack(training.views[2 * number : 2 * number + 2])
-        pure = normalise(clips, SPEC)
+        pure = normalize(clips, SPEC)
         apart = pure - pure.roll(1, 0)  # mixed = share · pure + (1 - share) · rolled
         shares.append(float(((mixed - pure.roll(1, 0)) * apart).sum() / apart.square().sum()))
     assert [round(share, 7) for share in shares] == pytest.approx(

@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.clips.sampling import clips_of
-from t3d.data.clips.transforms import center_view, normalise, resize_frames
+from t3d.data.clips.transforms import center_view, normalize, resize_frames
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, ManifestError
 from t3d.models.registry import create_model
@@ -85,7 +85,7 @@ def test_features_are_those_of_the_test_protocol(lists: Path, student: Path) -> 
             for clip in clips_of(len(video), SPEC):
                 view = center_view(resize_frames(video.frames_at(clip.tolist()), SPEC), SPEC)
                 with torch.no_grad():
-                    expected.append(net(normalise(view[None], SPEC))[0].double().numpy())
+                    expected.append(net(normalize(view[None], SPEC))[0].double().numpy())
     assert len(rows) == len(expected)
     for (_, _, vector), wanted in zip(rows, expected, strict=True):
         np.testing.assert_allclose(vector, wanted, atol=1e-5)

@@ -12,7 +12,7 @@ from t3d.errors import ConfigError
 from t3d.video.encode import write_video
 from t3d.video.writer import FORMATS, VideoWriter
 
-COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 100, 50)]
+COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 100, 50)]
 
 
 def decoded(path: Path) -> list[av.VideoFrame]:
@@ -20,8 +20,8 @@ def decoded(path: Path) -> list[av.VideoFrame]:
         return list(container.decode(video=0))
 
 
-def colour_frames(side: int = 32) -> torch.Tensor:
-    return torch.tensor(COLOURS, dtype=torch.uint8)[:, :, None, None].repeat(1, 1, side, side)
+def color_frames(side: int = 32) -> torch.Tensor:
+    return torch.tensor(COLORS, dtype=torch.uint8)[:, :, None, None].repeat(1, 1, side, side)
 
 
 def test_frames_come_back_in_order_and_evenly(tmp_path, numbered_frames, read_numbers):
@@ -77,10 +77,10 @@ def test_key_frames_come_at_least_that_often(tmp_path, numbered_frames, interval
         ({"codec": "libvpx-vp9"}, 4),
     ],
 )
-def test_colours_survive(tmp_path, options, tolerance):
-    frames = decoded(write_video(tmp_path / "a.mp4", colour_frames(), **options))
-    for frame, colour in zip(frames, COLOURS, strict=True):
-        assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - colour).max() <= tolerance
+def test_colors_survive(tmp_path, options, tolerance):
+    frames = decoded(write_video(tmp_path / "a.mp4", color_frames(), **options))
+    for frame, color in zip(frames, COLORS, strict=True):
+        assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - color).max() <= tolerance
 
 
 @pytest.mark.parametrize("suffix", sorted(set(FORMATS) - {".webm"}))

@@ -28,7 +28,7 @@ from t3d.video.video import Video
 TABLE = Path(__file__).with_name("odd_videos.json")
 CELLS = 4
 # FFmpeg builds differ in how they widen chroma: 5.1 and 8.0 by up to 8 in a cell of these files.
-COLOUR_TOLERANCE = 10
+COLOR_TOLERANCE = 10
 SECONDS, MEMORY = 60, 1 << 30  # bounds for one file
 
 Outcome = dict[str, Any]
@@ -60,8 +60,8 @@ def isolated(work: Callable[..., Any], *args: object, seconds: float = SECONDS) 
         process.join()
 
 
-def colours(image: np.ndarray) -> str:
-    """Mean colour of each cell of a coarse grid over an image H W C, row by row, in HTML's notation."""
+def colors(image: np.ndarray) -> str:
+    """Mean color of each cell of a coarse grid over an image H W C, row by row, in HTML's notation."""
     height, width = image.shape[:2]
 
     def cell(place: int, length: int) -> slice:
@@ -125,8 +125,8 @@ def _read(path: Path) -> tuple[Outcome, dict[int, np.ndarray | None]]:
             "damage": video.damage,
             "missing": [number for number, image in images.items() if image is None],
         }
-    found["colours"] = {
-        str(number): colours(image)
+    found["colors"] = {
+        str(number): colors(image)
         for number in dict.fromkeys((0, count // 2, count - 1))
         if (image := images[number]) is not None
     }
@@ -155,17 +155,17 @@ def write_table(folder: Path) -> None:
 
 
 def assert_like(found: Outcome, expected: Outcome) -> None:
-    near = {"times", "longest_gap", "colours"}
+    near = {"times", "longest_gap", "colors"}
     assert {key: found[key] for key in found.keys() - near} == {
         key: expected[key] for key in expected.keys() - near
     }
     for key in ("times", "longest_gap"):
         assert found.get(key) == pytest.approx(expected.get(key), abs=1e-3), key
-    seen, wanted = found.get("colours", {}), expected.get("colours", {})
+    seen, wanted = found.get("colors", {}), expected.get("colors", {})
     assert seen.keys() == wanted.keys()
     for number, grid in seen.items():
         cells = np.array([list(bytes.fromhex(text)) for text in (grid, wanted[number])])
-        assert np.ptp(cells, axis=0).max() <= COLOUR_TOLERANCE, f"frame {number} is {grid}"
+        assert np.ptp(cells, axis=0).max() <= COLOR_TOLERANCE, f"frame {number} is {grid}"
 
 
 @pytest.mark.real

@@ -10,7 +10,7 @@ import pytest
 
 from t3d.errors import ConfigError, VideoError
 from t3d.video.video import Video
-from t3d.video.writer import video_writer
+from t3d.video.writer import Encoding, video_writer
 
 FORM = {"height": 48, "width": 80, "time_base": Fraction(1, 1000), "rate": Fraction(25)}
 
@@ -55,7 +55,7 @@ def test_what_the_encoder_refuses_is_told_with_the_final_name(tmp_path):
     image = np.zeros((48, 80, 3), np.uint8)
     with (
         pytest.raises(ConfigError, match=r"a\.mp4: libx264 could not write frames of 80 × 48 as yuv420p: "),
-        video_writer(tmp_path / "a.mp4", **FORM, further={"preset": "no such"}) as writer,
+        video_writer(tmp_path / "a.mp4", **FORM, encoding=Encoding(extra={"preset": "no such"})) as writer,
     ):
         writer.add(image, 0)
     assert list(tmp_path.iterdir()) == []

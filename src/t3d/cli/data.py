@@ -216,10 +216,10 @@ def fill_check(sub: ArgumentParser) -> None:
 
 def run_check(chosen: Namespace) -> int:
     """Say what lists hold and share. 1: something cannot be read, or is shared."""
-    from t3d.data.inspect.audit import compare, summarise
+    from t3d.data.inspect.audit import compare, summarize
 
     manifests, index = _open_lists(chosen)
-    summaries = {name: summarise(manifest, index) for name, manifest in manifests.items()}
+    summaries = {name: summarize(manifest, index) for name, manifest in manifests.items()}
     shared = compare(manifests, index)
     if chosen.json:
         report = {"lists": {name: asdict(summary) for name, summary in summaries.items()}}
@@ -253,13 +253,13 @@ def _describe(name: str, summary: Summary) -> None:
     print(
         f"{name}: {summary.videos} videos in {summary.files} files, {len(summary.classes)} classes, "
         f"{summary.sources} sources"
-        + (f", {summary.unlabelled} unlabelled" if summary.unlabelled else "")
+        + (f", {summary.unlabeled} unlabelled" if summary.unlabeled else "")
         + (f", {summary.none} to which no class applies" if summary.none else "")
     )
     if summary.classes:
         least, most = (pick(summary.classes, key=summary.classes.__getitem__) for pick in (min, max))
         print(f"  videos a class: {summary.classes[least]} ({least}) to {summary.classes[most]} ({most})")
-    if summary.targets == "multi" and (labelled := summary.videos - summary.unlabelled):
+    if summary.targets == "multi" and (labelled := summary.videos - summary.unlabeled):
         print(f"  labels a video: {sum(summary.classes.values()) / labelled:.2f} on average")
     if summary.missing:
         print(f"  not there: {sum(summary.missing.values())} listed videos of {len(summary.missing)} classes")

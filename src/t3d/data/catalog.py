@@ -70,7 +70,7 @@ def refuse_other_targets(manifest: Manifest, targets: Targets, *, name: str, oth
 
     Args:
         manifest: The videos.
-        targets: What they must have; videos that are not labelled at all will do for either.
+        targets: What they must have; videos that are not labeled at all will do for either.
         name: What they are called where the user names them.
         other: What they are used with.
 

@@ -86,7 +86,7 @@ class AugmentConfig:
     """How a training clip is varied; drawn once a clip, so that all its frames change alike.
 
     Args:
-        crop: `five` takes one of the four corners or the centre (the paper); `random_resized` takes a
+        crop: `five` takes one of the four corners or the center (the paper); `random_resized` takes a
             rectangle of random area and shape and resizes it to the clip's size.
         min_area: Least share of the frame that `random_resized` takes.
         flip: Probability of a horizontal flip. Set it to 0 where left and right differ in meaning.

@@ -103,8 +103,8 @@ def _walk(
 ) -> Iterator[str]:
     entries = scan(folder)
     status = Path(folder).stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
         skipped["link in a circle"] += 1
         return
     for entry in entries:
@@ -112,6 +112,6 @@ def _walk(
         if reason:
             skipped[reason] += 1
         elif entry.is_dir():
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {here}, skipped)
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {identity}, skipped)
         else:
             yield prefix + entry.name

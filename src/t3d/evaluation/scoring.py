@@ -30,7 +30,7 @@ from t3d.clip import Targets
 from t3d.data.clips.dataset import ClipBatches, VideoClips
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
-from t3d.data.clips.transforms import normalise
+from t3d.data.clips.transforms import normalize
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import Failed, T3DError
@@ -95,7 +95,7 @@ def score_videos(
 
     @torch.inference_mode()
     def probabilities(clips: torch.Tensor) -> torch.Tensor:
-        x = normalise(clips.to(device, non_blocking=True), protocol.spec)  # B C T H W
+        x = normalize(clips.to(device, non_blocking=True), protocol.spec)  # B C T H W
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             logits: torch.Tensor = scorer(x)  # B K
         # Probabilities and means in double precision: they add no rounding to the model's.

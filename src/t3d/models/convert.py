@@ -88,7 +88,7 @@ def convert_checkpoint(
         dst: The file to write; ends with .safetensors.
         architecture: A name out of `list_models()`.
         classes: Class names in the order of the scores.
-        clip: How the clips were cut and normalised that the weights were trained on.
+        clip: How the clips were cut and normalized that the weights were trained on.
         options: Options that differ from the architecture's own.
         rename: See `import_torch_file`.
         provenance: What else shall stand in the card; the source's name and SHA-256 are added.
@@ -142,7 +142,7 @@ def inflate_checkpoint(
         src: The 2D net's .pth, .pt or .safetensors file.
         dst: The file to write; ends with .safetensors.
         architecture: A name out of `list_models()`; `t3d.models.inflate` says which nets have a 2D twin.
-        clip: How clips are to be cut, and normalised as the 2D net's pictures were.
+        clip: How clips are to be cut, and normalized as the 2D net's pictures were.
         options: Options that differ from the architecture's own.
         rename: See `import_torch_file`.
         how: See `inflate`.

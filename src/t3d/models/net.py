@@ -77,7 +77,7 @@ class VideoNet(nn.Module, ABC):
         """Turn clips into the last feature map.
 
         Args:
-            x: Clips, float, normalised, B C T H W.
+            x: Clips, float, normalized, B C T H W.
 
         Returns:
             Map, B num_features T' H' W'.
@@ -168,7 +168,7 @@ class VideoNet(nn.Module, ABC):
         """Score clips.
 
         Args:
-            x: Clips, float, normalised, B C T H W.
+            x: Clips, float, normalized, B C T H W.
 
         Returns:
             Scores before the softmax, B K; pooled features, B num_features, where num_classes is 0.
@@ -245,7 +245,7 @@ class VideoNet(nn.Module, ABC):
             )
         if not x.is_floating_point():
             raise ConfigError(
-                f"the input is {x.dtype}; a net takes normalised floats: "
+                f"the input is {x.dtype}; a net takes normalized floats: "
                 "divide 8-bit pixels by 255, subtract the clip spec's mean, divide by its std"
             )
         frames, side = self.min_input_size()

@@ -43,7 +43,7 @@ class SegmentConsensus(nn.Module):
         """Score videos.
 
         Args:
-            x: The clips of each video one after the other in time, float, normalised, B C S·T H W.
+            x: The clips of each video one after the other in time, float, normalized, B C S·T H W.
 
         Returns:
             Mean of the clips' scores before the softmax, B K.

@@ -48,7 +48,7 @@ class ModelCard:
         architecture: A name out of `list_models()`.
         options: The network's options that differ from the architecture's own, plain JSON values.
         classes: Class names in the order of the scores; empty for a network without classifier.
-        clip: How clips are cut and normalised.
+        clip: How clips are cut and normalized.
         provenance: Where the weights come from: data, recipe, figures, licence; plain JSON values.
         targets: What the scores are of: `single`, one class out of all (softmax), or `multi`, each class by
             itself (sigmoid). Files from before there was a choice are `single`.

@@ -23,7 +23,7 @@ from t3d.video.facts import VideoFacts
 from t3d.video.frame_table import FrameTable, Int64s, read_table, scan_table
 from t3d.video.orientation import Image, Orientation
 from t3d.video.stream import Stream, size_of
-from t3d.video.writer import video_writer
+from t3d.video.writer import Encoding, video_writer
 
 # The finest clock that is kept as it is: an MP4 file's has 32 bits, and counts a frame's length in as many.
 _FINEST = 1_000_000
@@ -70,12 +70,12 @@ class TranscodeSpec:
         at_least("keyframe_interval", self.keyframe_interval, 1)
         between("crf", self.crf, 0, 51)
 
-    def encoding(self) -> dict[str, Any]:
-        """How `t3d.video.writer.video_writer` is told of it."""
+    def encoding(self) -> Encoding:
+        """Return the options of the encoder."""
         if self.codec == "jpeg":
-            further = {"qmin": str(self.jpeg_q), "qmax": str(self.jpeg_q)}
-            return {"codec": "mjpeg", "pixel_format": "yuvj420p", "keyframe_interval": 1, "further": further}
-        return {"crf": self.crf, "keyframe_interval": self.keyframe_interval, "further": _X264}
+            quantizer = {"qmin": str(self.jpeg_q), "qmax": str(self.jpeg_q)}
+            return Encoding("mjpeg", keyframe_interval=1, pixel_format="yuvj420p", extra=quantizer)
+        return Encoding(crf=self.crf, keyframe_interval=self.keyframe_interval, extra=_X264)
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class _Pass:
                 time_base=self._clock,
                 rate=rate.limit_denominator(100_000),
                 check=check,
-                **self.spec.encoding(),
+                encoding=self.spec.encoding(),
             ) as writer:
                 images = self._images(stream, table, sure=sure)
                 for image, tick, duration in zip(images, self._ticks.tolist(), durations, strict=True):
@@ -212,7 +212,7 @@ class _Pass:
             gaps = np.diff(keys, append=len(table.pts))
             if table.order is not None or not np.array_equal(ticks, self._ticks * ratio.denominator):
                 wrong = "its frames are not those of the source, or not at their times"
-            elif keys[:1].tolist() != [0] or gaps.max() > self.spec.encoding()["keyframe_interval"]:
+            elif keys[:1].tolist() != [0] or gaps.max() > self.spec.encoding().keyframe_interval:
                 wrong = f"its key frames are {gaps.max()} frames apart"
         if wrong is not None:
             raise VideoError(self.source, f"the new file does not hold what it should: {wrong}")

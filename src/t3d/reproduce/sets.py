@@ -297,7 +297,7 @@ def _part(name: str, manifest: Manifest, given: GivenSet, *, videos: str | None 
 
 
 def _refuse_other(on: str, name: str, manifest: Manifest) -> None:
-    if manifest.targets != "single" or not manifest.labelled.all():
+    if manifest.targets != "single" or not manifest.labeled.all():
         raise ManifestError(
             f"--data.{on} {name}: every video needs one label (a folder a class, or a column label)"
         )

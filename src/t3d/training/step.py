@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from t3d.clip import Targets
 from t3d.data.clips.dataset import Batch
-from t3d.data.clips.transforms import normalise
+from t3d.data.clips.transforms import normalize
 from t3d.device import use_bf16
 from t3d.training.config import RunConfig
 
@@ -52,7 +52,7 @@ class SingleLabelStep(TrainStep):
         """See `TrainStep`."""
         assert batch.frames is not None
         alpha = self.config.optim.mixup_alpha
-        x = normalise(batch.frames.to(self.device, non_blocking=True), self.config.clip)  # B C T H W
+        x = normalize(batch.frames.to(self.device, non_blocking=True), self.config.clip)  # B C T H W
         labels = batch.labels.to(self.device, non_blocking=True)
         share = float(rng.beta(alpha, alpha)) if alpha else 1.0
         if alpha:  # mix each clip with its neighbor in the batch

@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from t3d.data.clips.loader import Loader
-from t3d.data.clips.sampler import ResumableBatchSampler
+from t3d.data.clips.sampler import ResumableBatchSampler, ShardOrder
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.prefetch import ReadAhead
 from t3d.models.segments import with_consensus
@@ -86,9 +86,9 @@ class Trainer:
             world_size=accelerator.num_processes,
             accumulate=config.optim.grad_accum_steps,
             classes=classes,
-            shards=None if self.shards is None else self.shards.of_row,
-            window=config.data.shuffle_window,
-            lanes=config.data.lanes,
+            shards=None
+            if self.shards is None
+            else ShardOrder(self.shards.of_row, config.data.shuffle_window, config.data.lanes),
         )
         self.steps = self.sampler.steps_per_epoch
         model = model.to(accelerator.device).to(memory_format=torch.channels_last_3d)

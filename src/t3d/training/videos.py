@@ -54,7 +54,7 @@ def _check_training(videos: Manifest, config: TrainConfig) -> None:
 
 
 def _refuse_unlabeled(manifest: Manifest, name: str) -> None:
-    unlabeled = int((~manifest.labelled).sum())
+    unlabeled = int((~manifest.labeled).sum())
     if unlabeled:
         raise ManifestError(
             f"{name}: {unlabeled} of {len(manifest)} videos have no label; training and validation need a "

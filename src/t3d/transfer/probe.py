@@ -23,7 +23,7 @@ from t3d.clip import ClipSpec
 from t3d.data.catalog import open_index, open_manifest, refuse_other_targets
 from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
-from t3d.data.clips.transforms import normalise
+from t3d.data.clips.transforms import normalize
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed, ManifestError
 from t3d.evaluation.protocol import Protocol
@@ -134,7 +134,7 @@ def student_vectors(net: VideoNet, spec: ClipSpec, *, bf16: bool) -> Vectors:
 
     @torch.inference_mode()
     def vectors(clips: torch.Tensor) -> torch.Tensor:
-        x = normalise(clips.to(device), spec)
+        x = normalize(clips.to(device), spec)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             return net.forward_head(net.forward_features(x), pre_logits=True)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from t3d.data.clips.transforms import normalise
+from t3d.data.clips.transforms import normalize
 from t3d.errors import ManifestError
 from t3d.training.step import TrainStep
 from t3d.transfer.config import TransferConfig
@@ -66,7 +66,7 @@ class TransferStep(TrainStep):
         """
         assert batch.frames is not None
         device = self.device
-        x = normalise(batch.frames.to(device, non_blocking=True), self.config.clip)  # B C T H W
+        x = normalize(batch.frames.to(device, non_blocking=True), self.config.clip)  # B C T H W
         seen = batch.teacher
         used = None
         if batch.other is not None and not batch.other.all():

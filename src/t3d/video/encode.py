@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from t3d.errors import ConfigError
-from t3d.video.writer import video_writer
+from t3d.video.writer import Encoding, video_writer
 
 # The clock of MPEG: fine enough for any frame rate, and every container can hold it or something near.
 _CLOCK = 90_000
@@ -58,8 +58,8 @@ def write_video(
         OSError: The folder is missing or cannot be written to.
 
     Example:
-        >>> write_video("grey.mp4", torch.full((8, 3, 64, 64), 128, dtype=torch.uint8), fps=25)
-        PosixPath('grey.mp4')
+        >>> write_video("gray.mp4", torch.full((8, 3, 64, 64), 128, dtype=torch.uint8), fps=25)
+        PosixPath('gray.mp4')
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -73,10 +73,7 @@ def write_video(
         width=images.shape[2],
         time_base=time_base,
         rate=1 / time_base if frame_times is None else Fraction(25),
-        codec=codec,
-        crf=crf,
-        keyframe_interval=keyframe_interval,
-        pixel_format=pixel_format,
+        encoding=Encoding(codec, crf, keyframe_interval, pixel_format),
     ) as writer:
         for image, tick, duration in zip(images, ticks, durations, strict=True):
             writer.add(image, tick, duration=duration)

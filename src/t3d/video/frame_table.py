@@ -188,8 +188,8 @@ def _one_packet_one_frame(stream: Stream, smallest: int) -> bool:
 
 
 def _damage(stream: Stream, *more: str) -> str | None:
-    found = [*more, *dict.fromkeys(stream.errors)]
-    return "; ".join(found[:3]) or None
+    messages = [*more, *dict.fromkeys(stream.errors)]
+    return "; ".join(messages[:3]) or None
 
 
 def _why_no_frame(stream: Stream, packets: int) -> str:

@@ -236,11 +236,11 @@ class FrameReader:
 
     def _index(self) -> FrameTable:
         stream = self._open()
-        found = read_table(stream)
-        self.damage = found.damage
+        packets = read_table(stream)
+        self.damage = packets.damage
         self.codec = stream.codec
-        self._shape((found.first.height, found.first.width), Orientation.of_frame(found.first))
-        return found.table if found.sure else self._scan(found.table, opening=True)
+        self._shape((packets.first.height, packets.first.width), Orientation.of_frame(packets.first))
+        return packets.table if packets.sure else self._scan(packets.table, opening=True)
 
     def _trust(self, facts: VideoFacts) -> FrameTable:
         # A shard is looked at when frames are asked for: until then it need not be here.

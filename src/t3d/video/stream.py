@@ -39,7 +39,7 @@ _LEAVES = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video"})
 # Values of AVColorSpace that swscale can read. Others (YCgCo, ICtCp, …) are read as BT.601.
 _KNOWN_COLORSPACES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
 
-# Without the flags swscale drops every other colour sample on the way, which costs 1 to 3 dB.
+# Without the flags swscale drops every other color sample on the way, which costs 1 to 3 dB.
 _SCALING = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND
@@ -166,7 +166,7 @@ class Stream:
             raise VideoError(self.path, f"cannot go to time stamp {timestamp}: {_text(error)}") from error
 
     def rgb(self, frame: av.VideoFrame, *, shape: tuple[int, int] | None = None) -> Image:
-        """Pixels of a frame as stored (not turned), uint8 H W C, by its own colour space and range.
+        """Pixels of a frame as stored (not turned), uint8 H W C, by its own color space and range.
 
         Args:
             frame: What `frames` gave.

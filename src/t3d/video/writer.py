@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -27,6 +28,42 @@ FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".we
 
 # AVCOL_SPC_SMPTE170M, written into the file so that no reader has to guess.
 _BT601 = 6
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How frames are compressed.
+
+    Args:
+        codec: One of `CODECS`.
+        crf: Constant rate factor: lower is better and larger; 0 is lossless for libx264. `mjpeg` ignores it.
+        keyframe_interval: At most this many frames from one key frame to the next.
+        pixel_format: What is stored, such as `yuv420p`.
+        extra: Options of the encoder itself, such as `{"preset": "veryfast"}`.
+
+    Raises:
+        ConfigError: A value that cannot work.
+    """
+
+    codec: str = "libx264"
+    crf: int = 18
+    keyframe_interval: int = 16
+    pixel_format: str = "yuv420p"
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_codec(self.codec, self.pixel_format)
+        if self.keyframe_interval < 1:
+            raise ConfigError(f"keyframe_interval is {self.keyframe_interval}; it must be at least 1")
+        if not 0 <= self.crf <= 63:
+            raise ConfigError(
+                f"crf is {self.crf}; it must lie in 0 … 63 (18 looks like the source, 28 is small)"
+            )
+
+    def options(self) -> dict[str, str]:
+        """Return the options of the encoder, as FFmpeg takes them."""
+        rate = {} if self.codec == "mjpeg" else {"crf": str(self.crf)}
+        return {**rate, **self.extra}
 
 
 class VideoWriter:
@@ -92,11 +129,7 @@ def video_writer(
     width: int,
     time_base: Fraction,
     rate: Fraction,
-    codec: str = "libx264",
-    crf: int = 18,
-    keyframe_interval: int = 16,
-    pixel_format: str = "yuv420p",
-    further: Mapping[str, str] | None = None,
+    encoding: Encoding | None = None,
     check: Callable[[Path], None] | None = None,
 ) -> Iterator[VideoWriter]:
     """Open a video file for writing; it appears whole when the block ends well, or not at all.
@@ -109,16 +142,12 @@ def video_writer(
         width: Of every frame, pixels.
         time_base: Seconds in a tick.
         rate: Frames per second, for players that ask the header; the frames' own ticks are the truth.
-        codec: One of `CODECS`.
-        crf: Constant rate factor: lower is better and larger; 0 is lossless for libx264. `mjpeg` has none.
-        keyframe_interval: At most this many frames from one key frame to the next.
-        pixel_format: What is stored.
-        further: Options of the encoder itself, such as `{"preset": "veryfast"}`.
+        encoding: How frames are compressed; by default `Encoding()`.
         check: Is called with the name of the whole file before it takes the place of `path`; an error of it
             prevents that.
 
     Raises:
-        ConfigError: An option or a frame that cannot be written.
+        ConfigError: A size or a frame that cannot be written.
         OSError: The folder cannot be written to, or is full.
 
     Example:
@@ -132,31 +161,25 @@ def video_writer(
     if container_format is None:
         hint = did_you_mean(path.suffix, FORMATS)
         raise ConfigError(f"{path}: cannot write a video with the ending {path.suffix!r}; {hint}")
-    _check_codec(codec, pixel_format)
-    _check_sides(pixel_format, height=height, width=width)
-    if keyframe_interval < 1:
-        raise ConfigError(f"keyframe_interval is {keyframe_interval}; it must be at least 1")
-    if not 0 <= crf <= 63:
-        raise ConfigError(f"crf is {crf}; it must lie in 0 … 63 (18 looks like the source, 28 is small)")
-
-    rated = {} if codec == "mjpeg" else {"crf": str(crf)}
-    what = f"{path}: {codec} could not write frames of {width} × {height} as {pixel_format}"
+    encoding = encoding or Encoding()
+    _check_sides(encoding.pixel_format, height=height, width=width)
+    what = f"{path}: {encoding.codec} could not write frames of {width} × {height} as {encoding.pixel_format}"
     muxing = {"movflags": "+faststart"} if container_format in ("mp4", "mov") else {}
     with atomic_path(path) as part:
         with av.open(os.fspath(part), "w", format=container_format, options=muxing) as container:
             with _refused(what):
                 stream = cast(
                     av.video.VideoStream,
-                    container.add_stream(codec, rate=rate, options={**rated, **(further or {})}),
+                    container.add_stream(encoding.codec, rate=rate, options=encoding.options()),
                 )
                 stream.height, stream.width = height, width
-                stream.pix_fmt = pixel_format
+                stream.pix_fmt = encoding.pixel_format
                 context = stream.codec_context
-                context.gop_size = keyframe_interval
+                context.gop_size = encoding.keyframe_interval
                 context.time_base = time_base
-                if not av.VideoFormat(pixel_format).is_rgb:
+                if not av.VideoFormat(encoding.pixel_format).is_rgb:
                     context.colorspace = _BT601
-                    context.color_range = _range(pixel_format)
+                    context.color_range = _range(encoding.pixel_format)
                 context.thread_count = 1  # short clips gain nothing by more, and callers run many processes
             writer = VideoWriter(container, stream, what)
             yield writer
@@ -190,7 +213,7 @@ def _check_sides(pixel_format: str, *, height: int, width: int) -> None:
     form = av.VideoFormat(pixel_format, 64, 64)
     if len(form.components) == 1:
         return
-    # A colour plane half as wide needs an even width: the codecs refuse or crop an odd one.
+    # A color plane half as wide needs an even width: the codecs refuse or crop an odd one.
     odd = [f"width {width}"] if width % (64 // form.chroma_width()) else []
     odd += [f"height {height}"] if height % (64 // form.chroma_height()) else []
     if odd:

@@ -191,8 +191,8 @@ def test_a_training_clip_has_the_shape_and_label_it_should(real: Manifest) -> No
     assert item.frames.dtype == torch.uint8
     assert item.frames.is_contiguous(memory_format=torch.channels_last)
     assert (item.video, item.clip, item.label) == (1, 0, 1)
-    unlabelled = TrainClips(table([Path("x")], [None]), SPEC, store=films_of(x=9), augment=PLAIN, seed=0)
-    item = unlabelled[SampleKey(0, 0)]
+    unlabeled = TrainClips(table([Path("x")], [None]), SPEC, store=films_of(x=9), augment=PLAIN, seed=0)
+    item = unlabeled[SampleKey(0, 0)]
     assert isinstance(item, ClipItem)
     assert item.label == -1
 

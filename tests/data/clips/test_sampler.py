@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from t3d.data.clips.sampler import ResumableBatchSampler, SampleKey
+from t3d.data.clips.sampler import ResumableBatchSampler, SampleKey, ShardOrder
 from t3d.errors import ConfigError
 
 
@@ -237,8 +237,9 @@ def test_one_class_is_every_video_once() -> None:
 UNEVEN = np.repeat(np.arange(9), [40, 1, 7, 40, 40, 13, 2, 40, 17])  # 200 videos in 9 shards
 
 
-def of_shards(**options: int) -> ResumableBatchSampler:
-    return ResumableBatchSampler(200, seed=4, shards=UNEVEN, **{"batch_size": 8, "window": 30} | options)
+def of_shards(*, batch_size: int = 8, lanes: int = 1, **options: int) -> ResumableBatchSampler:
+    shards = ShardOrder(UNEVEN, window=30, lanes=lanes)
+    return ResumableBatchSampler(200, seed=4, batch_size=batch_size, shards=shards, **options)
 
 
 def rows_of(batches: list[list[SampleKey]]) -> list[int]:
@@ -270,7 +271,8 @@ def test_videos_behind_the_last_whole_batch_are_left_out() -> None:
 def test_few_shards_are_open_at_a_time(lanes: int) -> None:
     """What a window allows: between the first and the last video of a shard lie its own and two windows."""
     shards = np.repeat(np.arange(50), 20)
-    sampler = ResumableBatchSampler(1000, batch_size=20, seed=1, shards=shards, window=40, lanes=lanes)
+    order = ShardOrder(shards, window=40, lanes=lanes)
+    sampler = ResumableBatchSampler(1000, batch_size=20, seed=1, shards=order)
     rows = np.array(rows_of(epoch_of(sampler, 3)))
     lane_of_place = np.arange(1000) % 20 // (20 // lanes)
     moved = False
@@ -320,9 +322,7 @@ def test_a_lane_is_read_by_the_processes_of_its_part_of_the_batch() -> None:
                         seed=2,
                         rank=rank,
                         world_size=8,
-                        shards=shards,
-                        window=20,
-                        lanes=4,
+                        shards=ShardOrder(shards, window=20, lanes=4),
                     ),
                     0,
                 )
@@ -364,4 +364,6 @@ def test_shards_that_cannot_be_read_in_this_way_are_refused() -> None:
     with pytest.raises(ConfigError, match="a batch of 8 cannot be split evenly over them; choose a divisor"):
         of_shards(lanes=3)
     with pytest.raises(ConfigError, match=r"data\.balance takes videos from anywhere"):
-        ResumableBatchSampler(200, batch_size=8, seed=0, shards=UNEVEN, classes=np.zeros(200, dtype=np.int64))
+        ResumableBatchSampler(
+            200, batch_size=8, seed=0, shards=ShardOrder(UNEVEN), classes=np.zeros(200, dtype=np.int64)
+        )

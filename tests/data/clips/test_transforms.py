@@ -11,7 +11,7 @@ from t3d.data.clips.transforms import (
     _random_box,
     center_view,
     crop_views,
-    normalise,
+    normalize,
     random_view,
     resize_frames,
     resized_shape,
@@ -75,7 +75,7 @@ def test_frames_of_the_right_size_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 40), (40, 60), (61, 40), (41, 43), (40, 200), (200, 40)])
-def test_the_five_crops_are_the_corners_and_the_centre(height: int, width: int) -> None:
+def test_the_five_crops_are_the_corners_and_the_center(height: int, width: int) -> None:
     spec = square(33)
     seen = set()
     for seed in range(100):
@@ -87,10 +87,10 @@ def test_the_five_crops_are_the_corners_and_the_centre(height: int, width: int) 
     bottom, right = height - 33, width - 33
     corners = {(top, left) for top in (0, bottom) for left in (0, right)}
     view = center_view(places(height, width), spec)
-    centre = (int(view[0, 0, 0, 0]), int(view[0, 1, 0, 0]))
-    assert abs(centre[0] - bottom / 2) <= 0.5
-    assert abs(centre[1] - right / 2) <= 0.5
-    assert seen == corners | {centre}
+    center = (int(view[0, 0, 0, 0]), int(view[0, 1, 0, 0]))
+    assert abs(center[0] - bottom / 2) <= 0.5
+    assert abs(center[1] - right / 2) <= 0.5
+    assert seen == corners | {center}
 
 
 def corner_of(view: torch.Tensor) -> tuple[int, int]:
@@ -101,18 +101,18 @@ def corner_of(view: torch.Tensor) -> tuple[int, int]:
 def test_three_crops_lie_along_the_longer_side(height: int, width: int) -> None:
     spec = square(33)
     views = list(crop_views(places(height, width), spec, crops=3))
-    (top, left), centre, (bottom, right) = map(corner_of, views)
-    assert centre == corner_of(center_view(places(height, width), spec))
+    (top, left), center, (bottom, right) = map(corner_of, views)
+    assert center == corner_of(center_view(places(height, width), spec))
     if height > width:
-        assert (top, bottom, {left, right}) == (0, height - 33, {centre[1]})
+        assert (top, bottom, {left, right}) == (0, height - 33, {center[1]})
     else:
-        assert (left, right, {top, bottom}) == (0, width - 33, {centre[0]})
+        assert (left, right, {top, bottom}) == (0, width - 33, {center[0]})
     for view in views:
         assert torch.equal(view[0, :2] - view[0, :2, :1, :1], places(33, 33)[0, :2])
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 61), (61, 40), (33, 70)])
-def test_five_crops_are_corners_and_centre_and_ten_their_mirror_images_too(height: int, width: int) -> None:
+def test_five_crops_are_corners_and_center_and_ten_their_mirror_images_too(height: int, width: int) -> None:
     frames, spec = places(height, width, frames=3), square(33)
     bottom, right = height - 33, width - 33
     ten = list(crop_views(frames, spec, crops=10))
@@ -125,7 +125,7 @@ def test_five_crops_are_corners_and_centre_and_ten_their_mirror_images_too(heigh
         assert torch.equal(ten[k + 5], torch.from_numpy(view.numpy()[..., ::-1].copy()))
 
 
-def test_every_crop_is_packed_and_one_crop_is_the_centre() -> None:
+def test_every_crop_is_packed_and_one_crop_is_the_center() -> None:
     frames, spec = noise(4, 40, 56), square(32)
     (only,) = crop_views(frames, spec, crops=1)
     assert torch.equal(only, center_view(frames, spec))
@@ -200,11 +200,11 @@ def test_the_frames_that_came_in_stay_as_they_were() -> None:
     for seed in range(10):
         random_view(frames, square(32), augment=ALL, rng=np.random.default_rng(seed))
         center_view(frames, square(32))
-    normalise(frames[None], ClipSpec())
+    normalize(frames[None], ClipSpec())
     assert torch.equal(frames, before)
 
 
-def test_without_colour_no_pixel_value_is_touched() -> None:
+def test_without_color_no_pixel_value_is_touched() -> None:
     frames, spec = noise(2, 30, 44), square(20)
     windows = {
         frames[..., top : top + 20, left : left + 20].numpy().tobytes()
@@ -221,11 +221,11 @@ def test_without_colour_no_pixel_value_is_touched() -> None:
         assert view.contiguous().numpy().tobytes() in windows
 
 
-def test_colour_scales_brightness_by_factors_within_its_strength() -> None:
-    grey = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)  # contrast and saturation leave plain grey alone
+def test_color_scales_brightness_by_factors_within_its_strength() -> None:
+    gray = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)  # contrast and saturation leave plain gray alone
     augment = AugmentConfig(flip=0.0, color=0.4)
     rng = np.random.default_rng(0)
-    values = [int(random_view(grey, square(8), augment=augment, rng=rng)[0, 0, 0, 0]) for _ in range(400)]
+    values = [int(random_view(gray, square(8), augment=augment, rng=rng)[0, 0, 0, 0]) for _ in range(400)]
     # Each of the three changes rounds down.
     assert 57 <= min(values) < 65
     assert 135 < max(values) <= 140
@@ -270,10 +270,10 @@ def test_random_boxes_reach_every_edge_and_none_beyond() -> None:
     assert _random_box(10, 1000, 0.9, rng) == (0, 495, 10, 10)  # no such box: the largest square
 
 
-def test_normalise_is_what_numpy_says() -> None:
+def test_normalize_is_what_numpy_says() -> None:
     clips = torch.stack([noise(5, 12, 14, seed) for seed in range(3)])  # B T C H W
     spec = ClipSpec(mean=(0.1, 0.5, 0.7), std=(0.2, 0.3, 0.9))
-    x = normalise(clips, spec)
+    x = normalize(clips, spec)
     scaled = clips.numpy().astype(np.float64) / 255
     expected = (scaled - np.array(spec.mean).reshape(3, 1, 1)) / np.array(spec.std).reshape(3, 1, 1)
     assert x.shape == (3, 3, 5, 12, 14)
@@ -296,7 +296,7 @@ def test_variations_that_cannot_work_are_refused(wrong: dict[str, float]) -> Non
 def test_differences_show_only_what_moves() -> None:
     clips = torch.randint(0, 256, (2, 4, 3, 5, 6), dtype=torch.uint8)
     spec = ClipSpec(modality="diff", std=(0.5, 0.25, 0.2))
-    x = normalise(clips, spec)
+    x = normalize(clips, spec)
     assert x.shape == (2, 3, 4, 5, 6)
     for b in range(2):
         for c in range(3):
@@ -306,17 +306,17 @@ def test_differences_show_only_what_moves() -> None:
                 expected = (now - before) / 255 / spec.std[c]
                 torch.testing.assert_close(x[b, c, t].double(), expected, atol=1e-5, rtol=0)
     still = clips[:, :1].expand(-1, 4, -1, -1, -1)
-    assert not normalise(still, spec).any()
+    assert not normalize(still, spec).any()
 
 
-def test_grey_is_the_same_in_all_channels() -> None:
+def test_gray_is_the_same_in_all_channels() -> None:
     clips = torch.randint(0, 256, (1, 2, 3, 4, 4), dtype=torch.uint8)
     spec = ClipSpec(modality="gray")
-    x = normalise(clips, spec)[0].double()
+    x = normalize(clips, spec)[0].double()
     red, green, blue = clips[0].double().div(255).unbind(1)
-    grey = 0.299 * red + 0.587 * green + 0.114 * blue  # T H W
+    gray = 0.299 * red + 0.587 * green + 0.114 * blue  # T H W
     for c in range(3):
-        torch.testing.assert_close(x[c], (grey - spec.mean[c]) / spec.std[c], atol=1e-5, rtol=0)
+        torch.testing.assert_close(x[c], (gray - spec.mean[c]) / spec.std[c], atol=1e-5, rtol=0)
 
 
 def test_stack_joins_clips_without_turning_them_round() -> None:

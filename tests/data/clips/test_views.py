@@ -12,7 +12,7 @@ from t3d.errors import ConfigError
 SPEC = ClipSpec(num_frames=4, stride=2, size=16, resize=20)
 
 
-def test_the_papers_views_are_clips_that_do_not_overlap_and_their_centres() -> None:
+def test_the_papers_views_are_clips_that_do_not_overlap_and_their_centers() -> None:
     assert Views() == PAPER_VIEWS == Views(clips=None, crops=1)
     for total in (1, 7, 40):
         shown = [clip.tolist() for clip in PAPER_VIEWS.clips_of(total, SPEC)]

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as F
 
 from t3d.cli.main import main
 from t3d.data.index import VideoIndex
-from t3d.data.inspect.audit import Shared, compare, summarise
+from t3d.data.inspect.audit import Shared, compare, summarize
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.official.listed import open_list
 from t3d.data.official.ucf101 import read_ucf101
@@ -54,8 +54,8 @@ def both(parts: Path) -> dict[str, Manifest]:
 
 
 def test_a_list_is_counted(parts: Path, index: Path) -> None:
-    summary = summarise(both(parts)["test"], VideoIndex.read(index))
-    assert (summary.videos, summary.files, summary.sources, summary.unlabelled) == (7, 7, 7, 0)
+    summary = summarize(both(parts)["test"], VideoIndex.read(index))
+    assert (summary.videos, summary.files, summary.sources, summary.unlabeled) == (7, 7, 7, 0)
     assert summary.classes == {"jump": 4, "run": 3}
     assert summary.bad == ((str(parts / "test/run/v_run_g22_c01.mp4"), "is empty (0 bytes)"),)
     assert (summary.damaged, summary.unknown, summary.missing) == ((), 0, {})
@@ -68,7 +68,7 @@ def test_a_list_is_counted(parts: Path, index: Path) -> None:
 
 
 def test_without_an_index_only_names_are_known(parts: Path) -> None:
-    summary = summarise(both(parts)["train"])
+    summary = summarize(both(parts)["train"])
     assert (summary.videos, summary.unknown, summary.frames, summary.seconds) == (4, 4, None, 0)
     (shared,) = compare(both(parts))
     assert shared == Shared("train", "test", (), ("run_g07",), (), ())

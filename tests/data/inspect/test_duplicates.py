@@ -80,8 +80,8 @@ def test_clips_of_one_source_may_look_alike(tmp_path: Path) -> None:
 
 
 def test_flat_frames_look_like_nothing(tmp_path: Path) -> None:
-    for grey in (0, 3, 128):
-        write_video(tmp_path / f"{grey}.mp4", torch.full((12, 3, 64, 64), grey, dtype=torch.uint8))
+    for gray in (0, 3, 128):
+        write_video(tmp_path / f"{gray}.mp4", torch.full((12, 3, 64, 64), gray, dtype=torch.uint8))
     assert found(tmp_path) == Duplicates((), ())
 
 

@@ -19,7 +19,7 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.sampler import SampleKey
 from t3d.data.config import AugmentConfig
 from t3d.data.index import VideoIndex
-from t3d.data.inspect.audit import summarise
+from t3d.data.inspect.audit import summarize
 from t3d.data.inspect.browse import write_page
 from t3d.data.manifest.labels import join_names, split_names
 from t3d.data.manifest.manifest import Manifest
@@ -49,7 +49,7 @@ def names(manifest: Manifest) -> list[set[str] | None]:
 
 
 def random_manifest(seed: int, *, rows: int = 300, classes: int = 6, sources: int = 300) -> Manifest:
-    """Each class applies to a row by itself, the last ones seldom; some rows are unlabelled."""
+    """Each class applies to a row by itself, the last ones seldom; some rows are unlabeled."""
     rng = np.random.default_rng(seed)
     applies = rng.random((rows, classes)) < np.linspace(0.6, 0.05, classes)
     lists = [np.flatnonzero(row).tolist() if rng.random() < 0.95 else None for row in applies]
@@ -74,7 +74,7 @@ def test_no_class_and_no_label_are_told_apart(tmp_path: Path, text: str, name: s
     assert names(manifest) == NAMES
     assert [entry.label for entry in manifest] == [None] * 4
     assert manifest[0].labels == (0, 1)  # in the order of the classes, however they were written
-    assert manifest.labelled.tolist() == [True, True, False, True]
+    assert manifest.labeled.tolist() == [True, True, False, True]
     assert manifest.class_counts() == {"jump": 1, "run": 1, "swim": 1}
     assert manifest.multi_hot().tolist() == [[1, 1, 0], [0, 0, 0], [-1, -1, -1], [0, 0, 1]]
     with pytest.raises(ManifestError, match="several labels each"):
@@ -85,7 +85,7 @@ def test_one_label_a_video_stays_one(tmp_path: Path) -> None:
     manifest = read(tmp_path, "path,label\na.mp4,run|jump\nb.mp4,x\nc.mp4,\n")
     assert (manifest.targets, manifest.classes) == ("single", ("run|jump", "x"))
     assert [entry.labels for entry in manifest] == [None] * 3
-    assert manifest.labelled.tolist() == [True, True, False]
+    assert manifest.labeled.tolist() == [True, True, False]
     assert manifest.multi_hot().tolist() == [[1, 0], [0, 1], [-1, -1]]
     rows, labels = manifest.label_pairs()
     assert (rows.tolist(), labels.tolist()) == ([0, 1, 2], [0, 1, -1])
@@ -293,7 +293,7 @@ def test_one_kind_beside_the_other_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four grey videos, and lists of them with several labels each."""
+    """Four gray videos, and lists of them with several labels each."""
     root = tmp_path_factory.mktemp("films")
     for number, name in enumerate("abcd"):
         write_video(root / f"{name}.mp4", torch.full((6, 3, 32, 40), 40 * number, dtype=torch.uint8))
@@ -323,8 +323,8 @@ def test_an_index_carries_them(films: Path, tmp_path: Path) -> None:
 
 def test_a_list_is_counted_and_shown(films: Path, tmp_path: Path) -> None:
     manifest = Manifest.from_csv(films / "clips.csv")
-    summary = summarise(manifest)
-    assert (summary.videos, summary.unlabelled, summary.none) == (4, 1, 1)
+    summary = summarize(manifest)
+    assert (summary.videos, summary.unlabeled, summary.none) == (4, 1, 1)
     assert summary.classes == {"jump": 1, "run": 1, "swim": 1}
     page = write_page(tmp_path / "page.html", {"clips": manifest}).read_text(encoding="utf-8")
     for title in ("jump", "run", "swim", "without a label", "no class applies"):

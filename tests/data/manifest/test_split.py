@@ -243,7 +243,7 @@ def test_the_warning_tells_unlabelled_rows_from_a_class(caplog):
         labels, pa.array(list("aabbc")), classes=["x", "y"], fraction=0.4, seed=0, refuse_lone=False
     )
     assert not held[4]
-    assert caplog.messages == ["sources span classes so that the held-out part has no '(unlabelled)'"]
+    assert caplog.messages == ["sources span classes so that the held-out part has no '(unlabeled)'"]
 
 
 def test_unlabelled_rows_are_spread_too():
@@ -256,7 +256,7 @@ def test_a_class_with_one_source_is_named():
         cut([0, 0, 1, 1], ["a", "b", "studio", "studio"])
     with pytest.raises(ManifestError, match=r"'A'.*and likewise 1 more"):
         cut([0, 1], ["a", "b"])
-    with pytest.raises(ManifestError, match="the unlabelled videos have only one source"):
+    with pytest.raises(ManifestError, match="the unlabeled videos have only one source"):
         cut([0, 0, -1], ["a", "b", "c"])
 
 

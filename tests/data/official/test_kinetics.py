@@ -87,7 +87,7 @@ def test_a_test_list_without_labels(tmp_path: Path, videos: Path, header: str) -
     manifest = open_list(read_kinetics(file), videos)
     assert rows(manifest) == [("-0-_abcdEFG_000010_000020.mp4", None, None, None, "-0-_abcdEFG")]
     assert manifest.classes == ()
-    assert manifest.missing == {"(unlabelled)": 1}
+    assert manifest.missing == {"(unlabeled)": 1}
 
 
 def test_a_long_video_gives_the_listed_part(tmp_path: Path) -> None:

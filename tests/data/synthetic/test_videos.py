@@ -43,17 +43,17 @@ def wrapped(steps: np.ndarray, size: int) -> np.ndarray:
     return (steps + size / 2) % size - size / 2
 
 
-def colour_centre(frames: np.ndarray) -> np.ndarray:
-    """Centre of the saturated pixels of each frame on the torus, found without the track: [T, 2]."""
+def color_center(frames: np.ndarray) -> np.ndarray:
+    """Center of the saturated pixels of each frame on the torus, found without the track: [T, 2]."""
     f = frames.astype(np.int64)
     saturated = (f.max(1) - f.min(1)) > 70  # T H W
     size = frames.shape[-1]
     turns = np.exp(2j * np.pi * np.arange(size) / size)
-    centres = []
+    centers = []
     for mask in saturated:
         x, y = np.angle((mask.sum(0) * turns).sum()), np.angle((mask.sum(1) * turns).sum())
-        centres.append((x % (2 * np.pi) * size / (2 * np.pi), y % (2 * np.pi) * size / (2 * np.pi)))
-    return np.array(centres)
+        centers.append((x % (2 * np.pi) * size / (2 * np.pi), y % (2 * np.pi) * size / (2 * np.pi)))
+    return np.array(centers)
 
 
 # --- what is drawn ------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def test_the_patterned_object_lies_where_the_track_says(motion: str) -> None:
     spec = SyntheticSpec(distractors=1, clutter=2)
     for index in range(3):
         track = motion_track(spec, "test", motion, index)
-        off = wrapped(colour_centre(draw_video(spec, "test", motion, index)) - track, spec.size)
+        off = wrapped(color_center(draw_video(spec, "test", motion, index)) - track, spec.size)
         assert np.abs(off).max() < 1
 
 
@@ -82,12 +82,12 @@ def same_after(shift: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.nd
     """Share of the object's places that are as bright or dark as those `shift` takes them to."""
     spec = SyntheticSpec(distractors=0, clutter=0)
     bright = draw_video(spec, "val", "left", index)[0].max(0)
-    centre = motion_track(spec, "val", "left", index)[0]
+    center = motion_track(spec, "val", "left", index)[0]
     x, y = (place.ravel() for place in np.meshgrid(np.arange(-9, 10), np.arange(-9, 10)))
     x, y = (place[(np.hypot(x, y) > 4) & (np.hypot(x, y) < 9)] for place in (x, y))
 
     def crest(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        column, row = (np.rint(at + way).astype(int) % 80 for at, way in zip(centre, (x, y), strict=True))
+        column, row = (np.rint(at + way).astype(int) % 80 for at, way in zip(center, (x, y), strict=True))
         return bright[row, column]
 
     here, there = crest(x, y), crest(*shift(x, y))
@@ -108,7 +108,7 @@ def test_the_object_has_the_pattern_of_its_label() -> None:
         assert kept == {appearance_of(SyntheticSpec(), "val", "left", index)} & set(shifts)
 
 
-def test_colours_tell_nothing_of_the_pattern() -> None:
+def test_colors_tell_nothing_of_the_pattern() -> None:
     spec = SyntheticSpec(distractors=0, clutter=0)
     hues: dict[str, list[float]] = {name: [] for name in APPEARANCES}
     for index in range(160):
@@ -123,10 +123,10 @@ def test_the_scene_moves_with_the_camera_and_stands_still_without() -> None:
     still = SyntheticSpec(camera_shake=0, distractors=0)
     frames = draw_video(still, "train", "clockwise", 0)
     away = wrapped(np.arange(80) - motion_track(still, "train", "clockwise", 0)[..., None], 80)  # T 2 80
-    grey = (np.hypot(away[:, 0, None, :], away[:, 1, :, None]) > 20).all(0)  # the object never comes near
-    assert 0.5 < grey.mean() < 1
-    assert (frames[:, :, grey] == frames[:1, :, grey]).all()
-    assert (frames[:, :, ~grey] != frames[:1, :, ~grey]).any()
+    gray = (np.hypot(away[:, 0, None, :], away[:, 1, :, None]) > 20).all(0)  # the object never comes near
+    assert 0.5 < gray.mean() < 1
+    assert (frames[:, :, gray] == frames[:1, :, gray]).all()
+    assert (frames[:, :, ~gray] != frames[:1, :, ~gray]).any()
     shaken = draw_video(dataclasses.replace(still, camera_shake=2), "train", "clockwise", 0)
     assert (shaken[1:] != shaken[:-1]).mean() > 0.3
 
@@ -224,12 +224,10 @@ def test_writes_real_videos_with_their_lists(tmp_path: Path) -> None:
             assert file.metadata.average_fps == pytest.approx(25)
             seen = file.frames_at(range(SMALL.frames)).numpy().astype(np.float64)
         drawn = draw_video(SMALL, "test", video.motion, video.index)
-        # Of the brightness: H.264 halves the colour, in which the patterns are fine.
+        # Of the brightness: H.264 halves the color, in which the patterns are fine.
         assert np.abs(np.tensordot(seen - drawn, (0.299, 0.587, 0.114), (1, 0))).mean() < 4
         # The object must survive compression: its place in the decoded file is that of the drawing.
-        off = wrapped(
-            colour_centre(seen) - motion_track(SMALL, "test", video.motion, video.index), SMALL.size
-        )
+        off = wrapped(color_center(seen) - motion_track(SMALL, "test", video.motion, video.index), SMALL.size)
         assert np.abs(off).max() < 2
 
 
@@ -272,7 +270,7 @@ def test_processes_write_the_same_files_as_one(tmp_path: Path) -> None:
         with Video(one / name) as first, Video(two / name) as second:
             every = range(SMALL.frames)
             difference = first.frames_at(every).float() - second.frames_at(every).float()
-        # Of the brightness, as H.264 halves the colour; two videos of the set differ by 10 and more.
+        # Of the brightness, as H.264 halves the color; two videos of the set differ by 10 and more.
         brightness = torch.tensordot(difference, torch.tensor([0.299, 0.587, 0.114]), ([1], [0]))
         assert brightness.abs().mean() < 3
     assert calls == [(i, 24) for i in range(1, 25)]

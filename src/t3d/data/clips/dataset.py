@@ -32,7 +32,7 @@ class ClipItem:
         clip: Which clip of the video, from 0; its crops, if several are scored, all have its number.
         frames: uint8 [T, C, H, W].
         label: Row of the class, or -1. With several labels a video, float32 [K]: 1 where a class applies,
-            else 0; NaN if the video is unlabelled.
+            else 0; NaN if the video is unlabeled.
     """
 
     video: int
@@ -130,7 +130,7 @@ class VideoClips(IterableDataset[ClipItem | Failed]):
         order: `normal`, or what is done to the frames of each clip to see how much depends on time:
             `shuffled` (drawn from seed, video and clip), `reversed`, `static` (the middle frame throughout).
         seed: For `shuffled`.
-        views: Which clips, and which crops of them; by default the non-overlapping ones and the centre.
+        views: Which clips, and which crops of them; by default the non-overlapping ones and the center.
 
     Raises:
         ConfigError: The views do not go with the spec.

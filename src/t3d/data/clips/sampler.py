@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -21,6 +22,21 @@ class SampleKey(NamedTuple):
     visit: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class ShardOrder:
+    """How the videos of shards are shuffled, so that each shard is read in one go.
+
+    Args:
+        shard_of: Which shard each video lies in, int64 [N].
+        window: A video moves by fewer places than this.
+        lanes: Parts of an epoch that are read side by side; a divisor of the batch size.
+    """
+
+    shard_of: npt.NDArray[np.int64]
+    window: int = 10_000
+    lanes: int = 1
+
+
 class ResumableBatchSampler(Sampler[list[SampleKey]]):
     """Shuffled batches whose order survives restarts, worker counts and process counts.
 
@@ -31,21 +47,19 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
     large class take turns over the epochs, those of a small one come several times, each with another clip.
 
     With `shards`, the permutation keeps the videos of a shard near each other: every epoch draws an order of
-    the shards, deals their videos into `lanes` runs of equal length, and within each run moves every video
-    by less than `window` places. A batch takes as many from each lane, in lane order, so that a process
-    meets the lanes of its part of the batch only.
+    the shards, deals their videos into `shards.lanes` runs of equal length, and within each run moves every
+    video by less than `shards.window` places. A batch takes as many from each lane, in lane order, so that a
+    process meets the lanes of its part of the batch only.
 
     Args:
         length: Number of videos.
-        batch_size: Videos in one optimiser step, over all processes and passes.
+        batch_size: Videos in one optimizer step, over all processes and passes.
         seed: Where the order comes from.
         rank: This process, from 0.
         world_size: Number of processes.
-        accumulate: Forward passes an optimiser step is spread over; each is one batch of this sampler.
+        accumulate: Forward passes an optimizer step is spread over; each is one batch of this sampler.
         classes: Class of each video, int64 [length]; None takes videos as they are.
-        shards: Which shard each video lies in, int64 [length]; None for files, which are as near as any.
-        window: A video of a shard moves by fewer places than this.
-        lanes: Parts of an epoch that are read side by side; a divisor of `batch_size`.
+        shards: How videos of shards are shuffled; None for files, which are read in any order.
 
     Raises:
         ConfigError: The batch cannot be split evenly, or is larger than the number of videos; or `classes`
@@ -68,9 +82,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         world_size: int = 1,
         accumulate: int = 1,
         classes: npt.NDArray[np.int64] | None = None,
-        shards: npt.NDArray[np.int64] | None = None,
-        window: int = 10_000,
-        lanes: int = 1,
+        shards: ShardOrder | None = None,
     ) -> None:
         if batch_size % (world_size * accumulate):
             raise ConfigError(
@@ -87,14 +99,12 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
                 "data.balance takes videos from anywhere, and shards are read one after another; pack a list "
                 "that is balanced (t3d prepare shards), or train from files"
             )
-        if shards is not None and batch_size % lanes:
+        if shards is not None and batch_size % shards.lanes:
             raise ConfigError(
-                f"data.lanes is {lanes}, and a batch of {batch_size} cannot be split evenly over them; "
-                "choose a divisor of optim.batch_size"
+                f"data.lanes is {shards.lanes}, and a batch of {batch_size} cannot be split evenly over "
+                "them; choose a divisor of optim.batch_size"
             )
         self.shards = shards
-        self.window = window
-        self.lanes = lanes
         self.length = length
         self.rows_of = None if classes is None else [np.flatnonzero(classes == c) for c in np.unique(classes)]
         self.batch_size = batch_size
@@ -107,11 +117,11 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in an epoch."""
+        """Optimizer steps in an epoch."""
         return self.length // self.batch_size
 
     def set_state(self, *, epoch: int, step: int) -> None:
-        """Go to a place: the next iteration gives what is left of `epoch` after `step` optimiser steps.
+        """Go to a place: the next iteration gives what is left of `epoch` after `step` optimizer steps.
 
         Raises:
             ConfigError: There is no such place.
@@ -160,25 +170,23 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         ]
         return rng.permutation(np.concatenate(places))
 
-    def _shard_by_shard(
-        self, shards: npt.NDArray[np.int64], rng: np.random.Generator
-    ) -> npt.NDArray[np.int64]:
+    def _shard_by_shard(self, shards: ShardOrder, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Rows in an order that keeps shards together, int64 [length].
 
         Only what lies in whole batches is in lanes; the few rows behind them come last.
         """
-        places = rng.permutation(int(shards.max()) + 1)[shards]
+        places = rng.permutation(int(shards.shard_of.max()) + 1)[shards.shard_of]
         by_shard = np.argsort(places, kind="stable")
-        bounds = np.arange(self.lanes + 1) * self.length // self.lanes
-        shortest = self.length // self.lanes
+        bounds = np.arange(shards.lanes + 1) * self.length // shards.lanes
+        shortest = self.length // shards.lanes
         lanes, behind = [], []
         for low, high in pairwise(bounds.tolist()):
-            moved = np.arange(high - low) + rng.uniform(0, self.window, high - low)
+            moved = np.arange(high - low) + rng.uniform(0, shards.window, high - low)
             lane = by_shard[low:high][np.argsort(moved)]
             lanes.append(lane[:shortest])
             behind.append(lane[shortest:])
-        whole = shortest // (self.batch_size // self.lanes)
-        part = self.batch_size // self.lanes
+        whole = shortest // (self.batch_size // shards.lanes)
+        part = self.batch_size // shards.lanes
         inside = np.stack([lane[: whole * part].reshape(whole, part) for lane in lanes], axis=1)
         rest = [lane[whole * part :] for lane in lanes]
         return np.concatenate([inside.reshape(-1), *rest, *behind])

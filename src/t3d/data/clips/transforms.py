@@ -1,6 +1,6 @@
-"""From decoded frames to what a net sees: resize, crop, flip, colour on uint8; then floats, on the device.
+"""From decoded frames to what a net sees: resize, crop, flip, color on uint8; then floats, on the device.
 
-Legend: B batch, T frames, C channels, H height, W width. Frames are uint8 RGB until `normalise`.
+Legend: B batch, T frames, C channels, H height, W width. Frames are uint8 RGB until `normalize`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def resized_shape(height: int, width: int, spec: ClipSpec) -> tuple[int, int]:
 
 
 def center_view(frames: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
-    """The view of a clip that testing, unless told otherwise, and prediction use: the centre crop.
+    """The view of a clip that testing, unless told otherwise, and prediction use: the center crop.
 
     Args:
         frames: Resized frames, uint8 [T, C, H, W].
@@ -69,8 +69,8 @@ def crop_views(frames: torch.Tensor, spec: ClipSpec, *, crops: Crops) -> Iterato
     Args:
         frames: Resized frames, uint8 [T, C, H, W].
         spec: `size` is used.
-        crops: 1: the centre crop. 3: left, centre and right, or top, centre and bottom of frames higher than
-            wide; the middle of the shorter side. 5: the four corners and the centre. 10: these five, then
+        crops: 1: the center crop. 3: left, center and right, or top, center and bottom of frames higher than
+            wide; the middle of the shorter side. 5: the four corners and the center. 10: these five, then
             their mirror images.
 
     Yields:
@@ -123,7 +123,7 @@ def random_view(
     return _packed(view)
 
 
-def normalise(clips: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
+def normalize(clips: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
     """Turn uint8 clips into what a net takes, on the device the clips are on.
 
     Args:
@@ -147,7 +147,7 @@ def normalise(clips: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
 
 
 def stack(clips: list[torch.Tensor]) -> torch.Tensor:
-    """Join clips uint8 [T, C, H, W] into [B, T, C, H, W], the colours of a pixel side by side in memory.
+    """Join clips uint8 [T, C, H, W] into [B, T, C, H, W], the colors of a pixel side by side in memory.
 
     So decoders give them and `channels_last_3d` nets take them: nothing is turned round on the way.
     """
@@ -160,7 +160,7 @@ def _packed(view: torch.Tensor) -> torch.Tensor:
 
 
 def _five_crops(height: int, width: int, size: int) -> list[tuple[int, int]]:
-    """Top-left corners of the four corner crops and, last, of the centre crop."""
+    """Top-left corners of the four corner crops and, last, of the center crop."""
     bottom, right = height - size, width - size
     return [(0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2))]
 

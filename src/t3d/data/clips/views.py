@@ -1,16 +1,16 @@
 """Which views of a video a test scores: how many clips of it, and how many crops of each clip.
 
-The paper's protocol, all clips that do not overlap and the centre crop of each, is the default. Others take
+The paper's protocol, all clips that do not overlap and the center crop of each, is the default. Others take
 more views:
 
 - Spread clips: K clips evenly spaced over the video, whatever its length (Wang et al. 2018, "Non-local neural
   networks": 10).
 - 3 crops along the longer side (Feichtenhofer et al. 2019, "SlowFast networks": 10 clips × 3 crops, as high
   as the frames are). Here a crop has the size that the net was trained with.
-- 5 crops, the corners and the centre; 10, these and their mirror images (Simonyan and Zisserman 2014,
+- 5 crops, the corners and the center; 10, these and their mirror images (Simonyan and Zisserman 2014,
   "Two-stream convolutional networks": 25 evenly spaced frames × 10 crops).
 
-I3D (Carreira and Zisserman 2017) is tested by centre crops throughout the video, as the paper's nets are.
+I3D (Carreira and Zisserman 2017) is tested by center crops throughout the video, as the paper's nets are.
 The probabilities of all views of a video are averaged, each with the same weight.
 """
 
@@ -56,8 +56,8 @@ class Views:
             at_least("clips", self.clips, 1)
         if self.crops not in get_args(Crops):
             raise ConfigError(
-                f"crops is {self.crops}; it must be 1 (the centre), 3 (along the longer side), 5 (corners "
-                "and centre) or 10 (these and their mirror images)"
+                f"crops is {self.crops}; it must be 1 (the center), 3 (along the longer side), 5 (corners "
+                "and center) or 10 (these and their mirror images)"
             )
 
     def __str__(self) -> str:
@@ -91,4 +91,4 @@ class Views:
 
 
 PAPER_VIEWS = Views()
-"""All clips that do not overlap, centre crop: the paper's protocol, and that of validation and prediction."""
+"""All clips that do not overlap, center crop: the paper's protocol, and that of validation and prediction."""

@@ -28,7 +28,7 @@ class Summary:
         files: Files that they name.
         sources: Distinct sources.
         classes: Rows of each class, in class order.
-        unlabelled: Rows that nobody has labelled.
+        unlabeled: Rows that nobody has labeled.
         none: Rows of which the list says that no class applies.
         missing: Listed videos that are not there, by class.
         unknown: Files that the index does not name; all of them where there is none. The rest of this
@@ -48,7 +48,7 @@ class Summary:
     files: int
     sources: int
     classes: dict[str, int]
-    unlabelled: int
+    unlabeled: int
     none: int
     missing: dict[str, int]
     unknown: int
@@ -87,7 +87,7 @@ class Shared:
         return bool(self.files or self.sources or self.same or self.near)
 
 
-def summarise(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
+def summarize(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
     """Count what a list holds.
 
     Args:
@@ -96,7 +96,7 @@ def summarise(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
 
     Example:
         >>> table = pa.table({"path": ["a.mp4"], "label": [0], "start": [0.0], "end": [9], "source": ["a"]})
-        >>> summarise(Manifest(("Jump",), table)).classes
+        >>> summarize(Manifest(("Jump",), table)).classes
         {'Jump': 1}
     """
     _, labels = manifest.label_pairs()
@@ -114,8 +114,8 @@ def summarise(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
         files=len(facts),
         sources=len(manifest.sources()),
         classes=manifest.class_counts(),
-        unlabelled=int((~manifest.labelled).sum()),
-        none=int((labels < 0).sum() - (~manifest.labelled).sum()),
+        unlabeled=int((~manifest.labeled).sum()),
+        none=int((labels < 0).sum() - (~manifest.labeled).sum()),
         missing=dict(manifest.missing),
         unknown=len(facts) - len(known) - len(noted["error"]),
         bad=noted["error"],

@@ -18,7 +18,7 @@ from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import frame_range
 from t3d.data.clips.frames import FrameStore
 from t3d.data.index import VideoIndex
-from t3d.data.inspect.audit import Shared, compare, summarise
+from t3d.data.inspect.audit import Shared, compare, summarize
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.manifest.table import Entry
 from t3d.errors import VideoError
@@ -86,17 +86,17 @@ def write_page(
     Returns:
         The file.
     """
-    shelf = _Shelf(index, frames=frames, height=height)
+    maker = _StripMaker(index, frames=frames, height=height)
     rng = np.random.default_rng(seed)
-    shared = [_pairs(each, shelf, manifests, most=pairs) for each in compare(manifests, index)]
-    groups = _groups(manifests, shelf, per_class, rng)
+    shared = [_pairs(each, maker, manifests, most=pairs) for each in compare(manifests, index)]
+    groups = _groups(manifests, maker, per_class, rng)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("t3d"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("browse.html").render(
         title=", ".join(map(_short, manifests)),
         lead=f"{per_class} videos of each class at most, drawn at random; {frames} frames of each.",
-        summaries=[(name, summarise(manifest, index)) for name, manifest in manifests.items()],
+        summaries=[(name, summarize(manifest, index)) for name, manifest in manifests.items()],
         shared=shared,
         groups=groups,
     )
@@ -105,8 +105,8 @@ def write_page(
     return Path(path)
 
 
-class _Shelf:
-    """Makes strips of videos."""
+class _StripMaker:
+    """Cut videos into strips of a few frames, as pictures for the page."""
 
     def __init__(self, index: VideoIndex | None, *, frames: int, height: int) -> None:
         self.spec = ClipSpec(num_frames=1, size=1, resize=height)
@@ -137,41 +137,41 @@ class _Shelf:
 
 
 def _groups(
-    manifests: Mapping[str, Manifest], shelf: _Shelf, per_class: int, rng: np.random.Generator
+    manifests: Mapping[str, Manifest], maker: _StripMaker, per_class: int, rng: np.random.Generator
 ) -> list[Group]:
     groups = []
     for listed, manifest in manifests.items():
         paired, labels = manifest.label_pairs()
-        bare, labelled = paired[labels < 0], manifest.labelled
+        bare, labeled = paired[labels < 0], manifest.labeled
         classes = [(name, paired[labels == label]) for label, name in enumerate(manifest.classes)]
-        classes += [("without a label", bare[~labelled[bare]]), ("no class applies", bare[labelled[bare]])]
+        classes += [("without a label", bare[~labeled[bare]]), ("no class applies", bare[labeled[bare]])]
         for name, rows in classes:
             if not len(rows):
                 continue
             chosen = np.sort(rng.choice(rows, min(per_class, len(rows)), replace=False))
-            videos = [shelf.strip(manifest[row], _said(manifest, row)) for row in chosen.tolist()]
+            videos = [maker.strip(manifest[row], _caption(manifest, row)) for row in chosen.tolist()]
             groups.append(Group(name, f"{len(rows)} videos in {_short(listed)}", videos))
     return sorted(groups, key=lambda group: group.title)
 
 
-def _said(manifest: Manifest, row: int) -> str:
+def _caption(manifest: Manifest, row: int) -> str:
     entry = manifest[row]
     several = ", ".join(manifest.classes[label] for label in entry.labels or ())
     return f"{several} · source {entry.source}" if several else f"source {entry.source}"
 
 
-def _pairs(shared: Shared, shelf: _Shelf, manifests: Mapping[str, Manifest], *, most: int) -> Pairs:
+def _pairs(shared: Shared, maker: _StripMaker, manifests: Mapping[str, Manifest], *, most: int) -> Pairs:
     """The same bytes, then of each two sources the pair that looks most alike."""
     sources: dict[str, str] = {}
     for name in (shared.one, shared.two):
         table = manifests[name].table
         sources |= zip(table["path"].to_pylist(), table["source"].to_pylist(), strict=True)
-    found = dict.fromkeys(shared.same, "the same bytes")
+    reasons = dict.fromkeys(shared.same, "the same bytes")
     alike = Counter((sources[one], sources[two]) for one, two, _ in shared.near)
     for one, two, apart in shared.near:
         if count := alike.pop((sources[one], sources[two]), 0):
             more = f", and {count - 1} more pairs of these sources" if count > 1 else ""
-            found[one, two] = f"looks the same, {apart:.1%} apart{more}"
+            reasons[one, two] = f"looks the same, {apart:.1%} apart{more}"
     return Pairs(
         title=f"{_short(shared.one)} and {_short(shared.two)} share",
         said=(
@@ -180,10 +180,10 @@ def _pairs(shared: Shared, shelf: _Shelf, manifests: Mapping[str, Manifest], *, 
         ),
         pairs=[
             (
-                shelf.strip(_whole(one), _short(shared.one)),
-                shelf.strip(_whole(two), f"{_short(shared.two)} · {how}"),
+                maker.strip(_whole(one), _short(shared.one)),
+                maker.strip(_whole(two), f"{_short(shared.two)} · {reason}"),
             )
-            for (one, two), how in list(found.items())[:most]
+            for (one, two), reason in list(reasons.items())[:most]
         ],
     )
 

@@ -41,7 +41,7 @@ def find_duplicates(files: pa.Table, *, near: bool | None = None) -> Duplicates:
     """Find files with the same bytes, and pairs of different sources that look the same.
 
     Two videos are compared by 8 frames of each at the same shares of their length, and in each by which of 64
-    places is lighter than its neighbour: another size, format or quality changes little of that. So does
+    places is lighter than its neighbor: another size, format or quality changes little of that. So does
     another moment of a scene that hardly moves: such a pair is of one scene, if not of one clip. Every pair
     is compared, so that ten times as many files take a hundred times as long.
 

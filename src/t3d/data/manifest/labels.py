@@ -1,6 +1,6 @@
 """Several labels a video as Arrow columns of lists, and as text in a table.
 
-An empty list says that no class applies to a video; null says that nobody has labelled it.
+An empty list says that no class applies to a video; null says that nobody has labeled it.
 
 Legend: N rows, M labels of all rows together, K classes.
 """
@@ -100,7 +100,7 @@ def checked_labels(column: pa.Array, num_classes: int) -> pa.Array:
     if not several:
         return column
     if values.null_count:
-        raise ManifestError("a list of labels holds a null; an unlabelled row is null as a whole")
+        raise ManifestError("a list of labels holds a null; an unlabeled row is null as a whole")
     rows, labels = _places(column)
     keys = rows * num_classes + labels
     if (np.diff(keys) > 0).all():
@@ -136,7 +136,7 @@ def label_pairs(column: pa.Array) -> tuple[Ints, Ints]:
 
 
 def multi_hot(column: pa.Array, num_classes: int) -> npt.NDArray[np.int8]:
-    """For each row and class 1 if the class applies, else 0; -1 in unlabelled rows.
+    """For each row and class 1 if the class applies, else 0; -1 in unlabeled rows.
 
     Args:
         column: One label a row, int32 [N], or several, list<int32> [N].

@@ -84,7 +84,7 @@ class Manifest(VideoTable):
     ) -> Manifest:
         """Read a CSV table whose first line names the columns.
 
-        Columns: `path` (needed), `label` (class name; empty: unlabelled), `start` and `end` (seconds),
+        Columns: `path` (needed), `label` (class name; empty: unlabeled), `start` and `end` (seconds),
         `source`. Other columns are refused. UTF-8, with or without byte-order mark, any line ends.
 
         Several labels a video stand in a column `labels` instead of `label`: class names with `|` between

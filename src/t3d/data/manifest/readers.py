@@ -1,4 +1,4 @@
-"""Read a manifest's rows from folders and loose files (tables: `manifest_tables.py`, lists: `listed.py`)."""
+"""Read a manifest's rows from folders and loose files (tables: `tables.py`; lists: `official/`)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Rows:
         classes: Class names in order; None takes those that occur, in name order.
         skipped: Files passed over, by reason.
         missing: Listed videos that are not there, by class.
-        several: Class names where videos have several, null where a row is unlabelled, list<string> [N]; then
+        several: Class names where videos have several, null where a row is unlabeled, list<string> [N]; then
             `names` does not count. None: one name a row.
     """
 
@@ -80,7 +80,7 @@ def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Row
         beside = "beside class folders" if folders else "and no class folders"
         raise ManifestError(
             f"{base}: videos lie directly in it ({len(loose)}, first {min(loose)!r}) {beside}; "
-            "move each into the folder of its class (without labels: --unlabelled of t3d prepare, or "
+            "move each into the folder of its class (without labels: "
             "Manifest.from_files)"
         )
     relative: list[str] = []
@@ -89,12 +89,12 @@ def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Row
     nested = True
     folders = in_name_order(folders)
     for folder in folders:
-        found, passed = videos_below(*joined(base, [folder]))
+        videos, passed = videos_below(*joined(base, [folder]))
         skipped += passed
-        relative += [f"{folder}/{video}" for video in found]
-        names += [normalize("NFC", folder).strip()] * len(found)
-        nested = nested and all("/" in video for video in found)
-        if not found:
+        relative += [f"{folder}/{video}" for video in videos]
+        names += [normalize("NFC", folder).strip()] * len(videos)
+        nested = nested and all("/" in video for video in videos)
+        if not videos:
             empty.append(folder)
     if relative and nested and all(folder.casefold() in _SPLIT_NAMES for folder in folders):
         raise ManifestError(
@@ -129,11 +129,11 @@ def read_files(paths: Sequence[str | os.PathLike[str]], source_pattern: str | No
             files.append(given)
             bases.append(str(Path(given).parent))
             continue
-        found, passed = videos_below(given)
-        if not found:
+        videos, passed = videos_below(given)
+        if not videos:
             raise ManifestError(f"{given}: no video in this folder ({_told(passed)} passed over)")
         skipped += passed
-        files += joined(given, found)
+        files += joined(given, videos)
         bases.append(given)
     if not files:
         raise ManifestError("no videos given: name at least one file or folder")

@@ -121,12 +121,12 @@ def pattern_sources(relative: pa.Array, pattern: str) -> pa.Array:
         )
     stems = without_ending(relative).to_pylist()
     matches = [compiled.search(stem) for stem in stems]
-    found = [match.group(group) if match else None for match in matches]
-    wrong = [stem for stem, source in zip(stems, found, strict=True) if not source]
+    sources = [match.group(group) if match else None for match in matches]
+    wrong = [stem for stem, source in zip(stems, sources, strict=True) if not source]
     if wrong:
         raise ManifestError(
             f"source_pattern {pattern!r} finds no source in {len(wrong)} of {len(stems)} paths "
             f"(searched without their endings), first {', '.join(map(repr, wrong[:5]))}; "
             "widen the pattern, or leave it out to make every file its own source"
         )
-    return pa.array(found, pa.string())
+    return pa.array(sources, pa.string())

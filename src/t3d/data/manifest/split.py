@@ -1,6 +1,6 @@
 """Which sources to hold out: whole sources, every class in both parts, each class near the fraction.
 
-Legend: N rows, K sources, S strata (the classes that occur; unlabelled rows are a stratum of their own).
+Legend: N rows, K sources, S strata (the classes that occur; unlabeled rows are a stratum of their own).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def hold_out(
         raise ConfigError(f"the fraction to hold out is {fraction}; it must lie between 0 and 1, such as 0.2")
     if not len(labels):
         raise ManifestError("an empty manifest cannot be split")
-    names = [*classes, "\U0010ffff"]  # unlabelled rows behind every class
+    names = [*classes, "\U0010ffff"]  # unlabeled rows behind every class
     rank = np.argsort(np.argsort(np.array(names, dtype=object), kind="stable"))
     _, first, strata = np.unique(
         rank[np.where(labels < 0, len(classes), labels)], return_index=True, return_inverse=True
@@ -78,7 +78,7 @@ def hold_out(
     lone = np.flatnonzero(np.bincount(stratum_of) == 1)
     if lone.size and (refuse_lone or num_sources == 1):
         row = int(first[lone[0]])
-        who = f"class {classes[labels[row]]!r} has" if labels[row] >= 0 else "the unlabelled videos have"
+        who = f"class {classes[labels[row]]!r} has" if labels[row] >= 0 else "the unlabeled videos have"
         more = f" (and likewise {lone.size - 1} more)" if lone.size > 1 else ""
         raise ManifestError(
             f"{who} only one source, {sources[row].as_py()!r}{more}, and clips of one source are never "
@@ -92,12 +92,12 @@ def hold_out(
         # Few sources that span classes make a rugged search, and one so short that it can be run again.
         starts = [held] + [table.fill(rng) for _ in range(min(19, 20_000 // len(pairs)))]
         held = min((table.improve(start, rng) for start in starts), key=table.cost)
-        table.warn(held, [classes[labels[i]] if labels[i] >= 0 else "(unlabelled)" for i in first])
+        table.warn(held, [classes[labels[i]] if labels[i] >= 0 else "(unlabeled)" for i in first])
     return held[codes]
 
 
 def label_share(labels: Ints, sources: pa.Array, *, fraction: float, seed: int) -> Mask:
-    """Choose the rows whose labels are used, as if only a share of the videos had been labelled.
+    """Choose the rows whose labels are used, as if only a share of the videos had been labeled.
 
     In each class the sources are brought into a random order, and taken from the front up to the number of
     rows nearest to the fraction, at least one source. A smaller share is thus a part of a larger one of the

@@ -42,13 +42,13 @@ class Entry:
 
     Args:
         path: The video file.
-        label: Its class as an index into the manifest's `classes`; None if unlabelled, or if the manifest has
+        label: Its class as an index into the manifest's `classes`; None if unlabeled, or if the manifest has
             several labels a video.
         start: Where the row's part of the file begins, in seconds; None for the file's beginning.
         end: Where it ends, in seconds; None for the file's end.
         source: What the clip was cut from: clips of one source are never separated.
         labels: Where the manifest has several labels a video: its classes in order, empty if none applies;
-            None if unlabelled.
+            None if unlabeled.
     """
 
     path: Path
@@ -65,10 +65,10 @@ class VideoTable:
 
     Args:
         classes: Class names; a label is an index into them.
-        table: Columns `path` string, `label` int32 (null: unlabelled), `start` and `end` float64 seconds
+        table: Columns `path` string, `label` int32 (null: unlabeled), `start` and `end` float64 seconds
             (null: the file's beginning, its end), `source` string; N rows. With several labels a video
             `labels`, list<int32>, stands in the place of `label`: an empty list says that no class applies,
-            null that the row is unlabelled. They are brought into the order of the classes.
+            null that the row is unlabeled. They are brought into the order of the classes.
         skipped: What a reader passed over, as counts by reason (`hidden`, or an ending such as `.txt`).
         missing: Videos that a list names and the folder lacks, as counts by class.
 
@@ -132,8 +132,8 @@ class VideoTable:
     def __repr__(self) -> str:
         counts = ((len(self), "video"), (len(self.classes), "class"), (len(self.sources()), "source"))
         plural = {"video": "videos", "class": "classes", "source": "sources"}
-        said = ", ".join(f"{n} {what if n == 1 else plural[what]}" for n, what in counts)
-        return f"{type(self).__name__}({said})"
+        parts = ", ".join(f"{n} {noun if n == 1 else plural[noun]}" for n, noun in counts)
+        return f"{type(self).__name__}({parts})"
 
     @property
     def label_column(self) -> Labels:
@@ -155,8 +155,8 @@ class VideoTable:
         return self._labels.one_each()
 
     @property
-    def labelled(self) -> npt.NDArray[np.bool_]:
-        """Which rows are labelled, be it that no class applies, bool [N]."""
+    def labeled(self) -> npt.NDArray[np.bool_]:
+        """Which rows are labeled, be it that no class applies, bool [N]."""
         return np.array(pc.is_valid(self.table.column(LABEL)).to_numpy())
 
     def label_pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -172,7 +172,7 @@ class VideoTable:
         return self._labels.multi_hot()
 
     def class_counts(self) -> dict[str, int]:
-        """Count the rows of each class, in class order; unlabelled rows count nowhere."""
+        """Count the rows of each class, in class order; unlabeled rows count nowhere."""
         _, labels = self.label_pairs()
         counts = np.bincount(labels[labels >= 0], minlength=len(self.classes))
         return dict(zip(self.classes, counts.tolist(), strict=True))
@@ -250,7 +250,7 @@ class VideoTable:
         return self.select(~held), self.select(held)
 
     def label_subset(self, fraction: float, *, seed: int) -> Self:
-        """Keep a share of each class as whole sources, as if no more had been labelled.
+        """Keep a share of each class as whole sources, as if no more had been labeled.
 
         Of one seed, a smaller share is a part of a larger one (see `t3d.data.manifest.split.label_share`).
         With several labels a video it is a share of all rows, and at least one source of each class

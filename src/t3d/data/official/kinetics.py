@@ -15,16 +15,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from t3d.data.manifest.checks import refuse_both, refuse_names, refuse_repeats, refuse_spans
 from t3d.data.manifest.labels import split_names
 from t3d.data.manifest.readers import occurring
-from t3d.data.manifest.tables import (
-    Columns,
-    csv_columns,
-    refuse_both,
-    refuse_names,
-    refuse_repeats,
-    refuse_spans,
-)
+from t3d.data.manifest.tables import Columns, csv_columns
 from t3d.data.official.listed import OfficialList
 from t3d.data.official.published import PUBLISHED, Published
 from t3d.errors import ManifestError
@@ -121,13 +115,13 @@ def _cut(ids: pa.Array, start: pa.Array, end: pa.Array) -> pa.Array:
 
 
 def _part(file: str | os.PathLike[str], split: pa.Array) -> str | None:
-    said = pc.unique(split.drop_null()).to_pylist()
-    if len(said) > 1:
+    parts = pc.unique(split.drop_null()).to_pylist()
+    if len(parts) > 1:
         raise ManifestError(
-            f"{os.fspath(file)}: it joins several parts ({', '.join(map(repr, sorted(said)))} in the column "
+            f"{os.fspath(file)}: it joins several parts ({', '.join(map(repr, sorted(parts)))} in the column "
             "'split'), and training must not see the others; write a file for each"
         )
-    return _PARTS.get(said[0].casefold()) if said else None
+    return _PARTS.get(parts[0].casefold()) if parts else None
 
 
 def _published(file: Path, part: str | None, num_classes: int) -> Published | None:

@@ -20,7 +20,7 @@ from t3d.errors import ManifestError
 
 _log = logging.getLogger(__name__)
 
-UNLABELLED = "(unlabelled)"
+UNLABELED = "(unlabeled)"
 """Where a manifest counts missing videos that have no class."""
 SEVERAL = "(of several labels)"
 """Where it counts them, once each, if videos may have several labels."""
@@ -100,23 +100,23 @@ def _find(listed: OfficialList, root: str | os.PathLike[str], source_pattern: st
     for path in on_disk:  # by hand: pathlib needs seconds for a million
         by_stem.setdefault(fold(path[path.rfind("/") + 1 : path.rfind(".")]), []).append(path)
     names, stems = listed.names.to_pylist(), listed.stems.to_pylist()
-    unnamed = UNLABELLED if listed.several is None else SEVERAL
+    unnamed = UNLABELED if listed.several is None else SEVERAL
     uncut = stems if listed.uncut is None else listed.uncut.to_pylist()
     rows, relative, from_uncut = [], [], []
     missing: Counter[str] = Counter()
     for row, stem in enumerate(stems):
         cut = by_stem.get(fold(stem))
-        found = cut or by_stem.get(fold(uncut[row]))
-        if found is None:
+        files = cut or by_stem.get(fold(uncut[row]))
+        if files is None:
             missing[names[row] or unnamed] += 1
             continue
-        if len(found) > 1:
+        if len(files) > 1:
             raise ManifestError(
-                f"{base}: {len(found)} files are named {(stem if cut else uncut[row])!r} "
-                f"({', '.join(found[:3])}); keep one of them, or name a folder that holds only one"
+                f"{base}: {len(files)} files are named {(stem if cut else uncut[row])!r} "
+                f"({', '.join(files[:3])}); keep one of them, or name a folder that holds only one"
             )
         rows.append(row)
-        relative.append(found[0])
+        relative.append(files[0])
         from_uncut.append(cut is None)
     if not rows:
         example = f", such as {on_disk[0]!r}" if on_disk else ""
@@ -138,7 +138,7 @@ def _find(listed: OfficialList, root: str | os.PathLike[str], source_pattern: st
     )
     sources = listed.sources.take(taken)
     if source_pattern is not None:
-        as_listed = [f"{names[row] or UNLABELLED}/{stems[row]}.avi" for row in rows]
+        as_listed = [f"{names[row] or UNLABELED}/{stems[row]}.avi" for row in rows]
         sources = pattern_sources(strings(as_listed), source_pattern)
     return Rows(
         paths=strings(joined(base, relative)),

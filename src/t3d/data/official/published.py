@@ -57,14 +57,14 @@ class Published:
             >>> PUBLISHED["UCF101 split 1 train"].difference({"Archery": 104})
             'it lists 104 videos of 1 class, but UCF101 split 1 train has 9,537 of 101 as published'
         """
-        total, labelled = sum(counts.values()), [name for name in counts if name is not None]
-        odd = [f"{name} {counts[name]}" for name in labelled if self.each not in (None, counts[name])]
+        total, labeled = sum(counts.values()), [name for name in counts if name is not None]
+        odd = [f"{name} {counts[name]}" for name in labeled if self.each not in (None, counts[name])]
         right_total = not self.videos or total in self.videos
-        right_classes = not labelled or len(labelled) == self.classes
+        right_classes = not labeled or len(labeled) == self.classes
         if right_total and right_classes and not odd:
             return None
         listed = f"{total:,} video{'s' * (total != 1)}"
-        listed += f" of {len(labelled)} class{'es' * (len(labelled) != 1)}" if labelled else ""
+        listed += f" of {len(labeled)} class{'es' * (len(labeled) != 1)}" if labeled else ""
         allowed = " or ".join(f"{number:,}" for number in self.videos) or "videos"
         uneven = f"; not {self.each} of each class: {', '.join(odd[:5])}" if odd else ""
         return f"it lists {listed}, but {self} has {allowed} of {self.classes} as published{uneven}"

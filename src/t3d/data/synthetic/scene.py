@@ -1,4 +1,4 @@
-"""What a synthetic video shows: a patterned object whose motion is the label, in a greyish, shaking scene.
+"""What a synthetic video shows: a patterned object whose motion is the label, in a grayish, shaking scene.
 
 The frame is a torus: what leaves at one edge comes back at the other. The object starts anywhere with equal
 probability and nothing but its velocity depends on the motion class, so the picture in any single frame has
@@ -41,10 +41,10 @@ MOTIONS: Mapping[str, str] = MappingProxyType(
         "right_then_left": "long",
     }
 )
-"""The motion classes, and over which span of time each differs from its nearest neighbour."""
+"""The motion classes, and over which span of time each differs from its nearest neighbor."""
 
 APPEARANCES = ("level", "upright", "slanted", "checks", "dots", "zigzag", "rings", "rays")
-"""The appearance classes: the object's pattern, in any two colours, whatever the object does."""
+"""The appearance classes: the object's pattern, in any two colors, whatever the object does."""
 
 ACTIONS = tuple(f"{pattern}_{motion}" for pattern in APPEARANCES for motion in ("left", "right"))
 """The action classes, as of real videos: a thing, which one frame shows, and what it does."""
@@ -69,10 +69,10 @@ class SyntheticSpec:
         val: Validation videos of each motion class.
         test: Test videos of each motion class.
         frames: Frames in a video, T.
-        size: Side of the square frame in pixels; even, because H.264 halves the colour.
+        size: Side of the square frame in pixels; even, because H.264 halves the color.
         fps: Frames a second.
-        distractors: Grey moving objects beside the patterned one.
-        clutter: Grey objects that stand still in the scene.
+        distractors: Gray moving objects beside the patterned one.
+        clutter: Gray objects that stand still in the scene.
         camera_shake: The largest step of the scene between two frames, in pixels along each axis.
         seed: What all videos are drawn from, together with split, motion and index.
 
@@ -124,7 +124,7 @@ class SyntheticSpec:
 
 
 def motion_track(spec: SyntheticSpec, split: Split, motion: str, index: int) -> Track:
-    """Where the patterned object's centre lies in each frame: the ground truth of `draw_video`.
+    """Where the patterned object's center lies in each frame: the ground truth of `draw_video`.
 
     Args:
         spec: The set.
@@ -191,18 +191,18 @@ def draw_video(spec: SyntheticSpec, split: Split, motion: str, index: int) -> Fr
     ground = np.rint(_background(spec.size, light, rng)).astype(np.uint8)[None]  # 1 3 H W
     for _ in range(spec.clutter):
         place = rng.uniform(0, spec.size, (1, 2))
-        _draw(ground, place, _any_shape(rng), _radius(spec, rng, 0.25), light.grey(rng))
+        _draw(ground, place, _any_shape(rng), _radius(spec, rng, 0.25), light.gray(rng))
 
     side = spec.size
     torus = np.tile(ground[0], (2, 2))  # 3 2H 2W
     frames = np.stack([torus[:, y : y + side, x : x + side] for x, y in -camera % side])  # T 3 H W
     for _ in range(spec.distractors):
         path = _distractor_path(spec, rng) + camera
-        _draw(frames, path, _any_shape(rng), _radius(spec, rng, 0.4), light.grey(rng))
+        _draw(frames, path, _any_shape(rng), _radius(spec, rng, 0.4), light.gray(rng))
     radius = _radius(spec, rng)
-    ground_colour, wave_colour = (light.vivid(value, rng) for value in rng.permutation((0.45, 1.0)))
-    _draw(frames, track, "disc", radius, ground_colour)
-    _draw(frames, track, "disc", radius, wave_colour, _waves(pattern, spec, rng))
+    ground_color, wave_color = (light.vivid(value, rng) for value in rng.permutation((0.45, 1.0)))
+    _draw(frames, track, "disc", radius, ground_color)
+    _draw(frames, track, "disc", radius, wave_color, _waves(pattern, spec, rng))
     return frames
 
 
@@ -274,20 +274,20 @@ class _Light:
     contrast: float
     brightness: float
 
-    def of(self, colour: npt.NDArray[np.float64]) -> Floats:
-        lit = 128 + self.brightness + self.contrast * (colour - 128)
+    def of(self, color: npt.NDArray[np.float64]) -> Floats:
+        lit = 128 + self.brightness + self.contrast * (color - 128)
         return np.clip(lit, 0, 255).astype(np.float32)
 
-    def grey(self, rng: np.random.Generator) -> Floats:
+    def gray(self, rng: np.random.Generator) -> Floats:
         return self.of(rng.uniform(75, 185) + rng.uniform(-8, 8, 3))
 
     def vivid(self, value: float, rng: np.random.Generator) -> Floats:
-        """A colour of any hue, dark or bright, far from grey."""
+        """A color of any hue, dark or bright, far from gray."""
         return self.of(255 * np.array(colorsys.hsv_to_rgb(rng.uniform(), 0.85, value)))
 
 
 def _background(side: int, light: _Light, rng: np.random.Generator) -> Floats:
-    """Smooth noise, stripes or checks in two greyish tones, seamless on the torus, float32 [3, H, W]."""
+    """Smooth noise, stripes or checks in two grayish tones, seamless on the torus, float32 [3, H, W]."""
     y, x = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
     kind = rng.integers(3)
     if kind == 0:
@@ -305,11 +305,11 @@ def _background(side: int, light: _Light, rng: np.random.Generator) -> Floats:
         else:
             mix = 0.5 + 3 * np.sin(turn * a * x + shift[0]) * np.sin(turn * b * y + shift[1])
     share: Floats = np.clip(mix, 0, 1).astype(np.float32)  # H W
-    return light.grey(rng)[:, None, None] * (1 - share) + light.grey(rng)[:, None, None] * share
+    return light.gray(rng)[:, None, None] * (1 - share) + light.gray(rng)[:, None, None] * share
 
 
 def _waves(pattern: str, spec: SyntheticSpec, rng: np.random.Generator) -> Waves:
-    """A pattern as heights around its object's centre, at any phase; what is above 0 is a crest."""
+    """A pattern as heights around its object's center, at any phase; what is above 0 is a crest."""
     turn = 2 * math.pi / (rng.uniform(*_WAVE) * spec.size)
     a, b = rng.uniform(0, 2 * math.pi, 2)
     side = rng.choice((-1, 1))
@@ -335,24 +335,24 @@ def _radius(spec: SyntheticSpec, rng: np.random.Generator, scale: float = 1.0) -
 
 
 def _draw(
-    frames: Frames, centres: Track, shape: str, radius: float, colour: Floats, waves: Waves | None = None
+    frames: Frames, centers: Track, shape: str, radius: float, color: Floats, waves: Waves | None = None
 ) -> None:
     """Paint a shape with soft edges, or its crests alone where it has waves, around the torus.
 
     Args:
         frames: Painted into, [T, 3, H, W].
-        centres: One a frame, [T, 2].
+        centers: One a frame, [T, 2].
         shape: `disc` or `cross`.
         radius: In pixels.
-        colour: RGB.
-        waves: Of the colour, over the shape.
+        color: RGB.
+        waves: Of the color, over the shape.
     """
     side = frames.shape[-1]
     reach = np.arange(-math.ceil(1.1 * radius + 1), math.ceil(1.1 * radius + 1) + 1)
-    base = np.floor(centres).astype(np.int64)
+    base = np.floor(centers).astype(np.int64)
     x, y = (base[:, axis, None] + reach for axis in (0, 1))  # T P each
-    dx = (x - centres[:, :1]).astype(np.float32)[:, None, :]
-    dy = (y - centres[:, 1:]).astype(np.float32)[:, :, None]
+    dx = (x - centers[:, :1]).astype(np.float32)[:, None, :]
+    dy = (y - centers[:, 1:]).astype(np.float32)[:, :, None]
     if shape == "disc":
         outside = np.hypot(dx, dy) - radius
     else:
@@ -364,4 +364,4 @@ def _draw(
     frame, row, column = np.arange(len(frames))[:, None, None], (y % side)[:, :, None], (x % side)[:, None, :]
     for channel in range(3):
         below = frames[frame, channel, row, column]  # T P P
-        frames[frame, channel, row, column] = np.rint(below + cover * (colour[channel] - below))
+        frames[frame, channel, row, column] = np.rint(below + cover * (color[channel] - below))

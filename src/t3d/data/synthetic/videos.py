@@ -1,7 +1,7 @@
-"""A data set of real H.264 files with labelled motion, drawn by the project: what the demo and tests run on.
+"""A data set of real H.264 files with labeled motion, drawn by the project: what the demo and tests run on.
 
 Every video has two labels. The motion label cannot be read from one frame (see `synthetic_scene`); the
-appearance label, a pattern in any two colours, can, and is independent of it. So a net that ignores time
+appearance label, a pattern in any two colors, can, and is independent of it. So a net that ignores time
 stays at chance on the first and does well on the second. Videos that go left or right have a third, the
 action: a pattern and a direction, so that one frame gives half of it away. Mirrored left is right and
 mirrored clockwise is anticlockwise: training on motion or action needs `augment.flip` = 0.
@@ -181,9 +181,10 @@ def _check_folder(folder: Path, spec: SyntheticSpec) -> bool:
     there = {"drawing": drawing} | held_spec
     differing = [key for key in asked | there if asked.get(key) != there.get(key)]
     if differing:
-        told = "; ".join(f"{key}: {there.get(key)} there, {asked.get(key)} asked for" for key in differing)
+        pairs = (f"{key}: {there.get(key)} there, {asked.get(key)} asked for" for key in differing)
         raise ConfigError(
-            f"{folder} holds a synthetic set of another spec ({told}); choose another folder or delete it"
+            f"{folder} holds a synthetic set of another spec ({'; '.join(pairs)}); choose another folder or "
+            "delete it"
         )
     return bool(complete)
 
@@ -241,8 +242,8 @@ def _write_lists(folder: Path, spec: SyntheticSpec) -> None:
             text = io.StringIO()
             rows = csv.writer(text, lineterminator="\n")
             rows.writerow(("path", "label", "source"))
-            labelled = [(video, getattr(video, label)) for video in videos]
-            rows.writerows((video.path, told, video.source) for video, told in labelled if told)
+            labeled = [(video, getattr(video, label)) for video in videos]
+            rows.writerows((video.path, told, video.source) for video, told in labeled if told)
             with atomic_path(folder / name) as temporary:
                 temporary.write_text(text.getvalue(), encoding="utf-8")
 

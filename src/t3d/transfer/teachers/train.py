@@ -25,7 +25,7 @@ from t3d.data.clips.dataset import frame_range
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import ResumableBatchSampler, SampleKey
-from t3d.data.clips.transforms import center_view, normalise, random_view, resize_frames
+from t3d.data.clips.transforms import center_view, normalize, random_view, resize_frames
 from t3d.data.config import AugmentConfig
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import pick_device
@@ -182,8 +182,8 @@ def _image_table(root: Path, files: list[Path]) -> Manifest:
 
 
 def _pixels(frames: Tensor, spec: ClipSpec, device: torch.device) -> Tensor:
-    """uint8 [N, X, 3, S, S] → normalised float32 [N · X, 3, S, S]."""
-    return normalise(frames.to(device).flatten(0, 1)[:, None], spec)[:, :, 0]
+    """uint8 [N, X, 3, S, S] → normalized float32 [N · X, 3, S, S]."""
+    return normalize(frames.to(device).flatten(0, 1)[:, None], spec)[:, :, 0]
 
 
 def _each(labels: Tensor, frames: Tensor, device: torch.device) -> Tensor:
