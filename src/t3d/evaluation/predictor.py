@@ -47,7 +47,7 @@ class Prediction:
 
 
 class Predictor:
-    """Classify videos with a trained model. Its weights file holds the classes, the clip and the normalization.
+    """Classify videos with a trained model.
 
     Scores come from the same function as those of `t3d test`. They are bit-equal for the same batches of
     videos, and equal within 1e-6 (fp32) when other videos share the batches; see `t3d.evaluation.scoring`.
