@@ -40,7 +40,9 @@ def fill_reproduce(sub: ArgumentParser) -> None:
     sub.add_argument("--workers", type=NonNegativeInt, default=2, help="processes that read videos")
     sub.add_argument("--cache", type=str | None, help="folder for decoded frames")
     sub.add_argument("--precision", type=Literal["auto", "fp32", "bf16"], default="auto", help="of the nets")
-    sub.add_argument("--grad_accum_steps", type=PositiveInt, default=1, help="passes of a step, to save memory")
+    sub.add_argument(
+        "--grad_accum_steps", type=PositiveInt, default=1, help="passes of a step, to save memory"
+    )
     sub.add_argument(
         "--grad_checkpointing", action="store_true", help="recompute parts of nets, to save memory"
     )
