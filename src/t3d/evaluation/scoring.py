@@ -6,10 +6,10 @@ class has a probability of its own. Validation, `t3d test` and `t3d predict` all
 so their numbers agree. `t3d.data.clips.views` has the other protocols: several crops of a clip are averaged
 first, then the clips, each with the same weight.
 
-A video's scores are bit-equal whenever its clips go through the model in the same batches, on the same CPU with
-the same number of threads. In other batches (another batch size, other videos in them, another order) fp32
-scores differ by rounding, by less than 1e-6: on some CPUs a matrix product rounds by the place in the batch.
-Workers and processes do not change the batches.
+A video's scores are bit-equal whenever its clips go through the model in the same batches, on the same CPU
+with the same number of threads. In other batches (another batch size, other videos in them, another order)
+fp32 scores differ by rounding, by less than 1e-6: on some CPUs a matrix product rounds by the place in the
+batch. Workers and processes do not change the batches.
 
 Legend: B clips of a batch, N clips in all, V videos, K classes, D length of a vector.
 """
