@@ -13,9 +13,11 @@ import timm
 import torch
 
 from t3d.data.clips.frames import FrameStore
+from t3d.device import Compute
 from t3d.models.weights import write_tensors
 from t3d.transfer.probe import fit_linear, run_probe
-from t3d.transfer.teachers.teacher import TEACHER_KEY
+from t3d.transfer.probe_config import ProbeConfig
+from t3d.transfer.teachers.base import TEACHER_KEY
 
 Make = Callable[..., Any]
 
@@ -75,14 +77,15 @@ def test_a_probe_opens_the_same_subset(
     for seed in range(3):
         opened.clear()
         run_probe(
-            str(videos / "list.csv"),
-            str(test),
-            teacher=str(teacher_file),
-            num_frames=2,
-            label_fraction=0.3,
-            label_seed=seed,
-            device="cpu",
-            precision="fp32",
+            ProbeConfig(
+                str(videos / "list.csv"),
+                str(test),
+                teacher=str(teacher_file),
+                num_frames=2,
+                label_fraction=0.3,
+                label_seed=seed,
+                compute=Compute(device="cpu", precision="fp32", workers=0),
+            )
         )
         drawn.append(sorted(set(opened) - {"00", "02"}))
     assert drawn == [["04", "05", "06", "07"], ["03", "08", "09"], ["04", "05", "06", "07"]]

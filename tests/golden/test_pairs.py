@@ -11,7 +11,7 @@ import torch
 from t3d.clip import ClipSpec
 from t3d.data.clips.sampler import SampleKey
 from t3d.data.config import AugmentConfig
-from t3d.transfer.dataset import TransferClips
+from t3d.transfer.dataset import TeacherView, TransferClips
 from t3d.transfer.objectives import draw_one
 from t3d.transfer.pairs import allowed_pairs, frames_of, joined, other_time, source_groups
 
@@ -23,10 +23,9 @@ KEYS = [(0, 0), (0, 1), (3, 0), (3, 2)]
 def pairs(manifest: Make, fake_store: Make, seed: int, total: int = 24, **options: Any) -> TransferClips:
     table = manifest([(str(n), None, f"s{n}") for n in range(3)], "")
     teacher = fake_store(ClipSpec(num_frames=2, stride=1, size=20, resize=40), total)
-    defaults: dict[str, Any] = {"augment": None, "count": 2, "other_time": True}
-    return TransferClips(
-        table, SPEC, store=fake_store(SPEC, total), seed=seed, teacher=teacher, **(defaults | options)
-    )
+    view = TeacherView(teacher, 2, None, options.pop("teacher_augment", None))
+    options = {"augment": None, "other_time": True} | options
+    return TransferClips(table, SPEC, store=fake_store(SPEC, total), seed=seed, teacher=view, **options)
 
 
 def asked(clips: TransferClips) -> list[tuple[list[int], list[list[int]]]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from t3d.data.clips.sampler import ResumableBatchSampler
+from t3d.data.clips.sampler import ResumableBatchSampler, ShardOrder
 
 
 def rows(sampler: ResumableBatchSampler, epoch: int, step: int = 0) -> list[list[int]]:
@@ -95,8 +95,9 @@ def test_balanced_order_with_visits() -> None:
 
 def sharded(epoch: int, seed: int = 0, **options: Any) -> list[list[int]]:
     shards = np.arange(30) // 6 % 5
-    defaults: dict[str, Any] = {"batch_size": 4, "window": 3, "lanes": 2}
-    return rows(ResumableBatchSampler(30, seed=seed, shards=shards, **(defaults | options)), epoch)
+    order = ShardOrder(shards, options.pop("window", 3), options.pop("lanes", 2))
+    options = {"batch_size": 4} | options
+    return rows(ResumableBatchSampler(30, seed=seed, shards=order, **options), epoch)
 
 
 def test_shards_in_lanes() -> None:

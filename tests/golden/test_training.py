@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 import timm
 import torch
-from t3d.transfer.teachers.teacher import TEACHER_KEY
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -36,6 +35,7 @@ from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
 from t3d.transfer.dataset import CollatePairs, TransferClips
 from t3d.transfer.run import transfer
+from t3d.transfer.teachers.base import TEACHER_KEY
 
 Make = Callable[..., Any]
 
@@ -87,7 +87,7 @@ class Seen:
 
     def weights(self) -> dict[str, Tensor]:
         assert self.folder is not None
-        return read_tensors(self.folder.weights)[0]
+        return read_tensors(self.folder.last)[0]
 
     def paths(self, part: int) -> list[str]:
         """Names of the training videos (0) or the held-out ones (1)."""
@@ -177,7 +177,13 @@ def training(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
         augment=AugmentConfig(),
         model=NET,
         optim=OptimConfig(
-            lr=0.02, epochs=4, batch_size=4, accumulate=2, schedule="cosine", warmup_epochs=1.5, mixup=0.4
+            lr=0.02,
+            epochs=4,
+            batch_size=4,
+            grad_accum_steps=2,
+            schedule="cosine",
+            warmup_epochs=1.5,
+            mixup_alpha=0.4,
         ),
         precision="fp32",
         log_every=1,
