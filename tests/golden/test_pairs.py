@@ -33,11 +33,11 @@ def asked(clips: TransferClips) -> list[tuple[list[int], list[list[int]]]]:
     found = []
     for key in KEYS:
         clips.store.asked.clear()
-        clips.teacher.asked.clear()
+        clips.teacher.store.asked.clear()
         item = clips[SampleKey(*key)]
         assert item.video == key[1]
         (clip,) = clips.store.asked
-        found.append((clip, list(clips.teacher.asked)))
+        found.append((clip, list(clips.teacher.store.asked)))
     return found
 
 
