@@ -110,7 +110,7 @@ def test_the_version_is_told(capsys: Out) -> None:
     [
         ("trian", "no command 'trian'; did you mean 'train'?"),
         ("train --modle.name x", "--modle.name x\n  did you mean 'model.name'?"),
-        ("train --optim.lrr 3", "did you mean 'optim.lr'? Known: optim.grad_accum_steps, optim.batch_size"),
+        ("train --optim.lrr 3", "did you mean 'optim.lr'? Known: optim.batch_size, optim.classifier_lr"),
         ("train --optim.epoch 3", "did you mean 'optim.epochs'?"),  # no silent abbreviations
         ("train --optim.lr fast", '"optim.lr":\n  Expected a number. Got value: fast'),
         ("train --seed 1.5", '"seed":\n  Expected a whole number. Got value: 1.5'),
@@ -124,11 +124,11 @@ def test_the_version_is_told(capsys: Out) -> None:
         ("train --data.train d", "out is missing"),
         ("train --data.train absent --out o", "absent: no such file or folder"),
         ("train --data.train d --out o --model.name t3d_tini", "did you mean 't3d_tiny'?"),
-        ("train --resume absent", "absent: no config.yaml here"),
+        ("train --resume absent", "absent: no config.yaml in this folder"),
         ("train --resume r --optim.epochs 9", "leave out --optim.epochs"),
-        ("test w", "t3d test: the following arguments are required: test.data"),
+        ("test w", "t3d test: the following arguments are required: test.videos"),
         ("test absent.safetensors d", "absent.safetensors: no such weights file"),
-        ("test w d --frames reverse", "frames is 'reverse'; did you mean 'reversed'?"),
+        ("test w d --frame_order reverse", "frame_order is 'reverse'; did you mean 'reversed'?"),
         ("test w d --clips 0", "clips"),
         ("test w d --clips ten", "clips"),
         ("test w d --crops 4", "crops is 4; it must be 1 (the centre)"),
@@ -275,7 +275,9 @@ def test_options_of_the_line_win(trained: RunFolder, clips: Path) -> None:
 def test_a_folder_is_not_overwritten_unasked(trained: RunFolder, clips: Path, capsys: Out) -> None:
     before = trained.last.read_bytes()
     assert run("train", "--data.train", clips, "--out", trained.path) == 2
-    assert "never overwritten unasked" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "already holds a run of t3d train" in err
+    assert f"Resume it with: t3d train --resume {trained.path}" in err
     assert trained.last.read_bytes() == before
 
 
@@ -322,7 +324,7 @@ def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path,
 
 
 def test_test_prints_a_table(trained: RunFolder, clips: Path, capsys: Out) -> None:
-    assert run("test", trained.last, clips, "--workers", 0, "--frames", "static") == 0
+    assert run("test", trained.last, clips, "--workers", 0, "--frame_order", "static") == 0
     out = capsys.readouterr().out
     assert "8 videos" in out
     assert "top-1" in out

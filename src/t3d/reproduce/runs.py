@@ -20,8 +20,8 @@ from t3d.errors import ConfigError, ManifestError
 from t3d.reproduce.sets import GivenSet, Part, Split, open_set, published_splits
 from t3d.reproduce.tables import SETS, TARGET, PaperTable, Row, Step, read_recipe
 from t3d.training.config import RunConfig, TrainConfig
-from t3d.training.start import check_model
 from t3d.training.run_folder import RunFolder
+from t3d.training.start import check_model
 from t3d.transfer.config import TransferConfig
 
 Scale = Literal["paper", "small"]
