@@ -126,9 +126,9 @@ def test_the_version_is_told(capsys: Out) -> None:
         ("train --data.train d --out o --model.name t3d_tini", "did you mean 't3d_tiny'?"),
         ("train --resume absent", "absent: no config.yaml in this folder"),
         ("train --resume r --optim.epochs 9", "leave out --optim.epochs"),
-        ("test w", "t3d test: the following arguments are required: test.data"),
+        ("test w", "t3d test: the following arguments are required: test.videos"),
         ("test absent.safetensors d", "absent.safetensors: no such weights file"),
-        ("test w d --frames reverse", "frames is 'reverse'; did you mean 'reversed'?"),
+        ("test w d --frame_order reverse", "frame_order is 'reverse'; did you mean 'reversed'?"),
         ("test w d --clips 0", "clips"),
         ("test w d --clips ten", "clips"),
         ("test w d --crops 4", "crops is 4; it must be 1 (the centre)"),
@@ -210,7 +210,11 @@ def test_recipes_are_whole_and_give_way_to_options(capsys: Out) -> None:
     paper = printed(capsys, "--recipe", "paper")
     assert (paper["optim"]["name"], paper["optim"]["lr"], paper["clip"]["num_frames"]) == ("sgd", 0.1, 32)
     modern = printed(capsys, "--optim.lr", 0.5, "--recipe=modern", "--optim.ema_decay", "0")
-    assert (modern["optim"]["name"], modern["optim"]["lr"], modern["optim"]["ema"]) == ("adamw", 0.5, 0.0)
+    assert (modern["optim"]["name"], modern["optim"]["lr"], modern["optim"]["ema_decay"]) == (
+        "adamw",
+        0.5,
+        0.0,
+    )
     assert modern["optim"]["schedule"] == "cosine"
 
 
@@ -325,7 +329,7 @@ def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path,
 
 
 def test_test_prints_a_table(trained: RunFolder, clips: Path, capsys: Out) -> None:
-    assert run("test", trained.last, clips, "--workers", 0, "--frames", "static") == 0
+    assert run("test", trained.last, clips, "--workers", 0, "--frame_order", "static") == 0
     out = capsys.readouterr().out
     assert "8 videos" in out
     assert "top-1" in out
