@@ -30,10 +30,13 @@ from t3d.cli.data import (
 from t3d.cli.download import fill_download, run_download
 from t3d.cli.models import fill_convert, fill_models, run_convert, run_models
 from t3d.cli.parser import (
+    COMPUTING,
     Parser,
     add_computing,
+    compute_of,
     fill_run,
     in_full,
+    reading_of,
     refuse_options_beside_resume,
     run_config,
     with_init,
@@ -46,7 +49,7 @@ from t3d.training.config import TrainConfig
 from t3d.transfer.config import TransferConfig
 
 if TYPE_CHECKING:
-    from t3d.evaluation.run_test import Outcome
+    from t3d.evaluation.run_test import TestResult
 
 # A command: fills its parser, and runs on what was parsed, giving the exit status.
 _Fill = Callable[[ArgumentParser], None]
@@ -186,12 +189,13 @@ def _teacher(chosen: Namespace) -> int:
 
 
 def _fill_test(sub: ArgumentParser) -> None:
-    sub.add_argument("weights", help="weights file that a training run wrote")
-    sub.add_argument("data", help="folder with one folder per class, .csv, .jsonl, or official list")
-    sub.add_argument("--videos", help="folder that the files of a list or table lie in")
+    sub.add_argument("model", help="weights file, or the folder of a finished training run")
+    sub.add_argument("videos", help="folder with one folder per class, .csv, .jsonl, or official list")
+    sub.add_argument("--root", help="folder that the files of a list or table lie in")
+    sub.add_argument("--allow_unfinished", action="store_true", help="use the best weights so far of a run")
     sub.add_argument("--out", help="folder for metrics.json, scores.csv and confusion.png")
     sub.add_argument(
-        "--frames",
+        "--frame_order",
         type=Literal["normal", "shuffled", "reversed", "static"],
         default="normal",
         help="order of the frames in each clip; the others show how much of the accuracy needs time",
@@ -200,9 +204,6 @@ def _fill_test(sub: ArgumentParser) -> None:
     sub.add_argument("--clips", type=PositiveInt, help="clips spread over each video, however they overlap")
     sub.add_argument("--crops", type=PositiveInt, default=1, help="1, 3, 5 or 10 crops of each clip")
     sub.add_argument("--index", help="what t3d prepare index wrote about the files")
-    sub.add_argument(
-        "--decoder", type=Literal["pyav", "torchcodec"], default="pyav", help="torchcodec needs an index"
-    )
     sub.add_argument("--cache", help="folder for decoded frames")
     sub.add_argument("--max_bad", type=float, default=0.01, help="largest share of unreadable videos")
     sub.add_argument("--seed", type=NonNegativeInt, default=0, help="of shuffled frames")
@@ -211,12 +212,22 @@ def _fill_test(sub: ArgumentParser) -> None:
 
 
 def _test(chosen: Namespace) -> int:
+    from t3d.data.clips.views import Views
+    from t3d.evaluation.config import TestConfig
     from t3d.evaluation.run_test import run_test
 
-    return _tell(run_test(**{k: v for k, v in vars(chosen).items() if k not in ("out", "json")}), chosen)
+    config = TestConfig(
+        chosen.model,
+        chosen.videos,
+        views=Views(chosen.clips, chosen.crops),
+        reading=reading_of(chosen),
+        compute=compute_of(chosen),
+        **{name: chosen[name] for name in ("frame_order", "tail", "seed", "allow_unfinished")},
+    )
+    return _tell(run_test(config), chosen)
 
 
-def _tell(result: Outcome, chosen: Namespace) -> int:
+def _tell(result: TestResult, chosen: Namespace) -> int:
     """Write and print what a test found."""
     from t3d.report.result import print_result, write_result
 
@@ -235,21 +246,24 @@ def _tell(result: Outcome, chosen: Namespace) -> int:
 def _fill_probe(sub: ArgumentParser) -> None:
     sub.add_argument("train", help="labelled videos: folder with one folder per class, .csv, .jsonl, list")
     sub.add_argument("test", help="the same, to test on")
-    sub.add_argument("--weights", help="weights file of a 3D net, such as a transferred student")
+    sub.add_argument(
+        "--model", help="weights file or run folder of a 3D model, such as a transferred student"
+    )
+    sub.add_argument("--allow_unfinished", action="store_true", help="use the best weights so far of a run")
     sub.add_argument("--teacher", help="instead of it a 2D net: timm or torchvision name, or .onnx file")
     sub.add_argument("--teacher_weights", help=".safetensors file for the teacher")
     sub.add_argument("--teacher_size", type=PositiveInt, help="side of the square the teacher sees")
     sub.add_argument("--num_frames", type=PositiveInt, default=16, help="frames of a clip, for a teacher")
     sub.add_argument("--stride", type=PositiveInt, default=4, help="distance between them, for a teacher")
-    sub.add_argument("--videos", help="folder that the files of lists or tables lie in")
+    sub.add_argument(
+        "--tail", type=Literal["drop", "pad", "shift"], default="shift", help="last frames, for a teacher"
+    )
+    sub.add_argument("--root", help="folder that the files of lists or tables lie in")
     sub.add_argument("--source_pattern", help="names the source of each training video, see t3d train")
     sub.add_argument("--label_fraction", type=float, default=1.0, help="share of the training labels used")
     sub.add_argument("--label_seed", type=NonNegativeInt, default=0, help="of that draw")
     sub.add_argument("--out", help="folder for metrics.json, scores.csv and confusion.png")
     sub.add_argument("--index", help="what t3d prepare index wrote about the files")
-    sub.add_argument(
-        "--decoder", type=Literal["pyav", "torchcodec"], default="pyav", help="torchcodec needs an index"
-    )
     sub.add_argument("--cache", help="folder for decoded frames")
     sub.add_argument("--max_bad", type=float, default=0.01, help="largest share of unreadable videos")
     sub.add_argument("--json", action="store_true", help="print metrics as JSON")
@@ -258,8 +272,15 @@ def _fill_probe(sub: ArgumentParser) -> None:
 
 def _probe(chosen: Namespace) -> int:
     from t3d.transfer.probe import run_probe
+    from t3d.transfer.probe_config import ProbeConfig
 
-    return _tell(run_probe(**{k: v for k, v in vars(chosen).items() if k not in ("out", "json")}), chosen)
+    shared = ("root", "index", "cache", "max_bad", *COMPUTING, "out", "json")
+    config = ProbeConfig(
+        **{name: value for name, value in vars(chosen).items() if name not in shared},
+        reading=reading_of(chosen),
+        compute=compute_of(chosen),
+    )
+    return _tell(run_probe(config), chosen)
 
 
 # --- demo, doctor ----------------------------------------------------------------------------------------

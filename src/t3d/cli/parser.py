@@ -14,10 +14,13 @@ from typing import Literal, NoReturn, TypeVar
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from t3d.device import Compute
 from t3d.errors import ConfigError, did_you_mean
+from t3d.evaluation.config import Reading
 from t3d.training.config import RunConfig
 
 Config = TypeVar("Config", bound=RunConfig)
+COMPUTING = ("device", "precision", "batch_size", "workers")
 
 # What is asked most, under the name one thinks of first.
 _SHORT = {
@@ -158,6 +161,16 @@ def add_computing(sub: ArgumentParser) -> None:
         "--batch_size", type=PositiveInt, default=8, help="clips at a time: speed and memory only"
     )
     sub.add_argument("--workers", type=NonNegativeInt, default=2, help="processes that read videos")
+
+
+def compute_of(chosen: Namespace) -> Compute:
+    """Return the options of `add_computing` as a value."""
+    return Compute(**{name: chosen[name] for name in COMPUTING})
+
+
+def reading_of(chosen: Namespace) -> Reading:
+    """Return the options of commands that read labeled videos as a value."""
+    return Reading(root=chosen.root, index=chosen.index, cache=chosen.cache, max_bad=chosen.max_bad)
 
 
 def add_engine(sub: ArgumentParser) -> None:
