@@ -126,9 +126,9 @@ def test_the_version_is_told(capsys: Out) -> None:
         ("train --data.train d --out o --model.name t3d_tini", "did you mean 't3d_tiny'?"),
         ("train --resume absent", "absent: no config.yaml in this folder"),
         ("train --resume r --optim.epochs 9", "leave out --optim.epochs"),
-        ("test w", "t3d test: the following arguments are required: test.data"),
+        ("test w", "t3d test: the following arguments are required: test.videos"),
         ("test absent.safetensors d", "absent.safetensors: no such weights file"),
-        ("test w d --frames reverse", "frames is 'reverse'; did you mean 'reversed'?"),
+        ("test w d --frame_order reverse", "frame_order is 'reverse'; did you mean 'reversed'?"),
         ("test w d --clips 0", "clips"),
         ("test w d --clips ten", "clips"),
         ("test w d --crops 4", "crops is 4; it must be 1 (the centre)"),
@@ -324,7 +324,7 @@ def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path,
 
 
 def test_test_prints_a_table(trained: RunFolder, clips: Path, capsys: Out) -> None:
-    assert run("test", trained.last, clips, "--workers", 0, "--frames", "static") == 0
+    assert run("test", trained.last, clips, "--workers", 0, "--frame_order", "static") == 0
     out = capsys.readouterr().out
     assert "8 videos" in out
     assert "top-1" in out

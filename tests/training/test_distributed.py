@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from t3d.evaluation.metrics import measure
+from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scoring import score_videos
+from t3d.evaluation.task import measure
 from t3d.models.weights import load_model
 from t3d.training.config import TrainConfig
 from t3d.training.logging import read_log
@@ -134,7 +135,7 @@ def test_the_log_says_what_the_weights_score_in_one_process(scenes: Path) -> Non
     model, card = load_model(folder.last)
     _, val = folder.read_videos()
     assert val is not None
-    metrics = measure(score_videos(model, val, spec=card.clip))
+    metrics = measure(score_videos(model, val, Protocol(card.clip)))
     last = read_log(folder.log)[-1]
     assert last["loss"] == pytest.approx(metrics.loss, abs=1e-9)
     assert (last["top1"], last["clip_top1"]) == (metrics.video_top1, metrics.clip_top1)
