@@ -210,7 +210,11 @@ def test_recipes_are_whole_and_give_way_to_options(capsys: Out) -> None:
     paper = printed(capsys, "--recipe", "paper")
     assert (paper["optim"]["name"], paper["optim"]["lr"], paper["clip"]["num_frames"]) == ("sgd", 0.1, 32)
     modern = printed(capsys, "--optim.lr", 0.5, "--recipe=modern", "--optim.ema_decay", "0")
-    assert (modern["optim"]["name"], modern["optim"]["lr"], modern["optim"]["ema"]) == ("adamw", 0.5, 0.0)
+    assert (modern["optim"]["name"], modern["optim"]["lr"], modern["optim"]["ema_decay"]) == (
+        "adamw",
+        0.5,
+        0.0,
+    )
     assert modern["optim"]["schedule"] == "cosine"
 
 
