@@ -26,7 +26,7 @@ from t3d.models.registry import create_model
 from t3d.models.weights import read_tensors
 from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import TransferConfig
-from t3d.transfer.dataset import CollatePairs, TransferClips
+from t3d.transfer.dataset import CollatePairs, TeacherView, TransferClips
 from t3d.transfer.features import FeatureStore
 from t3d.transfer.metrics import PairMetrics
 from t3d.transfer.pairs import allowed_pairs, source_groups
@@ -72,15 +72,14 @@ def figures(run: RunFolder) -> dict[str, dict[str, float]]:
     assert config.teacher.cache is not None
     teacher = open_teacher(config.teacher.name, weights=config.teacher.weights, size=config.teacher.size)
     store = FrameStore(config.clip, cache=config.data.cache, cache_gb=config.data.cache_gb)
+    kept = FeatureStore(config.teacher.cache, digest=teacher.digest, step=config.teacher.frame_step)
     clips = TransferClips(
         videos,
         config.clip,
         store=store,
         augment=None,
         seed=config.seed,
-        teacher=store,  # not asked: its features are kept
-        count=config.teacher.frames,
-        features=FeatureStore(config.teacher.cache, digest=teacher.digest, step=config.teacher.frame_step),
+        teacher=TeacherView(store, config.teacher.frames, kept),  # the store is not asked
     )
     net = load(run, config, teacher.num_features)
     groups = torch.from_numpy(source_groups(videos))
