@@ -37,7 +37,7 @@ def open_list(data: Path, name: str, which: int) -> Manifest:
     """The training (0) or test (1) list of a set."""
     pattern = LISTS[name][2] if which == 0 else None
     return open_manifest(
-        str(data / str(LISTS[name][which])), videos=videos_of(data, name), source_pattern=pattern
+        str(data / str(LISTS[name][which])), root=videos_of(data, name), source_pattern=pattern
     )
 
 

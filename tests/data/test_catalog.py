@@ -42,7 +42,7 @@ def test_every_form_gives_the_same_videos(tmp_path: Path, videos: Path, kind: st
     if kind != "folder":
         name = tmp_path / f"list.{kind}"
         name.write_text(text[kind.lower()])
-    manifest = open_manifest(str(name), videos=None if kind == "folder" else str(videos))
+    manifest = open_manifest(str(name), root=None if kind == "folder" else str(videos))
     assert rows(manifest) == ALL
     assert manifest.classes == ("Jump", "Run")
 
@@ -56,7 +56,7 @@ def test_without_videos_a_table_stands_in_its_own_folder(videos: Path) -> None:
 
 def test_a_split_list_needs_the_folder_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "trainlist01.txt").write_text("Jump/v_Jump_g01_c01.avi\n")
-    with pytest.raises(ManifestError, match=r"give data\.videos FOLDER"):
+    with pytest.raises(ManifestError, match=r"give their folder as root"):
         open_manifest(str(tmp_path / "trainlist01.txt"))
 
 
@@ -79,14 +79,12 @@ def test_official_lists_give_their_videos(tmp_path: Path, kind: str) -> None:
         (tmp_path / "videos").mkdir(exist_ok=True)
         (tmp_path / "videos" / f"{clip}.mp4").touch()
     (tmp_path / (name[1:] if name[0] == "/" else "Jump_test_split1.txt")).write_text(text)
-    manifest = open_manifest(f"{tmp_path}{name}", videos=str(tmp_path / "videos"))
+    manifest = open_manifest(f"{tmp_path}{name}", root=str(tmp_path / "videos"))
     assert rows(manifest) == [(f"{clip}.mp4", "Jump") for clip in clips]
-    with pytest.raises(ManifestError, match=r"give data\.videos FOLDER"):
+    with pytest.raises(ManifestError, match=r"give their folder as root"):
         open_manifest(f"{tmp_path}{name}")
 
-    patterned = open_manifest(
-        f"{tmp_path}{name}", videos=str(tmp_path / "videos"), source_pattern="^(Jump/.)"
-    )
+    patterned = open_manifest(f"{tmp_path}{name}", root=str(tmp_path / "videos"), source_pattern="^(Jump/.)")
     assert patterned.sources() == [f"Jump/{clips[0][0]}"]
 
 
@@ -94,7 +92,7 @@ def test_official_lists_give_their_videos(tmp_path: Path, kind: str) -> None:
 def test_a_source_pattern_is_never_ignored(tmp_path: Path, videos: Path, name: str) -> None:
     (tmp_path / name).write_text("whatever")
     with pytest.raises(ConfigError, match=r"source_pattern is for a folder or an official list"):
-        open_manifest(str(tmp_path / name), videos=str(videos), source_pattern="(x)")
+        open_manifest(str(tmp_path / name), root=str(videos), source_pattern="(x)")
 
 
 def test_what_is_not_there_or_of_no_known_form_is_named(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_an_index_is_a_manifest_and_moves_with_its_folder(tmp_path, numbered_fra
     assert open_index(None, str(tmp_path / "moved"), None) is None
     elsewhere = (tmp_path / "moved" / "index.parquet").rename(tmp_path / "index.parquet")
     (back,) = {
-        entry.path.parent.parent for entry in open_manifest(str(elsewhere), videos=str(tmp_path / "moved"))
+        entry.path.parent.parent for entry in open_manifest(str(elsewhere), root=str(tmp_path / "moved"))
     }
     assert back == tmp_path / "moved"
 

@@ -14,9 +14,8 @@ from torch import nn
 
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import BadVideo
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import ConfigError, ManifestError
+from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.evaluation.metrics import Metrics, measure
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.predictor import Predictor
@@ -53,7 +52,7 @@ def random_scores(*, classes: int, videos: int, seed: int, ties: bool = False) -
         video_probs=video_probs,
         labels=labels,
         paths=tuple(f"{i}.mp4" for i in range(videos)),
-        bad=tuple(BadVideo(i, f"{i}.mp4", "broken") for i in broken),
+        bad=tuple(Failed(f"{i}.mp4", "broken", i) for i in broken),
         targets="multi",
     )
 
@@ -140,7 +139,7 @@ def test_files_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         video_probs=probs,
         labels=np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0], [-1, -1, -1]]),
         paths=("0.mp4", "1.mp4", "2.mp4", "3.mp4"),
-        bad=(BadVideo(1, "1.mp4", "broken"),),
+        bad=(Failed("1.mp4", "broken", 1),),
         targets="multi",
     )
     outcome = Outcome(measure(scores), scores)

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import BadVideo, FrameOrder
+from t3d.data.clips.dataset import FrameOrder
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.views import Views
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import ManifestError, T3DError, VideoError
+from t3d.errors import Failed, ManifestError, T3DError, VideoError
 from t3d.evaluation.metrics import measure
 from t3d.evaluation.scores import Scores, write_scores
 from t3d.evaluation.scoring import score_videos
@@ -102,7 +102,7 @@ def test_a_video_scores_the_mean_of_its_clips(films: Manifest) -> None:
         np.testing.assert_allclose(scores.video_probs[row], mean, atol=1e-4)
     assert len({tuple(np.round(row, 3)) for row in scores.clip_probs}) > 6  # the net does tell clips apart
     (bad,) = scores.bad
-    assert (bad.video, bad.path) == (3, str(films[3].path))
+    assert (bad.row, bad.path) == (3, str(films[3].path))
     assert bad.reason
 
 
@@ -200,7 +200,7 @@ def test_many_views_are_averaged(noise: Manifest, clips: int | None, crops: int,
         np.testing.assert_allclose(scores.video_probs[row], sum(every) / len(every), atol=1e-6)
         if crops > 1:  # else a wrong crop could not be told from a right one
             assert np.ptp(found[0], 0).max() > 1e-2
-    assert [video.video for video in scores.bad] == [4]
+    assert [video.row for video in scores.bad] == [4]
 
 
 def test_batches_workers_and_processes_change_no_views(noise: Manifest) -> None:
@@ -370,7 +370,7 @@ def test_a_video_that_breaks_in_the_middle_counts_nowhere(
     monkeypatch.setattr(Video, "frames_at", breaks)
     for batch_size in (1, 8):
         scores = score_videos(Mean(), films, spec=SPEC, batch_size=batch_size)
-        assert [video.video for video in scores.bad] == [3, 4]
+        assert [video.row for video in scores.bad] == [3, 4]
         assert 4 not in scores.clip_video
         assert np.isnan(scores.video_probs[4]).all()
 
@@ -416,7 +416,7 @@ def random_scores(*, classes: int, videos: int, seed: int) -> Scores:
         video_probs=video_probs,
         labels=labels,
         paths=tuple(f"{i}.mp4" for i in range(videos)),
-        bad=tuple(BadVideo(i, f"{i}.mp4", "broken") for i in broken),
+        bad=tuple(Failed(f"{i}.mp4", "broken", i) for i in broken),
     )
 
 
@@ -476,7 +476,7 @@ def test_the_table_of_scores_reads_back(tmp_path: Path) -> None:
         video_probs=probs,
         labels=np.array([1, 2, -1]),
         paths=("a, b.mp4", "kaputt.mp4", "ü.mp4"),
-        bad=(BadVideo(1, "kaputt.mp4", "broken"),),
+        bad=(Failed("kaputt.mp4", "broken", 1),),
     )
     write_scores(scores, tmp_path / "deep" / "scores.csv")
     with (tmp_path / "deep" / "scores.csv").open(newline="", encoding="utf-8") as file:

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import BadVideo
 from t3d.data.config import DataConfig
 from t3d.data.manifest.manifest import Manifest
+from t3d.errors import Failed
 from t3d.evaluation.metrics import measure
 from t3d.evaluation.run_test import Outcome
 from t3d.evaluation.scores import Scores
@@ -80,7 +80,7 @@ def outcome(films: list[Path]) -> Outcome:
         video_probs=probs,
         labels=np.array([0, 1, 2, 3, 3]),
         paths=(*(str(path) for path in films), "kaputt.mp4"),
-        bad=(BadVideo(4, "kaputt.mp4", "is empty"),),
+        bad=(Failed("kaputt.mp4", "is empty", 4),),
     )
     return Outcome(measure(scores), scores)
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from t3d.data.manifest.manifest import Manifest
+from t3d.data.official.listed import open_list
 from t3d.data.official.published import PUBLISHED, Published
+from t3d.data.official.ucf101 import read_ucf101
 from t3d.errors import ConfigError, ManifestError
 from t3d.reproduce import sets
 from t3d.reproduce.sets import GivenSet, Split, fingerprint, given_sets, open_set, published_splits
@@ -109,7 +111,7 @@ def test_the_small_scale_takes_a_few_videos_of_each_part(
     split.train.write()
     kept = Manifest.from_csv(split.train.name)
     assert set(kept.class_counts()) == {"Archery", "Bowling"}
-    listed = Manifest.from_ucf101(ucf101 / "videos", ucf101 / "splits" / "lists" / "trainlist01.txt")
+    listed = open_list(read_ucf101(ucf101 / "splits" / "lists" / "trainlist01.txt"), ucf101 / "videos")
     assert {row.path.resolve() for row in kept} < {row.path.resolve() for row in listed}
     assert opened("ucf101", ucf101, tmp_path, small=True)[0] == split  # the same draw again
 

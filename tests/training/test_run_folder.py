@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from t3d.data.clips.dataset import BadVideo
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import CheckpointError, ConfigError, ManifestError
+from t3d.errors import CheckpointError, ConfigError, Failed, ManifestError
 from t3d.training.config import TrainConfig
 from t3d.training.run_folder import RunFolder
 
@@ -20,7 +19,7 @@ def videos(colours: Path) -> Manifest:
     return Manifest.from_csv(colours / "train.csv")
 
 
-def started(config: TrainConfig, videos: Manifest, bad: tuple[BadVideo, ...] = ()) -> RunFolder:
+def started(config: TrainConfig, videos: Manifest, bad: tuple[Failed, ...] = ()) -> RunFolder:
     folder = RunFolder(config.out)
     folder.start(config, videos, None, bad)
     return folder
@@ -55,7 +54,7 @@ def test_the_videos_come_back_as_they_were(tiny: Tiny, videos: Manifest) -> None
 
 
 def test_bad_videos_are_named_once(tiny: Tiny, videos: Manifest) -> None:
-    folder = started(tiny(), videos, (BadVideo(3, "a, b.mp4", "holds no\nframe"),))
+    folder = started(tiny(), videos, (Failed("a, b.mp4", "holds no\nframe", 3),))
     assert folder.read_bad() == {"a, b.mp4": "holds no\nframe"}
     folder.add_bad({"c.mp4": "broke", "a, b.mp4": "again"})
     assert folder.read_bad() == {"a, b.mp4": "again", "c.mp4": "broke"}

@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import BadVideo, Batch
-from t3d.errors import ManifestError
+from t3d.data.clips.dataset import Batch
+from t3d.errors import Failed, ManifestError
 from t3d.training.config import TrainConfig
 from t3d.training.optim import Schedule, make_optimizer
 from t3d.training.step import ClassificationStepper, DivergedError, MultiLabelStepper
@@ -21,7 +21,7 @@ Tiny = Callable[..., TrainConfig]
 CLASSES = 3
 
 
-def clips(*labels: int, seed: int = 0, bad: tuple[BadVideo, ...] = ()) -> Batch:
+def clips(*labels: int, seed: int = 0, bad: tuple[Failed, ...] = ()) -> Batch:
     count = len(labels)
     generator = torch.Generator().manual_seed(seed)
     return Batch(
@@ -193,7 +193,7 @@ def test_broken_videos_are_named_once_and_too_many_stop(
     tiny: Tiny, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taking = stepper(tiny(data={"max_bad": 0.02}), videos=100)
-    broken = [BadVideo(i, f"v{i}.mp4", f"reason {i}") for i in range(3)]
+    broken = [Failed(f"v{i}.mp4", f"reason {i}", i) for i in range(3)]
     for video in (broken[0], broken[0], broken[1], broken[0]):
         taking.step(iter([clips(0, 1, bad=(video,))]), epoch=0, step=0, total=0)
     assert capsys.readouterr().out.splitlines() == [
@@ -207,4 +207,4 @@ def test_broken_videos_are_named_once_and_too_many_stop(
 def test_a_batch_without_a_readable_video_stops(tiny: Tiny) -> None:
     taking = stepper(tiny(data={"max_bad": 1.0}))
     with pytest.raises(ManifestError, match=r"not one video of a batch(?s:.*)v0.mp4: broke"):
-        taking.step(iter([clips(bad=(BadVideo(0, "v0.mp4", "broke"),))]), epoch=0, step=0, total=0)
+        taking.step(iter([clips(bad=(Failed("v0.mp4", "broke", 0),))]), epoch=0, step=0, total=0)

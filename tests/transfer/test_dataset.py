@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import BadVideo
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import SampleKey
 from t3d.data.config import AugmentConfig
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import ConfigError, VideoError
+from t3d.errors import ConfigError, Failed, VideoError
 from t3d.transfer.dataset import CollatePairs, PairBatch, PairItem, TransferClips
 from t3d.transfer.features import FeatureStore
 from t3d.transfer.teachers.teacher import TorchTeacher
@@ -229,8 +228,8 @@ def test_a_video_shorter_than_a_clip_is_a_bad_one_where_that_is_asked_for() -> N
     strict = replace(SPEC, short="error")
     dataset = clips(table("short", "long"), {"short": 6, "long": 7}, spec=strict)
     item = dataset[SampleKey(0, 0)]
-    assert isinstance(item, BadVideo)
-    assert (item.video, item.path) == (0, "short")
+    assert isinstance(item, Failed)
+    assert (item.row, item.path) == (0, "short")
     for told in ("has 6 frames", "needs 7", "clip.short = wrap or repeat_last"):
         assert told in item.reason
     assert numbers(item_of(dataset, 0, 1).frames) == [0, 2, 4, 6]
@@ -327,7 +326,7 @@ def test_the_same_seed_epoch_and_row_give_the_same_item_however_they_are_read(
 ) -> None:
     keys = [SampleKey(epoch, row) for epoch in range(2) for row in range(6)]
     reference = {key: decoded(noise)[key] for key in keys}
-    assert {key.row for key in keys if isinstance(reference[key], BadVideo)} == {2}
+    assert {key.row for key in keys if isinstance(reference[key], Failed)} == {2}
     torch.manual_seed(99)  # global generators must not matter
     np.random.seed(99)
     dataset = decoded(noise)
@@ -407,7 +406,7 @@ def test_kept_features_are_those_of_the_frames_that_would_be_decoded(noise: Mani
     store = FrameStore(replace(SEEN, resize=16))
     features = FeatureStore(str(tmp_path / "features"), digest=teacher.digest, step=1)
     bad = features.make(noise, teacher, store=store, workers=0)
-    assert [video.video for video in bad] == [2]
+    assert [video.row for video in bad] == [2]
     kept = decoded(noise, features=features, teacher=store, teacher_augment=None)
     fresh = decoded(noise, teacher=store, teacher_augment=None)
     for key in (SampleKey(0, 5), SampleKey(1, 5), SampleKey(0, 4)):
@@ -418,7 +417,7 @@ def test_kept_features_are_those_of_the_frames_that_would_be_decoded(noise: Mani
         assert mine.teacher.dtype == torch.float32
         torch.testing.assert_close(mine.teacher, want, rtol=0, atol=1e-3)
     unreadable = kept[SampleKey(0, 2)]
-    assert isinstance(unreadable, BadVideo)
+    assert isinstance(unreadable, Failed)
 
     entry = features.entry(noise[5].path)
     entry.write_bytes(entry.read_bytes()[:50])
@@ -439,7 +438,7 @@ def test_a_video_that_cannot_be_read_is_named_and_not_raised(part: str, moment: 
         broken = Films(spec, lengths, breaks_at=0)
     dataset = clips(table("good", "bad"), lengths, **{part: broken})
     reason = "is broken" if moment == "opening" else "breaks at frame 0"
-    assert dataset[SampleKey(4, 1)] == BadVideo(1, "bad", reason)
+    assert dataset[SampleKey(4, 1)] == Failed("bad", reason, 1)
     if moment == "opening":
         assert item_of(dataset, 4, 0).video == 0
 
@@ -455,17 +454,17 @@ def test_damage_at_another_time_counts_only_where_its_frames_are_asked_for() -> 
         item = item_of(whole, epoch)
         mine = max(numbers(item.teacher)) >= 30
         theirs = item.other is not None and max(numbers(item.other)) >= 30
-        assert isinstance(both[SampleKey(epoch, 0)], BadVideo) == (mine or theirs)
+        assert isinstance(both[SampleKey(epoch, 0)], Failed) == (mine or theirs)
         hit[mine, theirs] += 1
         ours = numbers(item_of(clips(table("x"), lengths), epoch).teacher)
-        assert isinstance(alone[SampleKey(epoch, 0)], BadVideo) == (max(ours) >= 30)
+        assert isinstance(alone[SampleKey(epoch, 0)], Failed) == (max(ours) >= 30)
     assert min(hit[True, False], hit[False, True], hit[False, False]) > 10
 
 
 def test_a_span_behind_the_video_is_a_bad_one() -> None:
     dataset = clips(table("x", spans=[(60.0, 70.0)]), {"x": 50})
     item = dataset[SampleKey(0, 0)]
-    assert isinstance(item, BadVideo)
+    assert isinstance(item, Failed)
     assert "from 60.0 to 70.0 s holds no frame; the video has 50 frames" in item.reason
 
 
@@ -488,7 +487,7 @@ def handmade(video: int, *, other: bool | None = None, features: bool = False) -
     )
 
 
-BAD = [BadVideo(7, "seven.mp4", "broken"), BadVideo(8, "eight.mp4", "gone")]
+BAD = [Failed("seven.mp4", "broken", 7), Failed("eight.mp4", "gone", 8)]
 
 
 @pytest.mark.parametrize("features", [False, True])

@@ -16,11 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from t3d.clip import IMAGENET_MEAN, IMAGENET_STD, ClipSpec
-from t3d.data.clips.dataset import BadVideo
 from t3d.data.clips.frames import FrameStore
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import ConfigError, VideoError
+from t3d.errors import ConfigError, Failed, VideoError
 from t3d.models import weights as weights_module
 from t3d.prepare.index import index_videos
 from t3d.prepare.shards import write_shards
@@ -73,7 +72,7 @@ def of_each_frame(teacher: Tiny, path: Path, seen_by: Seen) -> Tensor:
     return torch.cat(alone)
 
 
-def made(folder: Path, *paths: Path, step: int = 1, workers: int = 0) -> tuple[FeatureStore, list[BadVideo]]:
+def made(folder: Path, *paths: Path, step: int = 1, workers: int = 0) -> tuple[FeatureStore, list[Failed]]:
     teacher = Tiny()
     features = FeatureStore(str(folder), digest=teacher.digest, step=step)
     return features, features.make(table(*paths), teacher, store=FrameStore(SPEC), workers=workers)
@@ -293,7 +292,7 @@ def test_bad_videos_are_named_and_the_others_kept(tmp_path: Path, seen_by: Seen,
     rows = [good[0], broken, absent, text, good[1], broken, text, good[0]]
     features, bad = made(tmp_path / "features", *rows, workers=workers)
 
-    assert sorted((video.video, Path(video.path)) for video in bad) == [
+    assert sorted((video.row, Path(video.path)) for video in bad) == [
         (row, path) for row, path in enumerate(rows) if path not in good
     ]
     reasons = {Path(video.path): video.reason for video in bad}

@@ -17,10 +17,9 @@ import timm
 import torch
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import BadVideo
 from t3d.data.config import AugmentConfig, DataConfig
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import CheckpointError, ConfigError, ManifestError
+from t3d.errors import CheckpointError, ConfigError, Failed, ManifestError
 from t3d.models.weights import load_model, read_tensors, write_tensors
 from t3d.training.config import ModelConfig, OptimConfig, TrainConfig
 from t3d.training.interrupt import InterruptedRunError
@@ -290,13 +289,13 @@ def test_a_video_whose_features_cannot_be_had_is_named_and_left_out(
 ) -> None:
     make = FeatureStore.make
 
-    def broken(self: FeatureStore, manifest: Manifest, *args: Any, **kwargs: Any) -> list[BadVideo]:
+    def broken(self: FeatureStore, manifest: Manifest, *args: Any, **kwargs: Any) -> list[Failed]:
         found = [
             (row, entry) for row, entry in enumerate(manifest) if entry.path.name in ("03.mp4", "11.mp4")
         ]
         kept = manifest.select([row for row in range(len(manifest)) if row not in dict(found)])
         make(self, kept, *args, **kwargs)
-        return [BadVideo(row, str(entry.path), "frame 12 cannot be decoded") for row, entry in found]
+        return [Failed(str(entry.path), "frame 12 cannot be decoded", row) for row, entry in found]
 
     monkeypatch.setattr(FeatureStore, "make", broken)
     config = small(data={"max_bad": 0.5}, teacher={"cache": str(tmp_path / "features")}, optim={"epochs": 2})

@@ -12,8 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from t3d.clip import IMAGENET_MEAN, IMAGENET_STD, ClipSpec
-from t3d.data.clips.dataset import BadVideo
-from t3d.errors import ManifestError
+from t3d.errors import Failed, ManifestError
 from t3d.models.registry import create_model
 from t3d.training.config import ModelConfig, OptimConfig
 from t3d.training.optim import Schedule, make_optimizer
@@ -101,7 +100,7 @@ def batch_of(
     seed: int = 0,
     other: list[bool] | None = None,
     features: bool = False,
-    bad: tuple[BadVideo, ...] = (),
+    bad: tuple[Failed, ...] = (),
 ) -> PairBatch:
     generator = torch.Generator().manual_seed(seed)
     count = len(videos)
@@ -211,7 +210,7 @@ def test_what_fills_the_place_of_a_missing_time_changes_nothing() -> None:
 
 def test_a_single_readable_clip_is_refused_with_the_cause() -> None:
     scoring = stepper(config_of(), None)
-    batch = replace(batch_of(1, features=True), bad=(BadVideo(2, "b.mp4", "is broken"),))
+    batch = replace(batch_of(1, features=True), bad=(Failed("b.mp4", "is broken", 2),))
     with pytest.raises(ManifestError, match=r"only one video of a batch.*b\.mp4: is broken"):
         scoring._loss(batch, np.random.default_rng(0))
 
@@ -401,7 +400,7 @@ def test_broken_videos_are_counted_and_a_batch_of_nothing_else_stops(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     taking = stepper(config_of(data={"max_bad": 0.2}), None)  # one of eight
-    broken = BadVideo(3, "three.mp4", "broke")
+    broken = Failed("three.mp4", "broke", 3)
     for number in range(2):
         batch = batch_of(0, 1, 2, features=True, bad=(broken,))
         taking.step(iter([batch]), epoch=0, step=number, total=number)
@@ -409,7 +408,7 @@ def test_broken_videos_are_counted_and_a_batch_of_nothing_else_stops(
     nothing = CollatePairs(other_time=False)([broken])
     with pytest.raises(ManifestError, match=r"not one video of a batch(?s:.*)three\.mp4: broke"):
         taking.step(iter([nothing]), epoch=0, step=2, total=2)
-    batch = batch_of(0, 1, 2, features=True, bad=(BadVideo(4, "four.mp4", "broke too"),))
+    batch = batch_of(0, 1, 2, features=True, bad=(Failed("four.mp4", "broke too", 4),))
     with pytest.raises(ManifestError, match=r"2 of 8 videos broke(?s:.*)four\.mp4: broke too"):
         taking.step(iter([batch]), epoch=0, step=2, total=2)
 

@@ -10,19 +10,21 @@ import pyarrow as pa
 from t3d.clip import Targets
 from t3d.data.index import VideoIndex, read_table
 from t3d.data.manifest.manifest import Manifest
+from t3d.data.official.listed import open_list
 from t3d.data.official.read import read_official
 from t3d.errors import ConfigError, ManifestError
 from t3d.io.shard_cache import is_url, local_copy
 
 
-def open_manifest(name: str, *, videos: str | None = None, source_pattern: str | None = None) -> Manifest:
+def open_manifest(name: str, *, root: str | None = None, source_pattern: str | None = None) -> Manifest:
     """Read a table of videos and labels, whatever form it has.
 
     Args:
         name: A folder with one folder per class; a `.csv` or `.jsonl` table; an index (`.parquet`), that of
             shards also by its URL; several indexes as a pattern with `*`; or a list in the official format of
             UCF101, HMDB51 or Kinetics (see `t3d.data.official.read.read_official`).
-        videos: Folder the files of a table or list lie in; a list needs it.
+        root: Folder that relative paths start from, or that the files of an official list are in; a list
+            needs it.
         source_pattern: Regular expression whose group names a video's source; not for a table.
 
     Raises:
@@ -31,9 +33,11 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
         ConfigError: A source pattern for a table.
     """
     if (listed := read_official(name)) is not None:
-        if videos is None:
-            raise ManifestError(f"{name}: a list does not say where its files lie; give data.videos FOLDER")
-        return Manifest.from_list(videos, listed, source_pattern=source_pattern)
+        if root is None:
+            raise ManifestError(
+                f"{name}: an official list does not say where its files are; give their folder as root"
+            )
+        return open_list(listed, root, source_pattern=source_pattern)
     path = Path(name)
     if path.is_dir():
         return Manifest.from_folder(path, source_pattern=source_pattern)
@@ -42,16 +46,16 @@ def open_manifest(name: str, *, videos: str | None = None, source_pattern: str |
         raise ManifestError(f"{path}: no such file or folder")
     if source_pattern is not None:
         raise ConfigError(
-            f"data.source_pattern is for a folder or an official list, and {path} is a table, which names "
-            "sources in its column 'source'"
+            f"source_pattern is for a folder or an official list, and {path} is a table; tables name sources "
+            "in their column 'source'"
         )
     if files:
-        return Manifest.from_index(*files, root=videos)
+        return Manifest.from_index(*files, root=root)
     ending = path.suffix.lower()
     if ending == ".csv":
-        return Manifest.from_csv(path, root=videos)
+        return Manifest.from_csv(path, root=root)
     if ending == ".jsonl":
-        return Manifest.from_jsonl(path, root=videos)
+        return Manifest.from_jsonl(path, root=root)
     raise ManifestError(
         f"{path}: not a folder, and its ending {ending!r} is none of .csv, .jsonl, .parquet (an index), "
         ".txt (a split list)"
@@ -82,14 +86,14 @@ def refuse_other_targets(manifest: Manifest, targets: Targets, *, name: str, oth
         )
 
 
-def open_index(index: str | None, *names: str | None, videos: str | None = None) -> VideoIndex | None:
+def open_index(index: str | None, *names: str | None, root: str | None = None) -> VideoIndex | None:
     """What is known of the files: of those in an index, and in each manifest that is one.
 
     Args:
         index: An index, or several as a pattern, that cover the files of any manifest; relative paths start
             from its own folder.
         names: Manifests as in `open_manifest`.
-        videos: As in `open_manifest`.
+        root: As in `open_manifest`.
 
     Returns:
         None where there is no index.
@@ -99,7 +103,7 @@ def open_index(index: str | None, *names: str | None, videos: str | None = None)
         FetchError: What lies behind a URL cannot be brought here.
     """
     tables = [] if index is None else [read_table(file) for file in _indexes(index) or [index]]
-    tables += [read_table(file, root=videos) for name in names if name for file in _indexes(name)]
+    tables += [read_table(file, root=root) for name in names if name for file in _indexes(name)]
     return VideoIndex(pa.concat_tables(tables)) if tables else None
 
 

@@ -56,11 +56,11 @@ class DataConfig(ReadConfig):
 
     Args:
         train: A folder with one folder per class, a `.csv` or `.jsonl` table, an index (`.parquet`), or an
-            official list with its files in `videos`: UCF101's `trainlist01.txt`, Kinetics' `train.csv`, or
+            official list with its files in `root`: UCF101's `trainlist01.txt`, Kinetics' `train.csv`, or
             for HMDB51 the folder of its split files with a part behind it, such as
             `testTrainMulti_7030_splits:train1`.
         val: The same, for validation; without it `val_fraction` of `train` is held out.
-        videos: Folder that the files of a list or table lie in.
+        root: Folder that relative paths of a table start from, or that the files of a list are in.
         label_fraction: Use only this share of the training labels, in each class, as whole sources; drawn
             behind the validation videos. With one `label_seed`, a smaller share is a part of a larger one.
         label_seed: Of that draw.
@@ -70,7 +70,7 @@ class DataConfig(ReadConfig):
 
     train: str = ""
     val: str | None = None
-    videos: str | None = None
+    root: str | None = None
     label_fraction: float = 1.0
     label_seed: int = 0
     balance: bool = False

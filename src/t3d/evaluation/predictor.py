@@ -125,7 +125,7 @@ class Predictor:
             bf16=self.bf16,
             targets=self.card.targets,
         )
-        reasons = {video.video: video.reason for video in scores.bad}
+        reasons = {failed.row: failed.reason for failed in scores.bad}
         clips = np.bincount(scores.clip_video, minlength=len(manifest))
         for row, path in enumerate(scores.paths):
             if row in reasons:

@@ -107,10 +107,10 @@ def run_test(
     model, card = load_model(weights, device=where)
     spec = card.clip if tail is None else replace(card.clip, tail=tail)
     views.check(spec)  # before videos are decoded into a cache
-    manifest = open_manifest(data, videos=videos)
+    manifest = open_manifest(data, root=videos)
     refuse_other_targets(manifest, card.targets, name=data, other=str(weights))
     manifest = manifest.with_classes(card.classes)
-    store = FrameStore(spec, cache=cache, index=open_index(index, data, videos=videos), decoder=decoder)
+    store = FrameStore(spec, cache=cache, index=open_index(index, data, root=videos), decoder=decoder)
     if cache:
         open_all(manifest, store, workers=workers)  # what cannot be read, scoring will say
     scores = score_videos(

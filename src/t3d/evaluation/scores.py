@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from t3d.clip import Targets
-from t3d.data.clips.dataset import BadVideo
 from t3d.data.manifest.labels import SEPARATOR
 from t3d.data.manifest.manifest import Manifest
+from t3d.errors import Failed
 from t3d.io.files import atomic_path
 
 ClipRow = tuple[int, int, npt.NDArray[np.float64]]
@@ -47,12 +47,12 @@ class Scores:
     video_probs: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int64] | npt.NDArray[np.int8]
     paths: tuple[str, ...]
-    bad: tuple[BadVideo, ...]
+    bad: tuple[Failed, ...]
     targets: Targets = "single"
 
 
 def collect(
-    manifest: Manifest, rows: list[ClipRow], bad: list[BadVideo], *, targets: Targets = "single"
+    manifest: Manifest, rows: list[ClipRow], bad: list[Failed], *, targets: Targets = "single"
 ) -> Scores:
     """Bring the probabilities of clips together into those of videos.
 
@@ -62,7 +62,7 @@ def collect(
         bad: The videos whose clips do not count.
         targets: What the probabilities are of.
     """
-    broken = {video.video for video in bad}
+    broken = {failed.row for failed in bad}
     rows = sorted((row for row in rows if row[0] not in broken), key=lambda row: row[:2])
     width = len(rows[0][2]) if rows else len(manifest.classes)
     clip_probs = np.array([probs for _, _, probs in rows]).reshape(-1, width)
@@ -77,7 +77,7 @@ def collect(
         video_probs=video_probs,
         labels=manifest.labels if targets == "single" else manifest.multi_hot(),
         paths=tuple(str(manifest[i].path) for i in range(len(manifest))),
-        bad=tuple(sorted(bad, key=lambda video: video.video)),
+        bad=tuple(sorted(bad, key=lambda failed: failed.row)),
         targets=targets,
     )
 

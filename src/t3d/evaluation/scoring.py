@@ -21,13 +21,13 @@ import torch
 from torch import nn
 
 from t3d.clip import ClipSpec, Targets
-from t3d.data.clips.dataset import BadVideo, ClipBatches, FrameOrder, VideoClips
+from t3d.data.clips.dataset import ClipBatches, FrameOrder, VideoClips
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.transforms import normalise
 from t3d.data.clips.views import PAPER_VIEWS, Views
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import T3DError
+from t3d.errors import Failed, T3DError
 from t3d.evaluation.scores import ClipRow, Scores, collect
 from t3d.models.segments import with_consensus
 
@@ -125,7 +125,7 @@ def each_clip(
     world_size: int = 1,
     progress: Callable[[int], None] | None = None,
     views: Views = PAPER_VIEWS,
-) -> tuple[list[ClipRow], list[BadVideo]]:
+) -> tuple[list[ClipRow], list[Failed]]:
     """Give every clip of every video to a function.
 
     Args:
@@ -154,7 +154,7 @@ def each_clip(
     batches = ClipBatches(clips, batch_size=batch_size, rank=rank, world_size=world_size)
     loader = Loader(batches, batch_size=None, num_workers=workers)
     rows: list[ClipRow] = []
-    bad: list[BadVideo] = []
+    bad: list[Failed] = []
     # Crops of a clip may lie in two batches, and other workers' batches between these.
     crops: defaultdict[tuple[int, int], list[npt.NDArray[np.float64]]] = defaultdict(list)
     for batch in loader:

@@ -83,7 +83,7 @@ def _kinetics(
     return PublishedSet(
         parts={"annotations": Part(files, about="the lists")} | videos | dict(more),
         terms="The videos are those of YouTube's users. See https://github.com/cvdfoundation/kinetics-dataset",
-        use=f"--data.train {{out}}/annotations/{lists[0]} --data.videos {{out}}/train",
+        use=f"--data.train {{out}}/annotations/{lists[0]} --data.root {{out}}/train",
     )
 
 
@@ -124,7 +124,7 @@ KNOWN: Mapping[str, PublishedSet] = {
             ),
         },
         terms="The videos are those of YouTube's users. See https://www.crcv.ucf.edu/data/UCF101.php",
-        use="--data.train {out}/splits/ucfTrainTestlist/trainlist01.txt --data.videos {out}/videos",
+        use="--data.train {out}/splits/ucfTrainTestlist/trainlist01.txt --data.root {out}/videos",
     ),
     "hmdb51": PublishedSet(
         parts={
@@ -143,7 +143,7 @@ KNOWN: Mapping[str, PublishedSet] = {
             "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/ "
             "(in November 2025 this server was said to be gone)"
         ),
-        use="--data.train {out}/splits/testTrainMulti_7030_splits:train1 --data.videos {out}/videos",
+        use="--data.train {out}/splits/testTrainMulti_7030_splits:train1 --data.root {out}/videos",
     ),
     "kinetics400": _kinetics(
         "400",

@@ -189,7 +189,7 @@ def _run(row: Row, step: Step, on: str, split: Split, before: Run | None, choice
         options = shrunk(options, step.kind)
     data = {"index": split.train.index, "workers": choices.workers, "cache": choices.cache}
     if step.kind == "train":
-        data |= {"train": split.train.name, "videos": split.train.videos}
+        data |= {"train": split.train.name, "root": split.train.videos}
     else:
         data |= {"videos": split.train.name, "root": split.train.videos}
         teacher = {"name": choices.teacher, "weights": choices.teacher_weights}

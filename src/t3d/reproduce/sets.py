@@ -12,6 +12,7 @@ from typing import cast
 
 from t3d.data.catalog import open_manifest
 from t3d.data.manifest.manifest import Manifest
+from t3d.data.official.listed import open_list
 from t3d.data.official.published import PUBLISHED
 from t3d.data.official.read import read_official
 from t3d.errors import ConfigError, ManifestError
@@ -212,7 +213,7 @@ def _listed(on: str, name: str, given: GivenSet, *, lenient: bool) -> tuple[Part
     if listed is None:
         raise ManifestError(f"{name}: not a list in the format of {SETS[on]}")
     with _quiet():  # what is missing is said once, below or in the result
-        manifest = Manifest.from_list(videos, listed)
+        manifest = open_list(listed, videos)
     _refuse_other(on, name, manifest)
     part = _part(name, manifest, given, videos=videos)
     difference = listed.difference() if listed.published else None
@@ -268,7 +269,7 @@ class _Few:
 
 def _drawn(on: str, given: GivenSet, number: int, few: _Few) -> Split:
     """Hold whole sources out of videos that have no official splits; each number is another draw."""
-    full = open_manifest(given.path, videos=given.videos)
+    full = open_manifest(given.path, root=given.videos)
     _refuse_other(on, given.path, full)
     index = given.path if given.path.lower().endswith(".parquet") else given.index
     parts = []
@@ -281,7 +282,7 @@ def _drawn(on: str, given: GivenSet, number: int, few: _Few) -> Split:
 def _open_pool(given: GivenSet) -> Manifest:
     if Path(given.path).is_dir():
         return Manifest.from_files([given.path])
-    return open_manifest(given.path, videos=given.videos).without_labels()
+    return open_manifest(given.path, root=given.videos).without_labels()
 
 
 def _part(name: str, manifest: Manifest, given: GivenSet, *, videos: str | None = None) -> Part:

@@ -16,11 +16,11 @@ from torch import nn
 
 from t3d.data.catalog import open_index, open_manifest, refuse_other_targets
 from t3d.data.clips.check import open_all, readable
-from t3d.data.clips.dataset import BadVideo, TrainClips, collate
+from t3d.data.clips.dataset import TrainClips, collate
 from t3d.data.clips.frames import FrameStore
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import use_bf16
-from t3d.errors import ConfigError, ManifestError
+from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.evaluation.metrics import Metrics, measure
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.scoring import score_videos
@@ -58,11 +58,11 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     folder = RunFolder(config.out)
     check_net(config)
     data = config.data
-    index = open_index(data.index, data.train, data.val, videos=data.videos)
+    index = open_index(data.index, data.train, data.val, root=data.root)
     store = FrameStore(
         config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index, decoder=data.decoder
     )
-    bad: list[BadVideo] = []
+    bad: list[Failed] = []
     if resume:
         train_videos, val_videos = reopen(folder, store, accelerator, workers=config.data.workers)
     else:
@@ -191,10 +191,10 @@ def _least_clip(name: str, options: str, freeze: str) -> tuple[int, int]:
 
 def _videos(
     config: TrainConfig, store: FrameStore, accelerator: Accelerator
-) -> tuple[Manifest, Manifest | None, list[BadVideo]]:
+) -> tuple[Manifest, Manifest | None, list[Failed]]:
     """The training and validation videos that can be read, and those that cannot."""
     data = config.data
-    full = open_manifest(data.train, videos=data.videos, source_pattern=data.source_pattern)
+    full = open_manifest(data.train, root=data.root, source_pattern=data.source_pattern)
     _refuse_unlabelled(full, data.train)
     if full.targets == "multi" and data.balance:
         raise ConfigError(
@@ -211,7 +211,7 @@ def _videos(
         )
     val: Manifest | None = None
     if data.val is not None:
-        val = open_manifest(data.val, videos=data.videos, source_pattern=None)
+        val = open_manifest(data.val, root=data.root, source_pattern=None)
         _refuse_unlabelled(val, data.val)
         refuse_other_targets(val, full.targets, name=data.val, other=data.train)
         val = val.with_classes(full.classes)
@@ -223,7 +223,7 @@ def _videos(
             "tell how good the net is; give data.val with labels, or data.val_fraction = 0"
         )
     full = full.label_subset(data.label_fraction, seed=data.label_seed)
-    checked: list[tuple[Manifest, list[BadVideo]] | None] = [None, None]
+    checked: list[tuple[Manifest, list[Failed]] | None] = [None, None]
     if accelerator.is_main_process:
         for number, part in enumerate((full, val)):
             if part is not None:

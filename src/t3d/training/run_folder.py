@@ -13,9 +13,8 @@ from typing import TypeVar
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from t3d.data.clips.dataset import BadVideo
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import CheckpointError, ConfigError
+from t3d.errors import CheckpointError, ConfigError, Failed
 from t3d.io.files import atomic_path
 from t3d.training.config import RunConfig, TrainConfig
 
@@ -67,9 +66,7 @@ class RunFolder:
                 "--overwrite true"
             )
 
-    def start(
-        self, config: RunConfig, train: Manifest, val: Manifest | None, bad: Sequence[BadVideo]
-    ) -> None:
+    def start(self, config: RunConfig, train: Manifest, val: Manifest | None, bad: Sequence[Failed]) -> None:
         """Make the folder, whole or not at all, and write down what the run is made of.
 
         Raises:

@@ -13,14 +13,14 @@ import torch
 from torch.utils.data import Dataset
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import BadVideo, frame_range
+from t3d.data.clips.dataset import frame_range
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.sampler import SampleKey
 from t3d.data.clips.sampling import random_clip
 from t3d.data.clips.transforms import center_view, random_view, stack
 from t3d.data.config import AugmentConfig
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import VideoError
+from t3d.errors import Failed, VideoError
 from t3d.transfer.features import FeatureStore
 from t3d.transfer.pairs import Indices, frames_of, other_time
 
@@ -59,7 +59,7 @@ class PairBatch:
     teacher: torch.Tensor
     other: torch.Tensor | None
     videos: torch.Tensor
-    bad: tuple[BadVideo, ...]
+    bad: tuple[Failed, ...]
 
     def pin_memory(self) -> PairBatch:
         """The same batch in memory that a GPU copies from without waiting; loaders call it."""
@@ -78,7 +78,7 @@ class CollatePairs:
     def __init__(self, other_time: bool) -> None:
         self.other_time = other_time
 
-    def __call__(self, items: list[PairItem | BadVideo]) -> PairBatch:
+    def __call__(self, items: list[PairItem | Failed]) -> PairBatch:
         """Make a batch of what a dataset gave."""
         good = [item for item in items if isinstance(item, PairItem)]
         teacher = [item.teacher for item in good]
@@ -91,11 +91,11 @@ class CollatePairs:
             if self.other_time
             else None,
             videos=torch.tensor([item.video for item in good], dtype=torch.int64),
-            bad=tuple(item for item in items if isinstance(item, BadVideo)),
+            bad=tuple(item for item in items if isinstance(item, Failed)),
         )
 
 
-class TransferClips(Dataset[PairItem | BadVideo]):
+class TransferClips(Dataset[PairItem | Failed]):
     """One random clip of a video for each key, with the teacher's frames of the same time.
 
     Every draw follows from (seed, epoch, row). Views of clip and frames are drawn independently of each
@@ -142,7 +142,7 @@ class TransferClips(Dataset[PairItem | BadVideo]):
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: SampleKey) -> PairItem | BadVideo:
+    def __getitem__(self, key: SampleKey) -> PairItem | Failed:
         rng = np.random.default_rng((self.seed, key.epoch, key.row))
         entry = self.manifest[key.row]
         try:
@@ -155,7 +155,7 @@ class TransferClips(Dataset[PairItem | BadVideo]):
             mine = self._teacher(entry.path, seen, low + clip, rng)
             theirs = None if other is None else self._teacher(entry.path, seen, low + other, rng)
         except VideoError as error:
-            return BadVideo(key.row, str(entry.path), error.reason)
+            return Failed(str(entry.path), error.reason, key.row)
         view = self._view(pixels, self.spec, self.augment, rng)
         return PairItem(key.row, view, mine, theirs)
 

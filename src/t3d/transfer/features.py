@@ -17,13 +17,12 @@ from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import IterableDataset, get_worker_info
 
-from t3d.data.clips.dataset import BadVideo
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.transforms import center_view
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import ConfigError, VideoError
+from t3d.errors import ConfigError, Failed, VideoError
 from t3d.io.files import ABANDONED, FileDigests, sweep
 from t3d.models.weights import write_tensors
 from t3d.transfer.pairs import Indices
@@ -98,9 +97,7 @@ class FeatureStore:
         nearest = np.clip((frames + self.step // 2) // self.step, 0, len(features) - 1)
         return features[torch.from_numpy(nearest)].float()
 
-    def make(
-        self, manifest: Manifest, teacher: Teacher, *, store: FrameStore, workers: int
-    ) -> list[BadVideo]:
+    def make(self, manifest: Manifest, teacher: Teacher, *, store: FrameStore, workers: int) -> list[Failed]:
         """Compute what is missing.
 
         Args:
@@ -124,7 +121,7 @@ class FeatureStore:
                 if not self.entry(path).exists():
                     missing.append(path)
             except VideoError as error:
-                bad += [BadVideo(row, str(path), error.reason) for row in rows[path]]
+                bad += [Failed(str(path), error.reason, row) for row in rows[path]]
         if not missing:
             return bad
         sweep(self.folder, older_than=ABANDONED)
@@ -141,7 +138,7 @@ class FeatureStore:
             for number, frames, last in loader:
                 path = missing[number]
                 if isinstance(frames, str):  # the reason why there are none
-                    bad += [BadVideo(row, str(path), frames) for row in rows[path]]
+                    bad += [Failed(str(path), frames, row) for row in rows[path]]
                     parts.pop(number, None)
                 else:
                     parts.setdefault(number, []).append(teacher(frames.to(device)).half().cpu())

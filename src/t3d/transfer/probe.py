@@ -22,13 +22,12 @@ from sklearn.preprocessing import StandardScaler
 from t3d.clip import ClipSpec
 from t3d.data.catalog import open_index, open_manifest, refuse_other_targets
 from t3d.data.clips.check import open_all, refuse_many
-from t3d.data.clips.dataset import BadVideo
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.transforms import normalise
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.torchcodec_reader import Decoder
 from t3d.device import pick_device, use_bf16
-from t3d.errors import ConfigError, ManifestError, between
+from t3d.errors import ConfigError, Failed, ManifestError, between
 from t3d.evaluation.metrics import measure
 from t3d.evaluation.run_test import Outcome
 from t3d.evaluation.scores import ClipRow, collect
@@ -105,7 +104,7 @@ def run_probe(
     between("max_bad", max_bad, 0, 1)
     if (weights is None) == (teacher is None):
         raise ConfigError("give either --weights FILE (a 3D net) or --teacher NAME (a 2D net)")
-    known = open_manifest(train, videos=videos, source_pattern=source_pattern)
+    known = open_manifest(train, root=videos, source_pattern=source_pattern)
     if known.targets == "multi":
         raise ManifestError(
             f"{train}: a probe learns one label a video, and these have several (column labels); "
@@ -114,7 +113,7 @@ def run_probe(
     if (known.labels < 0).any() or len(known.classes) < 2:
         raise ManifestError(f"{train}: a probe needs a label for every video, and at least 2 classes")
     known = known.label_subset(label_fraction, seed=label_seed)
-    asked = open_manifest(test, videos=videos)
+    asked = open_manifest(test, root=videos)
     refuse_other_targets(asked, "single", name=test, other=train)
     asked = asked.with_classes(known.classes)
     where = pick_device(device)
@@ -128,7 +127,7 @@ def run_probe(
         side = frozen.size
         spec = ClipSpec(num_frames=num_frames, stride=stride, size=side, resize=side, tail=tail)
         function = teacher_vectors(frozen, where)
-    known_files = open_index(index, train, test, videos=videos)
+    known_files = open_index(index, train, test, root=videos)
     store = FrameStore(spec, cache=cache, index=known_files, decoder=decoder)
     found, bad = {}, {}
     for name, part in (("train", known), ("test", asked)):
@@ -138,12 +137,12 @@ def run_probe(
             function, part, spec=spec, store=store, batch_size=batch_size, workers=workers
         )
         refuse_many(bad[name], among=len(part), max_bad=max_bad, option="max_bad")
-    broken = {video.video for video in bad["train"]}
+    broken = {failed.row for failed in bad["train"]}
     classifier = fit_linear(known, [row for row in found["train"] if row[0] not in broken])
     return outcome_of(classifier, asked, found["test"], bad["test"])
 
 
-def outcome_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: list[BadVideo]) -> Outcome:
+def outcome_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: list[Failed]) -> Outcome:
     """Test a fitted classifier.
 
     Args:

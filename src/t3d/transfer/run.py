@@ -15,12 +15,11 @@ from torch import Tensor
 from t3d.clip import ClipSpec
 from t3d.data.catalog import open_index, open_manifest
 from t3d.data.clips.check import readable, refuse_many
-from t3d.data.clips.dataset import BadVideo
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import SampleKey
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import ConfigError, ManifestError
+from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, load_backbone, save_model
 from t3d.training.logging import RunLog
@@ -62,7 +61,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     folder = RunFolder(config.out)
     check_net(config)
     data = config.data
-    index = open_index(data.index, data.videos, videos=data.root)
+    index = open_index(data.index, data.videos, root=data.root)
     store = FrameStore(
         config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index, decoder=data.decoder
     )
@@ -74,7 +73,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     spec = _teacher_spec(config, teacher.size)
     # By PyAV always: features on disk are named without a decoder.
     seen = FrameStore(spec, cache=data.cache, cache_gb=data.cache_gb, index=index)
-    bad: list[BadVideo] = []
+    bad: list[Failed] = []
     if resume:
         videos, val_videos = reopen(folder, store, accelerator, workers=config.data.workers)
     else:
@@ -205,16 +204,16 @@ def _pool(config: TransferConfig) -> Manifest:
     if Path(data.videos).is_dir():
         full = Manifest.from_files([data.videos], source_pattern=data.source_pattern)
     else:
-        full = open_manifest(data.videos, videos=data.root, source_pattern=data.source_pattern)
+        full = open_manifest(data.videos, root=data.root, source_pattern=data.source_pattern)
     return full.without_labels()
 
 
 def _videos(
     pool: Manifest, config: TransferConfig, store: FrameStore, accelerator: Accelerator
-) -> tuple[Manifest, Manifest | None, list[BadVideo]]:
+) -> tuple[Manifest, Manifest | None, list[Failed]]:
     """The training and held-out videos that can be read, and those that cannot."""
     data = config.data
-    checked: list[tuple[Manifest, list[BadVideo]] | None] = [None]
+    checked: list[tuple[Manifest, list[Failed]] | None] = [None]
     if accelerator.is_main_process:
         checked[0] = readable(pool, store, workers=data.workers, max_bad=data.max_bad)
     checked = broadcast_object_list(checked)
@@ -256,15 +255,15 @@ def _seen(
     store: FrameStore,
     accelerator: Accelerator,
     config: TransferConfig,
-) -> tuple[Manifest, list[BadVideo]]:
+) -> tuple[Manifest, list[Failed]]:
     """Compute the teacher's features where they are missing; the videos that have them, and the others."""
     mine = np.arange(accelerator.process_index, len(videos), accelerator.num_processes)
     found = features.make(videos.select(mine), teacher, store=store, workers=config.data.workers)
     # The row of a share of the videos as a row of all of them.
-    bad = gather_object([replace(video, video=int(mine[video.video])) for video in found])
+    bad = gather_object([replace(failed, row=int(mine[failed.row])) for failed in found])
     refuse_many(bad, among=len(videos), max_bad=config.data.max_bad, option="data.max_bad")
     accelerator.wait_for_everyone()
-    broken = {video.video for video in bad}
+    broken = {failed.row for failed in bad}
     return videos.select([row for row in range(len(videos)) if row not in broken]), bad
 
 

@@ -9,10 +9,9 @@ import torch
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.check import open_all, readable, refuse_many
-from t3d.data.clips.dataset import BadVideo
 from t3d.data.clips.frames import FrameStore
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import ManifestError, VideoError
+from t3d.errors import Failed, ManifestError, VideoError
 from t3d.video.encode import write_video
 from t3d.video.video import Video
 
@@ -50,7 +49,7 @@ def test_what_cannot_be_read_is_named_and_left_out(
     kept, bad = readable(manifest, FrameStore(SPEC, cache=cache), workers=workers, max_bad=0.5)
     assert [Path(video.path).name for video in bad] == ["empty.mp4", "truncated.mp4"]
     assert all(video.reason for video in bad)
-    assert [str(manifest[video.video].path) for video in bad] == [video.path for video in bad]
+    assert [str(manifest[video.row].path) for video in bad] == [video.path for video in bad]
     assert [entry.path.relative_to(films).as_posix() for entry in kept] == [
         "a/1.mp4",
         "a/2.mp4",
@@ -104,7 +103,7 @@ def test_a_span_outside_its_video_is_found_before_the_run(films: Path) -> None:
     film = films / "a/1.mp4"  # 12 frames, 25 a second
     manifest = table((film, 0, None, None), (film, 0, 0.1, 0.3), (film, 1, 7.0, 9.0), (film, 1, None, 0.2))
     (bad,) = open_all(manifest, FrameStore(SPEC))
-    assert bad.video == 2
+    assert bad.row == 2
     assert "from 7.0 to 9.0 s holds no frame" in bad.reason
 
 
@@ -130,7 +129,7 @@ def test_without_a_cache_both_ends_must_decode(films: Path, monkeypatch: pytest.
 
 
 def test_of_many_bad_videos_twenty_are_named_and_the_others_counted() -> None:
-    bad = [BadVideo(i, f"film{i:02d}.mp4", "broken") for i in range(25)]
+    bad = [Failed(f"film{i:02d}.mp4", "broken", i) for i in range(25)]
     with pytest.raises(ManifestError, match=r"raise max_bad:\n") as caught:
         refuse_many(bad, among=100, max_bad=0.24, option="max_bad")
     assert str(caught.value).count("broken") == 20

@@ -18,7 +18,6 @@ import torch
 from t3d.clip import ClipSpec
 from t3d.data.clips import dataset as dataset_module
 from t3d.data.clips.dataset import (
-    BadVideo,
     ClipBatches,
     ClipItem,
     FrameOrder,
@@ -37,7 +36,7 @@ from t3d.data.clips.views import Views
 from t3d.data.config import AugmentConfig
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.manifest.table import Entry
-from t3d.errors import ConfigError, VideoError
+from t3d.errors import ConfigError, Failed, VideoError
 from t3d.video.encode import write_video
 
 SPEC = ClipSpec(num_frames=4, stride=2, size=16, resize=20)
@@ -98,7 +97,7 @@ def films_of(**lengths: int | str) -> FrameStore:
     return Films(films)  # type: ignore[return-value]
 
 
-def numbers(item: ClipItem | BadVideo) -> list[int]:
+def numbers(item: ClipItem | Failed) -> list[int]:
     assert isinstance(item, ClipItem)
     return item.frames[:, 0, 0, 0].tolist()
 
@@ -145,7 +144,7 @@ def visits(
             for k, row in enumerate(batch_of.videos.tolist()):
                 assert batch_of.labels[k] == row % 2
                 found[SampleKey(epoch, row)] = batch_of.frames[k].numpy().tobytes()
-            found |= {SampleKey(epoch, video.video): video.path for video in batch_of.bad}
+            found |= {SampleKey(epoch, video.row): video.path for video in batch_of.bad}
     return found
 
 
@@ -203,7 +202,7 @@ def test_a_bad_video_is_named_and_not_raised() -> None:
     clips = TrainClips(manifest, SPEC, store=films_of(good=9, bad="is broken"), augment=PLAIN, seed=0)
     assert isinstance(clips[SampleKey(0, 0)], ClipItem)
     path = manifest[1].path
-    assert clips[SampleKey(0, 1)] == BadVideo(1, str(path), "is broken")
+    assert clips[SampleKey(0, 1)] == Failed(str(path), "is broken", 1)
 
 
 def test_a_span_or_a_length_that_gives_no_clip_is_a_bad_video() -> None:
@@ -213,9 +212,9 @@ def test_a_span_or_a_length_that_gives_no_clip_is_a_bad_video() -> None:
     outcomes = [[train[SampleKey(0, row)] for row in range(2)]]
     outcomes.append(list(VideoClips(manifest, strict, store=films_of(x=50))))
     for first, second in outcomes:
-        assert isinstance(first, BadVideo)
+        assert isinstance(first, Failed)
         assert "from 60.0 to 70.0 s holds no frame; the video has 50 frames from 0 to 1.960 s" in first.reason
-        assert isinstance(second, BadVideo)
+        assert isinstance(second, Failed)
         assert "has 5 frames" in second.reason
         assert "needs 7" in second.reason
 
@@ -342,7 +341,7 @@ def test_a_loader_with_workers_gives_the_same_clips(real: Manifest, batch_size: 
             for k, key in enumerate(keys):
                 assert key not in found
                 found[key] = batch.frames[k].numpy().tobytes()
-            bad += [video.video for video in batch.bad]
+            bad += [video.row for video in batch.bad]
         assert bad == [4]
         return found
 
@@ -361,9 +360,9 @@ def test_a_video_that_breaks_in_the_middle_says_so_behind_its_good_clips() -> No
 
     film.get = get
     items = list(VideoClips(table([Path("x"), Path("y")], [0, 0]), SPEC, store=store))
-    assert [type(item) for item in items] == [ClipItem, ClipItem, BadVideo, ClipItem]
+    assert [type(item) for item in items] == [ClipItem, ClipItem, Failed, ClipItem]
     assert items[2].reason == "damaged at frame 21"  # type: ignore[union-attr]
-    assert [item.video for item in items] == [0, 0, 0, 1]
+    assert [item.row if isinstance(item, Failed) else item.video for item in items] == [0, 0, 0, 1]
 
 
 def test_a_long_video_costs_the_memory_of_a_clip() -> None:
@@ -387,7 +386,7 @@ def test_crops_of_a_clip_follow_one_another_under_its_number(real: Manifest) -> 
     rows = [row for row in range(9) if row != 4]
     keys = [(item.video, item.clip) for item in items if isinstance(item, ClipItem)]
     assert keys == [(row, clip) for row in rows for clip in range(3) for _ in range(10)]
-    of_last = [item.frames for item in items if item.video == 8 and isinstance(item, ClipItem)]
+    of_last = [item.frames for item in items if isinstance(item, ClipItem) and item.video == 8]
     frames = store.open(real[8].path)
     for clip, start in enumerate((0, 13, 27)):  # of 34 frames, 7 a clip
         expected = crop_views(frames.get(start + np.arange(0, 8, 2)), SPEC, crops=10)
@@ -497,7 +496,7 @@ def test_shuffling_follows_from_seed_video_and_clip() -> None:
 
 def test_a_batch_sets_bad_videos_apart() -> None:
     frames = [torch.full((4, 3, 8, 8), value, dtype=torch.uint8) for value in (1, 2)]
-    bad = BadVideo(7, "film", "broken")
+    bad = Failed("film", "broken", 7)
     batch = collate([ClipItem(3, 0, frames[0], 1), bad, ClipItem(5, 2, frames[1], -1)])
     assert batch.frames is not None
     assert torch.equal(batch.frames, torch.stack(frames))
@@ -509,10 +508,10 @@ def test_a_batch_sets_bad_videos_apart() -> None:
 
 
 def test_a_batch_of_bad_videos_only_has_no_frames() -> None:
-    batch = collate([BadVideo(1, "a", "x"), BadVideo(2, "b", "y")])
+    batch = collate([Failed("a", "x", 1), Failed("b", "y", 2)])
     assert batch.frames is None
     assert len(batch.labels) == len(batch.videos) == 0
-    assert [video.video for video in batch.bad] == [1, 2]
+    assert [video.row for video in batch.bad] == [1, 2]
 
 
 def test_data_sets_travel_to_workers(real: Manifest) -> None:
@@ -523,4 +522,4 @@ def test_data_sets_travel_to_workers(real: Manifest) -> None:
     assert isinstance(first, ClipItem)
     assert torch.equal(first.frames, second.frames)
     scoring = pickle.loads(pickle.dumps(VideoClips(real, SPEC, store=store)))
-    assert len([item for item in scoring if isinstance(item, BadVideo)]) == 1
+    assert len([item for item in scoring if isinstance(item, Failed)]) == 1

@@ -14,14 +14,14 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import BadVideo, Batch, TrainClips, collate
+from t3d.data.clips.dataset import Batch, TrainClips, collate
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import ResumableBatchSampler, SampleKey
 from t3d.data.config import AugmentConfig
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import FetchError
+from t3d.errors import Failed, FetchError
 from t3d.prepare.index import index_videos
 from t3d.prepare.shards import write_shards
 from t3d.video.encode import write_video
@@ -92,7 +92,7 @@ class Weighed(Dataset[tuple[int, int, int]]):
         self.clips = clips
 
     def __getitem__(self, key: SampleKey) -> tuple[int, int, int]:
-        assert not isinstance(self.clips[key], BadVideo)
+        assert not isinstance(self.clips[key], Failed)
         return os.getpid(), *used()
 
 

@@ -14,7 +14,7 @@ import torch
 
 from t3d.clip import ClipSpec
 from t3d.data.catalog import open_manifest, refuse_other_targets
-from t3d.data.clips.dataset import BadVideo, TrainClips, VideoClips, collate
+from t3d.data.clips.dataset import TrainClips, VideoClips, collate
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.sampler import SampleKey
 from t3d.data.config import AugmentConfig
@@ -23,7 +23,7 @@ from t3d.data.inspect.audit import summarise
 from t3d.data.inspect.browse import write_page
 from t3d.data.manifest.labels import join_names, split_names
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import ManifestError
+from t3d.errors import Failed, ManifestError
 from t3d.prepare.index import index_videos
 from t3d.video.encode import write_video
 
@@ -186,7 +186,7 @@ def test_a_list_of_youtube_videos(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     file.write_text("\n".join(["labels,youtube_id,time_start,time_end", *lines]) + "\n")
     for video in ids[:3]:
         (tmp_path / f"{video}_000010_000020.mp4").touch()
-    manifest = open_manifest(str(file), videos=str(tmp_path))
+    manifest = open_manifest(str(file), root=str(tmp_path))
     assert names(manifest) == NAMES[:3]
     assert manifest.classes == ("jump", "run")  # of those that are there
     assert manifest.missing == {"(of several labels)": 1}
@@ -195,10 +195,10 @@ def test_a_list_of_youtube_videos(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "published" not in caplog.text
     file.write_text(f"labels,label,youtube_id\nx,x,{ids[0]}\n")
     with pytest.raises(ManifestError, match="has both label and labels"):
-        open_manifest(str(file), videos=str(tmp_path))
+        open_manifest(str(file), root=str(tmp_path))
     file.write_text(f"labels,youtube_id\nx|x,{ids[0]}\n")
     with pytest.raises(ManifestError, match="line 2: a class is named twice"):
-        open_manifest(str(file), videos=str(tmp_path))
+        open_manifest(str(file), root=str(tmp_path))
 
 
 # --- rows and classes -------------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ def test_clips_bring_their_labels(films: Path) -> None:
     spec = ClipSpec(num_frames=4, stride=1, size=32, resize=32)
     store = FrameStore(spec)
     clips = TrainClips(manifest, spec, store=store, augment=AugmentConfig(), seed=0)
-    batch = collate([BadVideo(9, "x", "y"), *(clips[SampleKey(0, row)] for row in (3, 0, 1))])
+    batch = collate([Failed("x", "y", 9), *(clips[SampleKey(0, row)] for row in (3, 0, 1))])
     assert batch.labels.dtype == torch.float32
     assert batch.labels.tolist() == [[0, 0, 1], [1, 1, 0], [0, 0, 0]]
     streamed = collate(list(VideoClips(manifest, spec, store=store)))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from t3d.data.manifest.manifest import Manifest
 from t3d.data.official.hmdb51 import has_split_files, named_part, read_hmdb51
+from t3d.data.official.listed import open_list
 from t3d.errors import ConfigError, ManifestError
 
 # Split files as they are published: a blank behind the code, every clip of the class in each split.
@@ -85,8 +85,8 @@ def test_clips_of_one_film_share_a_source_across_classes(splits: Path) -> None:
 
 
 def test_videos_are_found_whatever_their_folders_and_endings(splits: Path, videos: Path) -> None:
-    train = Manifest.from_hmdb51(videos, splits, split=1, part="train")
-    test = Manifest.from_hmdb51(videos, splits, split=1, part="test")
+    train = open_list(read_hmdb51(splits, split=1, part="train"), videos)
+    test = open_list(read_hmdb51(splits, split=1, part="test"), videos)
     # climb_stairs has no test clip here, but a training clip.
     assert train.classes == test.classes == ("climb", "climb_stairs")
     assert [(e.path.name, e.label, e.source, e.start) for e in train] == [
@@ -101,7 +101,7 @@ def test_videos_are_found_whatever_their_folders_and_endings(splits: Path, video
 def test_what_differs_from_the_published_split_is_told(
     splits: Path, videos: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Manifest.from_hmdb51(videos, splits, split=1, part="test")
+    open_list(read_hmdb51(splits, split=1, part="test"), videos)
     first, second = [record.getMessage() for record in caplog.records]
     assert "it lists 3 videos of 2 classes, but HMDB51 split 1 test has 1,530 of 51 as published" in first
     assert "; not 30 of each class: climb 2, climb_stairs 1" in first

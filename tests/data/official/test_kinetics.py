@@ -6,6 +6,7 @@ import pytest
 
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.official.kinetics import lists_youtube, read_kinetics
+from t3d.data.official.listed import open_list
 from t3d.errors import ManifestError
 
 HEADER = "label,youtube_id,time_start,time_end,split"
@@ -47,7 +48,7 @@ def rows(manifest: Manifest) -> list[tuple[str, str | None, float | None, float 
 
 
 def test_clips_in_class_folders_or_flat(train: Path, videos: Path) -> None:
-    manifest = Manifest.from_kinetics(videos, train)
+    manifest = open_list(read_kinetics(train), videos)
     assert manifest.classes == ("abseiling", "jumping, high", "tai chi")
     assert rows(manifest) == [
         ("-0-_abcdEFG_000010_000020.mp4", "abseiling", None, None, "-0-_abcdEFG"),
@@ -83,7 +84,7 @@ def test_a_test_list_without_labels(tmp_path: Path, videos: Path, header: str) -
             for row in ("-0-_abcdEFG,10,20,test", "yyyyyyyyyyy,1,11,test")
         ),
     )
-    manifest = Manifest.from_kinetics(videos, file)
+    manifest = open_list(read_kinetics(file), videos)
     assert rows(manifest) == [("-0-_abcdEFG_000010_000020.mp4", None, None, None, "-0-_abcdEFG")]
     assert manifest.classes == ()
     assert manifest.missing == {"(unlabelled)": 1}
@@ -97,7 +98,7 @@ def test_a_long_video_gives_the_listed_part(tmp_path: Path) -> None:
         "youtube_id,time_start,time_end",
         *("aaaaaaaaaaa,10,20.5", "aaaaaaaaaaa,50,60", "bbbbbbbbbbb,,", "ccccccccccc,,"),
     )
-    assert rows(Manifest.from_kinetics(tmp_path, file)) == [
+    assert rows(open_list(read_kinetics(file), tmp_path)) == [
         ("aaaaaaaaaaa.mp4", None, 10.0, 20.5, "aaaaaaaaaaa"),
         ("aaaaaaaaaaa_000050_000060.mp4", None, None, None, "aaaaaaaaaaa"),  # a clip that was cut goes first
         ("bbbbbbbbbbb.mkv", None, None, None, "bbbbbbbbbbb"),
@@ -107,7 +108,7 @@ def test_a_long_video_gives_the_listed_part(tmp_path: Path) -> None:
 def test_a_list_of_ids_alone(tmp_path: Path) -> None:
     (tmp_path / "aaaaaaaaaaa.mp4").touch()
     file = write(tmp_path / "list.txt", "youtube_id", "aaaaaaaaaaa")
-    assert rows(Manifest.from_kinetics(tmp_path, file)) == [
+    assert rows(open_list(read_kinetics(file), tmp_path)) == [
         ("aaaaaaaaaaa.mp4", None, None, None, "aaaaaaaaaaa")
     ]
 
@@ -148,12 +149,12 @@ def test_two_files_of_one_clip_are_refused(train: Path, videos: Path) -> None:
     (videos / "replacement").mkdir()
     (videos / "replacement" / "-0-_abcdEFG_000010_000020.mp4").touch()
     with pytest.raises(ManifestError, match="2 files are named '-0-_abcdEFG_000010_000020'"):
-        Manifest.from_kinetics(videos, train)
+        open_list(read_kinetics(train), videos)
     (videos / "zzzzzzzzzzz.mp4").touch()
     (videos / "zzzzzzzzzzz.mkv").touch()
     file = write(videos / "list.csv", "youtube_id,time_start,time_end", "zzzzzzzzzzz,1,2")
     with pytest.raises(ManifestError, match="2 files are named 'zzzzzzzzzzz'"):
-        Manifest.from_kinetics(videos, file)
+        open_list(read_kinetics(file), videos)
 
 
 @pytest.mark.parametrize(
@@ -189,5 +190,5 @@ def test_a_list_of_650_000_lines_takes_seconds(tmp_path: Path) -> None:
     file = write(tmp_path / "train.csv", HEADER, *lines)
     (tmp_path / "00000000003_000003_000013.mp4").touch()
     before = time.process_time()
-    assert len(Manifest.from_kinetics(tmp_path, file)) == 1
+    assert len(open_list(read_kinetics(file), tmp_path)) == 1
     assert time.process_time() - before < 10

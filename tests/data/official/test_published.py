@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from t3d.data.official.published import HMDB51_CLASSES, PUBLISHED
+from t3d.data.manifest.sources import HMDB51_CLASSES
+from t3d.data.official.published import PUBLISHED
 
 
 def test_the_parts_of_a_split_add_up() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from t3d.data.manifest.manifest import Manifest
+from t3d.data.official.listed import open_list
 from t3d.data.official.read import check_list, read_official
 from t3d.data.official.ucf101 import read_ucf101
 from t3d.errors import ManifestError
@@ -44,7 +44,7 @@ FILES = [
 @pytest.mark.parametrize("flat", [False, True])
 def test_ucf101_by_name_whatever_ending_and_layout(tmp_path, lists, flat):
     videos = touch(tmp_path / "videos", *(name.rpartition("/")[2] if flat else name for name in FILES))
-    train, test = (Manifest.from_ucf101(videos, file) for file in lists)
+    train, test = (open_list(read_ucf101(file), videos) for file in lists)
     # JumpingJack has a video on the test list only, Archery is on neither list, YoYo has no video.
     assert train.classes == test.classes == ("HandstandPushups", "JumpingJack", "JumpRope")
     assert [(e.path.name, e.label, e.source) for e in train] == [
@@ -57,31 +57,15 @@ def test_ucf101_by_name_whatever_ending_and_layout(tmp_path, lists, flat):
     assert train.check_exists() == []
 
 
-def test_ucf101_class_index_gives_the_order(tmp_path, lists):
-    videos = touch(tmp_path / "videos", *FILES)
-    index = tmp_path / "classInd.txt"
-    index.write_text("3 JumpRope\n1 YoYo\n2 JumpingJack\n10 HandstandPushups\n")
-    manifest = Manifest.from_ucf101(videos, lists[0], class_index=index)
-    assert manifest.classes == ("JumpingJack", "JumpRope", "HandstandPushups")
-    assert manifest[0].label == 1
-
-    index.write_text("1 JumpRop\n")
-    with pytest.raises(ManifestError, match=r"class 'HandstandPushups' is not in .*Known: JumpRop"):
-        Manifest.from_ucf101(videos, lists[0], class_index=index)
-    index.write_text("JumpRope\n")
-    with pytest.raises(ManifestError, match="line 1: 'JumpRope' is not of the form"):
-        Manifest.from_ucf101(videos, lists[0], class_index=index)
-
-
 def test_ucf101_mistakes_are_named(tmp_path, lists):
     videos = touch(tmp_path / "videos", "holiday.mp4", "notes.txt")
     with pytest.raises(
         ManifestError, match=r"none of the 5 videos in .*train.txt is among the 1 videos .*holiday"
     ):
-        Manifest.from_ucf101(videos, lists[0])
+        open_list(read_ucf101(lists[0]), videos)
     touch(videos, "a/v_JumpRope_g08_c01.mp4", "b/v_JumpRope_g08_c01.avi")
     with pytest.raises(ManifestError, match="2 files are named 'v_JumpRope_g08_c01'"):
-        Manifest.from_ucf101(videos, lists[0])
+        open_list(read_ucf101(lists[0]), videos)
     for text, says in [
         ("JumpRope/a.avi 1\nJumpRope a.avi\n", "line 2: 'JumpRope a.avi' is not of the form"),
         ("JumpRope/a.avi 1\n\nJumpRope/a.avi 1\n", "line 3: 'a' is listed twice"),
@@ -89,11 +73,11 @@ def test_ucf101_mistakes_are_named(tmp_path, lists):
     ]:
         lists[0].write_text(text)
         with pytest.raises(ManifestError, match=says):
-            Manifest.from_ucf101(videos, lists[0])
+            open_list(read_ucf101(lists[0]), videos)
     with pytest.raises(ManifestError, match="cannot be read"):
-        Manifest.from_ucf101(videos, tmp_path / "absent.txt")
+        open_list(read_ucf101(tmp_path / "absent.txt"), videos)
     with pytest.raises(ManifestError, match="cannot be listed"):
-        Manifest.from_ucf101(tmp_path / "absent", lists[1])
+        open_list(read_ucf101(lists[1]), tmp_path / "absent")
 
 
 def test_which_published_list_it_should_equal_is_known_by_its_name(tmp_path, lists):
@@ -106,7 +90,7 @@ def test_which_published_list_it_should_equal_is_known_by_its_name(tmp_path, lis
 def test_a_list_cut_short_is_named_and_read(tmp_path, lists, caplog):
     cut = lists[1].rename(tmp_path / "testlist02.txt")
     videos = touch(tmp_path / "videos", *FILES)
-    assert len(Manifest.from_ucf101(videos, cut)) == 2
+    assert len(open_list(read_ucf101(cut), videos)) == 2
     first, second = [record.getMessage() for record in caplog.records]
     assert first.startswith(
         f"{cut}: it lists 4 videos of 4 classes, but UCF101 split 2 test has 3,734 of 101"
@@ -121,8 +105,8 @@ def test_a_list_cut_short_is_named_and_read(tmp_path, lists, caplog):
 @pytest.mark.real
 def test_real_ucf101_lists(real_data):
     videos, splits = real_data / "ucf101_11" / "videos", real_data / "ucf101_11" / "splits"
-    train = Manifest.from_ucf101(videos, splits / "trainlist01.txt")
-    test = Manifest.from_ucf101(videos, splits / "testlist01.txt")
+    train = open_list(read_ucf101(splits / "trainlist01.txt"), videos)
+    test = open_list(read_ucf101(splits / "testlist01.txt"), videos)
     assert (len(train), len(test)) == (831, 313)
     assert train.classes == test.classes
     assert len(train.classes) == 11
@@ -150,7 +134,7 @@ def test_real_lists_are_as_published(real_data, tmp_path, caplog):
     assert check_list(str(splits / "trainlist01.txt")) is None
     assert check_list(str(splits / "testlist01.txt")) is None
 
-    Manifest.from_ucf101(videos, splits / "trainlist01.txt")
+    open_list(read_ucf101(splits / "trainlist01.txt"), videos)
     (told,) = [record.getMessage() for record in caplog.records]
     assert "UCF101 split 1 train: 831 of 9,537 listed videos, 11 of 101 classes in" in told
     assert told.endswith("; Diving lacks 50, JumpRope lacks 44, Swing lacks 31 and 2 more classes lack some")

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import Dataset
 
-from t3d.data.clips.dataset import BadVideo, frame_range
+from t3d.data.clips.dataset import frame_range
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import ManifestError, VideoError
+from t3d.errors import Failed, ManifestError, VideoError
 
 
-class _Openable(Dataset[BadVideo | None]):
+class _Openable(Dataset[Failed | None]):
     def __init__(self, manifest: Manifest, store: FrameStore) -> None:
         self.manifest = manifest
         self.store = store
@@ -24,7 +24,7 @@ class _Openable(Dataset[BadVideo | None]):
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, row: int) -> BadVideo | None:
+    def __getitem__(self, row: int) -> Failed | None:
         entry = self.manifest[row]
         try:
             cached = self.store.prepare(entry.path)
@@ -34,11 +34,11 @@ class _Openable(Dataset[BadVideo | None]):
                 # Its ends must decode; damage in between shows when a clip meets it.
                 frames.get(np.array([low, high - 1]))
         except VideoError as error:
-            return BadVideo(row, str(entry.path), error.reason)
+            return Failed(str(entry.path), error.reason, row)
         return None
 
 
-def open_all(manifest: Manifest, store: FrameStore, *, workers: int = 0) -> list[BadVideo]:
+def open_all(manifest: Manifest, store: FrameStore, *, workers: int = 0) -> list[Failed]:
     """Open every video, into the cache where the store has one.
 
     Args:
@@ -57,7 +57,7 @@ def open_all(manifest: Manifest, store: FrameStore, *, workers: int = 0) -> list
     return [outcome for outcome in seen if outcome is not None]
 
 
-def refuse_many(bad: Sequence[BadVideo], *, among: int, max_bad: float, option: str) -> None:
+def refuse_many(bad: Sequence[Failed], *, among: int, max_bad: float, option: str) -> None:
     """Stop where too many videos cannot be read.
 
     Args:
@@ -78,7 +78,7 @@ def refuse_many(bad: Sequence[BadVideo], *, among: int, max_bad: float, option: 
 
 def readable(
     manifest: Manifest, store: FrameStore, *, workers: int = 0, max_bad: float = 0.01
-) -> tuple[Manifest, list[BadVideo]]:
+) -> tuple[Manifest, list[Failed]]:
     """Open every video, into the cache where the store has one, and leave out what cannot be read.
 
     Args:
@@ -97,7 +97,7 @@ def readable(
     if not bad:
         return manifest, []
     refuse_many(bad, among=len(manifest), max_bad=max_bad, option="data.max_bad")
-    lost = {video.video for video in bad}
+    lost = {failed.row for failed in bad}
     kept = manifest.select([row for row in range(len(manifest)) if row not in lost])
     before, after = manifest.class_counts(), kept.class_counts()
     empty = [name for name in before if before[name] and not after[name]]
@@ -110,6 +110,6 @@ def readable(
     return kept, bad
 
 
-def _named(bad: Sequence[BadVideo]) -> str:
+def _named(bad: Sequence[Failed]) -> str:
     more = f"\n  … and {len(bad) - 20} more" if len(bad) > 20 else ""
     return "".join(f"\n  {video.path}: {video.reason}" for video in bad[:20]) + more

@@ -21,7 +21,7 @@ from t3d.data.clips.views import PAPER_VIEWS, Views
 from t3d.data.config import AugmentConfig
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.manifest.table import Entry
-from t3d.errors import ConfigError, VideoError
+from t3d.errors import ConfigError, Failed, VideoError
 
 FrameOrder = Literal["normal", "shuffled", "reversed", "static"]
 
@@ -45,15 +45,6 @@ class ClipItem:
 
 
 @dataclass(frozen=True)
-class BadVideo:
-    """A video that could not be read: named and counted, never replaced by another."""
-
-    video: int
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Batch:
     """What a loader hands over.
 
@@ -69,14 +60,14 @@ class Batch:
     labels: torch.Tensor
     videos: torch.Tensor
     clips: torch.Tensor
-    bad: tuple[BadVideo, ...]
+    bad: tuple[Failed, ...]
 
     def pin_memory(self) -> Batch:
         """The same batch in memory that a GPU copies from without waiting; loaders call it."""
         return self if self.frames is None else replace(self, frames=self.frames.pin_memory())
 
 
-def collate(items: list[ClipItem | BadVideo]) -> Batch:
+def collate(items: list[ClipItem | Failed]) -> Batch:
     """Stack clips; bad videos are set apart."""
     good = [item for item in items if isinstance(item, ClipItem)]
     return Batch(
@@ -84,7 +75,7 @@ def collate(items: list[ClipItem | BadVideo]) -> Batch:
         labels=_stacked([item.label for item in good]),
         videos=torch.tensor([item.video for item in good], dtype=torch.int64),
         clips=torch.tensor([item.clip for item in good], dtype=torch.int64),
-        bad=tuple(item for item in items if isinstance(item, BadVideo)),
+        bad=tuple(item for item in items if isinstance(item, Failed)),
     )
 
 
@@ -94,7 +85,7 @@ def _stacked(labels: list[int | torch.Tensor]) -> torch.Tensor:
     return torch.stack(several) if several else torch.tensor(labels, dtype=torch.int64)
 
 
-class TrainClips(Dataset[ClipItem | BadVideo]):
+class TrainClips(Dataset[ClipItem | Failed]):
     """One random clip and view of a video for each key; every draw follows from (seed, epoch, row).
 
     Args:
@@ -117,7 +108,7 @@ class TrainClips(Dataset[ClipItem | BadVideo]):
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: SampleKey) -> ClipItem | BadVideo:
+    def __getitem__(self, key: SampleKey) -> ClipItem | Failed:
         rng = np.random.default_rng((self.seed, *(key if key.visit else key[:2])))
         entry = self.manifest[key.row]
         try:
@@ -125,12 +116,12 @@ class TrainClips(Dataset[ClipItem | BadVideo]):
             low, high = frame_range(frames, entry, self.spec)
             clip = frames.get(low + random_clip(high - low, self.spec, rng))
         except VideoError as error:
-            return BadVideo(key.row, str(entry.path), error.reason)
+            return Failed(str(entry.path), error.reason, key.row)
         view = random_view(clip, self.spec, augment=self.augment, rng=rng)
         return ClipItem(key.row, 0, view, label_of(entry, self.manifest))
 
 
-class VideoClips(IterableDataset[ClipItem | BadVideo]):
+class VideoClips(IterableDataset[ClipItem | Failed]):
     """The clips of every video that are scored, and the crops of each, one after another.
 
     A long video costs the memory of one clip and one crop.
@@ -166,11 +157,11 @@ class VideoClips(IterableDataset[ClipItem | BadVideo]):
         self.seed = seed
         self.views = views
 
-    def __iter__(self) -> Iterator[ClipItem | BadVideo]:
+    def __iter__(self) -> Iterator[ClipItem | Failed]:
         for row in range(len(self.manifest)):
             yield from self.of(row)
 
-    def of(self, row: int) -> Iterator[ClipItem | BadVideo]:
+    def of(self, row: int) -> Iterator[ClipItem | Failed]:
         """The views of one video, clip by clip."""
         entry = self.manifest[row]
         try:
@@ -184,7 +175,7 @@ class VideoClips(IterableDataset[ClipItem | BadVideo]):
                     yield ClipItem(row, number, view, label_of(entry, self.manifest))
         except VideoError as error:
             # Clips of this video that went out before are withdrawn by whoever scores them.
-            yield BadVideo(row, str(entry.path), error.reason)
+            yield Failed(str(entry.path), error.reason, row)
 
 
 class ClipBatches(IterableDataset[Batch]):

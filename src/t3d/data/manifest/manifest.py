@@ -19,20 +19,16 @@ from t3d.data.manifest.labels import join_names, numbered
 from t3d.data.manifest.readers import Rows, occurring, read_files, read_folder
 from t3d.data.manifest.table import VideoTable
 from t3d.data.manifest.tables import read_csv, read_jsonl, write_csv
-from t3d.data.official.hmdb51 import Part, read_hmdb51
-from t3d.data.official.kinetics import read_kinetics
-from t3d.data.official.listed import OfficialList, find_videos
-from t3d.data.official.ucf101 import read_ucf101
 
 
 @dataclass(frozen=True, repr=False)
 class Manifest(VideoTable):
     """The videos of a data set, with labels, time spans and sources; see `VideoTable` for its columns.
 
-    Make one with `from_folder`, `from_files`, `from_csv` or `from_jsonl`, or from an official list with
-    `from_ucf101`, `from_hmdb51` or `from_kinetics`. Classes are in name order regardless of case unless said
-    otherwise (UCF101's own order is that one too), and class names are brought into Unicode's composed form,
-    since some file systems take it apart.
+    Make one with `from_folder`, `from_files`, `from_csv` or `from_jsonl`, from an official list with
+    `t3d.data.official.listed.open_list`, or from any of these with `t3d.data.catalog.open_manifest`. Classes
+    are in name order regardless of case (UCF101's own order is that one too), and class names are brought
+    into Unicode's composed form, since some file systems take it apart.
 
     A row's source is, unless the set says otherwise, what the file's name tells if it is one of UCF101's,
     HMDB51's or Kinetics' (see `t3d.data.manifest.sources.default_sources`); else the file itself, as its
@@ -65,7 +61,7 @@ class Manifest(VideoTable):
                 that are parts of a data set (train, test), not classes; files that do not match the pattern.
             ConfigError: The pattern is no regular expression or lacks its group.
         """
-        return cls._of(read_folder(root, source_pattern))
+        return cls.from_rows(read_folder(root, source_pattern))
 
     @classmethod
     def from_files(
@@ -81,78 +77,7 @@ class Manifest(VideoTable):
         Raises:
             ManifestError: No path is given, or a folder holds no video.
         """
-        return cls._of(read_files(paths, source_pattern))
-
-    @classmethod
-    def from_ucf101(
-        cls,
-        videos: str | os.PathLike[str],
-        split_list: str | os.PathLike[str],
-        *,
-        class_index: str | os.PathLike[str] | None = None,
-    ) -> Manifest:
-        """Read one of UCF101's official split lists, such as `trainlist01.txt`; see `from_list`.
-
-        Args:
-            videos: Folder with the videos, at any depth.
-            split_list: Lines `Class/v_Class_g01_c01.avi`, with or without a number behind.
-            class_index: `classInd.txt`, lines `1 ApplyEyeMakeup`, for its order; without it, name order.
-        """
-        return cls.from_list(videos, read_ucf101(split_list, class_index))
-
-    @classmethod
-    def from_hmdb51(
-        cls, videos: str | os.PathLike[str], splits: str | os.PathLike[str], *, split: int, part: Part
-    ) -> Manifest:
-        """Read one part of one of HMDB51's splits from the official split files; see `from_list`.
-
-        Args:
-            videos: Folder with the videos, at any depth.
-            splits: The folder of the split files, `testTrainMulti_7030_splits`.
-            split: 1, 2 or 3.
-            part: `train` or `test`.
-
-        Raises:
-            ConfigError: There is no such split or part.
-        """
-        return cls.from_list(videos, read_hmdb51(splits, split=split, part=part))
-
-    @classmethod
-    def from_kinetics(cls, videos: str | os.PathLike[str], file: str | os.PathLike[str]) -> Manifest:
-        """Read one of Kinetics' official lists, or any list in its columns; see `from_list`.
-
-        Args:
-            videos: Folder with the videos, at any depth.
-            file: CSV with the columns `youtube_id` (needed), `label` (or `labels`, as in `from_csv`),
-                `time_start`, `time_end`, `split`, `is_cc`; where a label is absent or empty, the video has
-                none.
-        """
-        return cls.from_list(videos, read_kinetics(file))
-
-    @classmethod
-    def from_list(
-        cls, videos: str | os.PathLike[str], listed: OfficialList, *, source_pattern: str | None = None
-    ) -> Manifest:
-        """Find the videos of an official list.
-
-        Files are matched by name without ending, so transcoded files, and any folder layout, will do. Classes
-        are those of the list with at least one video in `videos`, of this list or, in UCF101 and HMDB51, of
-        another: the training and the test list then give the same classes in the same order. Listed files
-        that are absent are counted in `missing` and reported as a warning; other files are ignored.
-
-        A clip of Kinetics is a file `ID_000010_000020.mp4` (whole seconds). Where there is none, `ID.mp4` is
-        taken to be the long video, and the listed part of it is used; without times, all of it.
-
-        Args:
-            videos: Folder with the videos, at any depth.
-            listed: The list, from `t3d.data.official.read.read_official`.
-            source_pattern: As in `from_folder`, searched in `Class/name` as listed.
-
-        Raises:
-            ManifestError: A list cannot be read, nothing matches, or several files have one name.
-            ConfigError: The pattern is no regular expression or lacks its group.
-        """
-        return cls._of(find_videos(listed, videos, source_pattern))
+        return cls.from_rows(read_files(paths, source_pattern))
 
     @classmethod
     def from_csv(
@@ -175,7 +100,7 @@ class Manifest(VideoTable):
                 repeated (same path, start and end), the same video with two labels, or `label` and `labels`
                 in one table.
         """
-        return cls._of(read_csv(file, root))
+        return cls.from_rows(read_csv(file, root))
 
     @classmethod
     def from_jsonl(
@@ -192,7 +117,7 @@ class Manifest(VideoTable):
         Raises:
             ManifestError: As in `from_csv`.
         """
-        return cls._of(read_jsonl(file, root))
+        return cls.from_rows(read_jsonl(file, root))
 
     @classmethod
     def from_index(
@@ -211,10 +136,19 @@ class Manifest(VideoTable):
         table = pa.concat_tables([read_table(file, root=root, columns=names) for file in files])
         path, label, source, start, end, several = (table[name].combine_chunks() for name in names)
         rows = Rows(paths=path, names=label, sources=source, start=start, end=end)
-        return cls._of(rows if several.null_count == len(several) else replace(rows, several=several))
+        return cls.from_rows(rows if several.null_count == len(several) else replace(rows, several=several))
 
     @classmethod
-    def _of(cls, rows: Rows) -> Manifest:
+    def from_rows(cls, rows: Rows) -> Manifest:
+        """Make a manifest of the rows that a reader found.
+
+        Args:
+            rows: Paths, class names, sources and times of the videos. Without `rows.classes`, the classes are
+                the names that occur, in name order.
+
+        Raises:
+            ManifestError: The rows contradict each other.
+        """
         names = rows.names if rows.several is None else rows.several.flatten()
         classes = occurring(names) if rows.classes is None else rows.classes
         known = pa.array(classes, pa.string())

@@ -11,12 +11,21 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from t3d.data.official.published import HMDB51_CLASSES
 from t3d.errors import ConfigError, ManifestError
 
 _ENDING = r"([^/])\.[^./]+$"
 _UCF101_NAME = r"(?i)^(?:.*/)?v_([^/]+)_(g\d+)_c\d+$"
 _HMDB51_TAIL = r"(?i)_[hufl]_[nc]m_np\d+_(fr|ba|le|ri)_(bad|med|goo)_\d+$"
+# fmt: off
+HMDB51_CLASSES = (
+    "brush_hair", "cartwheel", "catch", "chew", "clap", "climb", "climb_stairs", "dive", "draw_sword",
+    "dribble", "drink", "eat", "fall_floor", "fencing", "flic_flac", "golf", "handstand", "hit", "hug",
+    "jump", "kick", "kick_ball", "kiss", "laugh", "pick", "pour", "pullup", "punch", "push", "pushup",
+    "ride_bike", "ride_horse", "run", "shake_hands", "shoot_ball", "shoot_bow", "shoot_gun", "sit",
+    "situp", "smile", "smoke", "somersault", "stand", "swing_baseball", "sword", "sword_exercise", "talk",
+    "throw", "turn", "walk", "wave",
+)
+# fmt: on
 _LONGEST_FIRST = sorted(HMDB51_CLASSES, key=len, reverse=True)
 _KINETICS_NAME = r"^(?:.*/)?([0-9A-Za-z_-]{11})_\d{6}_\d{6}$"
 

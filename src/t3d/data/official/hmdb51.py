@@ -31,7 +31,7 @@ _WORDS = {f"{part}{split}": (part, split) for part in _CODES for split in (1, 2,
 
 
 def read_hmdb51(splits: str | os.PathLike[str], *, split: int, part: Part) -> OfficialList:
-    """Read one part of one split; see `Manifest.from_hmdb51`.
+    """Read one part of one split, for `open_list`.
 
     Args:
         splits: The folder of the split files, `testTrainMulti_7030_splits`.

@@ -39,10 +39,12 @@ _EDITION = re.compile(r"(?:kinetics|k)[-_ ]?([467]00)", re.IGNORECASE)
 
 
 def read_kinetics(file: str | os.PathLike[str]) -> OfficialList:
-    """Read a list of YouTube videos; see `Manifest.from_kinetics`.
+    """Read a list of YouTube videos, for `open_list`.
 
     Args:
-        file: The list. Which published list it should equal is known by the column `split`, and by a name
+        file: CSV with the columns `youtube_id` (needed), `label` (or `labels`, as in `Manifest.from_csv`),
+            `time_start`, `time_end`, `split`, `is_cc`; where a label is absent or empty, the video has none.
+            Which published list it should equal is known by the column `split`, and by a name
             such as `kinetics-400` or `k400` of the file or its folders, or else by the number of classes.
 
     Raises:

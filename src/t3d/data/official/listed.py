@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t3d.data.listing import absolute, joined, videos_below
+from t3d.data.manifest.manifest import Manifest
 from t3d.data.manifest.readers import Rows, strings
 from t3d.data.manifest.sources import pattern_sources
 from t3d.data.official.published import Published
@@ -63,25 +64,36 @@ class OfficialList:
         return self.published.difference(Counter(self.names.to_pylist())) if self.published else None
 
 
-def find_videos(
-    listed: OfficialList, videos: str | os.PathLike[str], source_pattern: str | None = None
-) -> Rows:
-    """Find the videos of a list in a folder, by name without ending, whatever the folders between.
+def open_list(
+    listed: OfficialList, root: str | os.PathLike[str], *, source_pattern: str | None = None
+) -> Manifest:
+    """Find the videos of an official list in a folder.
 
-    The folder is walked once. What the folder lacks, and how the list differs from the published one, is
-    reported as a warning.
+    Files are matched by name without ending, so transcoded files and any folder layout work. The classes are
+    those of the list with at least one video in the folder, of this list or, in UCF101 and HMDB51, of
+    another: training and test lists then give the same classes in the same order. Missing files are counted
+    in `missing` and reported as a warning, as is a list that differs from the published one. Other files are
+    ignored. The folder is walked once.
+
+    A clip of Kinetics is a file `ID_000010_000020.mp4` (whole seconds). Without one, `ID.mp4` is taken for
+    the long video, and its listed part is used; without times, all of it.
 
     Args:
-        listed: The list.
-        videos: Folder with the videos, at any depth.
+        listed: The list, from `t3d.data.official.read.read_official`, or from `read_ucf101`, `read_hmdb51` or
+            `read_kinetics` in the modules of those names.
+        root: Folder with the videos, at any depth.
         source_pattern: As in `Manifest.from_folder`, searched in `Class/name` as listed.
 
     Raises:
-        ManifestError: The folder cannot be listed, no listed video is in it, or several files have the name
-            of a listed one.
-        ConfigError: The pattern is no regular expression or lacks its group.
+        ManifestError: The folder cannot be listed, it has no listed video, or several files have the name of
+            a listed one.
+        ConfigError: The pattern is not a regular expression or does not have its group.
     """
-    base = absolute(videos)
+    return Manifest.from_rows(_find(listed, root, source_pattern))
+
+
+def _find(listed: OfficialList, root: str | os.PathLike[str], source_pattern: str | None) -> Rows:
+    base = absolute(root)
     on_disk, skipped = videos_below(base)
     fold = str if listed.exact_case else str.casefold
     by_stem: dict[str, list[str]] = {}

@@ -16,17 +16,6 @@ _HMDB51 = "Kuehne et al. 2011: 70 training and 30 test clips a class and split"
 _CVDF = "lines of the lists that CVDF hosts, as its arrange_by_classes.py gives them"
 _ACTIVITYNET = "lines of the lists in ActivityNet's crawler"
 
-# fmt: off
-HMDB51_CLASSES = (
-    "brush_hair", "cartwheel", "catch", "chew", "clap", "climb", "climb_stairs", "dive", "draw_sword",
-    "dribble", "drink", "eat", "fall_floor", "fencing", "flic_flac", "golf", "handstand", "hit", "hug",
-    "jump", "kick", "kick_ball", "kiss", "laugh", "pick", "pour", "pullup", "punch", "push", "pushup",
-    "ride_bike", "ride_horse", "run", "shake_hands", "shoot_ball", "shoot_bow", "shoot_gun", "sit",
-    "situp", "smile", "smoke", "somersault", "stand", "swing_baseball", "sword", "sword_exercise", "talk",
-    "throw", "turn", "walk", "wave",
-)
-# fmt: on
-
 
 @dataclass(frozen=True)
 class Published:

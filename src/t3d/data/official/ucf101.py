@@ -1,8 +1,8 @@
 """UCF101's official lists (Soomro et al. 2012, CRCV-TR-12-01): one file a part of each of three splits.
 
 `trainlist01.txt` has lines `ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1`, with the number of the class
-behind; `testlist01.txt` has the same without the number; `classInd.txt` has lines `1 ApplyEyeMakeup`. Lines
-end as on Windows. Files of the class `HandstandPushups` are named `v_HandStandPushups_…`.
+behind; `testlist01.txt` has the same without the number. Lines end as on Windows. Files of the class
+`HandstandPushups` are named `v_HandStandPushups_…`.
 """
 
 from __future__ import annotations
@@ -16,40 +16,31 @@ from t3d.data.manifest.readers import read_lines, strings
 from t3d.data.manifest.sources import default_sources
 from t3d.data.official.listed import OfficialList
 from t3d.data.official.published import PUBLISHED
-from t3d.errors import ManifestError, did_you_mean
+from t3d.errors import ManifestError
 
 _LINE = re.compile(r"(?P<name>[^/\\]+)[/\\](?P<stem>[^/\\]+)\.\w+(?:\s+\d+)?")
 _STEM = re.compile(r"v_(?P<name>.+)_g\d+_c\d+", re.IGNORECASE)
 _FILE = re.compile(r"(?P<part>train|test)list0?(?P<split>[123])", re.IGNORECASE)
 
 
-def read_ucf101(
-    split_list: str | os.PathLike[str], class_index: str | os.PathLike[str] | None = None
-) -> OfficialList:
-    """Read one of the split lists; see `Manifest.from_ucf101`.
+def read_ucf101(split_list: str | os.PathLike[str]) -> OfficialList:
+    """Read one of the split lists, for `open_list`.
 
     Args:
         split_list: Such as `trainlist01.txt`; by this name it is known which published list it should equal.
-        class_index: `classInd.txt`, for its order of classes; None: name order.
 
     Raises:
-        ManifestError: With the line: another form, or a file listed twice; a class that the index lacks.
+        ManifestError: With the line: another form, or a file listed twice.
     """
     listed = _read_list(split_list)
     names = [name for name, _ in listed]
-    classes = in_name_order(set(names)) if class_index is None else _read_index(class_index)
-    if unknown := set(names) - set(classes):
-        first = min(unknown)
-        raise ManifestError(
-            f"{split_list}: class {first!r} is not in {class_index}; {did_you_mean(first, classes)}"
-        )
     called = _FILE.fullmatch(Path(split_list).stem)
     return OfficialList(
         where=os.fspath(split_list),
         stems=strings([stem for _, stem in listed]),
         names=strings(names),
         sources=default_sources(strings([f"{name}/{stem}.avi" for name, stem in listed])),
-        classes=classes,
+        classes=in_name_order(set(names)),
         published=PUBLISHED[f"UCF101 split {called['split']} {called['part'].lower()}"] if called else None,
         class_of=_class_of,
     )
@@ -78,16 +69,3 @@ def _read_list(file: str | os.PathLike[str]) -> list[tuple[str, str]]:
     if not entries:
         raise ManifestError(f"{os.fspath(file)}: the list is empty")
     return list(entries.values())
-
-
-def _read_index(file: str | os.PathLike[str]) -> list[str]:
-    numbered: dict[int, str] = {}
-    for number, line in read_lines(file):
-        match = re.fullmatch(r"(\d+)\s+(\S.*)", line)
-        if not match or int(match[1]) in numbered or match[2] in numbered.values():
-            raise ManifestError(
-                f"{os.fspath(file)}, line {number}: {line!r} is not of the form '1 ApplyEyeMakeup' "
-                "with a number and a name of its own"
-            )
-        numbered[int(match[1])] = match[2]
-    return [numbered[number] for number in sorted(numbered)]

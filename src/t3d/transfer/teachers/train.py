@@ -172,7 +172,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
         self.frames = config.frames
         self.augment = augment
         self.spec = ClipSpec(num_frames=1, stride=1, size=config.size, resize=round(config.size / 0.875))
-        index = open_index(None, config.images, videos=config.videos)
+        index = open_index(None, config.images, root=config.videos)
         self.store = FrameStore(self.spec, cache=config.cache, index=index)
 
     def __len__(self) -> int:
@@ -211,7 +211,7 @@ def _open_images(config: TeacherTraining) -> Manifest:
     root = Path(config.images)
     files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in IMG_EXTENSIONS]
     if not root.is_dir() or not files:
-        table = open_manifest(config.images, videos=config.videos)
+        table = open_manifest(config.images, root=config.videos)
     else:
         table = _image_table(root, files)
     if len(table.classes) < 2 or (table.labels < 0).any():
