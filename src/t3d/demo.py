@@ -10,6 +10,7 @@ from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import FrameOrder
 from t3d.data.config import AugmentConfig, DataConfig
 from t3d.data.synthetic.videos import SyntheticSpec, write_synthetic
+from t3d.errors import at_least
 from t3d.evaluation.predictor import Predictor
 from t3d.evaluation.run_test import Outcome, run_test
 from t3d.report.page import Rival, samples_of, write_report
@@ -46,6 +47,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     Raises:
         ConfigError: The folder holds something else.
     """
+    at_least("seed", seed, 0)
     began = time.monotonic()
     out = Path(out)
     # Seed 0 drew the videos by which the speeds were chosen; these are others.

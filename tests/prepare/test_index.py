@@ -190,9 +190,9 @@ def test_the_command(films: Path, tmp_path: Path, capsys) -> None:
     assert main(["prepare", "index", str(out), "--out", str(out), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["files"], report["examined"], len(report["bad"])) == (8, 1, 1)
-    words = ["prepare", "index", str(films), "--out", str(tmp_path / "x.parquet"), "--unlabelled"]
-    assert main([*words, "--near", "false"]) == 1
-    assert "Not compared: the looks of all pairs (--near true does" in capsys.readouterr().out
+    words = ["prepare", "index", str(films), "--out", str(tmp_path / "x.parquet"), "--unlabeled"]
+    assert main([*words, "--near-duplicates", "off"]) == 1
+    assert "Near-duplicates were not searched for" in capsys.readouterr().out
     assert {row["label"] for row in rows(tmp_path / "x.parquet")} == {None}
 
 

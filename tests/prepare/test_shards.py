@@ -148,7 +148,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_half_written(tmp_path: Path, vi
     out, whole = tmp_path / "shards", tmp_path / "whole"
     write_shards(*indexed, whole, shard_mb=0.004, workers=1)
     command = [sys.executable, "-m", "t3d", "prepare", "shards", str(videos / "index.parquet")]
-    command += ["--out", str(out), "--shard_mb", "0.004", "--workers", "1"]
+    command += ["--out", str(out), "--shard-mb", "0.004", "--workers", "1"]
     rng = np.random.default_rng(0)
     for _ in range(3):
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)

@@ -235,7 +235,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, numbered) -> None:
         numbered(f"set/a/{at}.mp4", first=at, frames=200)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "t3d", "prepare", "transcode", str(tmp_path / "set"), "--out", str(out)]
-    run = subprocess.Popen([*command, "--short_side", "48", "--workers", "2"], start_new_session=True)
+    run = subprocess.Popen([*command, "--short-side", "48", "--workers", "2"], start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while run.poll() is None and time.monotonic() < deadline and len([*out.glob("a/[0-9]*.mp4")]) < 3:
@@ -288,11 +288,11 @@ def test_the_command(videos: Path, tmp_path: Path, capsys) -> None:
 
 def test_a_table_that_grows_keeps_its_names(videos: Path, tmp_path: Path) -> None:
     table, out = tmp_path / "list.csv", tmp_path / "out"
-    words = ["prepare", "transcode", str(table), "--out", str(out), "--short_side", "48"]
+    words = ["prepare", "transcode", str(table), "--out", str(out), "--short-side", "48"]
     table.write_text("path\nset/run/1.mkv\nset/long jump/2.mp4\n")
     assert main(words) == 0
     table.write_text("path\nset/run/1.mkv\n")
     assert main(words) == 0
     assert [row["path"] for row in rows(out)] == ["run/1.mp4"]
     assert sorted(states(out)) == ["long jump/2.mp4", "run/1.mp4"]
-    assert main(["prepare", "transcode", str(videos), "--unlabelled", "--out", str(out)]) == 2
+    assert main(["prepare", "transcode", str(videos), "--unlabeled", "--out", str(out)]) == 2

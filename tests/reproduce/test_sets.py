@@ -11,7 +11,8 @@ from t3d.data.official.published import PUBLISHED, Published
 from t3d.data.official.ucf101 import read_ucf101
 from t3d.errors import ConfigError, ManifestError
 from t3d.reproduce import sets
-from t3d.reproduce.sets import GivenSet, Split, fingerprint, given_sets, open_set, published_splits
+from t3d.reproduce.config import Choices, GivenSet
+from t3d.reproduce.sets import Split, fingerprint, open_set, published_splits
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_published_counts_stand_in_for_sets_that_are_not_there() -> None:
 
 
 def test_options_of_a_set_that_is_not_named_are_told() -> None:
-    assert given_sets({"ucf101": "u"}, {"ucf101": "v"}, {}) == {"ucf101": GivenSet("u", "v")}
-    with pytest.raises(ConfigError, match=r"--videos.hmdb51 v belongs to --data.hmdb51"):
-        given_sets({"hmdb51": None}, {"hmdb51": "v"}, {})
+    assert Choices(data={"ucf101": "u"}, root={"ucf101": "v"}).sets == {"ucf101": GivenSet("u", "v")}
+    with pytest.raises(ConfigError, match=r"root.hmdb51 v needs data.hmdb51"):
+        Choices(root={"hmdb51": "v"})
     assert replace(GivenSet("u"), index="i").index == "i"

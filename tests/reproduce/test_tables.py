@@ -10,7 +10,8 @@ import yaml
 import t3d
 from t3d.errors import ConfigError
 from t3d.models.registry import create_model
-from t3d.reproduce.runs import Choices, open_sets, trials_of
+from t3d.reproduce.config import Choices
+from t3d.reproduce.runs import open_sets, trials_of
 from t3d.reproduce.tables import list_tables, parse_table, read_recipe, read_table
 from t3d.training.config import TrainConfig
 from t3d.transfer.config import TransferConfig
@@ -136,7 +137,7 @@ def test_what_changes_a_result_changes_the_folder_and_what_does_not_does_not(tmp
         ).parent.name
 
     same = [folder(), folder(workers=7), folder(cache="c"), folder(grad_checkpointing=True)]
-    others = [folder(seed=1), folder(precision="fp32"), folder(accumulate=2), folder(scale="small")]
+    others = [folder(seed=1), folder(precision="fp32"), folder(grad_accum_steps=2), folder(scale="small")]
     assert len(set(same)) == 1
     assert len({*same, *others}) == 5
 

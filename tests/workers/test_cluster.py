@@ -26,6 +26,6 @@ def test_without_ray_its_engine_says_how_to_get_it(tmp_path: Path, monkeypatch, 
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a.mp4").touch()
     monkeypatch.setitem(sys.modules, "ray", None)
-    words = [str(tmp_path / "set"), "--unlabelled", "--engine", "ray", "--out", str(tmp_path / "x.parquet")]
+    words = [str(tmp_path / "set"), "--unlabeled", "--cluster", "ray", "--out", str(tmp_path / "x.parquet")]
     assert main(["prepare", "index", *words]) == 2
     assert 'engine ray needs Ray: pip install "t3d[ray]"' in capsys.readouterr().err

@@ -230,7 +230,7 @@ def test_a_killed_run_goes_on_where_it_was(
     out = tmp_path / "out"
     command = [sys.executable, "-m", "t3d", "prepare", "transcode", str(tmp_path / "set"), "--out", str(out)]
     address = ray.get_runtime_context().gcs_address
-    command += ["--short_side", "48", "--workers", "1", "--engine", "ray", "--ray_address", address]
+    command += ["--short-side", "48", "--workers", "1", "--cluster", "ray", "--ray-address", address]
     run = subprocess.Popen(command, start_new_session=True)
     try:
         deadline = time.monotonic() + 120

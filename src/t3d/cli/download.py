@@ -1,64 +1,78 @@
-"""The words behind `t3d prepare download`."""
+"""`t3d prepare download`."""
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from json import dumps
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt
+from t3d.cli.options import spelled
+from t3d.errors import ConfigError
 
 if TYPE_CHECKING:
     from t3d.prepare.download import DownloadReport, Progress
 
 
-def fill_download(sub: ArgumentParser) -> None:
-    """The options of `t3d prepare download`."""
-    sub.add_argument("what", nargs="?", help="a known data set (see --list), or a URL: https, s3, gs, file")
-    sub.add_argument("--out", help="folder for what comes; again, to go on where a run ended")
-    sub.add_argument("--part", nargs="+", help="parts of a known set, such as val annotations")
-    sub.add_argument("--list", action="store_true", help="show what is known, with its parts and terms")
-    sub.add_argument("--size", type=NonNegativeInt, help="bytes that the file of a URL must have")
-    sub.add_argument("--sha256", help="SHA-256 that the file of a URL must have")
-    sub.add_argument("--unpack", type=bool, default=True, help="whether archives are unpacked")
-    sub.add_argument("--keep_archives", action="store_true", help="keep them when they are unpacked")
-    sub.add_argument("--json", action="store_true", help="print the report as JSON")
+@spelled(metavars={"what": "WHAT", "part": "NAME"})
+def download(
+    what: str | None = None,
+    *,
+    out: str | None = None,
+    part: list[str] | None = None,
+    list: bool = False,  # noqa: A002 (the option is --list)
+    size: int | None = None,
+    sha256: str | None = None,
+    unpack: bool = True,
+    keep_archives: bool = False,
+    json: bool = False,
+) -> int:
+    """Download a published data set or a file, and unpack it.
 
+    The same command resumes an interrupted download. The exit status is 1 if some files could not be
+    downloaded or unpacked.
 
-def run_download(chosen: Namespace) -> int:
-    """Download, and say what came. 1: some files could not be had or unpacked."""
-    from t3d.errors import ConfigError
-    from t3d.prepare.download import download, known_set
+    Args:
+        what: A known data set (see `list`), or a URL: https, s3, gs or file.
+        out: Folder for the files.
+        part: Parts of a known data set, such as val annotations.
+        list: Show the known data sets, with their parts and terms.
+        size: Size that the file of a URL must have, in bytes.
+        sha256: SHA-256 that the file of a URL must have.
+        unpack: Unpack archives.
+        keep_archives: Keep archives after unpacking.
+        json: Print the report as JSON.
+    """
+    from t3d.prepare.download import download as run
+    from t3d.prepare.download import known_set
 
-    if chosen.list:
+    if list:
         _show_known()
         return 0
-    if chosen.what is None or chosen.out is None:
-        missing = "--out FOLDER" if chosen.what else "a data set or a URL"
-        raise ConfigError(f"t3d prepare download needs {missing}; --list shows what is known")
-    published = None if "://" in chosen.what else known_set(chosen.what)
-    if published and not chosen.json:
+    if what is None or out is None:
+        missing = "`out`" if what else "a data set or a URL"
+        raise ConfigError(f"t3d prepare download needs {missing}; `list` shows the known data sets")
+    published = None if "://" in what else known_set(what)
+    if published and not json:
         print(f"Terms: {published.terms}", flush=True)
     with _shown_progress() as progress:
-        report = download(
-            chosen.what,
-            chosen.out,
-            parts=chosen.part,
-            size=chosen.size,
-            sha256=chosen.sha256,
-            unpack=chosen.unpack,
-            keep=chosen.keep_archives,
+        report = run(
+            what,
+            out,
+            parts=part,
+            size=size,
+            sha256=sha256,
+            unpack=unpack,
+            keep=keep_archives,
             progress=progress,
         )
-    if chosen.json:
-        print(json.dumps(asdict(report), ensure_ascii=False))
+    if json:
+        print(dumps(asdict(report), ensure_ascii=False))
     else:
-        _tell(report, chosen.out, published.use if published and not chosen.part else None)
+        _print_report(report, out, published.use if published and not part else None)
     return 1 if report.bad else 0
 
 
@@ -118,7 +132,7 @@ def _shown_progress() -> Iterator[Progress]:
         yield progress
 
 
-def _tell(report: DownloadReport, out: str, use: str | None) -> None:
+def _print_report(report: DownloadReport, out: str, use: str | None) -> None:
     there = "" if report.bad or report.fetched == report.files else "; the others were there"
     print(
         f"{out}: {report.fetched} of {report.files} files came, {report.size / 1e6:,.1f} MB in "

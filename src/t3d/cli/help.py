@@ -36,22 +36,20 @@ def command_help(name: str, command: Command, options: Sequence[Option], *, ever
     docs = docstring_parser.parse(command.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
     places = [option for option in options if option.positional]
     first = spelling_of(command).first
-    usage = " ".join(
-        [f"Usage: t3d {name}", *map(_place, places), *_required(options), "[options]"]
-    )
+    usage = " ".join([f"Usage: t3d {name}", *map(_place, places), *_required(options), "[options]"])
     blocks = [usage, _paragraphs(f"{docs.short_description or ''}\n\n{docs.long_description or ''}")]
     if places:
         blocks.append(_block("Arguments", [(_place(option), _text(option, options)) for option in places]))
     named = {option.key: option for option in options if not option.positional}
     if first and not everything:
-        shown = [named[key] for key in first]
-        rows = [_row(option, options) for option in shown]
+        rows = [_row(named[key], options, brief=True) for key in first]
         blocks.append(_block("Options used most", rows))
         blocks.append(f"All options: t3d {name} --help-all")
     else:
         sections: dict[str, list[Option]] = {"": []}
-        for option in sorted(named.values(), key=lambda each: _order(each.key, first)):
-            sections.setdefault(_section(option), []).append(option)
+        for option in sorted(named.values(), key=lambda each: _order(each, first)):
+            if option.family[:1] in ((), option.path[-1:]):  # one line for all of a family
+                sections.setdefault(_section(option), []).append(option)
         for section in sorted(sections, key=lambda each: ("", *SECTIONS).index(each)):
             rows = [_row(option, options) for option in sections[section]]
             if not section:
@@ -100,16 +98,21 @@ def _block(title: str, rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def _row(option: Option, options: Sequence[Option]) -> tuple[str, str]:
+def _row(option: Option, options: Sequence[Option], *, brief: bool = False) -> tuple[str, str]:
     if option.is_flag:
         name = option.off.replace("no-", "[no-]", 1) if option.default is True else option.flag
+    elif option.family:
+        name = f"{option.flag.removesuffix(option.path[-1])}NAME {option.metavar}"
     else:
         name = f"{option.flag} {option.metavar}{' …' if option.many else ''}"
-    return name, _text(option, options)
+    return name, _text(option, options, brief=brief)
 
 
-def _text(option: Option, options: Sequence[Option]) -> str:
-    """The option's help, with the options that it mentions by their names, its default, and its full name."""
+def _text(option: Option, options: Sequence[Option], *, brief: bool = False) -> str:
+    """The option's help with its default. The options that it mentions are named as the user types them.
+
+    Brief: the first sentence alone, without the name in YAML.
+    """
     section = option.key.rpartition(".")[0]
     names = {each.key: each.flag for each in options}
 
@@ -117,13 +120,16 @@ def _text(option: Option, options: Sequence[Option]) -> str:
         word = found[1]
         return names.get(f"{section}.{word}" if section else word, names.get(word, word))
 
-    text = re.sub(r"`([^`]*)`", name, option.help)
+    text = re.split(r"(?<=[.!])\s+(?=[A-Z])", option.help)[0] if brief else option.help
+    text = re.sub(r"`([^`]*)`", name, text)
+    if option.family:
+        text += f" NAME: {', '.join(option.family)}."
     notes = []
     if option.default is REQUIRED and not option.positional:
         notes.append("required")
     if option.shown_default:
         notes.append(f"default: {option.shown_default}")
-    if option.short and option.short != option.full:
+    if option.short and option.short != option.full and not brief:
         notes.append(f"in YAML: {option.key}" if "." in option.key else f"also {option.full}")
     return f"{text} ({'; '.join(notes)})" if notes else text
 
@@ -142,10 +148,12 @@ def _required(options: Sequence[Option]) -> list[str]:
 
 
 def _section(option: Option) -> str:
-    section = option.key.partition(".")[0]
-    return section if section in SECTIONS and "." in option.key else ""
+    section, dot, _ = option.key.partition(".")
+    return section if section in SECTIONS and dot and not option.family else ""
 
 
-def _order(key: str, first: Sequence[str]) -> int:
-    """The options used most come first in their section."""
-    return first.index(key) if key in first else len(first)
+def _order(option: Option, first: Sequence[str]) -> int:
+    """What is required comes first in a section, and then the options used most."""
+    if option.default is REQUIRED:
+        return -1
+    return first.index(option.key) if option.key in first else len(first)

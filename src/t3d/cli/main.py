@@ -15,7 +15,6 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 
 from t3d.cli.help import command_help, overview
 from t3d.cli.options import Command, Option, call, options_of, spelling_of
@@ -27,7 +26,7 @@ GROUPS = {
     "data": "Inspect a data set.",
 }
 COMMANDS = {
-    "prepare download": ("Download a published data set or a file, and unpack it.", "prepare:download"),
+    "prepare download": ("Download a published data set or a file, and unpack it.", "download:download"),
     "prepare index": ("Decode every video once, so that training opens it at once.", "prepare:index"),
     "prepare transcode": ("Re-encode videos to be small and fast to seek in.", "prepare:transcode"),
     "prepare shards": ("Pack videos into large files that are read sequentially.", "prepare:shards"),
@@ -36,7 +35,7 @@ COMMANDS = {
     "train": ("Train a model on labeled videos.", "training:train"),
     "transfer": ("Train a 3D model on unlabeled videos with a frozen 2D model.", "training:transfer"),
     "teacher": ("Train a small 2D model on still images, to use as a teacher.", "training:teacher"),
-    "test": ("Test a trained model on labeled videos.", "evaluation:test"),
+    "test": ("Test a trained model on labeled videos.", "evaluation:evaluate"),
     "probe": ("Test a linear classifier on frozen features.", "evaluation:probe"),
     "predict": ("Classify videos.", "evaluation:predict"),
     "models": ("List the models, with parameters and multiply-accumulates.", "models:models"),
@@ -129,13 +128,15 @@ def _without_command(name: str, rest: list[str]) -> int:
     group = name if name in GROUPS else ""
     word = rest[0] if group and rest else "" if group else name
     if word == "--version" and not group:
+        from importlib import metadata
+
         print(f"t3d {metadata.version('t3d')}")
         return 0
     if word in ("", "--help", "-h"):
         print(_help(group), end="")
         return 0 if word else 2
     prog = f"t3d {group}".strip()
-    known = _within(group)
+    known = ["--help", "--version"] if word.startswith("-") else list(_within(group))
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     kind = "option" if word.startswith("-") else "command"
     hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -50,6 +50,7 @@ class Option:
         positional: Whether it is given by place instead of by name.
         short: Another, shorter name, as the user types it.
         metavar: What stands for its value in help.
+        family: The names that the last part of the key may have, where each is an option of its own.
         path: The parameter and the fields that its value goes to.
     """
 
@@ -60,6 +61,7 @@ class Option:
     positional: bool = False
     short: str = ""
     metavar: str = ""
+    family: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
 
     @property
@@ -154,7 +156,7 @@ def options_of(command: Command) -> tuple[Option, ...]:
     spelling = spelling_of(command)
     shorts = {key: name for name, key in spelling.short.items()}
     hints, docs = get_type_hints(command), _documented(command)
-    options = []
+    options: list[Option] = []
     for parameter in inspect.signature(command).parameters.values():
         name = parameter.name
         default = REQUIRED if parameter.default is parameter.empty else parameter.default
@@ -209,6 +211,7 @@ def _leaves(option: Option, *, top: bool = False) -> Iterator[Option]:
                 kind=get_args(option.kind)[1] | None,
                 default=None,
                 positional=False,
+                family=names,
                 path=(*option.path, name),
             )
         return
@@ -227,9 +230,11 @@ def _leaves(option: Option, *, top: bool = False) -> Iterator[Option]:
             default = each.default_factory()
         else:
             default = each.default
+        # What a value object is, is its parameter's name: `cluster: Cluster(kind, …)` becomes `--cluster`.
+        name = leaf_name if each.name == "kind" and leaf_name not in SECTIONS else each.name
         yield from _leaves(
             Option(
-                key=prefix + each.name,
+                key=prefix + name,
                 kind=hints[each.name],
                 help=docs.get(each.name, ""),
                 default=default,

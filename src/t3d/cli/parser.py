@@ -11,13 +11,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin
-
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin
 
 from t3d.cli.options import REQUIRED, Option, without_none
 from t3d.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 RENAMED = {
     "patience": "timeout",
@@ -30,6 +30,7 @@ RENAMED = {
     "optim.ema": "optim.ema_decay",
     "optim.mixup": "optim.mixup_alpha",
     "data.videos": "root",
+    "frames": "frame_order",
 }
 """Names that options once had, and have now."""
 
@@ -117,6 +118,8 @@ def parse(
     Raises:
         UsageError: A value of the wrong type, or a missing one.
     """
+    from jsonargparse import ArgumentError, ArgumentParser  # not above: half of what `t3d --help` would take
+
     engine = ArgumentParser(exit_on_error=False)
     if yaml_files:
         engine.add_argument("--config", action="config")
@@ -141,12 +144,14 @@ def check_yaml(path: str, options: Sequence[Option]) -> None:
     Raises:
         UsageError: The file cannot be read, is not YAML, or has an unknown key.
     """
+    import yaml
+
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: the file cannot be read ({error})") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not YAML: {error}") from error
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return
     if not isinstance(content, dict):
@@ -187,6 +192,8 @@ def unknown(name: str, options: Sequence[Option], elsewhere: Callable[[str], Seq
     text = f"unknown option {name}"
     if reason := REMOVED.get(key):
         return f"{text}: {reason}"
+    if placed := [option.metavar for option in options if option.positional and option.key == key]:
+        return f"{text}; give {placed[0]} without a name"
     if (new := RENAMED.get(key, "")) in shown:
         return f"{text}; it is now {shown[new]}"
     known = dict(shown)
@@ -198,9 +205,11 @@ def unknown(name: str, options: Sequence[Option], elsewhere: Callable[[str], Seq
     near = difflib.get_close_matches(key, within or known, n=1, cutoff=0.5 if within else 0.6)
     if near:
         text += f"; did you mean {known[near[0]]}?"
-    if within:
-        text += f" Options of {section}: {', '.join(sorted(known[each] for each in within))}"
-    elif not near and (others := elsewhere(key)):
+    elif within:
+        text += (
+            f"; options of {section}: {', '.join(sorted({shown[each] for each in within if each in shown}))}"
+        )
+    elif others := elsewhere(key):
         text += f"; it belongs to t3d {', t3d '.join(others)}"
     return text
 
@@ -219,12 +228,11 @@ def in_options(message: str, options: Iterable[Option], given: Iterable[Given] =
     distinct = "|".join(
         sorted((re.escape(key) for key in names if "." in key or "_" in key), key=len, reverse=True)
     )
-    message = re.sub(rf"`({either})`", lambda found: names[found[1]], message)
-    message = re.sub(rf"^({either})(?=:? (?:is|was|must|has|cannot)\b)", lambda found: names[found[1]], message)
+    patterns = [rf"`({either})`", rf"^({either})(?= (?:is|was|must|has|cannot)\b)"]
     if distinct:
-        message = re.sub(
-            rf"(?<![\w./-])({distinct})(?![\w/=-]|\.\w)", lambda found: names[found[1]], message
-        )
+        patterns.append(rf"(?<![\w./-])({distinct})(?![\w/=-]|\.\w)")
+    for pattern in patterns:
+        message = re.sub(pattern, lambda found: names[found[1]], message)
     return message
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from t3d.cli.listing import print_list
 from t3d.cli.videos import VideoSet
 from t3d.errors import ConfigError
+from t3d.prepare.rewrite import TranscodeSpec
 
 if TYPE_CHECKING:
     from t3d.prepare.index import IndexReport
@@ -69,12 +70,133 @@ def _print_index(report: IndexReport, out: str) -> None:
     same, near = report.duplicates.same, report.duplicates.near
     print_list("cannot be read", [f"{path}: {reason}" for path, reason in report.bad])
     print_list("can be read only in part", [f"{path}: {reason}" for path, reason in report.damaged])
-    print_list("groups of the same bytes", [" = ".join(group) for group in same])
+    print_list("groups of identical files", [" = ".join(group) for group in same])
     print_list(
-        "pairs of different sources that look the same",
+        "near-duplicates from different sources",
         [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in near],
     )
     if not report.duplicates.compared:
-        print("Not compared: the looks of all pairs (--near true does, in time that grows with their square)")
+        print("Near-duplicates were not searched for among so many files; --near-duplicates on does so")
 
 
+def transcode(
+    source: VideoSet,
+    spec: TranscodeSpec,
+    *,
+    out: str,
+    workers: int = 2,
+    timeout: float = 3600,
+    cluster: Literal["none", "ray"] = "none",
+    ray_address: str | None = None,
+    json: bool = False,
+) -> int:
+    """Re-encode videos to be small and fast to seek in.
+
+    The exit status is 1 if some videos cannot be re-encoded.
+
+    Args:
+        out: Folder for the new files and their `index.parquet`.
+        workers: Processes that decode and encode.
+        timeout: Time limit per file, in seconds.
+        cluster: Machines to work on: this one (none), or those of a Ray cluster (ray).
+        ray_address: Ray cluster to join, `HOST:PORT` or auto. Otherwise RAY_ADDRESS of the environment, or a
+            new one on this machine.
+        json: Print the report as JSON.
+    """
+    from t3d.prepare.transcode import transcode_videos
+    from t3d.workers.cluster import Engine
+
+    report = transcode_videos(
+        source.open(),
+        out,
+        spec=spec,
+        root=source.videos if Path(source.videos).is_dir() else source.root,
+        workers=workers,
+        patience=timeout,
+        engine=Engine("ray" if cluster == "ray" else "local", ray_address),
+    )
+    if json:
+        print(dumps(asdict(report), ensure_ascii=False))
+    else:
+        _print_transcoded(report, out)
+    return 1 if report.bad else 0
+
+
+def _print_transcoded(report: TranscodeReport, out: str) -> None:
+    print(
+        f"{out}: {report.files} files, {report.frames} frames, {report.seconds / 3600:.2f} h; "
+        f"{report.size_before / 1e6:.1f} MB before, {report.size_after / 1e6:.1f} MB after"
+    )
+    print(
+        f"{report.transcoded} transcoded now in {report.took:.0f} s "
+        f"({report.frames_now / report.took:.0f} frames per second), "
+        f"{report.files - report.transcoded} already there"
+    )
+    print_list("could not be transcoded", [f"{path}: {reason}" for path, reason in report.bad])
+    print_list("could be read only in part", [f"{path}: {reason}" for path, reason in report.damaged])
+    if report.files:
+        print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")
+
+
+def shards(
+    source: VideoSet,
+    *,
+    out: str,
+    index: str | None = None,
+    shard_mb: float = 256,
+    seed: int = 0,
+    workers: int = 2,
+    cluster: Literal["none", "ray"] = "none",
+    ray_address: str | None = None,
+    json: bool = False,
+) -> int:
+    """Pack videos into large files that are read sequentially.
+
+    The exit status is 1 if some videos are in no shard.
+
+    Args:
+        out: Folder for the shards and their `index.parquet`.
+        index: Index of the files, written by `t3d prepare index` or `t3d prepare transcode`. Not needed if
+            VIDEOS is an index.
+        shard_mb: Size of a shard in MB (10⁶ bytes).
+        seed: Seed of the order of the videos.
+        workers: Processes that read and write.
+        cluster: Machines to work on: this one (none), or those of a Ray cluster (ray).
+        ray_address: Ray cluster to join, `HOST:PORT` or auto. Otherwise RAY_ADDRESS of the environment, or a
+            new one on this machine.
+        json: Print the report as JSON.
+    """
+    from t3d.data.catalog import open_index
+    from t3d.prepare.shards import write_shards
+    from t3d.workers.cluster import Engine
+
+    known = open_index(index, source.videos, root=source.root)
+    if known is None:
+        inside = Path(source.videos) / "index.parquet"
+        hint = f"t3d prepare index {source.videos} --out FILE.parquet writes one"
+        hint = f"use {inside}" if inside.is_file() else hint
+        raise ConfigError(f"{source.videos} is not an index, and `index` is not set: {hint}")
+    report = write_shards(
+        source.open(),
+        known,
+        out,
+        shard_mb=shard_mb,
+        seed=seed,
+        workers=workers,
+        engine=Engine("ray" if cluster == "ray" else "local", ray_address),
+    )
+    if json:
+        print(dumps(asdict(report), ensure_ascii=False))
+    else:
+        _print_shards(report, out)
+    return 1 if report.bad else 0
+
+
+def _print_shards(report: ShardReport, out: str) -> None:
+    print(
+        f"{out}: {report.files} files in {report.shards} shards of {report.smallest / 1e6:.1f} to "
+        f"{report.largest / 1e6:.1f} MB; {report.written} written now in {report.took:.0f} s, "
+        f"{report.shards - report.written} already there"
+    )
+    print_list("are in no shard", [f"{path}: {reason}" for path, reason in report.bad])
+    print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")

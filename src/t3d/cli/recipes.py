@@ -31,7 +31,9 @@ def recipes(command: str) -> list[str]:
 def yaml_options(command: str) -> tuple[Option, ...]:
     """Return the options that set others."""
     return (
-        Option("recipe", str | None, f"Defaults for a purpose: {', '.join(recipes(command))}.", metavar="NAME"),
+        Option(
+            "recipe", str | None, f"Defaults for a purpose: {', '.join(recipes(command))}.", metavar="NAME"
+        ),
         Option("config", str | None, "YAML file of options.", metavar="FILE"),
         Option(
             "resume",
@@ -43,9 +45,7 @@ def yaml_options(command: str) -> tuple[Option, ...]:
     )
 
 
-def run_with_files(
-    name: str, command: Command, options: Sequence[Option], given: Sequence[Given]
-) -> int:
+def run_with_files(name: str, command: Command, options: Sequence[Option], given: Sequence[Given]) -> int:
     """Call a command that takes its options from a recipe, files and a run as well.
 
     Raises:
@@ -118,4 +118,5 @@ def _from_card(command: str, given: Sequence[Given]) -> list[Given]:
         return []
     values: dict[str, object] = {"model.name": card.architecture, "model.options": dict(card.options)}
     values |= {f"clip.{name}": value for name, value in asdict(card.clip).items()}
-    return [Given(key, value if isinstance(value, str) else json.dumps(value), "") for key, value in values.items()]
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    return [Given(key, text, "") for key, text in texts.items()]
