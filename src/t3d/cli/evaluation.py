@@ -110,7 +110,7 @@ def probe(
             or official list.
         test: Labeled videos to test on.
         model: Weights file of a 3D model, such as a student after transfer.
-        teacher: 2D model instead: timm or torchvision name, or `.onnx` file.
+        teacher: Use a 2D model instead: timm or torchvision name, or `.onnx` file.
         teacher_weights: `.safetensors` file for the teacher.
         teacher_size: Side of the square that the teacher sees, in pixels.
         num_frames: Frames per clip, with `teacher`.

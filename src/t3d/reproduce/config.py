@@ -47,7 +47,7 @@ class Choices:
         root: Folder that the files of the lists are in, if it is another one.
         index: Index of the files, written by `t3d prepare index`.
         out: Folder for runs and the table. The same command resumes an interrupted one.
-        scale: paper, or small: small models, clips and epochs, to run the whole chain in minutes.
+        scale: Size of the runs. `small` takes small models, clips and epochs, to run all steps in minutes.
         teacher: 2D model of transfers: timm or torchvision name, or ONNX file.
         teacher_weights: `.safetensors` file for the teacher.
         partial: Accept official lists some of whose videos are missing. The result says how many.
