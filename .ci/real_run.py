@@ -53,7 +53,7 @@ def main(data: Path) -> None:
             *("--data.train", str(work / "train.csv"), "--data.val_fraction", "0"),
             *("--data.cache", str(work / "cache"), "--out", str(work / "run"), "--optim.epochs", "15"),
         )
-        weights = str(work / "run" / "model.safetensors")
+        weights = str(work / "run" / "last.safetensors")
         metrics = json.loads(t3d("test", weights, str(work / "test.csv"), "--out", str(work / "t"), "--json"))
         right = round(metrics["video_top1"] * metrics["videos"])
         p = binomtest(right, metrics["videos"], 0.5, alternative="greater").pvalue

@@ -173,7 +173,9 @@ def prepare(originals: Path, out: Path) -> dict[str, list[Path]]:
             out.mkdir(exist_ok=True)
             if not plain.exists():
                 frames = v2.functional.resize(video.frames_at(range(len(video))), [256, 340], antialias=True)
-                write_video(plain, frames, fps=round(video.average_fps), crf=23, keyframe_interval=250)
+                write_video(
+                    plain, frames, fps=round(video.metadata.average_fps), crf=23, keyframe_interval=250
+                )
             if not loud.exists():
                 with_sound(plain, loud)
             sizes[path] = (round(video.width * SHORT / video.height), SHORT)

@@ -64,8 +64,8 @@ LEARN = OptimConfig(
     schedule="cosine",
     warmup_epochs=2,
     label_smoothing=0.1,
-    ema=0.99,
-    clip_grad=1.0,
+    ema_decay=0.99,
+    max_grad_norm=1.0,
 )
 VARIED = AugmentConfig(crop="random_resized", min_area=0.5, flip=0.5, color=0.2)
 DRAWN = SyntheticSpec(train=96, val=16, test=64, distractors=0, clutter=2, camera_shake=0)
@@ -205,7 +205,7 @@ class Study:
         }
         for order in ("normal", "shuffled", "static"):
             outcome = run_test(
-                str(folder.best if folder.best.exists() else folder.weights),
+                str(folder.best if folder.best.exists() else folder.last),
                 asked,
                 videos=videos,
                 frames=order,

@@ -32,7 +32,7 @@ from t3d.transfer.metrics import PairMetrics
 from t3d.transfer.pairs import allowed_pairs, source_groups
 from t3d.transfer.step import first_of
 from t3d.transfer.student import TransferNet
-from t3d.transfer.teachers.teacher import open_teacher
+from t3d.transfer.teachers.open import open_teacher
 
 BATCH = 32  # clips, so that `top1` is out of about 32 for every start
 

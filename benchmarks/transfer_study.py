@@ -53,7 +53,7 @@ from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
 from t3d.transfer.probe import fit_linear, outcome_of, student_vectors, teacher_vectors
 from t3d.transfer.run import transfer
-from t3d.transfer.teachers.teacher import open_teacher
+from t3d.transfer.teachers.open import open_teacher
 
 CLIP = ClipSpec(num_frames=16, stride=4, size=64, resize=72, tail="shift")
 SCALES = {
@@ -69,8 +69,8 @@ LEARN = OptimConfig(
     decay_norm=False,
     schedule="cosine",
     warmup_epochs=1,
-    ema=0.99,
-    clip_grad=1.0,
+    ema_decay=0.99,
+    max_grad_norm=1.0,
 )
 STARTS: dict[str, dict[str, Any]] = {
     "match": {"objective": "match"},
@@ -93,7 +93,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "decay": {"layer_decay": 0.7},
     "gentle": {"lr": 1e-3, "layer_decay": 0.7},
     "gentle-long": {"lr": 1e-3, "layer_decay": 0.7, "epochs": 3},
-    "mix": {"mixup": 0.4},
+    "mix": {"mixup_alpha": 0.4},
 }
 """How labels are learned: changes to `LEARN`."""
 # Few labels make few steps an epoch: budgets in epochs, the same for every start.
@@ -202,7 +202,7 @@ class Study:
             torch.manual_seed(0)
             net, clip = create_model(self.student, num_classes=0).to(pick_device()), self.clip
         else:
-            weights = self.out / f"pretrain/{job['start']}/run/model.safetensors"
+            weights = self.out / f"pretrain/{job['start']}/run/last.safetensors"
             net, card = load_model(weights, device=pick_device())
             clip = card.clip
         net.eval()
@@ -234,7 +234,7 @@ class Study:
         """Fine-tune, or train from scratch."""
         init = None
         if job["start"] != "scratch":
-            init = str(self.out / f"pretrain/{job['start']}/run/model.safetensors")
+            init = str(self.out / f"pretrain/{job['start']}/run/last.safetensors")
         known, held = draw_labels(self.data, self.out, job["set"], job["percent"], job["seed"])
         changes = dict(RECIPES[job["recipe"]])
         epochs = EPOCHS[job["percent"]] * changes.pop("epochs", 1)
@@ -259,7 +259,7 @@ class Study:
 
     def test(self, name: str, job: Job) -> dict[str, Any]:
         """Test what `tune` made."""
-        weights = RunFolder(self.out / name.replace("test/", "tune/", 1) / "run").weights
+        weights = RunFolder(self.out / name.replace("test/", "tune/", 1) / "run").last
         _, listed, _ = LISTS[job["set"]]
         result = {}
         for order in ("normal", "shuffled", "static"):
@@ -283,7 +283,7 @@ class Study:
             spec = replace(self.clip, size=size, resize=size)
         else:
             device = pick_device()
-            net, card = load_model(self.out / f"pretrain/{job['start']}/run/model.safetensors", device=device)
+            net, card = load_model(self.out / f"pretrain/{job['start']}/run/last.safetensors", device=device)
             spec, function = card.clip, student_vectors(net, card.clip, bf16=False)
         known = open_list(self.data, job["set"], 0)
         asked = open_list(self.data, job["set"], 1).with_classes(known.classes)

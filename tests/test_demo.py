@@ -56,11 +56,11 @@ def test_the_whole_way_and_once_more(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (out / "test" / "metrics.json").exists()
 
     videos = {path: path.stat().st_mtime_ns for path in (out / "videos").rglob("*.mp4")}
-    weights, first = load_file(run.weights), report.stat().st_mtime_ns
+    weights, first = load_file(run.last), report.stat().st_mtime_ns
     assert main(["demo", "--quick", "--out", str(out), "--seed", "1"]) == 0
     assert {path: path.stat().st_mtime_ns for path in (out / "videos").rglob("*.mp4")} == videos
     assert report.stat().st_mtime_ns > first
-    again = load_file(run.weights)
+    again = load_file(run.last)
     assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())  # the same seed
 
     assert main(["demo", "--out", str(out)]) == 2

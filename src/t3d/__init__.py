@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from t3d.evaluation.predictor import Prediction, Predictor
     from t3d.models.registry import create_model, list_models
     from t3d.models.weights import ModelCard, load_model, save_model
+    from t3d.video.batch import FrameBatch, VideoMetadata
     from t3d.video.video import Video
 
 _HOMES = {
     "CheckpointError": "t3d.errors",
     "ClipSpec": "t3d.clip",
     "ConfigError": "t3d.errors",
+    "FrameBatch": "t3d.video.batch",
     "Manifest": "t3d.data.manifest.manifest",
     "ManifestError": "t3d.errors",
     "ModelCard": "t3d.models.weights",
@@ -32,6 +34,7 @@ _HOMES = {
     "T3DError": "t3d.errors",
     "Video": "t3d.video.video",
     "VideoError": "t3d.errors",
+    "VideoMetadata": "t3d.video.batch",
     "create_model": "t3d.models.registry",
     "list_models": "t3d.models.registry",
     "load_model": "t3d.models.weights",
@@ -42,6 +45,7 @@ __all__ = [
     "CheckpointError",
     "ClipSpec",
     "ConfigError",
+    "FrameBatch",
     "Manifest",
     "ManifestError",
     "ModelCard",
@@ -50,6 +54,7 @@ __all__ = [
     "T3DError",
     "Video",
     "VideoError",
+    "VideoMetadata",
     "create_model",
     "list_models",
     "load_model",

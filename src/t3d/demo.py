@@ -21,7 +21,8 @@ from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
 from t3d.transfer.run import transfer
-from t3d.transfer.teachers.train import TeacherTraining, train_teacher
+from t3d.transfer.teachers.config import TeacherTraining
+from t3d.transfer.teachers.train import train_teacher
 
 ORDERS: tuple[FrameOrder, ...] = ("normal", "shuffled", "reversed", "static")
 
@@ -64,7 +65,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     print("\n2. It teaches a 3D net from videos without labels", flush=True)
     student = RunFolder(transfer(transfer_config(out, seed=seed, quick=quick)))
     runs = {}
-    for number, (name, init) in enumerate((("after transfer", student.weights), ("from scratch", None)), 3):
+    for number, (name, init) in enumerate((("after transfer", student.last), ("from scratch", None)), 3):
         print(f"\n{number}. A few labels, {name}", flush=True)
         runs[name] = RunFolder(train(demo_config(out, init=init, seed=seed, quick=quick)))
 
@@ -73,13 +74,13 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     asked = str(videos / "action_test.csv")
     for name, run in runs.items():
         for order in ORDERS if name == "after transfer" else ORDERS[:1]:
-            outcome = run_test(run.weights, asked, frames=order, cache=str(out / "cache"), workers=0)
+            outcome = run_test(run.last, asked, frames=order, cache=str(out / "cache"), workers=0)
             outcomes[name][order] = outcome
             print(f"{name}, {order} frames: video top-1 {outcome.single.video_top1:.1%}", flush=True)
     best = outcomes["after transfer"]
     write_result(best["normal"], out / "test")
     some = samples_of(best["normal"])[:3]
-    for prediction in Predictor(runs["after transfer"].weights).many([sample.path for sample in some]):
+    for prediction in Predictor(runs["after transfer"].last).many([sample.path for sample in some]):
         print(f"{Path(prediction.path).name}: {prediction.classes[0]} {prediction.probs[0]:.0%}", flush=True)
     labels = len(runs["from scratch"].read_videos()[0])
     pool = len(student.read_videos()[0])
@@ -167,7 +168,7 @@ def demo_config(out: Path, *, init: Path | None, seed: int, quick: bool) -> Trai
             batch_size=8 if quick else 16,
             schedule="cosine",
             warmup_epochs=0 if quick else 1,
-            clip_grad=1.0,
+            max_grad_norm=1.0,
         ),
         eval_every=1 if quick else 3,
     )

@@ -213,6 +213,7 @@ def test_the_signal_of_an_interrupted_run_is_the_exit_status(
     class InterruptedRunError(T3DError):
         signal = 15
         folder = tmp_path / "run"
+        command = "t3d train"
 
     def interrupted(*_: object, **__: object) -> None:
         raise InterruptedRunError("stopped by SIGTERM")
@@ -220,7 +221,7 @@ def test_the_signal_of_an_interrupted_run_is_the_exit_status(
     monkeypatch.setattr("t3d.training.run.train", interrupted)
     assert run("train", "--videos", "d", "--out", "o") == 128 + 15
     err = capsys.readouterr().err
-    assert err == f"t3d: stopped by SIGTERM\n  Resume with: t3d train --resume {tmp_path / 'run'}\n"
+    assert err == f"t3d: stopped by SIGTERM\n  Resume it with: t3d train --resume {tmp_path / 'run'}\n"
 
 
 def test_what_the_system_refuses_is_told_too(tmp_path: Path, capsys: Out) -> None:
@@ -246,7 +247,7 @@ def test_recipes_are_whole_and_give_way_to_options(capsys: Out) -> None:
     assert recipes("transfer") == ["transfer-laptop", "transfer-paper"]
     paper = printed(capsys, "--recipe", "paper")
     assert (paper["optim"]["name"], paper["optim"]["lr"], paper["clip"]["num_frames"]) == ("sgd", 0.1, 32)
-    modern = printed(capsys, "--optim.lr", 0.5, "--recipe=modern", "--optim.ema", "0")
+    modern = printed(capsys, "--optim.lr", 0.5, "--recipe=modern", "--optim.ema_decay", "0")
     assert (modern["optim"]["name"], modern["optim"]["lr"], modern["optim"]["ema"]) == ("adamw", 0.5, 0.0)
     assert modern["optim"]["schedule"] == "cosine"
 
@@ -310,10 +311,10 @@ def test_options_of_the_line_win(trained: RunFolder, clips: Path) -> None:
 
 
 def test_a_folder_is_not_overwritten_unasked(trained: RunFolder, clips: Path, capsys: Out) -> None:
-    before = trained.weights.read_bytes()
+    before = trained.last.read_bytes()
     assert run("train", "--data.train", clips, "--out", trained.path) == 2
     assert "never overwritten unasked" in capsys.readouterr().err
-    assert trained.weights.read_bytes() == before
+    assert trained.last.read_bytes() == before
 
 
 def test_a_run_that_was_moved_goes_on_where_it_lies(
@@ -323,24 +324,24 @@ def test_a_run_that_was_moved_goes_on_where_it_lies(
     shutil.copytree(trained.path, moved.path)
     text = moved.config.read_text()
     moved.config.write_text(text.replace("epochs: 3", "epochs: 4"))
-    before = trained.weights.read_bytes()
+    before = trained.last.read_bytes()
     monkeypatch.chdir(tmp_path)
     assert run("train", "--resume", "moved") == 0
-    assert moved.weights.read_bytes() != before
-    assert trained.weights.read_bytes() == before
+    assert moved.last.read_bytes() != before
+    assert trained.last.read_bytes() == before
 
 
 def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out) -> None:
     both = ["--workers", 0, "--precision", "fp32"]
     out = tmp_path / "test"
-    assert run("test", trained.weights, clips, "--out", out, "--json", *both, "--batch_size", 3) == 0
+    assert run("test", trained.last, clips, "--out", out, "--json", *both, "--batch_size", 3) == 0
     metrics = json.loads(capsys.readouterr().out)
     assert metrics == json.loads((out / "metrics.json").read_text())
     assert (metrics["videos"], metrics["bad"]) == (8, 0)
     assert (out / "confusion.png").stat().st_size > 1000
 
     words = ["--json", "--top", 2, *both, "--batch_size", 5]
-    assert run("predict", trained.weights, clips / "blue", clips / "red", *words) == 0
+    assert run("predict", trained.last, clips / "blue", clips / "red", *words) == 0
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     with (out / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -359,7 +360,7 @@ def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path,
 
 
 def test_test_prints_a_table(trained: RunFolder, clips: Path, capsys: Out) -> None:
-    assert run("test", trained.weights, clips, "--workers", 0, "--frame-order", "static") == 0
+    assert run("test", trained.last, clips, "--workers", 0, "--frame-order", "static") == 0
     out = capsys.readouterr().out
     assert "8 videos" in out
     assert "top-1" in out
@@ -370,7 +371,7 @@ def test_an_unknown_class_is_told_with_the_nearest(
     trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out
 ) -> None:
     (tmp_path / "t.csv").write_text(f"path,label\n{clips / 'red' / 'red 0.mp4'},Reds\n")
-    assert run("test", trained.weights, tmp_path / "t.csv") == 2
+    assert run("test", trained.last, tmp_path / "t.csv") == 2
     assert "unknown class 'Reds'; did you mean 'red'?" in capsys.readouterr().err
 
 
@@ -378,7 +379,7 @@ def test_a_bad_file_among_good_ones(trained: RunFolder, clips: Path, tmp_path: P
     (tmp_path / "empty.mp4").write_bytes(b"")
     files = [clips / "red" / "red 0.mp4", tmp_path / "empty.mp4", tmp_path / "absent.mp4"]
     files.append(clips / "blue" / "blue 0.mp4")
-    assert run("predict", trained.weights, *files, "--workers", 1) == 1
+    assert run("predict", trained.last, *files, "--workers", 1) == 1
     out, err = capsys.readouterr()
     lines = [line.split("\t") for line in out.splitlines()]
     assert [line[0] for line in lines] == [str(files[0]), str(files[3])]
@@ -387,7 +388,7 @@ def test_a_bad_file_among_good_ones(trained: RunFolder, clips: Path, tmp_path: P
     assert f"t3d: {files[2]}: " in err
     assert "2 of 4 videos could not be read" in err
 
-    assert run("predict", trained.weights, *files, "--workers", 0, "--json") == 1
+    assert run("predict", trained.last, *files, "--workers", 0, "--json") == 1
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [sorted(line) for line in said] == [
         ["classes", "clips", "path"],
@@ -397,9 +398,9 @@ def test_a_bad_file_among_good_ones(trained: RunFolder, clips: Path, tmp_path: P
     ]
 
     (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{file},red\n" for file in files))
-    assert run("test", trained.weights, tmp_path / "t.csv", "--workers", 0) == 2
+    assert run("test", trained.last, tmp_path / "t.csv", "--workers", 0) == 2
     assert "2 of 4 videos (50.0%) cannot be read, more than max_bad = 1.0%" in capsys.readouterr().err
-    assert run("test", trained.weights, tmp_path / "t.csv", "--workers", 0, "--max_bad", 0.5) == 1
+    assert run("test", trained.last, tmp_path / "t.csv", "--workers", 0, "--max_bad", 0.5) == 1
     out, err = capsys.readouterr()
     assert "2 videos" in out
     assert f"could not be read: {files[1]}" in err
@@ -407,7 +408,7 @@ def test_a_bad_file_among_good_ones(trained: RunFolder, clips: Path, tmp_path: P
 
 def test_a_reader_that_goes_away_is_no_error(trained: RunFolder, clips: Path) -> None:
     code = "import sys; from t3d.cli.main import main; sys.exit(main())"
-    words = ["predict", trained.weights, clips, "--workers", 0]
+    words = ["predict", trained.last, clips, "--workers", 0]
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)],
         stdout=subprocess.PIPE,

@@ -20,15 +20,16 @@ from t3d.data.clips.dataset import ClipItem, TrainClips
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.sampler import SampleKey
 from t3d.data.config import AugmentConfig
-from t3d.data.index import _TURNS, SCHEMA, VideoIndex
+from t3d.data.index import SCHEMA, VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ManifestError, VideoError
 from t3d.prepare.examine import examine
 from t3d.prepare.index import index_videos
+from t3d.video import reader as reader_module
 from t3d.video import video as video_module
 from t3d.video.encode import write_video
 from t3d.video.facts import VideoFacts
-from t3d.video.stream import Stream, turned
+from t3d.video.stream import Stream
 from t3d.video.video import Video
 
 SPEC = ClipSpec(num_frames=4, stride=2, size=32, resize=32)
@@ -96,9 +97,9 @@ def test_facts_survive_the_table_and_give_the_same_frames(films, index, name) ->
         assert slow.damage is fast.damage is None
     (row,) = [row for row in pyarrow.parquet.read_table(index).to_pylist() if row["path"] == name]
     assert row["frames"] == len(slow)
-    assert row["fps"] == pytest.approx(slow.average_fps)
+    assert row["fps"] == pytest.approx(slow.metadata.average_fps)
     assert row["size"] == (films / name).stat().st_size
-    assert row["counted"] == (name in ("counted.avi", "raw.h264") and slow._table.order is not None)
+    assert row["counted"] == (name in ("counted.avi", "raw.h264") and slow._reader.table.order is not None)
 
 
 def test_a_damaged_file_holds_what_decoding_gives(films, index) -> None:
@@ -113,25 +114,17 @@ def test_a_damaged_file_holds_what_decoding_gives(films, index) -> None:
             assert np.array_equal(video.frames_at([number])[0].permute(1, 2, 0).numpy(), truth[number])
 
 
-@pytest.mark.parametrize("how", _TURNS)
-def test_turns_are_named_as_one_sees_them(how) -> None:
-    image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    degrees, mirrored = _TURNS[how]
-    seen = image[:, ::-1] if mirrored else image
-    assert np.array_equal(turned(image, how), np.rot90(seen, -degrees // 90))
-
-
 def test_nothing_is_read_through_to_open_a_known_file(films, index, monkeypatch, read_numbers) -> None:
     known = VideoIndex.read(index)
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the file was read through")
 
-    monkeypatch.setattr(video_module, "read_table", never)
-    monkeypatch.setattr(video_module, "scan_table", never)
+    monkeypatch.setattr(reader_module, "read_table", never)
+    monkeypatch.setattr(reader_module, "scan_table", never)
     for seed, name in enumerate(FILES):
         video = Video(films / name, facts=known.facts(films / name))
-        assert video._stream is None  # not even opened
+        assert video._reader._stream is None  # not even opened
         last = len(video) - 1
         assert read_numbers(video.frames_at([last])) == [50 * seed + last]
 

@@ -106,7 +106,7 @@ def test_a_row_of_three_steps_from_clips_to_table_and_once_more(choices: Choices
     folders = {path.name.split("-")[0] + path.name.split("-")[1]: path for path in choices.out.glob("runs/*")}
     assert set(folders) == {"transferyoutube8m1", "trainkinetics1", "trainucf1011"}
     said = (folders["trainucf1011"] / "config.yaml").read_text()
-    assert f"init: {folders['trainkinetics1']}/model.safetensors" in said
+    assert f"init: {folders['trainkinetics1']}/last.safetensors" in said
 
     before = {path: path.stat().st_mtime_ns for path in choices.out.glob("runs/**/*") if path.is_file()}
     again = reproduce("8", choices, rows=["T3D-FT-Transfer"])
@@ -156,7 +156,7 @@ def test_a_stopped_row_goes_on_and_ends_as_if_it_never_had_been(
     assert ours["ours"] == once["ours"]
     assert (ours["paper"], ours["difference"]) == (71.4, None)  # at the small scale they are not compared
     (one,), (other,) = (
-        list(out.glob("runs/*/model.safetensors")) for out in (choices.out, choices.out / "whole")
+        list(out.glob("runs/*/last.safetensors")) for out in (choices.out, choices.out / "whole")
     )
     assert one.parent.name == other.parent.name
     weights = load_file(other)

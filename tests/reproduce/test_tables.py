@@ -70,7 +70,7 @@ def test_every_row_makes_configs_whose_nets_take_their_clips(name: str, scale: s
         for trial in trials:
             assert [run.kind for run in trial.runs] == [step.kind for step in row.steps[:-1]]
             inits = [run.config.model.init for run in trial.runs]
-            assert inits == [None, *(str(run.folder.weights) for run in trial.runs[:-1])]
+            assert inits == [None, *(str(run.folder.last) for run in trial.runs[:-1])]
             assert len({run.config.model.name for run in trial.runs}) == 1
             assert len({run.config.clip.size for run in trial.runs}) == 1
         config = trials[0].runs[-1].config

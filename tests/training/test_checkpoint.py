@@ -146,7 +146,7 @@ def test_another_net_is_refused_by_the_key_that_differs(saved: Path) -> None:
 
 def test_another_optimiser_or_average_is_refused(saved: Path) -> None:
     assert "SGD" in refused(saved, State(ADAMW))
-    assert "optim.ema" in refused(saved, State(SGD, ema=False))
+    assert "optim.ema_decay" in refused(saved, State(SGD, ema=False))
     state = State(SGD, ema=False)
     save_checkpoint(saved, **state.parts, progress=Progress())
     assert "ema.n_averaged is missing in the file" in refused(saved, State(SGD))

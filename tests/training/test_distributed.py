@@ -27,7 +27,7 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 from t3d.training.config import TrainConfig
-from t3d.training.interrupt import InterruptedRunError
+from t3d.training.errors import InterruptedRunError
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
 from t3d.training.step import ClassificationStepper, Stepper
@@ -83,7 +83,9 @@ def scenes(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             name="densenet3d_tiny",
             options={"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1},
         ),
-        optim=OptimConfig(lr=0.05, epochs=2, batch_size=8, accumulate=2, schedule="constant", ema=0.5),
+        optim=OptimConfig(
+            lr=0.05, epochs=2, batch_size=8, grad_accum_steps=2, schedule="constant", ema_decay=0.5
+        ),
         precision="fp32",
         log_every=1,
     )
@@ -128,7 +130,7 @@ def test_each_clip_of_a_batch_is_seen_by_one_process(scenes: Path) -> None:
 
 def test_the_log_says_what_the_weights_score_in_one_process(scenes: Path) -> None:
     folder = RunFolder(scenes / "whole")
-    model, card = load_model(folder.weights)
+    model, card = load_model(folder.last)
     _, val = folder.read_videos()
     assert val is not None
     metrics = measure(score_videos(model, val, spec=card.clip))
@@ -139,7 +141,7 @@ def test_the_log_says_what_the_weights_score_in_one_process(scenes: Path) -> Non
 
 def test_a_signal_to_one_process_stops_all_and_nothing_is_lost(scenes: Path) -> None:
     assert seen(scenes, 0)["stopped"] == seen(scenes, 1)["stopped"] == [15]
-    for name in ("checkpoint.safetensors", "model.safetensors"):
+    for name in ("checkpoint.safetensors", "last.safetensors"):
         whole, parts = load_file(scenes / "whole" / name), load_file(scenes / "parts" / name)
         assert whole.keys() == parts.keys()
         for key, value in whole.items():

@@ -21,7 +21,7 @@ from t3d.evaluation.run_test import run_test
 from t3d.evaluation.scoring import score_videos
 from t3d.models.weights import load_model
 from t3d.training.config import TrainConfig
-from t3d.training.interrupt import InterruptedRunError
+from t3d.training.errors import InterruptedRunError
 from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
@@ -92,7 +92,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(
     multi: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everything = {
-        "optim": {"epochs": 2, "ema": 0.9, "mixup": 0.3, "label_smoothing": 0.1},
+        "optim": {"epochs": 2, "ema_decay": 0.9, "mixup_alpha": 0.3, "label_smoothing": 0.1},
         "augment": {"crop": "random_resized", "color": 0.3},
     }
     straight = RunFolder(train(multi(**everything, out=str(tmp_path / "straight"))))
@@ -110,7 +110,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(
         with pytest.raises(InterruptedRunError):
             train(config)
     resumed = RunFolder(train(replace(config, data=replace(config.data, workers=1)), resume=True))
-    for name in ("checkpoint.safetensors", "model.safetensors", "best.safetensors"):
+    for name in ("checkpoint.safetensors", "last.safetensors", "best.safetensors"):
         here, there = load_file(straight.path / name), load_file(resumed.path / name)
         assert here.keys() == there.keys()
         assert all(torch.equal(value, there[key]) for key, value in here.items())
@@ -153,11 +153,11 @@ def test_what_does_not_fit_together_is_refused_before_a_video_is_read(
 def test_tests_refuse_the_other_kind_of_labels(multi: Tiny, tiny: Tiny, tmp_path: Path) -> None:
     several = RunFolder(train(multi(out=str(tmp_path / "several"))))
     one = RunFolder(train(tiny(out=str(tmp_path / "one"))))
-    assert "targets" not in json.loads(_card(one.weights))  # what older versions can read
+    assert "targets" not in json.loads(_card(one.last))  # what older versions can read
     with pytest.raises(ManifestError, match=r"one label a video .* several labels a video"):
         run_test(several.weights, tiny().data.train)
     with pytest.raises(ManifestError, match=r"several labels a video .* one label a video"):
-        run_test(one.weights, multi().data.train)
+        run_test(one.last, multi().data.train)
     unlabelled = table(tmp_path / "unlabelled.csv", "path", str(Manifest.from_csv(several.val_csv)[0].path))
     with pytest.raises(ManifestError, match="none of the 1 videos is both labelled and readable"):
         run_test(several.weights, unlabelled)

@@ -30,7 +30,7 @@ from t3d.models.weights import load_model
 from t3d.prepare.index import index_videos
 from t3d.training import run as loop
 from t3d.training.config import TrainConfig
-from t3d.training.interrupt import InterruptedRunError
+from t3d.training.errors import InterruptedRunError
 from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
@@ -56,7 +56,7 @@ def log_of(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def same(one: RunFolder, other: RunFolder) -> None:
-    for name in ("checkpoint.safetensors", "model.safetensors", "best.safetensors"):
+    for name in ("checkpoint.safetensors", "last.safetensors", "best.safetensors"):
         here, there = tensors_of(one.path / name), tensors_of(other.path / name)
         assert here.keys() == there.keys(), name
         for key, value in here.items():
@@ -69,7 +69,7 @@ def same(one: RunFolder, other: RunFolder) -> None:
 
 
 def test_it_learns_what_is_easy(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
-    config = tiny(optim={"epochs": 4, "ema": 0.9, "lr": 0.1})
+    config = tiny(optim={"epochs": 4, "ema_decay": 0.9, "lr": 0.1})
     folder = RunFolder(train(config))
     losses = [line["loss"] for line in read_log(folder.log) if line["kind"] == "train"]
     assert len(losses) == 16
@@ -80,10 +80,10 @@ def test_it_learns_what_is_easy(tiny: Tiny, capsys: pytest.CaptureFixture[str]) 
     files = {file.name for file in folder.path.iterdir()} - {"tensorboard"}
     assert files == {
         *("config.yaml", "classes.txt", "train.csv", "val.csv", "log.jsonl"),
-        *("checkpoint.safetensors", "model.safetensors", "best.safetensors"),
+        *("checkpoint.safetensors", "last.safetensors", "best.safetensors"),
     }
     # The weights are the average's, and score as the log says.
-    model, card = load_model(folder.weights)
+    model, card = load_model(folder.last)
     assert card.classes == ("blue", "red")
     assert card.clip == config.clip
     _, val = folder.read_videos()
@@ -107,7 +107,7 @@ def test_without_validation_videos(tiny: Tiny) -> None:
     folder = RunFolder(train(tiny(data={"val": None, "val_fraction": 0.0})))
     assert not folder.val_csv.exists()
     assert not folder.best.exists()
-    assert folder.weights.exists()
+    assert folder.last.exists()
 
 
 def test_a_held_out_share_is_never_trained_on(tiny: Tiny) -> None:
@@ -162,10 +162,10 @@ def everything() -> dict[str, Any]:
     return {
         "optim": {
             "epochs": 3,
-            "ema": 0.9,
-            "mixup": 0.3,
+            "ema_decay": 0.9,
+            "mixup_alpha": 0.3,
             "label_smoothing": 0.1,
-            "clip_grad": 1.0,
+            "max_grad_norm": 1.0,
             "schedule": "plateau",
             "patience": 0,
             "warmup_epochs": 0.5,
@@ -299,11 +299,11 @@ def test_a_validation_that_was_cut_off_comes_again(
 def test_a_diverging_run_stops_and_keeps_the_checkpoint_from_before(tiny: Tiny) -> None:
     config = tiny()
     folder = RunFolder(train(config))
-    before = folder.checkpoint.read_bytes(), folder.weights.read_bytes()
+    before = folder.checkpoint.read_bytes(), folder.last.read_bytes()
     wild = replace(config, optim=replace(config.optim, lr=1e30, epochs=3), checkpoint_minutes=0.0)
     with pytest.raises(DivergedError, match=r"the checkpoint from before is kept.*optim\.lr \(now 1e\+30\)"):
         train(wild, resume=True)
-    assert (folder.checkpoint.read_bytes(), folder.weights.read_bytes()) == before
+    assert (folder.checkpoint.read_bytes(), folder.last.read_bytes()) == before
     tame = replace(config, optim=replace(config.optim, epochs=2))
     train(tame, resume=True)
     assert header_of(folder.checkpoint)["progress"]["epoch"] == 2
@@ -314,7 +314,7 @@ def test_weights_that_diverge_in_the_last_step_are_not_saved(tiny: Tiny) -> None
     with pytest.raises(DivergedError):
         train(config)
     assert not RunFolder(config.out).checkpoint.exists()
-    assert not RunFolder(config.out).weights.exists()
+    assert not RunFolder(config.out).last.exists()
 
 
 def test_scores_that_are_no_numbers_stop(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,16 +444,16 @@ def test_what_cannot_work_is_told_before_a_video_is_read(
 def test_an_existing_run_is_never_overwritten_unasked(tiny: Tiny) -> None:
     config = tiny(optim={"batch_size": 16})
     folder = RunFolder(train(config))
-    before = folder.weights.read_bytes()
+    before = folder.last.read_bytes()
     with pytest.raises(ConfigError, match="never overwritten unasked"):
         train(config)
-    assert folder.weights.read_bytes() == before
+    assert folder.last.read_bytes() == before
     # Nor by a run that cannot begin.
     with pytest.raises(ConfigError, match="batch_size is 99"):
         train(replace(config, overwrite=True, optim=replace(config.optim, batch_size=99)))
-    assert folder.weights.read_bytes() == before
+    assert folder.last.read_bytes() == before
     train(replace(config, overwrite=True, seed=1))
-    assert folder.weights.read_bytes() != before
+    assert folder.last.read_bytes() != before
 
 
 def test_resuming_what_is_no_run(tiny: Tiny) -> None:
@@ -487,21 +487,21 @@ def test_weights_of_other_classes_start_a_run_without_their_classifier(
     still = {"lr": 1e-30, "weight_decay": 0.0}
     config = tiny(
         data={"train": str(tmp_path / "other.csv"), "val": None, "val_fraction": 0.0},
-        model={"init": str(first.weights)},
+        model={"init": str(first.last)},
         optim=still,
         out=str(tmp_path / "second"),
     )
     capsys.readouterr()
     second = RunFolder(train(config))
-    assert f"weights from {first.weights}: " in capsys.readouterr().out
-    old, new = tensors_of(first.weights), tensors_of(second.weights)
+    assert f"weights from {first.last}: " in capsys.readouterr().out
+    old, new = tensors_of(first.last), tensors_of(second.last)
     assert new["classifier.weight"].shape[0] == 3
     learnt = [key for key in old if key.endswith("weight") and not key.startswith("classifier")]
     assert len(learnt) > 5
     for key in learnt:
         assert torch.equal(old[key], new[key]), key
     # The weights are not needed any more once there is a checkpoint.
-    first.weights.unlink()
+    first.last.unlink()
     train(replace(config, optim=replace(config.optim, epochs=2)), resume=True)
 
 
@@ -555,10 +555,10 @@ def test_reading_ahead_finds_what_training_cannot_read(
 
 def test_a_frozen_backbone_stays_and_the_run_goes_on_exactly(tiny: Tiny, tmp_path: Path) -> None:
     first = RunFolder(train(tiny(out=str(tmp_path / "first"))))
-    model = {"init": str(first.weights), "freeze": "denseblock1"}
+    model = {"init": str(first.last), "freeze": "denseblock1"}
     optim = {"epochs": 2, "layer_decay": 0.7, "classifier_lr": 3.0}
     straight = RunFolder(train(tiny(model=model, optim=optim, out=str(tmp_path / "straight"))))
-    given, tuned = load_file(first.weights), load_file(straight.weights)
+    given, tuned = load_file(first.last), load_file(straight.last)
     frozen = ("features.conv0", "features.norm0", "features.denseblock1", "features.transition1")
     for key, value in tuned.items():
         assert torch.equal(value, given[key]) == key.startswith(frozen), key
@@ -583,7 +583,7 @@ def test_segments_are_learned_and_the_run_goes_on_exactly(tiny: Tiny, tmp_path: 
     """Clips of 3 frames from each third of the 12; the weights are those of the net alone."""
     clip = {"segments": 3, "num_frames": 3}
     straight = RunFolder(train(tiny(clip=clip, optim={"epochs": 2}, out=str(tmp_path / "straight"))))
-    net, card = load_model(straight.weights)
+    net, card = load_model(straight.last)
     assert card.clip.segments == 3
     assert net(torch.zeros(1, 3, 3, 32, 32)).shape == (1, 2)
     config = tiny(clip=clip, optim={"epochs": 2})

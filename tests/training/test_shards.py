@@ -20,7 +20,7 @@ from t3d.io.shard_cache import mirror_of
 from t3d.prepare.index import index_videos
 from t3d.prepare.shards import write_shards
 from t3d.training.config import TrainConfig
-from t3d.training.interrupt import InterruptedRunError
+from t3d.training.errors import InterruptedRunError
 from t3d.training.run import train
 from t3d.training.step import ClassificationStepper
 
@@ -54,7 +54,7 @@ def shards_at(place: Any, **more: Any) -> dict[str, Any]:
 
 
 def same_weights(one: Path, two: Path) -> bool:
-    for name in ("model.safetensors", "best.safetensors"):
+    for name in ("last.safetensors", "best.safetensors"):
         here, there = load_file(one / name), load_file(two / name)
         if here.keys() != there.keys() or not all(torch.equal(here[key], there[key]) for key in here):
             return False

@@ -68,7 +68,7 @@ def slow_loss(model: nn.Module, spec: ClipSpec, batch: Batch, *, smoothing: floa
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("mixup", [0.0, 0.4])
 def test_loss_against_a_slow_loop(tiny: Tiny, mixup: float, smoothing: float) -> None:
-    config = tiny(optim={"mixup": mixup, "label_smoothing": smoothing}, seed=5)
+    config = tiny(optim={"mixup_alpha": mixup, "label_smoothing": smoothing}, seed=5)
     taking = stepper(config)
     batch = clips(0, 2, 1, 1)
     share = 1.0
@@ -85,7 +85,7 @@ def test_loss_against_a_slow_loop(tiny: Tiny, mixup: float, smoothing: float) ->
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("mixup", [0.0, 0.4])
 def test_loss_of_several_labels_against_a_slow_loop(tiny: Tiny, mixup: float, smoothing: float) -> None:
-    config = tiny(optim={"mixup": mixup, "label_smoothing": smoothing}, seed=5)
+    config = tiny(optim={"mixup_alpha": mixup, "label_smoothing": smoothing}, seed=5)
     taking = stepper(config, kind=MultiLabelStepper)
     labels = [[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]
     batch = replace(clips(0, 0, 0, 0), labels=torch.tensor(labels, dtype=torch.float32))
@@ -124,7 +124,7 @@ def test_accumulated_passes_give_the_gradient_of_one(tiny: Tiny) -> None:
         replace(whole, frames=whole.frames[i : i + 2], labels=whole.labels[i : i + 2]) for i in (0, 2, 4, 6)
     ]
     one = stepper(tiny(optim={"batch_size": 8}))
-    four = stepper(tiny(optim={"batch_size": 8, "accumulate": 4}))
+    four = stepper(tiny(optim={"batch_size": 8, "grad_accum_steps": 4}))
     one.step(iter([whole]), epoch=0, step=0, total=0)
     four.step(iter(parts), epoch=0, step=0, total=0)
     for a, b in zip(one.model.parameters(), four.model.parameters(), strict=True):
@@ -136,7 +136,7 @@ def test_accumulated_passes_give_the_gradient_of_one(tiny: Tiny) -> None:
 
 
 def test_gradients_are_clipped_to_their_norm(tiny: Tiny) -> None:
-    free, clipped = stepper(tiny()), stepper(tiny(optim={"clip_grad": 0.01}))
+    free, clipped = stepper(tiny()), stepper(tiny(optim={"max_grad_norm": 0.01}))
     for taking in (free, clipped):
         taking.step(iter([clips(0, 1, 2)]), epoch=0, step=0, total=0)
     long, short = (
@@ -166,7 +166,7 @@ def test_a_report_is_the_mean_since_the_last(tiny: Tiny) -> None:
 
 def test_draws_follow_from_the_place_in_the_run(tiny: Tiny) -> None:
     def loss(*, seed: int = 0, epoch: int = 0, step: int = 0) -> float:
-        taking = stepper(tiny(optim={"mixup": 1.0}, seed=seed))
+        taking = stepper(tiny(optim={"mixup_alpha": 1.0}, seed=seed))
         torch.manual_seed(int(np.random.default_rng().integers(1000)))
         taking.step(iter([clips(0, 1, 2, 0)]), epoch=epoch, step=step, total=0)
         return taking.report()["loss"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from t3d.transfer.teachers.teacher import Teacher
+from t3d.transfer.teachers.base import Teacher
 
 
 @pytest.fixture(autouse=True)

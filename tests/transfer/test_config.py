@@ -59,10 +59,13 @@ def test_options_cannot_be_changed_behind_their_check() -> None:
             {"optim": OptimConfig(batch_size=1)},
             "each pass must have at least 2 clips",
         ),
-        ({"optim": OptimConfig(mixup=0.2)}, "optim.mixup and optim.label_smoothing are about labels"),
+        (
+            {"optim": OptimConfig(mixup_alpha=0.2)},
+            "optim.mixup_alpha and optim.label_smoothing are about labels",
+        ),
         (
             {"optim": OptimConfig(label_smoothing=0.1)},
-            "optim.mixup and optim.label_smoothing are about labels",
+            "optim.mixup_alpha and optim.label_smoothing are about labels",
         ),
         ({"clip": ClipSpec(segments=3)}, "clip.segments is 3; transfer pairs one clip"),
         ({"data": UNWATCHED, "optim": PLATEAU}, "plateau watches the validation loss"),
@@ -80,7 +83,7 @@ def test_a_run_that_cannot_work_is_refused_with_the_mend(changes: dict[str, Any]
     [(1, 1, False), (2, 1, True), (2, 2, False), (4, 2, True), (6, 6, False), (8, 4, True)],
 )
 def test_every_pass_needs_two_clips(batch_size: int, accumulate: int, works: bool) -> None:
-    optim = OptimConfig(batch_size=batch_size, accumulate=accumulate)
+    optim = OptimConfig(batch_size=batch_size, grad_accum_steps=accumulate)
     if works:
         assert run(optim=optim).optim == optim
     else:

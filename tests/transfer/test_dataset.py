@@ -22,7 +22,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, VideoError
 from t3d.transfer.dataset import CollatePairs, PairBatch, PairItem, TransferClips
 from t3d.transfer.features import FeatureStore
-from t3d.transfer.teachers.teacher import TorchTeacher
+from t3d.transfer.teachers.library import TorchTeacher
 from t3d.video.encode import write_video
 
 SPEC = ClipSpec(num_frames=4, stride=2, size=20, resize=24)  # a span of 7 frames

@@ -24,7 +24,8 @@ from t3d.models import weights as weights_module
 from t3d.prepare.index import index_videos
 from t3d.prepare.shards import write_shards
 from t3d.transfer.features import FeatureStore
-from t3d.transfer.teachers.teacher import Teacher, TorchTeacher
+from t3d.transfer.teachers.base import Teacher
+from t3d.transfer.teachers.library import TorchTeacher
 from t3d.video.encode import write_video
 from t3d.video.video import Video
 

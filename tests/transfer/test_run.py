@@ -22,7 +22,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, Failed, ManifestError
 from t3d.models.weights import load_model, read_tensors, write_tensors
 from t3d.training.config import ModelConfig, OptimConfig, TrainConfig
-from t3d.training.interrupt import InterruptedRunError
+from t3d.training.errors import InterruptedRunError
 from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
@@ -31,7 +31,8 @@ from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferC
 from t3d.transfer.features import FeatureStore
 from t3d.transfer.run import transfer
 from t3d.transfer.step import TransferStepper
-from t3d.transfer.teachers.teacher import TEACHER_KEY, Teacher, open_teacher
+from t3d.transfer.teachers.base import TEACHER_KEY, Teacher
+from t3d.transfer.teachers.open import open_teacher
 from t3d.video.encode import write_video
 
 NET = ModelConfig(
@@ -98,7 +99,7 @@ def small(pool: Path, teacher_file: Path, tmp_path: Path) -> Small:
 
 
 def weights_of(folder: RunFolder) -> dict[str, torch.Tensor]:
-    return read_tensors(folder.weights)[0]
+    return read_tensors(folder.last)[0]
 
 
 def numbers_of(folder: RunFolder) -> list[dict[str, Any]]:
@@ -119,7 +120,7 @@ def test_pairs_of_held_out_videos_are_told_apart(small: Small, objective: str, t
         data={"videos": str(draw(tmp_path / "videos", 80)), "val_fraction": 0.2},
         pairs={"objective": objective, "negatives": "all"},
         teacher={"cache": str(tmp_path / "features"), "frame_step": 4},
-        optim={"epochs": 20, "batch_size": 8, "schedule": "cosine", "ema": 0.9},
+        optim={"epochs": 20, "batch_size": 8, "schedule": "cosine", "ema_decay": 0.9},
         eval_every=20,
     )
     lines = read_log(RunFolder(transfer(config)).log)
@@ -153,7 +154,7 @@ def test_the_teacher_stays_as_it_is_to_the_bit(small: Small, monkeypatch: pytest
 
 def test_the_student_starts_a_training(small: Small, pool: Path, tmp_path: Path) -> None:
     folder = RunFolder(transfer(small(clip={"modality": "diff"})))
-    net, card = load_model(folder.weights)
+    net, card = load_model(folder.last)
     assert card.classes == ()
     assert card.clip.modality == "diff"
     assert card.provenance["transfer"] == "match"
@@ -166,10 +167,10 @@ def test_the_student_starts_a_training(small: Small, pool: Path, tmp_path: Path)
         out=str(tmp_path / "tuned"),
         data=DataConfig(train=str(tmp_path / "labels.csv"), val_fraction=0, workers=0),
         clip=card.clip,
-        model=replace(NET, init=str(folder.weights)),
+        model=replace(NET, init=str(folder.last)),
         optim=OptimConfig(lr=1e-12, epochs=1, batch_size=4, schedule="constant", weight_decay=0),
     )
-    tuned = read_tensors(RunFolder(train(config)).weights)[0]
+    tuned = read_tensors(RunFolder(train(config)).last)[0]
     given = weights_of(folder)
     kernels = [key for key in given if given[key].ndim == 5]
     assert kernels
@@ -181,7 +182,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_had_been(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes: dict[str, Any] = {
-        "optim": {"epochs": 2, "ema": 0.9},
+        "optim": {"epochs": 2, "ema_decay": 0.9},
         "pairs": {"objective": "sum", "other_time": True},
         "teacher": {"augment": True},
     }
@@ -232,7 +233,7 @@ def test_a_run_does_not_go_on_without_one_of_its_videos(
         transfer(config, resume=True)
     lost.write_bytes(whole)
     transfer(config, resume=True)
-    assert RunFolder(config.out).weights.exists()
+    assert RunFolder(config.out).last.exists()
 
 
 def test_features_that_were_kept_teach_what_fresh_ones_teach(small: Small, tmp_path: Path) -> None:
@@ -346,7 +347,7 @@ def test_options_that_contradict_each_other(small: Small) -> None:
     with pytest.raises(ConfigError, match=r"teacher\.augment.*teacher\.cache"):
         small(teacher={"augment": True, "cache": "features"})
     with pytest.raises(ConfigError, match="mixup"):
-        small(optim={"mixup": 0.2})
+        small(optim={"mixup_alpha": 0.2})
     with pytest.raises(ConfigError, match=r"--videos"):
         small(data={"videos": ""})
     with pytest.raises(ConfigError, match=r"--teacher"):

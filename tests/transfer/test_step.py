@@ -20,7 +20,8 @@ from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferC
 from t3d.transfer.dataset import CollatePairs, PairBatch
 from t3d.transfer.step import TransferStepper, first_of, pair_metrics
 from t3d.transfer.student import TransferNet
-from t3d.transfer.teachers.teacher import Teacher, TorchTeacher
+from t3d.transfer.teachers.base import Teacher
+from t3d.transfer.teachers.library import TorchTeacher
 
 NET = ModelConfig(
     name="densenet3d_tiny",

@@ -18,7 +18,7 @@ from t3d.transfer.config import Objective, PairConfig
 from t3d.transfer.objectives import transfer_loss
 from t3d.transfer.pairs import allowed_pairs
 from t3d.transfer.student import MatchHead, TransferNet
-from t3d.transfer.teachers.teacher import TorchTeacher
+from t3d.transfer.teachers.library import TorchTeacher
 
 FEATURES = 12  # of the teacher
 PAIRS = [PairConfig(objective, temperature=0.2) for objective in get_args(Objective)]

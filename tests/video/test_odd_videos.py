@@ -85,7 +85,24 @@ def outcome_in_any_order(path: Path) -> Outcome:
         with Video(path) as video:
             for number in order:
                 assert np.array_equal(_image(video, number), images[number]), f"frame {number} of {order}"
+        _loop(path, images)
     return found
+
+
+def _loop(path: Path, images: dict[int, np.ndarray | None]) -> None:
+    """The first frames of a loop are those of `images`, up to one that cannot be decoded."""
+    with Video(path) as video:
+        frames = iter(video)
+        for number in range(min(len(video), 60)):
+            missing = number in images and images[number] is None
+            try:
+                frame = next(frames)
+            except VideoError:
+                assert missing or number not in images, f"frame {number} of a loop"
+                return
+            assert not missing, f"frame {number} of a loop"
+            if number in images:
+                assert np.array_equal(frame.permute(1, 2, 0).numpy(), images[number])
 
 
 def _read(path: Path) -> tuple[Outcome, dict[int, np.ndarray | None]]:

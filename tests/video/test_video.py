@@ -18,7 +18,9 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from t3d.errors import VideoError
 from t3d.video import frame_table, stream
+from t3d.video.batch import VideoMetadata
 from t3d.video.encode import write_video
+from t3d.video.orientation import Orientation
 from t3d.video.video import Video
 
 
@@ -48,7 +50,7 @@ def assert_like_oracle(path: Path, *, seed: int = 0, rounds: int = 4) -> None:
     truth = oracle(path)
     rng = random.Random(seed)
     with Video(path) as video:
-        assert len(video) == video.num_frames == len(truth)
+        assert len(video) == video.metadata.num_frames == len(truth)
         count = len(truth)
         orders = [[rng.randrange(count) for _ in range(6)] for _ in range(rounds)]
         start = rng.randrange(count)
@@ -59,6 +61,31 @@ def assert_like_oracle(path: Path, *, seed: int = 0, rounds: int = 4) -> None:
             assert frames.shape == (len(order), 3, video.height, video.width)
             for i, frame in zip(order, frames, strict=True):
                 assert np.array_equal(frame.permute(1, 2, 0).numpy(), truth[i]), f"frame {i} of order {order}"
+        assert_sequence(video, truth, start)
+
+
+def assert_sequence(video: Video, truth: list[np.ndarray], start: int) -> None:
+    """Brackets, ranges and a loop give what full decoding gave."""
+    count = len(truth)
+    numbers = list(range(count))
+
+    def assert_same(frames: torch.Tensor, wanted: list[int]) -> None:
+        assert frames.shape == (len(wanted), 3, video.height, video.width)
+        for frame, i in zip(frames, wanted, strict=True):
+            assert np.array_equal(frame.permute(1, 2, 0).numpy(), truth[i])
+
+    for key in (start, np.int32(start), start - count, -1):
+        assert_same(video[key][None], [numbers[key]])
+    for part in (slice(start, start + 5), slice(-4, None), slice(None, None, -7), slice(start, start)):
+        assert_same(video[part], numbers[part])
+    batch = video.frames_in(start, count, step=3)
+    assert_same(batch.data, numbers[start::3])
+    assert np.array_equal(batch.times, video.times[start::3])
+    looped = 0
+    for i, frame in enumerate(video):
+        assert_same(frame[None], [i])
+        looped += 1
+    assert looped == count
 
 
 def encode(path, images, codec, *, pixel_format="yuv420p", gop=12, b_frames=None, first=0, **options):
@@ -209,6 +236,63 @@ def test_outside_is_an_index_error(clip, read_numbers):
         assert read_numbers(video.frames_at([4])) == [4]
 
 
+def test_brackets_take_numbers_and_slices(clip, read_numbers):
+    with Video(clip) as video:
+        assert video[7].shape == (3, 48, 80)
+        assert read_numbers(torch.stack([video[0], video[-100], video[99], video[np.int64(-1)]])) == [
+            0,
+            0,
+            99,
+            99,
+        ]
+        assert read_numbers(video[96:1000]) == [96, 97, 98, 99]
+        assert read_numbers(video[5::-2]) == [5, 3, 1]
+        assert video[100:].shape == (0, 3, 48, 80)
+        for number in (100, -101):
+            with pytest.raises(IndexError, match=rf"clip\.mp4: frame {number} is outside -100 … 99"):
+                video[number]
+        for key in ([1, 2], 1.0, "1"):
+            with pytest.raises(TypeError, match=f"integer or a slice in brackets, got {type(key).__name__}"):
+                video[key]
+
+
+def test_a_range_of_frames_comes_with_times(clip, read_numbers):
+    with Video(clip) as video:
+        batch = video.frames_in(90, 100, step=4)
+        assert read_numbers(batch.data) == [90, 94, 98]
+        assert batch.times == pytest.approx([3.6, 3.76, 3.92])
+        assert batch.durations == pytest.approx([0.04] * 3)
+        assert len(video.frames_in(0, 0)) == len(video.frames_in(100, 100)) == 0
+        for start, stop in ((-1, 5), (5, 4), (90, 101)):
+            with pytest.raises(IndexError, match=f"frames {start} to {stop} are not a range within 0 … 100"):
+                video.frames_in(start, stop)
+        with pytest.raises(ValueError, match="step is 0"):
+            video.frames_in(0, 5, step=0)
+
+
+def test_metadata_is_what_decoding_shows(tmp_path, clip, numbered_frames):
+    with Video(clip) as video:
+        assert video.metadata == VideoMetadata(
+            num_frames=100,
+            duration=4.0,
+            average_fps=25.0,
+            height=48,
+            width=80,
+            codec="h264",
+            orientation=Orientation(),
+            damage=None,
+        )
+    cut = tmp_path / "cut.mp4"
+    whole = clip.read_bytes()
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    with Video(cut) as video:
+        assert 0 < video.metadata.num_frames == len(video) < 100
+        assert video.metadata.damage == video.damage
+        assert "cut off" in video.metadata.damage
+    with Video(encode(tmp_path / "a.avi", numbered_frames(4), "mpeg4")) as video:
+        assert (video.metadata.num_frames, video.metadata.codec) == (4, "mpeg4")
+
+
 # ---- how much work it is ----
 
 
@@ -297,6 +381,48 @@ def test_clips_in_sequence_go_on_where_they_were(clip, decoded_packets, read_num
         assert len(decoded_packets) < 100
 
 
+@pytest.mark.parametrize("kind", ["b-frames.mp4", "one-group.mp4", "mpeg2.mpg", "mpeg4-b.avi"])
+def test_a_loop_decodes_each_packet_once(tmp_path, numbered_frames, decoded_packets, monkeypatch, kind):
+    codec, options = KINDS[kind]
+    path = encode(tmp_path / kind, numbered_frames(100), codec, **options)
+    with Video(path) as video:
+        opened = []
+        monkeypatch.setattr(stream.Stream, "__init__", _counted(stream.Stream.__init__, opened))
+        seeks = []
+        monkeypatch.setattr(stream.Stream, "seek", _counted(stream.Stream.seek, seeks))
+        decoded_packets.clear()
+        kept = [frame[:, :1, :1].clone() for frame in video]
+        assert len(kept) == 100
+        assert len(decoded_packets) <= 102  # the packets, and the decoder's flush
+        assert len(opened) + len(seeks) <= 2
+
+
+def test_a_loop_holds_one_frame_at_a_time(clip, monkeypatch):
+    sizes = []
+    plain = Video.frames_at
+    monkeypatch.setattr(Video, "frames_at", lambda video, i: (sizes.append(len(i)), plain(video, i))[1])
+    with Video(clip) as video:
+        assert sum(1 for _ in video) == 100
+    assert set(sizes) == {1}
+
+
+def test_a_loop_may_read_other_frames_meanwhile(clip, read_numbers):
+    with Video(clip) as video:
+        seen = []
+        for frame in video:
+            assert read_numbers(video[10:12]) == [10, 11]
+            seen.append(frame)
+        assert read_numbers(torch.stack(seen)) == list(range(100))
+
+
+def _counted(plain, calls):
+    def counting(*args, **kwargs):
+        calls.append(args)
+        return plain(*args, **kwargs)
+
+    return counting
+
+
 def test_scan_is_left_out_where_packets_tell_all(folder, clip, numbered_frames, monkeypatch):
     avi = encode(folder / "plain.avi", numbered_frames(30), "mpeg4")
     packed = encode(folder / "b.avi", numbered_frames(30), "mpeg4", b_frames=2)
@@ -307,7 +433,7 @@ def test_scan_is_left_out_where_packets_tell_all(folder, clip, numbered_frames, 
         scans.append(opened.path)
         return plain(opened, table, opening=opening)
 
-    monkeypatch.setattr("t3d.video.video.scan_table", counting)
+    monkeypatch.setattr("t3d.video.reader.scan_table", counting)
     for path in (clip, avi, packed):
         with Video(path) as video:
             video.frames_at([20, 3])
@@ -317,11 +443,43 @@ def test_scan_is_left_out_where_packets_tell_all(folder, clip, numbered_frames, 
 # ---- time ----
 
 
+def on_screen(video: Video, start: float, stop: float) -> list[int]:
+    """Frames whose time on screen overlaps a span, one by one."""
+    bounds = [*video.times, video.duration]
+    return [i for i in range(len(video)) if bounds[i] < stop and bounds[i + 1] > start]
+
+
+def test_frames_played_in_a_span(tmp_path, numbered_frames, read_numbers):
+    times = np.cumsum(np.random.default_rng(1).uniform(0.005, 0.3, 40))
+    path = write_video(tmp_path / "a.mp4", numbered_frames(40), frame_times=times.tolist())
+    rng = np.random.default_rng(2)
+    with Video(path) as video:
+        spans = np.sort(rng.uniform(0, video.duration, (30, 2)), axis=1).tolist()
+        spans += [[0.0, video.duration], [video.times[3], video.times[5]], [0.0, video.times[1]]]
+        for start, stop in spans:
+            batch = video.frames_played_in(start, stop)
+            assert read_numbers(batch.data) == on_screen(video, start, stop)
+            for number, (_, time, duration) in zip(on_screen(video, start, stop), batch, strict=True):
+                assert time == video.times[number]
+                assert time + duration == pytest.approx([*video.times, video.duration][number + 1])
+
+
+def test_edges_of_a_span(clip, read_numbers):
+    with Video(clip) as video:
+        assert read_numbers(video.frames_played_in(3 / 25, 6 / 25).data) == [3, 4, 5]
+        assert read_numbers(video.frames_played_in(0.13, 0.14).data) == [3]
+        assert read_numbers(video.frames_played_in(3.96, 4.0).data) == [99]
+        assert len(video.frames_played_in(0.13, 0.13)) == len(video.frames_played_in(4.0, 4.0)) == 0
+        for start, stop in ((-0.1, 1), (2, 1), (0, 4.1), (float("nan"), 1)):
+            with pytest.raises(IndexError, match=r"s is not a span within 0 … 4\.000000 s"):
+                video.frames_played_in(start, stop)
+
+
 def test_times_of_an_odd_rate(tmp_path, numbered_frames):
     with Video(write_video(tmp_path / "a.mp4", numbered_frames(61), fps=Fraction(30000, 1001))) as video:
         assert video.times == pytest.approx(np.arange(61) * 1001 / 30000, abs=1e-9)
         assert video.duration == pytest.approx(61 * 1001 / 30000)
-        assert video.average_fps == pytest.approx(30000 / 1001)
+        assert video.metadata.average_fps == pytest.approx(30000 / 1001)
         assert [video.index_at(i / 29.97002997) for i in range(61)] == list(range(61))
 
 
@@ -362,7 +520,7 @@ def test_one_frame_and_one_pixel(tmp_path, numbered_frames):
             assert len(video) == 1
             assert video.frames_at([0, 0]).shape == (2, 3, 48, 80)
             assert video.duration > 0
-            assert video.average_fps > 0
+            assert video.metadata.average_fps > 0
             assert video.index_at(0) == video.index_at(video.duration) == 0
     dot = torch.full((3, 3, 1, 1), 200, dtype=torch.uint8)
     with Video(write_video(tmp_path / "dot.mp4", dot, pixel_format="yuv444p")) as video:
@@ -675,8 +833,9 @@ def test_closed_says_so(clip):
     video.close()
     video.close()
     assert len(video) == 100
-    with pytest.raises(VideoError, match="closed"):
-        video.frames_at([0])
+    for read in (lambda: video.frames_at([0]), lambda: video[0], lambda: list(video), lambda: video[:2]):
+        with pytest.raises(VideoError, match="closed"):
+            read()
 
 
 def test_a_file_that_goes_away(clip, tmp_path):
@@ -702,7 +861,7 @@ def test_pickling_keeps_the_table_and_opens_anew(clip, read_numbers, monkeypatch
     video = Video(clip)
     video.frames_at([30])
     data = pickle.dumps(video)
-    monkeypatch.setattr("t3d.video.video.read_table", None)  # the copy must not need it
+    monkeypatch.setattr("t3d.video.reader.read_table", None)  # the copy must not need it
     copy = pickle.loads(data)
     assert (len(copy), copy.height, copy.width) == (100, 48, 80)
     assert read_numbers(copy.frames_at([31, 2])) == [31, 2]

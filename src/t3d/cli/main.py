@@ -4,8 +4,8 @@ Only the module of the chosen command is imported, and no command imports torch 
 once. To add a command, write a function (see `t3d.cli.options`) and name it in `COMMANDS`.
 
 Errors: the library raises a `T3DError` that names parameters; `t3d.cli.parser.in_options` turns them into
-options. An error with the attributes `signal` and `folder` is an interrupted run: its exit status says by
-which signal, and the message how to resume it.
+options. The attributes `folder` and `command` of an error say which run can be resumed, and `signal` what
+stopped it.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except T3DError as error:
         print(f"t3d: {in_options(str(error), options, given)}", file=sys.stderr)
-        if folder := getattr(error, "folder", None):
-            print(f"  Resume with: t3d {name} --resume {folder}", file=sys.stderr)
+        folder, starter = getattr(error, "folder", None), getattr(error, "command", None)
+        if folder and starter:
+            print(f"  Resume it with: {starter} --resume {folder}", file=sys.stderr)
         number = getattr(error, "signal", None)  # InterruptedRunError, recognized without importing torch
         return 2 if number is None else 128 + int(number)
     except KeyboardInterrupt:

@@ -217,8 +217,8 @@ def unknown(name: str, options: Sequence[Option], elsewhere: Callable[[str], Seq
 def in_options(message: str, options: Iterable[Option], given: Iterable[Given] = ()) -> str:
     """Return a library's message with its parameters named as the user knows them.
 
-    The library names a parameter in backticks, at the start of a message (`out is missing`), or by a key with
-    a dot or an underscore (`optim.lr`, `max_bad`). Each becomes the option: as typed, if it was.
+    The library names a parameter in backticks, as `overwrite=True`, at the start of a message (`out is
+    missing`), or by a key with a dot or an underscore (`optim.lr`, `max_bad`). Each becomes the option: as typed, if it was.
     """
     typed = {each.key: each.spelled for each in given if each.spelled}
     names = {option.key: typed.get(option.key, option.flag) for option in options}
@@ -228,7 +228,7 @@ def in_options(message: str, options: Iterable[Option], given: Iterable[Given] =
     distinct = "|".join(
         sorted((re.escape(key) for key in names if "." in key or "_" in key), key=len, reverse=True)
     )
-    patterns = [rf"`({either})`", rf"^({either})(?= (?:is|was|must|has|cannot)\b)"]
+    patterns = [rf"`({either})`", rf"\b({either})=True\b", rf"^({either})(?= (?:is|was|must|has|cannot)\b)"]
     if distinct:
         patterns.append(rf"(?<![\w./-])({distinct})(?![\w/=-]|\.\w)")
     for pattern in patterns:

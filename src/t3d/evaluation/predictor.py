@@ -62,7 +62,7 @@ class Predictor:
         ManifestError: The index cannot be read.
 
     Example:
-        >>> predictor = Predictor("runs/mine/model.safetensors")  # doctest: +SKIP
+        >>> predictor = Predictor("runs/mine/last.safetensors")  # doctest: +SKIP
         >>> predictor("holiday.mp4").classes[0]  # doctest: +SKIP
         'Surfing'
     """

@@ -18,7 +18,8 @@ from t3d.errors import VideoError
 from t3d.io.files import content_digest
 from t3d.video.facts import VideoFacts
 from t3d.video.frame_table import FrameTable, read_table, scan_table
-from t3d.video.stream import Stream, orientation, size_of
+from t3d.video.orientation import Orientation
+from t3d.video.stream import Stream, size_of
 
 LOOKS = 8
 """Frames of each video whose looks are kept, spread evenly over it."""
@@ -111,7 +112,7 @@ def _facts(path: Path) -> tuple[VideoFacts, list[int]]:
     stream = Stream(path)
     try:
         found = read_table(stream)
-        codec = stream.video.codec_context.codec.canonical_name
+        codec = stream.codec
     finally:
         stream.close()
     looker = _Looker(len(found.table.pts), found.first)
@@ -128,7 +129,7 @@ def _facts(path: Path) -> tuple[VideoFacts, list[int]]:
         codec=codec,
         table=_with_true_keys(table, looker.keys),
         stored_size=looker.size,
-        orientation=orientation(found.first),
+        orientation=Orientation.of_frame(found.first),
         damage="; ".join(noted) or None,
     )
     return facts, looker.looks()

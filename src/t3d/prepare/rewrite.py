@@ -21,7 +21,8 @@ from t3d.io.files import temporary_name
 from t3d.prepare.examine import examine
 from t3d.video.facts import VideoFacts
 from t3d.video.frame_table import FrameTable, Int64s, read_table, scan_table
-from t3d.video.stream import Image, Stream, orientation, size_of, turned
+from t3d.video.orientation import Image, Orientation
+from t3d.video.stream import Stream, size_of
 from t3d.video.writer import video_writer
 
 # The finest clock that is kept as it is: an MP4 file's has 32 bits, and counts a frame's length in as many.
@@ -168,7 +169,7 @@ class _Pass:
         self.source, self.target, self.spec = source, target, spec
         self.odd: str | None = None
         self._stored = (first.height, first.width)
-        self._how = orientation(first)
+        self._orientation = Orientation.of_frame(first)
         self._shape = rewritten_shape(*self._stored, spec.short_side)  # not turned yet
         if 0 in self._shape:
             reason = f"is {first.width} × {first.height}; the codecs need two pixels each way"
@@ -177,7 +178,7 @@ class _Pass:
     def write(self, table: FrameTable, *, sure: bool, check: Callable[[Path], None]) -> None:
         """Decode and encode; `sure`: the table is what decoding gave before, not what packets promise."""
         self._clock, self._ticks, durations = _on_clock(table, self.source)
-        height, width = self._shape[::-1] if self._how[0] else self._shape
+        height, width = self._orientation.size(self._shape)
         seconds = sum(durations) * self._clock
         rate = min(max(Fraction(len(durations)) / seconds, Fraction(1, 1000)), Fraction(1000))
         stream = Stream(self.source)
@@ -226,7 +227,7 @@ class _Pass:
             )
             if not kept:
                 raise _DisagreementError
-            yield turned(self._small(stream, frame, number), self._how)
+            yield self._orientation.apply(self._small(stream, frame, number))
         if number + 1 != count or (stream.errors and not sure):
             raise _DisagreementError
 

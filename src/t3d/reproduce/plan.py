@@ -21,7 +21,7 @@ from t3d.reproduce.runs import Run, Trial, learning
 from t3d.reproduce.tables import PaperTable
 from t3d.training.config import RunConfig, TrainConfig
 from t3d.transfer.config import TransferConfig
-from t3d.transfer.teachers.teacher import open_teacher
+from t3d.transfer.teachers.open import open_teacher
 
 _FORWARD_AND_BACKWARD = 3  # a backward pass computes about twice what a forward pass does
 _CLASSES = {"ucf101": 101, "hmdb51": 51, "kinetics": 400, "youtube8m": 0}
@@ -57,7 +57,9 @@ def run_cost(run: Run) -> Cost:
     if isinstance(config, TransferConfig):
         flops += 2.0 * teacher_macs(config.teacher.name) * config.teacher.frames * (clips + held_out)
     moments = 1 if config.optim.name == "sgd" else 2
-    weights = 2 if isinstance(config, TrainConfig) else 1  # the last and the best
+    weights = (
+        3 if isinstance(config, TrainConfig) else 1
+    )  # the last, the best, and the best in the checkpoint
     return Cost(macs, flops, steps, 4 * parameters * (weights + 1 + moments))
 
 

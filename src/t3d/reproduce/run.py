@@ -17,11 +17,11 @@ from t3d.reproduce.result import ResultRow, figure, write_table
 from t3d.reproduce.runs import Run, Trial, open_sets, sets_of, trials_of
 from t3d.reproduce.signals import noticed_signals
 from t3d.reproduce.tables import PaperTable, Row, read_table
-from t3d.training.interrupt import InterruptedRunError
+from t3d.training.errors import InterruptedRunError
 from t3d.training.run import train
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.run import transfer
-from t3d.transfer.teachers.teacher import open_teacher
+from t3d.transfer.teachers.open import open_teacher
 
 
 class StoppedError(T3DError):
@@ -128,7 +128,7 @@ def _run_trial(trial: Trial, choices: Choices) -> None:
         _run(run, trial.row)
     trial.test.write()
     outcome = run_test(
-        trial.runs[-1].folder.weights,
+        trial.runs[-1].folder.last,
         trial.test.name,
         videos=trial.test.videos,
         index=trial.test.index,

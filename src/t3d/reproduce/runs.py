@@ -21,8 +21,8 @@ from t3d.reproduce.config import SETS, Choices
 from t3d.reproduce.sets import Part, Split, open_set, published_splits
 from t3d.reproduce.tables import TARGET, PaperTable, Row, Step, read_recipe
 from t3d.training.config import RunConfig, TrainConfig
-from t3d.training.run import check_net
 from t3d.training.run_folder import RunFolder
+from t3d.training.start import check_model
 from t3d.transfer.config import TransferConfig
 
 _LEAST_FRAMES = 4
@@ -170,11 +170,11 @@ def _run(row: Row, step: Step, on: str, split: Split, before: Run | None, choice
             "precision": choices.precision,
             "data": data,
             "model": {"grad_checkpointing": choices.grad_checkpointing},
-            "optim": {"accumulate": choices.grad_accum_steps},
+            "optim": {"grad_accum_steps": choices.grad_accum_steps},
         },
     )
     if before is not None:
-        options = merged(options, {"model": {"init": str(before.folder.weights)}})
+        options = merged(options, {"model": {"init": str(before.folder.last)}})
     where = f"{row.name}, {step.kind} on {on}"
     config = _config(step.kind, options, where)
     name = f"{step.kind}-{on}{split.number}-{row.net}-{_digest(config, split, before)}"
@@ -253,7 +253,7 @@ def _digest(config: RunConfig, split: Split, before: Run | None) -> str:
 
 def _check(config: RunConfig, part: Part, where: str) -> None:
     try:
-        check_net(config)
+        check_model(config)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     learned = learning(config, part.count)

@@ -1,25 +1,29 @@
 """The whole state of a run in one safetensors file: tensors as they are, the rest as JSON in its header.
 
-No pickle, hence nothing in a checkpoint can run code; written under a temporary name, hence never half there.
+A checkpoint holds no pickle, so reading it runs no code. It is written under a temporary name and renamed, so
+it is never half there. The header's `card` is the model card of the weights that an unfinished run offers,
+and `weights` is what the names of their tensors begin with: the best weights so far if the run validates,
+else the current ones.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from t3d.errors import CheckpointError
 from t3d.io.files import atomic_path
-from t3d.training.optim import Schedule
+from t3d.models.weights import CARD_KEY, ModelCard, write_tensors
+from t3d.training.learner import Learner
 
-_FORMAT = 1
+_FORMAT = 2
+_BEST = "best."
 
 
 @dataclass(frozen=True)
@@ -27,40 +31,76 @@ class Progress:
     """How far a run is.
 
     Args:
-        epoch: Epochs finished.
-        step: Optimiser steps taken in the epoch under way.
-        best: Best validation accuracy (mAP, with several labels a video) so far, in [0, 1]; -1 before the
-            first.
+        epoch: Finished epochs.
+        step: Optimizer steps taken in the epoch under way.
+        best: Best validation accuracy so far (mAP for multi-label runs), in [0, 1]; -1 before the first.
         minutes: Time spent so far, over all restarts.
+        figures: Figures of the last validation, by name.
     """
 
     epoch: int = 0
     step: int = 0
     best: float = -1.0
     minutes: float = 0.0
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of a model's weights with their model card.
+
+    Args:
+        tensors: The weights by name, on the CPU.
+        card: What the weights are.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    card: ModelCard
+
+    @classmethod
+    def of(cls, model: nn.Module, card: ModelCard) -> Snapshot:
+        """Copy the weights of a model."""
+        return cls(
+            {
+                name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+                for name, tensor in model.state_dict().items()
+            },
+            card,
+        )
+
+    def write(self, path: Path) -> None:
+        """Write a weights file, at once or not at all."""
+        write_tensors(self.tensors, path, metadata={CARD_KEY: self.card.to_json()})
 
 
 def save_checkpoint(
-    path: Path,
-    *,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    ema: AveragedModel | None,
-    progress: Progress,
+    path: Path, learner: Learner, *, progress: Progress, card: ModelCard, best: Snapshot | None
 ) -> None:
-    """Write the state of a run, atomically."""
+    """Write the state of a run, at once or not at all.
+
+    Args:
+        path: The file.
+        learner: What learning changed.
+        progress: How far the run is.
+        card: The model card of the current weights.
+        best: The best weights so far; None before the first validation, and for runs without one.
+    """
+    model, optimizer, ema = learner.model, learner.optimizer, learner.ema
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     if ema is not None:
         tensors |= {f"ema.{key}": value for key, value in ema.state_dict().items()}
     names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for parameter, state in optimizer.state.items():
         tensors |= {f"optim.{names[parameter]}.{key}": value for key, value in state.items()}
+    if best is not None:
+        tensors |= {f"{_BEST}{key}": value for key, value in best.tensors.items()}
     header = {
         "format": _FORMAT,
         "progress": vars(progress),
-        "schedule": schedule.state_dict(),
+        "schedule": learner.schedule.state_dict(),
         "optimizer": type(optimizer).__name__,
+        "card": (card if best is None else best.card).to_json(),
+        "weights": learner.kept_prefix if best is None else _BEST,
     }
     with atomic_path(path) as temporary:
         save_file(
@@ -70,21 +110,22 @@ def save_checkpoint(
         )
 
 
-def load_checkpoint(
-    path: Path,
-    *,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    ema: AveragedModel | None,
-) -> Progress:
-    """Bring a run back to where `save_checkpoint` left it.
+def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, Snapshot | None]:
+    """Restore the state that `save_checkpoint` wrote.
+
+    Args:
+        path: The file.
+        learner: Made as for the run that wrote the file; changed in place.
+
+    Returns:
+        How far the run is, and the best weights so far, None if there are none yet.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or belongs to another net or optimiser; says which key.
+        CheckpointError: The file is missing, damaged, or belongs to another model or optimizer; the message
+            names the first tensor that differs.
     """
     if not path.exists():
-        raise CheckpointError(f"{path}: there is no checkpoint to resume; start the run without --resume")
+        raise CheckpointError(f"{path}: there is no checkpoint to resume; start the run without resume")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["t3d_checkpoint"])
@@ -93,21 +134,23 @@ def load_checkpoint(
         raise CheckpointError(f"{path}: not a checkpoint of a t3d run, or damaged: {error!r}") from error
     if header["format"] != _FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {header['format']}, this version reads {_FORMAT}")
-    if header["optimizer"] != type(optimizer).__name__:
+    if header["optimizer"] != type(learner.optimizer).__name__:
         raise CheckpointError(
-            f"{path}: belongs to a run with the optimiser {header['optimizer']}, this one has "
-            f"{type(optimizer).__name__}; a run goes on with the options it was started with"
+            f"{path}: belongs to a run with the optimizer {header['optimizer']}, this one has "
+            f"{type(learner.optimizer).__name__}; resume a run with the options it was started with"
         )
-    _load(model, "model.", tensors, path)
-    if ema is not None:
-        _load(ema, "ema.", tensors, path)
+    _load(learner.model, "model.", tensors, path)
+    if learner.ema is not None:
+        _load(learner.ema, "ema.", tensors, path)
     elif any(key.startswith("ema.") for key in tensors):
         raise CheckpointError(
-            f"{path}: belongs to a run with a moving average (optim.ema), this one has none"
+            f"{path}: belongs to a run with a moving average (optim.ema_decay), this one has none"
         )
-    _load_optimizer(optimizer, model, tensors)
-    schedule.load_state_dict(header["schedule"])
-    return Progress(**header["progress"])
+    _load_optimizer(learner.optimizer, learner.model, tensors)
+    learner.schedule.load_state_dict(header["schedule"])
+    best = _with_prefix(tensors, _BEST)
+    snapshot = Snapshot(best, ModelCard.from_json(header["card"])) if best else None
+    return Progress(**header["progress"]), snapshot
 
 
 def _load_optimizer(
@@ -116,25 +159,28 @@ def _load_optimizer(
     parameters = dict(model.named_parameters())
     numbers = {p: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optim."):
-            name, _, what = key.removeprefix("optim.").rpartition(".")
-            like = parameters[name]
-            if value.shape == like.shape:  # in the parameter's own order in memory, for the fast kernels
-                value = torch.empty_like(like).copy_(value)
-            state.setdefault(numbers[like], {})[what] = value
+    for key, value in _with_prefix(tensors, "optim.").items():
+        name, _, what = key.rpartition(".")
+        like = parameters[name]
+        if value.shape == like.shape:  # in the parameter's own order in memory, for the fast kernels
+            value = torch.empty_like(like).copy_(value)
+        state.setdefault(numbers[like], {})[what] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _load(module: nn.Module, prefix: str, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    wanted = module.state_dict()
-    found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    for key in [*wanted, *sorted(found.keys() - wanted.keys())]:
-        have, need = found.get(key), wanted.get(key)
+    expected = module.state_dict()
+    stored = _with_prefix(tensors, prefix)
+    for key in [*expected, *sorted(stored.keys() - expected.keys())]:
+        have, need = stored.get(key), expected.get(key)
         if have is None or need is None or have.shape != need.shape:
             raise CheckpointError(
-                f"{path}: belongs to another net: {prefix}{key} is "
+                f"{path}: belongs to another model: {prefix}{key} is "
                 f"{'missing' if have is None else list(have.shape)} in the file and "
-                f"{'missing' if need is None else list(need.shape)} in the net"
+                f"{'missing' if need is None else list(need.shape)} in the model"
             )
-    module.load_state_dict(found)
+    module.load_state_dict(stored)
+
+
+def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

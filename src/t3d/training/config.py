@@ -1,4 +1,7 @@
-"""Every option of a training run, as frozen dataclasses: what YAML recipes and `t3d train` set."""
+"""Options of a training run, as frozen dataclasses: the Python API, the YAML and the command line.
+
+Each `Args:` text is the help of the option.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,18 @@ from t3d.errors import ConfigError, at_least, between
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which net.
+    """The model.
 
     Args:
-        name: A name that `t3d models` lists.
-        options: Options of the net by name, such as `{drop_rate: 0.2}`.
-        init: Weights file to start from. Its classifier is never taken: the new one starts untrained.
-        freeze: Stage up to which nothing learns, BatchNorm included: `stem`, `denseblock1` … `denseblock4` in
-            DenseNet3D and T3D, `layer1` … `layer4` in ResNet3D (docs/models.md has the others), or `backbone`
-            for all but the classifier. Empty: everything learns.
-        grad_checkpointing: Recompute parts of the net's blocks in the backward pass, to save memory.
+        name: Name of the model, as listed by `t3d models`.
+        options: Options of the model by name, such as `{drop_rate: 0.2}`. Default: none.
+        init: Weights to start from: a weights file or a run folder. The classifier is never loaded; it starts
+            untrained. Default: random weights.
+        freeze: Last stage to freeze, together with all stages before it and their BatchNorm statistics:
+            `stem`, `denseblock1` to `denseblock4` in DenseNet3D and T3D, `layer1` to `layer4` in ResNet3D
+            (docs/models.md lists the others), or `backbone` for everything except the classifier. Default:
+            freeze nothing.
+        grad_checkpointing: Recompute activations during the backward pass: less memory, slower steps.
     """
 
     name: str = "t3d121"
@@ -33,32 +38,33 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the net learns.
+    """Optimizer, schedule and regularization.
 
     Args:
-        name: `sgd` (Nesterov momentum) or `adamw`.
+        name: Optimizer: `sgd` (Nesterov momentum) or `adamw`.
         lr: Peak learning rate.
-        momentum: Of SGD.
-        weight_decay: Applied to every parameter, or to kernels alone, see `decay_norm`.
-        decay_norm: Whether biases and normalisation parameters decay too (the paper does not exempt them).
-        epochs: Passes over the training videos.
-        batch_size: Clips in one optimiser step, over all processes and accumulation steps together.
-        accumulate: Forward passes one optimiser step is spread over, to save memory.
-        schedule: `step` multiplies the rate by `gamma` every `step_epochs`; `plateau` does so when more than
-            `patience` validations in a row have not brought the loss down; `cosine` falls to zero along half
-            a cosine; `constant` does nothing.
-        warmup_epochs: The rate rises linearly from zero for so long, whatever the schedule.
-        step_epochs: See `schedule`.
-        gamma: See `schedule`.
-        patience: See `schedule`.
-        label_smoothing: Share of the target spread evenly over all K classes; with several labels a video, 1
-            becomes 1 - share + share / K, and 0 becomes share / K.
-        mixup: Parameter of the Beta distribution that mixes pairs of clips, and their labels; 0 switches it
-            off.
-        ema: Decay of the moving average of the weights, which is then tested and saved; 0 switches it off.
-        clip_grad: Largest norm of the gradient; 0 switches clipping off.
-        layer_decay: The learning rate shrinks by this factor with each stage away from the classifier
-            (in T3D `denseblock4` once, `stem` five times). 1: all learn alike.
+        momentum: Momentum of SGD; AdamW ignores it.
+        weight_decay: Weight decay, applied to all parameters, or to kernels alone if `decay_norm` is off.
+        decay_norm: Also apply weight decay to biases and normalization parameters, as the paper does.
+        epochs: Number of passes over the training videos.
+        batch_size: Clips per optimizer step, over all processes and accumulated passes together.
+        grad_accum_steps: Forward passes per optimizer step. More passes need less memory.
+        schedule: Learning-rate schedule after the warm-up. `step` multiplies the rate by `gamma` every
+            `step_epochs`; `plateau` multiplies it by `gamma` after more than `patience` validations without a
+            lower loss; `cosine` decays it to zero along half a cosine; `constant` keeps it.
+        warmup_epochs: Linear learning-rate warm-up from zero over this many epochs. 0: no warm-up.
+        step_epochs: Epochs between drops of the `step` schedule.
+        gamma: Factor of each drop of the `step` and `plateau` schedules.
+        patience: Validations without a lower loss that the `plateau` schedule accepts before a drop.
+        label_smoothing: Share of the target spread evenly over all K classes. For multi-label videos, a
+            target of 1 becomes 1 - share + share / K, and 0 becomes share / K. 0: no smoothing.
+        mixup_alpha: Parameter of the Beta distribution that mixes pairs of clips and their labels (mixup).
+            0: no mixup.
+        ema_decay: Decay of an exponential moving average of the weights, which is then validated and saved
+            instead of the weights. 0: no average.
+        max_grad_norm: Largest gradient norm; longer gradients are clipped. 0: no clipping.
+        layer_decay: Factor of the learning rate per stage of distance from the classifier (in T3D, once for
+            `denseblock4` and five times for `stem`). 1: the same rate everywhere.
         classifier_lr: Factor of the classifier's learning rate.
     """
 
@@ -69,57 +75,58 @@ class OptimConfig:
     decay_norm: bool = True
     epochs: int = 200
     batch_size: int = 64
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     schedule: Literal["step", "plateau", "cosine", "constant"] = "plateau"
     warmup_epochs: float = 0.0
     step_epochs: float = 30.0
     gamma: float = 0.1
     patience: int = 5
     label_smoothing: float = 0.0
-    mixup: float = 0.0
-    ema: float = 0.0
-    clip_grad: float = 0.0
+    mixup_alpha: float = 0.0
+    ema_decay: float = 0.0
+    max_grad_norm: float = 0.0
     layer_decay: float = 1.0
     classifier_lr: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
             raise ConfigError(f"optim.lr is {self.lr}; it must be above 0")
-        for name in ("epochs", "batch_size", "accumulate"):
+        for name in ("epochs", "batch_size", "grad_accum_steps"):
             at_least(f"optim.{name}", getattr(self, name), 1)
         if not self.step_epochs > 0:
             raise ConfigError(f"optim.step_epochs is {self.step_epochs}; it must be above 0")
-        for name in ("weight_decay", "warmup_epochs", "patience", "mixup", "clip_grad"):
+        for name in ("weight_decay", "warmup_epochs", "patience", "mixup_alpha", "max_grad_norm"):
             at_least(f"optim.{name}", getattr(self, name), 0)
         between("optim.layer_decay", self.layer_decay, 0.01, 1)
         if not self.classifier_lr > 0:
             raise ConfigError(f"optim.classifier_lr is {self.classifier_lr}; it must be above 0")
-        for name in ("momentum", "label_smoothing", "ema"):
+        for name in ("momentum", "label_smoothing", "ema_decay"):
             between(f"optim.{name}", getattr(self, name), 0, 0.999999)
-        if self.batch_size % self.accumulate:
+        if self.batch_size % self.grad_accum_steps:
             raise ConfigError(
-                f"optim.batch_size {self.batch_size} cannot be split over optim.accumulate = "
-                f"{self.accumulate} passes; choose a multiple"
+                f"optim.batch_size {self.batch_size} cannot be split evenly over optim.grad_accum_steps = "
+                f"{self.grad_accum_steps} passes; choose a multiple"
             )
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What every kind of run asks.
+    """The options that every kind of run has.
 
     Args:
-        out: Run folder: configuration, logs, checkpoint and weights. Never overwritten unless `overwrite`.
-        seed: Every random draw of the run follows from it.
-        data: Which videos.
-        clip: What a clip is.
-        augment: How a training clip is varied.
-        model: Which net.
-        optim: How it learns.
-        precision: `bf16` computes in bfloat16; `auto` does so where the device has it in hardware.
-        eval_every: Epochs between validations.
-        log_every: Steps between log lines.
-        checkpoint_minutes: Time between checkpoints within an epoch; each epoch ends with one anyway.
-        overwrite: Delete the run folder if it exists.
+        out: Run folder for options, log, checkpoint and weights. It must not hold a run yet, see `overwrite`.
+        seed: Seed of every random draw of the run.
+        data: Videos, and how they are read.
+        clip: Length, size and spacing of a clip.
+        augment: Random changes of training clips.
+        model: The model.
+        optim: Optimizer, schedule and regularization.
+        precision: Precision of the model: `fp32`, `bf16`, or `auto`, which is bf16 on devices that compute it
+            in hardware.
+        eval_every: Epochs between validations. The last epoch is always validated.
+        log_every: Optimizer steps between log lines.
+        checkpoint_minutes: Minutes between checkpoints within an epoch. Every epoch also ends with one.
+        overwrite: Delete the run in `out`, if there is one, and start anew.
     """
 
     command: ClassVar[str] = "t3d"
@@ -139,7 +146,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if not self.out:
-            raise ConfigError("out is missing: say where the run folder shall be, as --out runs/NAME")
+            raise ConfigError("out is missing: choose a run folder, such as runs/NAME")
         at_least("seed", self.seed, 0)
         for name in ("eval_every", "log_every"):
             at_least(name, getattr(self, name), 1)
@@ -147,10 +154,10 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """A training run.
+    """The options of a supervised training run.
 
     Args:
-        data: Which videos, with which labels.
+        data: Labeled videos, and how they are read.
     """
 
     command: ClassVar[str] = "t3d train"
@@ -160,12 +167,12 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         if not self.data.train:
             raise ConfigError(
-                "data.train is missing: give a folder with one folder per class, a .csv, a .jsonl "
-                "or a split list, as --data.train PATH"
+                "data.train is missing: give a folder with one folder per class, a .csv, a .jsonl or a split "
+                "list"
             )
         super().__post_init__()
         if self.optim.schedule == "plateau" and self.data.val is None and self.data.val_fraction == 0:
             raise ConfigError(
-                "optim.schedule = plateau watches the validation loss, and there is no validation "
-                "set: give data.val, or data.val_fraction above 0, or another schedule"
+                "optim.schedule = plateau watches the validation loss, and there are no validation videos: "
+                "give data.val, data.val_fraction above 0, or another schedule"
             )

@@ -1,31 +1,14 @@
-"""Stopping a run by a signal: the step under way ends, the state is saved, the message says how to go on."""
+"""Signals: the step under way ends and the state is saved before a run stops."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 import torch
 from accelerate import Accelerator
-
-from t3d.errors import T3DError
-
-
-class InterruptedRunError(T3DError):
-    """The run was asked to stop (SIGINT or SIGTERM) and saved its state.
-
-    Args:
-        folder: The run folder.
-        number: The signal.
-        command: The command that goes on with the run.
-    """
-
-    def __init__(self, folder: Path, number: int, command: str) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; go on with: {command} --resume {folder}")
-        self.signal = number
 
 
 @contextmanager
@@ -47,7 +30,7 @@ def caught_signals() -> Iterator[list[int]]:
 
 
 def agree(accelerator: Accelerator, caught: list[int], due: bool) -> tuple[int, bool]:
-    """The signal to stop by, or 0, and whether a checkpoint is due: if on one process, then on all."""
+    """Return the signal to stop by, or 0, and whether a checkpoint is due: if on one process, then on all."""
     stop = caught[0] if caught else 0
     if accelerator.num_processes == 1:
         return stop, due

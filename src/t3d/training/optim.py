@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and moving average of the weights."""
+"""Optimizer, learning-rate schedule and moving average of the weights."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def _by_rate(model: nn.Module, config: OptimConfig) -> list[tuple[float, list[nn
     if config.layer_decay == 1 and config.classifier_lr == 1:
         return [(1.0, learning)]
     if not isinstance(model, VideoNet):
-        raise ConfigError("optim.layer_decay and optim.classifier_lr are for t3d train")
+        raise ConfigError(
+            "optim.layer_decay and optim.classifier_lr need a model with stages; transfer has none"
+        )
     stages = model.stages()
     factors: dict[nn.Parameter, float] = {}
     for distance, modules in enumerate(reversed(list(stages.values())), 1):

@@ -1,4 +1,4 @@
-"""The folder of a training run: made once, never overwritten unasked, read again to resume."""
+"""The folder of a run: made once, replaced only with `overwrite`, read again to resume."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, Failed
 from t3d.io.files import atomic_path
 from t3d.training.config import RunConfig, TrainConfig
+from t3d.training.errors import RunExistsError, WrongCommandError
+from t3d.training.old_names import refuse_old_names
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -24,7 +26,10 @@ _MARK = "# A run of: "
 
 
 class RunFolder:
-    """What a run leaves behind, by name.
+    """The files of a run.
+
+    While a run is under way, the only weights are those in `checkpoint`; `best` (if the run validates) and
+    `last` are written together at its end. A finished run that is trained longer keeps them until then.
 
     Args:
         path: The folder.
@@ -39,38 +44,36 @@ class RunFolder:
         self.bad_csv = self.path / "bad.csv"
         self.log = self.path / "log.jsonl"
         self.checkpoint = self.path / "checkpoint.safetensors"
-        self.weights = self.path / "model.safetensors"
+        self.last = self.path / "last.safetensors"
         self.best = self.path / "best.safetensors"
 
     def refuse_existing(self, *, overwrite: bool) -> None:
-        """Make sure that a new run would delete nothing that it may not.
+        """Make sure that a new run deletes nothing that it may not.
 
         Raises:
-            ConfigError: The folder holds something, and `overwrite` is off or it is no run; or it is the
-                current folder or one above.
+            ConfigError: The folder is not empty, and holds no run; or it is the current folder or one above.
+            RunExistsError: The folder holds a run, and `overwrite` is off.
         """
         if Path.cwd().is_relative_to(self.path.resolve()):
-            raise ConfigError(f"--out {self.path}: not the current folder nor one above; name one within it")
+            raise ConfigError(
+                f"out is {self.path}, the current folder or one above it; choose a folder within it"
+            )
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return
         is_run = all(file.is_file() for file in (self.config, self.classes, self.train_csv))
         if not is_run:
             raise ConfigError(
-                f"{self.path} exists and holds no run (config.yaml, classes.txt, train.csv); choose another "
-                "--out: only runs are ever replaced"
+                f"{self.path} exists and is not a run (config.yaml, classes.txt, train.csv); choose another "
+                "`out`: only runs are ever replaced"
             )
         if not overwrite:
-            raise ConfigError(
-                f"{self.path} exists and is never overwritten unasked; go on with its run by "
-                f"{self.command()} --resume {self.path}, choose another --out, or replace it by "
-                "--overwrite true"
-            )
+            raise RunExistsError(self.path, self.command())
 
     def start(self, config: RunConfig, train: Manifest, val: Manifest | None, bad: Sequence[Failed]) -> None:
-        """Make the folder, whole or not at all, and write down what the run is made of.
+        """Make the folder, whole or not at all, with the options and videos of the run.
 
         Raises:
-            ConfigError: See `refuse_existing`; another run may have taken the folder in the meantime.
+            ConfigError: See `refuse_existing`; another run may have taken the folder meanwhile.
         """
         self.refuse_existing(overwrite=config.overwrite)
         final = self.path.resolve()
@@ -91,49 +94,48 @@ class RunFolder:
             shutil.rmtree(part.path, ignore_errors=True)
 
     def command(self) -> str:
-        """The command that the folder is a run of."""
+        """Return the command that started the run."""
         with self.config.open(encoding="utf-8") as file:
             first = file.readline().rstrip("\n")
         return first.removeprefix(_MARK) if first.startswith(_MARK) else TrainConfig.command
 
     def read_config(self, kind: type[Config]) -> Config:
-        """The options of the run.
+        """Read the options of the run.
 
         Args:
-            kind: What they are: `TrainConfig` for a run of `t3d train`.
+            kind: Their class: `TrainConfig` for a run of `t3d train`.
 
         Raises:
             CheckpointError: The folder holds no run.
-            ConfigError: It is a run of another command, or its config.yaml was changed into something that
+            WrongCommandError: The run was started by another command.
+            ConfigError: An earlier version wrote the run, or its config.yaml was changed into something that
                 cannot work.
         """
         if not self.config.exists():
-            raise CheckpointError(f"{self.path}: no config.yaml here, so there is no run to resume")
+            raise CheckpointError(f"{self.path}: no config.yaml in this folder, so there is no run to resume")
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(kind)
         if self.command() != kind.command:
-            raise ConfigError(
-                f"{self.path} is a run of {self.command()}; go on with it by "
-                f"{self.command()} --resume {self.path}"
-            )
+            raise WrongCommandError(self.path, self.command(), asked=kind.command)
         try:
             options = yaml.safe_load(self.config.read_text(encoding="utf-8"))
             if not isinstance(options, dict):
-                raise ConfigError(f"{self.config}: no table of options, such as `seed: 0`")
+                raise ConfigError(f"{self.config}: not a table of options, such as `seed: 0`")
+            refuse_old_names(options, kind, where=self.config)
             values = parser.parse_object(options)
             return kind(**vars(parser.instantiate(values)))
         except (ArgumentError, yaml.YAMLError) as error:
             raise ConfigError(f"{self.config}: {error}") from error
 
     def read_videos(self) -> tuple[Manifest, Manifest | None]:
-        """The run's own training and validation videos, so that a resumed run sees what it saw before."""
+        """Read the training and validation videos that the run wrote down when it started."""
         classes = self.classes.read_text(encoding="utf-8").split("\n")[:-1]
         train = Manifest.from_csv(self.train_csv).with_classes(classes)
         val = Manifest.from_csv(self.val_csv).with_classes(classes) if self.val_csv.exists() else None
         return train, val
 
     def add_bad(self, videos: Mapping[str, str]) -> None:
-        """Name videos in `bad.csv` that could not be read, by path, with the reason."""
+        """Add videos that could not be read to `bad.csv`, by path, with the reason."""
         known = self.read_bad()
         if videos.keys() <= known.keys():
             return
@@ -146,7 +148,7 @@ class RunFolder:
             rows.writerows((known | dict(videos)).items())
 
     def read_bad(self) -> dict[str, str]:
-        """The videos that could not be read, by path, with the reason."""
+        """Return the videos that could not be read, by path, with the reason."""
         if not self.bad_csv.exists():
             return {}
         with self.bad_csv.open(newline="", encoding="utf-8") as file:
@@ -154,7 +156,7 @@ class RunFolder:
 
 
 def _plain(value: object) -> object:
-    """Tuples as lists, which YAML knows."""
+    """Turn tuples into lists, which YAML knows."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

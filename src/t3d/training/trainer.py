@@ -1,6 +1,6 @@
-"""Epochs of steps, with log, checkpoints, signals and the exact way back in: what every kind of run shares.
+"""The trainer of every kind of run: optimizer steps, epochs, checkpoints, signals and the weights at the end.
 
-One process or many (torchrun, accelerate launch) run the same code: Accelerate places the net and averages
+One process or many (torchrun, accelerate launch) run the same code: Accelerate places the model and averages
 gradients; the sampler gives every process its part of each batch.
 """
 
@@ -8,111 +8,104 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, gather_object
+from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import Dataset
 
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import ResumableBatchSampler
-from t3d.data.prefetch import ReadAhead, Shards
-from t3d.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from t3d.training.config import RunConfig
-from t3d.training.interrupt import InterruptedRunError, agree, caught_signals
+from t3d.data.manifest.manifest import Manifest
+from t3d.data.prefetch import ReadAhead
+from t3d.models.segments import with_consensus
+from t3d.models.weights import ModelCard
+from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_checkpoint
+from t3d.training.errors import DivergedError, InterruptedRunError
+from t3d.training.interrupt import agree, caught_signals
+from t3d.training.learner import Learner
 from t3d.training.logging import RunLog
-from t3d.training.optim import Schedule, make_ema, make_optimizer
-from t3d.training.run_folder import RunFolder
-from t3d.training.step import Stepper
+from t3d.training.meter import BrokenVideos, Meter
+from t3d.training.start import Run
+from t3d.training.step import TrainStep
 
 
-def make_accelerator() -> Accelerator:
-    """One process of one or of many, on a GPU where there is one."""
-    # The main process may look through videos for hours before the others hear of it.
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))
-    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[patience])
+class Trainer:
+    """A model that learns. Restores the checkpoint of a run that is resumed.
 
+    A run is a loop over `epochs`, within `running`, whose body validates and saves:
 
-class EpochLoop:
-    """A run under way: the net, its optimiser, and how far it is.
+        with trainer.running():
+            for epoch in trainer.epochs(loader):
+                ...  # validate
+                trainer.save(finished=epoch)
+            trainer.finish()
 
     Args:
-        config: The run's options.
-        accelerator: This process and the others.
-        folder: Where the state is saved.
-        model: What learns, on the device; not wrapped.
-        videos: Number of training videos.
-        resume: Go on from the folder's checkpoint; from the beginning where there is none yet.
+        run: Options, processes and folder.
+        model: What learns.
+        step: The loss of a batch.
+        videos: The training videos.
+        describe: Makes the model card of the weights that are kept, after so much progress.
+        part: Name of the submodule whose weights are kept; empty keeps the whole model.
         classes: Class of each training video, to take every class equally often.
-        shards: Which shard each training video lies in, to read shards one after another.
 
     Raises:
-        CheckpointError: The checkpoint is damaged or belongs to another net.
+        CheckpointError: The checkpoint is damaged or belongs to another model.
         ConfigError: The batch size does not suit the videos or the processes.
     """
 
     def __init__(
         self,
-        config: RunConfig,
-        accelerator: Accelerator,
-        folder: RunFolder,
-        *,
+        run: Run[Any],
         model: nn.Module,
-        videos: int,
-        resume: bool,
+        step: TrainStep,
+        *,
+        videos: Manifest,
+        describe: Callable[[Progress], ModelCard],
+        part: str = "",
         classes: npt.NDArray[np.int64] | None = None,
-        shards: Shards | None = None,
     ) -> None:
-        self.config = config
-        self.accelerator = accelerator
-        self.folder = folder
-        self.model = model
-        self.optimizer = make_optimizer(model, config.optim)
-        self.ema = make_ema(model, config.optim.ema) if config.optim.ema else None
+        self.config = config = run.config
+        self.accelerator = accelerator = run.accelerator
+        self.folder = run.folder
+        self.train_step = step
+        self.describe = describe
+        self.shards = run.store.shards(videos)
         self.sampler = ResumableBatchSampler(
-            videos,
+            len(videos),
             batch_size=config.optim.batch_size,
             seed=config.seed,
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
-            accumulate=config.optim.accumulate,
+            accumulate=config.optim.grad_accum_steps,
             classes=classes,
-            shards=None if shards is None else shards.of_row,
+            shards=None if self.shards is None else self.shards.of_row,
             window=config.data.shuffle_window,
             lanes=config.data.lanes,
         )
-        self.shards = shards
         self.steps = self.sampler.steps_per_epoch
-        self.schedule = Schedule(self.optimizer, config.optim, steps_per_epoch=self.steps)
+        model = model.to(accelerator.device).to(memory_format=torch.channels_last_3d)
+        self.learner = Learner.of(model, config.optim, steps_per_epoch=self.steps, part=part)
         self.progress = Progress()
-        if resume and folder.checkpoint.exists():
-            self.progress = load_checkpoint(
-                folder.checkpoint,
-                model=model,
-                optimizer=self.optimizer,
-                schedule=self.schedule,
-                ema=self.ema,
-            )
+        self.best: Snapshot | None = None
+        if run.restores:
+            self.progress, self.best = load_checkpoint(self.folder.checkpoint, self.learner)
+        self.network: nn.Module = accelerator.prepare_model(with_consensus(model, config.clip.segments))
+        self.meter = Meter(accelerator)
+        self.broken = BrokenVideos(len(videos), config.data.max_bad)
         self._started = time.monotonic() - 60 * self.progress.minutes
 
-    @property
-    def learned(self) -> nn.Module:
-        """The net to test and save: the moving average of the weights where there is one."""
-        return self.model if self.ema is None else self.ema.module
-
-    def minutes(self) -> float:
-        """Minutes spent so far, over all restarts."""
-        return (time.monotonic() - self._started) / 60
+    # --- a run, in order ---------------------------------------------------------------------------------
 
     def loader(self, clips: Dataset[Any], collate: Callable[[list[Any]], Any]) -> Loader:
-        """Batches in the run's order."""
+        """Return batches of a dataset, in the run's order."""
         workers = self.config.data.workers
         return Loader(
             clips,
@@ -123,112 +116,199 @@ class EpochLoop:
             pin_memory=self.accelerator.device.type == "cuda",
         )
 
-    def run(
-        self,
-        loader: Loader,
-        stepper: Stepper,
-        *,
-        opening: Sequence[str],
-        close_epoch: Callable[[RunLog, int], str],
-    ) -> None:
-        """Run all epochs that are left.
+    @contextmanager
+    def running(self, *opening: str) -> Iterator[None]:
+        """Keep the log open and catch signals.
 
         Args:
-            loader: What `loader` made.
-            stepper: Takes the steps.
-            opening: Lines to print first.
-            close_epoch: Called behind every epoch with the log and the number of epochs finished; validates,
-                writes weights, sets `progress.best`, and gives the end of the epoch's printed line.
-
-        Raises:
-            InterruptedRunError: By a signal, after saving.
-            DivergedError: The loss is infinite or NaN; the last checkpoint is from before.
+            *opening: Lines to print first; empty ones are left out.
         """
-        config, steps, progress = self.config, self.steps, self.progress
+        progress, config = self.progress, self.config
         log = RunLog(
             self.folder.log,
             main=self.accelerator.is_main_process,
-            steps=config.optim.epochs * steps,
-            done=progress.epoch * steps + progress.step,
+            steps=config.optim.epochs * self.steps,
+            done=progress.epoch * self.steps + progress.step,
             validated=progress.step == 0,
         )
-        with log, caught_signals() as caught:
-            for line in opening:
+        with log as self.log, caught_signals() as self._caught:
+            for line in filter(None, opening):
                 log.say(line)
-            for epoch in range(progress.epoch, config.optim.epochs):
-                self._epoch(epoch, loader, stepper, log, caught)
-                last = epoch + 1 == config.optim.epochs
-                line = f"epoch {epoch + 1:>3}/{config.optim.epochs}"
-                rest = close_epoch(log, epoch + 1)
-                loss = stepper.epoch_loss()  # a run that goes on behind an epoch's last step has none of it
-                log.say(
-                    f"{line}  {self.minutes():6.1f} min"
-                    + ("" if math.isnan(loss) else f"  loss {loss:.3f}")
-                    + rest
-                )
-                self.progress = replace(self.progress, epoch=epoch + 1, step=0)
-                self.save(stepper)
-                stop, _ = agree(self.accelerator, caught, False)
-                if stop and not last:
-                    self._stop(stop)
-            log.say(f"done in {self.minutes():.1f} minutes: {self.folder.weights}")
+            yield
         self.accelerator.wait_for_everyone()
 
-    def _epoch(self, epoch: int, loader: Loader, stepper: Stepper, log: RunLog, caught: list[int]) -> None:
+    def epochs(self, loader: Loader) -> Iterator[int]:
+        """Train, epoch by epoch.
+
+        Args:
+            loader: From `loader`.
+
+        Yields:
+            The number of epochs trained, after each; `save` then counts it as finished.
+
+        Raises:
+            InterruptedRunError: A signal stopped the run, after saving.
+            DivergedError: The loss or a weight is infinite or NaN; the last checkpoint is from before.
+        """
+        last = self.config.optim.epochs
+        for epoch in range(self.progress.epoch, last):
+            self._train(epoch, loader)
+            yield epoch + 1
+            stop, _ = agree(self.accelerator, self._caught, False)
+            if stop and epoch + 1 < last:
+                self._stop(stop)
+
+    def validates_after(self, epoch: int) -> bool:
+        """Return whether a validation is due after so many epochs."""
+        return epoch == self.config.optim.epochs or epoch % self.config.eval_every == 0
+
+    def validated(self, epoch: int, loss: float, figures: dict[str, Any]) -> None:
+        """Log a validation, and let the learning-rate schedule react to its loss."""
+        self.learner.schedule.validated(loss)
+        self.log.write("val", epoch * self.steps, epoch=epoch, **figures)
+        self.progress = replace(self.progress, figures=figures)
+
+    def keep_if_best(self, epoch: int, score: float) -> None:
+        """Keep a copy of the weights if none validated better; every checkpoint then holds it."""
+        if score > self.progress.best:
+            self.progress = replace(self.progress, best=score)
+            card = self.describe(replace(self.progress, epoch=epoch))
+            self.best = Snapshot.of(self.learner.kept, card)
+
+    def say(self, epoch: int, note: str = "") -> None:
+        """Print the line of an epoch, with a note at its end."""
+        loss = self.meter.epoch_loss()  # none if a run is resumed after the last step of an epoch
+        shown = "" if math.isnan(loss) else f"  loss {loss:.3f}"
+        self.log.say(f"epoch {epoch:>3}/{self.config.optim.epochs}  {self.minutes():6.1f} min{shown}{note}")
+
+    def save(self, *, finished: int | None = None) -> None:
+        """Write a checkpoint, and name the videos that broke.
+
+        Args:
+            finished: Count so many epochs as finished. None within an epoch.
+        """
+        if finished is not None:
+            self.progress = replace(self.progress, epoch=finished, step=0)
+        self.check_finite()
+        broken = dict(gather_object(list(self.broken.reasons.items())))
+        if self.accelerator.is_main_process:
+            self.folder.add_bad(broken)
+            progress = replace(self.progress, minutes=self.minutes())
+            card = self.describe(progress)
+            save_checkpoint(
+                self.folder.checkpoint, self.learner, progress=progress, card=card, best=self.best
+            )
+
+    def finish(self) -> None:
+        """Write the weights of the finished run: `best.safetensors` if it validated, and `last.safetensors`.
+
+        Both come from the last checkpoint, so a run interrupted between the two writes them when resumed.
+        """
+        if self.accelerator.is_main_process:
+            if self.best is not None:  # first, so that nobody takes the last weights for the best ones
+                self.best.write(self.folder.best)
+            Snapshot.of(self.learner.kept, self.describe(self.progress)).write(self.folder.last)
+        self.log.say(f"done in {self.minutes():.1f} minutes: {self.folder.last}")
+
+    # --- within an epoch ---------------------------------------------------------------------------------
+
+    def _train(self, epoch: int, loader: Loader) -> None:
         self.sampler.set_state(epoch=epoch, step=self.progress.step)
         batches = iter(loader)
         if self.shards is None or not self.shards.remote:
-            self._steps(epoch, batches, stepper, log, caught)
+            self._take_steps(epoch, batches)
             return
-        # Behind the loader, whose processes are forked without its thread.
+        # After the loader, whose processes are forked without its thread.
         with ReadAhead(self.sampler.coming(), self.shards) as ahead:
-            self._steps(epoch, batches, stepper, log, caught, ahead)
+            self._take_steps(epoch, batches, ahead)
 
-    def _steps(
-        self,
-        epoch: int,
-        batches: Iterator[Any],
-        stepper: Stepper,
-        log: RunLog,
-        caught: list[int],
-        ahead: ReadAhead | None = None,
-    ) -> None:
-        config, steps, begun = self.config, self.steps, self.progress.step
-        stepper.start_counting()
+    def _take_steps(self, epoch: int, batches: Iterator[Any], ahead: ReadAhead | None = None) -> None:
+        config, begun = self.config, self.progress.step
+        self.meter.start()
         saved = time.monotonic()
-        for step in range(self.progress.step, steps):
-            total = epoch * steps + step + 1
-            stepper.step(batches, epoch=epoch, step=step, total=total - 1)
+        for step in range(begun, self.steps):
+            self.take_step(batches, epoch=epoch, step=step)
             if ahead is not None:
                 ahead.at((step + 1 - begun) * config.optim.batch_size // self.accelerator.num_processes)
-            if self.ema is not None:
-                self.ema.update_parameters(self.model)
             self.progress = replace(self.progress, step=step + 1)
-            if total % config.log_every == 0 or step + 1 == steps:
-                log.write("train", total, **stepper.report())
-            log.advance(f"epoch {epoch + 1}/{config.optim.epochs}")
-            due = step + 1 < steps and time.monotonic() - saved > 60 * config.checkpoint_minutes
-            stop, due = agree(self.accelerator, caught, due)
+            total, last = epoch * self.steps + step + 1, step + 1 == self.steps
+            if last or total % config.log_every == 0:
+                self.log.write("train", total, **self.report())
+            self.log.advance(f"epoch {epoch + 1}/{config.optim.epochs}")
+            due = not last and time.monotonic() - saved > 60 * config.checkpoint_minutes
+            stop, due = agree(self.accelerator, self._caught, due)
             if stop or due:
-                self.save(stepper)
+                self.save()
                 saved = time.monotonic()
             if stop:
                 self._stop(stop)
 
-    def save(self, stepper: Stepper) -> None:
-        """Write the whole state, and name the videos that broke."""
-        stepper.check_finite()
-        broken = dict(gather_object(list(stepper.bad.items())))
-        if self.accelerator.is_main_process:
-            self.folder.add_bad(broken)
-            save_checkpoint(
-                self.folder.checkpoint,
-                model=self.model,
-                optimizer=self.optimizer,
-                schedule=self.schedule,
-                ema=self.ema,
-                progress=replace(self.progress, minutes=self.minutes()),
+    def take_step(self, batches: Iterator[Any], *, epoch: int, step: int) -> None:
+        """Take one optimizer step.
+
+        Args:
+            batches: Where batches come from; `optim.grad_accum_steps` of them are taken.
+            epoch: Epoch, from 0.
+            step: Step within the epoch, from 0.
+
+        Raises:
+            ManifestError: Too many videos, or all of a batch, cannot be read.
+        """
+        config, optimizer = self.config.optim, self.learner.optimizer
+        self.rate = self.learner.schedule.set(epoch * self.steps + step)
+        # Mixup and dropout draw from the place in the run, so that a resumed run draws the same.
+        rng = np.random.default_rng((self.config.seed, epoch, step, self.accelerator.process_index, 1))
+        torch.manual_seed(int(rng.integers(2**31)))
+        self.network.train()
+        optimizer.zero_grad(set_to_none=True)
+        for part in range(config.grad_accum_steps):
+            with self.meter.waiting():
+                batch = next(batches)
+            self.broken.count(batch)
+            last = part + 1 == config.grad_accum_steps
+            with nullcontext() if last else self.accelerator.no_sync(self.network):
+                loss = self.train_step.loss(self.network, batch, rng) / config.grad_accum_steps
+                self.accelerator.backward(loss)
+            self.meter.add(loss, len(batch.videos))
+        if config.max_grad_norm:
+            self.accelerator.clip_grad_norm_(self.network.parameters(), config.max_grad_norm)
+        optimizer.step()
+        if self.learner.ema is not None:
+            self.learner.ema.update_parameters(self.learner.model)
+        self.meter.end_step()
+
+    def report(self) -> dict[str, float]:
+        """Return the numbers of a log line: means since the last report, over all processes.
+
+        Raises:
+            DivergedError: See `check_finite`.
+        """
+        figures = self.train_step.figures()
+        line = self.meter.report(self.check_finite())
+        return {"loss": line.pop("loss"), "lr": self.rate} | line | figures
+
+    def check_finite(self) -> float:
+        """Refuse to continue, or to save, with a loss or weights that are not numbers.
+
+        Returns:
+            The sum of the losses since the last report, averaged over all processes.
+
+        Raises:
+            DivergedError: The loss or a weight is infinite or NaN; on every process alike.
+        """
+        loss = self.meter.loss_sum()
+        norm = float(nn.utils.get_total_norm(self.network.parameters()))
+        if not math.isfinite(loss + norm):
+            raise DivergedError(
+                f"the loss is {loss}, the norm of the weights {norm}; the last checkpoint is kept. Try a "
+                f"lower optim.lr (now {self.config.optim.lr}), a longer optim.warmup_epochs or "
+                "optim.max_grad_norm = 1"
             )
+        return loss
+
+    def minutes(self) -> float:
+        """Return the minutes spent so far, over all restarts."""
+        return (time.monotonic() - self._started) / 60
 
     def _stop(self, number: int) -> None:
         self.accelerator.wait_for_everyone()

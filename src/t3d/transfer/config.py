@@ -1,4 +1,7 @@
-"""Every option of supervision transfer: what recipes and `t3d transfer` set."""
+"""Options of supervision transfer: the Python API, the YAML and the command line.
+
+Each `Args:` text is the help of the option.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ Space = Literal["learned", "teacher"]
 
 @dataclass(frozen=True)
 class PoolConfig(ReadConfig):
-    """Which videos; labels are neither needed nor looked at.
+    """Unlabeled videos; labels are neither needed nor read.
 
     Args:
-        videos: A folder of videos, in any layout; a `.csv` or `.jsonl` table; an index (`.parquet`); or an
-            official list of UCF101, HMDB51 or Kinetics (then `root` is the folder the files lie in).
-        root: Folder that the files of a list or table lie in.
+        videos: Videos to learn from: a folder in any layout, a `.csv` or `.jsonl` table, an index
+            (`.parquet`), or an official list of UCF101, HMDB51 or Kinetics with its files in `root`.
+        root: Folder that relative paths of a list or table start from. Default: the folder of the list.
     """
 
     videos: str = ""
@@ -30,20 +33,21 @@ class PoolConfig(ReadConfig):
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """The frozen 2D net, and the frames it sees.
+    """The frozen 2D teacher, and the frames that it sees.
 
     Args:
-        name: A timm or torchvision net (`timm:resnet50`, `torchvision:resnet50`; without a prefix timm is
-            looked through first), or an ONNX file that maps images to features.
-        weights: A `.safetensors` file for that net; without it the library's own ImageNet weights.
-        size: Side of the square it sees, in pixels; without it the net's own.
-        frames: Frames of each clip's time span, spread evenly: the paper's X.
-        average: Average the features of these frames, as the paper does. Otherwise they stand side by side,
-            in the order of time, and the student must also know what is seen when.
-        augment: Crop and flip the frames at random, independently of the clip. Not together with `cache`.
-        cache: Folder for features; each frame is then computed once for all epochs and runs. Only every
-            `frame_step`-th frame is, and of these the nearest ones stand for the frames wanted.
-        frame_step: See `cache`, in frames of the video.
+        name: Teacher: a timm or torchvision model (`timm:resnet50`, `torchvision:resnet50`; without a prefix,
+            timm is searched first), an ONNX file that maps images to features, or a file of `t3d teacher`.
+        weights: Weights of the teacher, a `.safetensors` file. Default: the library's ImageNet weights.
+        size: Side of the square images that the teacher sees, in pixels. Default: the teacher's own.
+        frames: Number of frames the teacher sees, spread evenly over the time of the clip (X in the paper).
+        average: Average the teacher's features over these frames, as the paper does. Otherwise they are
+            concatenated in order of time, and the student must also know when each frame is shown.
+        augment: Crop and flip the teacher's frames at random, independently of the clip. Cannot be combined
+            with `cache`.
+        cache: Folder for teacher features, so that each frame is computed once for all epochs and runs. Only
+            every `frame_step`-th frame is kept; the nearest one stands in for the others. Default: no cache.
+        frame_step: Distance between frames with kept features, in frames of the video, see `cache`.
     """
 
     name: str = ""
@@ -70,20 +74,20 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class PairConfig:
-    """What the student learns about pairs of clip and frames.
+    """What the student learns about pairs of a clip and frames.
 
     Args:
-        objective: `regress`, the default because it validated best (docs/results.md), predicts the teacher's
-            feature, by cosine; `match` says of a pair whether its parts belong together (the paper's);
-            `contrastive` finds the frames that belong to a clip among the batch's, and the clip that belongs
-            to frames (InfoNCE); `sum` is all three.
-        negatives: Of `match`: `one` draws a negative for each positive (the paper's 1 : 1); `all` takes
-            every other video of the batch, together weighing as much as the positives.
-        other_time: Frames of another, not overlapping time of the same video count as negatives as well.
-        temperature: Of `contrastive`.
-        space: Where `contrastive` compares: `learned` maps both sides into a space of their own; `teacher`
-            predicts the teacher's own feature, so that what the teacher tells apart must be told apart, and
-            not only what is easily told.
+        objective: Training objective. `regress` predicts the teacher's feature, by cosine (validated best,
+            see docs/results.md); `match` classifies whether clip and frames belong together (the paper's);
+            `contrastive` finds the frames of a clip among those of the batch, and the clip of frames
+            (InfoNCE); `sum` adds all three.
+        negatives: Negative pairs of `match`: `one` draws one per positive pair (the paper's 1 : 1); `all`
+            takes every other video of the batch, weighted like the positives in total.
+        other_time: Also use frames of another, non-overlapping time of the same video as negatives.
+        temperature: Temperature of `contrastive`.
+        space: Space in which `contrastive` compares: `learned` maps clip and frames into a common learned
+            space; `teacher` predicts the teacher's own feature, so that the student must tell apart whatever
+            the teacher tells apart.
     """
 
     objective: Objective = "regress"
@@ -103,14 +107,14 @@ class PairConfig:
 
 @dataclass(frozen=True)
 class TransferConfig(RunConfig):
-    """Supervision transfer.
+    """The options of a supervision transfer.
 
     Args:
-        data: Which videos.
+        data: Unlabeled videos, and how they are read.
         model: The student.
-        teacher: The frozen 2D net.
-        pairs: What is learned about pairs.
-        optim: How the student learns; the paper's recipe by default.
+        teacher: The frozen 2D teacher.
+        pairs: What the student learns about pairs of a clip and frames.
+        optim: Optimizer and schedule of the student. Default: the paper's recipe.
     """
 
     command: ClassVar[str] = "t3d transfer"
@@ -125,11 +129,11 @@ class TransferConfig(RunConfig):
     def __post_init__(self) -> None:
         if not self.data.videos:
             raise ConfigError(
-                "no videos to learn from: give a folder, a .csv, a .jsonl or a split list, as --videos PATH"
+                "data.videos is missing: give a folder of videos, a .csv, a .jsonl or a split list"
             )
         if not self.teacher.name:
             raise ConfigError(
-                "no teacher: give a timm or torchvision net or an ONNX file, as --teacher resnet50"
+                "teacher.name is missing: give a timm or torchvision model, such as resnet50, or an ONNX file"
             )
         super().__post_init__()
         if self.clip.segments > 1:
@@ -137,15 +141,16 @@ class TransferConfig(RunConfig):
                 f"clip.segments is {self.clip.segments}; transfer pairs one clip with frames of the same "
                 "time: leave it at 1 here, and set it when training on labels"
             )
-        if self.optim.batch_size < 2 * self.optim.accumulate:
+        if self.optim.batch_size < 2 * self.optim.grad_accum_steps:
             raise ConfigError(
-                f"optim.batch_size is {self.optim.batch_size} in optim.accumulate = {self.optim.accumulate} "
-                "passes; each pass must have at least 2 clips, since negatives come from its other clips"
+                f"optim.batch_size is {self.optim.batch_size} in optim.grad_accum_steps = "
+                f"{self.optim.grad_accum_steps} passes; each pass must have at least 2 clips, since "
+                "negatives come from its other clips"
             )
-        if self.optim.mixup or self.optim.label_smoothing:
-            raise ConfigError("optim.mixup and optim.label_smoothing are about labels, and here are none")
+        if self.optim.mixup_alpha or self.optim.label_smoothing:
+            raise ConfigError("optim.mixup_alpha and optim.label_smoothing need labels; transfer has none")
         if self.optim.schedule == "plateau" and self.data.val_fraction == 0:
             raise ConfigError(
-                "optim.schedule = plateau watches the validation loss, and there is no validation set: "
+                "optim.schedule = plateau watches the validation loss, and there are no validation videos: "
                 "give data.val_fraction above 0, or another schedule"
             )

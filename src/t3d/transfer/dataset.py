@@ -5,8 +5,9 @@ Legend: B clips, T frames of a clip, X frames of the teacher, D features, S side
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -95,22 +96,54 @@ class CollatePairs:
         )
 
 
+@dataclass(frozen=True)
+class TeacherView:
+    """What the teacher sees of a clip's time span.
+
+    Args:
+        store: Where its frames come from, at the teacher's size.
+        count: Number of frames, X.
+        features: Kept features of the teacher; no frames are decoded then. None: the teacher computes them.
+        augment: How its frames are varied; None takes the center.
+    """
+
+    store: FrameStore
+    count: int
+    features: FeatureStore | None = None
+    augment: AugmentConfig | None = None
+
+    def plain(self) -> TeacherView:
+        """Return the same view, not varied."""
+        return replace(self, augment=None)
+
+    def of(self, path: Path) -> Callable[[Indices, np.random.Generator], torch.Tensor]:
+        """Open a video: return a function from a clip's frame indices to the teacher's frames or features.
+
+        Raises:
+            VideoError: The video cannot be read.
+        """
+        features = self.features
+        if features is not None:
+            return lambda clip, rng: features.get(path, frames_of(clip, self.count))  # noqa: ARG005
+        frames = self.store.open(path)
+        return lambda clip, rng: _view(
+            frames.get(frames_of(clip, self.count)), self.store.spec, self.augment, rng
+        )
+
+
 class TransferClips(Dataset[PairItem | Failed]):
     """One random clip of a video for each key, with the teacher's frames of the same time.
 
     Every draw follows from (seed, epoch, row). Views of clip and frames are drawn independently of each
-    other, so that a pair cannot be told by how its pixels lie (PAPER: Supervision transfer, our choice).
+    other, so that pixel positions do not give a pair away (PAPER: Supervision transfer, our choice).
 
     Args:
         manifest: The videos.
         spec: What a clip is.
         store: Where the clip's frames come from.
-        augment: How the clip is varied; None takes the centre.
-        seed: Where all draws come from.
-        teacher: Where the teacher's frames come from, at the teacher's size.
-        count: Frames of the teacher, X.
-        features: The teacher's features, where they are kept; then no frame of the teacher's is decoded.
-        teacher_augment: How the teacher's frames are varied; None takes the centre.
+        augment: How the clip is varied; None takes the center.
+        seed: Seed of all draws.
+        teacher: What the teacher sees.
         other_time: Also give frames of another time.
     """
 
@@ -122,10 +155,7 @@ class TransferClips(Dataset[PairItem | Failed]):
         store: FrameStore,
         augment: AugmentConfig | None,
         seed: int,
-        teacher: FrameStore,
-        count: int,
-        features: FeatureStore | None = None,
-        teacher_augment: AugmentConfig | None = None,
+        teacher: TeacherView,
         other_time: bool = False,
     ) -> None:
         self.manifest = manifest
@@ -134,9 +164,6 @@ class TransferClips(Dataset[PairItem | Failed]):
         self.augment = augment
         self.seed = seed
         self.teacher = teacher
-        self.count = count
-        self.features = features
-        self.teacher_augment = teacher_augment
         self.other_time = other_time
 
     def __len__(self) -> int:
@@ -151,24 +178,17 @@ class TransferClips(Dataset[PairItem | Failed]):
             clip = random_clip(high - low, self.spec, rng)
             other = other_time(clip, high - low, self.spec, rng) if self.other_time else None
             pixels = frames.get(low + clip)
-            seen: Any = self.teacher.open(entry.path) if self.features is None else None
-            mine = self._teacher(entry.path, seen, low + clip, rng)
-            theirs = None if other is None else self._teacher(entry.path, seen, low + other, rng)
+            see = self.teacher.of(entry.path)
+            mine = see(low + clip, rng)
+            theirs = None if other is None else see(low + other, rng)
         except VideoError as error:
             return Failed(str(entry.path), error.reason, key.row)
-        view = self._view(pixels, self.spec, self.augment, rng)
-        return PairItem(key.row, view, mine, theirs)
+        return PairItem(key.row, _view(pixels, self.spec, self.augment, rng), mine, theirs)
 
-    def _teacher(self, path: Any, seen: Any, clip: Indices, rng: np.random.Generator) -> torch.Tensor:
-        wanted = frames_of(clip, self.count)
-        if self.features is not None:
-            return self.features.get(path, wanted)
-        return self._view(seen.get(wanted), self.teacher.spec, self.teacher_augment, rng)
 
-    @staticmethod
-    def _view(
-        frames: torch.Tensor, spec: ClipSpec, augment: AugmentConfig | None, rng: np.random.Generator
-    ) -> torch.Tensor:
-        if augment is None:
-            return center_view(frames, spec)
-        return random_view(frames, spec, augment=augment, rng=rng)
+def _view(
+    frames: torch.Tensor, spec: ClipSpec, augment: AugmentConfig | None, rng: np.random.Generator
+) -> torch.Tensor:
+    if augment is None:
+        return center_view(frames, spec)
+    return random_view(frames, spec, augment=augment, rng=rng)

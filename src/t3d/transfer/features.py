@@ -26,7 +26,7 @@ from t3d.errors import ConfigError, Failed, VideoError
 from t3d.io.files import ABANDONED, FileDigests, sweep
 from t3d.models.weights import write_tensors
 from t3d.transfer.pairs import Indices
-from t3d.transfer.teachers.teacher import Teacher
+from t3d.transfer.teachers.base import Teacher
 
 _FORMAT = 1  # raise it when features would come out differently
 _CHUNK = 32  # frames that the teacher sees at a time

@@ -34,7 +34,8 @@ from t3d.evaluation.scores import ClipRow, collect
 from t3d.evaluation.scoring import each_clip
 from t3d.models.net import VideoNet
 from t3d.models.weights import load_model
-from t3d.transfer.teachers.teacher import Teacher, open_teacher
+from t3d.transfer.teachers.base import Teacher
+from t3d.transfer.teachers.open import open_teacher
 
 # Strength of the weights' penalty, as its inverse; the range covers few and many labels.
 _STRENGTHS = np.logspace(-5, 1, 7)

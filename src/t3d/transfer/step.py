@@ -1,4 +1,4 @@
-"""One step of transfer: clips to the student, frames to the teacher, all pairs to the objectives."""
+"""What a transfer learns: clips to the student, frames to the teacher, all pairs to the objectives."""
 
 from __future__ import annotations
 
@@ -6,69 +6,55 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from t3d.data.clips.transforms import normalise
 from t3d.errors import ManifestError
-from t3d.training.optim import Schedule
-from t3d.training.step import Stepper
+from t3d.training.step import TrainStep
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.dataset import PairBatch
 from t3d.transfer.metrics import PairMetrics
 from t3d.transfer.objectives import transfer_loss
 from t3d.transfer.pairs import allowed_pairs
-from t3d.transfer.teachers.teacher import Teacher
+from t3d.transfer.teachers.base import Teacher
 
 
-class TransferStepper(Stepper):
-    """Teaches the student.
+class TransferStep(TrainStep):
+    """Tell pairs of a clip and frames that belong together from others, or predict the teacher's features.
 
     Args:
         config: The run's options.
-        accelerator: Averages gradients over processes.
-        model: A `TransferNet`, prepared by the accelerator.
-        teacher: The frozen 2D net, on the device; None where the batches hold features.
-        optimizer: What is stepped.
-        schedule: The learning rate.
+        device: Where student and teacher are.
+        teacher: The frozen 2D model; None if batches hold its features.
         groups: The group of each training video, int64 [N]: pairs within a group are never negatives.
     """
 
     config: TransferConfig
 
     def __init__(
-        self,
-        config: TransferConfig,
-        accelerator: Accelerator,
-        *,
-        model: nn.Module,
-        teacher: Teacher | None,
-        optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
-        groups: Tensor,
+        self, config: TransferConfig, device: torch.device, *, teacher: Teacher | None, groups: Tensor
     ) -> None:
-        super().__init__(
-            config, accelerator, model=model, optimizer=optimizer, schedule=schedule, videos=len(groups)
-        )
+        super().__init__(config, device)
         self.teacher = teacher
         self.groups = groups
         self._metrics = pair_metrics(config)
 
-    def _loss(self, batch: PairBatch, rng: np.random.Generator) -> Tensor:
+    def loss(self, model: nn.Module, batch: PairBatch, rng: np.random.Generator) -> Tensor:
+        """See `TrainStep`."""
         if len(batch.videos) < 2:
             raise ManifestError(
                 "only one video of a batch could be read, and a clip alone has no negatives: "
-                + ", ".join(f"{video.path}: {video.reason}" for video in batch.bad)
+                + ", ".join(map(str, batch.bad))
                 + ("" if batch.bad else "give each process at least 2 clips (optim.batch_size)")
             )
-        scores, positive, negative = self.score(self.model, batch, self.groups)
+        scores, positive, negative = self.score(model, batch, self.groups)
         self._metrics.add(scores[first_of(scores)], positive, negative)
         return transfer_loss(scores, positive, negative, pairs=self.config.pairs, rng=rng)
 
     def score(
         self, model: nn.Module, batch: PairBatch, groups: Tensor
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Score a batch's pairs.
+        """Score all pairs of a batch.
 
         Args:
             model: A `TransferNet`, wrapped or not.
@@ -79,12 +65,12 @@ class TransferStepper(Stepper):
             Scores by objective, float32 [B, M]; the masks of positive and negative pairs, bool [B, M].
         """
         assert batch.frames is not None
-        device = self.accelerator.device
+        device = self.device
         x = normalise(batch.frames.to(device, non_blocking=True), self.config.clip)  # B C T H W
         seen = batch.teacher
         used = None
         if batch.other is not None and not batch.other.all():
-            # What fills the places of other times that there are not is not shown to either net.
+            # The zeros of videos without another time are shown to neither model.
             used = torch.cat([torch.ones_like(batch.other), batch.other])
             seen = seen[used]
         seen = seen.to(device, non_blocking=True)
@@ -98,10 +84,10 @@ class TransferStepper(Stepper):
         positive, negative = allowed_pairs(groups[batch.videos], batch.other)
         return scores, positive.to(device), negative.to(device)
 
-    def report(self) -> dict[str, float]:
-        """Means since the last report, with the figures of this process's pairs."""
+    def figures(self) -> dict[str, float]:
+        """Return the figures of this process's pairs since the last call."""
         figures, self._metrics = self._metrics.figures(), pair_metrics(self.config)
-        return super().report() | figures
+        return figures
 
 
 def _spread(table: Tensor, used: Tensor) -> Tensor:

@@ -13,20 +13,7 @@ import numpy.typing as npt
 
 from t3d.io.tar_member import Member
 from t3d.video.frame_table import FrameTable
-
-_TURNS = {
-    (False, False, False): (0, False),
-    (True, False, True): (90, False),
-    (False, True, True): (180, False),
-    (True, True, False): (270, False),
-    (False, False, True): (0, True),
-    (True, True, True): (90, True),
-    (False, True, False): (180, True),
-    (True, False, False): (270, True),
-}
-
-
-_HOW = {turn: how for how, turn in _TURNS.items()}
+from t3d.video.orientation import Orientation
 
 
 @dataclass(frozen=True)
@@ -40,7 +27,7 @@ class VideoFacts:
         codec: FFmpeg's name of how it is compressed.
         table: When each frame is shown, and where decoding can start.
         stored_size: Height and width of a frame as stored.
-        orientation: How a stored frame is turned, see `t3d.video.stream.orientation`.
+        orientation: How a stored frame is turned for showing.
         damage: What is wrong with it, or None.
         offset: Bytes before it in its shard; None: it is a file of its own.
     """
@@ -51,7 +38,7 @@ class VideoFacts:
     codec: str
     table: FrameTable
     stored_size: tuple[int, int]
-    orientation: tuple[bool, bool, bool]
+    orientation: Orientation
     damage: str | None
     offset: int | None = None
 
@@ -62,8 +49,7 @@ class VideoFacts:
     def to_row(self) -> dict[str, object]:
         """The facts as a row of an index, without its `looks`."""
         table = self.table
-        rotation, mirrored = _TURNS[self.orientation]
-        height, width = self.stored_size[::-1] if self.orientation[0] else self.stored_size
+        height, width = self.orientation.size(self.stored_size)
         steps = np.diff(table.pts)
         begins = np.flatnonzero(np.diff(steps, prepend=steps[:1] - 1))
         ticks = int(table.pts[-1] - table.pts[0]) + table.last
@@ -77,8 +63,8 @@ class VideoFacts:
             "frames": len(table.pts),
             "height": height,
             "width": width,
-            "rotation": rotation,
-            "mirrored": mirrored,
+            "rotation": self.orientation.rotation,
+            "mirrored": self.orientation.mirrored,
             "fps": len(table.pts) / duration,
             "duration": duration,
             "time_base": str(table.time_base),
@@ -97,8 +83,7 @@ class VideoFacts:
         """The facts of a row that `to_row` made."""
         steps = np.repeat(_int64s(row["steps"]), _int64s(row["repeats"]))
         pts = np.concatenate([[row["first"]], row["first"] + np.cumsum(steps)]).astype(np.int64)
-        orientation = _HOW[row["rotation"], row["mirrored"]]
-        shown = (row["height"], row["width"])
+        orientation = Orientation(row["rotation"], row["mirrored"])
         return cls(
             size=row["size"],
             modified=row["modified"],
@@ -112,7 +97,7 @@ class VideoFacts:
                 key_seek=_int64s(row["key_seeks"]),
                 order=np.arange(len(pts), dtype=np.int64) if row["counted"] else None,
             ),
-            stored_size=shown[::-1] if orientation[0] else shown,
+            stored_size=orientation.size((row["height"], row["width"])),
             orientation=orientation,
             damage=row["damage"],
             offset=row["offset"],

@@ -178,14 +178,13 @@ def _with_last(table: FrameTable) -> FrameTable:
 
 def _one_packet_one_frame(stream: Stream, smallest: int) -> bool:
     container = stream.container.format.name.split(",")
-    codec = stream.video.codec_context.codec.canonical_name
     # MPEG-4 in the wild holds packets of a few bytes that show nothing, or two frames to a packet.
     plain = smallest > 16 and not stream.video.codec_context.has_b_frames
     if "mov" in container or "matroska" in container:
-        return codec in {"h264", "hevc", "av1", "vp9", "mjpeg", "ffv1", "prores"} or (
-            codec == "mpeg4" and plain
+        return stream.codec in {"h264", "hevc", "av1", "vp9", "mjpeg", "ffv1", "prores"} or (
+            stream.codec == "mpeg4" and plain
         )
-    return "avi" in container and (codec == "mjpeg" or (codec == "mpeg4" and plain))
+    return "avi" in container and (stream.codec == "mjpeg" or (stream.codec == "mpeg4" and plain))
 
 
 def _damage(stream: Stream, *more: str) -> str | None:

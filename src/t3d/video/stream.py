@@ -1,4 +1,4 @@
-"""One open video file going forward: packets, frames, RGB pixels. `t3d.video.video` makes it random access.
+"""One open video file going forward: packets, frames, RGB pixels. `t3d.video.reader` adds random access.
 
 Everything FFmpeg can raise leaves this file as a `VideoError`.
 """
@@ -15,18 +15,15 @@ import av
 import av.container
 import av.logging
 import av.video
-import numpy as np
-import numpy.typing as npt
 from av.stream import Discard, Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from t3d.errors import VideoError
 from t3d.io.tar_member import Member
+from t3d.video.orientation import Image
 
 if TYPE_CHECKING:
     VideoPacket = av.Packet[av.video.VideoStream]
-
-Image = npt.NDArray[np.uint8]
 
 # Containers of video only: a playlist or script would make FFmpeg open other files, or wait for them.
 _FORMATS = (
@@ -90,11 +87,12 @@ class Stream:
         context = self.video.codec_context
         context.thread_count = threads
         context.thread_type = "AUTO" if threads > 1 else "NONE"
-        if context.codec.canonical_name == "hevc":
+        self.codec: str = context.codec.canonical_name  # FFmpeg's name
+        if self.codec == "hevc":
             # Else this decoder keeps errors to itself and gives what is left of a frame as if it were sound.
             context.options = {"err_detect": "explode"}
         self._reformatter = VideoReformatter()
-        self._leaves = context.codec.canonical_name in _LEAVES
+        self._leaves = self.codec in _LEAVES
 
     def packets(self) -> Iterator[VideoPacket]:
         """Packets of the video stream in the order of the file; the last, an empty one, may be missing."""
@@ -216,30 +214,6 @@ class Stream:
         self.container.close()
         if self._shard is not None:
             self._shard.close()
-
-
-def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """How a stored frame must be turned for showing, to the nearest quarter turn.
-
-    Returns:
-        (transpose, flip rows, flip columns), to be done in this order.
-    """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return False, False, False
-    a, b, _, c, d = np.frombuffer(cast(bytes, matrix), dtype=np.int32)[:5].tolist()
-    # A stored point (x, y) is shown at (a x + c y, b x + d y).
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        return True, b < 0, c < 0
-    return False, d < 0, a < 0
-
-
-def turned(image: Image, how: tuple[bool, bool, bool]) -> Image:
-    """Turn an image H W C by what `orientation` gave, as a view."""
-    transpose, flip_rows, flip_columns = how
-    if transpose:
-        image = image.transpose(1, 0, 2)
-    return image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
 def size_of(path: Path) -> int:

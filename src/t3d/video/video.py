@@ -1,68 +1,43 @@
 """Exact random access to the frames of a video file.
 
 Legend: T frames, C = 3 channels (RGB), H height, W width.
-
-How it is exact: all packets are read once, without decoding, for the time stamp of every frame. A call then
-decodes from the nearest key frame and finds its frames by their time stamps, checking each frame that comes
-by against the table. Where one packet need not be one frame (AVI with B-frames, MPEG streams, missing or
-repeated time stamps, damaged packets), or where a check fails, the whole file is decoded once without
-keeping pixels, and what that gives is the truth.
 """
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, SupportsIndex, get_args
 
-import av
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from t3d.data.torchcodec_reader import Decoder, UnfitError, give_up, reader_of
 from t3d.errors import VideoError
-from t3d.video.frame_table import FrameTable, Int64s, read_table, scan_table
-from t3d.video.stream import Stream, orientation, size_of, turned
+from t3d.video.batch import FrameBatch, VideoMetadata
+from t3d.video.frame_table import Int64s
+from t3d.video.reader import FrameReader
 
 if TYPE_CHECKING:
     from t3d.video.facts import VideoFacts
 
-# Going on decoding over this many frames costs no more than a seek.
-_SLACK = 6
 # Half of the finest tick in use, 1/90000 s: a time computed as 3 / 29.97 must find frame 3.
 _TIME_TOLERANCE = 5e-6
-# Open decoders of a parent process: freeing them after a fork would wait for threads that are not there.
-_left_by_fork: list[Stream] = []
-
-
-class _DisagreementError(Exception):
-    """The decoder gave another frame than the table has."""
-
-
-class _Call:
-    """What the present call asks for; apart from `Video`, so that its decoder does not hold it alive."""
-
-    def __init__(self) -> None:
-        self.wanted: list[int] = []  # time stamps, ascending
-
-    def needless(self, stamp: int) -> bool:
-        """Whether neither this call nor one that goes on from it looks at the frame of this time stamp."""
-        place = bisect_left(self.wanted, stamp)
-        return place < len(self.wanted) and self.wanted[place] != stamp
 
 
 class Video:
     """A video file as a sequence of frames: frame i is the i-th that decoding from start to end gives.
 
-    The number of frames, their times and the size come from reading and decoding, never from the header.
-    Rotation and mirroring that the file asks for are done (to the nearest quarter turn), any pixel format
-    becomes RGB by the colour space and range that the stream states, alpha is dropped. Cover pictures are no
-    video; of several video streams FFmpeg's best is read.
+    `video[i]` is a frame, uint8 C H W; `video[a:b:c]` is several, uint8 T C H W; a loop over the video
+    decodes it once, frame by frame. The number of frames, their times and the size come from reading and
+    decoding, never from the header. Rotation and mirroring that the file asks for are applied (to the nearest
+    quarter turn), any pixel format becomes RGB by the color space and range that the stream states, alpha is
+    dropped. Cover pictures are not videos; of several video streams FFmpeg's best is read.
 
     A `Video` can be pickled, survives a fork, and may be shared by threads (calls wait for each other). After
     an error it stays usable.
@@ -75,14 +50,6 @@ class Video:
             and size (`t3d.data.torchcodec_reader`); PyAV does all else. The frames are the same, and their
             pixels nearly so (docs/data.md).
 
-    Attributes:
-        path: The file.
-        num_frames: Number of frames, T.
-        height: Height in pixels, as shown.
-        width: Width in pixels, as shown.
-        damage: What is wrong with a file that can be read only in part, as far as reading it has shown so
-            far; None when nothing is known to be wrong.
-
     Raises:
         VideoError: The file is missing, empty, no video, or none of its frames can be decoded; or it is not
             as long as `facts` say.
@@ -90,10 +57,12 @@ class Video:
 
     Example:
         >>> from t3d.video.encode import write_video
-        >>> path = write_video("grey.mp4", torch.full((40, 3, 64, 96), 128, dtype=torch.uint8))
+        >>> path = write_video("gray.mp4", torch.full((40, 3, 64, 96), 128, dtype=torch.uint8))
         >>> with Video(path) as video:
-        ...     video.frames_at(range(0, 32, 2)).shape
-        torch.Size([16, 3, 64, 96])
+        ...     len(video), video[-1].shape, video[0:32:2].shape, video.metadata.codec
+        ...     video.frames_played_in(1.0, 1.1)
+        (40, torch.Size([3, 64, 96]), torch.Size([16, 3, 64, 96]), 'h264')
+        FrameBatch(data: uint8 [3, 3, 64, 96], times: float64 [3], durations: float64 [3], 1.000 … 1.120 s)
     """
 
     def __init__(
@@ -109,58 +78,100 @@ class Video:
         if decoder not in get_args(Decoder):
             raise ValueError(f"decoder is {decoder!r}; it must be one of {', '.join(get_args(Decoder))}")
         self.path = Path(path)
-        self.damage: str | None = None
-        self._threads = threads
-        self._member = None if facts is None else facts.member(self.path)
         self._closed = False
-        self._stream: Stream | None = None
-        self._frames: Iterator[av.VideoFrame] | None = None  # what the decoder gives next
-        self._known_errors = 0  # of the stream, when decoding began
-        self._next = 0  # which frame that is, counted in the table or (by count) in the decoder's output
-        self._call = _Call()
         self._lock = threading.RLock()
-        self._pid = os.getpid()
         self._torchcodec = reader_of(self.path, facts, threads=threads) if decoder == "torchcodec" else None
-        try:
-            self._table = self._index() if facts is None else self._trust(facts)
-        except BaseException:
-            self._forget()
-            raise
+        self._reader = FrameReader(self.path, threads=threads, facts=facts)
 
     @property
-    def num_frames(self) -> int:
-        """Number of frames, T."""
-        return len(self._table.pts)
+    def metadata(self) -> VideoMetadata:
+        """What is known of the video now; reading damaged parts may add to `damage`."""
+        return VideoMetadata(
+            num_frames=len(self),
+            duration=self.duration,
+            average_fps=len(self) / self.duration,
+            height=self.height,
+            width=self.width,
+            codec=self._reader.codec,
+            orientation=self._reader.orientation,
+            damage=self.damage,
+        )
+
+    @property
+    def height(self) -> int:
+        """Height in pixels, as shown."""
+        return self._reader.size[0]
+
+    @property
+    def width(self) -> int:
+        """Width in pixels, as shown."""
+        return self._reader.size[1]
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with a file that can be read only in part, as far as is known yet; else None."""
+        return self._reader.damage
 
     @property
     def times(self) -> npt.NDArray[np.float64]:
         """Seconds at which each frame appears, counted from the first, float64 [T], ascending."""
-        return (self._table.pts - self._table.pts[0]) * float(self._table.time_base)
+        return self._reader.times
 
     @property
     def duration(self) -> float:
         """Seconds from the first frame's appearance to the last frame's end."""
-        ticks = int(self._table.pts[-1] - self._table.pts[0]) + self._table.last
-        return float(ticks * self._table.time_base)
-
-    @property
-    def average_fps(self) -> float:
-        """Frames per second on average, `num_frames / duration`."""
-        return self.num_frames / self.duration
+        table = self._reader.table
+        return float((int(table.pts[-1] - table.pts[0]) + table.last) * table.time_base)
 
     @property
     def decoder(self) -> Decoder:
         """Who is asked for frames: PyAV, once torchcodec cannot read this file."""
         return "pyav" if self._torchcodec is None else "torchcodec"
 
+    def __len__(self) -> int:
+        """Return the number of frames, T."""
+        return len(self._reader.table.pts)
+
+    def __getitem__(self, key: SupportsIndex | slice) -> torch.Tensor:
+        """Decode one frame, or those of a slice.
+
+        Args:
+            key: A frame number in -T … T - 1, or a slice, as of a list.
+
+        Returns:
+            RGB, uint8 C H W for a number, uint8 T C H W for a slice.
+
+        Raises:
+            IndexError: A number outside the video.
+            VideoError: As in `frames_at`.
+        """
+        count = len(self)
+        if isinstance(key, slice):
+            return self.frames_at(range(*key.indices(count)))
+        try:
+            number = operator.index(key)
+        except TypeError as error:
+            raise TypeError(
+                f"a video takes an integer or a slice in brackets, got {type(key).__name__}; give a list of "
+                "frame numbers to frames_at"
+            ) from error
+        if not -count <= number < count:
+            raise IndexError(f"{self.path}: frame {number} is outside {-count} … {count - 1}")
+        return self.frames_at([number % count])[0]
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Yield the frames in order, uint8 C H W, one at a time; the file is decoded forward once."""
+        for number in range(len(self)):
+            yield self[number]
+
     def frames_at(self, indices: Sequence[int] | Int64s) -> torch.Tensor:
         """Decode the frames with these numbers, each once, in any order and with repeats.
 
         Args:
-            indices: Frame numbers in 0 … `num_frames` - 1.
+            indices: Frame numbers in 0 … T - 1.
 
         Returns:
-            RGB, uint8 T C H W in the order of `indices`, with the colours of a pixel side by side in memory
+            RGB, uint8 T C H W in the order of `indices`, with the colors of a pixel side by side in memory
             (`channels_last`), as FFmpeg gives them.
 
         Raises:
@@ -175,11 +186,58 @@ class Video:
                 except UnfitError as error:
                     give_up(self.path, error)
                     self._torchcodec = None
-            try:
-                return self._collect(wanted)
-            except _DisagreementError:
-                self._table = self._scan(self._table)
-                return self._collect(wanted)
+            return self._reader.read(wanted)
+
+    def frames_at_times(self, seconds: Sequence[float]) -> torch.Tensor:
+        """Decode the frames shown at these times; see `index_at` for times and `frames_at` for frames."""
+        return self.frames_at([self.index_at(second) for second in seconds])
+
+    def frames_in(self, start: int, stop: int, *, step: int = 1) -> FrameBatch:
+        """Decode a range of frames with their times.
+
+        Args:
+            start: Number of the first frame, in 0 … T.
+            stop: Number of the frame after the last, in `start` … T.
+            step: Take every such frame, at least 1.
+
+        Raises:
+            IndexError: A range outside the video.
+            VideoError: As in `frames_at`.
+        """
+        if step < 1:
+            raise ValueError(f"step is {step}; it must be at least 1")
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(
+                f"{self.path}: frames {start} to {stop} are not a range within 0 … {len(self)}; stop is the "
+                "frame after the last"
+            )
+        numbers = np.arange(start, stop, step, dtype=np.int64)
+        data = self.frames_at(numbers)
+        table = self._reader.table
+        durations = np.diff(table.pts, append=table.pts[-1] + table.last) * float(table.time_base)
+        return FrameBatch(data, self.times[numbers], durations[numbers])
+
+    def frames_played_in(self, start_seconds: float, stop_seconds: float) -> FrameBatch:
+        """Decode the frames that are on screen at some moment of a time span, with their times.
+
+        Args:
+            start_seconds: Start of the span, counted from the first frame's appearance; the frame on screen
+                at this time is the first.
+            stop_seconds: End of the span, in `start_seconds` … `duration`. A frame that appears only then is
+                left out; a span of no length has no frames.
+
+        Raises:
+            IndexError: A span outside the video.
+            VideoError: As in `frames_at`.
+        """
+        if not -_TIME_TOLERANCE <= start_seconds <= stop_seconds <= self.duration + _TIME_TOLERANCE:
+            raise IndexError(
+                f"{self.path}: {start_seconds} to {stop_seconds} s is not a span within 0 … "
+                f"{self.duration:.6f} s"
+            )
+        start = self.index_at(start_seconds)
+        stop = int(np.searchsorted(self.times, stop_seconds - _TIME_TOLERANCE, side="left"))
+        return self.frames_in(start, start if start_seconds == stop_seconds else max(start, stop))
 
     def index_at(self, seconds: float) -> int:
         """Find the frame that is shown at a time.
@@ -198,19 +256,12 @@ class Video:
             raise IndexError(f"{self.path}: {seconds} s is outside 0 … {self.duration:.6f} s")
         return max(int(np.searchsorted(self.times, seconds + _TIME_TOLERANCE, side="right")) - 1, 0)
 
-    def frames_at_times(self, seconds: Sequence[float]) -> torch.Tensor:
-        """Decode the frames shown at these times; `index_at` says which, `frames_at` what comes back."""
-        return self.frames_at([self.index_at(second) for second in seconds])
-
     def close(self) -> None:
         """Let go of the file; frames cannot be read afterwards."""
         with self._lock:
-            self._forget()
+            self._reader.release()
             self._torchcodec = None
             self._closed = True
-
-    def __len__(self) -> int:
-        return self.num_frames
 
     def __enter__(self) -> Video:
         return self
@@ -220,24 +271,16 @@ class Video:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        # PyAV's containers and streams hold each other: else files stay open until a garbage collection.
-        if "_stream" in self.__dict__:
-            self._forget()
-
     def __repr__(self) -> str:
-        size = f"{self.num_frames} frames of {self.width} × {self.height}"
+        size = f"{len(self)} frames of {self.width} × {self.height}"
         return f"Video({os.fspath(self.path)!r}: {size}, {self.duration:.3f} s)"
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_stream": None, "_frames": None, "_lock": None}
+        return {**self.__dict__, "_lock": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
-        self._pid = os.getpid()
-
-    # ---- from here on: how ----
 
     def _checked(self, indices: Sequence[int] | Int64s) -> Int64s:
         if self._closed:
@@ -247,144 +290,7 @@ class Video:
             return np.zeros(0, dtype=np.int64)
         if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
             raise TypeError(f"frame numbers must be a list of integers, got {wanted.dtype} {wanted.shape}")
-        outside = wanted[(wanted < 0) | (wanted >= self.num_frames)]
+        outside = wanted[(wanted < 0) | (wanted >= len(self))]
         if outside.size:
-            raise IndexError(f"{self.path}: frame {outside[0]} is outside 0 … {self.num_frames - 1}")
+            raise IndexError(f"{self.path}: frame {outside[0]} is outside 0 … {len(self) - 1}")
         return wanted.astype(np.int64)
-
-    def _collect(self, wanted: Int64s) -> torch.Tensor:
-        out = np.empty((len(wanted), self.height, self.width, 3), dtype=np.uint8)  # T H W C
-        first: dict[int, int] = {}
-        for place, number in enumerate(wanted.tolist()):
-            first.setdefault(number, place)
-        try:
-            numbers = sorted(first)
-            self._call.wanted = self._table.pts[numbers].tolist()
-            for number in numbers:
-                out[first[number]] = self._pixels(number)
-        except BaseException:
-            self._forget()
-            raise
-        for place, number in enumerate(wanted.tolist()):
-            if place != first[number]:
-                out[place] = out[first[number]]
-        return torch.from_numpy(out).permute(0, 3, 1, 2)  # T C H W
-
-    def _pixels(self, number: int) -> npt.NDArray[np.uint8]:
-        frame = self._by_time(number) if self._table.order is None else self._by_count(number)
-        if (frame.height, frame.width) != self._stored_size:
-            height, width = self._stored_size
-            reason = (
-                f"frame {number} is {frame.width} × {frame.height} but the first is {width} × {height}; "
-                "a video that changes its size must be transcoded first"
-            )
-            raise VideoError(self.path, reason)
-        assert self._stream is not None
-        return turned(self._stream.rgb(frame), self._orientation)
-
-    def _by_time(self, number: int) -> av.VideoFrame:
-        table = self._table
-        key = self._go_to(number)
-        for frame in self._frames or ():
-            if frame.pts is None or frame.is_corrupt or self._new_error():
-                break
-            if key is not None and frame.pts < table.pts[self._next]:
-                continue  # the container went further back than asked, or shows frames of the group before
-            if key is not None and frame.pts == key and not frame.key_frame:
-                break  # not a place to start from: what follows may lean on frames before it
-            while frame.pts != table.pts[self._next]:
-                if not self._call.needless(int(table.pts[self._next])):
-                    raise _DisagreementError
-                self._next += 1
-            key = None
-            self._next += 1
-            if self._next > number:
-                return frame
-        raise _DisagreementError
-
-    def _go_to(self, number: int) -> int | None:
-        """Bring the decoder before a frame; gives the key frame's time stamp, or None if it just goes on."""
-        running = self._frames is not None and not self._foreign() and number >= self._next
-        if running and number <= self._next + _SLACK:
-            return None
-        table = self._table
-        key = max(int(np.searchsorted(table.key_pts, table.pts[number], side="right")) - 1, 0)
-        start = int(np.searchsorted(table.pts, table.key_pts[key]))
-        if running and start <= self._next + _SLACK:
-            return None
-        try:
-            stream = self._open()
-            stream.seek(int(table.key_seek[key]))
-        except VideoError as error:
-            raise _DisagreementError from error
-        self._frames, self._next = stream.frames(self._call.needless), start
-        self._known_errors = len(stream.errors)
-        return int(table.key_pts[key])
-
-    def _new_error(self) -> bool:
-        assert self._stream is not None
-        return len(self._stream.errors) > self._known_errors
-
-    def _by_count(self, number: int) -> av.VideoFrame:
-        assert self._table.order is not None
-        place = int(self._table.order[number])
-        if place < 0:
-            reason = f"frame {number}, at {self.times[number]:.3f} s, cannot be decoded: {self.damage}"
-            raise VideoError(self.path, reason)
-        if self._frames is None or self._foreign() or place < self._next:
-            self._forget()
-            self._frames, self._next = self._open().frames(), 0
-        for frame in self._frames:
-            self._next += 1
-            if self._next > place:
-                return frame
-        raise VideoError(self.path, f"frame {number} is gone; the file has changed since it was opened")
-
-    def _open(self) -> Stream:
-        if self._foreign():
-            self._forget()
-        if self._stream is None:
-            self._stream = Stream(self.path, threads=self._threads, member=self._member)
-            self._pid = os.getpid()
-        return self._stream
-
-    def _foreign(self) -> bool:
-        return self._pid != os.getpid()
-
-    def _forget(self) -> None:
-        if self._stream is not None and self._foreign():
-            _left_by_fork.append(self._stream)
-        elif self._stream is not None:
-            self._frames = None
-            self._stream.close()
-        self._stream = self._frames = None
-
-    def _index(self) -> FrameTable:
-        stream = self._open()
-        found = read_table(stream)
-        self.damage = found.damage
-        self._shape((found.first.height, found.first.width), orientation(found.first))
-        return found.table if found.sure else self._scan(found.table, opening=True)
-
-    def _trust(self, facts: VideoFacts) -> FrameTable:
-        # A shard is looked at when frames are asked for: until then it need not be here.
-        size = facts.size if self._member is not None else size_of(self.path)
-        if size != facts.size:
-            reason = (
-                f"has {size} bytes, and had {facts.size} when it was indexed; run t3d prepare index again"
-            )
-            raise VideoError(self.path, reason)
-        self.damage = facts.damage
-        self._shape(facts.stored_size, facts.orientation)
-        return facts.table
-
-    def _shape(self, stored: tuple[int, int], how: tuple[bool, bool, bool]) -> None:
-        self._stored_size, self._orientation = stored, how
-        self.height, self.width = stored[::-1] if how[0] else stored
-
-    def _scan(self, table: FrameTable, *, opening: bool = False) -> FrameTable:
-        self._forget()
-        table, damage = scan_table(self._open(), table, opening=opening)
-        self._forget()
-        self.damage = damage or self.damage
-        return table

@@ -221,7 +221,7 @@ def test_writes_real_videos_with_their_lists(tmp_path: Path) -> None:
     for video in videos_of(SMALL, "test"):
         with Video(folder / video.path) as file:
             assert len(file) == SMALL.frames
-            assert file.average_fps == pytest.approx(25)
+            assert file.metadata.average_fps == pytest.approx(25)
             seen = file.frames_at(range(SMALL.frames)).numpy().astype(np.float64)
         drawn = draw_video(SMALL, "test", video.motion, video.index)
         # Of the brightness: H.264 halves the colour, in which the patterns are fine.

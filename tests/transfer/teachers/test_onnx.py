@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from t3d.errors import CheckpointError, ConfigError
-from t3d.transfer.teachers.teacher import Teacher, open_teacher
+from t3d.transfer.teachers.base import Teacher
+from t3d.transfer.teachers.open import open_teacher
 
 Seen = Callable[[Teacher, Tensor], Tensor]
 

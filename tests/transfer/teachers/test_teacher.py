@@ -17,7 +17,9 @@ from torchvision import models
 
 from t3d.clip import IMAGENET_MEAN, IMAGENET_STD
 from t3d.errors import CheckpointError, ConfigError
-from t3d.transfer.teachers.teacher import Teacher, TorchTeacher, open_teacher
+from t3d.transfer.teachers.base import Teacher
+from t3d.transfer.teachers.library import TorchTeacher
+from t3d.transfer.teachers.open import open_teacher
 
 SQUEEZENET = "squeezenet1_1_imagenet.safetensors"
 Reference = Callable[[Tensor, int, Sequence[float], Sequence[float]], Tensor]
@@ -196,7 +198,7 @@ def test_the_digest_is_the_same_in_another_process(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     timm_file("test_resnet", path)
     code = (
-        "from t3d.transfer.teachers.teacher import open_teacher\n"
+        "from t3d.transfer.teachers.open import open_teacher\n"
         f"print(open_teacher('timm:test_resnet', weights={str(path)!r}).digest)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -322,7 +324,5 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_importing_brings_in_no_library() -> None:
-    code = (
-        "import sys, t3d.transfer.teachers.teacher; print({'timm', 'onnxruntime', 'onnx'} & set(sys.modules))"
-    )
+    code = "import sys, t3d.transfer.teachers.open; print({'timm', 'onnxruntime', 'onnx'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

@@ -1,4 +1,4 @@
-"""A teacher out of an ONNX file, run by ONNX Runtime."""
+"""Teachers from ONNX files, run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from t3d.clip import IMAGENET_MEAN, IMAGENET_STD
 from t3d.errors import CheckpointError, ConfigError
-from t3d.transfer.teachers.teacher import Teacher
+from t3d.transfer.teachers.base import Teacher
 
-_SIZE = 224  # where neither the file nor the user says one
+_SIZE = 224  # if neither the file nor the user gives one
 
 
 class OnnxTeacher(Teacher):
-    """A file that maps images, normalised as ImageNet's, to features.
+    """A file that maps images, normalized as ImageNet's, to features.
 
     Args:
         name: The file: one input float32 [n, 3, h, w]; its only output with 2 axes is the feature, or where
@@ -51,13 +51,13 @@ class OnnxTeacher(Teacher):
         try:
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own errors share no base
-            mend = (
+            fix = (
                 "; export it as one file (torch.onnx.export(..., external_data=False))"
                 if "external data" in str(error).lower()
                 else ""
             )
             raise CheckpointError(
-                f"{path}: not a whole ONNX file ({str(error).splitlines()[0]}){mend}"
+                f"{path}: not a whole ONNX file ({str(error).splitlines()[0]}){fix}"
             ) from error
         inputs = session.get_inputs()
         shape = inputs[0].shape

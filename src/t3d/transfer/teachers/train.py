@@ -1,4 +1,4 @@
-"""`t3d teacher`: a small 2D net trained on still images, where no network gives an ImageNet one.
+"""Train a small 2D model on still images, for machines that cannot download an ImageNet one.
 
 Legend: N images, S side, K classes.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,73 +29,14 @@ from t3d.data.clips.transforms import center_view, normalise, random_view, resiz
 from t3d.data.config import AugmentConfig
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import pick_device
-from t3d.errors import ConfigError, ManifestError, VideoError, at_least, between, did_you_mean
+from t3d.errors import ConfigError, ManifestError, VideoError, did_you_mean
 from t3d.models.weights import write_tensors
-from t3d.transfer.teachers.teacher import TEACHER_KEY
-
-
-@dataclass(frozen=True)
-class TeacherTraining:
-    """How a teacher is trained.
-
-    Args:
-        images: Still images, a folder per class; or labelled videos, of which single frames are taken: a
-            folder of class folders, a `.csv`, a `.jsonl` or a split list.
-        out: The weights file to write, `.safetensors`; `--teacher FILE` opens it.
-        name: A timm network.
-        size: Side of the square it sees, in pixels.
-        epochs: Passes over the images.
-        batch_size: Images in a step.
-        frames: Frames taken of each video and epoch.
-        lr: Peak learning rate of AdamW.
-        min_area: Least share of the image that a random crop takes; 1 with a square image takes it whole.
-        flip: Probability of a horizontal flip.
-        val_fraction: Share held out to say how good it is, whole sources at a time.
-        seed: Every random draw follows from it.
-        videos: Folder that the files of a list lie in.
-        cache: Folder for decoded frames of videos.
-        workers: Processes that read. 0: this one.
-        device: auto, cpu, cuda, …
-        overwrite: Replace `out` if it exists.
-    """
-
-    images: str
-    out: str
-    name: str = "resnet10t"
-    size: int = 64
-    epochs: int = 20
-    batch_size: int = 32
-    frames: int = 1
-    lr: float = 2e-3
-    min_area: float = 0.5
-    flip: float = 0.5
-    val_fraction: float = 0.1
-    seed: int = 0
-    videos: str | None = None
-    cache: str | None = None
-    workers: int = 2
-    device: str = "auto"
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        for key in ("size", "epochs", "frames"):
-            at_least(key, getattr(self, key), 1)
-        at_least("batch_size", self.batch_size, 2)
-        at_least("workers", self.workers, 0)
-        between("flip", self.flip, 0, 1)
-        between("val_fraction", self.val_fraction, 0.01, 0.9)
-        if not self.lr > 0:
-            raise ConfigError(f"lr is {self.lr}; it must be above 0")
-        if Path(self.out).suffix != ".safetensors":
-            raise ConfigError(f"--out {self.out}: a weights file's name ends with .safetensors")
-        if Path(self.out).exists() and not self.overwrite:
-            raise ConfigError(f"{self.out} exists; choose another --out, or replace it by --overwrite true")
-        if self.name not in timm.list_models():
-            raise ConfigError(f"no timm network {self.name!r}; {did_you_mean(self.name, timm.list_models())}")
+from t3d.transfer.teachers.base import TEACHER_KEY
+from t3d.transfer.teachers.config import TeacherTraining
 
 
 def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
-    """Train a 2D net to classify images, and write it for `open_teacher`.
+    """Train a 2D model to classify images, and write it for `open_teacher`.
 
     Args:
         config: Everything there is to choose.
@@ -108,6 +48,8 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
         ConfigError: An option cannot work.
         ManifestError: The images cannot be used.
     """
+    if config.name not in timm.list_models():
+        raise ConfigError(f"no timm model {config.name!r}; {did_you_mean(config.name, timm.list_models())}")
     table = _open_images(config)
     training, held_out = table.split_by_source(config.val_fraction, seed=config.seed)
     device = pick_device(config.device)
@@ -141,9 +83,7 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
             schedule.step()
             losses.append(float(loss.detach()))
         if not math.isfinite(sum(losses)):
-            raise ConfigError(
-                f"the loss became {losses[-1]}; a lower lr (now {config.lr}) mends it as a rule"
-            )
+            raise ConfigError(f"the loss became {losses[-1]}; try a lower lr (now {config.lr})")
         accuracy = _accuracy(net, _Images(held_out, config, None), device)
         print(
             f"epoch {epoch + 1:>3}/{config.epochs}  loss {np.mean(losses):.3f}  "
@@ -172,7 +112,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
         self.frames = config.frames
         self.augment = augment
         self.spec = ClipSpec(num_frames=1, stride=1, size=config.size, resize=round(config.size / 0.875))
-        index = open_index(None, config.images, root=config.videos)
+        index = open_index(None, config.images, root=config.root)
         self.store = FrameStore(self.spec, cache=config.cache, index=index)
 
     def __len__(self) -> int:
@@ -186,7 +126,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
                     self.store.prepare(entry.path)
                 self[SampleKey(0, row)]
             except (VideoError, OSError) as error:
-                raise ManifestError(f"{entry.path}: cannot be read ({error}); mend or remove it") from error
+                raise ManifestError(f"{entry.path}: cannot be read ({error}); repair or remove it") from error
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, int]:
         rng = np.random.default_rng((self.seed, key.epoch, key.row))
@@ -211,7 +151,7 @@ def _open_images(config: TeacherTraining) -> Manifest:
     root = Path(config.images)
     files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in IMG_EXTENSIONS]
     if not root.is_dir() or not files:
-        table = open_manifest(config.images, root=config.videos)
+        table = open_manifest(config.images, root=config.root)
     else:
         table = _image_table(root, files)
     if len(table.classes) < 2 or (table.labels < 0).any():
@@ -227,7 +167,9 @@ def _image_table(root: Path, files: list[Path]) -> Manifest:
 
     relative = [path.relative_to(root) for path in files]
     if any(len(path.parts) < 2 for path in relative):
-        raise ManifestError(f"{root}: images lie directly in it; give each class a folder of its own")
+        raise ManifestError(
+            f"{root}: images lie directly in this folder; give each class a folder of its own"
+        )
     classes = sorted({path.parts[0] for path in relative})
     columns = {
         "path": [str(path) for path in files],

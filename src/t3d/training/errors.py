@@ -1,0 +1,62 @@
+"""Errors of runs. Those that a user answers by resuming carry the run's folder and command."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from t3d.errors import ConfigError, T3DError
+
+
+class DivergedError(T3DError):
+    """The loss, a weight or a score is not a finite number."""
+
+
+class InterruptedRunError(T3DError):
+    """A signal (SIGINT or SIGTERM) stopped the run, which saved its state first.
+
+    Args:
+        folder: The run folder.
+        number: The signal.
+        command: The command that started the run, and resumes it.
+    """
+
+    def __init__(self, folder: Path, number: int, command: str) -> None:
+        super().__init__(
+            f"{folder}: the run was stopped by {signal.Signals(number).name}; its state is saved"
+        )
+        self.folder = folder
+        self.signal = number
+        self.command = command
+
+
+class RunExistsError(ConfigError):
+    """The folder of a new run already holds a run.
+
+    Args:
+        folder: The run folder.
+        command: The command that started the run, and resumes it.
+    """
+
+    def __init__(self, folder: Path, command: str) -> None:
+        super().__init__(
+            f"{folder} already holds a run of {command}; resume it, choose another `out`, or set "
+            "overwrite=True to delete it"
+        )
+        self.folder = folder
+        self.command = command
+
+
+class WrongCommandError(ConfigError):
+    """The run to resume was started by another command.
+
+    Args:
+        folder: The run folder.
+        command: The command that started the run, and resumes it.
+        asked: The command that was asked to resume it.
+    """
+
+    def __init__(self, folder: Path, command: str, *, asked: str) -> None:
+        super().__init__(f"{folder} is a run of {command}, which {asked} cannot resume")
+        self.folder = folder
+        self.command = command

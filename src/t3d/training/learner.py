@@ -1,0 +1,54 @@
+"""The parts of a run that learning changes: model, optimizer, schedule and moving average."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from t3d.training.config import OptimConfig
+from t3d.training.optim import Schedule, make_ema, make_optimizer
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learning changes; a checkpoint holds all of it.
+
+    Args:
+        model: The model, on its device, not wrapped.
+        optimizer: Of the model's parameters.
+        schedule: The learning rate.
+        ema: Moving average of the weights; None for none.
+        part: Name of the submodule whose weights are kept after the run; empty keeps the whole model.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    ema: AveragedModel | None
+    part: str = ""
+
+    @classmethod
+    def of(cls, model: nn.Module, config: OptimConfig, *, steps_per_epoch: int, part: str = "") -> Learner:
+        """Make the optimizer, the schedule and the moving average that the options ask for."""
+        optimizer = make_optimizer(model, config)
+        schedule = Schedule(optimizer, config, steps_per_epoch=steps_per_epoch)
+        ema = make_ema(model, config.ema_decay) if config.ema_decay else None
+        return cls(model, optimizer, schedule, ema, part)
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The model to validate and save: the moving average of the weights if there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    @property
+    def kept(self) -> nn.Module:
+        """The part of `averaged` whose weights are kept after the run."""
+        return self.averaged.get_submodule(self.part)
+
+    @property
+    def kept_prefix(self) -> str:
+        """What the names of the tensors of `kept` begin with in a checkpoint."""
+        return ("model." if self.ema is None else "ema.module.") + (f"{self.part}." if self.part else "")

@@ -1,0 +1,115 @@
+"""What is counted between two log lines: losses, speed, and videos that broke while they were read."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from t3d.errors import ManifestError
+
+
+class Meter:
+    """Mean loss, speed and waiting time since the last report.
+
+    Args:
+        accelerator: Averages over processes.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self._losses: list[float] = []
+        self.start()
+
+    def start(self) -> None:
+        """Start counting anew, so that a pause does not enter the means."""
+        self._loss_sum = torch.zeros((), device=self.accelerator.device)
+        self._steps = self._clips = 0
+        self._waited = 0.0
+        self._began = time.monotonic()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time within as waiting for data."""
+        began = time.monotonic()
+        yield
+        self._waited += time.monotonic() - began
+
+    def add(self, loss: torch.Tensor, clips: int) -> None:
+        """Count one forward pass."""
+        self._loss_sum += loss.detach()
+        self._clips += clips
+
+    def end_step(self) -> None:
+        """Count one optimizer step."""
+        self._steps += 1
+
+    def loss_sum(self) -> float:
+        """Return the sum of the losses since the last report, averaged over processes."""
+        return float(self.accelerator.reduce(self._loss_sum, reduction="mean"))
+
+    def report(self, loss_sum: float) -> dict[str, float]:
+        """Return the means since the last report, and start counting anew.
+
+        Args:
+            loss_sum: From `loss_sum`.
+        """
+        seconds = time.monotonic() - self._began
+        line = {
+            "loss": loss_sum / self._steps,
+            "clips_per_second": round(self._clips * self.accelerator.num_processes / seconds, 3),
+            "waiting_for_data": round(self._waited / seconds, 4),
+        }
+        self._losses.append(line["loss"])
+        self.start()
+        return line
+
+    def epoch_loss(self) -> float:
+        """Return the mean of the losses reported since the last call; NaN if there was none."""
+        mean = float(np.mean(self._losses)) if self._losses else math.nan
+        self._losses = []
+        return mean
+
+
+class BrokenVideos:
+    """Videos that were readable before the run and broke while they were read.
+
+    Args:
+        videos: Number of training videos.
+        max_bad: Largest share of them that may break.
+    """
+
+    def __init__(self, videos: int, max_bad: float) -> None:
+        self.videos = videos
+        self.max_bad = max_bad
+        self.reasons: dict[str, str] = {}
+
+    def count(self, batch: Any) -> None:
+        """Count the broken videos of a batch; each is printed once.
+
+        Raises:
+            ManifestError: Too many videos broke, or all of the batch.
+        """
+        for video in batch.bad:
+            if video.path not in self.reasons:
+                self.reasons[video.path] = video.reason
+                print(f"left out: {video}", flush=True)  # by whichever process read it
+        if len(self.reasons) > self.max_bad * self.videos:
+            raise ManifestError(
+                f"{len(self.reasons)} of {self.videos} videos broke while they were read, more than "
+                f"data.max_bad = {self.max_bad:.1%} allows:" + _listed(self.reasons.items())
+            )
+        if batch.frames is None:
+            raise ManifestError(
+                "not one video of a batch could be read:" + _listed((v.path, v.reason) for v in batch.bad)
+            )
+
+
+def _listed(videos: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"\n  {path}: {reason}" for path, reason in list(videos)[:20])

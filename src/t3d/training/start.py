@@ -1,0 +1,183 @@
+"""The start of every run: processes, folder, frames, videos and the untrained model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import Generic, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+
+from t3d.data.clips.check import open_all, readable
+from t3d.data.clips.frames import FrameStore
+from t3d.data.index import VideoIndex
+from t3d.data.manifest.manifest import Manifest
+from t3d.errors import ConfigError, Failed
+from t3d.io.files import sweep
+from t3d.models.net import VideoNet
+from t3d.models.registry import create_model
+from t3d.models.weights import load_backbone
+from t3d.training.config import RunConfig
+from t3d.training.run_folder import RunFolder
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+@dataclass(frozen=True)
+class RunVideos:
+    """The videos of a run.
+
+    Args:
+        train: To learn from.
+        val: Held out for validation; None for none.
+        bad: Videos that cannot be read and are left out.
+    """
+
+    train: Manifest
+    val: Manifest | None
+    bad: Sequence[Failed] = ()
+
+
+@dataclass(frozen=True)
+class Run(Generic[Config]):
+    """What a run has before it has a model.
+
+    Args:
+        config: The run's options.
+        accelerator: This process and the others.
+        folder: Where the run is written.
+        store: Where frames come from.
+        resume: Whether the folder's run is resumed.
+    """
+
+    config: Config
+    accelerator: Accelerator
+    folder: RunFolder
+    store: FrameStore
+    resume: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.accelerator.device
+
+    @property
+    def restores(self) -> bool:
+        """Whether the run continues from a checkpoint; a run interrupted before its first one does not."""
+        return self.resume and self.folder.checkpoint.exists()
+
+    def check_videos(self, train: Manifest, val: Manifest | None = None) -> RunVideos:
+        """Leave out videos that cannot be read; the main process looks, and tells the others.
+
+        Raises:
+            ManifestError: More than `data.max_bad` of them cannot be read.
+        """
+        data = self.config.data
+        checked: list[tuple[Manifest, list[Failed]] | None] = [None, None]
+        if self.accelerator.is_main_process:
+            for number, part in enumerate((train, val)):
+                if part is not None:
+                    checked[number] = readable(part, self.store, workers=data.workers, max_bad=data.max_bad)
+        kept, held = broadcast_object_list(checked)
+        return RunVideos(kept[0], held[0] if held else None, kept[1] + (held[1] if held else []))
+
+    def reopen_videos(self) -> RunVideos:
+        """Read the videos of the run to resume, which it wrote down when it started."""
+        train, val = self.folder.read_videos()
+        if self.accelerator.is_main_process:
+            sweep(self.folder.path)
+            if self.store.folder is not None:  # the cache may have dropped some meanwhile
+                for part in (train, val):
+                    if part is not None:
+                        open_all(part, self.store, workers=self.config.data.workers)
+        return RunVideos(train, val)
+
+    def new_model(self, *, num_classes: int) -> tuple[VideoNet, str]:
+        """Make the model, untrained or from the weights of `model.init`, on the CPU.
+
+        Returns:
+            The model, and a sentence about the weights that it starts from, empty for none.
+
+        Raises:
+            CheckpointError: The weights of `model.init` are missing, damaged or do not fit.
+        """
+        asked = self.config.model
+        torch.manual_seed(self.config.seed)
+        model = create_model(asked.name, num_classes=num_classes, options=asked.options)
+        initial = ""
+        if asked.init and not self.restores:
+            initial = f"weights from {asked.init}: {load_backbone(model, asked.init)}"
+        model.freeze(asked.freeze)
+        model.set_grad_checkpointing(asked.grad_checkpointing)
+        return model, initial
+
+    def start(self, videos: RunVideos) -> None:
+        """Make the run folder, unless the run is resumed."""
+        if self.accelerator.is_main_process and not self.resume:
+            self.folder.start(self.config, videos.train, videos.val, videos.bad)
+        self.accelerator.wait_for_everyone()
+
+    def surroundings(self) -> str:
+        """Say how many videos are left out, and where the run computes."""
+        left_out = len(self.folder.read_bad())
+        processes = f", {self.accelerator.num_processes} process(es) on {self.device.type}"
+        return (f", {left_out} unreadable videos left out (bad.csv)" if left_out else "") + processes
+
+
+def open_run(config: Config, index: VideoIndex | None, *, resume: bool) -> Run[Config]:
+    """Open what a run needs before its videos are looked at.
+
+    Args:
+        config: The run's options.
+        index: What is known of the video files.
+        resume: Resume the run in `config.out`.
+
+    Raises:
+        ConfigError: A new run would replace something that it may not.
+    """
+    data = config.data
+    accelerator = make_accelerator()
+    folder = RunFolder(config.out)
+    store = FrameStore(
+        config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index, decoder=data.decoder
+    )
+    if not resume:
+        folder.refuse_existing(overwrite=config.overwrite)
+    return Run(config, accelerator, folder, store, resume)
+
+
+def make_accelerator() -> Accelerator:
+    """Return this process and the others, on a GPU if there is one."""
+    # The main process may check videos for hours while the others wait.
+    timeout = InitProcessGroupKwargs(timeout=timedelta(hours=24))
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[timeout])
+
+
+def check_model(config: RunConfig) -> None:
+    """Refuse a model, options, stages to freeze or a clip that cannot work, before any video is read.
+
+    Raises:
+        ConfigError: There is no such model or stage, an option cannot work, or the clip has too few frames or
+            pixels.
+    """
+    asked = config.model
+    frames, side = _least_clip(asked.name, json.dumps(asked.options), asked.freeze)
+    if config.clip.num_frames < frames or config.clip.size < side:
+        raise ConfigError(
+            f"clip.num_frames is {config.clip.num_frames} and clip.size {config.clip.size}; "
+            f"{asked.name} with its options needs at least {frames} frames of {side} × {side} pixels"
+        )
+
+
+@cache
+def _least_clip(name: str, options: str, freeze: str) -> tuple[int, int]:
+    """Return frames and side; the options are JSON."""
+    with torch.device("meta"):  # takes neither memory nor random numbers
+        model = create_model(name, num_classes=1, options=json.loads(options))
+    model.freeze(freeze)
+    return model.min_input_size()

@@ -1,0 +1,53 @@
+"""Validation of a transfer: how well pairs of held-out videos are told apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from t3d.data.clips.loader import Loader
+from t3d.data.clips.sampler import SampleKey
+from t3d.transfer.dataset import CollatePairs, TransferClips
+from t3d.transfer.objectives import transfer_loss
+from t3d.transfer.step import TransferStep, first_of, pair_metrics
+
+
+class HeldOut:
+    """Held-out videos in batches that are the same at every validation.
+
+    Args:
+        clips: The videos, not augmented.
+        step: Scores the pairs of a batch.
+        groups: The group of each video, int64 [N].
+    """
+
+    def __init__(self, clips: TransferClips, step: TransferStep, groups: Tensor) -> None:
+        config = step.config
+        self.step = step
+        self.groups = groups
+        order = np.random.default_rng(config.seed).permutation(len(clips))
+        size = min(config.optim.batch_size, len(order))
+        batches = [order[at : at + size] for at in range(0, len(order), size)]
+        if len(batches) > 1 and len(batches[-1]) < 2:  # a single clip has no negatives
+            batches.pop()
+        self.loader = Loader(
+            clips,
+            batch_sampler=[[SampleKey(0, int(row)) for row in batch] for batch in batches],
+            num_workers=config.data.workers,
+            collate_fn=CollatePairs(config.pairs.other_time),
+        )
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Return the loss and the figures of a `TransferNet`, over all pairs of each batch."""
+        model.eval()
+        config = self.step.config
+        metrics, losses = pair_metrics(config), []
+        for batch in self.loader:
+            if batch.frames is None:
+                continue
+            scores, positive, negative = self.step.score(model, batch, self.groups)
+            losses.append(float(transfer_loss(scores, positive, negative, pairs=config.pairs)))
+            metrics.add(scores[first_of(scores)], positive, negative)
+        return {"loss": float(np.mean(losses)) if losses else 0.0} | metrics.figures()

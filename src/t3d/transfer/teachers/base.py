@@ -1,0 +1,98 @@
+"""The teacher: any 2D image model, frozen, as a function from frames to pooled features.
+
+(PAPER: Supervision transfer. There it is a DenseNet trained on ImageNet; here any model of timm, torchvision
+or an ONNX file.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from t3d.errors import ConfigError
+
+TEACHER_KEY = "t3d.teacher"
+"""Where the header of a file of `t3d teacher` says which model it is."""
+
+_FORMAT = 1  # raise it when features would come out differently: kept features are then never read
+Triple = tuple[float, float, float]
+
+
+class Teacher(nn.Module, ABC):
+    """A frozen 2D model that maps frames to features.
+
+    It stays in evaluation mode whatever happens to the module that holds it, none of its parameters requires
+    a gradient, and it computes without one, so weights and buffers never change.
+
+    Args:
+        name: As the user gave it.
+        size: Side of the square it sees, in pixels.
+        mean: Subtracted from RGB in [0, 1].
+        std: Divides the difference.
+        weights_digest: Identifies the weights.
+
+    Attributes:
+        num_features: Length of a feature, D.
+        digest: Identifies the function from frames to features: weights, size and normalization.
+    """
+
+    num_features: int
+
+    def __init__(self, name: str, *, size: int, mean: Triple, std: Triple, weights_digest: str) -> None:
+        super().__init__()
+        self.name = name
+        self.size = size
+        self.mean = mean
+        self.std = std
+        what = json.dumps([_FORMAT, Path(name).name, size, mean, std, weights_digest])
+        self.digest = hashlib.blake2b(what.encode(), digest_size=16).hexdigest()
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """Compute the features of normalized frames, float32 [N, 3, size, size] → [N, D]."""
+
+    @torch.no_grad()
+    def forward(self, frames: Tensor) -> Tensor:
+        """Compute the features of frames.
+
+        Args:
+            frames: RGB, uint8 [N, 3, H, W].
+
+        Returns:
+            float32 [N, D].
+        """
+        return self.features(self.prepare(frames)).float()
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Resize the short side of frames to `size`, crop the center and normalize.
+
+        Args:
+            frames: RGB, uint8 [N, 3, H, W].
+
+        Returns:
+            float32 [N, 3, size, size].
+
+        Raises:
+            ConfigError: The frames have another type or shape.
+        """
+        if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3:
+            raise ConfigError(
+                f"teacher {self.name} got frames {frames.dtype} {list(frames.shape)}; "
+                "it takes RGB as torch.uint8 [n, 3, h, w]"
+            )
+        if min(frames.shape[-2:]) != self.size:
+            frames = F.resize(frames, [self.size], interpolation=InterpolationMode.BILINEAR, antialias=True)
+        x = F.center_crop(frames, [self.size, self.size]).float().div_(255)
+        mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        return x.sub_(mean).div_(std)
+
+    def train(self, mode: bool = True) -> Teacher:  # noqa: ARG002 (Module's own signature)
+        """Stay in evaluation mode."""
+        return super().train(False)

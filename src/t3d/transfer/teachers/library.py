@@ -1,0 +1,202 @@
+"""Teachers from timm and torchvision."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from itertools import chain
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from t3d.errors import CheckpointError, ConfigError
+from t3d.models.loading import compare
+from t3d.models.weights import read_tensors
+from t3d.transfer.teachers.base import Teacher, Triple
+
+
+class TorchTeacher(Teacher):
+    """A model of timm or torchvision.
+
+    Args:
+        name: As the user gave it.
+        net: Maps normalized images to features, or to a feature map, which is averaged.
+        size: Side of the square it sees, in pixels.
+        mean: Subtracted from RGB in [0, 1].
+        std: Divides the difference.
+
+    Raises:
+        ConfigError: The model gives no pooled feature, or not at this size.
+    """
+
+    def __init__(self, name: str, net: nn.Module, *, size: int, mean: Triple, std: Triple) -> None:
+        digest = hashlib.blake2b(digest_size=16)
+        for key, tensor in chain(net.named_parameters(), net.named_buffers()):
+            content = tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy()
+            digest.update(f"{key} {tensor.dtype} {list(tensor.shape)} ".encode() + content.tobytes())
+        super().__init__(name, size=size, mean=mean, std=std, weights_digest=digest.hexdigest())
+        self.net = net
+        self.requires_grad_(False)
+        self.eval()
+        try:
+            with torch.no_grad():
+                shape = net(torch.zeros(1, 3, size, size)).shape
+        except Exception as error:  # a foreign model may raise anything
+            raise _wrong_size(name, size, error) from error
+        if len(shape) not in (2, 4):
+            raise ConfigError(
+                f"teacher {name} gives no pooled feature: its output is {list(shape)}, neither [n, features] "
+                "nor a map [n, features, h, w]; choose another model"
+            )
+        self.num_features = shape[1]
+
+    def features(self, x: Tensor) -> Tensor:
+        """See `Teacher`."""
+        out: Tensor = self.net(x)
+        return out.mean((2, 3)) if out.ndim == 4 else out
+
+
+def _timm_names() -> list[str]:
+    import timm
+
+    # A name may say which of several weights: resnet18.a1_in1k.
+    return [*timm.list_models(), *timm.list_pretrained()]
+
+
+def _open_timm(name: str, short: str, weights: str | Path | None, size: int | None) -> Teacher:
+    import timm
+
+    extra, resize = _timm_size(name, short, size)
+    net: nn.Module = _built(
+        name,
+        lambda: timm.create_model(short, pretrained=weights is None, num_classes=0, **extra),
+        download=weights is None,
+    )
+    from timm.data import config as data_config
+
+    config: dict[str, Any] = data_config.resolve_model_data_config(net)  # type: ignore[no-untyped-call]
+    if weights not in (None, "random"):
+        classifier = getattr(net, "default_cfg", {}).get("classifier") or ()
+        heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+        _load(net, heads, name=name, path=Path(str(weights)))
+    if resize:
+        net.set_input_size(img_size=size)  # type: ignore[operator]
+    return TorchTeacher(
+        name, net, size=size or min(config["input_size"][1:]), mean=config["mean"], std=config["std"]
+    )
+
+
+def _timm_size(name: str, short: str, size: int | None) -> tuple[dict[str, Any], bool]:
+    """Say how to bring a timm model to a size: options to build it with, and whether to resize it afterwards.
+
+    Transformers are built for one size. Those that can be resized afterwards take weights of their own size,
+    whose positions are then interpolated. Convolutional models take any size.
+    """
+    import timm
+
+    if size is None:
+        return {}, False
+    try:
+        with torch.device("meta"):
+            net = timm.create_model(short, pretrained=False, num_classes=0, img_size=size)
+    except Exception as error:  # a foreign model may raise anything
+        if isinstance(error, TypeError) and "img_size" in str(error):  # it has no such option
+            return {}, False
+        raise _wrong_size(name, size, error) from error
+    return ({}, True) if hasattr(net, "set_input_size") else ({"img_size": size}, False)
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision
+
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def _open_torchvision(name: str, short: str, weights: str | Path | None, size: int | None) -> Teacher:
+    from torchvision import models
+
+    extra: dict[str, Any] = {}
+    if weights is not None and short in ("googlenet", "inception_v3"):
+        # As torchvision builds them for its own weights, which expect another normalization inside.
+        extra = {"init_weights": False, "transform_input": True}
+    net: nn.Module = _built(
+        name,
+        lambda: models.get_model(short, weights="DEFAULT" if weights is None else None, **extra),
+        download=weights is None,
+    )
+    usual = models.get_model_weights(short).DEFAULT.transforms()
+    linear = [key for key, module in net.named_modules() if isinstance(module, nn.Linear)]
+    maps = hasattr(net, "features") and hasattr(net, "classifier")
+    classifier = "classifier" if maps else linear[-1]
+    if weights not in (None, "random"):
+        _load(net, (classifier,), name=name, path=Path(str(weights)))
+    if not maps:
+        net.set_submodule(classifier, nn.Identity())
+    elif isinstance(net, models.DenseNet):
+        net = nn.Sequential(net.get_submodule("features"), nn.ReLU())  # its forward has a ReLU in between
+    else:
+        net = net.get_submodule("features")
+    return TorchTeacher(
+        name,
+        net,
+        size=size or usual.crop_size[0],
+        mean=tuple(usual.mean),
+        std=tuple(usual.std),
+    )
+
+
+_Open = Callable[[str, str, str | Path | None, int | None], Teacher]
+LIBRARIES: Mapping[str, tuple[Callable[[], list[str]], _Open]] = MappingProxyType(
+    {
+        "timm": (_timm_names, _open_timm),
+        "torchvision": (_torchvision_names, _open_torchvision),
+    }
+)
+"""How each library lists its models and opens one: by the teacher's full and short name, weights and size."""
+
+
+def _built(name: str, build: Callable[[], nn.Module], *, download: bool) -> nn.Module:
+    if not download:
+        return build()
+    try:
+        return build()
+    except Exception as error:  # no network, a broken download, a name without weights: no common base
+        raise ConfigError(
+            f"the pretrained weights of teacher {name} could not be downloaded: {error}\n  Without internet "
+            "access, give a .safetensors file as teacher.weights, or an ONNX file as teacher.name"
+        ) from error
+
+
+def _wrong_size(name: str, size: int, error: Exception) -> ConfigError:
+    return ConfigError(f"teacher {name} cannot see squares of {size} pixels (teacher.size): {error}")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".onnx":
+        raise CheckpointError(f"{path}: an ONNX file is a whole model; give it as teacher.name")
+    if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
+        raise CheckpointError(
+            f"{path}: opening such a file can run code, so t3d does not open it; save its tensors again: "
+            'python -c "import torch, safetensors.torch as s; '
+            f"s.save_file(torch.load('{path}', weights_only=True), 'teacher.safetensors')\""
+        )
+    return read_tensors(path)[0]
+
+
+def _load(net: nn.Module, classifier: tuple[str, ...], *, name: str, path: Path) -> None:
+    """Load all tensors except the classifier's, which a teacher does not need."""
+
+    def body(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        heads = tuple(f"{head}." for head in classifier)
+        return {key: tensor for key, tensor in tensors.items() if not key.startswith(heads)}
+
+    state = body(_read(path))
+    difference = compare(body(net.state_dict()), state)
+    if difference:
+        raise CheckpointError(
+            f"{path}: not the weights of {name} ({difference}); a weights file of another architecture?"
+        )
+    net.load_state_dict(state, strict=False)

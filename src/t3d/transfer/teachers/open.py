@@ -1,0 +1,91 @@
+"""Open a teacher by name or file."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import safe_open
+
+from t3d.errors import CheckpointError, ConfigError, did_you_mean
+from t3d.models.weights import read_tensors
+from t3d.transfer.teachers.base import TEACHER_KEY, Teacher
+from t3d.transfer.teachers.library import LIBRARIES
+
+
+def open_teacher(name: str, *, weights: str | Path | None = None, size: int | None = None) -> Teacher:
+    """Open a teacher.
+
+    Args:
+        name: `timm:NAME`, `torchvision:NAME`, `NAME` (timm is searched first), the path of an ONNX file that
+            maps images [n, 3, h, w], normalized as ImageNet's, to features, or a file of `t3d teacher`.
+        weights: A `.safetensors` file with the library's tensor names, with or without the classifier; None
+            downloads the library's pretrained weights; `random` leaves the model untrained, for tests.
+        size: Side of the square images that it sees, in pixels; None takes the model's own.
+
+    Returns:
+        The teacher, frozen, on the CPU.
+
+    Raises:
+        ConfigError: There is no such model, its weights cannot be downloaded, or it gives no pooled feature
+            or not at this size.
+        CheckpointError: The weights file or the ONNX file is missing, damaged, or another model's.
+
+    Example:
+        >>> teacher = open_teacher("torchvision:resnet18", weights="random", size=64)
+        >>> teacher(torch.zeros(2, 3, 90, 120, dtype=torch.uint8)).shape
+        torch.Size([2, 512])
+    """
+    if name.lower().endswith(".onnx"):
+        from t3d.transfer.teachers.onnx import OnnxTeacher
+
+        if weights is not None:
+            raise ConfigError(f"{name} holds its own weights; leave teacher.weights out")
+        return OnnxTeacher(name, size=size)
+    if name.lower().endswith(".safetensors"):
+        return _open_own(name, weights, size)
+    library, _, short = name.rpartition(":")
+    if library not in ("", *LIBRARIES):
+        raise ConfigError(f"teacher {name!r}: no library {library!r}; {did_you_mean(library, LIBRARIES)}")
+    known = {key: list_them() for key, (list_them, _) in LIBRARIES.items() if library in ("", key)}
+    found = next((key for key, names in known.items() if short in names), None)
+    if found is None:
+        raise ConfigError(_unknown(name, short, known))
+    return LIBRARIES[found][1](name, short, weights, size)
+
+
+def _open_own(name: str, weights: str | Path | None, size: int | None) -> Teacher:
+    """Open a file of `t3d teacher`, which names its model."""
+    if weights is not None:
+        raise ConfigError(f"{name} holds its own weights; leave teacher.weights out")
+    read_tensors(name)  # raises a clear error for a file that is missing or damaged
+    with safe_open(name, framework="pt") as file:
+        card = (file.metadata() or {}).get(TEACHER_KEY)
+    if card is None:
+        raise CheckpointError(
+            f"{name}: was not written by t3d teacher, so it does not say which model it is; "
+            "give the model as teacher.name, and the file as teacher.weights"
+        )
+    card = json.loads(card)
+    teacher = open_teacher(card["name"], weights=name, size=size or card["size"])
+    teacher.name = name
+    return teacher
+
+
+def _unknown(name: str, short: str, known: Mapping[str, list[str]]) -> str:
+    from torchvision import models
+
+    if "torchvision" in known and short in models.list_models():
+        return (
+            f"teacher {name} is not an image classifier (it segments, detects, classifies videos, or is "
+            "quantized); choose one of torchvision.models.list_models(torchvision.models)"
+        )
+    near = difflib.get_close_matches(short, {one for names in known.values() for one in names}, n=3)
+    hint = f"Similar names: {', '.join(near)}. " if near else ""
+    return (
+        f"no teacher {name!r} in {' or '.join(known)}, and it is not an .onnx file. {hint}"
+        "Allowed: timm:NAME (timm.list_models('*resnet*') lists them), torchvision:NAME "
+        "(torchvision.models.list_models(torchvision.models)), NAME, or the path of an .onnx file"
+    )

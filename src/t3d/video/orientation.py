@@ -1,0 +1,77 @@
+"""How a stored frame must be turned for showing.
+
+Legend: C = 3 channels (RGB), H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import av
+
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How a stored frame is turned for showing: mirrored first if it is, then rotated.
+
+    Args:
+        rotation: Degrees clockwise: 0, 90, 180 or 270.
+        mirrored: Whether left and right are exchanged before the rotation.
+
+    Example:
+        >>> phone = Orientation(rotation=90)
+        >>> phone.size((720, 1280))
+        (1280, 720)
+    """
+
+    rotation: int = 0
+    mirrored: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rotation not in (0, 90, 180, 270):
+            raise ValueError(f"rotation is {self.rotation}; it must be 0, 90, 180 or 270")
+
+    @classmethod
+    def of_frame(cls, frame: av.VideoFrame) -> Orientation:
+        """Read the display matrix of a decoded frame; a frame without one is upright."""
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        if matrix is None:
+            return cls()
+        a, b, _, c, d = np.frombuffer(cast(bytes, matrix), dtype=np.int32)[:5].tolist()
+        return cls.of_matrix(a, b, c, d)
+
+    @classmethod
+    def of_matrix(cls, a: int, b: int, c: int, d: int) -> Orientation:
+        """Round a display matrix to the nearest quarter turn.
+
+        Args:
+            a: With `b`, `c` and `d`, the matrix that shows a stored point (x, y) at (a x + c y, b x + d y).
+            b: See `a`.
+            c: See `a`.
+            d: See `a`.
+
+        Example:
+            >>> Orientation.of_matrix(0, 1, -1, 0)
+            Orientation(rotation=90, mirrored=False)
+        """
+        if abs(b) + abs(c) > abs(a) + abs(d):
+            return cls(90 if c < 0 else 270, mirrored=(b < 0) == (c < 0))
+        return cls(180 if d < 0 else 0, mirrored=(a < 0) != (d < 0))
+
+    def apply(self, image: Image) -> Image:
+        """Turn a stored image H W C, as a view of its memory."""
+        if self.mirrored:
+            image = image[:, ::-1]
+        return np.rot90(image, -self.rotation // 90) if self.rotation else image
+
+    def size(self, stored: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width as shown of a stored frame; as stored, of a shown one."""
+        height, width = stored
+        return (width, height) if self.rotation in (90, 270) else (height, width)

@@ -1,0 +1,267 @@
+"""Decode numbered frames of one file, in any order.
+
+Legend: T frames, C = 3 channels (RGB), H height, W width.
+
+How it is exact: all packets are read once, without decoding, for the time stamp of every frame. A call then
+decodes from the nearest key frame and finds its frames by their time stamps, checking each frame that comes
+by against the table. Where one packet need not be one frame (AVI with B-frames, MPEG streams, missing or
+repeated time stamps, damaged packets), or where a check fails, the whole file is decoded once without
+keeping pixels, and what that gives is the truth.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from t3d.errors import VideoError
+from t3d.video.frame_table import FrameTable, Int64s, read_table, scan_table
+from t3d.video.orientation import Orientation
+from t3d.video.stream import Stream, size_of
+
+if TYPE_CHECKING:
+    from t3d.video.facts import VideoFacts
+
+# Going on decoding over this many frames costs no more than a seek.
+_SLACK = 6
+# Open decoders of a parent process: freeing them after a fork would wait for threads that are not there.
+_left_by_fork: list[Stream] = []
+
+
+class _DisagreementError(Exception):
+    """The decoder gave another frame than the table has."""
+
+
+class _Call:
+    """What the present call asks for; apart from the reader, so that its decoder does not hold it alive."""
+
+    def __init__(self) -> None:
+        self.wanted: list[int] = []  # time stamps, ascending
+
+    def needless(self, stamp: int) -> bool:
+        """Whether neither this call nor one that goes on from it looks at the frame of this time stamp."""
+        place = bisect_left(self.wanted, stamp)
+        return place < len(self.wanted) and self.wanted[place] != stamp
+
+
+class FrameReader:
+    """The frame table of a file and, while frames are read, its open decoder.
+
+    It can be pickled and survives a fork; the file is then opened again. It is not safe for threads: `Video`
+    lets one in at a time.
+
+    Args:
+        path: The file.
+        threads: Decoding threads.
+        facts: What an index knows of the file, so that it is not read through.
+
+    Attributes:
+        table: When each frame is shown, and where decoding can start.
+        size: Height and width of a frame in pixels, as shown.
+        orientation: How stored frames are turned for showing.
+        codec: FFmpeg's name of the codec.
+        damage: What is wrong with the file, as far as reading it has shown.
+
+    Raises:
+        VideoError: None of the file's frames can be decoded, or it is not as long as `facts` say.
+    """
+
+    def __init__(self, path: Path, *, threads: int, facts: VideoFacts | None) -> None:
+        self.path = path
+        self.damage: str | None = None
+        self._threads = threads
+        self._member = None if facts is None else facts.member(path)
+        self._stream: Stream | None = None
+        self._frames: Iterator[av.VideoFrame] | None = None  # what the decoder gives next
+        self._known_errors = 0  # of the stream, when decoding began
+        self._next = 0  # which frame that is, counted in the table or (by count) in the decoder's output
+        self._call = _Call()
+        self._pid = os.getpid()
+        try:
+            self.table = self._index() if facts is None else self._trust(facts)
+        except BaseException:
+            self.release()
+            raise
+
+    @property
+    def times(self) -> npt.NDArray[np.float64]:
+        """Seconds at which each frame appears, counted from the first, float64 [T], ascending."""
+        return (self.table.pts - self.table.pts[0]) * float(self.table.time_base)
+
+    def read(self, numbers: Int64s) -> torch.Tensor:
+        """Decode the frames with these numbers, each once, in any order and with repeats.
+
+        Args:
+            numbers: Numbers of frames that the table has, int64 [T].
+
+        Returns:
+            RGB, uint8 T C H W in the order of `numbers`, the colors of a pixel side by side in memory.
+
+        Raises:
+            VideoError: A frame cannot be decoded or has another size than the first.
+        """
+        try:
+            return self._collect(numbers)
+        except _DisagreementError:
+            self.table = self._scan(self.table)
+            return self._collect(numbers)
+
+    def release(self) -> None:
+        """Let go of the file; `read` opens it again."""
+        if self._stream is not None and self._foreign():
+            _left_by_fork.append(self._stream)
+        elif self._stream is not None:
+            self._frames = None
+            self._stream.close()
+        self._stream = self._frames = None
+
+    def __del__(self) -> None:
+        # PyAV's containers and streams hold each other: else files stay open until a garbage collection.
+        if "_stream" in self.__dict__:
+            self.release()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_stream": None, "_frames": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._pid = os.getpid()
+
+    def _collect(self, wanted: Int64s) -> torch.Tensor:
+        out = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)  # T H W C
+        first: dict[int, int] = {}
+        for place, number in enumerate(wanted.tolist()):
+            first.setdefault(number, place)
+        try:
+            numbers = sorted(first)
+            self._call.wanted = self.table.pts[numbers].tolist()
+            for number in numbers:
+                out[first[number]] = self._pixels(number)
+        except BaseException:
+            self.release()
+            raise
+        for place, number in enumerate(wanted.tolist()):
+            if place != first[number]:
+                out[place] = out[first[number]]
+        return torch.from_numpy(out).permute(0, 3, 1, 2)  # T C H W
+
+    def _pixels(self, number: int) -> npt.NDArray[np.uint8]:
+        frame = self._by_time(number) if self.table.order is None else self._by_count(number)
+        if (frame.height, frame.width) != self._stored_size:
+            height, width = self._stored_size
+            reason = (
+                f"frame {number} is {frame.width} × {frame.height} but the first is {width} × {height}; "
+                "a video that changes its size must be transcoded first"
+            )
+            raise VideoError(self.path, reason)
+        assert self._stream is not None
+        return self.orientation.apply(self._stream.rgb(frame))
+
+    def _by_time(self, number: int) -> av.VideoFrame:
+        table = self.table
+        key = self._go_to(number)
+        for frame in self._frames or ():
+            if frame.pts is None or frame.is_corrupt or self._new_error():
+                break
+            if key is not None and frame.pts < table.pts[self._next]:
+                continue  # the container went further back than asked, or shows frames of the group before
+            if key is not None and frame.pts == key and not frame.key_frame:
+                break  # not a place to start from: what follows may lean on frames before it
+            while frame.pts != table.pts[self._next]:
+                if not self._call.needless(int(table.pts[self._next])):
+                    raise _DisagreementError
+                self._next += 1
+            key = None
+            self._next += 1
+            if self._next > number:
+                return frame
+        raise _DisagreementError
+
+    def _go_to(self, number: int) -> int | None:
+        """Bring the decoder before a frame; gives the key frame's time stamp, or None if it just goes on."""
+        running = self._frames is not None and not self._foreign() and number >= self._next
+        if running and number <= self._next + _SLACK:
+            return None
+        table = self.table
+        key = max(int(np.searchsorted(table.key_pts, table.pts[number], side="right")) - 1, 0)
+        start = int(np.searchsorted(table.pts, table.key_pts[key]))
+        if running and start <= self._next + _SLACK:
+            return None
+        try:
+            stream = self._open()
+            stream.seek(int(table.key_seek[key]))
+        except VideoError as error:
+            raise _DisagreementError from error
+        self._frames, self._next = stream.frames(self._call.needless), start
+        self._known_errors = len(stream.errors)
+        return int(table.key_pts[key])
+
+    def _new_error(self) -> bool:
+        assert self._stream is not None
+        return len(self._stream.errors) > self._known_errors
+
+    def _by_count(self, number: int) -> av.VideoFrame:
+        assert self.table.order is not None
+        place = int(self.table.order[number])
+        if place < 0:
+            reason = f"frame {number}, at {self.times[number]:.3f} s, cannot be decoded: {self.damage}"
+            raise VideoError(self.path, reason)
+        if self._frames is None or self._foreign() or place < self._next:
+            self.release()
+            self._frames, self._next = self._open().frames(), 0
+        for frame in self._frames:
+            self._next += 1
+            if self._next > place:
+                return frame
+        raise VideoError(self.path, f"frame {number} is gone; the file has changed since it was opened")
+
+    def _open(self) -> Stream:
+        if self._foreign():
+            self.release()
+        if self._stream is None:
+            self._stream = Stream(self.path, threads=self._threads, member=self._member)
+            self._pid = os.getpid()
+        return self._stream
+
+    def _foreign(self) -> bool:
+        return self._pid != os.getpid()
+
+    def _index(self) -> FrameTable:
+        stream = self._open()
+        found = read_table(stream)
+        self.damage = found.damage
+        self.codec = stream.codec
+        self._shape((found.first.height, found.first.width), Orientation.of_frame(found.first))
+        return found.table if found.sure else self._scan(found.table, opening=True)
+
+    def _trust(self, facts: VideoFacts) -> FrameTable:
+        # A shard is looked at when frames are asked for: until then it need not be here.
+        size = facts.size if self._member is not None else size_of(self.path)
+        if size != facts.size:
+            reason = (
+                f"has {size} bytes, and had {facts.size} when it was indexed; run t3d prepare index again"
+            )
+            raise VideoError(self.path, reason)
+        self.damage = facts.damage
+        self.codec = facts.codec
+        self._shape(facts.stored_size, facts.orientation)
+        return facts.table
+
+    def _shape(self, stored_size: tuple[int, int], orientation: Orientation) -> None:
+        self._stored_size, self.orientation = stored_size, orientation
+        self.size = orientation.size(stored_size)
+
+    def _scan(self, table: FrameTable, *, opening: bool = False) -> FrameTable:
+        self.release()
+        table, damage = scan_table(self._open(), table, opening=opening)
+        self.release()
+        self.damage = damage or self.damage
+        return table
