@@ -35,10 +35,7 @@ def test_defaults_are_the_papers_recipe() -> None:
         ({"epochs": 0}, "optim.epochs is 0"),
         ({"batch_size": 0}, "optim.batch_size is 0"),
         ({"grad_accum_steps": 0}, "optim.grad_accum_steps is 0"),
-        (
-            {"batch_size": 8, "grad_accum_steps": 3},
-            "batch_size 8 cannot be split over optim.grad_accum_steps = 3",
-        ),
+        ({"batch_size": 8, "grad_accum_steps": 3}, "batch_size 8 cannot be split over optim.grad_accum_steps = 3"),
         ({"step_epochs": 0.0}, "optim.step_epochs is 0.0"),
         ({"weight_decay": -1e-4}, "optim.weight_decay is -0.0001"),
         ({"warmup_epochs": -1.0}, "optim.warmup_epochs is -1.0"),

@@ -83,9 +83,7 @@ def scenes(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             name="densenet3d_tiny",
             options={"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1},
         ),
-        optim=OptimConfig(
-            lr=0.05, epochs=2, batch_size=8, grad_accum_steps=2, schedule="constant", ema_decay=0.5
-        ),
+        optim=OptimConfig(lr=0.05, epochs=2, batch_size=8, grad_accum_steps=2, schedule="constant", ema_decay=0.5),
         precision="fp32",
         log_every=1,
     )

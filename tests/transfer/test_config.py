@@ -59,10 +59,7 @@ def test_options_cannot_be_changed_behind_their_check() -> None:
             {"optim": OptimConfig(batch_size=1)},
             "each pass must have at least 2 clips",
         ),
-        (
-            {"optim": OptimConfig(mixup_alpha=0.2)},
-            "optim.mixup_alpha and optim.label_smoothing are about labels",
-        ),
+        ({"optim": OptimConfig(mixup_alpha=0.2)}, "optim.mixup_alpha and optim.label_smoothing are about labels"),
         (
             {"optim": OptimConfig(label_smoothing=0.1)},
             "optim.mixup_alpha and optim.label_smoothing are about labels",

@@ -54,7 +54,8 @@ class Choices:
         seed: Seed of every random draw.
         workers: Processes that read videos.
         cache: Folder for decoded frames.
-        precision: bf16 computes in bfloat16; auto does so on devices that compute it in hardware.
+        precision: Number format: `bf16` computes in bfloat16; `auto` does so where the device has it in
+            hardware.
         grad_accum_steps: Forward passes per optimizer step, to save memory.
         grad_checkpointing: Recompute parts of models in the backward pass, to save memory.
 

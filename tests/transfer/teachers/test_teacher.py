@@ -324,5 +324,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_importing_brings_in_no_library() -> None:
-    code = "import sys, t3d.transfer.teachers.open; print({'timm', 'onnxruntime', 'onnx'} & set(sys.modules))"
+    code = (
+        "import sys, t3d.transfer.teachers.open; print({'timm', 'onnxruntime', 'onnx'} & set(sys.modules))"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
