@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from t3d.cli.parser import add_engine
+from t3d.cli.parser import add_cluster
+from t3d.errors import as_json
 
 if TYPE_CHECKING:
     from t3d.data.index import VideoIndex
@@ -28,32 +28,32 @@ def fill_index(sub: ArgumentParser) -> None:
     sub.add_argument("--out", required=True, help="the .parquet file to write, or to bring up to date")
     _fill_videos(sub)
     sub.add_argument(
-        "--near",
+        "--near_duplicates",
         type=Literal["auto", "true", "false"],
         default="auto",
-        help="look for pairs that look the same, which takes long for very many files; auto: up to 200,000",
+        help="search for near-duplicates by comparing every pair of files; auto: only up to 200,000 files",
     )
     sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that decode")
-    sub.add_argument("--patience", type=PositiveFloat, default=120, help="seconds until a file is given up")
-    add_engine(sub)
+    sub.add_argument("--timeout", type=PositiveFloat, default=120, help="time limit per file, in seconds")
+    add_cluster(sub)
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def run_index(chosen: Namespace) -> int:
     """Index a data set, and say what was found."""
     from t3d.prepare.index import index_videos
-    from t3d.workers.cluster import Engine
+    from t3d.workers.cluster import Cluster
 
     report = index_videos(
         _manifest(chosen),
         chosen.out,
         workers=chosen.workers,
-        patience=float(chosen.patience),
-        engine=Engine(chosen.engine, chosen.ray_address),
-        near={"auto": None, "true": True, "false": False}[chosen.near],
+        timeout=float(chosen.timeout),
+        cluster=Cluster(chosen.cluster, chosen.ray_address),
+        near_duplicates={"auto": None, "true": True, "false": False}[chosen.near_duplicates],
     )
     if chosen.json:
-        print(json.dumps(asdict(report), ensure_ascii=False))
+        print(json.dumps(as_json(report), ensure_ascii=False))
     else:
         _tell(report, chosen.out)
     return 1 if report.bad else 0
@@ -80,15 +80,15 @@ def _tell(report: IndexReport, out: str) -> None:
         f"{report.size / 1e9:.2f} GB; {report.examined} decoded now, {report.files - report.examined} known"
     )
     same, near = report.duplicates.same, report.duplicates.near
-    _list("cannot be read", [f"{path}: {reason}" for path, reason in report.bad])
-    _list("can be read only in part", [f"{path}: {reason}" for path, reason in report.damaged])
+    _list("cannot be read", [str(failed) for failed in report.bad])
+    _list("can be read only in part", [str(failed) for failed in report.damaged])
     _list("groups of the same bytes", [" = ".join(group) for group in same])
     _list(
-        "pairs of different sources that look the same",
+        "near-duplicates of different sources",
         [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in near],
     )
     if not report.duplicates.compared:
-        print("Not compared: the looks of all pairs (--near true does, in time that grows with their square)")
+        print("Near-duplicates were not searched for (--near_duplicates true does, which takes long)")
 
 
 def _list(title: str, lines: list[str]) -> None:
@@ -115,8 +115,8 @@ def fill_transcode(sub: ArgumentParser) -> None:
     sub.add_argument("--jpeg_q", type=PositiveInt, default=3, help="JPEG's quality: 2 fine, 5 small")
     _fill_videos(sub)
     sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that decode and encode")
-    sub.add_argument("--patience", type=PositiveFloat, default=3600, help="seconds until a file is given up")
-    add_engine(sub)
+    sub.add_argument("--timeout", type=PositiveFloat, default=3600, help="time limit per file, in seconds")
+    add_cluster(sub)
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -124,7 +124,7 @@ def run_transcode(chosen: Namespace) -> int:
     """Write a data set's files again, and say what that came to. 1: some could not be."""
     from t3d.prepare.rewrite import TranscodeSpec
     from t3d.prepare.transcode import transcode_videos
-    from t3d.workers.cluster import Engine
+    from t3d.workers.cluster import Cluster
 
     report = transcode_videos(
         _manifest(chosen),
@@ -134,11 +134,11 @@ def run_transcode(chosen: Namespace) -> int:
         ),
         root=chosen.data if Path(chosen.data).is_dir() else chosen.videos,
         workers=chosen.workers,
-        patience=float(chosen.patience),
-        engine=Engine(chosen.engine, chosen.ray_address),
+        timeout=float(chosen.timeout),
+        cluster=Cluster(chosen.cluster, chosen.ray_address),
     )
     if chosen.json:
-        print(json.dumps(asdict(report), ensure_ascii=False))
+        print(json.dumps(as_json(report), ensure_ascii=False))
     else:
         _tell_transcoded(report, chosen.out)
     return 1 if report.bad else 0
@@ -154,8 +154,8 @@ def _tell_transcoded(report: TranscodeReport, out: str) -> None:
         f"({report.frames_now / report.took:.0f} frames a second), "
         f"{report.files - report.transcoded} there before"
     )
-    _list("could not be transcoded", [f"{path}: {reason}" for path, reason in report.bad])
-    _list("could be read only in part", [f"{path}: {reason}" for path, reason in report.damaged])
+    _list("could not be transcoded", [str(failed) for failed in report.bad])
+    _list("could be read only in part", [str(failed) for failed in report.damaged])
     if report.files:
         print(f"Their index, for --data.train and the like: {Path(out) / 'index.parquet'}")
 
@@ -169,7 +169,7 @@ def fill_shards(sub: ArgumentParser) -> None:
     sub.add_argument("--seed", type=NonNegativeInt, default=0, help="of the order of the videos")
     _fill_videos(sub)
     sub.add_argument("--workers", type=PositiveInt, default=2, help="processes that read and write")
-    add_engine(sub)
+    add_cluster(sub)
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -178,7 +178,7 @@ def run_shards(chosen: Namespace) -> int:
     from t3d.data.catalog import open_index
     from t3d.errors import ConfigError
     from t3d.prepare.shards import write_shards
-    from t3d.workers.cluster import Engine
+    from t3d.workers.cluster import Cluster
 
     index = open_index(chosen.index, chosen.data, videos=chosen.videos)
     if index is None:
@@ -193,17 +193,17 @@ def run_shards(chosen: Namespace) -> int:
         shard_mb=float(chosen.shard_mb),
         seed=int(chosen.seed),
         workers=chosen.workers,
-        engine=Engine(chosen.engine, chosen.ray_address),
+        cluster=Cluster(chosen.cluster, chosen.ray_address),
     )
     if chosen.json:
-        print(json.dumps(asdict(report), ensure_ascii=False))
+        print(json.dumps(as_json(report), ensure_ascii=False))
     else:
         print(
             f"{chosen.out}: {report.files} files in {report.shards} shards of {report.smallest / 1e6:.1f} to "
             f"{report.largest / 1e6:.1f} MB; {report.written} written now in {report.took:.0f} s, "
             f"{report.shards - report.written} there before"
         )
-        _list("are in no shard", [f"{path}: {reason}" for path, reason in report.bad])
+        _list("are in no shard", [str(failed) for failed in report.bad])
         print(f"Their index, for --data.train and the like: {Path(chosen.out) / 'index.parquet'}")
     return 1 if report.bad else 0
 
@@ -222,8 +222,8 @@ def run_check(chosen: Namespace) -> int:
     summaries = {name: summarise(manifest, index) for name, manifest in manifests.items()}
     shared = compare(manifests, index)
     if chosen.json:
-        report = {"lists": {name: asdict(summary) for name, summary in summaries.items()}}
-        print(json.dumps(report | {"shared": [asdict(each) for each in shared]}, ensure_ascii=False))
+        report = {"lists": {name: as_json(summary) for name, summary in summaries.items()}}
+        print(json.dumps(report | {"shared": [as_json(each) for each in shared]}, ensure_ascii=False))
     else:
         for name, summary in summaries.items():
             _describe(name, summary)
@@ -273,8 +273,8 @@ def _describe(name: str, summary: Summary) -> None:
             print("  " + ", ".join([*shown, *(["…"] if len(counts) > 5 else [])]))
     if summary.unknown:
         print(f"  {summary.unknown} files are in no index, so that only their names are known: give --index")
-    _list("cannot be read", [f"{path}: {reason}" for path, reason in summary.bad])
-    _list("can be read only in part", [f"{path}: {reason}" for path, reason in summary.damaged])
+    _list("cannot be read", [str(failed) for failed in summary.bad])
+    _list("can be read only in part", [str(failed) for failed in summary.damaged])
 
 
 def _tell_shared(shared: Shared) -> None:
@@ -286,7 +286,7 @@ def _tell_shared(shared: Shared) -> None:
     _list("sources", list(shared.sources))
     _list("pairs of the same bytes", [f"{one} = {two}" for one, two in shared.same])
     near = [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in shared.near]
-    _list("pairs of different sources that look the same", near)
+    _list("near-duplicates of different sources", near)
 
 
 def fill_browse(sub: ArgumentParser) -> None:

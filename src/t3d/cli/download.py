@@ -7,7 +7,6 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
@@ -15,6 +14,7 @@ from jsonargparse.typing import NonNegativeInt
 
 if TYPE_CHECKING:
     from t3d.prepare.download import DownloadReport, Progress
+    from t3d.prepare.published_files import PublishedSet
 
 
 def fill_download(sub: ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def fill_download(sub: ArgumentParser) -> None:
 
 def run_download(chosen: Namespace) -> int:
     """Download, and say what came. 1: some files could not be had or unpacked."""
-    from t3d.errors import ConfigError
+    from t3d.errors import ConfigError, as_json
     from t3d.prepare.download import download, known_set
 
     if chosen.list:
@@ -52,13 +52,13 @@ def run_download(chosen: Namespace) -> int:
             size=chosen.size,
             sha256=chosen.sha256,
             unpack=chosen.unpack,
-            keep=chosen.keep_archives,
+            keep_archives=chosen.keep_archives,
             progress=progress,
         )
     if chosen.json:
-        print(json.dumps(asdict(report), ensure_ascii=False))
+        print(json.dumps(as_json(report), ensure_ascii=False))
     else:
-        _tell(report, chosen.out, published.use if published and not chosen.part else None)
+        _tell(report, chosen.out, published if not chosen.part else None)
     return 1 if report.bad else 0
 
 
@@ -118,15 +118,16 @@ def _shown_progress() -> Iterator[Progress]:
         yield progress
 
 
-def _tell(report: DownloadReport, out: str, use: str | None) -> None:
+def _tell(report: DownloadReport, out: str, published: PublishedSet | None) -> None:
     there = "" if report.bad or report.fetched == report.files else "; the others were there"
     print(
         f"{out}: {report.fetched} of {report.files} files came, {report.size / 1e6:,.1f} MB in "
         f"{report.took:.0f} s; {report.unpacked} archives were unpacked{there}"
     )
-    for name, reason in report.bad:
-        print(f"  {name}: {reason}")
+    for failed in report.bad:
+        print(f"  {failed}")
     if report.bad:
         print("Give the same command again to try what is missing.")
-    elif use:
-        print(f"Their names for t3d train: {use.format(out=out)}")
+    elif published:
+        options = f"--data.train {out}/{published.train_list} --data.videos {out}/{published.train_videos}"
+        print(f"Their names for t3d train: {options}")

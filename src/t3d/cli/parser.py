@@ -160,9 +160,9 @@ def add_computing(sub: ArgumentParser) -> None:
     sub.add_argument("--workers", type=NonNegativeInt, default=2, help="processes that read videos")
 
 
-def add_engine(sub: ArgumentParser) -> None:
+def add_cluster(sub: ArgumentParser) -> None:
     """The options of every command that runs on one machine or on many."""
-    sub.add_argument("--engine", type=Literal["local", "ray"], default="local", help="ray: many machines")
+    sub.add_argument("--cluster", type=Literal["none", "ray"], default="none", help="ray: many machines")
     sub.add_argument(
         "--ray_address",
         help="a Ray cluster to join, HOST:PORT or auto; else $RAY_ADDRESS, or one is started here",

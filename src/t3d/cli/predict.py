@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from t3d.cli.parser import add_computing, add_engine
+from t3d.cli.parser import add_cluster, add_computing
 
 
 def fill_predict(sub: ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def fill_predict(sub: ArgumentParser) -> None:
     sub.add_argument("--out", help=".jsonl file to write instead; the same command goes on after a kill")
     sub.add_argument("--json", action="store_true", help="print one JSON object a video")
     add_computing(sub)
-    add_engine(sub)
+    add_cluster(sub)
 
 
 def run_predict(chosen: Namespace) -> int:
@@ -33,7 +33,7 @@ def run_predict(chosen: Namespace) -> int:
     from t3d.data.catalog import open_manifest
     from t3d.data.manifest.manifest import Manifest
     from t3d.evaluation.bulk import predictions, to_line
-    from t3d.workers.cluster import Engine
+    from t3d.workers.cluster import Cluster
 
     if chosen.index and not chosen.inputs:
         paths = list(dict.fromkeys(open_manifest(chosen.index).table["path"].to_pylist()))
@@ -41,7 +41,7 @@ def run_predict(chosen: Namespace) -> int:
         paths = Manifest.from_files(chosen.inputs).table["path"].to_pylist()
     names = ("device", "precision", "batch_size", "workers", "index")
     options: dict[str, Any] = {name: chosen[name] for name in names}
-    options["engine"] = Engine(chosen.engine, chosen.ray_address)
+    options["cluster"] = Cluster(chosen.cluster, chosen.ray_address)
     if chosen.out:
         return _into(chosen, paths, options)
     bad = 0

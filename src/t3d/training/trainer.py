@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import ResumableBatchSampler
-from t3d.data.prefetch import ReadAhead, Shards
+from t3d.data.prefetch import Prefetcher, Shards
 from t3d.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from t3d.training.config import RunConfig
 from t3d.training.interrupt import InterruptedRunError, agree, caught_signals
@@ -181,7 +181,7 @@ class EpochLoop:
             self._steps(epoch, batches, stepper, log, caught)
             return
         # Behind the loader, whose processes are forked without its thread.
-        with ReadAhead(self.sampler.coming(), self.shards) as ahead:
+        with Prefetcher(self.sampler.coming(), self.shards) as ahead:
             self._steps(epoch, batches, stepper, log, caught, ahead)
 
     def _steps(
@@ -191,7 +191,7 @@ class EpochLoop:
         stepper: Stepper,
         log: RunLog,
         caught: list[int],
-        ahead: ReadAhead | None = None,
+        ahead: Prefetcher | None = None,
     ) -> None:
         config, steps, begun = self.config, self.steps, self.progress.step
         stepper.start_counting()

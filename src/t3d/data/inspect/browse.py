@@ -76,7 +76,8 @@ def write_page(
     Args:
         path: The .html file; it needs no other.
         manifests: The lists, by name.
-        index: What is known of their files; pairs of the same bytes or looks are known by it alone.
+        index: What is known of their files; pairs of the same bytes and near-duplicates are known by it
+            alone.
         per_class: Videos of each class, drawn at random.
         pairs: Most pairs shown of each two lists: those with the same bytes, then one of each two sources.
         frames: Frames of each video, spread evenly over its span.
