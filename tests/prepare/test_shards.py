@@ -179,7 +179,7 @@ def test_what_cannot_go_into_a_shard_is_named(tmp_path: Path, videos, indexed) -
     paths = [*(str(entry.path) for entry in manifest), str(more)]
     report = write_shards(Manifest.from_files(paths), index, tmp_path / "shards", workers=1)
     assert report.files == 5
-    reasons = {Path(path).name: reason for path, reason in report.bad}
+    reasons = {Path(failed.path).name: failed.reason for failed in report.bad}
     assert "changed since it was indexed" in reasons["one.mp4"]
     assert "No such file" in reasons["3.avi"]
     assert "is not in the index" in reasons["more.mp4"]
@@ -190,7 +190,9 @@ def test_folders_and_lists_that_cannot_serve(tmp_path: Path, videos, indexed) ->
     manifest, index = indexed
     out = tmp_path / "shards"
     write_shards(manifest, index, out, workers=1)
-    with pytest.raises(ConfigError, match=r"shards.json: seed was 0, is 1; give the same, or another --out"):
+    with pytest.raises(
+        ConfigError, match=r"shards.json: seed was 0, is 1; use the same options, or choose another"
+    ):
         write_shards(manifest, index, out, seed=1, workers=1)
     with pytest.raises(ConfigError, match=r"videos was .*shards are never changed"):
         write_shards(manifest.select(range(3)), index, out, workers=1)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from t3d.cli import main as cli
 from t3d.errors import CheckpointError, ConfigError, ManifestError
-from t3d.io.files import alone_in
+from t3d.io.locks import alone_in
 from t3d.reproduce import run as module
 from t3d.reproduce.config import Choices
 from t3d.reproduce.result import Figure, ResultRow, figure, markdown

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from json import dumps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from t3d.cli.listing import print_list
 from t3d.cli.options import spelled
 from t3d.cli.videos import VideoLists
+from t3d.errors import as_json
 
 if TYPE_CHECKING:
     from t3d.data.inspect.audit import Shared, Summary
@@ -29,8 +29,8 @@ def check(source: VideoLists, *, json: bool = False) -> int:
     summaries = {name: summarise(manifest, index) for name, manifest in manifests.items()}
     shared = compare(manifests, index)
     if json:
-        report = {"lists": {name: asdict(summary) for name, summary in summaries.items()}}
-        print(dumps(report | {"shared": [asdict(each) for each in shared]}, ensure_ascii=False))
+        report = {"lists": {name: as_json(summary) for name, summary in summaries.items()}}
+        print(dumps(report | {"shared": [as_json(each) for each in shared]}, ensure_ascii=False))
     else:
         for name, summary in summaries.items():
             _describe(name, summary)
@@ -39,20 +39,17 @@ def check(source: VideoLists, *, json: bool = False) -> int:
     return 1 if any(shared) or any(summary.bad for summary in summaries.values()) else 0
 
 
-@spelled(metavars={"lists": "LIST"})
-def browse(source: VideoLists, *, out: str, per_class: int = 4, frames: int = 5, seed: int = 0) -> int:
+@spelled(forwards="t3d.data.inspect.browse:write_page", hidden=("index",), metavars={"lists": "LIST"})
+def browse(source: VideoLists, *, out: str, **options: Any) -> int:
     """Write a page with some videos of each class.
 
     Args:
         out: The `.html` file to write.
-        per_class: Videos shown per class.
-        frames: Frames shown per video.
-        seed: Seed of the choice of videos.
     """
     from t3d.data.inspect.browse import write_page
 
     manifests, index = source.open()
-    print(write_page(out, manifests, index=index, per_class=per_class, frames=frames, seed=seed))
+    print(write_page(out, manifests, index=index, **options))
     return 0
 
 
@@ -80,8 +77,8 @@ def _describe(name: str, summary: Summary) -> None:
             print("  " + ", ".join([*shown, *(["…"] if len(counts) > 5 else [])]))
     if summary.unknown:
         print(f"  {summary.unknown} files are in no index, so that only their names are known: give --index")
-    print_list("cannot be read", [f"{path}: {reason}" for path, reason in summary.bad])
-    print_list("can be read only in part", [f"{path}: {reason}" for path, reason in summary.damaged])
+    print_list("cannot be read", list(map(str, summary.bad)))
+    print_list("can be read only in part", list(map(str, summary.damaged)))
 
 
 def _print_shared(shared: Shared) -> None:

@@ -6,29 +6,30 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from json import dumps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from t3d.cli.options import spelled
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, as_json
 
 if TYPE_CHECKING:
     from t3d.prepare.download import DownloadReport, Progress
+    from t3d.prepare.published_files import PublishedSet
 
 
-@spelled(metavars={"what": "WHAT", "part": "NAME"})
+@spelled(
+    forwards="t3d.prepare.download:download",
+    hidden=("progress",),
+    short={"--part": "parts"},
+    metavars={"parts": "NAME"},
+)
 def download(
-    what: str | None = None,
+    source: str | None = None,
     *,
     out: str | None = None,
-    part: list[str] | None = None,
     list: bool = False,  # noqa: A002 (the option is --list)
-    size: int | None = None,
-    sha256: str | None = None,
-    unpack: bool = True,
-    keep_archives: bool = False,
     json: bool = False,
+    **options: Any,
 ) -> int:
     """Download a published data set or a file, and unpack it.
 
@@ -36,14 +37,9 @@ def download(
     downloaded or unpacked.
 
     Args:
-        what: A known data set (see `list`), or a URL: https, s3, gs or file.
+        source: A known data set (see `list`), or a URL: https, s3, gs or file.
         out: Folder for the files.
-        part: Parts of a known data set, such as val annotations.
         list: Show the known data sets, with their parts and terms.
-        size: Size that the file of a URL must have, in bytes.
-        sha256: SHA-256 that the file of a URL must have.
-        unpack: Unpack archives.
-        keep_archives: Keep archives after unpacking.
         json: Print the report as JSON.
     """
     from t3d.prepare.download import download as run
@@ -52,27 +48,18 @@ def download(
     if list:
         _show_known()
         return 0
-    if what is None or out is None:
-        missing = "`out`" if what else "a data set or a URL"
+    if source is None or out is None:
+        missing = "`out`" if source else "a data set or a URL"
         raise ConfigError(f"t3d prepare download needs {missing}; `list` shows the known data sets")
-    published = None if "://" in what else known_set(what)
+    published = None if "://" in source else known_set(source)
     if published and not json:
         print(f"Terms: {published.terms}", flush=True)
     with _shown_progress() as progress:
-        report = run(
-            what,
-            out,
-            parts=part,
-            size=size,
-            sha256=sha256,
-            unpack=unpack,
-            keep=keep_archives,
-            progress=progress,
-        )
+        report = run(source, out, progress=progress, **options)
     if json:
-        print(dumps(asdict(report), ensure_ascii=False))
+        print(dumps(as_json(report), ensure_ascii=False))
     else:
-        _print_report(report, out, published.use if published and not part else None)
+        _print_report(report, out, None if options["parts"] else published)
     return 1 if report.bad else 0
 
 
@@ -132,15 +119,16 @@ def _shown_progress() -> Iterator[Progress]:
         yield progress
 
 
-def _print_report(report: DownloadReport, out: str, use: str | None) -> None:
-    there = "" if report.bad or report.fetched == report.files else "; the others were there"
+def _print_report(report: DownloadReport, out: str, published: PublishedSet | None) -> None:
+    there = "" if report.bad or report.fetched == report.files else "; the others were already there"
     print(
-        f"{out}: {report.fetched} of {report.files} files came, {report.size / 1e6:,.1f} MB in "
-        f"{report.took:.0f} s; {report.unpacked} archives were unpacked{there}"
+        f"{out}: {report.fetched} of {report.files} files downloaded, {report.size / 1e6:,.1f} MB in "
+        f"{report.took:.0f} s; {report.unpacked} archives unpacked{there}"
     )
-    for name, reason in report.bad:
-        print(f"  {name}: {reason}")
+    for failed in report.bad:
+        print(f"  {failed}")
     if report.bad:
-        print("Give the same command again to try what is missing.")
-    elif use:
-        print(f"Their names for t3d train: {use.format(out=out)}")
+        print("Repeat the command to try again what is missing.")
+    elif published:
+        options = f"--videos {out}/{published.train_list} --root {out}/{published.train_videos}"
+        print(f"To train on it: t3d train {options}")

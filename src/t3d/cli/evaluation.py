@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from t3d.cli.options import spelled
 from t3d.device import Compute
 from t3d.errors import ConfigError
+from t3d.workers.cluster import ONE_MACHINE, Cluster
 
 if TYPE_CHECKING:
     from t3d.evaluation.run_test import Outcome
@@ -160,8 +161,7 @@ def predict(
     out: str | None = None,
     json: bool = False,
     compute: Compute = Compute(),  # noqa: B008 (frozen)
-    cluster: Literal["none", "ray"] = "none",
-    ray_address: str | None = None,
+    cluster: Cluster = ONE_MACHINE,
 ) -> int:
     """Classify videos.
 
@@ -174,13 +174,9 @@ def predict(
         top: Number of classes to show.
         out: `.jsonl` file to write. The same command resumes an interrupted one.
         json: Print one JSON object per video.
-        cluster: Machines to work on: this one (none), or those of a Ray cluster (ray).
-        ray_address: Ray cluster to join, `HOST:PORT` or auto. Otherwise RAY_ADDRESS of the environment, or a
-            new one on this machine.
     """
     from t3d.data.catalog import open_manifest
     from t3d.data.manifest.manifest import Manifest
-    from t3d.workers.cluster import Engine
 
     if top < 1:
         raise ConfigError(f"top is {top}; it must be at least 1")
@@ -188,8 +184,7 @@ def predict(
         paths = list(dict.fromkeys(open_manifest(index).table["path"].to_pylist()))
     else:
         paths = Manifest.from_files(videos or []).table["path"].to_pylist()
-    options: dict[str, Any] = vars(compute) | {"index": index}
-    options["engine"] = Engine("ray" if cluster == "ray" else "local", ray_address)
+    options: dict[str, Any] = vars(compute) | {"index": index, "cluster": cluster}
     if out:
         return _into_file(model, paths, options, out=out, top=top, json=json)
     return _to_screen(model, paths, options, top=top, json=json)

@@ -153,7 +153,9 @@ def _section(option: Option) -> str:
 
 
 def _order(option: Option, first: Sequence[str]) -> int:
-    """What is required comes first in a section, and then the options used most."""
+    """What is required comes first in a section, and then the options used most; `--json` is last."""
+    if option.key == "json":
+        return len(first) + 1
     if option.default is REQUIRED:
         return -1
     return first.index(option.key) if option.key in first else len(first)

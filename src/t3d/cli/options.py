@@ -7,6 +7,7 @@ A command is a function in this package that returns the exit status. Its parame
 - A frozen dataclass is replaced by its fields, nested ones included. The fields named in `SECTIONS` keep
   their name as a prefix (`--optim.lr`), as in YAML; all others are flat (`--batch-size`, not
   `--compute.batch-size`).
+- `**options` stands for the keyword-only parameters of a library function, see `Spelling.forwards`.
 - `bool` becomes a flag: `--overwrite`, and `--no-overwrite` to turn it off.
 - `list[X]` and `tuple[X, …]` take several words; `dict[Literal[…], X]` becomes one option per key.
 
@@ -16,6 +17,7 @@ The help text is the parameter's entry under `Args:`.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import re
 import types
@@ -88,12 +90,14 @@ class Option:
     @property
     def many(self) -> bool:
         """Whether it takes several words."""
-        return get_origin(without_none(self.kind)) in (list, tuple)
+        return get_origin(without_none(self.kind)) in (list, tuple, Sequence)
 
     @property
     def choices(self) -> tuple[str, ...]:
         """The values it may have, where they are few."""
         kind = without_none(self.kind)
+        if kind is bool and self.kind is not bool:
+            return ("true", "false")
         return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
 
     @property
@@ -117,6 +121,9 @@ class Spelling(NamedTuple):
         metavars: What stands for a value in help, by key.
         positional: Keys with a default that are given by place nevertheless.
         yaml: Whether `--config`, `--recipe` and `--resume` set its options, see `t3d.cli.recipes`.
+        forwards: The library function that a command gives its `**options` to, as `module:function`. Its
+            keyword-only parameters are options of the command.
+        hidden: Those of its parameters that are no options.
     """
 
     short: Mapping[str, str] = {}
@@ -124,6 +131,8 @@ class Spelling(NamedTuple):
     metavars: Mapping[str, str] = {}
     positional: Sequence[str] = ()
     yaml: bool = False
+    forwards: str = ""
+    hidden: Sequence[str] = ()
 
 
 _SPELLINGS: dict[Command, Spelling] = {}
@@ -136,11 +145,13 @@ def spelled(
     metavars: Mapping[str, str] | None = None,
     positional: Sequence[str] = (),
     yaml: bool = False,
+    forwards: str = "",
+    hidden: Sequence[str] = (),
 ) -> Callable[[Command], Command]:
     """Say of a command what its signature cannot; the arguments are those of `Spelling`."""
 
     def note(command: Command) -> Command:
-        _SPELLINGS[command] = Spelling(short or {}, first, metavars or {}, positional, yaml)
+        _SPELLINGS[command] = Spelling(short or {}, first, metavars or {}, positional, yaml, forwards, hidden)
         return command
 
     return note
@@ -155,18 +166,16 @@ def options_of(command: Command) -> tuple[Option, ...]:
     """Return the options of a command, in the order of its signature."""
     spelling = spelling_of(command)
     shorts = {key: name for name, key in spelling.short.items()}
-    hints, docs = get_type_hints(command), _documented(command)
     options: list[Option] = []
-    for parameter in inspect.signature(command).parameters.values():
-        name = parameter.name
+    for function, parameter in _parameters(command):
         default = REQUIRED if parameter.default is parameter.empty else parameter.default
         leaf = Option(
-            key=name,
-            kind=hints[name],
-            help=docs.get(name, ""),
+            key=parameter.name,
+            kind=get_type_hints(function)[parameter.name],
+            help=_documented(function).get(parameter.name, ""),
             default=default,
             positional=parameter.kind is parameter.POSITIONAL_OR_KEYWORD,
-            path=(name,),
+            path=(parameter.name,),
         )
         options.extend(_leaves(leaf, top=True))
     return tuple(
@@ -187,9 +196,13 @@ def call(command: Command, options: Sequence[Option], values: Mapping[str, Any])
         ConfigError: A value cannot work.
     """
     by_path = {option.path: values[option.key] for option in options}
-    hints = get_type_hints(command)
     given = {path[0] for path in by_path}  # a parameter that is no option keeps its default
-    return command(**{name: _value(hints[name], (name,), by_path) for name in hints if name in given})
+    arguments = {
+        parameter.name: _value(get_type_hints(function)[parameter.name], (parameter.name,), by_path)
+        for function, parameter in _parameters(command)
+        if parameter.name in given
+    }
+    return command(**arguments)
 
 
 def without_none(kind: Any) -> Any:
@@ -198,6 +211,21 @@ def without_none(kind: Any) -> Any:
         inner = [part for part in get_args(kind) if part is not type(None)]
         return inner[0] if len(inner) == 1 else kind
     return kind
+
+
+def _parameters(command: Command) -> Iterator[tuple[Callable[..., Any], inspect.Parameter]]:
+    """The parameters of a command, each with the function that has it: the command, or what it forwards to."""
+    spelling = spelling_of(command)
+    own = inspect.signature(command).parameters
+    for name, parameter in own.items():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            yield command, parameter
+            continue
+        module, _, function_name = spelling.forwards.partition(":")
+        function = getattr(importlib.import_module(module), function_name)
+        for other in inspect.signature(function).parameters.values():
+            if other.kind is other.KEYWORD_ONLY and other.name not in {*own, *spelling.hidden} - {name}:
+                yield function, other
 
 
 def _leaves(option: Option, *, top: bool = False) -> Iterator[Option]:

@@ -311,9 +311,9 @@ def _allowed(kind: Any) -> str:
         return words[inner]
     if get_origin(inner) is dict:
         return "a YAML table, such as '{drop_rate: 0.2}'"
-    if get_origin(inner) in (list, tuple):
+    if get_origin(inner) in (list, tuple, Sequence):
         parts = get_args(inner)
-        if Ellipsis in parts or get_origin(inner) is list:
+        if Ellipsis in parts or get_origin(inner) is not tuple:
             return "a list"
         return f"{len(parts)} numbers"
     return "text"

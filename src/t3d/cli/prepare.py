@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from t3d.cli.listing import print_list
+from t3d.cli.options import spelled
 from t3d.cli.videos import VideoSet
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, as_json
 from t3d.prepare.rewrite import TranscodeSpec
 
 if TYPE_CHECKING:
@@ -18,45 +18,21 @@ if TYPE_CHECKING:
     from t3d.prepare.transcode import TranscodeReport
 
 
-def index(
-    source: VideoSet,
-    *,
-    out: str,
-    near_duplicates: Literal["auto", "on", "off"] = "auto",
-    workers: int = 2,
-    timeout: float = 120,
-    cluster: Literal["none", "ray"] = "none",
-    ray_address: str | None = None,
-    json: bool = False,
-) -> int:
+@spelled(forwards="t3d.prepare.index:index_videos")
+def index(source: VideoSet, *, out: str, json: bool = False, **options: Any) -> int:
     """Decode every video once, so that training opens it at once.
 
     The exit status is 1 if some videos cannot be read.
 
     Args:
         out: The `.parquet` file to write, or to update.
-        near_duplicates: Compare all pairs of videos by a perceptual hash, which takes long for very many;
-            auto does so for up to 200,000 files.
-        workers: Processes that decode.
-        timeout: Time limit per file, in seconds.
-        cluster: Machines to work on: this one (none), or those of a Ray cluster (ray).
-        ray_address: Ray cluster to join, `HOST:PORT` or auto. Otherwise RAY_ADDRESS of the environment, or a
-            new one on this machine.
         json: Print the report as JSON.
     """
     from t3d.prepare.index import index_videos
-    from t3d.workers.cluster import Engine
 
-    report = index_videos(
-        source.open(),
-        out,
-        workers=workers,
-        patience=timeout,
-        engine=Engine("ray" if cluster == "ray" else "local", ray_address),
-        near={"auto": None, "on": True, "off": False}[near_duplicates],
-    )
+    report = index_videos(source.open(), out, **options)
     if json:
-        print(dumps(asdict(report), ensure_ascii=False))
+        print(dumps(as_json(report), ensure_ascii=False))
     else:
         _print_index(report, out)
     return 1 if report.bad else 0
@@ -68,55 +44,33 @@ def _print_index(report: IndexReport, out: str) -> None:
         f"{report.size / 1e9:.2f} GB; {report.examined} decoded now, {report.files - report.examined} known"
     )
     same, near = report.duplicates.same, report.duplicates.near
-    print_list("cannot be read", [f"{path}: {reason}" for path, reason in report.bad])
-    print_list("can be read only in part", [f"{path}: {reason}" for path, reason in report.damaged])
+    print_list("cannot be read", list(map(str, report.bad)))
+    print_list("can be read only in part", list(map(str, report.damaged)))
     print_list("groups of identical files", [" = ".join(group) for group in same])
     print_list(
         "near-duplicates from different sources",
         [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in near],
     )
     if not report.duplicates.compared:
-        print("Near-duplicates were not searched for among so many files; --near-duplicates on does so")
+        print("Near-duplicates were not searched for among so many files; --near-duplicates true does so")
 
 
-def transcode(
-    source: VideoSet,
-    spec: TranscodeSpec,
-    *,
-    out: str,
-    workers: int = 2,
-    timeout: float = 3600,
-    cluster: Literal["none", "ray"] = "none",
-    ray_address: str | None = None,
-    json: bool = False,
-) -> int:
+@spelled(forwards="t3d.prepare.transcode:transcode_videos", hidden=("root",))
+def transcode(source: VideoSet, spec: TranscodeSpec, *, out: str, json: bool = False, **options: Any) -> int:
     """Re-encode videos to be small and fast to seek in.
 
     The exit status is 1 if some videos cannot be re-encoded.
 
     Args:
         out: Folder for the new files and their `index.parquet`.
-        workers: Processes that decode and encode.
-        timeout: Time limit per file, in seconds.
-        cluster: Machines to work on: this one (none), or those of a Ray cluster (ray).
-        ray_address: Ray cluster to join, `HOST:PORT` or auto. Otherwise RAY_ADDRESS of the environment, or a
-            new one on this machine.
         json: Print the report as JSON.
     """
     from t3d.prepare.transcode import transcode_videos
-    from t3d.workers.cluster import Engine
 
-    report = transcode_videos(
-        source.open(),
-        out,
-        spec=spec,
-        root=source.videos if Path(source.videos).is_dir() else source.root,
-        workers=workers,
-        patience=timeout,
-        engine=Engine("ray" if cluster == "ray" else "local", ray_address),
-    )
+    root = source.videos if Path(source.videos).is_dir() else source.root
+    report = transcode_videos(source.open(), out, spec=spec, root=root, **options)
     if json:
-        print(dumps(asdict(report), ensure_ascii=False))
+        print(dumps(as_json(report), ensure_ascii=False))
     else:
         _print_transcoded(report, out)
     return 1 if report.bad else 0
@@ -132,23 +86,15 @@ def _print_transcoded(report: TranscodeReport, out: str) -> None:
         f"({report.frames_now / report.took:.0f} frames per second), "
         f"{report.files - report.transcoded} already there"
     )
-    print_list("could not be transcoded", [f"{path}: {reason}" for path, reason in report.bad])
-    print_list("could be read only in part", [f"{path}: {reason}" for path, reason in report.damaged])
+    print_list("could not be transcoded", list(map(str, report.bad)))
+    print_list("could be read only in part", list(map(str, report.damaged)))
     if report.files:
         print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")
 
 
+@spelled(forwards="t3d.prepare.shards:write_shards")
 def shards(
-    source: VideoSet,
-    *,
-    out: str,
-    index: str | None = None,
-    shard_mb: float = 256,
-    seed: int = 0,
-    workers: int = 2,
-    cluster: Literal["none", "ray"] = "none",
-    ray_address: str | None = None,
-    json: bool = False,
+    source: VideoSet, *, out: str, index: str | None = None, json: bool = False, **options: Any
 ) -> int:
     """Pack videos into large files that are read sequentially.
 
@@ -158,17 +104,10 @@ def shards(
         out: Folder for the shards and their `index.parquet`.
         index: Index of the files, written by `t3d prepare index` or `t3d prepare transcode`. Not needed if
             VIDEOS is an index.
-        shard_mb: Size of a shard in MB (10⁶ bytes).
-        seed: Seed of the order of the videos.
-        workers: Processes that read and write.
-        cluster: Machines to work on: this one (none), or those of a Ray cluster (ray).
-        ray_address: Ray cluster to join, `HOST:PORT` or auto. Otherwise RAY_ADDRESS of the environment, or a
-            new one on this machine.
         json: Print the report as JSON.
     """
     from t3d.data.catalog import open_index
     from t3d.prepare.shards import write_shards
-    from t3d.workers.cluster import Engine
 
     known = open_index(index, source.videos, root=source.root)
     if known is None:
@@ -176,17 +115,9 @@ def shards(
         hint = f"t3d prepare index {source.videos} --out FILE.parquet writes one"
         hint = f"use {inside}" if inside.is_file() else hint
         raise ConfigError(f"{source.videos} is not an index, and `index` is not set: {hint}")
-    report = write_shards(
-        source.open(),
-        known,
-        out,
-        shard_mb=shard_mb,
-        seed=seed,
-        workers=workers,
-        engine=Engine("ray" if cluster == "ray" else "local", ray_address),
-    )
+    report = write_shards(source.open(), known, out, **options)
     if json:
-        print(dumps(asdict(report), ensure_ascii=False))
+        print(dumps(as_json(report), ensure_ascii=False))
     else:
         _print_shards(report, out)
     return 1 if report.bad else 0
@@ -198,5 +129,5 @@ def _print_shards(report: ShardReport, out: str) -> None:
         f"{report.largest / 1e6:.1f} MB; {report.written} written now in {report.took:.0f} s, "
         f"{report.shards - report.written} already there"
     )
-    print_list("are in no shard", [f"{path}: {reason}" for path, reason in report.bad])
+    print_list("are in no shard", list(map(str, report.bad)))
     print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")

@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from t3d.data.listing import absolute
 from t3d.data.prefetch import Shards
-from t3d.errors import ManifestError, VideoError
+from t3d.errors import Failed, ManifestError, VideoError
 from t3d.video.facts import VideoFacts
 
 ENTRY_FIELDS = (
@@ -224,6 +224,17 @@ def read_table(
             table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
     schema = pa.schema([SCHEMA.field(name) for name in columns], metadata=SCHEMA.metadata)
     return table.set_column(0, SCHEMA.field("path"), whole).select(list(columns)).cast(schema)
+
+
+def failed_in(files: pa.Table, column: str) -> tuple[Failed, ...]:
+    """Return the files of an index that have a reason in a column.
+
+    Args:
+        files: Columns `path` and `column`.
+        column: `error`: the file cannot be read; `damage`: it can be read in part.
+    """
+    rows = files.filter(pc.is_valid(files[column])).select(["path", column]).to_pylist()
+    return tuple(Failed(row["path"], row[column]) for row in rows)
 
 
 def _mark(path: str) -> int:

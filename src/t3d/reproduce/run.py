@@ -9,7 +9,8 @@ from pathlib import Path
 
 from t3d.errors import ConfigError, T3DError
 from t3d.evaluation.run_test import run_test
-from t3d.io.files import alone_in, atomic_path
+from t3d.io.files import atomic_path
+from t3d.io.locks import alone_in
 from t3d.report.result import write_result
 from t3d.reproduce.config import SETS, Choices
 from t3d.reproduce.plan import measure_rate, plan_lines

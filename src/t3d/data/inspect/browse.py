@@ -76,12 +76,14 @@ def write_page(
     Args:
         path: The .html file; it needs no other.
         manifests: The lists, by name.
-        index: What is known of their files; pairs of the same bytes or looks are known by it alone.
-        per_class: Videos of each class, drawn at random.
-        pairs: Most pairs shown of each two lists: those with the same bytes, then one of each two sources.
-        frames: Frames of each video, spread evenly over its span.
-        height: Of each frame, in pixels.
-        seed: Of the draw.
+        index: What is known of their files; pairs of the same bytes and near-duplicates are known by it
+            alone.
+        per_class: Videos shown per class, drawn at random.
+        pairs: Largest number of pairs shown per two lists: identical files first, then one pair per two
+            sources.
+        frames: Frames shown per video, spread evenly over its span.
+        height: Height of each frame, in pixels.
+        seed: Seed of the draw of videos.
 
     Returns:
         The file.
