@@ -214,7 +214,7 @@ def without_none(kind: Any) -> Any:
 
 
 def _parameters(command: Command) -> Iterator[tuple[Callable[..., Any], inspect.Parameter]]:
-    """The parameters of a command, each with the function that has it: the command, or what it forwards to."""
+    """The parameters of a command, each with its function: the command, or the one that it forwards to."""
     spelling = spelling_of(command)
     own = inspect.signature(command).parameters
     for name, parameter in own.items():

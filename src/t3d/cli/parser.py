@@ -218,8 +218,8 @@ def in_options(message: str, options: Iterable[Option], given: Iterable[Given] =
     """Return a library's message with its parameters named as the user knows them.
 
     The library names a parameter in backticks, as `overwrite=True`, at the start of a message (`out is
-    missing`), or by a key with a dot or an underscore (`optim.lr`, `max_bad`). Each becomes the option; as the
-    user typed it, if it was typed.
+    missing`), or by a key with a dot or an underscore (`optim.lr`, `max_bad`). Each becomes the option,
+    spelled as the user typed it.
     """
     typed = {each.key: each.spelled for each in given if each.spelled}
     names = {option.key: typed.get(option.key, option.flag) for option in options}

@@ -204,13 +204,13 @@ def read_table(
         table = pyarrow.parquet.read_table(file, columns=wanted) if sound else None
     except FileNotFoundError as error:
         raise ManifestError(
-            f"{name}: no such file; make it by: t3d prepare index VIDEOS --out {name}"
+            f"{name}: no such file; `t3d prepare index` writes an index"
         ) from error
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(f"{name}: cannot be read as Parquet ({error}); make it again") from error
     if table is None:
         raise ManifestError(
-            f"{name}: is no index of this version of T3D; make one by: t3d prepare index VIDEOS --out FILE"
+            f"{name}: not an index of this version of T3D; `t3d prepare index` writes one"
         )
     base = absolute(root if root is not None else Path(name).parent).rstrip(os.sep)
     paths = table["path"].combine_chunks()

@@ -156,7 +156,7 @@ def load_model(
     if text is None:
         raise CheckpointError(
             f"{os.fspath(path)}: no model card in the file, so it was not written by t3d; "
-            "turn it into one with `t3d convert`, or start from it with --model.init"
+            "turn it into one with `t3d convert`, or start training from it with `model.init`"
         )
     card = _parsed(text, path)
     try:
