@@ -108,9 +108,18 @@ def test_every_parameter_of_a_value_object_is_an_option(name: str) -> None:
         return all(reachable(hints[f.name], (*path, f.name)) for f in dataclasses.fields(kind) if f.init)
 
     hints = get_type_hints(command)
-    assert all(
-        reachable(hints[parameter], (parameter,)) for parameter in inspect.signature(command).parameters
-    )
+    own = inspect.signature(command).parameters
+    named = [each.name for each in own.values() if each.kind is not each.VAR_KEYWORD]
+    assert all(reachable(hints[each], (each,)) for each in named)
+    spelling = spelling_of(command)
+    assert (len(named) < len(own)) == bool(spelling.forwards)
+    if spelling.forwards:
+        module, _, function = spelling.forwards.partition(":")
+        target = getattr(importlib.import_module(module), function)
+        kinds = get_type_hints(target)
+        for each in inspect.signature(target).parameters.values():
+            if each.kind is each.KEYWORD_ONLY and each.name not in (*named, *spelling.hidden):
+                assert reachable(kinds[each.name], (each.name,))
 
 
 @commands

@@ -104,7 +104,7 @@ def run_probe(
     """
     between("max_bad", max_bad, 0, 1)
     if (weights is None) == (teacher is None):
-        raise ConfigError("give either --weights FILE (a 3D net) or --teacher NAME (a 2D net)")
+        raise ConfigError("set either `model` (a weights file of a 3D model) or `teacher` (a 2D model)")
     known = open_manifest(train, root=videos, source_pattern=source_pattern)
     if known.targets == "multi":
         raise ManifestError(

@@ -15,8 +15,6 @@ import numpy as np
 import PIL.Image
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import frame_range
-from t3d.data.clips.frames import FrameStore
 from t3d.data.index import VideoIndex
 from t3d.data.inspect.audit import Shared, compare, summarise
 from t3d.data.manifest.manifest import Manifest
@@ -112,6 +110,8 @@ class _Shelf:
 
     def __init__(self, index: VideoIndex | None, *, frames: int, height: int) -> None:
         self.spec = ClipSpec(num_frames=1, size=1, resize=height)
+        from t3d.data.clips.frames import FrameStore  # imports torch, which `--help` does without
+
         self.store = FrameStore(self.spec, index=index)
         self.frames = frames
         self.height = height
@@ -120,6 +120,8 @@ class _Shelf:
         name = entry.path.name
         try:
             opened = self.store.open(entry.path)
+            from t3d.data.clips.dataset import frame_range
+
             low, high = frame_range(opened, entry, self.spec)
             wanted = low + ((np.arange(self.frames) + 0.5) / self.frames * (high - low)).astype(np.int64)
             pixels = opened.get(wanted).numpy()  # T C H W
