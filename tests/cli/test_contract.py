@@ -48,6 +48,7 @@ def test_help_shows_every_option_with_its_default(
     for option in options(name):
         assert option.help, option.key
         assert option.help[0] in "`0123456789" or option.help[0].isupper(), option.help
+        assert option.help.split()[0] not in ("Of", "For", "What", "Instead", "See", "Whether"), option.help
         if option.positional:
             assert option.metavar in flat
         elif option.family:
