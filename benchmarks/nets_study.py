@@ -27,6 +27,8 @@ from study import LISTS, Job, Result, draw_labels, run_jobs, spent, videos_of
 from t3d.clip import ClipSpec
 from t3d.data.config import AugmentConfig, DataConfig
 from t3d.data.synthetic.videos import MOTIONS, SyntheticSpec, write_synthetic
+from t3d.device import Compute
+from t3d.evaluation.config import Reading, TestConfig
 from t3d.evaluation.run_test import run_test
 from t3d.evaluation.scores import Scores
 from t3d.models.flops import model_size
@@ -205,12 +207,13 @@ class Study:
         }
         for order in ("normal", "shuffled", "static"):
             outcome = run_test(
-                str(folder.best if folder.best.exists() else folder.last),
-                asked,
-                videos=videos,
-                frames=order,
-                cache=str(self.out / "cache"),
-                workers=self.workers,
+                TestConfig(
+                    str(folder.path),
+                    asked,
+                    frame_order=order,
+                    reading=Reading(root=videos, cache=str(self.out / "cache")),
+                    compute=Compute(workers=self.workers),
+                )
             )
             result[order] = outcome.single.video_top1
             if order == "normal" and job["set"] == "motion":

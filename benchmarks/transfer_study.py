@@ -40,7 +40,9 @@ from study import LISTS, Job, draw_labels, open_list, run_jobs, spent, videos_of
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import FrameStore
 from t3d.data.config import AugmentConfig, DataConfig
-from t3d.device import pick_device
+from t3d.device import Compute, pick_device
+from t3d.evaluation.config import Reading, TestConfig
+from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import run_test
 from t3d.evaluation.scoring import each_clip
 from t3d.io.files import content_digest
@@ -51,7 +53,7 @@ from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
-from t3d.transfer.probe import fit_linear, outcome_of, student_vectors, teacher_vectors
+from t3d.transfer.probe import fit_linear, result_of, student_vectors, teacher_vectors
 from t3d.transfer.run import transfer
 from t3d.transfer.teachers.open import open_teacher
 
@@ -208,7 +210,7 @@ class Study:
         net.eval()
         known = open_list(self.data, "ucf101_11", 0)
         store = FrameStore(clip, cache=str(self.out / "cache"), cache_gb=40)
-        rows, _ = each_clip(student_vectors(net, clip, bf16=False), known, spec=clip, store=store)
+        rows, _ = each_clip(student_vectors(net, clip, bf16=False), known, Protocol(clip), store=store)
         videos = np.array([row[0] for row in rows])
         seen = np.unique(videos)
         vectors = np.stack([row[2] for row in rows])
@@ -264,12 +266,13 @@ class Study:
         result = {}
         for order in ("normal", "shuffled", "static"):
             outcome = run_test(
-                str(weights),
-                str(self.data / listed),
-                videos=videos_of(self.data, job["set"]),
-                frames=order,
-                cache=str(self.out / "cache"),
-                workers=self.workers,
+                TestConfig(
+                    str(weights),
+                    str(self.data / listed),
+                    frame_order=order,
+                    reading=Reading(root=videos_of(self.data, job["set"]), cache=str(self.out / "cache")),
+                    compute=Compute(workers=self.workers),
+                )
             )
             result[order] = outcome.metrics.video_top1
         return result
@@ -288,15 +291,15 @@ class Study:
         known = open_list(self.data, job["set"], 0)
         asked = open_list(self.data, job["set"], 1).with_classes(known.classes)
         store = FrameStore(spec)
-        train_rows, _ = each_clip(function, known, spec=spec, store=store)
-        test_rows, bad = each_clip(function, asked, spec=spec, store=store)
+        train_rows, _ = each_clip(function, known, Protocol(spec), store=store)
+        test_rows, bad = each_clip(function, asked, Protocol(spec), store=store)
         result: dict[str, Any] = {}
         for percent in SETS[job["set"]]:
             result[str(percent)] = []
             for seed in SEEDS if percent < 100 else (0,):
                 used = {entry.path for entry in known.label_subset(percent / 100, seed=seed)}
                 rows = [row for row in train_rows if known[row[0]].path in used]
-                outcome = outcome_of(fit_linear(known, rows), asked, test_rows, bad)
+                outcome = result_of(fit_linear(known, rows), asked, test_rows, bad)
                 result[str(percent)].append(outcome.metrics.video_top1)
         return result
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import FrameOrder
+from t3d.data.clips.views import FrameOrder
 from t3d.data.config import AugmentConfig, DataConfig
 from t3d.data.synthetic.videos import SyntheticSpec, write_synthetic
+from t3d.device import Compute
 from t3d.errors import at_least
+from t3d.evaluation.config import Reading, TestConfig
 from t3d.evaluation.predictor import Predictor
-from t3d.evaluation.run_test import Outcome, run_test
+from t3d.evaluation.run_test import TestResult, run_test
 from t3d.report.page import Rival, samples_of, write_report
 from t3d.report.result import write_result
 from t3d.training.config import ModelConfig, OptimConfig, TrainConfig
@@ -70,11 +72,16 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
         runs[name] = RunFolder(train(demo_config(out, init=init, seed=seed, quick=quick)))
 
     print("\n5. Test", flush=True)
-    outcomes: dict[str, dict[str, Outcome]] = {name: {} for name in runs}
+    outcomes: dict[str, dict[str, TestResult]] = {name: {} for name in runs}
     asked = str(videos / "action_test.csv")
+    reading = Reading(cache=str(out / "cache"))
     for name, run in runs.items():
         for order in ORDERS if name == "after transfer" else ORDERS[:1]:
-            outcome = run_test(run.last, asked, frames=order, cache=str(out / "cache"), workers=0)
+            outcome = run_test(
+                TestConfig(
+                    str(run.last), asked, frame_order=order, reading=reading, compute=Compute(workers=0)
+                )
+            )
             outcomes[name][order] = outcome
             print(f"{name}, {order} frames: video top-1 {outcome.single.video_top1:.1%}", flush=True)
     best = outcomes["after transfer"]

@@ -4,72 +4,45 @@ from __future__ import annotations
 
 import sys
 from json import dumps
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING
 
 from t3d.cli.options import spelled
-from t3d.device import Compute
-from t3d.errors import ConfigError
-from t3d.workers.cluster import ONE_MACHINE, Cluster
+from t3d.evaluation.config import PredictConfig, TestConfig
+from t3d.transfer.probe_config import ProbeConfig
 
 if TYPE_CHECKING:
-    from t3d.evaluation.run_test import Outcome
+    from t3d.evaluation.run_test import TestResult
 
 
-def evaluate(
-    model: str,
-    videos: str,
-    *,
-    root: str | None = None,
-    frame_order: Literal["normal", "shuffled", "reversed", "static"] = "normal",
-    tail: Literal["drop", "pad", "shift"] | None = None,
-    clips: int | None = None,
-    crops: int = 1,
-    index: str | None = None,
-    cache: str | None = None,
-    max_bad: float = 0.01,
-    seed: int = 0,
-    out: str | None = None,
-    json: bool = False,
-    compute: Compute = Compute(),  # noqa: B008 (frozen)
-) -> int:
+def evaluate(config: TestConfig, *, out: str | None = None, json: bool = False) -> int:
     """Test a trained model on labeled videos.
 
+    The exit status is 1 if some videos could not be read.
+
     Args:
-        model: Weights file that a training run wrote.
-        videos: Folder with one folder per class, `.csv` or `.jsonl` table, index, or official list.
-        root: Folder that the files of a list or table are in.
-        frame_order: Order of the frames in each clip. All but normal show how much of the accuracy depends on
-            time.
-        tail: Frames after the last whole clip, instead of the weights' own `clip.tail`.
-        clips: Clips per video, spread evenly, which may overlap. Otherwise all that do not overlap.
-        crops: Crops per clip: 1, 3, 5 or 10.
-        index: Index of the files, written by `t3d prepare index`.
-        cache: Folder for decoded frames.
-        max_bad: Largest accepted share of unreadable videos.
-        seed: Seed of shuffled frames.
         out: Folder for metrics.json, scores.csv and confusion.png.
         json: Print the metrics as JSON.
     """
     from t3d.evaluation.run_test import run_test
 
-    result = run_test(
-        model,
-        videos,
-        videos=root,
-        frames=frame_order,
-        tail=tail,
-        clips=clips,
-        crops=cast(Any, crops),
-        index=index,
-        cache=cache,
-        max_bad=max_bad,
-        seed=seed,
-        **vars(compute),
-    )
-    return _show(result, out=out, json=json)
+    return _show(run_test(config), out=out, json=json)
 
 
-def _show(result: Outcome, *, out: str | None, json: bool) -> int:
+def probe(config: ProbeConfig, *, out: str | None = None, json: bool = False) -> int:
+    """Test a linear classifier on frozen features.
+
+    The exit status is 1 if some videos could not be read.
+
+    Args:
+        out: Folder for metrics.json, scores.csv and confusion.png.
+        json: Print the metrics as JSON.
+    """
+    from t3d.transfer.probe import run_probe
+
+    return _show(run_probe(config), out=out, json=json)
+
+
+def _show(result: TestResult, *, out: str | None, json: bool) -> int:
     """Write and print the result of a test; 1 if some videos could not be read."""
     from t3d.report.result import print_result, write_result
 
@@ -82,115 +55,24 @@ def _show(result: Outcome, *, out: str | None, json: bool) -> int:
     return 1 if result.scores.bad else 0
 
 
-def probe(
-    train: str,
-    test: str,
-    *,
-    model: str | None = None,
-    teacher: str | None = None,
-    teacher_weights: str | None = None,
-    teacher_size: int | None = None,
-    num_frames: int = 16,
-    stride: int = 4,
-    tail: Literal["drop", "pad", "shift"] = "shift",
-    root: str | None = None,
-    source_pattern: str | None = None,
-    label_fraction: float = 1.0,
-    label_seed: int = 0,
-    index: str | None = None,
-    cache: str | None = None,
-    max_bad: float = 0.01,
-    out: str | None = None,
-    json: bool = False,
-    compute: Compute = Compute(),  # noqa: B008 (frozen)
-) -> int:
-    """Test a linear classifier on frozen features.
-
-    Args:
-        train: Labeled videos to train on: folder with one folder per class, `.csv` or `.jsonl` table, index,
-            or official list.
-        test: Labeled videos to test on.
-        model: Weights file of a 3D model, such as a student after transfer.
-        teacher: Use a 2D model instead: timm or torchvision name, or `.onnx` file.
-        teacher_weights: `.safetensors` file for the teacher.
-        teacher_size: Side of the square that the teacher sees, in pixels.
-        num_frames: Frames per clip, with `teacher`.
-        stride: Distance between frames of a clip in frames of the video, with `teacher`.
-        tail: Frames after the last whole clip, with `teacher`.
-        root: Folder that the files of lists and tables are in.
-        source_pattern: Regular expression whose group names the source of a training video.
-        label_fraction: Share of the training labels to use.
-        label_seed: Seed of the choice of labels.
-        index: Index of the files, written by `t3d prepare index`.
-        cache: Folder for decoded frames.
-        max_bad: Largest accepted share of unreadable videos.
-        out: Folder for metrics.json, scores.csv and confusion.png.
-        json: Print the metrics as JSON.
-    """
-    from t3d.transfer.probe import run_probe
-
-    result = run_probe(
-        train,
-        test,
-        weights=model,
-        teacher=teacher,
-        teacher_weights=teacher_weights,
-        teacher_size=teacher_size,
-        num_frames=num_frames,
-        stride=stride,
-        tail=tail,
-        videos=root,
-        source_pattern=source_pattern,
-        label_fraction=label_fraction,
-        label_seed=label_seed,
-        index=index,
-        cache=cache,
-        max_bad=max_bad,
-        **vars(compute),
-    )
-    return _show(result, out=out, json=json)
-
-
-@spelled(metavars={"videos": "VIDEO"})
-def predict(
-    model: str,
-    videos: list[str] | None = None,
-    *,
-    index: str | None = None,
-    top: int = 3,
-    out: str | None = None,
-    json: bool = False,
-    compute: Compute = Compute(),  # noqa: B008 (frozen)
-    cluster: Cluster = ONE_MACHINE,
-) -> int:
+@spelled(positional=("videos",), metavars={"videos": "VIDEO"})
+def predict(config: PredictConfig, *, json: bool = False) -> int:
     """Classify videos.
 
     Prints a table or JSON, or writes a JSONL file. The exit status is 1 if some videos could not be read.
 
     Args:
-        model: Weights file that a training run wrote.
-        videos: Video files, or folders of them. Not needed with `index`.
-        index: Index of the files or shards. Without VIDEO, all of its videos are classified.
-        top: Number of classes to show.
-        out: `.jsonl` file to write. The same command resumes an interrupted one.
         json: Print one JSON object per video.
     """
-    from t3d.data.catalog import open_manifest
-    from t3d.data.manifest.manifest import Manifest
+    from t3d.evaluation.bulk import listed_videos
 
-    if top < 1:
-        raise ConfigError(f"top is {top}; it must be at least 1")
-    if index and not videos:
-        paths = list(dict.fromkeys(open_manifest(index).table["path"].to_pylist()))
-    else:
-        paths = Manifest.from_files(videos or []).table["path"].to_pylist()
-    options: dict[str, Any] = vars(compute) | {"index": index, "cluster": cluster}
-    if out:
-        return _into_file(model, paths, options, out=out, top=top, json=json)
-    return _to_screen(model, paths, options, top=top, json=json)
+    paths = listed_videos(config)
+    if config.out:
+        return _into_file(config, config.out, paths, json=json)
+    return _to_screen(config, paths, json=json)
 
 
-def _to_screen(model: str, paths: list[str], options: dict[str, Any], *, top: int, json: bool) -> int:
+def _to_screen(config: PredictConfig, paths: list[str], *, json: bool) -> int:
     """Print a table for eyes; for other programs one line per video as soon as it is known."""
     from rich.console import Console
     from rich.markup import escape
@@ -201,14 +83,14 @@ def _to_screen(model: str, paths: list[str], options: dict[str, Any], *, top: in
     bad = 0
     console = Console()
     table = Table(Column("video", overflow="fold"))
-    for prediction in predictions(model, paths, **options):
+    for prediction in predictions(config, paths):
         if prediction.error is not None:
             bad += 1
             print(f"t3d: {prediction.path}: {prediction.error}", file=sys.stderr)
         if json:
-            print(dumps(to_line(prediction, top=top), ensure_ascii=False), flush=True)
+            print(dumps(to_line(prediction, top=config.top), ensure_ascii=False), flush=True)
         elif prediction.error is None:
-            likely = list(zip(prediction.classes, prediction.probs, strict=True))[:top]
+            likely = list(zip(prediction.classes, prediction.probs, strict=True))[: config.top]
             cells = [prediction.path, *(f"{name} {prob:.1%}" for name, prob in likely)]
             if console.is_terminal:
                 for rank in range(len(table.columns), len(cells)):
@@ -225,17 +107,16 @@ def _to_screen(model: str, paths: list[str], options: dict[str, Any], *, top: in
     return 1 if bad else 0
 
 
-def _into_file(
-    model: str, paths: list[str], options: dict[str, Any], *, out: str, top: int, json: bool
-) -> int:
+def _into_file(config: PredictConfig, out: str, paths: list[str], *, json: bool) -> int:
     """Write the predictions into a file, and print how many there are."""
     from t3d.evaluation.bulk import PredictionFile, predictions
     from t3d.workers.pool import shown
 
     bad = 0
-    with PredictionFile(out, weights=model, top=top) as file:
+    unfinished = config.allow_unfinished
+    with PredictionFile(out, model=config.model, top=config.top, allow_unfinished=unfinished) as file:
         todo = file.missing(paths)
-        coming = predictions(model, todo, **options) if todo else iter(())
+        coming = predictions(config, todo) if todo else iter(())
         for prediction in shown(coming, "predicting", len(todo)):
             file.add(prediction)
             if prediction.error is not None:

@@ -66,8 +66,8 @@ def convert(
         model: The model that the weights belong to, see `t3d models`.
         classes: Text file with one class name per line, in the order of the scores.
         inflate: Turn the weights of a 2D model into those of the 3D model: spread each kernel evenly over
-            time (`mean`), or put it into the middle step (`centre`). The new file has no classes and is a start
-            for `t3d train --init`.
+            time (`mean`), or put it into the middle step (`centre`). The new file has no classes; start
+            training from it with `t3d train --init`.
         targets: Labels per video: one class (`single`), or several (`multi`, trained with sigmoids).
         options: Options of the model, such as `{drop_rate: 0.2}`.
     """

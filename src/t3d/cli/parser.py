@@ -298,6 +298,8 @@ def _explained(message: str, options: Sequence[Option], given: Sequence[Given]) 
         return re.sub(r"\s+", " ", message.strip())
     name = next((each.spelled for each in reversed(given) if each.key == option.key), option.key)
     text = value[1].strip().splitlines()[0]
+    if option.choices and all(map(str.isdigit, option.choices)):
+        return f"{name} is {text!r}; it must be {', '.join(option.choices[:-1])} or {option.choices[-1]}"
     if option.choices:
         return f"{name} is {text!r}; {did_you_mean(text, option.choices)}"
     return f"{name} is {text!r}; it must be {_allowed(option.kind)}"

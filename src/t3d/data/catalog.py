@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from t3d.clip import Targets
 from t3d.data.index import VideoIndex, read_table
+from t3d.data.manifest.kinds import KINDS
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.official.listed import open_list
 from t3d.data.official.read import read_official
@@ -63,7 +64,7 @@ def open_manifest(name: str, *, root: str | None = None, source_pattern: str | N
 
 
 def refuse_other_targets(manifest: Manifest, targets: Targets, *, name: str, other: str) -> None:
-    """Refuse videos with one label each beside others, or a net, with several, and the other way round.
+    """Refuse videos with one label each for a model, or a list, of several labels each, and vice versa.
 
     A video whose list names one class may show the others too, so that the one cannot stand for the other.
 
@@ -76,13 +77,11 @@ def refuse_other_targets(manifest: Manifest, targets: Targets, *, name: str, oth
     Raises:
         ManifestError: They have something else.
     """
-    if manifest.targets != targets and (manifest.targets == "multi" or manifest.labelled.any()):
-        said = {
-            "single": "one label a video (column label)",
-            "multi": "several labels a video (column labels)",
-        }
+    labels = manifest.label_column
+    if not labels.fits(targets):
         raise ManifestError(
-            f"{name} has {said[manifest.targets]}, and {other} is for {said[targets]}; both must be alike"
+            f"{name} has {labels.description}, and {other} is for {KINDS[targets].description}; both must be "
+            "of one kind"
         )
 
 

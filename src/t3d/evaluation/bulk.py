@@ -1,4 +1,4 @@
-"""Predictions of very many videos: on one machine or many, into a file that a killed run goes on with."""
+"""Predictions for very many videos: on one machine or many, into a file that an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -10,73 +10,71 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from t3d.data.catalog import open_manifest
 from t3d.data.listing import absolute
+from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError
+from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.predictor import GROUP, Prediction, Predictor
 from t3d.io.files import content_digest
 from t3d.io.journal import Journal
 from t3d.io.shard_cache import is_url
-from t3d.models.weights import read_card
-from t3d.workers.cluster import ONE_MACHINE, Cluster
+from t3d.models.weights import read_card, weights_file
 from t3d.workers.pool import Lost
 
 
-def predictions(
-    weights: str | Path,
-    paths: Sequence[str],
-    *,
-    cluster: Cluster = ONE_MACHINE,
-    device: str = "auto",
-    precision: str = "auto",
-    batch_size: int = 8,
-    workers: int = 2,
-    index: str | None = None,
-) -> Iterator[Prediction]:
+def listed_videos(config: PredictConfig) -> list[str]:
+    """Return the videos that the options name: files, those in folders, or all that the index names.
+
+    Raises:
+        ManifestError: There is no video, or the index cannot be read.
+    """
+    if config.index and not config.videos:
+        return list(dict.fromkeys(open_manifest(config.index).table["path"].to_pylist()))
+    paths: list[str] = Manifest.from_files(config.videos).table["path"].to_pylist()
+    return paths
+
+
+def predictions(config: PredictConfig, paths: Sequence[str]) -> Iterator[Prediction]:
     """Classify videos, here or on many machines.
 
-    With Ray, each process holds the net once, on a GPU of its own where the cluster has any, and gets as many
-    videos at a time as are scored together here. Scores are those of this machine to the last digit if the
-    machines compute alike: the same kind of processor or GPU, the same precision, and as many threads.
+    With Ray, each process holds the model once, on a GPU of its own where the cluster has any, and gets as
+    many videos at a time as are scored together here; `workers` processes of each read videos, and as many
+    processors are reserved for them. Scores equal those of this machine to the last digit if the machines
+    compute alike: the same kind of processor or GPU, the same precision, and as many threads.
 
     Args:
-        weights: File that a training run wrote.
-        paths: Files.
-        cluster: The machines that compute; see `t3d.workers.cluster.Cluster`.
-        device: `auto`, or a torch device.
-        precision: `auto`, `fp32` or `bf16`.
-        batch_size: Clips at a time.
-        workers: Processes that read videos; with Ray, those of each net, for which as many processors are
-            reserved.
-        index: See `Predictor`.
+        config: The model, and where it computes.
+        paths: Files, such as `listed_videos` returns.
 
     Yields:
-        One prediction a video: in their order if they are made here, or else as they come.
+        One prediction per video: in their order if they are made here, else as they come.
 
     Raises:
         CheckpointError: The weights cannot be used.
         ConfigError: Ray is not installed, or the cluster cannot be joined or is too small.
         ManifestError: No path.
     """
+    index = config.index
     make = partial(
         Predictor,
-        absolute(weights),
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        workers=workers,
+        absolute(config.model),
+        compute=config.compute,
         index=index if index is None or is_url(index) else absolute(index),
+        allow_unfinished=config.allow_unfinished,
     )
-    if cluster.kind == "none":
+    if config.cluster.kind == "none":
         yield from make().many(paths)
         return
     from t3d.workers.ray_cluster import blocks_of, joined, spread
     from t3d.workers.ray_pools import Actors, has_gpus
 
-    read_card(weights)  # a name that is wrong is wrong before a cluster starts
-    with joined(cluster.ray_address):
-        gpus = int(device != "cpu" and has_gpus())
+    read_card(config.model, allow_unfinished=config.allow_unfinished)  # refuse before a cluster starts
+    with joined(config.cluster.ray_address):
+        gpus = int(config.compute.device != "cpu" and has_gpus())
         blocks = blocks_of(paths, GROUP)
-        pool = Actors(partial(_scorer, make), cpus=max(workers, 1), gpus=gpus, most=len(blocks))
+        cpus = max(config.compute.workers, 1)
+        pool = Actors(partial(_scorer, make), cpus=cpus, gpus=gpus, most=len(blocks))
         for path, outcome in spread(pool, blocks):
             yield Prediction(path, error=outcome.reason) if isinstance(outcome, Lost) else outcome
 
@@ -122,8 +120,9 @@ class PredictionFile:
 
     Args:
         path: The file, new or of an earlier run with the same weights and `top`.
-        weights: The weights file.
-        top: Classes in each line.
+        model: Weights file, or run folder.
+        top: Number of classes in each line.
+        allow_unfinished: See `Predictor`.
 
     Raises:
         CheckpointError: The weights file is missing or damaged, or does not say its classes.
@@ -131,19 +130,27 @@ class PredictionFile:
             is writing to it.
 
     Example:
-        >>> with PredictionFile("all.jsonl", weights="net.safetensors", top=3) as file:  # doctest: +SKIP
-        ...     for prediction in predictions("net.safetensors", file.missing(paths)):
+        >>> config = PredictConfig("runs/mine")  # doctest: +SKIP
+        >>> with PredictionFile("all.jsonl", model=config.model, top=config.top) as file:  # doctest: +SKIP
+        ...     for prediction in predictions(config, file.missing(paths)):
         ...         file.add(prediction)
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, weights: str | Path, top: int) -> None:
-        card = read_card(weights)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model: str | os.PathLike[str],
+        top: int,
+        allow_unfinished: bool = False,
+    ) -> None:
+        card = read_card(model, allow_unfinished=allow_unfinished)
         if card is None:
-            raise CheckpointError(f"{weights}: no model card in the file, so it was not written by t3d")
+            raise CheckpointError(f"{os.fspath(model)}: no model card in the file, so t3d did not write it")
         self.path = Path(path)
         self.top = min(top, len(card.classes))
         self.done: set[str] = set()
-        self._weights = content_digest(Path(weights))
+        self._weights = content_digest(weights_file(model, allow_unfinished=allow_unfinished))
 
     def __enter__(self) -> PredictionFile:
         with ExitStack() as stack:

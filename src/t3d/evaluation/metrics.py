@@ -12,7 +12,6 @@ import torch
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from t3d.errors import ManifestError
-from t3d.evaluation.multilabel import MultiMetrics, measure_multi
 from t3d.evaluation.scores import Scores
 
 
@@ -61,15 +60,6 @@ class Metrics:
 
     def __str__(self) -> str:
         return f"loss {self.loss:.3f}  top-1 {self.video_top1:.1%}  top-5 {self.video_top5:.1%}"
-
-
-def measure(scores: Scores) -> Metrics | MultiMetrics:
-    """Compare scores with labels.
-
-    Raises:
-        ManifestError: No labelled video could be read.
-    """
-    return measure_multi(scores) if scores.targets == "multi" else measure_single(scores)
 
 
 def measure_single(scores: Scores) -> Metrics:

@@ -1,10 +1,10 @@
-"""What a trained net says of a video: `Predictor` in Python, `t3d predict` in the shell."""
+"""Predictions of a trained model for videos."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -14,13 +14,15 @@ from t3d.clip import Targets
 from t3d.data.catalog import open_index
 from t3d.data.clips.frames import FrameStore
 from t3d.data.manifest.manifest import Manifest
-from t3d.device import pick_device, use_bf16
+from t3d.device import Compute
 from t3d.errors import VideoError
+from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scoring import score_videos
 from t3d.models.weights import load_model
 
 GROUP = 64
-"""Videos scored together before their predictions go out, so that a long list answers as it goes."""
+"""Videos scored together before their predictions are returned, so that a long list answers as it goes."""
+_COMPUTE = Compute(workers=0)
 
 
 @dataclass(frozen=True)
@@ -45,44 +47,41 @@ class Prediction:
 
 
 class Predictor:
-    """Classifies videos with a weights file, which brings its classes, clip and normalisation along.
+    """Classify videos with a trained model. Its weights file holds the classes, the clip and the normalization.
 
-    Scores come from the same function as those of `t3d test`, so that the two agree.
+    Scores come from the same function as those of `t3d test`, so the two agree.
 
     Args:
-        weights: File that a training run wrote.
-        device: `auto`, or a torch device.
-        precision: `auto`, `fp32` or `bf16`.
-        batch_size: Clips at a time; changes speed and memory only.
-        workers: Processes that read videos; 0 reads them here.
-        index: What `t3d prepare index` or `shards` wrote about the files; videos in shards need theirs.
+        model: Weights file, or the folder of a finished training run.
+        compute: Where and how the model computes. By default videos are read in this process.
+        index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos; videos in shards
+            need theirs.
+        allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
 
     Raises:
         CheckpointError: The weights cannot be used.
+        ConfigError: There is no such device.
         ManifestError: The index cannot be read.
 
     Example:
-        >>> predictor = Predictor("runs/mine/last.safetensors")  # doctest: +SKIP
+        >>> predictor = Predictor("runs/mine")  # doctest: +SKIP
         >>> predictor("holiday.mp4").classes[0]  # doctest: +SKIP
         'Surfing'
     """
 
     def __init__(
         self,
-        weights: str | Path,
+        model: str | os.PathLike[str],
         *,
-        device: str = "auto",
-        precision: str = "auto",
-        batch_size: int = 8,
-        workers: int = 0,
+        compute: Compute = _COMPUTE,
         index: str | None = None,
+        allow_unfinished: bool = False,
     ) -> None:
-        where = pick_device(device)
-        self.model, self.card = load_model(weights, device=where)
+        self.model, self.card = load_model(
+            model, device=compute.pick_device(), allow_unfinished=allow_unfinished
+        )
         self.store = FrameStore(self.card.clip, index=open_index(index))
-        self.bf16 = use_bf16(precision, where)
-        self.batch_size = batch_size
-        self.workers = workers
+        self.compute = compute
 
     def __call__(self, path: str | os.PathLike[str]) -> Prediction:
         """Classify one video.
@@ -115,15 +114,13 @@ class Predictor:
         return chain.from_iterable(self._group(group) for group in groups)
 
     def _group(self, manifest: Manifest) -> Iterator[Prediction]:
+        workers = min(self.compute.workers, len(manifest))
         scores = score_videos(
             self.model,
             manifest,
-            spec=self.card.clip,
+            Protocol(self.card.clip, self.card.targets),
             store=self.store,
-            batch_size=self.batch_size,
-            workers=min(self.workers, len(manifest)),
-            bf16=self.bf16,
-            targets=self.card.targets,
+            compute=replace(self.compute, workers=workers),
         )
         reasons = {failed.row: failed.reason for failed in scores.bad}
         clips = np.bincount(scores.clip_video, minlength=len(manifest))

@@ -1,18 +1,19 @@
-"""Scores of whole videos, by the paper's protocol or by more views, and what they are worth.
+"""Scores of whole videos, with the paper's protocol or with more views.
 
-A video is cut into non-overlapping clips; each clip's centre crop goes through the net; the video's
-prediction is the mean of its clips' class probabilities (Training and testing T3D). Where a video may have
-several labels, each class has a probability of its own. Validation, `t3d test` and `t3d predict` all score
-through `score_videos`, so that their numbers agree. `t3d.data.clips.views` has the other protocols: several
-crops of a clip are averaged first, then the clips, each with the same weight.
+The paper's protocol (Training and testing T3D) cuts a video into non-overlapping clips, scores the center
+crop of each, and averages the class probabilities of the clips. Where a video may have several labels, each
+class has a probability of its own. Validation, `t3d test` and `t3d predict` all score through `score_videos`,
+so their numbers agree. `t3d.data.clips.views` has the other protocols: several crops of a clip are averaged
+first, then the clips, each with the same weight.
 
-Legend: V videos, N clips in all, K classes.
+Legend: B clips of a batch, N clips in all, V videos, K classes, D length of a vector.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,74 +21,80 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from t3d.clip import ClipSpec, Targets
-from t3d.data.clips.dataset import ClipBatches, FrameOrder, VideoClips
+from t3d.clip import Targets
+from t3d.data.clips.dataset import ClipBatches, VideoClips
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.transforms import normalise
-from t3d.data.clips.views import PAPER_VIEWS, Views
 from t3d.data.manifest.manifest import Manifest
+from t3d.device import Compute
 from t3d.errors import Failed, T3DError
-from t3d.evaluation.scores import ClipRow, Scores, collect
+from t3d.evaluation.protocol import Protocol
+from t3d.evaluation.scores import ClipRow, Scores
+from t3d.evaluation.task import TASKS
 from t3d.models.segments import with_consensus
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that share the videos out.
+
+    Args:
+        rank: Number of this process, from 0.
+        count: Number of processes.
+        gather: Joins the lists of all processes, on every process.
+    """
+
+    rank: int = 0
+    count: int = 1
+    gather: Callable[[list[Any]], list[Any]] = list
+
+
+ONE_PROCESS = Processes()
+IN_PROCESS = Compute(precision="fp32", workers=0)
+"""float32, and videos are read by the process that scores them."""
 
 
 def score_videos(
     model: nn.Module,
     manifest: Manifest,
+    protocol: Protocol,
     *,
-    spec: ClipSpec,
     store: FrameStore | None = None,
-    order: FrameOrder = "normal",
-    seed: int = 0,
-    batch_size: int = 8,
-    workers: int = 0,
-    bf16: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
-    gather: Callable[[list[Any]], list[Any]] = list,
+    compute: Compute = IN_PROCESS,
+    processes: Processes = ONE_PROCESS,
     progress: Callable[[int], None] | None = None,
-    targets: Targets = "single",
-    views: Views = PAPER_VIEWS,
 ) -> Scores:
     """Score every video of a manifest.
 
     Args:
-        model: The net; it is put into eval mode and back. Its device is used.
+        model: The model. It is put into eval mode and back.
         manifest: The videos, V.
-        spec: What a clip is.
+        protocol: How a video is scored.
         store: Where frames come from; None decodes.
-        order: Frame order within each clip, see `VideoClips`.
-        seed: For `order = shuffled`.
-        batch_size: Clips, or crops of them, that go through the net together; changes nothing but speed and
-            memory.
-        workers: Processes that read videos. 0: this one.
-        bf16: Compute in bfloat16 where that is safe.
-        rank: This process, from 0, when several share the videos out.
-        world_size: Number of processes.
-        gather: Joins the lists of all processes, on every process.
+        compute: How the model computes. Its device is the model's own, whatever `compute.device` is.
+        processes: Which of the processes that share the videos out this one is.
         progress: Called with the number of clips, or crops of them, done since the last call.
-        targets: What the net's scores are of, as its card says.
-        views: Which clips and crops are scored.
 
     Returns:
         Scores of all videos, the same on every process.
 
     Raises:
         ConfigError: The views do not go with the spec.
-        T3DError: The net gives scores that are no numbers.
+        T3DError: The model gives scores that are not finite numbers.
     """
     device = next(model.parameters()).device
-    scorer = with_consensus(model, spec.segments)
+    bf16 = compute.use_bf16(device)
+    task = TASKS[protocol.targets]
+    scorer = with_consensus(model, protocol.spec.segments)
 
     @torch.inference_mode()
     def probabilities(clips: torch.Tensor) -> torch.Tensor:
-        x = normalise(clips.to(device, non_blocking=True), spec)  # B C T H W
+        x = normalise(clips.to(device, non_blocking=True), protocol.spec)  # B C T H W
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             logits: torch.Tensor = scorer(x)  # B K
         # Probabilities and means in double precision: the order of clips and processes cannot show in them.
-        logits = logits.double()
-        return logits.softmax(1) if targets == "single" else logits.sigmoid()
+        return task.probabilities(logits.double())
 
     training = model.training
     scorer.eval()
@@ -95,64 +102,58 @@ def score_videos(
         rows, bad = each_clip(
             probabilities,
             manifest,
-            spec=spec,
+            protocol,
             store=store,
-            order=order,
-            seed=seed,
-            batch_size=batch_size,
-            workers=workers,
-            rank=rank,
-            world_size=world_size,
+            compute=compute,
+            processes=processes,
             progress=progress,
-            views=views,
         )
     finally:
         model.train(training)
-    return collect(manifest, gather(rows), gather(bad), targets=targets)
+    return collect(manifest, processes.gather(rows), processes.gather(bad), targets=protocol.targets)
 
 
 def each_clip(
     function: Callable[[torch.Tensor], torch.Tensor],
     manifest: Manifest,
+    protocol: Protocol,
     *,
-    spec: ClipSpec,
     store: FrameStore | None = None,
-    order: FrameOrder = "normal",
-    seed: int = 0,
-    batch_size: int = 8,
-    workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
+    compute: Compute = IN_PROCESS,
+    processes: Processes = ONE_PROCESS,
     progress: Callable[[int], None] | None = None,
-    views: Views = PAPER_VIEWS,
 ) -> tuple[list[ClipRow], list[Failed]]:
-    """Give every clip of every video to a function.
+    """Call a function with every clip of every video.
 
     Args:
-        function: Takes clips, uint8 [B, T, C, H, W], and gives a vector for each, [B, D].
+        function: Takes clips, uint8 [B, T, C, H, W], and returns a vector for each, [B, D].
         manifest: The videos.
-        spec: What a clip is.
-        store: See `score_videos`, as for all that follows.
-        order: Frame order within each clip.
-        seed: For `order = shuffled`.
-        batch_size: Clips at a time.
-        workers: Processes that read videos.
-        rank: This process.
-        world_size: Number of processes.
+        protocol: Which clips and crops are asked for.
+        store: Where frames come from; None decodes.
+        compute: Batch size, and processes that read videos. Device and precision are the function's affair.
+        processes: Which of the processes that share the videos out this one is. Nothing is gathered.
         progress: Called with the number of clips, or crops of them, done since the last call.
-        views: Which clips and crops are asked for.
 
     Returns:
         Row of the video, number of the clip, and the vector, float64 [D], of each clip, the mean over its
-        crops; and the videos that could not be read, of which some clips may nevertheless be there.
+        crops; and the videos that could not be read, of which some clips may nevertheless be among the rows.
 
     Raises:
         ConfigError: The views do not go with the spec.
-        T3DError: A vector holds what is no finite number.
+        T3DError: A vector holds a number that is not finite.
     """
-    clips = VideoClips(manifest, spec, store=store or FrameStore(spec), order=order, seed=seed, views=views)
-    batches = ClipBatches(clips, batch_size=batch_size, rank=rank, world_size=world_size)
-    loader = Loader(batches, batch_size=None, num_workers=workers)
+    clips = VideoClips(
+        manifest,
+        protocol.spec,
+        store=store or FrameStore(protocol.spec),
+        order=protocol.order,
+        seed=protocol.seed,
+        views=protocol.views,
+    )
+    batches = ClipBatches(
+        clips, batch_size=compute.batch_size, rank=processes.rank, world_size=processes.count
+    )
+    loader = Loader(batches, batch_size=None, num_workers=compute.workers)
     rows: list[ClipRow] = []
     bad: list[Failed] = []
     # Crops of a clip may lie in two batches, and other workers' batches between these.
@@ -163,11 +164,42 @@ def each_clip(
             continue
         vectors = function(batch.frames).double().cpu().numpy()
         if not np.isfinite(vectors).all():  # else they would pass for videos that cannot be read
-            raise T3DError("the net gives scores that are no finite numbers: its weights have diverged")
+            raise T3DError("the model gives scores that are not finite numbers: its weights have diverged")
         for video, clip, vector in zip(batch.videos.tolist(), batch.clips.tolist(), vectors, strict=True):
             crops[video, clip].append(vector)
-            if len(crops[video, clip]) == views.crops:
+            if len(crops[video, clip]) == protocol.views.crops:
                 rows.append((video, clip, np.mean(crops.pop((video, clip)), 0)))
         if progress:
             progress(len(vectors))
     return rows, bad
+
+
+def collect(
+    manifest: Manifest, rows: list[ClipRow], bad: list[Failed], *, targets: Targets = "single"
+) -> Scores:
+    """Average the probabilities of clips into those of videos.
+
+    Args:
+        manifest: The videos.
+        rows: What `each_clip` returned, in any order; the vectors are probabilities.
+        bad: The videos whose clips do not count.
+        targets: What the probabilities mean.
+    """
+    broken = {failed.row for failed in bad}
+    rows = sorted((row for row in rows if row[0] not in broken), key=lambda row: row[:2])
+    width = len(rows[0][2]) if rows else len(manifest.classes)
+    clip_probs = np.array([probs for _, _, probs in rows]).reshape(-1, width)
+    clip_video = np.array([video for video, _, _ in rows], dtype=np.int64)
+    video_probs = np.full((len(manifest), width), np.nan)
+    for video in np.unique(clip_video):
+        video_probs[video] = clip_probs[clip_video == video].mean(0)
+    return Scores(
+        classes=manifest.classes,
+        clip_probs=clip_probs,
+        clip_video=clip_video,
+        video_probs=video_probs,
+        labels=TASKS[targets].labels(manifest),
+        paths=tuple(str(manifest[i].path) for i in range(len(manifest))),
+        bad=tuple(sorted(bad, key=lambda failed: failed.row)),
+        targets=targets,
+    )

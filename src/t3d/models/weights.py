@@ -2,6 +2,8 @@
 
 The file's header carries a card as JSON: architecture, options, class names, clip and provenance. Loading a
 file never runs code. Files of other projects come in through `t3d.models.convert`.
+
+Wherever a weights file is read, the folder of a training run stands for its weights, see `weights_file`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +33,11 @@ from t3d.models.registry import create_model
 
 CARD_KEY = "t3d.card"
 CARD_VERSION = 1
+CHECKPOINT_KEY = "t3d_checkpoint"
+BEST, LAST, CHECKPOINT = "best.safetensors", "last.safetensors", "checkpoint.safetensors"
+"""The weights in a run folder, and its state. While a run is under way, the state is all there is."""
+
+PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ class ModelCard:
             raise CheckpointError(f"the model card is damaged: {error}") from error
 
 
-def save_model(model: VideoNet, path: str | os.PathLike[str], *, card: ModelCard) -> None:
+def save_model(model: VideoNet, path: PathLike, *, card: ModelCard) -> None:
     """Write weights and card into one file, at once or not at all.
 
     Args:
@@ -135,28 +143,30 @@ def save_model(model: VideoNet, path: str | os.PathLike[str], *, card: ModelCard
 
 
 def load_model(
-    path: str | os.PathLike[str], *, device: str | torch.device = "cpu"
+    path: PathLike, *, device: str | torch.device = "cpu", allow_unfinished: bool = False
 ) -> tuple[VideoNet, ModelCard]:
-    """Build the network that a weights file describes and fill it.
+    """Build the model that a weights file describes and load its weights.
 
     Args:
-        path: A file that `save_model` or `t3d convert` wrote.
-        device: Where the network shall live.
+        path: A file that `save_model` or `t3d convert` wrote, or the folder of a training run.
+        device: Device to put the model on.
+        allow_unfinished: See `weights_file`.
 
     Returns:
-        The network, in evaluation mode, and the file's card.
+        The model, in evaluation mode, and the file's card.
 
     Raises:
-        CheckpointError: No such file, a damaged file, no card, or weights that contradict the card.
+        CheckpointError: No such file, a damaged file, no card, weights that contradict the card, or the
+            folder of an unfinished run.
 
     Example:
         >>> net, card = load_model("net.safetensors")  # doctest: +SKIP
     """
-    state, text = read_tensors(path)
+    state, text = _read_weights(path, allow_unfinished=allow_unfinished)
     if text is None:
         raise CheckpointError(
-            f"{os.fspath(path)}: no model card in the file, so it was not written by t3d; "
-            "turn it into one with `t3d convert`, or start training from it with `model.init`"
+            f"{os.fspath(path)}: no model card in the file, so t3d did not write it; convert it with "
+            "`t3d convert`, or start a training run from it (`model.init`)"
         )
     card = _parsed(text, path)
     try:
@@ -173,12 +183,13 @@ def load_model(
     return model.to(device).eval(), card
 
 
-def load_backbone(model: VideoNet, path: str | os.PathLike[str]) -> LoadReport:
-    """Start a network from a weights file: everything that fits, but never the classifier.
+def load_backbone(model: VideoNet, path: PathLike, *, allow_unfinished: bool = False) -> LoadReport:
+    """Start a model from a weights file: everything that fits, but never the classifier.
 
     Args:
-        model: The network; changed in place.
-        path: A safetensors file, with or without a card.
+        model: The model; changed in place.
+        path: A safetensors file, with or without a card, or the folder of a training run.
+        allow_unfinished: See `weights_file`.
 
     Returns:
         What was loaded and what was not.
@@ -189,11 +200,82 @@ def load_backbone(model: VideoNet, path: str | os.PathLike[str]) -> LoadReport:
     Example:
         >>> print(load_backbone(create_model("t3d_tiny"), "kinetics.safetensors"))  # doctest: +SKIP
     """
-    state, _ = read_tensors(path)
+    state, _ = _read_weights(path, allow_unfinished=allow_unfinished)
     return load_matching(model, state, source=os.fspath(path))
 
 
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str | None]:
+def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
+    """Find the weights that a path stands for.
+
+    Args:
+        path: A weights file, which stands for itself; or the folder of a training run, which stands for its
+            best weights, or its last weights if it did not validate.
+        allow_unfinished: Accept the folder of an unfinished run. It stands for its checkpoint, which holds
+            the best weights so far.
+
+    Returns:
+        The file.
+
+    Raises:
+        CheckpointError: There is no such file, the folder holds no run, or its run is not finished.
+    """
+    source = Path(path)
+    if not source.is_dir():
+        if not source.is_file():
+            raise CheckpointError(f"{source}: no such weights file")
+        return source
+    for name in (BEST, LAST):
+        if (source / name).is_file():
+            return source / name
+    checkpoint = source / CHECKPOINT
+    if not checkpoint.is_file():
+        raise CheckpointError(
+            f"{source}: the folder holds no {BEST}, {LAST} or {CHECKPOINT}; give a weights file, or the folder of "
+            "a training run that has saved its state"
+        )
+    if not allow_unfinished:
+        raise CheckpointError(_unfinished(source))
+    return checkpoint
+
+
+def _unfinished(path: PathLike) -> str:
+    return (
+        f"{os.fspath(path)}: this run is not finished, so it has no weights yet; resume it to its end, or set "
+        "allow_unfinished to use the best weights so far"
+    )
+
+
+def _read_weights(path: PathLike, *, allow_unfinished: bool) -> tuple[dict[str, Tensor], str | None]:
+    """Read tensors and card of a weights file, or those that a checkpoint offers."""
+    with _weights(path, allow_unfinished=allow_unfinished) as (file, prefix, text):
+        if prefix:
+            warnings.warn(
+                f"{os.fspath(path)}: this run is not finished; these are its weights so far", stacklevel=4
+            )
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
+        return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, text
+
+
+@contextmanager
+def _weights(path: PathLike, *, allow_unfinished: bool) -> Iterator[tuple[Any, str, str | None]]:
+    """Open weights: the file, what the names of their tensors begin with, and the text of their card."""
+    source = weights_file(path, allow_unfinished=allow_unfinished)
+    with _opened(source) as file:
+        metadata = file.metadata() or {}
+        if CHECKPOINT_KEY not in metadata:
+            yield file, "", metadata.get(CARD_KEY)
+            return
+        if not allow_unfinished:
+            raise CheckpointError(_unfinished(source))
+        try:
+            header = json.loads(metadata[CHECKPOINT_KEY])
+            prefix, text = str(header["weights"]), str(header["card"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{source}: the checkpoint does not say which weights it offers") from error
+        yield file, prefix, text
+
+
+def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], str | None]:
     """Read a safetensors file.
 
     Args:
@@ -207,14 +289,15 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str |
     """
     with _opened(path) as file:
         text = (file.metadata() or {}).get(CARD_KEY)
-        return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118 (no mapping)
+        return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118 (not a mapping)
 
 
-def read_card(path: str | os.PathLike[str]) -> ModelCard | None:
-    """Read what a weights file says of itself, without its weights.
+def read_card(path: PathLike, *, allow_unfinished: bool = False) -> ModelCard | None:
+    """Read the card of a weights file, without its weights.
 
     Args:
-        path: A safetensors file.
+        path: A safetensors file, or the folder of a training run.
+        allow_unfinished: See `weights_file`.
 
     Returns:
         The card; None where the file has none.
@@ -222,12 +305,11 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard | None:
     Raises:
         CheckpointError: No such file, a damaged file or a damaged card.
     """
-    with _opened(path) as file:
-        text = (file.metadata() or {}).get(CARD_KEY)
-    return None if text is None else _parsed(text, path)
+    with _weights(path, allow_unfinished=allow_unfinished) as (_, _, text):
+        return None if text is None else _parsed(text, path)
 
 
-def _parsed(text: str, path: str | os.PathLike[str]) -> ModelCard:
+def _parsed(text: str, path: PathLike) -> ModelCard:
     try:
         return ModelCard.from_json(text)
     except CheckpointError as error:
@@ -235,7 +317,7 @@ def _parsed(text: str, path: str | os.PathLike[str]) -> ModelCard:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+def _opened(path: PathLike) -> Iterator[Any]:
     source = Path(path)
     if not source.is_file():
         raise CheckpointError(f"{source}: no such weights file")

@@ -155,10 +155,11 @@ def write_index(target: Path, manifest: Manifest, facts: pa.Table) -> pa.Table:
         The index as `t3d.data.index.read_table` gives it.
     """
     rows = pc.index_in(manifest.table["path"], value_set=facts["path"].combine_chunks())
-    names = manifest.label_names()
-    label = "label" if manifest.targets == "single" else "labels"
+    labels = manifest.label_column
     columns = {field.name: pa.nulls(len(manifest), field.type) for field in ENTRY_FIELDS}
-    columns |= {name: manifest.table[name] for name in manifest.table.schema.names} | {label: names}
+    columns |= {name: manifest.table[name] for name in manifest.table.schema.names} | {
+        labels.name: labels.names()
+    }
     columns |= {field.name: facts[field.name].take(rows) for field in FACT_FIELDS}
     table = pa.table(columns).cast(SCHEMA)
     relative = relative_to(table["path"].combine_chunks(), str(target.parent))

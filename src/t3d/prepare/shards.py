@@ -221,9 +221,8 @@ def _key(number: int, path: str) -> str:
 def _notes(rows: Manifest) -> dict[str, str]:
     """What is said of each file in its shard, as JSON."""
     clips: dict[str, list[dict[str, Any]]] = {}
-    name = "label" if rows.targets == "single" else "labels"
     for entry, label in zip(rows, rows.label_names().to_pylist(), strict=True):
-        clip = {name: label, "start": entry.start, "end": entry.end, "source": entry.source}
+        clip = {rows.label_column.name: label, "start": entry.start, "end": entry.end, "source": entry.source}
         clips.setdefault(str(entry.path), []).append({k: v for k, v in clip.items() if v is not None})
     return {
         path: json.dumps({"name": Path(path).name, "clips": each}, ensure_ascii=False)

@@ -14,7 +14,7 @@ import torch
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import FrameStore
-from t3d.evaluation.run_test import Outcome
+from t3d.evaluation.run_test import TestResult
 from t3d.io.files import atomic_path
 from t3d.report.plots import confusion_figure, curves_figure, data_uri, frames_figure, race_figure
 from t3d.training.config import TrainConfig
@@ -56,12 +56,12 @@ class Rival:
     """
 
     name: str
-    outcome: Outcome
+    outcome: TestResult
     log: Sequence[dict[str, Any]] = ()
     note: str = ""
 
 
-def samples_of(outcome: Outcome, *, per_class: int = 1) -> list[Sample]:
+def samples_of(outcome: TestResult, *, per_class: int = 1) -> list[Sample]:
     """The first test videos of each class, with what the net says of them."""
     scores = outcome.scores
     chosen = []
@@ -77,7 +77,7 @@ def samples_of(outcome: Outcome, *, per_class: int = 1) -> list[Sample]:
 def write_report(
     path: str | Path,
     run: RunFolder,
-    outcomes: Mapping[str, Outcome],
+    outcomes: Mapping[str, TestResult],
     *,
     title: str,
     lead: str,

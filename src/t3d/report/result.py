@@ -13,13 +13,13 @@ from rich.text import Text
 from t3d.data.clips.views import PAPER_VIEWS
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
-from t3d.evaluation.run_test import Outcome
-from t3d.evaluation.scores import write_scores
+from t3d.evaluation.run_test import TestResult
+from t3d.evaluation.scores_table import write_scores
 from t3d.io.files import atomic_path
 from t3d.report.plots import confusion_figure, save_figure
 
 
-def write_result(result: Outcome, folder: str | Path) -> None:
+def write_result(result: TestResult, folder: str | Path) -> None:
     """Write `metrics.json`, `scores.csv` (a row a video) and, of videos with one label, `confusion.png`."""
     folder = Path(folder)
     with atomic_path(folder / "metrics.json") as temporary:
@@ -30,7 +30,7 @@ def write_result(result: Outcome, folder: str | Path) -> None:
         save_figure(figure, folder / "confusion.png")
 
 
-def print_result(result: Outcome) -> None:
+def print_result(result: TestResult) -> None:
     """Print accuracies, and the videos that could not be read."""
     title = f"{result.metrics.videos} videos"
     if result.views != PAPER_VIEWS:

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from t3d.device import Compute
 from t3d.errors import ConfigError, T3DError
+from t3d.evaluation.config import Reading, TestConfig
 from t3d.evaluation.run_test import run_test
 from t3d.io.files import atomic_path
 from t3d.io.locks import alone_in
@@ -129,13 +131,12 @@ def _run_trial(trial: Trial, choices: Choices) -> None:
         _run(run, trial.row)
     trial.test.write()
     outcome = run_test(
-        trial.runs[-1].folder.last,
-        trial.test.name,
-        videos=trial.test.videos,
-        index=trial.test.index,
-        cache=choices.cache,
-        precision=choices.precision,
-        workers=choices.workers,
+        TestConfig(
+            str(trial.runs[-1].folder.last),
+            trial.test.name,
+            reading=Reading(trial.test.videos, trial.test.index, choices.cache),
+            compute=Compute(precision=choices.precision, workers=choices.workers),
+        )
     )
     write_result(outcome, trial.folder)
     print(f"{trial.on} split {trial.split}: video top-1 {outcome.single.video_top1:.1%}", flush=True)

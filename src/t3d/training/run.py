@@ -11,10 +11,12 @@ from torch import nn
 from t3d.data.catalog import open_index
 from t3d.data.clips.dataset import TrainClips, collate
 from t3d.data.manifest.manifest import Manifest
-from t3d.device import use_bf16
-from t3d.evaluation.metrics import Metrics, measure
+from t3d.device import Compute
+from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
-from t3d.evaluation.scoring import score_videos
+from t3d.evaluation.protocol import Protocol
+from t3d.evaluation.scoring import Processes, score_videos
+from t3d.evaluation.task import measure
 from t3d.models.weights import ModelCard
 from t3d.training.checkpoint import Progress
 from t3d.training.config import TrainConfig
@@ -112,14 +114,10 @@ def _validate(run: Run[TrainConfig], model: nn.Module, videos: Manifest) -> Metr
     scores = score_videos(
         model,
         videos,
-        spec=config.clip,
+        Protocol(config.clip, videos.targets),
         store=run.store,
-        workers=config.data.workers,
-        bf16=use_bf16(config.precision, run.device),
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        gather=gather_object,
-        targets=videos.targets,
+        compute=Compute(precision=config.precision, workers=config.data.workers),
+        processes=Processes(accelerator.process_index, accelerator.num_processes, gather_object),
     )
     if np.isnan(scores.clip_probs).any():
         raise DivergedError(

@@ -44,7 +44,7 @@ def _check_training(videos: Manifest, config: TrainConfig) -> None:
             "leave it out"
         )
     empty = [label for label, count in videos.class_counts().items() if count == 0]
-    least = 2 if videos.targets == "single" else 1  # whether one tag applies is a question, too
+    least = videos.label_column.min_classes
     if len(videos.classes) < least or empty:
         raise ManifestError(
             f"{name}: training needs at least {least} classes and a video of each; there are "

@@ -1,4 +1,4 @@
-"""A linear classifier on frozen features: what a transfer, and a fine-tuning, must be read beside.
+"""A linear classifier on frozen features: the baseline to compare transfer and fine-tuning with.
 
 Legend: N clips, D features.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +25,15 @@ from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.transforms import normalise
 from t3d.data.manifest.manifest import Manifest
-from t3d.data.torchcodec_reader import Decoder
-from t3d.device import pick_device, use_bf16
-from t3d.errors import ConfigError, Failed, ManifestError, between
-from t3d.evaluation.metrics import measure
-from t3d.evaluation.run_test import Outcome
-from t3d.evaluation.scores import ClipRow, collect
-from t3d.evaluation.scoring import each_clip
+from t3d.errors import Failed, ManifestError
+from t3d.evaluation.protocol import Protocol
+from t3d.evaluation.run_test import TestResult
+from t3d.evaluation.scores import ClipRow
+from t3d.evaluation.scoring import collect, each_clip
+from t3d.evaluation.task import measure
 from t3d.models.net import VideoNet
 from t3d.models.weights import load_model
+from t3d.transfer.probe_config import ProbeConfig
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.open import open_teacher
 
@@ -43,107 +43,75 @@ _STRENGTHS = np.logspace(-5, 1, 7)
 Vectors = Callable[[torch.Tensor], torch.Tensor]
 
 
-def run_probe(
-    train: str,
-    test: str,
-    *,
-    weights: str | None = None,
-    teacher: str | None = None,
-    teacher_weights: str | None = None,
-    teacher_size: int | None = None,
-    num_frames: int = 16,
-    stride: int = 4,
-    tail: Literal["drop", "pad", "shift"] = "shift",
-    videos: str | None = None,
-    source_pattern: str | None = None,
-    label_fraction: float = 1.0,
-    label_seed: int = 0,
-    index: str | None = None,
-    decoder: Decoder = "pyav",
-    cache: str | None = None,
-    max_bad: float = 0.01,
-    device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    batch_size: int = 8,
-    workers: int = 0,
-) -> Outcome:
-    """Fit a linear classifier on frozen features, and test it.
+def run_probe(config: ProbeConfig) -> TestResult:
+    """Train a linear classifier on frozen features, and test it.
 
-    The features are a student's (`weights`), pooled over each clip, or a teacher's (`teacher`), of each frame
-    alone, averaged over each clip. Clips are those of the test protocol, in training as in testing. The
-    classifier is a logistic regression on standardised features; the strength of its penalty is chosen by
-    cross-validation over the training sources.
+    The features are a 3D model's, pooled over each clip, or a teacher's, of each frame alone, averaged over
+    each clip. Clips are those of the test protocol, in training as in testing. The classifier is a logistic
+    regression on standardized features; the strength of its penalty is chosen by cross-validation over the
+    training sources.
 
     Args:
-        train: Labelled videos, see `t3d.data.catalog.open_manifest`.
-        test: The same, to test on; its classes are matched by name.
-        weights: A weights file; its card says what a clip is.
-        teacher: Instead of it, a 2D net, see `open_teacher`.
-        teacher_weights: Of the teacher.
-        teacher_size: Of the teacher, in pixels.
-        num_frames: Frames of a clip that the teacher sees.
-        stride: Distance between them, in frames of the video.
-        tail: What happens, for a teacher, to the frames behind the last whole clip, see `ClipSpec`.
-        videos: Folder that the files of lists or tables lie in.
-        source_pattern: Names the sources of a folder's videos.
-        label_fraction: Share of the training labels that is used, see `Manifest.label_subset`.
-        label_seed: Of that draw.
-        index: What `t3d prepare index` wrote about the files, where the lists are none themselves.
-        decoder: `pyav`, or `torchcodec` for files that the index knows to be whole.
-        cache: Folder for decoded frames.
-        max_bad: Largest share of unreadable videos.
-        device: `auto`, or a torch device.
-        precision: Of the net.
-        batch_size: Clips at a time; changes speed and memory only.
-        workers: Processes that read videos.
+        config: What to probe, on which videos, and how.
+
+    Returns:
+        Metrics, and the scores of every test video.
 
     Raises:
         CheckpointError: The weights cannot be used.
-        ConfigError: An option cannot work.
+        ConfigError: An option cannot work with this model or on this machine.
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
     """
-    between("max_bad", max_bad, 0, 1)
-    if (weights is None) == (teacher is None):
-        raise ConfigError("set either `model` (a weights file of a 3D model) or `teacher` (a 2D model)")
-    known = open_manifest(train, root=videos, source_pattern=source_pattern)
-    if known.targets == "multi":
+    reading, compute = config.reading, config.compute
+    known, asked = _videos(config)
+    function, spec = _features(config)
+    index = open_index(reading.index, config.train, config.test, root=reading.root)
+    store = FrameStore(spec, cache=reading.cache, index=index)
+    vectors, bad = {}, {}
+    for name, part in (("train", known), ("test", asked)):
+        if reading.cache:
+            open_all(part, store, workers=compute.workers)  # the clips report what cannot be read
+        vectors[name], bad[name] = each_clip(function, part, Protocol(spec), store=store, compute=compute)
+        refuse_many(bad[name], among=len(part), max_bad=reading.max_bad, option="max_bad")
+    broken = {failed.row for failed in bad["train"]}
+    classifier = fit_linear(known, [row for row in vectors["train"] if row[0] not in broken])
+    return result_of(classifier, asked, vectors["test"], bad["test"])
+
+
+def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
+    """Open the training videos, cut down to the labels that are used, and the test videos."""
+    root = config.reading.root
+    known = open_manifest(config.train, root=root, source_pattern=config.source_pattern)
+    if not known.label_column.fits("single"):
         raise ManifestError(
-            f"{train}: a probe learns one label a video, and these have several (column labels); "
-            "t3d train learns them"
+            f"{config.train}: a probe learns one label per video, and these have several (column labels); train a "
+            "model on them instead"
         )
     if (known.labels < 0).any() or len(known.classes) < 2:
-        raise ManifestError(f"{train}: a probe needs a label for every video, and at least 2 classes")
-    known = known.label_subset(label_fraction, seed=label_seed)
-    asked = open_manifest(test, root=videos)
-    refuse_other_targets(asked, "single", name=test, other=train)
-    asked = asked.with_classes(known.classes)
-    where = pick_device(device)
-    if weights is not None:
-        net, card = load_model(weights, device=where)
+        raise ManifestError(f"{config.train}: a probe needs a label for every video, and at least 2 classes")
+    known = known.label_subset(config.label_fraction, seed=config.label_seed)
+    asked = open_manifest(config.test, root=root)
+    refuse_other_targets(asked, "single", name=config.test, other=config.train)
+    return known, asked.with_classes(known.classes)
+
+
+def _features(config: ProbeConfig) -> tuple[Vectors, ClipSpec]:
+    """Load the frozen model; return its features as a function of clips, and what a clip is."""
+    device = config.compute.pick_device()
+    if config.model is not None:
+        net, card = load_model(config.model, device=device, allow_unfinished=config.allow_unfinished)
         spec = replace(card.clip, segments=1)  # features are of clips; only scores have a consensus
-        function = student_vectors(net, spec, bf16=use_bf16(precision, where))
-    else:
-        assert teacher is not None
-        frozen = open_teacher(teacher, weights=teacher_weights, size=teacher_size).to(where)
-        side = frozen.size
-        spec = ClipSpec(num_frames=num_frames, stride=stride, size=side, resize=side, tail=tail)
-        function = teacher_vectors(frozen, where)
-    known_files = open_index(index, train, test, root=videos)
-    store = FrameStore(spec, cache=cache, index=known_files, decoder=decoder)
-    found, bad = {}, {}
-    for name, part in (("train", known), ("test", asked)):
-        if cache:
-            open_all(part, store, workers=workers)  # what cannot be read, the clips will say
-        found[name], bad[name] = each_clip(
-            function, part, spec=spec, store=store, batch_size=batch_size, workers=workers
-        )
-        refuse_many(bad[name], among=len(part), max_bad=max_bad, option="max_bad")
-    broken = {failed.row for failed in bad["train"]}
-    classifier = fit_linear(known, [row for row in found["train"] if row[0] not in broken])
-    return outcome_of(classifier, asked, found["test"], bad["test"])
+        return student_vectors(net, spec, bf16=config.compute.use_bf16(device)), spec
+    assert config.teacher is not None
+    teacher = open_teacher(config.teacher, weights=config.teacher_weights, size=config.teacher_size).to(
+        device
+    )
+    side, frames = teacher.size, config.num_frames
+    spec = ClipSpec(num_frames=frames, stride=config.stride, size=side, resize=side, tail=config.tail)
+    return teacher_vectors(teacher, device), spec
 
 
-def outcome_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: list[Failed]) -> Outcome:
+def result_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: list[Failed]) -> TestResult:
     """Test a fitted classifier.
 
     Args:
@@ -157,7 +125,7 @@ def outcome_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: li
     full[:, classifier.classes_] = probabilities  # a class without training clips gets none
     scored = [(video, clip, probs) for (video, clip, _), probs in zip(rows, full, strict=True)]
     scores = collect(manifest, scored, bad)
-    return Outcome(measure(scores), scores)
+    return TestResult(measure(scores), scores)
 
 
 def student_vectors(net: VideoNet, spec: ClipSpec, *, bf16: bool) -> Vectors:

@@ -11,8 +11,8 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from t3d.errors import CheckpointError, ConfigError, ManifestError
 from t3d.models.weights import read_tensors
-from t3d.transfer.teachers.open import open_teacher
 from t3d.transfer.teachers.config import TeacherTraining
+from t3d.transfer.teachers.open import open_teacher
 from t3d.transfer.teachers.train import train_teacher
 from t3d.video.encode import write_video
 

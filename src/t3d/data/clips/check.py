@@ -101,9 +101,7 @@ def readable(
     kept = manifest.select([row for row in range(len(manifest)) if row not in lost])
     before, after = manifest.class_counts(), kept.class_counts()
     empty = [name for name in before if before[name] and not after[name]]
-    if (
-        empty and manifest.targets == "single"
-    ):  # where videos have several, a rare class may lose its only one
+    if empty and manifest.label_column.every_class_needed:
         raise ManifestError(f"no readable video is left of class {', '.join(empty)}:{_named(bad)}")
     if not len(kept):
         raise ManifestError(f"no readable video is left:{_named(bad)}")

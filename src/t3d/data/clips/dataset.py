@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +16,11 @@ from t3d.data.clips.frames import Frames, FrameStore
 from t3d.data.clips.sampler import SampleKey
 from t3d.data.clips.sampling import check_length, random_clip
 from t3d.data.clips.transforms import crop_views, random_view, stack
-from t3d.data.clips.views import PAPER_VIEWS, Views
+from t3d.data.clips.views import PAPER_VIEWS, FrameOrder, Views
 from t3d.data.config import AugmentConfig
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.manifest.table import Entry
 from t3d.errors import ConfigError, Failed, VideoError
-
-FrameOrder = Literal["normal", "shuffled", "reversed", "static"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ class TrainClips(Dataset[ClipItem | Failed]):
         except VideoError as error:
             return Failed(str(entry.path), error.reason, key.row)
         view = random_view(clip, self.spec, augment=self.augment, rng=rng)
-        return ClipItem(key.row, 0, view, label_of(entry, self.manifest))
+        return ClipItem(key.row, 0, view, label_of(key.row, self.manifest))
 
 
 class VideoClips(IterableDataset[ClipItem | Failed]):
@@ -172,7 +169,7 @@ class VideoClips(IterableDataset[ClipItem | Failed]):
                 parts = [reorder(part, self.order, rng) for part in np.split(clip, self.spec.segments)]
                 wanted = low + np.concatenate(parts)
                 for view in crop_views(frames.get(wanted), self.spec, crops=self.views.crops):
-                    yield ClipItem(row, number, view, label_of(entry, self.manifest))
+                    yield ClipItem(row, number, view, label_of(row, self.manifest))
         except VideoError as error:
             # Clips of this video that went out before are withdrawn by whoever scores them.
             yield Failed(str(entry.path), error.reason, row)
@@ -208,15 +205,10 @@ class ClipBatches(IterableDataset[Batch]):
                 yield collate(some)
 
 
-def label_of(entry: Entry, manifest: Manifest) -> int | torch.Tensor:
-    """The label of a manifest's row as `ClipItem` holds it."""
-    if manifest.targets == "single":
-        return -1 if entry.label is None else entry.label
-    if entry.labels is None:
-        return torch.full((len(manifest.classes),), torch.nan)
-    applies = torch.zeros(len(manifest.classes))
-    applies[list(entry.labels)] = 1.0
-    return applies
+def label_of(row: int, manifest: Manifest) -> int | torch.Tensor:
+    """Return the label of a manifest's row as `ClipItem` holds it."""
+    label = manifest.label_column.vector(row)
+    return label if isinstance(label, int) else torch.from_numpy(label)
 
 
 def frame_range(frames: Frames, entry: Entry, spec: ClipSpec) -> tuple[int, int]:

@@ -24,6 +24,8 @@ from t3d.data.clips.sampling import Indices, clips_of, spread_clips
 from t3d.errors import ConfigError, at_least
 
 Crops = Literal[1, 3, 5, 10]
+FrameOrder = Literal["normal", "shuffled", "reversed", "static"]
+"""Order of the frames within each clip. The last three show how much of the accuracy depends on time."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class Views:
     """The views of a video that are scored.
 
     Args:
-        clips: Clips spread evenly over each video, see `spread_clips`. None: all that do not overlap, see
-            `clips_of`.
-        crops: Crops of each clip, see `t3d.data.clips.transforms.crop_views`.
+        clips: Number of clips spread evenly over each video. None takes all clips that do not overlap.
+        crops: Number of crops per clip: 1 (the center), 3 (along the longer side), 5 (corners and center) or
+            10 (these and their mirror images).
 
     Raises:
         ConfigError: A number that is not allowed.

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t3d.data.index import read_table
-from t3d.data.manifest.labels import join_names, numbered
+from t3d.data.manifest.labels import numbered
 from t3d.data.manifest.readers import Rows, occurring, read_files, read_folder
 from t3d.data.manifest.table import VideoTable
 from t3d.data.manifest.tables import read_csv, read_jsonl, write_csv
@@ -182,6 +182,4 @@ class Manifest(VideoTable):
             path: The table to write; an existing one is replaced.
         """
         columns = dict(zip(self.table.schema.names, self._columns, strict=True))
-        names = self.label_names()
-        label = {"label": names} if self.targets == "single" else {"labels": join_names(names)}
-        write_csv(path, columns | label)
+        write_csv(path, columns | {self.label_column.name: self.label_column.text()})

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t3d.clip import Targets
-from t3d.data.manifest.labels import SEPARATOR, checked_labels, label_pairs, mapped, multi_hot
-from t3d.data.manifest.split import hold_out, label_share, source_share
+from t3d.data.manifest.kinds import Labels
+from t3d.data.manifest.labels import SEPARATOR, checked_labels
+from t3d.data.manifest.split import hold_out
 from t3d.errors import ManifestError, did_you_mean
 
 SCHEMA = pa.schema(
@@ -81,6 +82,7 @@ class VideoTable:
     skipped: Mapping[str, int] = field(default_factory=dict, compare=False)
     missing: Mapping[str, int] = field(default_factory=dict, compare=False)
     _columns: tuple[pa.Array, ...] = field(init=False, compare=False)
+    _labels: Labels = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         classes = tuple(self.classes)
@@ -105,6 +107,7 @@ class VideoTable:
         object.__setattr__(self, "table", table)
         # One array a column: a table's own columns are chunked, and slow to take single rows from.
         object.__setattr__(self, "_columns", tuple(column.combine_chunks() for column in table.columns))
+        object.__setattr__(self, "_labels", Labels.of(self._columns[LABEL], classes))
 
     def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
         """Pickle the table once."""
@@ -118,10 +121,9 @@ class VideoTable:
         """Give row `i`; IndexError outside, negative indices count from the end."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"row {i} of a manifest with {len(self)} rows")
-        path, label, start, end, source = (column[i].as_py() for column in self._columns)
-        if self.targets == "single":
-            return Entry(Path(path), label, start, end, source)
-        return Entry(Path(path), None, start, end, source, None if label is None else tuple(label))
+        path, start, end, source = (c[i].as_py() for at, c in enumerate(self._columns) if at != LABEL)
+        label, labels = self._labels.entry(i)
+        return Entry(Path(path), label, start, end, source, labels)
 
     def __iter__(self) -> Iterator[Entry]:
         """Go through the rows in order."""
@@ -134,9 +136,14 @@ class VideoTable:
         return f"{type(self).__name__}({said})"
 
     @property
+    def label_column(self) -> Labels:
+        """The labels of all rows, of one kind."""
+        return self._labels
+
+    @property
     def targets(self) -> Targets:
         """Whether a video has one label or several."""
-        return "multi" if pa.types.is_list(self._columns[LABEL].type) else "single"
+        return self._labels.targets
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -145,13 +152,7 @@ class VideoTable:
         Raises:
             ManifestError: The videos have several labels each.
         """
-        if self.targets == "multi":
-            raise ManifestError(
-                "these videos have several labels each (column labels of their list), and one is needed "
-                "here: give a list with a column label"
-            )
-        column = pc.fill_null(self.table["label"], -1).cast(pa.int64())
-        return np.array(column.to_numpy())
+        return self._labels.one_each()
 
     @property
     def labelled(self) -> npt.NDArray[np.bool_]:
@@ -164,11 +165,11 @@ class VideoTable:
         Returns:
             The row, ascending, int64 [M], and the label, int64 [M].
         """
-        return label_pairs(self._columns[LABEL])
+        return self._labels.pairs()
 
     def multi_hot(self) -> npt.NDArray[np.int8]:
         """For each row and class 1 if the class applies, else 0; -1 in unlabelled rows; int8 [N, K]."""
-        return multi_hot(self._columns[LABEL], len(self.classes))
+        return self._labels.multi_hot()
 
     def class_counts(self) -> dict[str, int]:
         """Count the rows of each class, in class order; unlabelled rows count nowhere."""
@@ -208,9 +209,7 @@ class VideoTable:
             more = f" (and {len(unknown) - 1} more classes)" if len(unknown) > 1 else ""
             raise ManifestError(f"unknown class {unknown[0]!r}{more}; {did_you_mean(unknown[0], classes)}")
         new = pa.array([known.get(name) for name in self.classes], pa.int32())
-        field, column = self.table.schema.field(LABEL), self._columns[LABEL]
-        label = new.take(column) if self.targets == "single" else mapped(column, new)
-        table = self.table.set_column(LABEL, field.name, label)
+        table = self.table.set_column(LABEL, self._labels.name, self._labels.renumbered(new))
         return type(self)(tuple(classes), table, self.skipped, self.missing)
 
     def without_labels(self) -> Self:
@@ -246,7 +245,7 @@ class VideoTable:
             classes=self.classes,
             fraction=fraction,
             seed=seed,
-            refuse_lone=self.targets == "single",
+            refuse_lone=self._labels.every_class_needed,
         )
         return self.select(~held), self.select(held)
 
@@ -267,13 +266,8 @@ class VideoTable:
         if fraction == 1:
             return self
         sources = self.table["source"].combine_chunks()
-        if self.targets == "multi":
-            rows, labels = self.label_pairs()
-            return self.select(source_share(rows, labels, sources, fraction=fraction, seed=seed))
-        return self.select(label_share(self.labels, sources, fraction=fraction, seed=seed))
+        return self.select(self._labels.share(sources, fraction=fraction, seed=seed))
 
     def label_names(self) -> pa.Array:
         """The class names of each row: string [N], or list<string> [N] with several labels a video."""
-        names = pa.array(self.classes, pa.string())
-        column = self._columns[LABEL]
-        return names.take(column) if self.targets == "single" else mapped(column, names)
+        return self._labels.names()

@@ -1,0 +1,114 @@
+"""Options of testing and prediction. Importing them imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from t3d.clip import TailPolicy
+from t3d.data.clips.views import FrameOrder, Views
+from t3d.device import Compute
+from t3d.errors import ConfigError, at_least, between
+from t3d.workers.cluster import ONE_MACHINE, Cluster
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How labeled videos are found and read.
+
+    Args:
+        root: Folder that the relative paths of a table start from, or that holds the files of an official
+            list. By default the folder of the table.
+        index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. It saves reading
+            each file through before it is opened, and videos in shards need theirs. A list that is an index
+            itself needs none.
+        cache: Folder for decoded frames, so that later runs on the same videos do not decode them again. By
+            default nothing is cached.
+        max_bad: Largest share of unreadable videos, from 0 to 1. With more of them the command stops.
+
+    Raises:
+        ConfigError: A value that cannot work.
+    """
+
+    root: str | None = None
+    index: str | None = None
+    cache: str | None = None
+    max_bad: float = 0.01
+
+    def __post_init__(self) -> None:
+        between("max_bad", self.max_bad, 0, 1)
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    """A test of a model on labeled videos, by default with the paper's protocol.
+
+    Args:
+        model: Weights file, or the folder of a finished training run (its best weights, else its last).
+        videos: Labeled videos to test on: a folder with one folder per class, a .csv or .jsonl table, an
+            index (.parquet), or an official list. Classes are matched by name.
+        frame_order: Order of the frames within each clip. The orders other than `normal` show how much of the
+            accuracy depends on time: `static` repeats the middle frame.
+        tail: Use of the frames after the last whole clip: `drop` leaves them out, `pad` fills up one more
+            clip, `shift` adds a clip that ends at the last frame. By default as the weights file says.
+        seed: Seed of the shuffled frame order.
+        allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
+        views: Which clips and crops of each video are scored.
+        reading: How the videos are found and read.
+        compute: Where and how the model computes.
+
+    Raises:
+        ConfigError: A value that cannot work.
+    """
+
+    __test__ = False  # the name starts as those of pytest's classes do
+
+    model: str
+    videos: str
+    frame_order: FrameOrder = "normal"
+    tail: TailPolicy | None = None
+    seed: int = 0
+    allow_unfinished: bool = False
+    views: Views = field(default_factory=Views)
+    reading: Reading = field(default_factory=Reading)
+    compute: Compute = field(default_factory=Compute)
+
+    def __post_init__(self) -> None:
+        at_least("seed", self.seed, 0)
+        if self.views.clips is not None and self.tail is not None:
+            raise ConfigError(
+                f"tail is {self.tail} and clips is {self.views.clips}; tail is about clips that do not overlap, "
+                "and spread clips reach the end of the video anyway: leave out one of the two"
+            )
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Predictions for many videos, on one machine or on many.
+
+    Args:
+        model: Weights file, or the folder of a finished training run (its best weights, else its last).
+        videos: Video files, and folders of videos. Without any, all videos that `index` names.
+        index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. Videos in shards
+            need theirs.
+        top: Number of classes per prediction, the likeliest first.
+        out: JSONL file to write the predictions to. Repeating the command resumes an interrupted run. By
+            default predictions are printed.
+        allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
+        cluster: Which machines compute.
+        compute: Where and how the model computes.
+
+    Raises:
+        ConfigError: A value that cannot work.
+    """
+
+    model: str
+    videos: tuple[str, ...] = ()
+    index: str | None = None
+    top: int = 3
+    out: str | None = None
+    allow_unfinished: bool = False
+    cluster: Cluster = ONE_MACHINE
+    compute: Compute = field(default_factory=Compute)
+
+    def __post_init__(self) -> None:
+        at_least("top", self.top, 1)

@@ -1,0 +1,30 @@
+"""How a video is scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from t3d.clip import ClipSpec, Targets
+from t3d.data.clips.views import PAPER_VIEWS, FrameOrder, Views
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a video is scored: which clips of it a model sees, and what the model's scores mean.
+
+    The default is the paper's protocol: all clips that do not overlap, and the center crop of each.
+
+    Args:
+        spec: What a clip is.
+        targets: `single` turns scores into probabilities that sum to 1 (softmax), `multi` into one
+            probability per class (sigmoid).
+        views: Which clips of a video are scored, and which crops of each clip.
+        order: Order of the frames within each clip.
+        seed: Seed of the shuffled order.
+    """
+
+    spec: ClipSpec
+    targets: Targets = "single"
+    views: Views = PAPER_VIEWS
+    order: FrameOrder = "normal"
+    seed: int = 0

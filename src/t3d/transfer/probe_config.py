@@ -1,0 +1,63 @@
+"""Options of a probe. Importing them imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from t3d.clip import TailPolicy
+from t3d.device import Compute
+from t3d.errors import ConfigError, at_least, between
+from t3d.evaluation.config import Reading
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """A linear classifier on the frozen features of a 3D model or of a 2D teacher.
+
+    Args:
+        train: Labeled videos to train on: a folder with one folder per class, a .csv or .jsonl table, an
+            index (.parquet), or an official list.
+        test: Labeled videos to test on, in any of the same forms. Classes are matched by name.
+        model: Weights file of the 3D model, or the folder of a finished training run (its best weights, else
+            its last). Give it or `teacher`.
+        teacher: 2D model: a timm or torchvision name, or an .onnx or .safetensors file.
+        teacher_weights: Weights of the teacher, a .safetensors file. By default its published weights.
+        teacher_size: Side of the square that the teacher sees, in pixels. By default the teacher's own.
+        num_frames: Number of frames per clip that a teacher sees. A 3D model has its own.
+        stride: Distance between two frames of a teacher's clip, in frames of the video.
+        tail: Use of the frames after the last whole clip of a teacher: `drop` leaves them out, `pad` fills up
+            one more clip, `shift` adds a clip that ends at the last frame.
+        source_pattern: Regular expression whose group is the source (the recording or scene) of each training
+            video, searched in its path. By default the file itself, or what the names of known data sets say.
+        label_fraction: Share of the training labels to use, above 0 and up to 1, in each class and as whole
+            sources.
+        label_seed: Seed of the draw of labels.
+        allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
+        reading: How the videos are found and read.
+        compute: Where and how the model computes.
+
+    Raises:
+        ConfigError: A value that cannot work, or not exactly one of `model` and `teacher`.
+    """
+
+    train: str
+    test: str
+    model: str | None = None
+    teacher: str | None = None
+    teacher_weights: str | None = None
+    teacher_size: int | None = None
+    num_frames: int = 16
+    stride: int = 4
+    tail: TailPolicy = "shift"
+    source_pattern: str | None = None
+    label_fraction: float = 1.0
+    label_seed: int = 0
+    allow_unfinished: bool = False
+    reading: Reading = field(default_factory=Reading)
+    compute: Compute = field(default_factory=Compute)
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.teacher is None):
+            raise ConfigError("set either `model` (the weights file of a 3D model) or `teacher` (a 2D model)")
+        between("label_fraction", self.label_fraction, 0, 1)
+        at_least("label_seed", self.label_seed, 0)
