@@ -129,7 +129,7 @@ def test_the_version_is_shown(capsys: Out) -> None:
         ("train --videos d", "--out is missing"),
         ("train --videos absent --out o", "absent: no such file or folder"),
         ("train --videos d --out o --model t3d_tini", "did you mean 't3d_tiny'?"),
-        ("train --resume absent", "absent: no config.yaml here"),
+        ("train --resume absent", "absent: no config.yaml in this folder"),
         ("train --resume r --optim.epochs 9", "remove --optim.epochs"),
         ("test w", "t3d test: missing: VIDEOS"),
         ("test --model w", "unknown option --model; give MODEL without a name"),
@@ -248,7 +248,11 @@ def test_recipes_are_whole_and_give_way_to_options(capsys: Out) -> None:
     paper = printed(capsys, "--recipe", "paper")
     assert (paper["optim"]["name"], paper["optim"]["lr"], paper["clip"]["num_frames"]) == ("sgd", 0.1, 32)
     modern = printed(capsys, "--optim.lr", 0.5, "--recipe=modern", "--optim.ema_decay", "0")
-    assert (modern["optim"]["name"], modern["optim"]["lr"], modern["optim"]["ema"]) == ("adamw", 0.5, 0.0)
+    assert (modern["optim"]["name"], modern["optim"]["lr"], modern["optim"]["ema_decay"]) == (
+        "adamw",
+        0.5,
+        0.0,
+    )
     assert modern["optim"]["schedule"] == "cosine"
 
 
@@ -313,7 +317,9 @@ def test_options_of_the_line_win(trained: RunFolder, clips: Path) -> None:
 def test_a_folder_is_not_overwritten_unasked(trained: RunFolder, clips: Path, capsys: Out) -> None:
     before = trained.last.read_bytes()
     assert run("train", "--data.train", clips, "--out", trained.path) == 2
-    assert "never overwritten unasked" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "already holds a run of t3d train; resume it, choose another --out, or set --overwrite" in err
+    assert err.endswith(f"  Resume it with: t3d train --resume {trained.path}\n")
     assert trained.last.read_bytes() == before
 
 
@@ -399,7 +405,7 @@ def test_a_bad_file_among_good_ones(trained: RunFolder, clips: Path, tmp_path: P
 
     (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{file},red\n" for file in files))
     assert run("test", trained.last, tmp_path / "t.csv", "--workers", 0) == 2
-    assert "2 of 4 videos (50.0%) cannot be read, more than max_bad = 1.0%" in capsys.readouterr().err
+    assert "2 of 4 videos (50.0%) cannot be read, more than --max-bad = 1.0%" in capsys.readouterr().err
     assert run("test", trained.last, tmp_path / "t.csv", "--workers", 0, "--max_bad", 0.5) == 1
     out, err = capsys.readouterr()
     assert "2 videos" in out

@@ -173,7 +173,7 @@ def test_options_that_cannot_work(films: Path, tmp_path: Path, changes, said) ->
 def test_another_parquet_file_is_not_overwritten(films: Path, tmp_path: Path) -> None:
     out = tmp_path / "index.parquet"
     pyarrow.parquet.write_table(pa.table({"a": [1]}), out)
-    with pytest.raises(ManifestError, match="is no index"):
+    with pytest.raises(ManifestError, match="not an index"):
         index_videos(Manifest.from_folder(films), out)
     assert pyarrow.parquet.read_table(out).column_names == ["a"]
 
@@ -186,7 +186,7 @@ def test_the_command(films: Path, tmp_path: Path, capsys) -> None:
     said = capsys.readouterr().out
     assert f"{out}: 8 files, 140 frames, 0.00 h" in said
     assert f"1 cannot be read:\n  {films}/b/empty.mp4: is empty (0 bytes)" in said
-    assert f"1 groups of the same bytes:\n  {films}/a/copy.mp4 = {films}/b/again.mp4" in said
+    assert f"1 groups of identical files:\n  {films}/a/copy.mp4 = {films}/b/again.mp4" in said
     assert main(["prepare", "index", str(out), "--out", str(out), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["files"], report["examined"], len(report["bad"])) == (8, 1, 1)

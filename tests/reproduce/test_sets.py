@@ -57,7 +57,7 @@ def test_official_lists_are_found_and_counted(ucf101: Path, tmp_path: Path) -> N
 def test_a_set_that_is_not_whole_is_refused_unless_that_is_accepted(ucf101: Path, tmp_path: Path) -> None:
     whole = opened("ucf101", ucf101, tmp_path)
     (ucf101 / "videos" / "Archery" / "v_Archery_g01_c01.avi").unlink()
-    with pytest.raises(ManifestError, match=r"testlist01.txt: 1 of 2 listed videos are not in .*--partial"):
+    with pytest.raises(ManifestError, match=r"testlist01.txt: 1 of 2 listed videos are not in .*`partial`"):
         opened("ucf101", ucf101, tmp_path)
     for options in ({"partial": True}, {"small": True}):
         split = opened("ucf101", ucf101, tmp_path, **options)[0]
@@ -82,7 +82,7 @@ def test_missing_lists_of_a_split(ucf101: Path, tmp_path: Path) -> None:
 
 
 def test_videos_without_official_lists_are_for_the_small_scale(ucf101: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no official lists of HMDB51 .*--scale small"):
+    with pytest.raises(ConfigError, match=r"no official lists of HMDB51 .*set `scale` to small"):
         opened("hmdb51", ucf101 / "videos", tmp_path)
     splits = opened("hmdb51", ucf101 / "videos", tmp_path, small=True)
     everything = {row.path.name for row in Manifest.from_folder(ucf101 / "videos")}

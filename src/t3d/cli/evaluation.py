@@ -128,7 +128,7 @@ def _into_file(config: PredictConfig, out: str, paths: list[str], *, json: bool)
     else:
         before = counts["videos"] - len(todo)
         print(
-            f"{out}: {counts['videos']} videos; {counts['predicted']} predicted now, {before} already there, "
+            f"{out}: {counts['videos']} videos; {counts['predicted']} predicted now, {before} there before, "
             f"{bad} could not be read"
         )
     return 1 if bad else 0

@@ -113,7 +113,7 @@ def _run(name: str, command: Command, options: Sequence[Option], given: Sequence
         from t3d.cli.recipes import run_with_files
 
         return run_with_files(name, command, options, given)
-    return call(command, options, parse(options, given)[0])
+    return call(command, options, parse(options, given))
 
 
 def _find(words: list[str]) -> tuple[str, list[str]]:

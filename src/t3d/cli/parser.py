@@ -11,13 +11,10 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 from t3d.cli.options import REQUIRED, Option, without_none
 from t3d.errors import ConfigError, did_you_mean
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
 
 RENAMED = {
     "patience": "timeout",
@@ -107,13 +104,8 @@ def read_words(
     return [*_placed(loose, options, given), *given]
 
 
-def parse(
-    options: Sequence[Option], given: Sequence[Given], *, yaml_files: bool = False
-) -> tuple[dict[str, Any], Namespace, ArgumentParser]:
-    """Read the values of all options by their types; later words override earlier ones.
-
-    Returns:
-        The values by key, and what jsonargparse needs to print them.
+def parse(options: Sequence[Option], given: Sequence[Given], *, yaml_files: bool = False) -> dict[str, Any]:
+    """Read the values of all options, by key and by their types; later words override earlier ones.
 
     Raises:
         UsageError: A value of the wrong type, or a missing one.
@@ -135,7 +127,7 @@ def parse(
     missing = [option for option in options if option.default is REQUIRED and option.key not in named]
     if missing:
         raise UsageError("missing: " + ", ".join(_with_value(option) for option in missing))
-    return values, namespace, engine
+    return values
 
 
 def check_yaml(path: str, options: Sequence[Option]) -> None:
@@ -202,9 +194,13 @@ def unknown(name: str, options: Sequence[Option], elsewhere: Callable[[str], Seq
         known |= {option.off[2:].replace("-", "_"): option.off for option in options if option.is_flag}
     section = key.partition(".")[0]
     within = [each for each in known if each.startswith(f"{section}.")] if "." in key else []
-    near = difflib.get_close_matches(key, within or known, n=1, cutoff=0.5 if within else 0.6)
+    start = f"{section}." if within else ""  # within a section, only the rest of the name tells options apart
+    rests = {
+        each.removeprefix(start): shown_name for each, shown_name in known.items() if each.startswith(start)
+    }
+    near = difflib.get_close_matches(key.removeprefix(start), rests, n=1, cutoff=0.5 if within else 0.6)
     if near:
-        text += f"; did you mean {known[near[0]]}?"
+        text += f"; did you mean {rests[near[0]]}?"
     elif within:
         text += (
             f"; options of {section}: {', '.join(sorted({shown[each] for each in within if each in shown}))}"

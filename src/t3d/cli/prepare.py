@@ -84,7 +84,7 @@ def _print_transcoded(report: TranscodeReport, out: str) -> None:
     print(
         f"{report.transcoded} transcoded now in {report.took:.0f} s "
         f"({report.frames_now / report.took:.0f} frames per second), "
-        f"{report.files - report.transcoded} already there"
+        f"{report.files - report.transcoded} there before"
     )
     print_list("could not be transcoded", list(map(str, report.bad)))
     print_list("could be read only in part", list(map(str, report.damaged)))
@@ -127,7 +127,7 @@ def _print_shards(report: ShardReport, out: str) -> None:
     print(
         f"{out}: {report.files} files in {report.shards} shards of {report.smallest / 1e6:.1f} to "
         f"{report.largest / 1e6:.1f} MB; {report.written} written now in {report.took:.0f} s, "
-        f"{report.shards - report.written} already there"
+        f"{report.shards - report.written} there before"
     )
     print_list("are in no shard", list(map(str, report.bad)))
     print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")

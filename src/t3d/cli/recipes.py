@@ -7,11 +7,13 @@ takes all of them from the run itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
+
+import yaml
 
 from t3d.cli.options import Command, Option, call
 from t3d.cli.parser import Given, UsageError, check_yaml, parse
@@ -54,11 +56,22 @@ def run_with_files(name: str, command: Command, options: Sequence[Option], given
     if folder := _resumed(given):
         return command(_read_run(folder, command), resume=True)
     own = [option for option in options if option.path]
-    values, namespace, engine = parse(own, _with_defaults(name, given, own), yaml_files=True)
+    values = parse(own, _with_defaults(name, given, own), yaml_files=True)
     if any(each.key == "print_config" and each.text == "true" for each in given):
-        print(engine.dump(namespace, skip_none=False), end="")
+        print(_as_yaml(values), end="")
         return 0
     return call(command, own, values)
+
+
+def _as_yaml(values: Mapping[str, object]) -> str:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        table = nested
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[name] = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(nested, sort_keys=False, allow_unicode=True)
 
 
 def _read_run(folder: Path, command: Command) -> RunConfig:
