@@ -15,7 +15,9 @@ from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.errors import CheckpointError, ConfigError
 from t3d.evaluation.bulk import PredictionFile, _scorer, predictions, to_line
+from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.predictor import Prediction, Predictor
+from t3d.evaluation.scoring import IN_PROCESS
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, save_model
 from t3d.video.encode import write_video
@@ -54,7 +56,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 def test_a_file_is_gone_on_with_where_it_ended(tmp_path: Path, weights: Path) -> None:
     out = tmp_path / "new" / "all.jsonl"
-    with PredictionFile(out, weights=weights, top=2) as file:
+    with PredictionFile(out, model=weights, top=2) as file:
         assert file.missing(["/v/b.mp4", "/v/a.mp4", "/v/b.mp4"]) == ["/v/b.mp4", "/v/a.mp4"]
         file.add(GOOD)
         assert lines(out)[0]["path"] == "/v/a.mp4"  # there before the file is closed
@@ -65,7 +67,7 @@ def test_a_file_is_gone_on_with_where_it_ended(tmp_path: Path, weights: Path) ->
     ]
     with out.open("ab") as file:  # type: ignore[assignment]
         file.write(b'{"path": "/v/c.mp4", "cli')  # type: ignore[attr-defined]
-    with PredictionFile(out, weights=weights, top=2) as file:
+    with PredictionFile(out, model=weights, top=2) as file:
         assert file.missing(["/v/a.mp4", "/v/b.mp4", "/v/c.mp4"]) == ["/v/b.mp4", "/v/c.mp4"]
         assert [line["path"] for line in lines(out)] == ["/v/a.mp4"]
         file.add(Prediction("/v/b.mp4", GOOD.classes, GOOD.probs, clips=1))
@@ -75,10 +77,10 @@ def test_a_file_is_gone_on_with_where_it_ended(tmp_path: Path, weights: Path) ->
 
 def test_a_whole_file_is_not_written_again(tmp_path: Path, weights: Path) -> None:
     out = tmp_path / "all.jsonl"
-    with PredictionFile(out, weights=weights, top=3) as file:
+    with PredictionFile(out, model=weights, top=3) as file:
         file.add(GOOD)
     before = out.stat()
-    with PredictionFile(out, weights=weights, top=3):
+    with PredictionFile(out, model=weights, top=3):
         pass
     after = out.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -86,18 +88,18 @@ def test_a_whole_file_is_not_written_again(tmp_path: Path, weights: Path) -> Non
 
 def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Path) -> None:
     out = tmp_path / "all.jsonl"
-    with PredictionFile(out, weights=weights, top=2) as file:
+    with PredictionFile(out, model=weights, top=2) as file:
         file.add(GOOD)
         with (
             pytest.raises(ConfigError, match=r"another run is writing to .*all\.jsonl; wait"),
-            PredictionFile(out, weights=weights, top=2),
+            PredictionFile(out, model=weights, top=2),
         ):
             pass
     before = out.read_bytes()
     other = net(tmp_path / "other.safetensors", 2)
     for options, said in (
-        ({"weights": other, "top": 2}, "holds predictions of other weights; choose a new file"),
-        ({"weights": weights, "top": 3}, "holds 2 classes per line, but top is 3"),
+        ({"model": other, "top": 2}, "holds predictions of other weights; choose a new file"),
+        ({"model": weights, "top": 3}, "holds 2 classes per line, but top is 3"),
     ):
         with pytest.raises(ConfigError, match=said), PredictionFile(out, **options):  # type: ignore[arg-type]
             pass
@@ -106,18 +108,18 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Pat
         out.write_text(text)
         with (
             pytest.raises(ConfigError, match=r"is not a JSON object|holds a line that is no prediction"),
-            PredictionFile(out, weights=weights, top=2),
+            PredictionFile(out, model=weights, top=2),
         ):
             pass
         assert out.read_text() == text
     with pytest.raises(CheckpointError, match=r"none\.safetensors"):
-        PredictionFile(out, weights=tmp_path / "none.safetensors", top=2)
+        PredictionFile(out, model=tmp_path / "none.safetensors", top=2)
 
 
 def test_predictions_made_here_are_the_predictors_own(weights: Path, films: Path) -> None:
     paths = [str(path) for path in sorted(films.iterdir())]
-    here = list(predictions(weights, paths, precision="fp32", workers=0))
-    assert here == list(Predictor(weights, precision="fp32").many(paths))
+    here = list(predictions(PredictConfig(str(weights), compute=IN_PROCESS), paths))
+    assert here == list(Predictor(weights, compute=IN_PROCESS).many(paths))
 
 
 def test_the_command(weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +140,7 @@ def test_the_command(weights: Path, films: Path, tmp_path: Path, capsys: pytest.
     assert main([*words[:3], "--out", str(out)]) == 0
     assert "3 videos; 0 predicted now, 3 there before" in capsys.readouterr().out
     assert main([*words, "--out", str(out), "--top", "1"]) == 2
-    assert "holds 3 classes a line, --top asks for 1" in capsys.readouterr().err
+    assert "holds 3 classes per line, but top is 1" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("one_thread")

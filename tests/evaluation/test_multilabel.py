@@ -16,12 +16,15 @@ from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, ManifestError
-from t3d.evaluation.metrics import Metrics, measure
+from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.predictor import Predictor
-from t3d.evaluation.run_test import Outcome
-from t3d.evaluation.scores import Scores, write_scores
-from t3d.evaluation.scoring import score_videos
+from t3d.evaluation.protocol import Protocol
+from t3d.evaluation.run_test import TestResult
+from t3d.evaluation.scores import Scores
+from t3d.evaluation.scores_table import write_scores
+from t3d.evaluation.scoring import IN_PROCESS, score_videos
+from t3d.evaluation.task import measure
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, read_card, save_model
 from t3d.report.result import print_result, write_result
@@ -142,7 +145,7 @@ def test_files_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         bad=(Failed("1.mp4", "broken", 1),),
         targets="multi",
     )
-    outcome = Outcome(measure(scores), scores)
+    outcome = TestResult(measure(scores), scores)
     write_result(outcome, tmp_path / "out")
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"metrics.json", "scores.csv"}
     with (tmp_path / "out" / "scores.csv").open(newline="", encoding="utf-8") as file:
@@ -196,13 +199,13 @@ def test_probabilities_are_sigmoids_and_a_video_is_the_mean_of_its_clips(film: P
 
     net = Fixed()
     manifest = Manifest.from_files([film]).with_classes(("x", "y", "z"))
-    scores = score_videos(net, manifest, spec=SPEC, targets="multi")
+    scores = score_videos(net, manifest, Protocol(SPEC, "multi"))
     assert len(net.seen) == 3
     want = [[1 / (1 + math.exp(-z)) for z in (m, -m, 5)] for m in net.seen]
     np.testing.assert_allclose(scores.clip_probs, want, rtol=1e-6)
     np.testing.assert_allclose(scores.video_probs, [np.mean(want, 0)], rtol=1e-6)
     assert (scores.targets, scores.labels.tolist()) == ("multi", [[-1, -1, -1]])
-    single = score_videos(net, manifest, spec=SPEC)
+    single = score_videos(net, manifest, Protocol(SPEC))
     np.testing.assert_allclose(single.clip_probs.sum(1), 1)
 
 
@@ -213,7 +216,7 @@ def test_a_prediction_goes_by_the_card(film: Path, tmp_path: Path) -> None:
     said = {}
     for targets in ("single", "multi"):
         save_model(net, tmp_path / "net.safetensors", card=replace(card, targets=targets))
-        predictor = Predictor(tmp_path / "net.safetensors", precision="fp32")
+        predictor = Predictor(tmp_path / "net.safetensors", compute=IN_PROCESS)
         assert predictor.card.targets == targets
         said[targets] = predictor(film.with_name("one clip.mp4"))
     assert said["single"].clips == said["multi"].clips == 1
@@ -248,7 +251,7 @@ def test_the_commands_go_by_the_card_too(
     assert main(["predict", str(made), str(film), "--json", "--workers", "0", "--precision", "fp32"]) == 0
     line = json.loads(capsys.readouterr().out)
     assert line["targets"] == "multi"
-    said = Predictor(made, precision="fp32")(film)
+    said = Predictor(made, compute=IN_PROCESS)(film)
     assert line["classes"] == pytest.approx(dict(zip(said.classes, said.probs, strict=True)))
 
 
@@ -259,7 +262,7 @@ def test_what_learns_one_label_refuses_several(
     (tmp_path / "clips.csv").write_text(f"path,labels\n{film},x|y\n")
     clips = str(tmp_path / "clips.csv")
     words = {
-        "probe": ["probe", clips, clips, "--weights", str(tmp_path / "absent.safetensors")],
+        "probe": ["probe", clips, clips, "--model", str(tmp_path / "absent.safetensors")],
         "teacher": ["teacher", clips, "--out", str(tmp_path / "t.safetensors")],
     }
     assert main(words[command]) == 2

@@ -15,10 +15,13 @@ from t3d.clip import ClipSpec
 from t3d.data.clips.views import Views
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
+from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, ManifestError, VideoError
+from t3d.evaluation.config import Reading, TestConfig
 from t3d.evaluation.predictor import GROUP, Predictor
-from t3d.evaluation.run_test import run_test
-from t3d.evaluation.scoring import score_videos
+from t3d.evaluation.protocol import Protocol
+from t3d.evaluation.run_test import TestResult, run_test
+from t3d.evaluation.scoring import IN_PROCESS, score_videos
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, load_model, save_model
 from t3d.prepare.index import index_videos
@@ -59,16 +62,20 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def result_of(weights: Path, videos: str | Path, **options: Any) -> TestResult:
+    return run_test(TestConfig(str(weights), str(videos), **{"compute": Compute(workers=0), **options}))
+
+
 def good(films: Path) -> list[Path]:
     return sorted((films / "set").rglob("*.mp4"))
 
 
 def test_a_prediction_is_what_the_test_says_to_the_last_bit(weights: Path, films: Path) -> None:
     net, card = load_model(weights)
-    predictor = Predictor(weights, precision="fp32")
+    predictor = Predictor(weights, compute=IN_PROCESS)
     for path in good(films):
         prediction = predictor(path)
-        scores = score_videos(net, Manifest.from_files([path]), spec=card.clip)
+        scores = score_videos(net, Manifest.from_files([path]), Protocol(card.clip))
         order = sorted(range(3), key=lambda k: -scores.video_probs[0, k])
         assert prediction.path == str(path)
         assert prediction.classes == tuple(CLASSES[k] for k in order)
@@ -79,8 +86,8 @@ def test_a_prediction_is_what_the_test_says_to_the_last_bit(weights: Path, films
 
 
 def test_predictions_of_many_are_those_of_the_test_of_the_same_videos(weights: Path, films: Path) -> None:
-    outcome = run_test(weights, str(films / "set"), precision="fp32")
-    predictions = list(Predictor(weights, precision="fp32").many(outcome.scores.paths))
+    outcome = result_of(weights, films / "set", compute=IN_PROCESS)
+    predictions = list(Predictor(weights, compute=IN_PROCESS).many(outcome.scores.paths))
     assert outcome.scores.classes == CLASSES
     assert [prediction.path for prediction in predictions] == list(outcome.scores.paths)
     for row, prediction in enumerate(predictions):
@@ -93,9 +100,9 @@ def test_predictions_of_many_are_those_of_the_test_of_the_same_videos(weights: P
 
 def test_company_changes_a_prediction_by_rounding_only(weights: Path, films: Path) -> None:
     paths = good(films)
-    alone = [Predictor(weights, precision="fp32")(path) for path in paths]
+    alone = [Predictor(weights, compute=IN_PROCESS)(path) for path in paths]
     for batch_size, workers in ((1, 0), (3, 2), (64, 0)):
-        predictor = Predictor(weights, precision="fp32", batch_size=batch_size, workers=workers)
+        predictor = Predictor(weights, compute=Compute("auto", "fp32", batch_size, workers))
         for one, other in zip(alone, predictor.many(paths), strict=True):
             assert one.classes == other.classes
             assert one.clips == other.clips
@@ -150,9 +157,9 @@ def test_relative_paths_and_texts_will_do(
 def test_a_long_list_answers_as_it_goes(weights: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     groups: list[int] = []
 
-    def counted(model: object, manifest: Manifest, **options: object) -> object:
+    def counted(model: object, manifest: Manifest, *args: object, **options: object) -> object:
         groups.append(len(manifest))
-        return score_videos(model, manifest, **options)  # type: ignore[arg-type]
+        return score_videos(model, manifest, *args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("t3d.evaluation.predictor.score_videos", counted)
     paths = list(itertools.islice(itertools.cycle([good(films)[0], films / "bad/empty.mp4"]), GROUP + 3))
@@ -169,7 +176,7 @@ def test_weights_and_devices_that_cannot_be_used_are_refused(tmp_path: Path, wei
     with pytest.raises(CheckpointError, match=r"absent\.safetensors"):
         Predictor(tmp_path / "absent.safetensors")
     with pytest.raises(ConfigError, match="toaster"):
-        Predictor(weights, device="toaster")
+        Predictor(weights, compute=Compute("toaster"))
 
 
 # --- the test's own ways ------------------------------------------------------------------------------------
@@ -178,9 +185,14 @@ def test_weights_and_devices_that_cannot_be_used_are_refused(tmp_path: Path, wei
 def test_a_cache_is_filled_by_a_test_and_changes_no_score(
     tmp_path: Path, weights: Path, films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = run_test(weights, str(films / "set"))
+    plain = result_of(weights, films / "set")
     for workers in (2, 0):
-        cached = run_test(weights, str(films / "set"), cache=str(tmp_path / "cache"), workers=workers)
+        cached = result_of(
+            weights,
+            films / "set",
+            reading=Reading(cache=str(tmp_path / "cache")),
+            compute=Compute(workers=workers),
+        )
         np.testing.assert_allclose(cached.scores.video_probs, plain.scores.video_probs, atol=1e-2)
         assert len(list((tmp_path / "cache").iterdir())) == 5
 
@@ -188,13 +200,13 @@ def test_a_cache_is_filled_by_a_test_and_changes_no_score(
         raise AssertionError(f"{path} was opened")
 
     monkeypatch.setattr("t3d.data.clips.frames.Video", refuse)
-    again = run_test(weights, str(films / "set"), cache=str(tmp_path / "cache"))
+    again = result_of(weights, films / "set", reading=Reading(cache=str(tmp_path / "cache")))
     np.testing.assert_array_equal(again.scores.video_probs, plain.scores.video_probs)
 
 
 def test_the_tail_may_be_chosen_for_a_test(weights: Path, films: Path) -> None:
     clips = {
-        tail: np.bincount(run_test(weights, str(films / "set"), tail=tail).scores.clip_video).tolist()  # type: ignore[arg-type]
+        tail: np.bincount(result_of(weights, films / "set", tail=tail).scores.clip_video).tolist()  # type: ignore[arg-type]
         for tail in (None, "drop", "shift")
     }
     assert clips == {None: [1, 1, 3, 5, 2], "drop": [1, 1, 2, 4, 2], "shift": [1, 1, 3, 5, 2]}
@@ -205,12 +217,12 @@ def test_a_test_may_average_many_views(
     weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net, card = load_model(weights)
-    outcome = run_test(weights, str(films / "set"), clips=4, crops=3, precision="fp32")
+    outcome = result_of(weights, films / "set", views=Views(clips=4, crops=3), compute=IN_PROCESS)
     assert np.bincount(outcome.scores.clip_video).tolist() == [4] * 5
     manifest = Manifest.from_files(outcome.scores.paths)
-    scores = score_videos(net, manifest, spec=card.clip, views=Views(clips=4, crops=3))
+    scores = score_videos(net, manifest, Protocol(card.clip, views=Views(clips=4, crops=3)))
     np.testing.assert_array_equal(outcome.scores.video_probs, scores.video_probs)
-    plain = run_test(weights, str(films / "set"), precision="fp32")
+    plain = result_of(weights, films / "set", compute=IN_PROCESS)
     assert not np.isclose(plain.scores.video_probs, scores.video_probs, rtol=1e-2, atol=0).all(1).any()
     # A figure says what it is the figure of.
     write_result(outcome, tmp_path / "many")
@@ -224,16 +236,18 @@ def test_a_test_may_average_many_views(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("tail", "views", "told"),
     [
-        ({"clips": 4, "tail": "pad"}, "tail is pad and clips is 4.*leave out one"),
-        ({"clips": 0}, "clips is 0"),
-        ({"crops": 4}, "crops is 4"),
+        ("pad", {"clips": 4}, "tail is pad and clips is 4.*leave out one"),
+        (None, {"clips": 0}, "clips is 0"),
+        (None, {"crops": 4}, "crops is 4"),
     ],
 )
-def test_views_that_cannot_be_are_refused_before_anything_is_read(wrong: dict[str, Any], told: str) -> None:
+def test_views_that_cannot_be_are_refused_before_anything_is_read(
+    tail: Any, views: dict[str, Any], told: str
+) -> None:
     with pytest.raises(ConfigError, match=told):
-        run_test("absent.safetensors", "absent", **wrong)
+        TestConfig("absent.safetensors", "absent", tail=tail, views=Views(**views))
 
 
 def test_views_that_the_weights_cannot_take_are_refused_before_videos_are_read(tmp_path: Path) -> None:
@@ -241,7 +255,7 @@ def test_views_that_the_weights_cannot_take_are_refused_before_videos_are_read(t
     card = ModelCard("densenet3d_tiny", classes=CLASSES, clip=spec)
     save_model(create_model("densenet3d_tiny", num_classes=3), tmp_path / "w.safetensors", card=card)
     with pytest.raises(ConfigError, match="2 segments"):
-        run_test(tmp_path / "w.safetensors", "absent", clips=2)
+        result_of(tmp_path / "w.safetensors", "absent", views=Views(clips=2))
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -253,8 +267,8 @@ def test_too_many_bad_videos_stop_a_test_and_few_are_told(
     table.write_text("path,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
     cache = str(tmp_path / "cache") if cached else None
     with pytest.raises(ManifestError, match=r"(?s)1 of 6 videos \(16\.7%\).*max_bad.*bad/text\.mp4"):
-        run_test(weights, str(table), cache=cache)
-    outcome = run_test(weights, str(table), max_bad=0.2, cache=cache)
+        result_of(weights, table, reading=Reading(cache=cache))
+    outcome = result_of(weights, table, reading=Reading(cache=cache, max_bad=0.2))
     assert (outcome.metrics.videos, outcome.metrics.bad) == (5, 1)
     assert [Path(video.path).name for video in outcome.scores.bad] == ["text.mp4"]
 
@@ -266,7 +280,8 @@ def test_an_index_names_the_videos_and_a_shard_gives_the_same(
     index_videos(manifest, tmp_path / "films.parquet", workers=1)
     write_shards(manifest, VideoIndex.read(tmp_path / "films.parquet"), tmp_path / "shards", workers=1)
     plain = {
-        Path(p.path).stem.replace(" ", "_"): p for p in Predictor(weights, precision="fp32").many(good(films))
+        Path(p.path).stem.replace(" ", "_"): p
+        for p in Predictor(weights, compute=IN_PROCESS).many(good(films))
     }
     for index in ("films.parquet", "shards/index.parquet"):
         words = ["predict", str(weights), "--index", str(tmp_path / index), "--json", "--top", "9"]

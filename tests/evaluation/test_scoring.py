@@ -13,20 +13,26 @@ import torch
 from torch import nn
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import FrameOrder
 from t3d.data.clips.frames import FrameStore
-from t3d.data.clips.views import Views
+from t3d.data.clips.views import FrameOrder, Views
 from t3d.data.manifest.manifest import Manifest
+from t3d.device import Compute, Precision
 from t3d.errors import Failed, ManifestError, T3DError, VideoError
-from t3d.evaluation.metrics import measure
-from t3d.evaluation.scores import Scores, write_scores
-from t3d.evaluation.scoring import score_videos
+from t3d.evaluation.protocol import Protocol
+from t3d.evaluation.scores import Scores
+from t3d.evaluation.scores_table import write_scores
+from t3d.evaluation.scoring import Processes, score_videos
+from t3d.evaluation.task import measure
 from t3d.models.registry import create_model
 from t3d.video.encode import write_video
 from t3d.video.video import Video
 
 SPEC = ClipSpec(num_frames=8, stride=1, size=16, resize=20)
 CLASSES = ("jump", "run", "sit")
+
+
+def batches(size: int, *, workers: int = 0, precision: Precision = "fp32") -> Compute:
+    return Compute(batch_size=size, workers=workers, precision=precision)
 
 
 class Mean(nn.Module):
@@ -87,7 +93,7 @@ def slow_scores(model: nn.Module, path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_video_scores_the_mean_of_its_clips(films: Manifest) -> None:
     model = Mean()
-    scores = score_videos(model, films, spec=SPEC)
+    scores = score_videos(model, films, Protocol(SPEC))
     assert scores.classes == CLASSES
     assert scores.paths == tuple(str(entry.path) for entry in films)
     assert scores.labels.tolist() == [0, 1, 2, 0, 1, -1]
@@ -109,7 +115,7 @@ def test_a_video_scores_the_mean_of_its_clips(films: Manifest) -> None:
 def test_segments_are_averaged_before_the_softmax(films: Manifest) -> None:
     """Two clips of a video, in the middle of its halves, each scored by itself."""
     model = Mean()
-    scores = score_videos(model, films, spec=replace(SPEC, segments=2))
+    scores = score_videos(model, films, Protocol(replace(SPEC, segments=2)))
     assert scores.clip_video.tolist() == [0, 1, 2, 4, 5]
     for row, length in ((1, 8), (2, 17), (4, 45), (5, 30)):
         with Video(films[row].path) as video:
@@ -175,7 +181,7 @@ SPREAD = {
 def test_many_views_are_averaged(noise: Manifest, clips: int | None, crops: int, targets: Any) -> None:
     model = Corner()
     views = Views(clips=clips, crops=crops)  # type: ignore[arg-type]
-    scores = score_videos(model, noise, spec=SPEC, targets=targets, views=views, batch_size=7)
+    scores = score_videos(model, noise, Protocol(SPEC, targets, views), compute=batches(7))
     for row in range(4):
         with Video(noise[row].path) as video:
             frames = video.frames_at(range(len(video))).numpy()
@@ -205,20 +211,24 @@ def test_many_views_are_averaged(noise: Manifest, clips: int | None, crops: int,
 
 def test_batches_workers_and_processes_change_no_views(noise: Manifest) -> None:
     net, views = Corner(), Views(clips=3, crops=10)
-    reference = score_videos(net, noise, spec=SPEC, views=views, batch_size=1)
+    reference = score_videos(net, noise, Protocol(SPEC, views=views), compute=batches(1))
     assert np.bincount(reference.clip_video).tolist() == [3] * 4
     for batch_size in (4, 1000):
-        same(score_videos(net, noise, spec=SPEC, views=views, batch_size=batch_size), reference, atol=1e-12)
-    four = score_videos(net, noise, spec=SPEC, views=views, batch_size=2)
-    same(score_videos(net, noise, spec=SPEC, views=views, batch_size=2, workers=2), four)
-    for scores in in_processes(3, noise, net, views=views, batch_size=2):
+        same(
+            score_videos(net, noise, Protocol(SPEC, views=views), compute=batches(batch_size)),
+            reference,
+            atol=1e-12,
+        )
+    four = score_videos(net, noise, Protocol(SPEC, views=views), compute=batches(2))
+    same(score_videos(net, noise, Protocol(SPEC, views=views), compute=batches(2, workers=2)), four)
+    for scores in in_processes(3, noise, net, Protocol(SPEC, views=views), compute=batches(2)):
         same(scores, four)
 
 
 def test_crops_of_segments_are_averaged_behind_their_consensus(noise: Manifest) -> None:
     model = Corner()
     spec = replace(SPEC, segments=2)
-    scores = score_videos(model, noise, spec=spec, views=Views(crops=3))
+    scores = score_videos(model, noise, Protocol(spec, views=Views(crops=3)))
     with Video(noise[0].path) as video:
         frames = video.frames_at(range(29))
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (SPEC.mean, SPEC.std))
@@ -239,7 +249,9 @@ def same(a: Scores, b: Scores, *, atol: float = 0.0) -> None:
     np.testing.assert_allclose(a.video_probs, b.video_probs, atol=atol, rtol=0)
 
 
-def in_processes(world: int, films: Manifest, model: nn.Module, **options: Any) -> list[Scores]:
+def in_processes(
+    world: int, films: Manifest, model: nn.Module, protocol: Protocol, *, compute: Compute
+) -> list[Scores]:
     """Score as `world` processes would, one after another: once to learn what each sends, once to gather."""
     sent: list[list[list[Any]]] = []
     for rank in range(world):
@@ -247,11 +259,9 @@ def in_processes(world: int, films: Manifest, model: nn.Module, **options: Any) 
         score_videos(
             model,
             films,
-            spec=SPEC,
-            rank=rank,
-            world_size=world,
-            gather=lambda part, own=own: own.append(part) or part,
-            **options,
+            protocol,
+            compute=compute,
+            processes=Processes(rank, world, lambda part, own=own: own.append(part) or part),
         )
         sent.append(own)
     results = []
@@ -261,11 +271,9 @@ def in_processes(world: int, films: Manifest, model: nn.Module, **options: Any) 
             score_videos(
                 model,
                 films,
-                spec=SPEC,
-                rank=rank,
-                world_size=world,
-                gather=lambda _, joined=joined: next(joined),
-                **options,
+                protocol,
+                compute=compute,
+                processes=Processes(rank, world, lambda _, joined=joined: next(joined)),
             )
         )
     return results
@@ -283,26 +291,30 @@ def test_batches_workers_processes_and_cache_change_nothing(films: Manifest, tmp
             return torch.cat([self.net(clip[None].double()) for clip in x])  # no clip meets another
 
     net = Exact()
-    reference = score_videos(net, films, spec=SPEC)
+    reference = score_videos(net, films, Protocol(SPEC))
     for batch_size in (1, 3, 5, 100):
-        same(score_videos(net, films, spec=SPEC, batch_size=batch_size), reference)
-    same(score_videos(net, films, spec=SPEC, workers=2, batch_size=3), reference)
+        same(score_videos(net, films, Protocol(SPEC), compute=batches(batch_size)), reference)
+    same(score_videos(net, films, Protocol(SPEC), compute=batches(3, workers=2)), reference)
     store = FrameStore(SPEC, cache=str(tmp_path))
     assert sum(store.prepare(films[row].path) for row in range(6) if row != 3) == 5
-    same(score_videos(net, films, spec=SPEC, store=store), reference)
+    same(score_videos(net, films, Protocol(SPEC), store=store), reference)
     for world in (2, 3, 7):
-        for scores in in_processes(world, films, net, batch_size=4):
+        for scores in in_processes(world, films, net, Protocol(SPEC), compute=batches(4)):
             same(scores, reference)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_a_real_net_scores_the_same_in_any_batch(films: Manifest, bf16: bool) -> None:
+@pytest.mark.parametrize(("precision", "atol"), [("fp32", 1e-6), ("bf16", 1e-2)])
+def test_a_real_net_scores_the_same_in_any_batch(films: Manifest, precision: Precision, atol: float) -> None:
     spec = ClipSpec(num_frames=8, stride=1, size=64, resize=64)
     torch.manual_seed(0)
     net = create_model("densenet3d_tiny", num_classes=3).eval()
-    reference = score_videos(net, films, spec=spec, batch_size=1, bf16=bf16)
+    reference = score_videos(net, films, Protocol(spec), compute=batches(1, precision=precision))
     assert np.ptp(reference.clip_probs, 0).max() > 1e-4
-    same(score_videos(net, films, spec=spec, batch_size=5, bf16=bf16), reference, atol=1e-2 if bf16 else 1e-6)
+    same(
+        score_videos(net, films, Protocol(spec), compute=batches(5, precision=precision)),
+        reference,
+        atol=atol,
+    )
 
 
 def test_the_order_of_frames_reaches_the_net(films: Manifest) -> None:
@@ -314,7 +326,7 @@ def test_the_order_of_frames_reaches_the_net(films: Manifest) -> None:
                 seen.append(x.mean((3, 4)))
                 return super().forward(x)
 
-        score_videos(Spy(), films, spec=SPEC, order=order, batch_size=1)
+        score_videos(Spy(), films, Protocol(SPEC, order=order), compute=batches(1))
         planes = torch.cat(seen)  # N C T
         return planes.mean(2).numpy(), (planes[..., -1] - planes[..., 0]).numpy()
 
@@ -339,7 +351,7 @@ def test_the_net_is_scored_in_eval_mode_and_left_in_its_own(films: Manifest, tra
             return super().forward(x)
 
     model = Spy().train(training)
-    score_videos(model, films, spec=SPEC)
+    score_videos(model, films, Protocol(SPEC))
     assert set(modes) == {(False, False)}
     assert model.training is training
 
@@ -347,13 +359,13 @@ def test_the_net_is_scored_in_eval_mode_and_left_in_its_own(films: Manifest, tra
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        score_videos(model, films, spec=SPEC, progress=stop)
+        score_videos(model, films, Protocol(SPEC), progress=stop)
     assert model.training is training
 
 
 def test_progress_counts_the_clips(films: Manifest) -> None:
     done: list[int] = []
-    score_videos(Mean(), films, spec=SPEC, batch_size=5, progress=done.append)
+    score_videos(Mean(), films, Protocol(SPEC), compute=batches(5), progress=done.append)
     assert sum(done) == 12
 
 
@@ -369,7 +381,7 @@ def test_a_video_that_breaks_in_the_middle_counts_nowhere(
 
     monkeypatch.setattr(Video, "frames_at", breaks)
     for batch_size in (1, 8):
-        scores = score_videos(Mean(), films, spec=SPEC, batch_size=batch_size)
+        scores = score_videos(Mean(), films, Protocol(SPEC), compute=batches(batch_size))
         assert [video.row for video in scores.bad] == [3, 4]
         assert 4 not in scores.clip_video
         assert np.isnan(scores.video_probs[4]).all()
@@ -378,12 +390,14 @@ def test_a_video_that_breaks_in_the_middle_counts_nowhere(
 def test_a_net_whose_scores_are_no_numbers_is_refused(films: Manifest) -> None:
     model = Mean()
     nn.init.constant_(model.head.bias, math.nan)
-    with pytest.raises(T3DError, match="no finite numbers"):
-        score_videos(model, films, spec=SPEC)
+    with pytest.raises(T3DError, match="not finite numbers"):
+        score_videos(model, films, Protocol(SPEC))
 
 
 def test_where_no_video_can_be_read_nothing_can_be_measured(tmp_path: Path) -> None:
-    scores = score_videos(Mean(), manifest_of([tmp_path / "a.mp4", tmp_path / "b.mp4"], [0, 1]), spec=SPEC)
+    scores = score_videos(
+        Mean(), manifest_of([tmp_path / "a.mp4", tmp_path / "b.mp4"], [0, 1]), Protocol(SPEC)
+    )
     assert scores.clip_probs.shape == (0, 3)
     assert scores.video_probs.shape == (2, 3)
     assert len(scores.bad) == 2

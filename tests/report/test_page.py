@@ -14,9 +14,9 @@ from t3d.clip import ClipSpec
 from t3d.data.config import DataConfig
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed
-from t3d.evaluation.metrics import measure
-from t3d.evaluation.run_test import Outcome
+from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import Scores
+from t3d.evaluation.task import measure
 from t3d.report.page import samples_of, write_report
 from t3d.report.plots import confusion_figure, curves_figure, frames_figure, save_figure
 from t3d.report.result import print_result, write_result
@@ -67,7 +67,7 @@ def films(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def outcome(films: list[Path]) -> Outcome:
+def outcome(films: list[Path]) -> TestResult:
     """Five videos: three right, one wrong, one that cannot be read."""
     probs = np.full((5, 4), 0.1)
     for row, said in enumerate((0, 1, 2, 0, 0)):
@@ -82,7 +82,7 @@ def outcome(films: list[Path]) -> Outcome:
         paths=(*(str(path) for path in films), "kaputt.mp4"),
         bad=(Failed("kaputt.mp4", "is empty", 4),),
     )
-    return Outcome(measure(scores), scores)
+    return TestResult(measure(scores), scores)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def run(tmp_path: Path, films: list[Path]) -> RunFolder:
     return run
 
 
-def written(tmp_path: Path, run: RunFolder, outcome: Outcome) -> str:
+def written(tmp_path: Path, run: RunFolder, outcome: TestResult) -> str:
     path = write_report(
         tmp_path / "deep" / "report.html",
         run,
@@ -120,7 +120,7 @@ def written(tmp_path: Path, run: RunFolder, outcome: Outcome) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def test_the_page_stands_alone(tmp_path: Path, run: RunFolder, outcome: Outcome) -> None:
+def test_the_page_stands_alone(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
     text = written(tmp_path, run, outcome)
     page = Page(text)
     assert len(page.pictures) == 3
@@ -131,7 +131,7 @@ def test_the_page_stands_alone(tmp_path: Path, run: RunFolder, outcome: Outcome)
     assert "utf-8" in text[:200]
 
 
-def test_the_page_says_what_came_out(tmp_path: Path, run: RunFolder, outcome: Outcome) -> None:
+def test_the_page_says_what_came_out(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
     words = Page(written(tmp_path, run, outcome)).words
     for expected in ("75.0%", "25.0%", "1.2", "normal", "static", "4 test videos, 1 more could not be read"):
         assert expected in words
@@ -139,7 +139,7 @@ def test_the_page_says_what_came_out(tmp_path: Path, run: RunFolder, outcome: Ou
     assert "num_frames: 8" in words
 
 
-def test_names_are_shown_and_never_obeyed(tmp_path: Path, run: RunFolder, outcome: Outcome) -> None:
+def test_names_are_shown_and_never_obeyed(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
     page = Page(written(tmp_path, run, outcome))
     for name in (
         *CLASSES,
@@ -153,7 +153,7 @@ def test_names_are_shown_and_never_obeyed(tmp_path: Path, run: RunFolder, outcom
     assert page.tags.count("b") == 5  # the figures' own
 
 
-def test_one_sample_of_each_class_that_could_be_read(outcome: Outcome) -> None:
+def test_one_sample_of_each_class_that_could_be_read(outcome: TestResult) -> None:
     samples = samples_of(outcome)
     assert [sample.label for sample in samples] == list(CLASSES)
     assert [sample.prediction for sample in samples] == [CLASSES[0], CLASSES[1], CLASSES[2], CLASSES[0]]
@@ -161,7 +161,7 @@ def test_one_sample_of_each_class_that_could_be_read(outcome: Outcome) -> None:
     assert {round(sample.probability, 6) for sample in samples} == {0.7}
 
 
-def test_results_are_written_and_read_back(tmp_path: Path, outcome: Outcome) -> None:
+def test_results_are_written_and_read_back(tmp_path: Path, outcome: TestResult) -> None:
     write_result(outcome, tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["confusion.png", "metrics.json", "scores.csv"]
@@ -174,7 +174,7 @@ def test_results_are_written_and_read_back(tmp_path: Path, outcome: Outcome) -> 
 
 
 def test_results_are_printed_with_names_as_they_are(
-    outcome: Outcome, capsys: pytest.CaptureFixture[str]
+    outcome: TestResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
     print_result(outcome)
     told = capsys.readouterr()

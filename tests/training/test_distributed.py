@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from t3d.evaluation.metrics import measure
+from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scoring import score_videos
+from t3d.evaluation.task import measure
 from t3d.models.weights import load_model
 from t3d.training.config import TrainConfig
 from t3d.training.logging import read_log
@@ -83,7 +84,9 @@ def scenes(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             name="densenet3d_tiny",
             options={"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1},
         ),
-        optim=OptimConfig(lr=0.05, epochs=2, batch_size=8, grad_accum_steps=2, schedule="constant", ema_decay=0.5),
+        optim=OptimConfig(
+            lr=0.05, epochs=2, batch_size=8, grad_accum_steps=2, schedule="constant", ema_decay=0.5
+        ),
         precision="fp32",
         log_every=1,
     )
@@ -131,7 +134,7 @@ def test_the_log_says_what_the_weights_score_in_one_process(scenes: Path) -> Non
     model, card = load_model(folder.last)
     _, val = folder.read_videos()
     assert val is not None
-    metrics = measure(score_videos(model, val, spec=card.clip))
+    metrics = measure(score_videos(model, val, Protocol(card.clip)))
     last = read_log(folder.log)[-1]
     assert last["loss"] == pytest.approx(metrics.loss, abs=1e-9)
     assert (last["top1"], last["clip_top1"]) == (metrics.video_top1, metrics.clip_top1)

@@ -16,9 +16,11 @@ from safetensors.torch import load_file
 
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, ManifestError
-from t3d.evaluation.metrics import measure
+from t3d.evaluation.config import TestConfig
+from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import run_test
-from t3d.evaluation.scoring import score_videos
+from t3d.evaluation.scoring import IN_PROCESS, score_videos
+from t3d.evaluation.task import measure
 from t3d.models.weights import load_model
 from t3d.training.config import TrainConfig
 from t3d.training.errors import InterruptedRunError
@@ -79,13 +81,13 @@ def test_it_learns_each_tag_by_itself(multi: Tiny, capsys: pytest.CaptureFixture
     assert best["map"] > 0.8
     model, card = load_model(folder.best)
     assert (card.targets, card.classes, card.provenance["epochs"]) == ("multi", TAGS, best["epoch"])
-    outcome = run_test(folder.best, config.data.val or "", precision="fp32")
+    outcome = run_test(TestConfig(str(folder.best), config.data.val or "", compute=IN_PROCESS))
     assert outcome.metrics.video_map == pytest.approx(best["map"], abs=1e-12)
     assert outcome.metrics.loss == pytest.approx(best["loss"], abs=1e-12)
     assert outcome.scores.video_probs.sum(1).max() > 1.5  # all three apply to one video
     _, val = folder.read_videos()
     assert val is not None
-    assert measure(score_videos(model, val, spec=card.clip, targets="multi")) == outcome.metrics
+    assert measure(score_videos(model, val, Protocol(card.clip, "multi"))) == outcome.metrics
 
 
 def test_a_run_that_was_stopped_goes_on_exactly(
@@ -154,13 +156,13 @@ def test_tests_refuse_the_other_kind_of_labels(multi: Tiny, tiny: Tiny, tmp_path
     several = RunFolder(train(multi(out=str(tmp_path / "several"))))
     one = RunFolder(train(tiny(out=str(tmp_path / "one"))))
     assert "targets" not in json.loads(_card(one.last))  # what older versions can read
-    with pytest.raises(ManifestError, match=r"one label a video .* several labels a video"):
-        run_test(several.weights, tiny().data.train)
-    with pytest.raises(ManifestError, match=r"several labels a video .* one label a video"):
-        run_test(one.last, multi().data.train)
+    with pytest.raises(ManifestError, match=r"one label per video .* several labels per video"):
+        run_test(TestConfig(str(several.last), tiny().data.train, compute=IN_PROCESS))
+    with pytest.raises(ManifestError, match=r"several labels per video .* one label per video"):
+        run_test(TestConfig(str(one.last), multi().data.train, compute=IN_PROCESS))
     unlabelled = table(tmp_path / "unlabelled.csv", "path", str(Manifest.from_csv(several.val_csv)[0].path))
     with pytest.raises(ManifestError, match="none of the 1 videos is both labelled and readable"):
-        run_test(several.weights, unlabelled)
+        run_test(TestConfig(str(several.last), unlabelled, compute=IN_PROCESS))
 
 
 def _card(path: Path) -> str:

@@ -24,8 +24,9 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.sampler import SampleKey
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, ManifestError
-from t3d.evaluation.metrics import measure
+from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scoring import score_videos
+from t3d.evaluation.task import measure
 from t3d.models.weights import load_model
 from t3d.prepare.index import index_videos
 from t3d.training import run as loop
@@ -88,7 +89,7 @@ def test_it_learns_what_is_easy(tiny: Tiny, capsys: pytest.CaptureFixture[str]) 
     assert card.clip == config.clip
     _, val = folder.read_videos()
     assert val is not None
-    metrics = measure(score_videos(model, val, spec=card.clip))
+    metrics = measure(score_videos(model, val, Protocol(card.clip)))
     assert (metrics.loss, metrics.video_top1) == (pytest.approx(last["loss"], abs=1e-12), 1.0)
     ema = tensors_of(folder.checkpoint)
     assert torch.equal(ema["ema.module.features.conv0.weight"], model.state_dict()["features.conv0.weight"])

@@ -14,11 +14,15 @@ from t3d.clip import ClipSpec
 from t3d.data.clips.sampling import clips_of
 from t3d.data.clips.transforms import center_view, normalise, resize_frames
 from t3d.data.manifest.manifest import Manifest
+from t3d.device import Compute
 from t3d.errors import ConfigError, ManifestError
+from t3d.evaluation.protocol import Protocol
+from t3d.evaluation.run_test import TestResult
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, save_model
 from t3d.transfer import probe
 from t3d.transfer.probe import fit_linear, run_probe, student_vectors
+from t3d.transfer.probe_config import ProbeConfig
 from t3d.video.encode import write_video
 from t3d.video.video import Video
 
@@ -55,17 +59,20 @@ def student(lists: Path) -> Path:
     return path
 
 
+def probed(lists: Path, **options: Any) -> TestResult:
+    lists_of = {"train": str(lists / "train.csv"), "test": str(lists / "test.csv")}
+    return run_probe(ProbeConfig(**{**lists_of, "compute": Compute("cpu", workers=0), **options}))
+
+
 def test_a_probe_of_a_student(lists: Path, student: Path) -> None:
-    outcome = run_probe(str(lists / "train.csv"), str(lists / "test.csv"), weights=str(student), device="cpu")
+    outcome = probed(lists, model=str(student))
     assert outcome.metrics.videos == 6
     assert outcome.metrics.video_top1 == 1.0  # even random features know red from blue
 
 
 def test_a_probe_of_a_teacher(lists: Path) -> None:
-    options = {"teacher": "timm:resnet10t", "teacher_weights": "random", "teacher_size": 32}
-    outcome = run_probe(
-        str(lists / "train.csv"), str(lists / "test.csv"), **options, num_frames=3, device="cpu"
-    )
+    options: dict[str, Any] = {"teacher": "timm:resnet10t", "teacher_weights": "random", "teacher_size": 32}
+    outcome = probed(lists, **options, num_frames=3)
     assert outcome.metrics.video_top1 == 1.0
     clips = len(clips_of(20, ClipSpec(num_frames=3, stride=4, size=32, resize=32, tail="shift")))
     assert len(outcome.scores.clip_video) == 6 * clips
@@ -77,7 +84,7 @@ def test_features_are_those_of_the_test_protocol(lists: Path, student: Path) -> 
 
     net, card = load_model(student)
     manifest = Manifest.from_csv(lists / "test.csv")
-    rows, bad = each_clip(student_vectors(net, card.clip, bf16=False), manifest, spec=card.clip)
+    rows, bad = each_clip(student_vectors(net, card.clip, bf16=False), manifest, Protocol(card.clip))
     assert not bad
     expected = []
     for entry in manifest:
@@ -113,27 +120,24 @@ def test_the_penalty_is_chosen_by_whole_sources(lists: Path, monkeypatch: pytest
 
 
 def test_few_labels(lists: Path, student: Path) -> None:
-    options = {"weights": str(student), "device": "cpu"}
-    train, test = str(lists / "train.csv"), str(lists / "test.csv")
-    assert run_probe(train, test, **options, label_fraction=0.2).metrics.video_top1 == 1.0
+    assert probed(lists, model=str(student), label_fraction=0.2).metrics.video_top1 == 1.0
     with pytest.raises(ConfigError, match="share of labels is 0"):
-        run_probe(train, test, **options, label_fraction=0.0)
+        probed(lists, model=str(student), label_fraction=0.0)
 
 
 def test_either_a_student_or_a_teacher(lists: Path, student: Path) -> None:
-    train, test = str(lists / "train.csv"), str(lists / "test.csv")
-    with pytest.raises(ConfigError, match="either --weights"):
-        run_probe(train, test)
-    with pytest.raises(ConfigError, match="either --weights"):
-        run_probe(train, test, weights=str(student), teacher="resnet18")
+    with pytest.raises(ConfigError, match="either model"):
+        probed(lists)
+    with pytest.raises(ConfigError, match="either model"):
+        probed(lists, model=str(student), teacher="resnet18")
     with pytest.raises(ManifestError, match="nowhere"):
-        run_probe(str(lists / "nowhere"), test, weights=str(student))
+        probed(lists, train=str(lists / "nowhere"), model=str(student))
 
 
 def test_the_command(lists: Path, student: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    words = ["probe", str(lists / "train.csv"), str(lists / "test.csv"), "--weights", str(student)]
+    words = ["probe", str(lists / "train.csv"), str(lists / "test.csv"), "--model", str(student)]
     assert main([*words, "--out", str(tmp_path / "p"), "--json", "--workers", "0"]) == 0
     assert '"video_top1": 1.0' in capsys.readouterr().out
     assert (tmp_path / "p" / "confusion.png").exists()
     assert main(words[:3]) == 2
-    assert "either --weights" in capsys.readouterr().err
+    assert "either model" in capsys.readouterr().err

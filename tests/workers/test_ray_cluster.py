@@ -20,8 +20,10 @@ import torch
 from t3d.clip import ClipSpec
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
+from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, Failed, T3DError
 from t3d.evaluation.bulk import predictions
+from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.predictor import Predictor
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, save_model
@@ -264,7 +266,8 @@ def test_predictions_are_the_local_ones_to_the_last_digit(films: Path, tmp_path:
     weights = tmp_path / "net.safetensors"
     save_model(net, weights, card=ModelCard("densenet3d_tiny", classes=("a", "b", "c"), clip=spec))
     paths = [str(path) for path in sorted(films.rglob("*.mp4"))]
-    local = list(Predictor(weights, precision="fp32", workers=1).many(paths))
+    compute = Compute(precision="fp32", workers=1)
+    local = list(Predictor(weights, compute=compute).many(paths))
     assert len({prediction.probs for prediction in local}) == 6
-    far = predictions(weights, paths, cluster=RAY, precision="fp32", workers=1)
+    far = predictions(PredictConfig(str(weights), cluster=RAY, compute=compute), paths)
     assert sorted(far, key=lambda prediction: prediction.path) == local

@@ -47,9 +47,10 @@ class Prediction:
 
 
 class Predictor:
-    """Classify videos with a trained model. Its weights file holds the classes, the clip and the normalization.
+    """Classify videos with a trained model.
 
-    Scores come from the same function as those of `t3d test`, so the two agree.
+    The weights file holds the classes, the clip and the normalization. Scores come from the same function as
+    those of `t3d test`, so the two agree.
 
     Args:
         model: Weights file, or the folder of a finished training run.

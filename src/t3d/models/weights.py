@@ -230,8 +230,8 @@ def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
     checkpoint = source / CHECKPOINT
     if not checkpoint.is_file():
         raise CheckpointError(
-            f"{source}: the folder holds no {BEST}, {LAST} or {CHECKPOINT}; give a weights file, or the folder of "
-            "a training run that has saved its state"
+            f"{source}: the folder holds no {BEST}, {LAST} or {CHECKPOINT}; give a weights file, "
+            "or the folder of a training run that has saved its state"
         )
     if not allow_unfinished:
         raise CheckpointError(_unfinished(source))
@@ -240,8 +240,8 @@ def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
 
 def _unfinished(path: PathLike) -> str:
     return (
-        f"{os.fspath(path)}: this run is not finished, so it has no weights yet; resume it to its end, or set "
-        "allow_unfinished to use the best weights so far"
+        f"{os.fspath(path)}: this run is not finished, so it has no weights yet; resume it to its end, "
+        "or set allow_unfinished to use the best weights so far"
     )
 
 
@@ -271,7 +271,7 @@ def _weights(path: PathLike, *, allow_unfinished: bool) -> Iterator[tuple[Any, s
             header = json.loads(metadata[CHECKPOINT_KEY])
             prefix, text = str(header["weights"]), str(header["card"])
         except (ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"{source}: the checkpoint does not say which weights it offers") from error
+            raise CheckpointError(f"{source}: the checkpoint does not name the weights it offers") from error
         yield file, prefix, text
 
 

@@ -84,8 +84,8 @@ def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
     known = open_manifest(config.train, root=root, source_pattern=config.source_pattern)
     if not known.label_column.fits("single"):
         raise ManifestError(
-            f"{config.train}: a probe learns one label per video, and these have several (column labels); train a "
-            "model on them instead"
+            f"{config.train}: a probe learns one label per video, and these have several (column labels); "
+            "train a model on them instead"
         )
     if (known.labels < 0).any() or len(known.classes) < 2:
         raise ManifestError(f"{config.train}: a probe needs a label for every video, and at least 2 classes")

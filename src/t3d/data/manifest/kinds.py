@@ -41,7 +41,7 @@ class Labels(ABC):
     min_classes: ClassVar[int]
     """Fewest classes that a model can learn to tell apart."""
     every_class_needed: ClassVar[bool]
-    """Whether each class must have a video in every part of a split. A rare class of several may have none."""
+    """Whether each class must have a video in every part of a split."""
 
     @classmethod
     def of(cls, column: pa.Array, classes: tuple[str, ...]) -> Labels:
@@ -153,7 +153,7 @@ class SeveralLabels(Labels):
     name = "labels"
     description = "several labels per video (column labels)"
     min_classes = 1  # whether one tag applies is a question, too
-    every_class_needed = False
+    every_class_needed = False  # a rare class may have too few videos for that
 
     def entry(self, row: int) -> tuple[int | None, tuple[int, ...] | None]:
         """Return None, and the classes of a row in order."""

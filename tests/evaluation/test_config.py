@@ -1,0 +1,49 @@
+"""Options of testing, prediction and probes: light to import, checked when made, without name clashes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+import pytest
+
+from t3d.errors import ConfigError
+from t3d.evaluation.config import PredictConfig, Reading, TestConfig
+from t3d.transfer.probe_config import ProbeConfig
+
+
+@pytest.mark.parametrize(
+    "module", ["t3d.evaluation.config", "t3d.evaluation.protocol", "t3d.transfer.probe_config"]
+)
+def test_importing_options_imports_no_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def flat(kind: Any) -> list[str]:
+    hints = get_type_hints(kind)
+    names = []
+    for field in fields(kind):
+        names += flat(hints[field.name]) if is_dataclass(hints[field.name]) else [field.name]
+    return names
+
+
+@pytest.mark.parametrize("kind", [TestConfig, ProbeConfig, PredictConfig])
+def test_every_option_of_a_command_has_a_name_of_its_own(kind: Any) -> None:
+    names = flat(kind)
+    assert len(names) > 8
+    assert len(names) == len(set(names))
+
+
+def test_options_that_cannot_work_are_refused() -> None:
+    for make, message in (
+        (lambda: Reading(max_bad=1.5), "max_bad is 1.5"),
+        (lambda: TestConfig("m", "v", seed=-1), "seed is -1"),
+        (lambda: PredictConfig("m", top=0), "top is 0"),
+        (lambda: ProbeConfig("a", "b", model="m", label_fraction=1.1), "label_fraction is 1.1"),
+        (lambda: ProbeConfig("a", "b", model="m", label_seed=-1), "label_seed is -1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make()

@@ -1,0 +1,95 @@
+"""A run folder wherever weights are: finished, unfinished, and none at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from t3d.errors import CheckpointError
+from t3d.evaluation.predictor import Predictor
+from t3d.models import ModelCard, VideoNet, create_model, load_backbone, load_model, save_model
+from t3d.models.weights import CHECKPOINT_KEY, read_card, weights_file
+
+OPTIONS: dict[str, object] = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1}
+CARD = ModelCard("densenet3d_tiny", options=OPTIONS, classes=("a", "b"), provenance={"epochs": 3})
+
+
+def net(seed: int) -> VideoNet:
+    torch.manual_seed(seed)
+    return create_model("densenet3d_tiny", num_classes=2, options=OPTIONS)
+
+
+def named(model: VideoNet, prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def checkpoint(folder: Path, *, weights: str) -> Path:
+    """What a run leaves while it is under way, with three sets of weights in it."""
+    header = {"format": 2, "progress": {"epoch": 3}, "card": CARD.to_json(), "weights": weights}
+    tensors = named(net(1), "model.") | named(net(2), "ema.module.") | named(net(3), "best.")
+    tensors |= {
+        "optim.features.conv0.weight.momentum_buffer": torch.ones(2),
+        "ema.n_averaged": torch.ones(()),
+    }
+    path = folder / "checkpoint.safetensors"
+    save_file(tensors, path, metadata={CHECKPOINT_KEY: json.dumps(header)})
+    return path
+
+
+def same(a: VideoNet, b: VideoNet) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_finished_run_stands_for_its_best_weights_else_its_last(tmp_path: Path) -> None:
+    checkpoint(tmp_path, weights="best.")  # it stays
+    save_model(net(5), tmp_path / "last.safetensors", card=CARD)
+    assert weights_file(tmp_path) == tmp_path / "last.safetensors"
+    save_model(net(6), tmp_path / "best.safetensors", card=CARD)
+    for allow_unfinished in (False, True):
+        assert weights_file(tmp_path, allow_unfinished=allow_unfinished) == tmp_path / "best.safetensors"
+    assert weights_file(tmp_path / "last.safetensors") == tmp_path / "last.safetensors"
+    model, card = load_model(tmp_path)
+    assert same(model, net(6))
+    assert card == read_card(tmp_path) == CARD
+    other = net(7)
+    assert load_backbone(other, tmp_path).complete
+    assert torch.equal(
+        other.get_parameter("features.conv0.weight"), net(6).get_parameter("features.conv0.weight")
+    )
+    assert Predictor(tmp_path).card == CARD
+
+
+@pytest.mark.parametrize(("weights", "seed"), [("best.", 3), ("model.", 1), ("ema.module.", 2)])
+def test_an_unfinished_run_stands_for_its_weights_so_far_if_that_is_allowed(
+    tmp_path: Path, weights: str, seed: int
+) -> None:
+    path = checkpoint(tmp_path, weights=weights)
+    for asked in (tmp_path, path):
+        for refuse in (load_model, read_card, lambda p: load_backbone(net(0), p), Predictor):
+            with pytest.raises(CheckpointError, match=r"this run is not finished.*resume.*allow_unfinished"):
+                refuse(asked)  # type: ignore[operator]
+        with pytest.warns(UserWarning, match="this run is not finished; these are its weights so far"):
+            model, card = load_model(asked, allow_unfinished=True)
+        assert same(model, net(seed))
+        assert card == read_card(asked, allow_unfinished=True) == CARD
+    with pytest.warns(UserWarning, match="not finished"):
+        assert Predictor(tmp_path, allow_unfinished=True).card == CARD
+
+
+def test_other_folders_and_checkpoints_are_refused(tmp_path: Path) -> None:
+    for allow_unfinished in (False, True):
+        with pytest.raises(CheckpointError, match=r"holds no best\.safetensors, last\.safetensors or check"):
+            load_model(tmp_path, allow_unfinished=allow_unfinished)
+    path = tmp_path / "checkpoint.safetensors"
+    for text in ("{}", "[]", "{", json.dumps({"weights": "best."})):
+        save_file({"best.x": torch.ones(1)}, path, metadata={CHECKPOINT_KEY: text})
+        with pytest.raises(CheckpointError, match="does not name the weights it offers"):
+            load_model(tmp_path, allow_unfinished=True)
+    with pytest.raises(CheckpointError, match="absent: no such weights file"):
+        load_model(tmp_path / "absent", allow_unfinished=True)
