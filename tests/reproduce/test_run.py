@@ -23,7 +23,7 @@ from t3d.reproduce.run import StoppedError, reproduce
 from t3d.reproduce.runs import open_sets, trials_of
 from t3d.reproduce.tables import read_table
 from t3d.training import run as loop
-from t3d.training.step import ClassificationStepper
+from t3d.training.trainer import Trainer
 from t3d.video.encode import write_video
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 60, 40)}
@@ -123,15 +123,15 @@ def test_a_stopped_row_goes_on_and_ends_as_if_it_never_had_been(
     choices: Choices, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = reproduce("table4", replace(choices, out=choices.out / "whole"), rows=["T3D"])
-    take = ClassificationStepper.step
+    take = Trainer.take_step
     with monkeypatch.context() as patched:
 
-        def step(self: ClassificationStepper, *args: Any, total: int, **more: Any) -> None:
-            take(self, *args, total=total, **more)
-            if total == 1:
+        def take_step(self: Trainer, batches: Any, *, epoch: int, step: int) -> None:
+            take(self, batches, epoch=epoch, step=step)
+            if epoch * self.steps + step == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        patched.setattr(ClassificationStepper, "step", step)
+        patched.setattr(Trainer, "take_step", take_step)
         with pytest.raises(StoppedError, match="in row T3D; the same command goes on") as error:
             reproduce("table4", choices, rows=["T3D"])
     assert error.value.signal == signal.SIGTERM

@@ -3,24 +3,27 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from t3d.errors import CheckpointError
 from t3d.models.registry import create_model
+from t3d.models.weights import ModelCard, load_model
 from t3d.training import checkpoint
-from t3d.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_checkpoint
 from t3d.training.config import OptimConfig
-from t3d.training.optim import Schedule, make_ema, make_optimizer
+from t3d.training.learner import Learner
 
 SGD = OptimConfig(lr=0.05, schedule="plateau", patience=1)
 ADAMW = OptimConfig(name="adamw", lr=0.01, weight_decay=0.1, decay_norm=False, schedule="cosine")
+CARD = ModelCard("densenet3d_tiny", classes=("a", "b", "c"), provenance={"epochs": 3})
 SMALL = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1}
 
 
@@ -31,9 +34,10 @@ class State:
         torch.manual_seed(seed)
         model = create_model("densenet3d_tiny", num_classes=3, options={**SMALL, **options})
         self.model: nn.Module = model.to(memory_format=torch.channels_last_3d)
-        self.optimizer = make_optimizer(self.model, config)
-        self.schedule = Schedule(self.optimizer, config, steps_per_epoch=10)
-        self.ema: AveragedModel | None = make_ema(self.model, 0.9) if ema else None
+        config = replace(config, ema_decay=0.9 if ema else 0.0)
+        self.learner = Learner.of(self.model, config, steps_per_epoch=10)
+        self.optimizer, self.schedule = self.learner.optimizer, self.learner.schedule
+        self.ema = self.learner.ema
 
     def learn(self, *steps: int) -> None:
         for step in steps:
@@ -45,14 +49,8 @@ class State:
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
 
-    @property
-    def parts(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "schedule": self.schedule,
-            "ema": self.ema,
-        }
+    def save(self, path: Path, progress: Progress, best: Snapshot | None = None) -> None:
+        save_checkpoint(path, self.learner, progress=progress, card=CARD, best=best)
 
     def same_as(self, other: State) -> None:
         mine, theirs = self.optimizer.state_dict(), other.optimizer.state_dict()
@@ -76,10 +74,10 @@ def test_a_restart_is_bit_exact(config: OptimConfig, tmp_path: Path) -> None:
     for loss in (1.0, 0.9, 0.95, 0.97):
         straight.schedule.validated(loss)
     progress = Progress(epoch=3, step=2, best=0.75, minutes=1.5)
-    save_checkpoint(tmp_path / "c.safetensors", **straight.parts, progress=progress)
+    straight.save(tmp_path / "c.safetensors", progress)
 
     again = State(config, seed=1)
-    assert load_checkpoint(tmp_path / "c.safetensors", **again.parts) == progress
+    assert load_checkpoint(tmp_path / "c.safetensors", again.learner) == (progress, None)
     for run in (straight, again):
         run.schedule.set(3)  # the rate is set before every step, it is no state
     again.same_as(straight)
@@ -94,10 +92,10 @@ def test_a_restart_is_bit_exact(config: OptimConfig, tmp_path: Path) -> None:
 
 def test_before_the_first_step_and_without_average(tmp_path: Path) -> None:
     fresh = State(SGD, ema=False)
-    save_checkpoint(tmp_path / "c.safetensors", **fresh.parts, progress=Progress())
+    fresh.save(tmp_path / "c.safetensors", Progress())
     other = State(SGD, seed=1, ema=False)
     other.learn(0)
-    assert load_checkpoint(tmp_path / "c.safetensors", **other.parts) == Progress()
+    assert load_checkpoint(tmp_path / "c.safetensors", other.learner) == (Progress(), None)
     assert not other.optimizer.state
     assert torch.equal(next(other.model.parameters()), next(fresh.model.parameters()))
 
@@ -105,7 +103,7 @@ def test_before_the_first_step_and_without_average(tmp_path: Path) -> None:
 def test_the_file_is_tensors_and_json_and_nothing_else(tmp_path: Path) -> None:
     state = State(ADAMW)
     state.learn(0)
-    save_checkpoint(tmp_path / "c.safetensors", **state.parts, progress=Progress())
+    state.save(tmp_path / "c.safetensors", Progress())
     raw = (tmp_path / "c.safetensors").read_bytes()
     length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + length])
@@ -117,17 +115,81 @@ def test_the_file_is_tensors_and_json_and_nothing_else(tmp_path: Path) -> None:
     assert "optim.features.conv0.weight.exp_avg" in header
 
 
+def header_of(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        header: dict[str, Any] = json.loads(file.metadata()["t3d_checkpoint"])
+    return header
+
+
+def test_the_best_weights_so_far_come_back_with_their_card(tmp_path: Path) -> None:
+    path, state = tmp_path / "c.safetensors", State(SGD)
+    state.learn(0)
+    assert state.ema is not None
+    best = Snapshot.of(state.learner.kept, CARD)
+    early = {name: tensor.clone() for name, tensor in state.ema.module.state_dict().items()}
+    state.learn(1)
+    state.save(path, Progress(best=0.5), best)
+    header = header_of(path)
+    assert (header["weights"], ModelCard.from_json(header["card"])) == ("best.", CARD)
+
+    _, back = load_checkpoint(path, State(SGD, seed=1).learner)
+    assert back is not None
+    assert back.card == CARD
+    assert back.tensors.keys() == early.keys()
+    for name, tensor in early.items():  # the average's, and not those of the later step
+        assert torch.equal(back.tensors[name], tensor), name
+    assert not torch.equal(early["features.conv0.weight"], state.model.state_dict()["features.conv0.weight"])
+
+
+@pytest.mark.parametrize(("ema", "prefix"), [(True, "ema.module."), (False, "model.")])
+def test_without_validation_the_header_names_the_current_weights(
+    ema: bool, prefix: str, tmp_path: Path
+) -> None:
+    path, state = tmp_path / "c.safetensors", State(SGD, ema=ema)
+    state.learn(0)
+    state.save(path, Progress())
+    header, tensors = header_of(path), load_file(path)
+    assert (header["weights"], ModelCard.from_json(header["card"])) == (prefix, CARD)
+    assert not any(name.startswith("best.") for name in tensors)
+    for name, tensor in state.learner.averaged.state_dict().items():
+        assert torch.equal(tensors[prefix + name], tensor), name
+
+
+def test_a_part_alone_can_be_kept() -> None:
+    model = nn.Sequential()
+    model.add_module("student", nn.Linear(2, 2))
+    model.add_module("head", nn.Linear(2, 1))
+    learner = Learner.of(model, replace(SGD, ema_decay=0.9), steps_per_epoch=1, part="student")
+    assert learner.ema is not None
+    assert learner.kept is learner.ema.module.student
+    assert learner.kept_prefix == "ema.module.student."
+    assert Snapshot.of(learner.kept, CARD).tensors.keys() == {"weight", "bias"}
+
+
+def test_a_snapshot_is_a_copy_and_becomes_a_weights_file(tmp_path: Path) -> None:
+    state = State(SGD, ema=False)
+    card = replace(CARD, options=SMALL)
+    snapshot = Snapshot.of(state.model, card)
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    state.learn(0)
+    snapshot.write(tmp_path / "w.safetensors")
+    model, read = load_model(tmp_path / "w.safetensors")
+    assert read == card
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     state = State(SGD)
     state.learn(0)
-    save_checkpoint(tmp_path / "c.safetensors", **state.parts, progress=Progress(epoch=1))
+    state.save(tmp_path / "c.safetensors", Progress(epoch=1))
     return tmp_path / "c.safetensors"
 
 
 def refused(path: Path, state: State) -> str:
     with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(path, **state.parts)
+        load_checkpoint(path, state.learner)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
@@ -141,14 +203,14 @@ def test_another_net_is_refused_by_the_key_that_differs(saved: Path) -> None:
     assert "is missing in the file" in larger
     headless = State(SGD)
     headless.model.classifier = nn.Identity()
-    assert "model.classifier.bias is [3] in the file and missing in the net" in refused(saved, headless)
+    assert "model.classifier.bias is [3] in the file and missing in the model" in refused(saved, headless)
 
 
 def test_another_optimiser_or_average_is_refused(saved: Path) -> None:
     assert "SGD" in refused(saved, State(ADAMW))
     assert "optim.ema_decay" in refused(saved, State(SGD, ema=False))
     state = State(SGD, ema=False)
-    save_checkpoint(saved, **state.parts, progress=Progress())
+    state.save(saved, Progress())
     assert "ema.n_averaged is missing in the file" in refused(saved, State(SGD))
 
 
@@ -180,7 +242,7 @@ def test_a_failure_while_writing_leaves_the_old_file(
     monkeypatch.setattr(checkpoint, "save_file", fail)
     state = State(SGD)
     with pytest.raises(type(error)):
-        save_checkpoint(saved, **state.parts, progress=Progress())
+        state.save(saved, Progress())
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
 
@@ -196,7 +258,7 @@ def test_saving_changes_nothing_in_the_run(saved: Path, monkeypatch: pytest.Monk
     one, other = State(SGD), State(SGD)
     one.learn(0, 1)
     other.learn(0)
-    save_checkpoint(saved, **other.parts, progress=Progress())
+    other.save(saved, Progress())
     other.learn(1)
     one.same_as(other)
     (tensors,) = written

@@ -31,30 +31,31 @@ from t3d.training.config import TrainConfig
 from t3d.training.errors import InterruptedRunError
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
-from t3d.training.step import ClassificationStepper, Stepper
+from t3d.training.step import SingleLabelStep
+from t3d.training.trainer import Trainer
 from dataclasses import replace
 
 torch.set_num_threads(1)
 root, rank = Path(sys.argv[1]), int(os.environ["RANK"])
 seen = {"rows": [], "stopped": []}
-loss, take = ClassificationStepper._loss, Stepper.step
+loss, take = SingleLabelStep.loss, Trainer.take_step
 
-def watching(self, batch, rng):
+def watching(self, model, batch, rng):
     seen["rows"].append([self.place, batch.videos.tolist()])
-    return loss(self, batch, rng)
+    return loss(self, model, batch, rng)
 
-def step(self, batches, *, epoch, step, total):
-    self.place = total
-    take(self, batches, epoch=epoch, step=step, total=total)
+def take_step(self, batches, *, epoch, step):
+    self.train_step.place = total = epoch * self.steps + step
+    take(self, batches, epoch=epoch, step=step)
     if seen["stop"] and rank == 1 and total == 2:
         os.kill(os.getpid(), signal.SIGTERM)
 
-ClassificationStepper._loss, Stepper.step = watching, step
+SingleLabelStep.loss, Trainer.take_step = watching, take_step
 seen["stop"] = False
 config = RunFolder(root / "template").read_config(TrainConfig)
 train(replace(config, out=str(root / "whole")))
 
-ClassificationStepper._loss = loss
+SingleLabelStep.loss = loss
 seen["stop"] = True
 parts = replace(config, out=str(root / "parts"))
 try:

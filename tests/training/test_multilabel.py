@@ -27,7 +27,7 @@ from t3d.training.errors import InterruptedRunError
 from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
-from t3d.training.step import MultiLabelStepper
+from t3d.training.trainer import Trainer
 from t3d.video.encode import write_video
 
 Tiny = Callable[..., TrainConfig]
@@ -99,16 +99,15 @@ def test_a_run_that_was_stopped_goes_on_exactly(
     }
     straight = RunFolder(train(multi(**everything, out=str(tmp_path / "straight"))))
     config = multi(**everything, out=str(tmp_path / "stopped"), checkpoint_minutes=0.0)
-    step = MultiLabelStepper.step
+    take = Trainer.take_step
 
-    def stopping(self: Any, batches: Any, *, epoch: int, step: int, total: int) -> None:
+    def stopping(self: Trainer, batches: Any, *, epoch: int, step: int) -> None:
         if (epoch, step) == (1, 2):
             raise InterruptedRunError(Path(config.out), 15, config.command)
-        original(self, batches, epoch=epoch, step=step, total=total)
+        take(self, batches, epoch=epoch, step=step)
 
-    original = step
     with monkeypatch.context() as patch:
-        patch.setattr(MultiLabelStepper, "step", stopping)
+        patch.setattr(Trainer, "take_step", stopping)
         with pytest.raises(InterruptedRunError):
             train(config)
     resumed = RunFolder(train(replace(config, data=replace(config.data, workers=1)), resume=True))

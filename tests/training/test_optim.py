@@ -238,7 +238,7 @@ def test_without_them_nothing_changes() -> None:
 
 
 def test_rates_by_stage_need_stages() -> None:
-    with pytest.raises(ConfigError, match="for t3d train"):
+    with pytest.raises(ConfigError, match="transfer has none"):
         make_optimizer(nn.Linear(2, 2), OptimConfig(layer_decay=0.5))
     with pytest.raises(ConfigError, match=r"optim\.layer_decay is 1\.5"):
         OptimConfig(layer_decay=1.5)

@@ -27,15 +27,17 @@ from t3d.errors import CheckpointError, ConfigError, ManifestError
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scoring import score_videos
 from t3d.evaluation.task import measure
-from t3d.models.weights import load_model
+from t3d.models.weights import ModelCard, load_model
 from t3d.prepare.index import index_videos
 from t3d.training import run as loop
+from t3d.training import start
+from t3d.training.checkpoint import Snapshot
 from t3d.training.config import TrainConfig
-from t3d.training.errors import InterruptedRunError
+from t3d.training.errors import DivergedError, InterruptedRunError
 from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
-from t3d.training.step import ClassificationStepper, DivergedError
+from t3d.training.trainer import Trainer
 
 Tiny = Callable[..., TrainConfig]
 
@@ -44,10 +46,13 @@ def tensors_of(path: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
-def header_of(path: Path) -> dict[str, Any]:
+def header_of(path: Path, *, but: str = "") -> dict[str, Any]:
+    """What a checkpoint says, without times, and without one entry of the card's provenance."""
     with safe_open(path, framework="pt") as file:
         header: dict[str, Any] = json.loads(file.metadata()["t3d_checkpoint"])
     header["progress"].pop("minutes")
+    header["card"] = json.loads(header["card"])
+    header["card"]["provenance"].pop(but, None)
     return header
 
 
@@ -56,13 +61,13 @@ def log_of(folder: RunFolder) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in timing} for line in read_log(folder.log)]
 
 
-def same(one: RunFolder, other: RunFolder) -> None:
+def same(one: RunFolder, other: RunFolder, *, but: str = "") -> None:
     for name in ("checkpoint.safetensors", "last.safetensors", "best.safetensors"):
         here, there = tensors_of(one.path / name), tensors_of(other.path / name)
         assert here.keys() == there.keys(), name
         for key, value in here.items():
             assert torch.equal(value, there[key]), (name, key)
-    assert header_of(one.checkpoint) == header_of(other.checkpoint)
+    assert header_of(one.checkpoint, but=but) == header_of(other.checkpoint, but=but)
     assert log_of(one) == log_of(other)
 
 
@@ -128,21 +133,21 @@ import os, signal, sys, time
 import torch
 from t3d.cli.main import main
 from t3d.training import checkpoint
-from t3d.training.step import ClassificationStepper, Stepper
+from t3d.training.trainer import Trainer
 
 torch.set_num_threads(1)
-take = Stepper.step
+take = Trainer.take_step
 
-def step(self, batches, *, epoch, step, total):
-    take(self, batches, epoch=epoch, step=step, total=total)
+def take_step(self, batches, *, epoch, step):
+    take(self, batches, epoch=epoch, step=step)
     if (epoch, step) == (1, 1):
         os.killpg(0, signal.SIGTERM)
         time.sleep(0.5)  # the workers' death, if they died, would be felt here
 
-Stepper.step = step
+Trainer.take_step = take_step
 print("status", main(["train", "--config", sys.argv[1]]), flush=True)
 
-Stepper.step = take
+Trainer.take_step = take
 write, saved = checkpoint.save_file, []
 
 def save_file(tensors, path, **more):
@@ -202,7 +207,8 @@ def interrupted(tiny: Tiny, everything: dict[str, Any], tmp_path: Path) -> tuple
     out, err = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, err
     assert f"status {128 + signal.SIGTERM}" in out, err
-    assert f"stopped by SIGTERM; go on with: t3d train --resume {stopped.out}" in err
+    assert f"{stopped.out}: the run was stopped by SIGTERM; its state is saved" in err
+    assert f"Resume it with: t3d train --resume {stopped.out}" in err
     assert "Traceback" not in err
     return RunFolder(stopped.out), RunFolder(killed.out)
 
@@ -239,6 +245,118 @@ def test_a_run_that_was_stopped_or_killed_ends_as_if_it_never_had_been(
         assert not any(file.name.startswith(".") for file in folder.path.iterdir())
 
 
+# --- weights ---------------------------------------------------------------------------------------------
+
+
+def card_in(checkpoint: Path) -> tuple[ModelCard, str]:
+    with safe_open(checkpoint, framework="pt") as file:
+        header = json.loads(file.metadata()["t3d_checkpoint"])
+    return ModelCard.from_json(header["card"]), header["weights"]
+
+
+def scored(accuracies: list[float]) -> Callable[[Any], Any]:
+    """Stands in for `measure`: the given accuracy for each validation in turn."""
+    coming = iter(accuracies)
+    return lambda scores: replace(measure(scores), video_top1=next(coming))
+
+
+def test_while_a_run_is_under_way_its_weights_are_in_the_checkpoint_alone(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of four epochs is the best; the run is stopped in the fourth, and resumed."""
+    config = tiny(optim={"epochs": 4, "ema_decay": 0.5})
+    folder = RunFolder(config.out)
+    after: dict[int, dict[str, torch.Tensor]] = {}
+    take, keep = Trainer.take_step, Trainer.keep_if_best
+
+    def keeping(self: Trainer, epoch: int, score: float) -> None:
+        averaged = self.learner.averaged.state_dict()
+        after[epoch] = {name: tensor.clone() for name, tensor in averaged.items()}
+        keep(self, epoch, score)
+
+    def stopping(self: Trainer, batches: Any, *, epoch: int, step: int) -> None:
+        take(self, batches, epoch=epoch, step=step)
+        assert not folder.last.exists()
+        assert not folder.best.exists()
+        if (epoch, step) == (3, 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "keep_if_best", keeping)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "measure", scored([0.25, 0.75, 0.5]))
+        patch.setattr(Trainer, "take_step", stopping)
+        with pytest.raises(InterruptedRunError):
+            train(config)
+    assert not folder.last.exists()
+    assert not folder.best.exists()
+    card, prefix = card_in(folder.checkpoint)
+    assert (card.provenance["epochs"], card.classes, prefix) == (2, ("blue", "red"), "best.")
+    kept = tensors_of(folder.checkpoint)
+    for name, tensor in after[2].items():
+        assert torch.equal(kept[f"best.{name}"], tensor), name
+
+    monkeypatch.setattr(loop, "measure", scored([0.75]))  # no better than the second
+    train(config, resume=True)
+    for path, epoch in ((folder.best, 2), (folder.last, 4)):
+        model, card = load_model(path)
+        assert card.provenance["epochs"] == epoch
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, after[epoch][name]), (path.name, name)
+    assert folder.checkpoint.exists()
+
+
+def test_a_run_interrupted_between_its_two_weights_files_writes_both_when_resumed(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    straight = RunFolder(train(tiny(out=str(tmp_path / "straight"))))
+    config = tiny()
+    folder = RunFolder(config.out)
+    write = Snapshot.write
+
+    def writing(self: Snapshot, path: Path) -> None:
+        if path == folder.last:
+            raise OSError("no space left")
+        write(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshot, "write", writing)
+        with pytest.raises(OSError, match="no space left"):
+            train(config)
+    assert folder.best.exists()
+    assert not folder.last.exists()
+    train(config, resume=True)
+    same(folder, straight)
+    assert folder.last.read_bytes() == straight.last.read_bytes()
+    assert folder.best.read_bytes() == straight.best.read_bytes()
+
+
+def test_without_validation_the_checkpoint_describes_the_current_weights(tiny: Tiny) -> None:
+    config = tiny(data={"val": None, "val_fraction": 0.0}, optim={"epochs": 2})
+    folder = RunFolder(train(config))
+    card, prefix = card_in(folder.checkpoint)
+    assert (card, prefix) == (load_model(folder.last)[1], "model.")
+    assert not any(name.startswith("best.") for name in tensors_of(folder.checkpoint))
+    assert not folder.best.exists()
+
+
+def test_a_finished_run_that_is_trained_longer_keeps_its_files_until_new_ones_replace_them(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny()
+    folder = RunFolder(train(config))
+    before = folder.best.read_bytes(), folder.last.read_bytes()
+    take = Trainer.take_step
+
+    def looking(self: Trainer, batches: Any, *, epoch: int, step: int) -> None:
+        assert (folder.best.read_bytes(), folder.last.read_bytes()) == before
+        take(self, batches, epoch=epoch, step=step)
+
+    monkeypatch.setattr(Trainer, "take_step", looking)
+    train(replace(config, optim=replace(config.optim, epochs=2)), resume=True)
+    assert load_model(folder.last)[1].provenance["epochs"] == 2
+    assert folder.last.read_bytes() != before[1]
+
+
 def test_a_finished_run_resumes_to_itself(tiny: Tiny) -> None:
     config = tiny()
     folder = RunFolder(train(config))
@@ -263,10 +381,13 @@ def test_a_signal_while_validating_loses_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "measure", interrupting)
-        with pytest.raises(InterruptedRunError, match=f"stopped by {signal.Signals(number).name}") as caught:
+        with pytest.raises(
+            InterruptedRunError, match=f"stopped by {signal.Signals(number).name}; its state"
+        ) as caught:
             train(config)
-    assert caught.value.signal == number
-    assert seen == [{"epoch": 0, "step": 4, "best": -1.0}]
+    assert (caught.value.signal, caught.value.folder) == (number, folder.path)
+    assert caught.value.command == "t3d train"
+    assert seen == [{"epoch": 0, "step": 4, "best": -1.0, "figures": {}}]
     progress = header_of(folder.checkpoint)["progress"]
     assert (progress["epoch"], progress["step"]) == (1, 0)  # no step more after the validation
     train(config, resume=True)
@@ -284,7 +405,7 @@ def test_a_validation_that_was_cut_off_comes_again(
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_model", fail)  # behind the validation's line in the log
+        patch.setattr(Trainer, "keep_if_best", fail)  # after the validation's line in the log
         with pytest.raises(OSError, match="no space left"):
             train(config)
     assert [line["kind"] for line in log_of(folder)].count("val") == 1
@@ -302,7 +423,7 @@ def test_a_diverging_run_stops_and_keeps_the_checkpoint_from_before(tiny: Tiny) 
     folder = RunFolder(train(config))
     before = folder.checkpoint.read_bytes(), folder.last.read_bytes()
     wild = replace(config, optim=replace(config.optim, lr=1e30, epochs=3), checkpoint_minutes=0.0)
-    with pytest.raises(DivergedError, match=r"the checkpoint from before is kept.*optim\.lr \(now 1e\+30\)"):
+    with pytest.raises(DivergedError, match=r"the last checkpoint is kept.*optim\.lr \(now 1e\+30\)"):
         train(wild, resume=True)
     assert (folder.checkpoint.read_bytes(), folder.last.read_bytes()) == before
     tame = replace(config, optim=replace(config.optim, epochs=2))
@@ -388,7 +509,7 @@ def test_a_video_that_breaks_within_is_named_and_counted(
     table = more_videos((broken_within.name, "red"))
     config = tiny(data={"train": str(table), "val": str(table), "max_bad": 0.1}, optim={"epochs": 2})
     # Whether its ends can be read depends on the decoder; here they are said to be.
-    monkeypatch.setattr(loop, "readable", lambda manifest, *_, **__: (manifest, []))
+    monkeypatch.setattr(start, "readable", lambda manifest, *_, **__: (manifest, []))
     folder = RunFolder(train(config))
     assert [Path(path).name for path in folder.read_bad()] == ["broken.mp4"]
     out = capsys.readouterr().out
@@ -430,7 +551,7 @@ def test_what_cannot_work_is_told_before_a_video_is_read(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "readable", lambda *_, **__: pytest.fail("read the videos first"))
+        patch.setattr(start, "readable", lambda *_, **__: pytest.fail("read the videos first"))
         refused(tiny(model={"name": "t3d_tini"}), ConfigError, "did you mean 't3d_tiny'")
         refused(tiny(model={"options": {"drop_rat": 0.1}}), ConfigError, "did you mean 'drop_rate'")
         ttl = {"ttl_after": ["layr1"], "ttl_depths": [[1, 3]]}
@@ -446,7 +567,7 @@ def test_an_existing_run_is_never_overwritten_unasked(tiny: Tiny) -> None:
     config = tiny(optim={"batch_size": 16})
     folder = RunFolder(train(config))
     before = folder.last.read_bytes()
-    with pytest.raises(ConfigError, match="never overwritten unasked"):
+    with pytest.raises(ConfigError, match="already holds a run of t3d train"):
         train(config)
     assert folder.last.read_bytes() == before
     # Nor by a run that cannot begin.
@@ -519,7 +640,7 @@ def test_an_index_changes_nothing_but_speed(tiny: Tiny, colours: Path, tmp_path:
         index_videos(Manifest.from_csv(colours / f"{part}.csv"), tmp_path / f"{part}.parquet")
     parts = {part: str(tmp_path / f"{part}.parquet") for part in ("train", "val")}
     indexed = RunFolder(train(tiny(out=str(tmp_path / "indexed"), data=parts)))
-    same(plain, indexed)
+    same(plain, indexed, but="trained_on")
 
 
 def test_a_balanced_run_sees_every_class_equally_often(
@@ -565,15 +686,15 @@ def test_a_frozen_backbone_stays_and_the_run_goes_on_exactly(tiny: Tiny, tmp_pat
         assert torch.equal(value, given[key]) == key.startswith(frozen), key
     config = tiny(model=model, optim=optim)
     folder = RunFolder(config.out)
-    step = ClassificationStepper.step
+    take = Trainer.take_step
 
-    def stopping(self: Any, *args: Any, total: int, **kwargs: Any) -> None:
-        step(self, *args, total=total, **kwargs)
-        if total == 5:
+    def stopping(self: Trainer, batches: Any, *, epoch: int, step: int) -> None:
+        take(self, batches, epoch=epoch, step=step)
+        if epoch * self.steps + step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ClassificationStepper, "step", stopping)
+        patch.setattr(Trainer, "take_step", stopping)
         with pytest.raises(InterruptedRunError):
             train(config)
     train(folder.read_config(TrainConfig), resume=True)
@@ -589,17 +710,17 @@ def test_segments_are_learned_and_the_run_goes_on_exactly(tiny: Tiny, tmp_path: 
     assert net(torch.zeros(1, 3, 3, 32, 32)).shape == (1, 2)
     config = tiny(clip=clip, optim={"epochs": 2})
     folder = RunFolder(config.out)
-    step = ClassificationStepper.step
+    take = Trainer.take_step
     seen = []
 
-    def stopping(self: Any, *args: Any, total: int, **kwargs: Any) -> None:
-        self.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
-        step(self, *args, total=total, **kwargs)
-        if total == 2:
+    def stopping(self: Trainer, batches: Any, *, epoch: int, step: int) -> None:
+        self.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+        take(self, batches, epoch=epoch, step=step)
+        if epoch * self.steps + step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ClassificationStepper, "step", stopping)
+        patch.setattr(Trainer, "take_step", stopping)
         with pytest.raises(InterruptedRunError):
             train(config)
     assert set(seen) == {(4, 3, 9, 32, 32)}

@@ -9,7 +9,9 @@ import pytest
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, Failed, ManifestError
 from t3d.training.config import TrainConfig
+from t3d.training.errors import WrongCommandError
 from t3d.training.run_folder import RunFolder
+from t3d.transfer.config import TransferConfig
 
 Tiny = Callable[..., TrainConfig]
 
@@ -69,9 +71,9 @@ def test_an_existing_run_is_refused_and_replaced_only_when_asked(tiny: Tiny, vid
     config = tiny()
     folder = started(config, videos)
     (folder.path / "old").write_text("")
-    with pytest.raises(ConfigError, match=r"never overwritten unasked.*--resume.*--overwrite true"):
+    with pytest.raises(ConfigError, match=r"already holds a run of t3d train; .*overwrite=True"):
         folder.refuse_existing(overwrite=False)
-    with pytest.raises(ConfigError, match="never overwritten"):
+    with pytest.raises(ConfigError, match="already holds a run"):
         started(config, videos)  # begun by another process while this one read its videos
     assert (folder.path / "old").exists()
     started(replace(config, overwrite=True, seed=5), videos)
@@ -86,12 +88,12 @@ def test_a_folder_that_is_no_run_is_never_deleted(tmp_path: Path, tiny: Tiny, vi
         for name in content:
             (path / name).write_text("mine")
         for overwrite in (True, False):
-            with pytest.raises(ConfigError, match="holds no run"):
+            with pytest.raises(ConfigError, match="is not a run"):
                 started(tiny(out=str(path), overwrite=overwrite), videos)
         assert sorted(file.name for file in path.iterdir()) == content
     file = tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(ConfigError, match="holds no run"):
+    with pytest.raises(ConfigError, match="is not a run"):
         RunFolder(file).refuse_existing(overwrite=True)
 
 
@@ -103,7 +105,7 @@ def test_an_empty_folder_will_do(tmp_path: Path, tiny: Tiny, videos: Manifest) -
 def test_the_current_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for out in (".", "..", str(tmp_path)):
-        with pytest.raises(ConfigError, match="not the current folder"):
+        with pytest.raises(ConfigError, match="the current folder or one above it"):
             RunFolder(out).refuse_existing(overwrite=True)
     RunFolder("within").refuse_existing(overwrite=False)
 
@@ -123,7 +125,7 @@ def test_a_failing_start_leaves_nothing(
 
 
 def test_no_run_to_resume(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"nowhere: no config\.yaml here"):
+    with pytest.raises(CheckpointError, match=r"nowhere: no config\.yaml in this folder"):
         RunFolder(tmp_path / "nowhere").read_config(TrainConfig)
 
 
@@ -133,7 +135,7 @@ def test_no_run_to_resume(tmp_path: Path) -> None:
         ("optim: {lrr: 1}", "lrr"),
         ("optim: {lr: fast}", "fast"),
         ("optim: [", "expected"),
-        ("", "no table of options"),
+        ("", "not a table of options"),
         ("- a\n- b", "table of options"),
     ],
 )
@@ -146,6 +148,30 @@ def test_a_spoilt_config_is_an_error_with_its_path(
         folder.read_config(TrainConfig)
     assert str(folder.config) in str(caught.value)
     assert named in str(caught.value)
+
+
+def test_options_of_an_earlier_version_are_refused_with_their_present_names(
+    tiny: Tiny, videos: Manifest
+) -> None:
+    folder = started(tiny(), videos)
+    text = folder.config.read_text()
+    text = text.replace("ema_decay:", "ema:").replace("grad_accum_steps:", "accumulate:")
+    folder.config.write_text(text.replace("  root:", "  decoder: pyav\n  videos:"))
+    with pytest.raises(ConfigError) as caught:
+        folder.read_config(TrainConfig)
+    message = str(caught.value)
+    assert message.startswith(f"{folder.config} uses option names of an earlier version: ")
+    assert "optim.accumulate is now optim.grad_accum_steps" in message
+    assert "optim.ema is now optim.ema_decay" in message
+    assert "data.videos is now data.root" in message
+    assert "optim.mixup" not in message
+
+
+def test_a_run_of_another_command_says_which(tiny: Tiny, videos: Manifest) -> None:
+    folder = started(tiny(), videos)
+    with pytest.raises(WrongCommandError, match="is a run of t3d train, which t3d transfer cannot") as caught:
+        folder.read_config(TransferConfig)
+    assert (caught.value.folder, caught.value.command) == (folder.path, "t3d train")
 
 
 def test_spoilt_videos_are_an_error(tiny: Tiny, videos: Manifest) -> None:

@@ -22,7 +22,7 @@ from t3d.prepare.shards import write_shards
 from t3d.training.config import TrainConfig
 from t3d.training.errors import InterruptedRunError
 from t3d.training.run import train
-from t3d.training.step import ClassificationStepper
+from t3d.training.trainer import Trainer
 
 Tiny = Callable[..., TrainConfig]
 
@@ -69,15 +69,15 @@ def test_stopped_and_gone_on_over_http_it_ends_as_from_a_folder(
     for part in ("train", "val"):
         site.put_folder(f"/{part}", packed / part)
     config = tiny(optim=optim, data=shards_at(site.url(""), workers=2))
-    step = ClassificationStepper.step
+    take = Trainer.take_step
 
-    def stopping(self: Any, batches: Any, *, total: int, **more: Any) -> None:
-        step(self, batches, total=total, **more)
-        if total == 5:  # in the second epoch
+    def stopping(self: Trainer, batches: Any, *, epoch: int, step: int) -> None:
+        take(self, batches, epoch=epoch, step=step)
+        if epoch * self.steps + step == 5:  # in the second epoch
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ClassificationStepper, "step", stopping)
+        patch.setattr(Trainer, "take_step", stopping)
         with pytest.raises(InterruptedRunError):
             train(config)
     paths = [path for path, _ in site.asked]

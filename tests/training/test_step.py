@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from accelerate import Accelerator
@@ -12,10 +13,16 @@ from torch import nn
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import Batch
+from t3d.data.clips.frames import FrameStore
+from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed, ManifestError
+from t3d.models.weights import ModelCard
 from t3d.training.config import TrainConfig
-from t3d.training.optim import Schedule, make_optimizer
-from t3d.training.step import ClassificationStepper, DivergedError, MultiLabelStepper
+from t3d.training.errors import DivergedError
+from t3d.training.run_folder import RunFolder
+from t3d.training.start import Run
+from t3d.training.step import MultiLabelStep, SingleLabelStep
+from t3d.training.trainer import Trainer
 
 Tiny = Callable[..., TrainConfig]
 CLASSES = 3
@@ -35,16 +42,19 @@ def clips(*labels: int, seed: int = 0, bad: tuple[Failed, ...] = ()) -> Batch:
     )
 
 
-def stepper(
-    config: TrainConfig, *, videos: int = 100, kind: type[ClassificationStepper] = ClassificationStepper
-) -> ClassificationStepper:
-    """A linear classifier of raw pixels: no BatchNorm, so that clips do not mix in the net."""
+def trainer(
+    config: TrainConfig, *, videos: int = 100, kind: type[SingleLabelStep] = SingleLabelStep
+) -> Trainer:
+    """Trains a linear classifier of raw pixels: no BatchNorm, so that clips do not mix in the model."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 2 * 4 * 4, CLASSES))
-    optimizer = make_optimizer(model, config.optim)
-    schedule = Schedule(optimizer, config.optim, steps_per_epoch=4)
     accelerator = Accelerator(cpu=True)
-    return kind(config, accelerator, model=model, optimizer=optimizer, schedule=schedule, videos=videos)
+    run = Run(config, accelerator, RunFolder(config.out), FrameStore(config.clip), resume=False)
+    columns = {"path": [f"v{i}.mp4" for i in range(videos)], "label": [i % CLASSES for i in range(videos)]}
+    columns |= {"start": pa.nulls(videos, pa.float64()), "end": pa.nulls(videos, pa.float64())}
+    manifest = Manifest(("a", "b", "c"), pa.table(columns | {"source": columns["path"]}))
+    step = kind(config, accelerator.device)
+    return Trainer(run, model, step, videos=manifest, describe=lambda _: ModelCard("t3d_tiny"))
 
 
 def slow_loss(model: nn.Module, spec: ClipSpec, batch: Batch, *, smoothing: float, share: float) -> float:
@@ -69,7 +79,7 @@ def slow_loss(model: nn.Module, spec: ClipSpec, batch: Batch, *, smoothing: floa
 @pytest.mark.parametrize("mixup", [0.0, 0.4])
 def test_loss_against_a_slow_loop(tiny: Tiny, mixup: float, smoothing: float) -> None:
     config = tiny(optim={"mixup_alpha": mixup, "label_smoothing": smoothing}, seed=5)
-    taking = stepper(config)
+    taking = trainer(config)
     batch = clips(0, 2, 1, 1)
     share = 1.0
     if mixup:
@@ -77,8 +87,8 @@ def test_loss_against_a_slow_loop(tiny: Tiny, mixup: float, smoothing: float) ->
         rng.integers(2**31)
         share = float(rng.beta(mixup, mixup))
         assert 0.01 < share < 0.99
-    want = slow_loss(taking.model, config.clip, batch, smoothing=smoothing, share=share)
-    taking.step(iter([batch]), epoch=2, step=3, total=11)
+    want = slow_loss(taking.network, config.clip, batch, smoothing=smoothing, share=share)
+    taking.take_step(iter([batch]), epoch=2, step=3)
     assert taking.report()["loss"] == pytest.approx(want, rel=1e-5)
 
 
@@ -86,7 +96,7 @@ def test_loss_against_a_slow_loop(tiny: Tiny, mixup: float, smoothing: float) ->
 @pytest.mark.parametrize("mixup", [0.0, 0.4])
 def test_loss_of_several_labels_against_a_slow_loop(tiny: Tiny, mixup: float, smoothing: float) -> None:
     config = tiny(optim={"mixup_alpha": mixup, "label_smoothing": smoothing}, seed=5)
-    taking = stepper(config, kind=MultiLabelStepper)
+    taking = trainer(config, kind=MultiLabelStep)
     labels = [[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]
     batch = replace(clips(0, 0, 0, 0), labels=torch.tensor(labels, dtype=torch.float32))
     assert batch.frames is not None
@@ -99,18 +109,18 @@ def test_loss_of_several_labels_against_a_slow_loop(tiny: Tiny, mixup: float, sm
     x = [(clip.transpose(0, 1).float() / 255 - mean) / std for clip in batch.frames]  # C T H W
     want = 0.0
     for i in range(4):
-        for k, logit in enumerate(taking.model((share * x[i] + (1 - share) * x[i - 1])[None])[0].tolist()):
+        for k, logit in enumerate(taking.network((share * x[i] + (1 - share) * x[i - 1])[None])[0].tolist()):
             target = share * labels[i][k] + (1 - share) * labels[i - 1][k]
             target = target * (1 - smoothing) + smoothing / CLASSES
             prob = 1 / (1 + math.exp(-logit))
             want -= (target * math.log(prob) + (1 - target) * math.log(1 - prob)) / (4 * CLASSES)
-    taking.step(iter([batch]), epoch=2, step=3, total=11)
+    taking.take_step(iter([batch]), epoch=2, step=3)
     assert taking.report()["loss"] == pytest.approx(want, rel=1e-5)
 
 
 def test_a_single_tag_is_smoothed_towards_either_answer(tiny: Tiny) -> None:
-    taking = stepper(tiny(optim={"label_smoothing": 0.2}), kind=MultiLabelStepper)
-    got = taking._compare(torch.tensor([[0.3], [-1.0]]), torch.tensor([[1.0], [0.0]]), 1.0)
+    taking = trainer(tiny(optim={"label_smoothing": 0.2}), kind=MultiLabelStep)
+    got = taking.train_step.compare(torch.tensor([[0.3], [-1.0]]), torch.tensor([[1.0], [0.0]]), 1.0)
     yes, no = (1 / (1 + math.exp(-logit)) for logit in (0.3, -1.0))
     one = -0.9 * math.log(yes) - 0.1 * math.log(1 - yes)
     zero = -0.1 * math.log(no) - 0.9 * math.log(1 - no)
@@ -123,11 +133,11 @@ def test_accumulated_passes_give_the_gradient_of_one(tiny: Tiny) -> None:
     parts = [
         replace(whole, frames=whole.frames[i : i + 2], labels=whole.labels[i : i + 2]) for i in (0, 2, 4, 6)
     ]
-    one = stepper(tiny(optim={"batch_size": 8}))
-    four = stepper(tiny(optim={"batch_size": 8, "grad_accum_steps": 4}))
-    one.step(iter([whole]), epoch=0, step=0, total=0)
-    four.step(iter(parts), epoch=0, step=0, total=0)
-    for a, b in zip(one.model.parameters(), four.model.parameters(), strict=True):
+    one = trainer(tiny(optim={"batch_size": 8}))
+    four = trainer(tiny(optim={"batch_size": 8, "grad_accum_steps": 4}))
+    one.take_step(iter([whole]), epoch=0, step=0)
+    four.take_step(iter(parts), epoch=0, step=0)
+    for a, b in zip(one.network.parameters(), four.network.parameters(), strict=True):
         assert a.grad is not None
         assert float(a.grad.norm()) > 0.01
         torch.testing.assert_close(a.grad, b.grad)
@@ -136,11 +146,13 @@ def test_accumulated_passes_give_the_gradient_of_one(tiny: Tiny) -> None:
 
 
 def test_gradients_are_clipped_to_their_norm(tiny: Tiny) -> None:
-    free, clipped = stepper(tiny()), stepper(tiny(optim={"max_grad_norm": 0.01}))
+    free, clipped = trainer(tiny()), trainer(tiny(optim={"max_grad_norm": 0.01}))
     for taking in (free, clipped):
-        taking.step(iter([clips(0, 1, 2)]), epoch=0, step=0, total=0)
+        taking.take_step(iter([clips(0, 1, 2)]), epoch=0, step=0)
     long, short = (
-        math.sqrt(sum(float(p.grad.square().sum()) for p in taking.model.parameters() if p.grad is not None))
+        math.sqrt(
+            sum(float(p.grad.square().sum()) for p in taking.network.parameters() if p.grad is not None)
+        )
         for taking in (free, clipped)
     )
     assert long > 0.1
@@ -149,26 +161,28 @@ def test_gradients_are_clipped_to_their_norm(tiny: Tiny) -> None:
 
 def test_a_report_is_the_mean_since_the_last(tiny: Tiny) -> None:
     config = tiny(optim={"lr": 1e-30})
-    taking = stepper(config)
+    taking = trainer(config)
     batches = [clips(0, 1, 2, 0, seed=seed) for seed in range(5)]
-    losses = [slow_loss(taking.model, config.clip, batch, smoothing=0, share=1) for batch in batches]
+    losses = [slow_loss(taking.network, config.clip, batch, smoothing=0, share=1) for batch in batches]
     for number, batch in enumerate(batches):
-        taking.step(iter([batch]), epoch=0, step=number, total=number)
+        taking.take_step(iter([batch]), epoch=0, step=number)
         if number == 1:
             assert taking.report()["loss"] == pytest.approx(np.mean(losses[:2]), rel=1e-5)
     line = taking.report()
     assert line["loss"] == pytest.approx(np.mean(losses[2:]), rel=1e-5)
     assert line["lr"] == 1e-30
     assert 0 <= line["waiting_for_data"] <= 1
-    assert taking.epoch_loss() == pytest.approx((np.mean(losses[:2]) + np.mean(losses[2:])) / 2, rel=1e-5)
-    assert math.isnan(taking.epoch_loss())
+    assert taking.meter.epoch_loss() == pytest.approx(
+        (np.mean(losses[:2]) + np.mean(losses[2:])) / 2, rel=1e-5
+    )
+    assert math.isnan(taking.meter.epoch_loss())
 
 
 def test_draws_follow_from_the_place_in_the_run(tiny: Tiny) -> None:
     def loss(*, seed: int = 0, epoch: int = 0, step: int = 0) -> float:
-        taking = stepper(tiny(optim={"mixup_alpha": 1.0}, seed=seed))
+        taking = trainer(tiny(optim={"mixup_alpha": 1.0}, seed=seed))
         torch.manual_seed(int(np.random.default_rng().integers(1000)))
-        taking.step(iter([clips(0, 1, 2, 0)]), epoch=epoch, step=step, total=0)
+        taking.take_step(iter([clips(0, 1, 2, 0)]), epoch=epoch, step=step)
         return taking.report()["loss"]
 
     assert loss() == loss()
@@ -176,15 +190,15 @@ def test_draws_follow_from_the_place_in_the_run(tiny: Tiny) -> None:
 
 
 def test_a_loss_or_weight_that_is_no_number_stops(tiny: Tiny) -> None:
-    taking = stepper(tiny(optim={"lr": 1e30, "momentum": 0.0}))
-    taking.step(iter([clips(0, 1, 2)]), epoch=0, step=0, total=0)
-    assert taking._loss_sum.isfinite()
+    taking = trainer(tiny(optim={"lr": 1e30, "momentum": 0.0}))
+    taking.take_step(iter([clips(0, 1, 2)]), epoch=0, step=0)
+    assert math.isfinite(taking.meter.loss_sum())
     with pytest.raises(DivergedError, match=r"norm of the weights inf.*optim\.lr \(now 1e\+30\)"):
         taking.check_finite()
-    taking = stepper(tiny())
+    taking = trainer(tiny())
     with torch.no_grad():
-        next(taking.model.parameters()).fill_(math.nan)
-    taking.step(iter([clips(0, 1, 2)]), epoch=0, step=0, total=0)
+        next(taking.network.parameters()).fill_(math.nan)
+    taking.take_step(iter([clips(0, 1, 2)]), epoch=0, step=0)
     with pytest.raises(DivergedError, match="the loss is nan"):
         taking.report()
 
@@ -192,19 +206,19 @@ def test_a_loss_or_weight_that_is_no_number_stops(tiny: Tiny) -> None:
 def test_broken_videos_are_named_once_and_too_many_stop(
     tiny: Tiny, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    taking = stepper(tiny(data={"max_bad": 0.02}), videos=100)
+    taking = trainer(tiny(data={"max_bad": 0.02}), videos=100)
     broken = [Failed(f"v{i}.mp4", f"reason {i}", i) for i in range(3)]
     for video in (broken[0], broken[0], broken[1], broken[0]):
-        taking.step(iter([clips(0, 1, bad=(video,))]), epoch=0, step=0, total=0)
+        taking.take_step(iter([clips(0, 1, bad=(video,))]), epoch=0, step=0)
     assert capsys.readouterr().out.splitlines() == [
         "left out: v0.mp4: reason 0",
         "left out: v1.mp4: reason 1",
     ]
     with pytest.raises(ManifestError, match=r"3 of 100 videos broke.*max_bad = 2.0%(?s:.*)v2.mp4: reason 2"):
-        taking.step(iter([clips(0, 1, bad=(broken[2],))]), epoch=0, step=0, total=0)
+        taking.take_step(iter([clips(0, 1, bad=(broken[2],))]), epoch=0, step=0)
 
 
 def test_a_batch_without_a_readable_video_stops(tiny: Tiny) -> None:
-    taking = stepper(tiny(data={"max_bad": 1.0}))
+    taking = trainer(tiny(data={"max_bad": 1.0}))
     with pytest.raises(ManifestError, match=r"not one video of a batch(?s:.*)v0.mp4: broke"):
-        taking.step(iter([clips(bad=(Failed("v0.mp4", "broke", 0),))]), epoch=0, step=0, total=0)
+        taking.take_step(iter([clips(bad=(Failed("v0.mp4", "broke", 0),))]), epoch=0, step=0)

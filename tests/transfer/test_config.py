@@ -47,11 +47,12 @@ def test_options_cannot_be_changed_behind_their_check() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"data": PoolConfig()}, "no videos to learn from: give a folder, a .csv, a .jsonl or a split list"),
-        ({"data": PoolConfig()}, "--videos PATH"),
-        ({"teacher": TeacherConfig()}, "no teacher: give a timm or torchvision net or an ONNX file"),
-        ({"teacher": TeacherConfig()}, "--teacher resnet50"),
-        ({"out": ""}, "out is missing: say where the run folder shall be, as --out"),
+        (
+            {"data": PoolConfig()},
+            "data.videos is missing: give a folder of videos, a .csv, a .jsonl or a split list",
+        ),
+        ({"teacher": TeacherConfig()}, "teacher.name is missing: give a timm or torchvision model"),
+        ({"out": ""}, "out is missing: choose a run folder, such as runs/NAME"),
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"eval_every": 0}, "eval_every is 0; it must be at least 1"),
         ({"log_every": 0}, "log_every is 0; it must be at least 1"),
@@ -59,10 +60,10 @@ def test_options_cannot_be_changed_behind_their_check() -> None:
             {"optim": OptimConfig(batch_size=1)},
             "each pass must have at least 2 clips",
         ),
-        ({"optim": OptimConfig(mixup_alpha=0.2)}, "optim.mixup_alpha and optim.label_smoothing are about labels"),
+        ({"optim": OptimConfig(mixup_alpha=0.2)}, "optim.mixup_alpha and optim.label_smoothing need labels"),
         (
             {"optim": OptimConfig(label_smoothing=0.1)},
-            "optim.mixup_alpha and optim.label_smoothing are about labels",
+            "optim.mixup_alpha and optim.label_smoothing need labels",
         ),
         ({"clip": ClipSpec(segments=3)}, "clip.segments is 3; transfer pairs one clip"),
         ({"data": UNWATCHED, "optim": PLATEAU}, "plateau watches the validation loss"),

@@ -20,7 +20,7 @@ from t3d.data.clips.sampler import SampleKey
 from t3d.data.config import AugmentConfig
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, VideoError
-from t3d.transfer.dataset import CollatePairs, PairBatch, PairItem, TransferClips
+from t3d.transfer.dataset import CollatePairs, PairBatch, PairItem, TeacherView, TransferClips
 from t3d.transfer.features import FeatureStore
 from t3d.transfer.teachers.library import TorchTeacher
 from t3d.video.encode import write_video
@@ -87,7 +87,17 @@ def clips(manifest: Manifest, lengths: dict[str, int | str], **changes: Any) -> 
         "seed": 0,
         "count": 2,
     }
-    return TransferClips(manifest, changes.pop("spec", SPEC), **(options | changes))
+    return transfer_clips(manifest, changes.pop("spec", SPEC), **(options | changes))
+
+
+def transfer_clips(manifest: Manifest, spec: ClipSpec, **options: Any) -> TransferClips:
+    view = TeacherView(
+        options.pop("teacher"),
+        options.pop("count"),
+        options.pop("features", None),
+        options.pop("teacher_augment", None),
+    )
+    return TransferClips(manifest, spec, teacher=view, **options)
 
 
 def item_of(dataset: TransferClips, epoch: int = 0, row: int = 0) -> PairItem:
@@ -145,8 +155,7 @@ def test_pixels_show_frames_of_the_clips_own_time_and_of_another(
         store=store,
         augment=None,
         seed=1,
-        teacher=store,
-        count=count,
+        teacher=TeacherView(store, count),
         other_time=True,
     )
     starts, sides = set(), set()
@@ -318,7 +327,7 @@ def decoded(noise: Manifest, **changes: Any) -> TransferClips:
         "count": 2,
         "other_time": True,
     }
-    return TransferClips(noise, SPEC, **(options | changes))
+    return transfer_clips(noise, SPEC, **(options | changes))
 
 
 def test_the_same_seed_epoch_and_row_give_the_same_item_however_they_are_read(

@@ -15,22 +15,24 @@ from typing import Any
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 
 from t3d.clip import ClipSpec
 from t3d.data.config import AugmentConfig, DataConfig
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, Failed, ManifestError
-from t3d.models.weights import load_model, read_tensors, write_tensors
+from t3d.models.registry import create_model
+from t3d.models.weights import ModelCard, load_model, read_tensors, write_tensors
 from t3d.training.config import ModelConfig, OptimConfig, TrainConfig
 from t3d.training.errors import InterruptedRunError
 from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
+from t3d.training.trainer import Trainer
 from t3d.transfer import run as loop
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
 from t3d.transfer.features import FeatureStore
 from t3d.transfer.run import transfer
-from t3d.transfer.step import TransferStepper
 from t3d.transfer.teachers.base import TEACHER_KEY, Teacher
 from t3d.transfer.teachers.open import open_teacher
 from t3d.video.encode import write_video
@@ -189,22 +191,33 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_had_been(
     straight = RunFolder(transfer(small(**changes, out=str(tmp_path / "straight"))))
     config = small(**changes)
     folder = RunFolder(config.out)
-    step = TransferStepper.step
+    take = Trainer.take_step
 
-    def stopping(self: TransferStepper, *args: Any, total: int, **kwargs: Any) -> None:
-        step(self, *args, total=total, **kwargs)
-        if total == 6:
+    def stopping(self: Trainer, batches: Any, *, epoch: int, step: int) -> None:
+        take(self, batches, epoch=epoch, step=step)
+        if epoch * self.steps + step == 6:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TransferStepper, "step", stopping)
-        with pytest.raises(InterruptedRunError, match=f"t3d transfer --resume {folder.path}"):
+        patch.setattr(Trainer, "take_step", stopping)
+        with pytest.raises(InterruptedRunError, match=f"{folder.path}: the run was stopped") as caught:
             transfer(config)
-    assert folder.command() == "t3d transfer"
+    assert not folder.last.exists()
+    tensors, _ = read_tensors(folder.checkpoint)
+    with safe_open(folder.checkpoint, framework="pt") as file:
+        header = json.loads(file.metadata()["t3d_checkpoint"])
+    card = ModelCard.from_json(header["card"])
+    assert header["weights"] == "ema.module.student."
+    student = create_model(card.architecture, num_classes=0, options=card.options)
+    student.load_state_dict({name: tensors[header["weights"] + name] for name in student.state_dict()})
+    assert not any(name.startswith("best.") for name in tensors)  # held-out pairs choose no student
+    assert folder.command() == caught.value.command == "t3d transfer"
     again = replace(folder.read_config(TransferConfig), out=config.out)
     assert again == config
     transfer(again, resume=True)
     assert numbers_of(folder) == numbers_of(straight)
+    assert not folder.best.exists()
+    assert folder.last.read_bytes() == straight.last.read_bytes()  # with the held-out figures in the card
     theirs = weights_of(straight)
     for key, value in weights_of(folder).items():
         assert torch.equal(value, theirs[key]), key
@@ -222,14 +235,14 @@ def test_a_run_does_not_go_on_without_one_of_its_videos(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(TransferStepper, "step", stop)
+        patch.setattr(Trainer, "take_step", stop)
         with pytest.raises(KeyboardInterrupt):
             transfer(config)
     learned, _ = RunFolder(config.out).read_videos()
     lost = learned[0].path
     whole = lost.read_bytes()
     lost.write_bytes(b"no video")
-    with pytest.raises(ManifestError, match=rf"cannot go on.*{lost.name} .*--overwrite true"):
+    with pytest.raises(ManifestError, match=rf"cannot be resumed.*{lost.name} .*overwrite=True"):
         transfer(config, resume=True)
     lost.write_bytes(whole)
     transfer(config, resume=True)
@@ -350,7 +363,7 @@ def test_options_that_contradict_each_other(small: Small) -> None:
         small(optim={"mixup_alpha": 0.2})
     with pytest.raises(ConfigError, match=r"--videos"):
         small(data={"videos": ""})
-    with pytest.raises(ConfigError, match=r"--teacher"):
+    with pytest.raises(ConfigError, match=r"teacher\.name is missing"):
         small(teacher={"name": ""})
     with pytest.raises(ConfigError, match=r"pairs\.temperature"):
         PairConfig(temperature=0)
@@ -358,7 +371,7 @@ def test_options_that_contradict_each_other(small: Small) -> None:
 
 def test_a_run_is_gone_on_with_by_its_own_command(small: Small) -> None:
     folder = RunFolder(transfer(small()))
-    with pytest.raises(ConfigError, match=f"t3d transfer --resume {folder.path}"):
+    with pytest.raises(ConfigError, match="is a run of t3d transfer, which t3d train cannot resume"):
         folder.read_config(TrainConfig)
-    with pytest.raises(ConfigError, match=f"t3d transfer --resume {folder.path}"):
+    with pytest.raises(ConfigError, match="already holds a run of t3d transfer"):
         transfer(small())

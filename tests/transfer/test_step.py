@@ -6,19 +6,25 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from t3d.clip import IMAGENET_MEAN, IMAGENET_STD, ClipSpec
+from t3d.data.clips.frames import FrameStore
+from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed, ManifestError
 from t3d.models.registry import create_model
+from t3d.models.weights import ModelCard
 from t3d.training.config import ModelConfig, OptimConfig
-from t3d.training.optim import Schedule, make_optimizer
+from t3d.training.run_folder import RunFolder
+from t3d.training.start import Run
+from t3d.training.trainer import Trainer
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
 from t3d.transfer.dataset import CollatePairs, PairBatch
-from t3d.transfer.step import TransferStepper, first_of, pair_metrics
+from t3d.transfer.step import TransferStep, first_of, pair_metrics
 from t3d.transfer.student import TransferNet
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.library import TorchTeacher
@@ -74,7 +80,7 @@ class Holder(nn.Module):
         return self.net(clips, frames)
 
 
-def stepper(config: TransferConfig, teacher: Teacher | None, *, held: bool = False) -> TransferStepper:
+def trainer(config: TransferConfig, teacher: Teacher | None, *, held: bool = False) -> Trainer:
     torch.manual_seed(0)
     model: nn.Module = TransferNet(
         create_model(NET.name, num_classes=0, options=NET.options),
@@ -84,16 +90,18 @@ def stepper(config: TransferConfig, teacher: Teacher | None, *, held: bool = Fal
     if held:
         assert teacher is not None
         model = Holder(model, teacher)
-    optimizer = make_optimizer(model, config.optim)
-    return TransferStepper(
-        config,
-        Accelerator(cpu=True),
-        model=model,
-        teacher=teacher,
-        optimizer=optimizer,
-        schedule=Schedule(optimizer, config.optim, steps_per_epoch=4),
-        groups=GROUPS,
-    )
+    accelerator = Accelerator(cpu=True)
+    run = Run(config, accelerator, RunFolder(config.out), FrameStore(config.clip), resume=False)
+    step = TransferStep(config, accelerator.device, teacher=teacher, groups=GROUPS)
+    columns = {"path": [f"{i}.mp4" for i in range(8)], "label": pa.nulls(8, pa.int64())}
+    columns |= {"start": pa.nulls(8, pa.float64()), "end": pa.nulls(8, pa.float64())}
+    videos = Manifest((), pa.table(columns | {"source": columns["path"]}))
+    return Trainer(run, model, step, videos=videos, describe=lambda _: ModelCard(NET.name))
+
+
+def step_of(taking: Trainer) -> TransferStep:
+    assert isinstance(taking.train_step, TransferStep)
+    return taking.train_step
 
 
 def batch_of(
@@ -171,12 +179,11 @@ def slow_masks(batch: PairBatch) -> tuple[list[list[bool]], list[list[bool]]]:
 
 def used(model: nn.Module, config: TransferConfig, teacher: Teacher) -> None:
     """A few steps in training mode, so that BatchNorm has seen something."""
-    taking = stepper(config, teacher)
-    taking.model = model
+    step = step_of(trainer(config, teacher))
     for seed in range(3):
         model.train()
         with torch.no_grad():
-            taking.score(model, batch_of(0, 1, 2, 4, seed=20 + seed), GROUPS)
+            step.score(model, batch_of(0, 1, 2, 4, seed=20 + seed), GROUPS)
     model.eval()
 
 
@@ -192,28 +199,28 @@ def without_fillers(scores: Tensor, other: list[bool] | None) -> Tensor:
 
 def test_what_fills_the_place_of_a_missing_time_changes_nothing() -> None:
     config = config_of(pairs={"objective": "sum"})
-    scoring = stepper(config, None)
-    used(scoring.model, config, tiny_teacher())
-    scoring.model.train()
+    scoring = trainer(config, None)
+    used(scoring.network, config, tiny_teacher())
+    scoring.network.train()
     found = []
     for value in (0.0, 100.0):
         batch = batch_of(0, 1, 5, 7, other=[False, True, True, True], features=True)
         batch.teacher[4] = value
-        state = copy.deepcopy(scoring.model.state_dict())
+        state = copy.deepcopy(scoring.network.state_dict())
         with torch.no_grad():
-            scores, _, negative = scoring.score(scoring.model, batch, GROUPS)
-        found.append([*scores.values(), *scoring.model.standardise.state_dict().values()])
-        scoring.model.load_state_dict(state)
+            scores, _, negative = step_of(scoring).score(scoring.network, batch, GROUPS)
+        found.append([*scores.values(), *scoring.network.standardise.state_dict().values()])
+        scoring.network.load_state_dict(state)
         assert not negative[:, 4].any()
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
 
 
 def test_a_single_readable_clip_is_refused_with_the_cause() -> None:
-    scoring = stepper(config_of(), None)
+    scoring = trainer(config_of(), None)
     batch = replace(batch_of(1, features=True), bad=(Failed("b.mp4", "is broken", 2),))
     with pytest.raises(ManifestError, match=r"only one video of a batch.*b\.mp4: is broken"):
-        scoring._loss(batch, np.random.default_rng(0))
+        scoring.train_step.loss(scoring.network, batch, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("other", [None, [True, True, False, True]])
@@ -235,8 +242,8 @@ def test_scores_are_those_of_clips_and_frames_taken_one_by_one(
         pairs={"objective": objective}, clip={"modality": modality}, teacher={"average": average}
     )
     teacher = tiny_teacher()
-    scoring = stepper(config, teacher)
-    used(scoring.model, config, teacher)
+    scoring = trainer(config, teacher)
+    used(scoring.network, config, teacher)
     batch = batch_of(5, 2, 3, 6, other=other)
     kept = copy.deepcopy(batch)
 
@@ -245,8 +252,8 @@ def test_scores_are_those_of_clips_and_frames_taken_one_by_one(
         return teacher.net(seen_by(teacher, frame[None])).flatten()
 
     with torch.no_grad():
-        scores, positive, negative = scoring.score(scoring.model, batch, GROUPS)
-        want = slow_scores(scoring.model, batch, config, see)
+        scores, positive, negative = step_of(scoring).score(scoring.network, batch, GROUPS)
+        want = slow_scores(scoring.network, batch, config, see)
     assert list(scores) == list(want)
     assert set(scores) == ({"match", "contrastive", "regress"} if objective == "sum" else {objective})
     for name, score in scores.items():
@@ -262,12 +269,12 @@ def test_scores_are_those_of_clips_and_frames_taken_one_by_one(
 @pytest.mark.parametrize("average", [True, False])
 def test_features_of_a_batch_are_taken_as_they_are(average: bool) -> None:
     config = config_of(pairs={"objective": "sum"}, teacher={"average": average})
-    scoring = stepper(config, None)
-    used(scoring.model, config, tiny_teacher())
+    scoring = trainer(config, None)
+    used(scoring.network, config, tiny_teacher())
     batch = batch_of(0, 1, 5, 7, other=[False, True, True, True], features=True)
     with torch.no_grad():
-        scores, positive, negative = scoring.score(scoring.model, batch, GROUPS)
-        want = slow_scores(scoring.model, batch, config, lambda feature: feature)
+        scores, positive, negative = step_of(scoring).score(scoring.network, batch, GROUPS)
+        want = slow_scores(scoring.network, batch, config, lambda feature: feature)
     for name, score in scores.items():
         fair = without_fillers(want[name], [False, True, True, True])
         torch.testing.assert_close(score, fair, rtol=1e-3, atol=2e-5)
@@ -275,11 +282,13 @@ def test_features_of_a_batch_are_taken_as_they_are(average: bool) -> None:
 
 
 def test_groups_are_those_of_the_rows_that_the_batch_names() -> None:
-    scoring = stepper(config_of(), None)
+    scoring = trainer(config_of(), None)
     batch = batch_of(1, 0, features=True)
     with torch.no_grad():
         for groups, apart in ((torch.tensor([3, 4]), True), (torch.tensor([3, 3]), False)):
-            _, positive, negative = scoring.score(scoring.model, batch, groups)  # as for held-out videos
+            _, positive, negative = step_of(scoring).score(
+                scoring.network, batch, groups
+            )  # as for held-out videos
             assert positive.tolist() == [[True, False], [False, True]]
             assert negative.tolist() == [[False, apart], [apart, False]]
 
@@ -289,10 +298,10 @@ def test_in_bfloat16_scores_are_float32_and_nearly_the_same() -> None:
     found = []
     for precision in ("fp32", "bf16"):
         config = config_of(precision=precision)
-        scoring = stepper(config, teacher)
-        used(scoring.model, config_of(), teacher)
+        scoring = trainer(config, teacher)
+        used(scoring.network, config_of(), teacher)
         with torch.no_grad():
-            found.append(scoring.score(scoring.model, batch, GROUPS)[0]["match"])
+            found.append(step_of(scoring).score(scoring.network, batch, GROUPS)[0]["match"])
     full, half = found
     assert half.dtype == torch.float32
     assert not torch.equal(full, half)
@@ -306,14 +315,14 @@ def test_in_bfloat16_scores_are_float32_and_nearly_the_same() -> None:
 def test_the_teacher_stays_as_it_is_while_student_and_heads_learn(held: bool) -> None:
     teacher = tiny_teacher()
     config = config_of(pairs={"objective": "sum"}, optim={"weight_decay": 0.1})
-    taking = stepper(config, teacher, held=held)
+    taking = trainer(config, teacher, held=held)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     assert any("running_mean" in name for name in before)
-    net = taking.model.net if isinstance(taking.model, Holder) else taking.model
+    net = taking.network.net if isinstance(taking.network, Holder) else taking.network
     learning = {name: value.detach().clone() for name, value in net.named_parameters()}
     for number in range(3):
-        taking.step(iter([batch_of(0, 1, 2, 4, seed=number)]), epoch=0, step=number, total=number)
-        assert taking.model.training
+        taking.take_step(iter([batch_of(0, 1, 2, 4, seed=number)]), epoch=0, step=number)
+        assert taking.network.training
         assert not any(part.training for part in teacher.modules())
         for name, value in net.named_parameters():
             assert value.grad is not None, name
@@ -328,8 +337,8 @@ def test_the_teacher_stays_as_it_is_while_student_and_heads_learn(held: bool) ->
 def test_a_step_follows_the_gradient_of_the_slow_loss(seen_by: Seen) -> None:
     """Plain gradient descent, written out; BatchNorm sees the whole batch, so clips go in together."""
     teacher = tiny_teacher()
-    taking = stepper(config_of(optim={"momentum": 0.0}), teacher)
-    net = copy.deepcopy(taking.model).train()
+    taking = trainer(config_of(optim={"momentum": 0.0}), teacher)
+    net = copy.deepcopy(taking.network).train()
     batch = batch_of(5, 2, 3, 6, other=[True] * 4)
     assert batch.frames is not None
     with torch.no_grad():
@@ -344,8 +353,8 @@ def test_a_step_follows_the_gradient_of_the_slow_loss(seen_by: Seen) -> None:
     assert sum(map(sum, positive)) == 4
     loss = sum(right) / len(right) / 2 + sum(wrong) / len(wrong) / 2
     loss.backward()
-    taking.step(iter([batch]), epoch=0, step=0, total=0)
-    for (name, mine), want in zip(taking.model.named_parameters(), net.parameters(), strict=True):
+    taking.take_step(iter([batch]), epoch=0, step=0)
+    for (name, mine), want in zip(taking.network.named_parameters(), net.parameters(), strict=True):
         assert want.grad is not None
         torch.testing.assert_close(mine, want - 0.1 * want.grad, rtol=1e-3, atol=1e-5, msg=name)
     assert taking.report()["loss"] == pytest.approx(loss.item(), rel=1e-4)
@@ -354,9 +363,9 @@ def test_a_step_follows_the_gradient_of_the_slow_loss(seen_by: Seen) -> None:
 def test_the_draw_of_negatives_follows_from_the_place_in_the_run() -> None:
     def loss(*, seed: int = 0, epoch: int = 0, step: int = 0) -> float:
         config = config_of(pairs={"negatives": "one"}, optim={"lr": 1e-30, "batch_size": 8}, seed=seed)
-        taking = stepper(config, None)
+        taking = trainer(config, None)
         torch.manual_seed(int(np.random.default_rng().integers(1000)))
-        taking.step(iter([batch_of(*range(8), features=True)]), epoch=epoch, step=step, total=0)
+        taking.take_step(iter([batch_of(*range(8), features=True)]), epoch=epoch, step=step)
         return taking.report()["loss"]
 
     assert loss() == loss()
@@ -364,11 +373,13 @@ def test_the_draw_of_negatives_follows_from_the_place_in_the_run() -> None:
 
 
 def test_a_report_holds_the_figures_of_the_pairs_since_the_last() -> None:
-    taking = stepper(config_of(optim={"lr": 1e-30}), None)
+    taking = trainer(config_of(optim={"lr": 1e-30}), None)
     batches = [batch_of(0, 1, 2, 3, seed=seed, features=True) for seed in range(3)]
     slow: list[tuple[list[float], list[float], list[bool]]] = []
     for batch in batches:
-        scores = taking.score(copy.deepcopy(taking.model).train(), batch, GROUPS)[0]["match"].tolist()
+        scores = (
+            step_of(taking).score(copy.deepcopy(taking.network).train(), batch, GROUPS)[0]["match"].tolist()
+        )
         positive, negative = slow_masks(batch)
         right = [scores[i][j] for i in range(4) for j in range(4) if positive[i][j]]
         wrong = [scores[i][j] for i in range(4) for j in range(4) if negative[i][j]]
@@ -387,11 +398,11 @@ def test_a_report_holds_the_figures_of_the_pairs_since_the_last() -> None:
         }
 
     for number, batch in enumerate(batches[:2]):
-        taking.step(iter([batch]), epoch=0, step=number, total=number)
+        taking.take_step(iter([batch]), epoch=0, step=number)
     line = taking.report()
     assert {name: line[name] for name in figures(slow[:2])} == pytest.approx(figures(slow[:2]))
     assert {"loss", "lr", "clips_per_second", "precision"} <= line.keys()
-    taking.step(iter([batches[2]]), epoch=0, step=2, total=2)
+    taking.take_step(iter([batches[2]]), epoch=0, step=2)
     line = taking.report()
     assert {name: line[name] for name in figures(slow[2:])} == pytest.approx(figures(slow[2:]))
     assert figures(slow[2:]) != figures(slow[:2])
@@ -400,18 +411,18 @@ def test_a_report_holds_the_figures_of_the_pairs_since_the_last() -> None:
 def test_broken_videos_are_counted_and_a_batch_of_nothing_else_stops(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    taking = stepper(config_of(data={"max_bad": 0.2}), None)  # one of eight
+    taking = trainer(config_of(data={"max_bad": 0.2}), None)  # one of eight
     broken = Failed("three.mp4", "broke", 3)
     for number in range(2):
         batch = batch_of(0, 1, 2, features=True, bad=(broken,))
-        taking.step(iter([batch]), epoch=0, step=number, total=number)
+        taking.take_step(iter([batch]), epoch=0, step=number)
     assert capsys.readouterr().out.splitlines() == ["left out: three.mp4: broke"]
     nothing = CollatePairs(other_time=False)([broken])
     with pytest.raises(ManifestError, match=r"not one video of a batch(?s:.*)three\.mp4: broke"):
-        taking.step(iter([nothing]), epoch=0, step=2, total=2)
+        taking.take_step(iter([nothing]), epoch=0, step=2)
     batch = batch_of(0, 1, 2, features=True, bad=(Failed("four.mp4", "broke too", 4),))
     with pytest.raises(ManifestError, match=r"2 of 8 videos broke(?s:.*)four\.mp4: broke too"):
-        taking.step(iter([batch]), epoch=0, step=2, total=2)
+        taking.take_step(iter([batch]), epoch=0, step=2)
 
 
 # --- which scores are counted -------------------------------------------------------------------------------
@@ -431,8 +442,8 @@ def test_only_logits_say_yes_or_no(objective: str, undecided: bool) -> None:
     config = config_of(pairs={"objective": objective})
     metrics = pair_metrics(config)
     assert metrics.threshold == (0.0 if undecided else None)
-    scores, _, _ = stepper(config, None).score(
-        stepper(config, None).model, batch_of(0, 1, features=True), GROUPS
+    scores, _, _ = step_of(trainer(config, None)).score(
+        trainer(config, None).network, batch_of(0, 1, features=True), GROUPS
     )
     own = torch.eye(2, dtype=torch.bool)
     metrics.add(scores[first_of(scores)], own, ~own)

@@ -57,9 +57,7 @@ def run_cost(run: Run) -> Cost:
     if isinstance(config, TransferConfig):
         flops += 2.0 * teacher_macs(config.teacher.name) * config.teacher.frames * (clips + held_out)
     moments = 1 if config.optim.name == "sgd" else 2
-    weights = (
-        3 if isinstance(config, TrainConfig) else 1
-    )  # the last, the best, and the best in the checkpoint
+    weights = 3 if isinstance(config, TrainConfig) else 1  # last, best, and best in the checkpoint
     return Cost(macs, flops, steps, 4 * parameters * (weights + 1 + moments))
 
 

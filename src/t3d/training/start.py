@@ -114,7 +114,7 @@ class Run(Generic[Config]):
             initial = f"weights from {asked.init}: {load_backbone(model, asked.init)}"
         model.freeze(asked.freeze)
         model.set_grad_checkpointing(asked.grad_checkpointing)
-        return model, initial
+        return model.to(memory_format=torch.channels_last_3d), initial
 
     def start(self, videos: RunVideos) -> None:
         """Make the run folder, unless the run is resumed."""

@@ -91,7 +91,7 @@ class Trainer:
             lanes=config.data.lanes,
         )
         self.steps = self.sampler.steps_per_epoch
-        model = model.to(accelerator.device).to(memory_format=torch.channels_last_3d)
+        model = model.to(accelerator.device)
         self.learner = Learner.of(model, config.optim, steps_per_epoch=self.steps, part=part)
         self.progress = Progress()
         self.best: Snapshot | None = None
