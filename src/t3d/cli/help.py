@@ -11,7 +11,7 @@ import docstring_parser
 
 from t3d.cli.options import REQUIRED, SECTIONS, Command, Option, spelling_of
 
-_MOST_COLUMNS, _NAME_COLUMNS = 120, 30
+_MOST_COLUMNS, _NAME_COLUMNS = 120, 26
 _TITLES = {
     "": "Options",
     "data": "Videos (data)",
