@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from t3d.cli.options import REQUIRED, Option, call, options_of, spelled
+from t3d.cli.options import REQUIRED, Option, Spelling, call, options_of
 from t3d.cli.parser import Given, UsageError, in_options, parse, read_words
 
 
@@ -75,7 +75,7 @@ def library(data: object, *, seed: int = 0, progress: object = None) -> None:
 SEEN: dict[str, Any] = {}
 
 
-@spelled(
+@Spelling(
     short={"--lr": "optim.lr"},
     metavars={"names": "NAME"},
     forwards=f"{__name__}:library",

@@ -6,7 +6,7 @@ from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from t3d.cli.listing import print_list
-from t3d.cli.options import spelled
+from t3d.cli.options import Spelling
 from t3d.cli.videos import VideoLists
 from t3d.errors import as_json
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from t3d.data.inspect.audit import Shared, Summary
 
 
-@spelled(metavars={"lists": "LIST"})
+@Spelling(metavars={"lists": "LIST"})
 def check(source: VideoLists, *, json: bool = False) -> int:
     """Count what lists of videos hold, and find what they share.
 
@@ -39,7 +39,7 @@ def check(source: VideoLists, *, json: bool = False) -> int:
     return 1 if any(shared) or any(summary.bad for summary in summaries.values()) else 0
 
 
-@spelled(forwards="t3d.data.inspect.browse:write_page", hidden=("index",), metavars={"lists": "LIST"})
+@Spelling(forwards="t3d.data.inspect.browse:write_page", hidden=("index",), metavars={"lists": "LIST"})
 def browse(source: VideoLists, *, out: str, **options: Any) -> int:
     """Write a page with some videos of each class.
 

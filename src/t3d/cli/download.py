@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from json import dumps
 from typing import TYPE_CHECKING, Any
 
-from t3d.cli.options import spelled
+from t3d.cli.options import Spelling
 from t3d.errors import ConfigError, as_json
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from t3d.prepare.published_files import PublishedSet
 
 
-@spelled(
+@Spelling(
     forwards="t3d.prepare.download:download",
     hidden=("progress",),
     short={"--part": "parts"},

@@ -6,7 +6,7 @@ import sys
 from json import dumps
 from typing import TYPE_CHECKING
 
-from t3d.cli.options import spelled
+from t3d.cli.options import Spelling
 from t3d.evaluation.config import PredictConfig, TestConfig
 from t3d.transfer.probe_config import ProbeConfig
 
@@ -55,7 +55,7 @@ def _show(result: TestResult, *, out: str | None, json: bool) -> int:
     return 1 if result.scores.bad else 0
 
 
-@spelled(positional=("videos",), metavars={"videos": "VIDEO"})
+@Spelling(positional=("videos",), metavars={"videos": "VIDEO"})
 def predict(config: PredictConfig, *, json: bool = False) -> int:
     """Classify videos.
 

@@ -6,7 +6,7 @@ from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
-from t3d.cli.options import spelled
+from t3d.cli.options import Spelling
 from t3d.clip import ClipSpec, Targets
 from t3d.errors import ConfigError, did_you_mean
 
@@ -46,7 +46,7 @@ def models(
     return 0
 
 
-@spelled(metavars={"classes": "FILE"})
+@Spelling(metavars={"classes": "FILE"})
 def convert(
     source: str,
     target: str,

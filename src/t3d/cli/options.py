@@ -113,7 +113,7 @@ class Option:
 
 
 class Spelling(NamedTuple):
-    """What the signature of a command cannot say.
+    """Decorator of a command that says what its signature cannot.
 
     Args:
         short: Keys by short name.
@@ -134,31 +134,17 @@ class Spelling(NamedTuple):
     forwards: str = ""
     hidden: Sequence[str] = ()
 
+    def __call__(self, command: Command) -> Command:
+        """Note it of a command: `@Spelling(…)` above its function."""
+        _SPELLINGS[command] = self
+        return command
+
 
 _SPELLINGS: dict[Command, Spelling] = {}
 
 
-def spelled(
-    *,
-    short: Mapping[str, str] | None = None,
-    first: Sequence[str] = (),
-    metavars: Mapping[str, str] | None = None,
-    positional: Sequence[str] = (),
-    yaml: bool = False,
-    forwards: str = "",
-    hidden: Sequence[str] = (),
-) -> Callable[[Command], Command]:
-    """Say of a command what its signature cannot; the arguments are those of `Spelling`."""
-
-    def note(command: Command) -> Command:
-        _SPELLINGS[command] = Spelling(short or {}, first, metavars or {}, positional, yaml, forwards, hidden)
-        return command
-
-    return note
-
-
 def spelling_of(command: Command) -> Spelling:
-    """Return what was said by `spelled`."""
+    """Return what `@Spelling(…)` says of a command."""
     return _SPELLINGS.get(command, Spelling())
 
 

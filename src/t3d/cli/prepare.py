@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t3d.cli.listing import print_list
-from t3d.cli.options import spelled
+from t3d.cli.options import Spelling
 from t3d.cli.videos import VideoSet
 from t3d.errors import ConfigError, as_json
 from t3d.prepare.rewrite import TranscodeSpec
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from t3d.prepare.transcode import TranscodeReport
 
 
-@spelled(forwards="t3d.prepare.index:index_videos")
+@Spelling(forwards="t3d.prepare.index:index_videos")
 def index(source: VideoSet, *, out: str, json: bool = False, **options: Any) -> int:
     """Decode every video once, so that training opens it at once.
 
@@ -55,7 +55,7 @@ def _print_index(report: IndexReport, out: str) -> None:
         print("Near-duplicates were not searched for among so many files; --near-duplicates true does so")
 
 
-@spelled(forwards="t3d.prepare.transcode:transcode_videos", hidden=("root",))
+@Spelling(forwards="t3d.prepare.transcode:transcode_videos", hidden=("root",))
 def transcode(source: VideoSet, spec: TranscodeSpec, *, out: str, json: bool = False, **options: Any) -> int:
     """Re-encode videos to be small and fast to seek in.
 
@@ -92,7 +92,7 @@ def _print_transcoded(report: TranscodeReport, out: str) -> None:
         print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")
 
 
-@spelled(forwards="t3d.prepare.shards:write_shards")
+@Spelling(forwards="t3d.prepare.shards:write_shards")
 def shards(
     source: VideoSet, *, out: str, index: str | None = None, json: bool = False, **options: Any
 ) -> int:

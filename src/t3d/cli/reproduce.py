@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from t3d.cli.options import spelled
+from t3d.cli.options import Spelling
 from t3d.errors import ConfigError
 from t3d.reproduce.config import SETS, Choices
 
 
-@spelled(metavars={f"data.{name}": "PATH" for name in SETS})
+@Spelling(metavars={f"data.{name}": "PATH" for name in SETS})
 def reproduce(
     table: str,
     choices: Choices,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from t3d.cli.options import spelled
+from t3d.cli.options import Spelling
 from t3d.training.config import TrainConfig
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.teachers.config import TeacherTraining
 
 
-@spelled(
+@Spelling(
     yaml=True,
     short={
         "--videos": "data.train",
@@ -52,7 +52,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> int:
     return 0
 
 
-@spelled(
+@Spelling(
     yaml=True,
     short={
         "--videos": "data.videos",
