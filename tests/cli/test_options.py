@@ -81,7 +81,7 @@ SEEN: dict[str, Any] = {}
     forwards=f"{__name__}:library",
     hidden=("progress",),
 )
-def command(
+def command(  # noqa: D417 (a value object has docs of its own)
     config: Config,
     names: list[str] | None = None,
     *,
