@@ -296,5 +296,5 @@ def test_several_folders_of_shards_are_read_as_one_list(tmp_path: Path, indexed)
     assert [path.name for path in shards.paths] == ["000000.tar"] * 2
     with pytest.raises(ManifestError, match=r"q\*/index.parquet: no such file or folder"):
         open_manifest(str(tmp_path / "q*" / "index.parquet"))
-    with pytest.raises(ManifestError, match=r"q\*/index.parquet: no such file; make it by"):
+    with pytest.raises(ManifestError, match=r"q\*/index.parquet: no such file; `t3d prepare index` writes"):
         open_index(str(tmp_path / "q*" / "index.parquet"))

@@ -361,7 +361,7 @@ def test_options_that_contradict_each_other(small: Small) -> None:
         small(teacher={"augment": True, "cache": "features"})
     with pytest.raises(ConfigError, match="mixup"):
         small(optim={"mixup_alpha": 0.2})
-    with pytest.raises(ConfigError, match=r"--videos"):
+    with pytest.raises(ConfigError, match=r"data\.videos is missing"):
         small(data={"videos": ""})
     with pytest.raises(ConfigError, match=r"teacher\.name is missing"):
         small(teacher={"name": ""})
