@@ -49,9 +49,9 @@ def main(data: Path) -> None:
         subset(hockey / "train", TRAIN, work / "train.csv")
         subset(hockey / "test", TEST, work / "test.csv")
         t3d(
-            *("train", "--recipe", "modern", "--model.name", "densenet3d_tiny", "--data.workers", "1"),
-            *("--data.train", str(work / "train.csv"), "--data.val_fraction", "0"),
-            *("--data.cache", str(work / "cache"), "--out", str(work / "run"), "--optim.epochs", "15"),
+            *("train", "--recipe", "modern", "--model", "densenet3d_tiny", "--workers", "1"),
+            *("--videos", str(work / "train.csv"), "--data.val-fraction", "0"),
+            *("--cache", str(work / "cache"), "--out", str(work / "run"), "--epochs", "15"),
         )
         weights = str(work / "run" / "last.safetensors")
         metrics = json.loads(t3d("test", weights, str(work / "test.csv"), "--out", str(work / "t"), "--json"))

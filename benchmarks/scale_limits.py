@@ -35,7 +35,7 @@ from t3d.data.index import VideoIndex, read_table
 from t3d.data.inspect.duplicates import find_duplicates
 from t3d.data.manifest.manifest import Manifest
 from t3d.io.files import content_digest
-from t3d.io.shard_cache import local_copy, mirror_of
+from t3d.io.shard_cache import local_copy, shard_cache_of
 from t3d.prepare.index import JOURNAL, _known, report_of, write_index
 from t3d.prepare.shards import write_shards
 
@@ -206,11 +206,11 @@ def shards(out: Path, rows: int) -> None:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         time.sleep(2)
-        mirror = mirror_of(Path(local_copy("http://127.0.0.1:8799/index.parquet")).parent)
-        assert mirror is not None
+        cache = shard_cache_of(Path(local_copy("http://127.0.0.1:8799/index.parquet")).parent)
+        assert cache is not None
         began = time.perf_counter()
-        for name in mirror.shards:
-            mirror.bring(name)
+        for name in cache.shards:
+            cache.bring(name)
         print(f"bringing: {report.size / 1e6 / (time.perf_counter() - began):.0f} MB/s")
     finally:
         server.terminate()

@@ -13,7 +13,7 @@ from typing import Any
 from t3d.data.catalog import open_manifest
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError
-from t3d.io.files import alone_in
+from t3d.io.locks import alone_in
 
 Job = dict[str, Any]
 Result = dict[str, Any]

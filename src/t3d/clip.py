@@ -25,26 +25,26 @@ class ClipSpec:
     Defaults are the paper's (Training and testing T3D; temporal stride: Table 6).
 
     Args:
-        num_frames: Frames in a clip, T.
-        stride: Distance between neighbouring frames of a clip, in frames of the video.
+        num_frames: Frames per clip, T.
+        stride: Distance between neighboring frames of a clip, in frames of the video.
         size: Side of the square crop, in pixels.
-        resize: What frames are resized to before cropping, in pixels.
+        resize: Size of a frame before cropping, in pixels.
         resize_mode: `short_side` makes the shorter side `resize` pixels long and keeps the aspect ratio;
             `square` makes frames `resize` × `resize`.
         mean: Mean of the red, green and blue channel in [0, 1].
         std: Standard deviation of the red, green and blue channel in [0, 1].
-        short: What to do with a video that is shorter than a clip: `wrap` starts again at its first frame,
-            `repeat_last` holds its last frame, `error` refuses it.
-        tail: What to do, in testing, with the frames behind the last whole clip: `drop` leaves them out,
-            `pad` makes one more clip by the `short` policy, `shift` makes one more clip that ends at the
-            last frame and overlaps the clip before it. A video shorter than a clip always gives one clip.
-        modality: What the net sees of the frames: `rgb` as they are; `diff` each frame's difference from the
-            one before it in the clip (the first frame: zero), so that nothing is seen where nothing moves;
-            `gray` the brightness, in all three channels.
-        segments: Equal parts that a video is divided into, S. Each gives a clip, and the net's scores of
-            these S clips are averaged (Temporal Segment Networks); they go together as one clip of
+        short: Policy for a video that is shorter than a clip: `wrap` starts again at its first frame,
+            `repeat_last` repeats its last frame, `error` refuses it.
+        tail: Policy, in testing, for the frames after the last whole clip: `drop` leaves them out, `pad` adds
+            a clip completed by the `short` policy, `shift` adds a clip that ends at the last frame and
+            overlaps the clip before it. A video shorter than a clip always gives one clip.
+        modality: Input of the model: `rgb` frames as they are; `diff` the difference of each frame from the
+            one before it in the clip (zero for the first), which is zero where nothing moves; `gray`
+            brightness, in all three channels.
+        segments: Number of equal parts that a video is divided into, S (Temporal Segment Networks). Each
+            gives a clip, and the model's scores of these S clips are averaged; they form one clip of
             S · `num_frames` frames. In testing a video gives one such clip, from the middle of its segments,
-            and `tail` plays no part.
+            and `tail` has no effect.
 
     Raises:
         ConfigError: A value that cannot work.

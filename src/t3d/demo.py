@@ -11,6 +11,7 @@ from t3d.data.clips.views import FrameOrder
 from t3d.data.config import AugmentConfig, DataConfig
 from t3d.data.synthetic.videos import SyntheticSpec, write_synthetic
 from t3d.device import Compute
+from t3d.errors import at_least
 from t3d.evaluation.config import Reading, TestConfig
 from t3d.evaluation.predictor import Predictor
 from t3d.evaluation.run_test import TestResult, run_test
@@ -49,6 +50,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     Raises:
         ConfigError: The folder holds something else.
     """
+    at_least("seed", seed, 0)
     began = time.monotonic()
     out = Path(out)
     # Seed 0 drew the videos by which the speeds were chosen; these are others.

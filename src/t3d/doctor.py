@@ -112,7 +112,7 @@ def _bfloat16(name: str) -> str:
             rough = model(clip).float()
     error = float((exact - rough).norm() / exact.norm())
     if not error < 0.1:
-        raise _UnfitError(f"bfloat16 differs from float32 by {error:.1%}; use --precision fp32")
+        raise _UnfitError(f"bfloat16 differs from float32 by {error:.1%}; set `precision` to fp32")
     used = (
         "in hardware, used by default" if has_bf16(device) else "not in hardware, so float32 is the default"
     )

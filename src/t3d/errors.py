@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 class T3DError(Exception):
@@ -46,6 +47,17 @@ class Failed:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+def as_json(report: Any) -> dict[str, Any]:
+    """Return a report as plain values for JSON; a failed file is `{"path": …, "reason": …}`.
+
+    A failed file's `row` is left out where there is no manifest.
+
+    Args:
+        report: A dataclass.
+    """
+    return asdict(report, dict_factory=lambda items: {k: v for k, v in items if (k, v) != ("row", -1)})
 
 
 class ManifestError(T3DError):

@@ -98,7 +98,7 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Pat
     before = out.read_bytes()
     other = net(tmp_path / "other.safetensors", 2)
     for options, said in (
-        ({"model": other, "top": 2}, "holds predictions of other weights; give a new file"),
+        ({"model": other, "top": 2}, "holds predictions of other weights; choose a new file"),
         ({"model": weights, "top": 3}, "holds 2 classes per line, but top is 3"),
     ):
         with pytest.raises(ConfigError, match=said), PredictionFile(out, **options):  # type: ignore[arg-type]
@@ -107,7 +107,7 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Pat
     for text in ("path,label\n", "[]\n", '{"path": "a.mp4"}\n'):
         out.write_text(text)
         with (
-            pytest.raises(ConfigError, match=r"holds a line that t3d predict did not write"),
+            pytest.raises(ConfigError, match=r"is not a JSON object|holds a line that is no prediction"),
             PredictionFile(out, model=weights, top=2),
         ):
             pass

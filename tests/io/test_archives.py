@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import io
 import lzma
+import os
 import random
 import shutil
 import stat
@@ -258,17 +259,22 @@ def test_one_name_twice(place: Path, kind: str) -> None:
 
 def test_a_folder_that_is_there_stays(place: Path) -> None:
     (place / "new").mkdir()
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         extract_archive(zipped(FILES, place / "a.zip"), place / "new")
     assert list((place / "new").iterdir()) == []
 
 
 def test_what_a_killed_run_left_is_taken_away(place: Path) -> None:
-    (place / ".new.part").mkdir()
-    (place / ".new.part" / "left").touch()
+    left = place / f".{'0a' * 16}.part"
+    (left / "in").mkdir(parents=True)
+    (left / "in" / "left").touch()
+    for number, path in enumerate((left / "in" / "left", left / "in", left)):
+        extract_archive(zipped(FILES, place / "a.zip"), place / f"new{number}")
+        assert content(place / f"new{number}") == FILES
+        assert left.exists(), "something in it changed just now: another run may be writing it"
+        os.utime(path, (0, 0))
     extract_archive(zipped(FILES, place / "a.zip"), place / "new")
-    assert content(place / "new") == FILES
-    assert not (place / ".new.part").exists()
+    assert not left.exists()
 
 
 def test_rights_are_those_of_new_files(place: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -21,14 +20,16 @@ import pytest
 
 from t3d.errors import ConfigError, FetchError
 from t3d.io import fetch as module
-from t3d.io.fetch import fetch, shown
+from t3d.io.fetch import Retry, fetch, shown
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 CERTIFICATE = Path(__file__).parents[1] / "loopback.pem"
 
-quick = functools.partial(fetch, pause=0.001, timeout=5.0)
+
+def quick(url: str, target: Path, *, attempts: int = 5, **options: Any) -> None:
+    fetch(url, target, retry=Retry(attempts, pause=0.001, timeout=5.0), **options)
 
 
 def alone(folder: Path) -> list[str]:
@@ -114,7 +115,7 @@ def test_a_later_call_goes_on_where_one_gave_up(site: Any, tmp_path: Path) -> No
     site.put("/a", CONTENT, cuts=[1000, 0, 0])
     with pytest.raises(FetchError, match=r"1,000 bytes came, of 300,000 .*after 2 attempts; the first 1,000"):
         quick(site.url("/a"), tmp_path / "a", attempts=2)
-    assert alone(tmp_path) == [".a.part", ".a.part.json"]
+    assert alone(tmp_path) == [".a.resume.part", ".a.resume.part.json"]
     site.pages["/a"].cuts.clear()
     quick(site.url("/a"), tmp_path / "a", attempts=1)
     assert site.ranges()[-1] == "bytes=1000-"
@@ -143,9 +144,9 @@ def test_parts_of_two_addresses_are_never_joined(site: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize("note", [b"", b'{"url": ', b"[]", b'{"url": 1, "version": 2}', None])
 def test_a_part_without_a_note_is_not_continued(site: Any, tmp_path: Path, note: bytes | None) -> None:
     site.put("/a", CONTENT)
-    (tmp_path / ".a.part").write_bytes(OTHER[:500])
+    (tmp_path / ".a.resume.part").write_bytes(OTHER[:500])
     if note is not None:
-        (tmp_path / ".a.part.json").write_bytes(note)
+        (tmp_path / ".a.resume.part.json").write_bytes(note)
     quick(site.url("/a"), tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert alone(tmp_path) == ["a"]
@@ -155,11 +156,11 @@ def test_killed_between_the_last_byte_and_the_name(site: Any, tmp_path: Path) ->
     page = site.put("/a", CONTENT, cuts=[1000])
     with pytest.raises(FetchError):
         quick(site.url("/a"), tmp_path / "a", attempts=1)
-    (tmp_path / ".a.part").write_bytes(CONTENT)
+    (tmp_path / ".a.resume.part").write_bytes(CONTENT)
     quick(site.url("/a"), tmp_path / "a", digest=SHA256)
     assert site.ranges() == [None, "bytes=300000-"]
-    (tmp_path / "a").rename(tmp_path / ".a.part")  # the same, and the content changes meanwhile
-    (tmp_path / ".a.part.json").write_text(
+    (tmp_path / "a").rename(tmp_path / ".a.resume.part")  # the same, and the content changes meanwhile
+    (tmp_path / ".a.resume.part.json").write_text(
         json.dumps({"url": hashlib.sha256(site.url("/a").encode()).hexdigest(), "version": '"old"'})
     )
     page.content, page.if_range = OTHER, False
@@ -194,7 +195,7 @@ def test_statuses_that_pass_are_waited_for(
     pauses: list[float] = []
     monkeypatch.setattr(module.time, "sleep", pauses.append)
     site.put("/a", CONTENT, refusals=[500, 503, 429, 502], headers={})
-    fetch(site.url("/a"), tmp_path / "a", pause=1.0)
+    fetch(site.url("/a"), tmp_path / "a", retry=Retry(pause=1.0))
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert [pause for pause in pauses if pause] == [1, 2, 4, 8]
 
@@ -233,7 +234,7 @@ def test_nobody_listens(site: Any, tmp_path: Path) -> None:
 def test_a_server_that_falls_silent(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, pause=1.0)
     with pytest.raises(FetchError, match="timed out"):
-        fetch(site.url("/a"), tmp_path / "a", timeout=0.1, attempts=1)
+        fetch(site.url("/a"), tmp_path / "a", retry=Retry(attempts=1, timeout=0.1))
 
 
 def test_a_length_that_is_too_long(site: Any, tmp_path: Path) -> None:
@@ -386,7 +387,7 @@ def test_secrets_are_neither_shown_nor_written(site: Any, tmp_path: Path) -> Non
     with pytest.raises(FetchError) as caught:
         quick(url, tmp_path / "a", attempts=1)
     assert "secret" not in str(caught.value)
-    assert b"secret" not in (tmp_path / ".a.part.json").read_bytes()
+    assert b"secret" not in (tmp_path / ".a.resume.part.json").read_bytes()
     assert shown("s3://key:secret@bucket/a?region=x") == "s3://bucket/a?…"
 
 
@@ -436,14 +437,14 @@ def process(url: str, target: Path) -> subprocess.Popen[bytes]:
 def test_killed_half_way_and_gone_on_with(site: Any, tmp_path: Path) -> None:
     page = site.put("/a", CONTENT, pause=0.05, slice=10_000)
     running = process(site.url("/a"), tmp_path / "a")
-    part = tmp_path / ".a.part"
+    part = tmp_path / ".a.resume.part"
     until = time.monotonic() + 30
     while not (part.exists() and part.stat().st_size >= 50_000):
         assert time.monotonic() < until
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
     running.wait(timeout=30)
-    assert alone(tmp_path) == [".a.part", ".a.part.json"]
+    assert alone(tmp_path) == [".a.resume.part", ".a.resume.part.json"]
     here = part.stat().st_size
     page.pause = 0.0
     quick(site.url("/a"), tmp_path / "a")
@@ -548,7 +549,7 @@ def test_elsewhere_too_a_part_is_continued_if_nothing_changed(
     for changed in (False, True):
         with pytest.raises(KeyboardInterrupt):
             quick(url, tmp_path / "a", progress=stop)
-        assert (tmp_path / ".a.part").stat().st_size == 200_000
+        assert (tmp_path / ".a.resume.part").stat().st_size == 200_000
         if changed:
             source.write_bytes(OTHER)
             os.utime(source, ns=(0, 0))

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from t3d.io.files import ABANDONED, TEMPORARY, FileDigests, atomic_path, sweep
+from t3d.errors import ConfigError
+from t3d.io.files import (
+    ABANDONED,
+    RESUMABLE,
+    TEMPORARY,
+    FileDigests,
+    atomic_folder,
+    atomic_path,
+    resumable_name,
+    sweep,
+)
 
 
 def test_a_file_appears_whole_and_alone(tmp_path: Path) -> None:
@@ -67,8 +77,8 @@ def test_the_temporary_name_is_hidden_and_keeps_the_ending(tmp_path: Path, name:
 
 
 def test_what_killed_processes_left_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
-    old, new = tmp_path / ".old.part.csv", tmp_path / ".new.part"
-    kept = [tmp_path / "a.csv", tmp_path / "a.part.csv", tmp_path / ".hidden"]
+    old, new = tmp_path / f".{'0a' * 16}.part.csv", tmp_path / f".{'1b' * 16}.part"
+    kept = [tmp_path / name for name in ("a.csv", "a.part.csv", ".hidden", ".other.part", ".a.resume.part")]
     for file in (old, new, *kept):
         file.write_text("x")
     os.utime(old, (time.time() - 2 * ABANDONED,) * 2)
@@ -124,3 +134,52 @@ def test_digests_follow_content_and_prefix(tmp_path: Path) -> None:
     assert digests(one) != first
     with pytest.raises(FileNotFoundError):
         digests(tmp_path / "nowhere")
+
+
+def test_a_folder_appears_whole_and_alone(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "videos"
+    with atomic_folder(target) as temporary:
+        assert temporary.match(TEMPORARY)
+        (temporary / "a").mkdir()
+        (temporary / "a" / "b.txt").write_text("whole")
+        assert not target.exists()
+    assert (target / "a" / "b.txt").read_text() == "whole"
+    assert list(target.parent.iterdir()) == [target]
+    with pytest.raises(ConfigError, match="videos already exists"), atomic_folder(target):
+        pass
+    with atomic_folder(target, replace=True) as temporary:
+        (temporary / "c.txt").touch()
+        assert (target / "a").exists()
+    assert [entry.name for entry in target.iterdir()] == ["c.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_folder_that_fails_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+
+    def fail() -> None:
+        with atomic_folder(tmp_path / "a", replace=True) as temporary:
+            (temporary / "half").touch()
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "old"]
+
+
+def test_unfinished_folders_and_downloads_are_swept_away_when_nobody_wants_them(tmp_path: Path) -> None:
+    folder = tmp_path / f".{'2c' * 16}.part"
+    (folder / "deep").mkdir(parents=True)
+    part, note = resumable_name(tmp_path / "a.zip"), tmp_path / ".a.zip.resume.part.json"
+    for file in (part, note):
+        file.touch()
+        os.utime(file, (time.time() - RESUMABLE + 100,) * 2)
+    sweep(tmp_path, older_than=ABANDONED)
+    assert sorted(tmp_path.iterdir()) == sorted([folder, part, note])
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([part, note])
+    for file in (part, note):
+        os.utime(file, (time.time() - RESUMABLE - 100,) * 2)
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -15,9 +15,9 @@ from t3d.data.catalog import open_index, open_manifest
 from t3d.data.clips.frames import FrameStore
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
-from t3d.data.prefetch import ReadAhead, needs
+from t3d.data.prefetch import Prefetcher, needs
 from t3d.errors import ConfigError, FetchError, ManifestError
-from t3d.io.shard_cache import mirror_of
+from t3d.io.shard_cache import shard_cache_of
 from t3d.prepare.index import index_videos
 from t3d.prepare.shards import write_shards
 from t3d.video.encode import write_video
@@ -43,9 +43,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory, numbered_frames) -> Path:
 def url(packed: Path, tmp_path: Path, site, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Where the shards lie."""
     monkeypatch.setenv("T3D_SHARDS", str(tmp_path / "twin"))
-    mirror_of.cache_clear()
+    shard_cache_of.cache_clear()
     yield site.put_folder("/shards", packed / "shards")
-    mirror_of.cache_clear()
+    shard_cache_of.cache_clear()
 
 
 def room_for(shards: float, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_shards_are_there_before_they_are_needed(url: str, site) -> None:
     order = np.array([4, 2, 0, 5, 3, 1])
     assert [path.name for _, path in needs(order, shards)] == [paths[row].parent.name for row in order]
     folder = paths[0].parent.parent
-    with ReadAhead(order, shards) as ahead:
+    with Prefetcher(order, shards) as ahead:
         expect(lambda: len(list(folder.glob("*.tar"))) == 5)  # the first, and four ahead
         time.sleep(0.1)
         assert not paths[1].parent.exists()
@@ -150,7 +150,7 @@ def test_reading_ahead_of_a_local_folder_does_nothing(packed: Path) -> None:
     shards = index.shards(manifest.table["path"].to_pylist())
     assert shards is not None
     assert not shards.remote
-    with ReadAhead(np.arange(6), shards) as ahead:
+    with Prefetcher(np.arange(6), shards) as ahead:
         ahead.at(3)
         assert not ahead._thread.is_alive()
     assert VideoIndex.read(packed / "set.parquet").shards(["x", "y"]) is None
@@ -223,9 +223,9 @@ def test_a_signature_that_changes_finds_the_same_twin(url: str, site) -> None:
     asked = len(site.asked)
     assert open_manifest(f"{url}/index.parquet?signature=2")[0].path == first
     assert len(site.asked) == asked
-    mirror = mirror_of(first.parent.parent)
-    assert mirror is not None
-    assert mirror.query == "?signature=2"
+    cache = shard_cache_of(first.parent.parent)
+    assert cache is not None
+    assert cache.query == "?signature=2"
 
 
 def test_names_and_rooms_that_cannot_serve(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +245,6 @@ def test_names_and_rooms_that_cannot_serve(url: str, monkeypatch: pytest.MonkeyP
 def test_a_list_of_shards_that_is_not_finished_is_refused(url: str) -> None:
     _, store, paths = opened(url)
     (paths[0].parent.parent / "shards.json").write_text(json.dumps({"format": 1}))
-    mirror_of.cache_clear()
+    shard_cache_of.cache_clear()
     with pytest.raises(ManifestError, match="is no finished list of t3d prepare shards"):
         store.open(paths[0]).get(np.arange(2))

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from t3d.cli.main import main
-from t3d.errors import ArchiveError, ConfigError, FetchError
-from t3d.io.files import alone_in
+from t3d.errors import ArchiveError, ConfigError, Failed, FetchError
+from t3d.io.locks import alone_in
 from t3d.prepare import download as module
 from t3d.prepare.download import download
 from t3d.prepare.published_files import ELSEWHERE, KNOWN, Part, PublishedSet, RemoteFile
@@ -139,9 +139,9 @@ def test_one_that_fails_is_named_and_the_others_come(site: Any, toy: str, tmp_pa
     good = site.pages.pop("/toy/val/part_1.tar.gz")
     site.put("/toy/val/part_2.tar.gz", b"<html>gone</html>")
     report = download(toy, tmp_path, parts=["val"])
-    assert [name for name, _ in report.bad] == ["part_1.tar.gz", "part_2.tar.gz"]
-    assert "answers 404" in report.bad[0][1]
-    assert "is no archive" in report.bad[1][1]
+    assert [failed.path for failed in report.bad] == ["part_1.tar.gz", "part_2.tar.gz"]
+    assert "answers 404" in report.bad[0].reason
+    assert "is no archive" in report.bad[1].reason
     assert files(tmp_path / "val") == [
         "list.txt",
         "part_0/clip0.mp4",
@@ -162,7 +162,7 @@ def test_a_server_that_is_gone_is_not_asked_for_every_file(site: Any, toy: str, 
         download(toy, tmp_path, parts=["val"])
     assert len(site.asked) == 4  # the list, and three of its files
     report = download(toy, tmp_path, parts=["annotations", "val"])
-    assert report.bad[3] == ("part_3.tar.gz", "was not tried, since the 3 files before it failed")
+    assert report.bad[3] == Failed("part_3.tar.gz", "was not tried, since the 3 files before it failed")
 
 
 @pytest.mark.parametrize("line", ["http://elsewhere.invalid/a.tar", "/etc/passwd", "file:///etc/passwd", ""])
@@ -309,7 +309,7 @@ def test_killed_half_way_and_gone_on_with(site: Any, tmp_path: Path) -> None:
     page = site.put("/a.zip", body, pause=0.05, slice=10_000)
     command = [sys.executable, "-m", "t3d", "prepare", "download", site.url("/a.zip"), "--out", str(tmp_path)]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    part = tmp_path / ".a.zip.part"
+    part = tmp_path / ".a.zip.resume.part"
     until = time.monotonic() + 60
     while not (part.exists() and part.stat().st_size >= 50_000):
         assert running.poll() is None
@@ -317,7 +317,7 @@ def test_killed_half_way_and_gone_on_with(site: Any, tmp_path: Path) -> None:
         time.sleep(0)
     running.send_signal(signal.SIGKILL)
     running.wait(timeout=30)
-    assert {path.name for path in tmp_path.iterdir()} == {".a.zip.part", ".a.zip.part.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {".a.zip.resume.part", ".a.zip.resume.part.json"}
     page.pause = 0.0
     assert download(site.url("/a.zip"), tmp_path).fetched == 1
     assert site.ranges()[0] is None

@@ -18,7 +18,7 @@ import torch
 from t3d.cli.main import main
 from t3d.data.index import SCHEMA, VideoIndex
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import ConfigError, ManifestError, VideoError
+from t3d.errors import ConfigError, Failed, ManifestError, VideoError
 from t3d.prepare.examine import examine
 from t3d.prepare.index import index_videos
 from t3d.video.encode import write_video
@@ -51,7 +51,7 @@ def test_every_file_is_described_once(films: Path, tmp_path: Path) -> None:
     assert report.frames == 100
     assert report.seconds == pytest.approx(4.0)
     assert report.size == sum(path.stat().st_size for path in films.rglob("*.mp4"))
-    assert report.bad == ((str(films / "b" / "empty.mp4"), "is empty (0 bytes)"),)
+    assert report.bad == (Failed(str(films / "b" / "empty.mp4"), "is empty (0 bytes)"),)
     assert report.damaged == ()
     schema = pyarrow.parquet.read_schema(tmp_path / "index.parquet")
     assert (schema.names, schema.metadata) == (SCHEMA.names, SCHEMA.metadata)
@@ -160,7 +160,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     [
         ({"out": "index.csv"}, r"an index is a \.parquet file"),
         ({"workers": 0}, "workers is 0"),
-        ({"patience": 0}, "patience is 0"),
+        ({"timeout": 0}, "timeout is 0"),
     ],
 )
 def test_options_that_cannot_work(films: Path, tmp_path: Path, changes, said) -> None:
@@ -173,7 +173,7 @@ def test_options_that_cannot_work(films: Path, tmp_path: Path, changes, said) ->
 def test_another_parquet_file_is_not_overwritten(films: Path, tmp_path: Path) -> None:
     out = tmp_path / "index.parquet"
     pyarrow.parquet.write_table(pa.table({"a": [1]}), out)
-    with pytest.raises(ManifestError, match="is no index"):
+    with pytest.raises(ManifestError, match="not an index"):
         index_videos(Manifest.from_folder(films), out)
     assert pyarrow.parquet.read_table(out).column_names == ["a"]
 
@@ -186,13 +186,13 @@ def test_the_command(films: Path, tmp_path: Path, capsys) -> None:
     said = capsys.readouterr().out
     assert f"{out}: 8 files, 140 frames, 0.00 h" in said
     assert f"1 cannot be read:\n  {films}/b/empty.mp4: is empty (0 bytes)" in said
-    assert f"1 groups of the same bytes:\n  {films}/a/copy.mp4 = {films}/b/again.mp4" in said
+    assert f"1 groups of identical files:\n  {films}/a/copy.mp4 = {films}/b/again.mp4" in said
     assert main(["prepare", "index", str(out), "--out", str(out), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["files"], report["examined"], len(report["bad"])) == (8, 1, 1)
-    words = ["prepare", "index", str(films), "--out", str(tmp_path / "x.parquet"), "--unlabelled"]
-    assert main([*words, "--near", "false"]) == 1
-    assert "Not compared: the looks of all pairs (--near true does" in capsys.readouterr().out
+    words = ["prepare", "index", str(films), "--out", str(tmp_path / "x.parquet"), "--unlabeled"]
+    assert main([*words, "--near-duplicates", "false"]) == 1
+    assert "Near-duplicates were not searched for" in capsys.readouterr().out
     assert {row["label"] for row in rows(tmp_path / "x.parquet")} == {None}
 
 

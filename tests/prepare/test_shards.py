@@ -148,7 +148,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_half_written(tmp_path: Path, vi
     out, whole = tmp_path / "shards", tmp_path / "whole"
     write_shards(*indexed, whole, shard_mb=0.004, workers=1)
     command = [sys.executable, "-m", "t3d", "prepare", "shards", str(videos / "index.parquet")]
-    command += ["--out", str(out), "--shard_mb", "0.004", "--workers", "1"]
+    command += ["--out", str(out), "--shard-mb", "0.004", "--workers", "1"]
     rng = np.random.default_rng(0)
     for _ in range(3):
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -179,7 +179,7 @@ def test_what_cannot_go_into_a_shard_is_named(tmp_path: Path, videos, indexed) -
     paths = [*(str(entry.path) for entry in manifest), str(more)]
     report = write_shards(Manifest.from_files(paths), index, tmp_path / "shards", workers=1)
     assert report.files == 5
-    reasons = {Path(path).name: reason for path, reason in report.bad}
+    reasons = {Path(failed.path).name: failed.reason for failed in report.bad}
     assert "changed since it was indexed" in reasons["one.mp4"]
     assert "No such file" in reasons["3.avi"]
     assert "is not in the index" in reasons["more.mp4"]
@@ -190,7 +190,9 @@ def test_folders_and_lists_that_cannot_serve(tmp_path: Path, videos, indexed) ->
     manifest, index = indexed
     out = tmp_path / "shards"
     write_shards(manifest, index, out, workers=1)
-    with pytest.raises(ConfigError, match=r"shards.json: seed was 0, is 1; give the same, or another --out"):
+    with pytest.raises(
+        ConfigError, match=r"shards.json: seed was 0, is 1; use the same options, or choose another"
+    ):
         write_shards(manifest, index, out, seed=1, workers=1)
     with pytest.raises(ConfigError, match=r"videos was .*shards are never changed"):
         write_shards(manifest.select(range(3)), index, out, workers=1)
@@ -294,5 +296,5 @@ def test_several_folders_of_shards_are_read_as_one_list(tmp_path: Path, indexed)
     assert [path.name for path in shards.paths] == ["000000.tar"] * 2
     with pytest.raises(ManifestError, match=r"q\*/index.parquet: no such file or folder"):
         open_manifest(str(tmp_path / "q*" / "index.parquet"))
-    with pytest.raises(ManifestError, match=r"q\*/index.parquet: no such file; make it by"):
+    with pytest.raises(ManifestError, match=r"q\*/index.parquet: no such file; `t3d prepare index` writes"):
         open_index(str(tmp_path / "q*" / "index.parquet"))

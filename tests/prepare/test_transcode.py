@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from t3d.cli.main import main
 from t3d.data.catalog import open_index, open_manifest
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, ManifestError
+from t3d.io.locks import alone_in
 from t3d.prepare.rewrite import TranscodeSpec
 from t3d.prepare.transcode import new_names, transcode_videos
 from t3d.video.encode import write_video
@@ -158,8 +158,8 @@ def test_bad_files_are_named_and_left_out(videos: Path, tmp_path: Path, numbered
     (videos / "run" / "text.mp4").write_text("no video" * 99)
     manifest = Manifest.from_folder(videos)
     report = transcode_videos(manifest, tmp_path / "out", spec=SMALL, root=videos)
-    assert [Path(path).name for path, _ in report.bad] == ["empty.mp4", "text.mp4"]
-    assert [reason[:8] for _, reason in report.bad] == ["is empty", "is no vi"]
+    assert [Path(failed.path).name for failed in report.bad] == ["empty.mp4", "text.mp4"]
+    assert [failed.reason[:8] for failed in report.bad] == ["is empty", "is no vi"]
     assert (report.videos, report.files, report.transcoded) == (3, 3, 3)
     assert len(Manifest.from_index(tmp_path / "out" / "index.parquet")) == 3
     numbered("set/run/empty.mp4", first=9)
@@ -171,7 +171,9 @@ def test_a_folder_of_other_options_or_other_videos_is_refused(videos: Path, tmp_
     out = tmp_path / "out"
     transcode_videos(Manifest.from_folder(videos), out, spec=SMALL, root=videos)
     before = states(out), rows(out)
-    with pytest.raises(ConfigError, match=r"transcode\.json: crf was 20, is 23; give the same, or another"):
+    with pytest.raises(
+        ConfigError, match=r"transcode\.json: crf was 20, is 23; use the same options, or choose another"
+    ):
         transcode_videos(Manifest.from_folder(videos), out, spec=TranscodeSpec(48, crf=23), root=videos)
     os.rename(videos, tmp_path / "moved")  # noqa: PTH104
     moved = Manifest.from_folder(tmp_path / "moved")
@@ -188,10 +190,10 @@ def test_folders_that_cannot_serve(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     with pytest.raises(
-        ConfigError, match=r"full holds other files \(mine\.txt\); give a new or empty folder"
+        ConfigError, match=r"full holds other files \(mine\.txt\); choose a new or empty folder"
     ):
         transcode_videos(manifest, tmp_path / "full")
-    with pytest.raises(ConfigError, match=r"mine\.txt is a file; give a folder"):
+    with pytest.raises(ConfigError, match=r"mine\.txt is a file; choose a folder"):
         transcode_videos(manifest, tmp_path / "full" / "mine.txt")
     for inside in (videos, videos / "small"):
         with pytest.raises(ConfigError, match="lies among the videos"):
@@ -210,20 +212,27 @@ def test_folders_that_cannot_serve(videos: Path, tmp_path: Path) -> None:
 def test_two_runs_do_not_write_to_one_folder(videos: Path, tmp_path: Path) -> None:
     manifest = Manifest.from_folder(videos)
     transcode_videos(manifest, tmp_path / "out", spec=SMALL)
-    with (tmp_path / "out" / ".transcode.journal").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="another run is writing"):
-            transcode_videos(manifest, tmp_path / "out", spec=SMALL)
+    journal = tmp_path / "out" / ".transcode.journal"
+    with alone_in(journal), pytest.raises(ConfigError, match="another run is writing"):
+        transcode_videos(manifest, tmp_path / "out", spec=SMALL)
 
 
-def test_torn_lines_of_the_journal_are_passed_over(videos: Path, tmp_path: Path) -> None:
+def test_a_torn_line_of_the_journal_is_made_again_and_a_damaged_one_is_named(
+    videos: Path, tmp_path: Path
+) -> None:
     out, journal = tmp_path / "out", tmp_path / "out" / ".transcode.journal"
     manifest = Manifest.from_folder(videos)
     transcode_videos(manifest, out, spec=SMALL, workers=1)
     index = rows(out)
     lines = [line for line in journal.read_bytes().split(b"\n") if line]
-    journal.write_bytes(b"\n".join([lines[0][:50], lines[1], b"", lines[2][:-1]]))
+    journal.write_bytes(b"\n".join([lines[0][:50], lines[1], lines[2][:-1]]))
     before = states(out)
+    with pytest.raises(
+        ConfigError, match=r"\.transcode\.journal: cannot be read .*; remove the damaged line"
+    ):
+        transcode_videos(manifest, out, spec=SMALL)
+    assert states(out) == before
+    journal.write_bytes(b"\n".join([lines[1], lines[2][:-1]]))
     assert transcode_videos(manifest, out, spec=SMALL).transcoded == 2
     assert sum(before[name] == mtime for name, mtime in states(out).items()) == 1
     assert [row["frames"] for row in rows(out)] == [row["frames"] for row in index]
@@ -235,7 +244,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, numbered) -> None:
         numbered(f"set/a/{at}.mp4", first=at, frames=200)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "t3d", "prepare", "transcode", str(tmp_path / "set"), "--out", str(out)]
-    run = subprocess.Popen([*command, "--short_side", "48", "--workers", "2"], start_new_session=True)
+    run = subprocess.Popen([*command, "--short-side", "48", "--workers", "2"], start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while run.poll() is None and time.monotonic() < deadline and len([*out.glob("a/[0-9]*.mp4")]) < 3:
@@ -259,7 +268,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, numbered) -> None:
 
 
 def test_what_a_killed_run_left_half_written_is_deleted(videos: Path, tmp_path: Path) -> None:
-    half = tmp_path / "out" / "run" / ".0123.part.mp4"
+    half = tmp_path / "out" / "run" / ".01230123012301230123012301230123.part.mp4"
     transcode_videos(Manifest.from_folder(videos), tmp_path / "out", spec=SMALL, root=videos)
     half.write_bytes(b"half")
     transcode_videos(Manifest.from_folder(videos), tmp_path / "out", spec=SMALL, root=videos)
@@ -288,11 +297,11 @@ def test_the_command(videos: Path, tmp_path: Path, capsys) -> None:
 
 def test_a_table_that_grows_keeps_its_names(videos: Path, tmp_path: Path) -> None:
     table, out = tmp_path / "list.csv", tmp_path / "out"
-    words = ["prepare", "transcode", str(table), "--out", str(out), "--short_side", "48"]
+    words = ["prepare", "transcode", str(table), "--out", str(out), "--short-side", "48"]
     table.write_text("path\nset/run/1.mkv\nset/long jump/2.mp4\n")
     assert main(words) == 0
     table.write_text("path\nset/run/1.mkv\n")
     assert main(words) == 0
     assert [row["path"] for row in rows(out)] == ["run/1.mp4"]
     assert sorted(states(out)) == ["long jump/2.mp4", "run/1.mp4"]
-    assert main(["prepare", "transcode", str(videos), "--unlabelled", "--out", str(out)]) == 2
+    assert main(["prepare", "transcode", str(videos), "--unlabeled", "--out", str(out)]) == 2

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from t3d.errors import ConfigError
+from t3d.reproduce.config import Choices
 from t3d.reproduce.plan import measure_rate, run_cost, teacher_macs
 from t3d.reproduce.plan import test_cost as cost_of_test
 from t3d.reproduce.run import plan
-from t3d.reproduce.runs import Choices, open_sets, trials_of
+from t3d.reproduce.runs import open_sets, trials_of
 from t3d.reproduce.tables import read_table
 
 

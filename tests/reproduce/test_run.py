@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 from t3d.cli import main as cli
 from t3d.errors import CheckpointError, ConfigError, ManifestError
-from t3d.io.files import alone_in
+from t3d.io.locks import alone_in
 from t3d.reproduce import run as module
+from t3d.reproduce.config import Choices
 from t3d.reproduce.result import Figure, ResultRow, figure, markdown
 from t3d.reproduce.run import StoppedError, reproduce
-from t3d.reproduce.runs import Choices, open_sets, trials_of
-from t3d.reproduce.sets import GivenSet
+from t3d.reproduce.runs import open_sets, trials_of
 from t3d.reproduce.tables import read_table
 from t3d.training import run as loop
 from t3d.training.trainer import Trainer
@@ -52,11 +52,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def choices(clips: Path, tmp_path: Path) -> Choices:
     return Choices(
         out=tmp_path / "out",
-        sets={
-            "ucf101": GivenSet(str(clips)),
-            "kinetics": GivenSet(str(clips)),
-            "youtube8m": GivenSet(str(clips / "red")),
-        },
+        data={"ucf101": str(clips), "kinetics": str(clips), "youtube8m": str(clips / "red")},
         scale="small",
         teacher="torchvision:squeezenet1_1",
         teacher_weights="random",
@@ -175,20 +171,20 @@ def test_what_is_wrong_is_told_before_anything_runs(choices: Choices, calls: lis
             shutil.copy(clips / name / f"{name}_{number}.mp4", few / name)
     wrong: list[tuple[Choices, type[Exception], str]] = [
         (
-            replace(choices, sets={}),
+            replace(choices, data={}),
             ConfigError,
-            "table8 needs UCF101, Kinetics-400, YouTube-8M: give --data.ucf101",
+            "table8 needs UCF101, Kinetics-400, YouTube-8M: set `data.ucf101`",
         ),
         (replace(choices, scale="paper"), ConfigError, "no official lists of UCF101"),
         (replace(choices, teacher="squeezenet9"), ConfigError, "no teacher 'squeezenet9'"),
         (replace(choices, teacher_weights="absent.safetensors"), CheckpointError, "absent.safetensors"),
         (
-            replace(choices, sets=dict(choices.sets) | {"ucf101": GivenSet(str(few))}),
+            replace(choices, data=choices.data | {"ucf101": str(few)}),
             ManifestError,
             "fewer than a batch has",
         ),
         (
-            replace(choices, sets=dict(choices.sets) | {"kinetics": GivenSet("absent")}),
+            replace(choices, data=choices.data | {"kinetics": "absent"}),
             ManifestError,
             "absent: no such file or folder",
         ),
@@ -266,11 +262,10 @@ def test_from_the_command_line(clips: Path, tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().out.startswith("table4: Against other 3D nets")
     assert not list(tmp_path.iterdir())
     for wrong, told in (
-        (words, "out is missing"),
-        ([*words, "--out", "o", "--rate", "5"], "--rate belongs to --plan"),
+        ([*words, "--out", "o", "--rate", "5"], "--rate needs --plan"),
         (["reproduce", "7", "--plan"], "Table 7 holds facts"),
         (["reproduce", "4", "--row", "T4D", "--plan"], "did you mean 'T3D'?"),
-        (["reproduce", "4", "--index.ucf101", "i", "--plan"], "belongs to --data.ucf101"),
+        (["reproduce", "4", "--index.ucf101", "i", "--plan"], "--index.ucf101 i needs --data.ucf101"),
     ):
         assert cli.main(wrong) == 2
         assert told in capsys.readouterr().err

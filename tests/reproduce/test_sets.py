@@ -11,7 +11,8 @@ from t3d.data.official.published import PUBLISHED, Published
 from t3d.data.official.ucf101 import read_ucf101
 from t3d.errors import ConfigError, ManifestError
 from t3d.reproduce import sets
-from t3d.reproduce.sets import GivenSet, Split, fingerprint, given_sets, open_set, published_splits
+from t3d.reproduce.config import Choices, GivenSet
+from t3d.reproduce.sets import Split, fingerprint, open_set, published_splits
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_official_lists_are_found_and_counted(ucf101: Path, tmp_path: Path) -> N
 def test_a_set_that_is_not_whole_is_refused_unless_that_is_accepted(ucf101: Path, tmp_path: Path) -> None:
     whole = opened("ucf101", ucf101, tmp_path)
     (ucf101 / "videos" / "Archery" / "v_Archery_g01_c01.avi").unlink()
-    with pytest.raises(ManifestError, match=r"testlist01.txt: 1 of 2 listed videos are not in .*--partial"):
+    with pytest.raises(ManifestError, match=r"testlist01.txt: 1 of 2 listed videos are not in .*`partial`"):
         opened("ucf101", ucf101, tmp_path)
     for options in ({"partial": True}, {"small": True}):
         split = opened("ucf101", ucf101, tmp_path, **options)[0]
@@ -81,7 +82,7 @@ def test_missing_lists_of_a_split(ucf101: Path, tmp_path: Path) -> None:
 
 
 def test_videos_without_official_lists_are_for_the_small_scale(ucf101: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no official lists of HMDB51 .*--scale small"):
+    with pytest.raises(ConfigError, match=r"no official lists of HMDB51 .*set `scale` to small"):
         opened("hmdb51", ucf101 / "videos", tmp_path)
     splits = opened("hmdb51", ucf101 / "videos", tmp_path, small=True)
     everything = {row.path.name for row in Manifest.from_folder(ucf101 / "videos")}
@@ -187,7 +188,7 @@ def test_published_counts_stand_in_for_sets_that_are_not_there() -> None:
 
 
 def test_options_of_a_set_that_is_not_named_are_told() -> None:
-    assert given_sets({"ucf101": "u"}, {"ucf101": "v"}, {}) == {"ucf101": GivenSet("u", "v")}
-    with pytest.raises(ConfigError, match=r"--videos.hmdb51 v belongs to --data.hmdb51"):
-        given_sets({"hmdb51": None}, {"hmdb51": "v"}, {})
+    assert Choices(data={"ucf101": "u"}, root={"ucf101": "v"}).sets == {"ucf101": GivenSet("u", "v")}
+    with pytest.raises(ConfigError, match=r"root.hmdb51 v needs data.hmdb51"):
+        Choices(root={"hmdb51": "v"})
     assert replace(GivenSet("u"), index="i").index == "i"

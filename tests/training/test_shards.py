@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError
-from t3d.io.shard_cache import mirror_of
+from t3d.io.shard_cache import shard_cache_of
 from t3d.prepare.index import index_videos
 from t3d.prepare.shards import write_shards
 from t3d.training.config import TrainConfig
@@ -43,9 +43,9 @@ def packed(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("T3D_SHARDS", str(tmp_path / "twin"))
-    mirror_of.cache_clear()
+    shard_cache_of.cache_clear()
     yield tmp_path / "twin"
-    mirror_of.cache_clear()
+    shard_cache_of.cache_clear()
 
 
 def shards_at(place: Any, **more: Any) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_stopped_and_gone_on_over_http_it_ends_as_from_a_folder(
     paths = [path for path, _ in site.asked]
     assert len(set(paths)) == len(paths) > 6, "everything came once"
     shutil.rmtree(twin)  # as on another machine
-    mirror_of.cache_clear()
+    shard_cache_of.cache_clear()
     resumed = train(config, resume=True)
     assert same_weights(straight, resumed)
 

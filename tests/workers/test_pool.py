@@ -10,27 +10,27 @@ from t3d.workers.pool import Lost, watched
 
 
 def test_each_result_comes_with_its_item() -> None:
-    outcomes = watched(abs, [-3, 4, -5], workers=2, patience=60.0, title="counting")
+    outcomes = watched(abs, [-3, 4, -5], workers=2, timeout=60.0, title="counting")
     assert dict(outcomes) == {-3: 3, 4: 4, -5: 5}
-    assert list(watched(abs, [], workers=2, patience=60.0, title="nothing")) == []
+    assert list(watched(abs, [], workers=2, timeout=60.0, title="nothing")) == []
 
 
 def test_no_file_waits_for_a_slower_one(tmp_path: Path) -> None:
     slow = f"while [ ! -e '{tmp_path}/go' ]; do sleep 0.01; done"
-    outcomes = watched(os.system, [slow, "true"], workers=2, patience=60.0, title="waiting")
+    outcomes = watched(os.system, [slow, "true"], workers=2, timeout=60.0, title="waiting")
     assert next(outcomes) == ("true", 0)
     (tmp_path / "go").touch()
     assert list(outcomes) == [(slow, 0)]
 
 
 def test_a_file_that_takes_too_long_is_given_up_and_the_others_are_not() -> None:
-    outcomes = watched(time.sleep, [60.0, 0.0, 0.1], workers=1, patience=2.0, title="sleeping")
+    outcomes = watched(time.sleep, [60.0, 0.0, 0.1], workers=1, timeout=2.0, title="sleeping")
     given_up = Lost("was given up: not read to its end within 2 s")
     assert dict(outcomes) == {60.0: given_up, 0.0: None, 0.1: None}
 
 
 def test_a_process_that_dies_is_a_fact_about_the_file() -> None:
-    outcomes = watched(os._exit, [3, 4], workers=2, patience=60.0, title="dying")
+    outcomes = watched(os._exit, [3, 4], workers=2, timeout=60.0, title="dying")
     assert dict(outcomes) == {
         status: Lost(f"the process that read it died (exit status {status})") for status in (3, 4)
     }
@@ -38,4 +38,4 @@ def test_a_process_that_dies_is_a_fact_about_the_file() -> None:
 
 def test_a_mistake_of_ours_is_no_fact_about_the_file() -> None:
     with pytest.raises(TypeError):
-        list(watched(time.sleep, ["text"], workers=1, patience=60.0, title="sleeping"))
+        list(watched(time.sleep, ["text"], workers=1, timeout=60.0, title="sleeping"))

@@ -21,7 +21,7 @@ from t3d.clip import ClipSpec
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
-from t3d.errors import CheckpointError, ConfigError, T3DError
+from t3d.errors import CheckpointError, ConfigError, Failed, T3DError
 from t3d.evaluation.bulk import predictions
 from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.predictor import Predictor
@@ -33,14 +33,14 @@ from t3d.prepare.shards import write_shards
 from t3d.prepare.transcode import transcode_videos
 from t3d.video.encode import write_video
 from t3d.video.video import Video
-from t3d.workers.cluster import Engine, outcomes
+from t3d.workers.cluster import Cluster, outcomes
 from t3d.workers.pool import Lost
 from t3d.workers.ray_cluster import Block, blocks_of, joined, spread
 from t3d.workers.ray_pools import Actors
 
 ray = pytest.importorskip("ray")
 
-RAY = Engine("ray")
+RAY = Cluster("ray")
 PARENT = "__import__('os').getppid()"  # of a watched process: the process of Ray's that watches it
 NAP = "__import__('time').sleep(0.2)"
 
@@ -68,8 +68,8 @@ def films(tmp_path: Path, numbered_frames: Callable[..., torch.Tensor]) -> Path:
 
 
 def done(function: Callable[[Any], Any], items: list[Any], **options: Any) -> list[tuple[Any, Any]]:
-    options = {"workers": 1, "patience": 60.0} | options
-    return list(outcomes(function, items, engine=RAY, title="working", **options))
+    options = {"workers": 1, "timeout": 60.0} | options
+    return list(outcomes(function, items, cluster=RAY, title="working", **options))
 
 
 def rows(path: Path) -> list[dict[str, object]]:
@@ -87,7 +87,7 @@ def test_every_item_of_every_block_comes_once() -> None:
 
 def test_crashes_and_hangs_are_facts_about_a_file() -> None:
     crash, hang = "__import__('os')._exit(3)", "__import__('time').sleep(60)"
-    found = dict(done(eval, [crash, "1 + 1", hang, "2 + 2"], workers=2, patience=3.0))
+    found = dict(done(eval, [crash, "1 + 1", hang, "2 + 2"], workers=2, timeout=3.0))
     assert found == {
         crash: Lost("the process that read it died (exit status 3)"),
         hang: Lost("was given up: not read to its end within 3 s"),
@@ -98,7 +98,7 @@ def test_crashes_and_hangs_are_facts_about_a_file() -> None:
 
 def test_a_block_whose_process_is_killed_goes_on_in_another() -> None:
     items = [PARENT, *(f"{NAP} or {number}" for number in range(12))]
-    coming = outcomes(eval, items, engine=RAY, workers=1, patience=60, title="working")
+    coming = outcomes(eval, items, cluster=RAY, workers=1, timeout=60, title="working")
     first, killed = next(coming)
     assert first == PARENT
     os.kill(killed, signal.SIGKILL)
@@ -189,9 +189,9 @@ def test_machines_that_lack_what_is_to_run_stop_the_run() -> None:
 def test_the_index_is_the_local_one(films: Path, tmp_path: Path) -> None:
     manifest = Manifest.from_folder(films)
     local = index_videos(manifest, tmp_path / "local.parquet")
-    spread_out = index_videos(manifest, tmp_path / "ray.parquet", engine=RAY, workers=1)
+    spread_out = index_videos(manifest, tmp_path / "ray.parquet", cluster=RAY, workers=1)
     assert spread_out == local
-    assert local.bad == ((str(films / "b" / "empty.mp4"), "is empty (0 bytes)"),)
+    assert local.bad == (Failed(str(films / "b" / "empty.mp4"), "is empty (0 bytes)"),)
     assert rows(tmp_path / "ray.parquet") == rows(tmp_path / "local.parquet")
 
 
@@ -199,8 +199,11 @@ def test_transcoded_videos_hold_the_same_frames(
     films: Path, tmp_path: Path, read_numbers: Callable[[torch.Tensor], list[int]]
 ) -> None:
     manifest, out = Manifest.from_folder(films), tmp_path / "out"
-    report = transcode_videos(manifest, out, spec=TranscodeSpec(48), root=films, engine=RAY, workers=1)
-    assert (report.transcoded, report.bad) == (5, ((str(films / "b" / "empty.mp4"), "is empty (0 bytes)"),))
+    report = transcode_videos(manifest, out, spec=TranscodeSpec(48), root=films, cluster=RAY, workers=1)
+    assert (report.transcoded, report.bad) == (
+        5,
+        (Failed(str(films / "b" / "empty.mp4"), "is empty (0 bytes)"),),
+    )
     for at, name in enumerate(("a/1", "a/2", "b/1", "b/2", "b/3")):
         with Video(out / f"{name}.mp4") as video:
             assert read_numbers(video.frames_at(range(len(video)))) == list(range(20 * at, 21 * at + 12))
@@ -213,7 +216,7 @@ def test_shards_are_the_local_ones_to_the_byte(films: Path, tmp_path: Path) -> N
     index_videos(manifest, tmp_path / "set.parquet", workers=1)
     index = VideoIndex.read(tmp_path / "set.parquet")
     local = write_shards(manifest, index, tmp_path / "local", shard_mb=0.004, workers=1)
-    spread_out = write_shards(manifest, index, tmp_path / "ray", shard_mb=0.004, workers=1, engine=RAY)
+    spread_out = write_shards(manifest, index, tmp_path / "ray", shard_mb=0.004, workers=1, cluster=RAY)
     assert (spread_out.shards, spread_out.bad) == (local.shards, local.bad)
     assert local.shards > 1
     for path in (tmp_path / "local").glob("*.tar"):
@@ -232,7 +235,7 @@ def test_a_killed_run_goes_on_where_it_was(
     out = tmp_path / "out"
     command = [sys.executable, "-m", "t3d", "prepare", "transcode", str(tmp_path / "set"), "--out", str(out)]
     address = ray.get_runtime_context().gcs_address
-    command += ["--short_side", "48", "--workers", "1", "--engine", "ray", "--ray_address", address]
+    command += ["--short-side", "48", "--workers", "1", "--cluster", "ray", "--ray-address", address]
     run = subprocess.Popen(command, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
@@ -245,7 +248,7 @@ def test_a_killed_run_goes_on_where_it_was(
     assert 3 <= len(before) < 12
     manifest = Manifest.from_folder(tmp_path / "set")
     report = transcode_videos(
-        manifest, out, spec=TranscodeSpec(48), root=tmp_path / "set", engine=RAY, workers=1
+        manifest, out, spec=TranscodeSpec(48), root=tmp_path / "set", cluster=RAY, workers=1
     )
     assert (report.files, report.transcoded, report.bad) == (12, 12 - len(before), ())
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -266,5 +269,5 @@ def test_predictions_are_the_local_ones_to_the_last_digit(films: Path, tmp_path:
     compute = Compute(precision="fp32", workers=1)
     local = list(Predictor(weights, compute=compute).many(paths))
     assert len({prediction.probs for prediction in local}) == 6
-    far = predictions(PredictConfig(str(weights), engine=RAY, compute=compute), paths)
+    far = predictions(PredictConfig(str(weights), cluster=RAY, compute=compute), paths)
     assert sorted(far, key=lambda prediction: prediction.path) == local

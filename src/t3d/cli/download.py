@@ -1,64 +1,65 @@
-"""The words behind `t3d prepare download`."""
+"""`t3d prepare download`."""
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from json import dumps
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt
+from t3d.cli.options import Spelling
+from t3d.errors import ConfigError, as_json
 
 if TYPE_CHECKING:
     from t3d.prepare.download import DownloadReport, Progress
+    from t3d.prepare.published_files import PublishedSet
 
 
-def fill_download(sub: ArgumentParser) -> None:
-    """The options of `t3d prepare download`."""
-    sub.add_argument("what", nargs="?", help="a known data set (see --list), or a URL: https, s3, gs, file")
-    sub.add_argument("--out", help="folder for what comes; again, to go on where a run ended")
-    sub.add_argument("--part", nargs="+", help="parts of a known set, such as val annotations")
-    sub.add_argument("--list", action="store_true", help="show what is known, with its parts and terms")
-    sub.add_argument("--size", type=NonNegativeInt, help="bytes that the file of a URL must have")
-    sub.add_argument("--sha256", help="SHA-256 that the file of a URL must have")
-    sub.add_argument("--unpack", type=bool, default=True, help="whether archives are unpacked")
-    sub.add_argument("--keep_archives", action="store_true", help="keep them when they are unpacked")
-    sub.add_argument("--json", action="store_true", help="print the report as JSON")
+@Spelling(
+    forwards="t3d.prepare.download:download",
+    hidden=("progress",),
+    short={"--part": "parts"},
+    metavars={"parts": "NAME"},
+)
+def download(
+    source: str | None = None,
+    *,
+    out: str | None = None,
+    list: bool = False,  # noqa: A002 (the option is --list)
+    json: bool = False,
+    **options: Any,
+) -> int:
+    """Download a published data set or a file, and unpack it.
 
+    The same command resumes an interrupted download. The exit status is 1 if some files could not be
+    downloaded or unpacked.
 
-def run_download(chosen: Namespace) -> int:
-    """Download, and say what came. 1: some files could not be had or unpacked."""
-    from t3d.errors import ConfigError
-    from t3d.prepare.download import download, known_set
+    Args:
+        source: A known data set (see `list`), or a URL: https, s3, gs or file.
+        out: Folder for the files.
+        list: Show the known data sets, with their parts and terms.
+        json: Print the report as JSON.
+    """
+    from t3d.prepare.download import download as run
+    from t3d.prepare.download import known_set
 
-    if chosen.list:
+    if list:
         _show_known()
         return 0
-    if chosen.what is None or chosen.out is None:
-        missing = "--out FOLDER" if chosen.what else "a data set or a URL"
-        raise ConfigError(f"t3d prepare download needs {missing}; --list shows what is known")
-    published = None if "://" in chosen.what else known_set(chosen.what)
-    if published and not chosen.json:
+    if source is None or out is None:
+        missing = "`out`" if source else "a data set or a URL"
+        raise ConfigError(f"t3d prepare download needs {missing}; `list` shows the known data sets")
+    published = None if "://" in source else known_set(source)
+    if published and not json:
         print(f"Terms: {published.terms}", flush=True)
     with _shown_progress() as progress:
-        report = download(
-            chosen.what,
-            chosen.out,
-            parts=chosen.part,
-            size=chosen.size,
-            sha256=chosen.sha256,
-            unpack=chosen.unpack,
-            keep=chosen.keep_archives,
-            progress=progress,
-        )
-    if chosen.json:
-        print(json.dumps(asdict(report), ensure_ascii=False))
+        report = run(source, out, progress=progress, **options)
+    if json:
+        print(dumps(as_json(report), ensure_ascii=False))
     else:
-        _tell(report, chosen.out, published.use if published and not chosen.part else None)
+        _print_report(report, out, None if options["parts"] else published)
     return 1 if report.bad else 0
 
 
@@ -118,15 +119,16 @@ def _shown_progress() -> Iterator[Progress]:
         yield progress
 
 
-def _tell(report: DownloadReport, out: str, use: str | None) -> None:
-    there = "" if report.bad or report.fetched == report.files else "; the others were there"
+def _print_report(report: DownloadReport, out: str, published: PublishedSet | None) -> None:
+    there = "" if report.bad or report.fetched == report.files else "; the others were already there"
     print(
-        f"{out}: {report.fetched} of {report.files} files came, {report.size / 1e6:,.1f} MB in "
-        f"{report.took:.0f} s; {report.unpacked} archives were unpacked{there}"
+        f"{out}: {report.fetched} of {report.files} files downloaded, {report.size / 1e6:,.1f} MB in "
+        f"{report.took:.0f} s; {report.unpacked} archives unpacked{there}"
     )
-    for name, reason in report.bad:
-        print(f"  {name}: {reason}")
+    for failed in report.bad:
+        print(f"  {failed}")
     if report.bad:
-        print("Give the same command again to try what is missing.")
-    elif use:
-        print(f"Their names for t3d train: {use.format(out=out)}")
+        print("Repeat the command to try again what is missing.")
+    elif published:
+        options = f"--videos {out}/{published.train_list} --root {out}/{published.train_videos}"
+        print(f"To train on it: t3d train {options}")

@@ -1,204 +1,317 @@
-"""The words behind `t3d COMMAND`: short names, recipes, groups of options, and complaints that help."""
+"""From the words after `t3d COMMAND` to values: names, types, and messages that help.
+
+`read_words` finds the option that each word belongs to; jsonargparse reads the values by the options' types,
+and YAML files. `UsageError` says what is wrong with the words, in the words of the command line.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-import sys
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from importlib import resources
-from types import MappingProxyType
-from typing import Literal, NoReturn, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_origin
 
-from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveInt
-
-from t3d.device import Compute
+from t3d.cli.options import REQUIRED, Option, without_none
 from t3d.errors import ConfigError, did_you_mean
-from t3d.evaluation.config import Reading
-from t3d.training.config import RunConfig
 
-Config = TypeVar("Config", bound=RunConfig)
-COMPUTING = ("device", "precision", "batch_size", "workers")
-
-# What is asked most, under the name one thinks of first.
-_SHORT = {
-    "train": {"--init": "--model.init", "--label_fraction": "--data.label_fraction"},
-    "transfer": {
-        "--videos": "--data.videos",
-        "--teacher": "--teacher.name",
-        "--student": "--model.name",
-        "--student_input": "--clip.modality",
-        "--objective": "--pairs.objective",
-    },
+RENAMED = {
+    "patience": "timeout",
+    "engine": "cluster",
+    "unlabelled": "unlabeled",
+    "near": "near_duplicates",
+    "accumulate": "grad_accum_steps",
+    "optim.accumulate": "optim.grad_accum_steps",
+    "optim.clip_grad": "optim.max_grad_norm",
+    "optim.ema": "optim.ema_decay",
+    "optim.mixup": "optim.mixup_alpha",
+    "data.videos": "root",
+    "frames": "frame_order",
 }
+"""Names that options once had, and have now."""
+
+REMOVED = {
+    "decoder": "PyAV decodes all videos, so there is nothing to choose",
+    "data.decoder": "PyAV decodes all videos, so there is nothing to choose",
+}
+"""Options that are gone, with the reason."""
 
 
-class Parser(ArgumentParser):
-    """An argument parser whose complaint about an unknown name says the nearest known one."""
-
-    commands: Mapping[str, Parser] = MappingProxyType({})
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 (its signature)
-        """Say what is wrong, and what is near."""
-        text = re.sub(r"\s*\n\s*", "\n  ", message.strip())
-        text = re.sub(r"<class '(\w+)'>", lambda kind: _SPOKEN.get(kind[1], kind[1]), text)
-        prog = self.prog.replace(" [options]", "")
-        if command := re.search(r"invalid choice: '(.*?)' \(", message):
-            text = f"no command {command[1]!r}; {did_you_mean(command[1], self.commands)}"
-        elif choice := re.search(r"typing\.Literal\[(.*)\]\. Got value: (.*)", message):
-            key, allowed = re.search(r'"(.*?)"', message), re.findall(r"'(.*?)'", choice[1])
-            text = f"{key[1] if key else 'an option'} is {choice[2]!r}; {did_you_mean(choice[2], allowed)}"
-        elif option := re.search(r"Subcommand '(.*?)' does not accept option '(.*?)'", message):
-            prog += f" {option[1]}"
-            text = f"unknown option {option[2]}; {self.commands[option[1]].nearest(option[2])}"
-        elif required := re.search(r"required: (\w+)\.", message):
-            prog += f" {required[1]}"
-        elif option := re.search(r"(?i)unrecognized arguments: -*([\w.]+)", message):
-            text += f"\n  {self.nearest(option[1])}"
-        print(f"{prog}: {text}\n  All options: {prog} --help", file=sys.stderr)
-        raise SystemExit(2)
-
-    def nearest(self, name: str) -> str:
-        """Say which option is nearest to a wrong name, out of its own group if there is such a group."""
-        known = {action.dest for action in self._actions}
-        groups = {dest.partition(".")[0] for dest in known if "." in dest}
-        known -= groups | {"help", "print_config", "==SUPPRESS=="}
-        known |= {short.removeprefix("--") for short in _SHORT.get(self.prog.rpartition(" ")[2], {})}
-        group = name.partition(".")[0]
-        within = [k for k in known if k.startswith(f"{group}.")]
-        return did_you_mean(name, within if group in groups and within else known)
+class UsageError(ConfigError):
+    """The words of a command cannot be understood."""
 
 
-_SPOKEN = {"int": "whole number", "float": "number", "bool": "true or false", "str": "text"}
+class Given(NamedTuple):
+    """An option with the text that the user gave it.
 
-
-def recipes(command: str = "t3d train") -> list[str]:
-    """Names of the recipes that come along for a command."""
-    folder = resources.files("t3d") / "recipes"
-    names = sorted(
-        item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
-    )
-    return [name for name in names if name.startswith("transfer") == (command == "t3d transfer")]
-
-
-def in_full(words: list[str]) -> list[str]:
-    """Short names of options as the long ones that they stand for; dashes in names as underscores."""
-    short = _SHORT.get(words[0], {}) if words else {}
-    full = []
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name.startswith("--"):
-            name = "--" + name[2:].replace("-", "_")
-        full.append(short.get(name, name) + equals + value)
-    return full
-
-
-def with_recipe(words: list[str]) -> list[str]:
-    """Turn `--recipe NAME` into `--config FILE`, in front, so that the other options win over it."""
-    for at, word in enumerate(words):
-        if word == "--recipe" or word.startswith("--recipe="):
-            name = word.partition("=")[2] if "=" in word else (words[at + 1 : at + 2] or [""])[0]
-            rest = words[:at] + words[at + (1 if "=" in word else 2) :]
-            if any(other.partition("=")[0] == "--recipe" for other in rest):
-                raise ConfigError("give one --recipe; options behind it change it")
-            known = recipes(f"t3d {words[0]}")
-            if name not in known:
-                raise ConfigError(f"no recipe {name!r}: {did_you_mean(name, known)}. Your own: --config FILE")
-            path = str(resources.files("t3d") / "recipes" / f"{name}.yaml")
-            return [*rest[:1], "--config", path, *rest[1:]]
-    return words
-
-
-def with_init(words: list[str]) -> list[str]:
-    """Let `t3d train --model.init FILE` begin with the net and the clip that the file's card names.
-
-    They stand in front, and `with_recipe` puts a recipe before them: it gives way, all else wins.
+    Args:
+        key: The option's key; a key inside a `dict` option has one more part.
+        text: Its value, as YAML where the option takes several words.
+        spelled: Its name as the user typed it.
     """
-    path = _value_of("--model.init", words)
-    if words[:1] != ["train"] or path in (None, "", "null"):
-        return words
-    from t3d.models.weights import read_card  # torch is imported here, which training needs anyway
 
-    card = read_card(path)
-    if card is None:
-        return words
-    said = {"model.name": card.architecture, "model.options": json.dumps(dict(card.options))}
-    said |= {f"clip.{name}": _spelt(value) for name, value in asdict(card.clip).items()}
-    options = [word for name, value in said.items() for word in (f"--{name}", value)]
-    return [*words[:1], *options, *words[1:]]
+    key: str
+    text: str
+    spelled: str
 
 
-def _value_of(option: str, words: list[str]) -> str | None:
-    for at, word in enumerate(words):
-        if word == option:
-            return words[at + 1] if at + 1 < len(words) else None
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return None
+def read_words(
+    words: Sequence[str], options: Sequence[Option], elsewhere: Callable[[str], Sequence[str]]
+) -> list[Given]:
+    """Find the option that each word belongs to.
+
+    Args:
+        words: What follows the command.
+        options: The command's options.
+        elsewhere: Other commands that have an option of a key, for the message on an unknown one.
+
+    Raises:
+        UsageError: An unknown option, a missing value, or a word too many.
+    """
+    names = {name: (option, text) for option in options for name, text in _names(option)}
+    given: list[Given] = []
+    loose: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            loose += rest
+            break
+        if not _is_name(word):
+            loose.append(word)
+            continue
+        name, equals, value = word.partition("=")
+        option, text = names.get(name.replace("_", "-"), (None, ""))
+        key = option.key if option else ""
+        if option is None:
+            option, key = _inside(name, options)
+        if option is None:
+            raise UsageError(unknown(name, options, elsewhere))
+        if equals:
+            given.append(Given(key, value, name))
+        elif option.is_flag:
+            given.append(Given(key, text, name))
+        elif not rest or _is_name(rest[0]):
+            raise UsageError(f"{name} needs a value: {name} {option.metavar}")
+        elif option.many and not rest[0].startswith("["):
+            values = [rest.pop(0)]
+            while rest and not _is_name(rest[0]):
+                values.append(rest.pop(0))
+            given.append(Given(key, _listed(option, values), name))
+        else:
+            given.append(Given(key, rest.pop(0), name))
+    return [*_placed(loose, options, given), *given]
 
 
-def _spelt(value: object) -> str:
-    return json.dumps(value) if isinstance(value, list | tuple) else str(value)
+def parse(options: Sequence[Option], given: Sequence[Given], *, yaml_files: bool = False) -> dict[str, Any]:
+    """Read the values of all options, by key and by their types; later words override earlier ones.
+
+    Raises:
+        UsageError: A value of the wrong type, or a missing one.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser  # not above: half of what `t3d --help` would take
+
+    engine = ArgumentParser(exit_on_error=False)
+    if yaml_files:
+        engine.add_argument("--config", action="config")
+    for option in options:
+        default = None if option.default is REQUIRED else option.default
+        engine.add_argument(f"--{option.key}", type=option.kind, default=default)
+    try:
+        namespace = engine.parse_args([f"--{each.key}={each.text}" for each in given])
+    except ArgumentError as error:
+        raise UsageError(_explained(str(error), options, given)) from error
+    values = {option.key: namespace[option.key] for option in options}
+    named = {each.key for each in given}
+    missing = [option for option in options if option.default is REQUIRED and option.key not in named]
+    if missing:
+        raise UsageError("missing: " + ", ".join(_with_value(option) for option in missing))
+    return values
 
 
-def refuse_options_beside_resume(words: list[str]) -> None:
-    """A run goes on by its own options: others would be ignored without a word."""
-    options = [word.partition("=")[0] for word in words if word.startswith("-")]
-    others = [word for word in options if word not in ("--resume", "--help", "-h")]
-    if "--resume" in options and others:
-        raise ConfigError(
-            f"--resume goes on with a run by the options in its config.yaml; leave out {' '.join(others)}"
+def check_yaml(path: str, options: Sequence[Option]) -> None:
+    """Refuse a YAML file whose keys are no options, by the file's name.
+
+    Raises:
+        UsageError: The file cannot be read, is not YAML, or has an unknown key.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: the file cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: expected a table of options, such as `seed: 0`")
+    keys = {option.key: option for option in options}
+    sections = {key.rpartition(".")[0] for key in keys if "." in key}
+
+    def check(table: Mapping[str, object], prefix: str) -> None:
+        for name, value in table.items():
+            key = f"{prefix}{name}"
+            if key in keys:
+                continue
+            if key in sections:
+                if not isinstance(value, dict):
+                    raise UsageError(f"{path}: {key} is {value!r}; expected a table of its options")
+                check(value, f"{key}.")
+            elif isinstance(value, dict) and value:
+                check(value, f"{key}.")
+            else:
+                raise UsageError(f"{path}: {unknown(key, options, lambda _: ())}")
+
+    check(content, "")
+
+
+def unknown(name: str, options: Sequence[Option], elsewhere: Callable[[str], Sequence[str]]) -> str:
+    """Say that there is no such option, and what the user may have meant.
+
+    Args:
+        name: As typed, `--modle.name`; or a key of a YAML file.
+        options: The command's options.
+        elsewhere: Other commands that have an option of a key.
+    """
+    dashes = "--" if name.startswith("--") else ""
+    key = name.removeprefix("--").replace("-", "_")
+    shown = {
+        option.key: (option.flag if dashes else option.key) for option in options if not option.positional
+    }
+    text = f"unknown option {name}"
+    if reason := REMOVED.get(key):
+        return f"{text}: {reason}"
+    if placed := [option.metavar for option in options if option.positional and option.key == key]:
+        return f"{text}; give {placed[0]} without a name"
+    if (new := RENAMED.get(key, "")) in shown:
+        return f"{text}; it is now {shown[new]}"
+    known = dict(shown)
+    if dashes:
+        known |= {option.short[2:].replace("-", "_"): option.short for option in options if option.short}
+        known |= {option.off[2:].replace("-", "_"): option.off for option in options if option.is_flag}
+    section = key.partition(".")[0]
+    within = [each for each in known if each.startswith(f"{section}.")] if "." in key else []
+    start = f"{section}." if within else ""  # within a section, only the rest of the name tells options apart
+    rests = {
+        each.removeprefix(start): shown_name for each, shown_name in known.items() if each.startswith(start)
+    }
+    near = difflib.get_close_matches(key.removeprefix(start), rests, n=1, cutoff=0.5 if within else 0.6)
+    if near:
+        text += f"; did you mean {rests[near[0]]}?"
+    elif within:
+        text += (
+            f"; options of {section}: {', '.join(sorted({shown[each] for each in within if each in shown}))}"
         )
+    elif others := elsewhere(key):
+        text += f"; it belongs to t3d {', t3d '.join(others)}"
+    return text
 
 
-def add_computing(sub: ArgumentParser) -> None:
-    """The options of every command that runs a net."""
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
-    sub.add_argument("--precision", type=Literal["auto", "fp32", "bf16"], default="auto", help="of the net")
-    sub.add_argument(
-        "--batch_size", type=PositiveInt, default=8, help="clips per batch: affects speed and memory"
+def in_options(message: str, options: Iterable[Option], given: Iterable[Given] = ()) -> str:
+    """Return a library's message with its parameters named as the user knows them.
+
+    The library names a parameter in backticks, as `overwrite=True`, at the start of a message (`out is
+    missing`), or by a key with a dot or an underscore (`optim.lr`, `max_bad`). Each becomes the option,
+    spelled as the user typed it.
+    """
+    typed = {each.key: each.spelled for each in given if each.spelled}
+    names = {option.key: typed.get(option.key, option.flag) for option in options}
+    if not names:
+        return message
+    either = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    distinct = "|".join(
+        sorted((re.escape(key) for key in names if "." in key or "_" in key), key=len, reverse=True)
     )
-    sub.add_argument("--workers", type=NonNegativeInt, default=2, help="processes that read videos")
+    patterns = [rf"`({either})`", rf"\b({either})=True\b", rf"^({either})(?= (?:is|was|must|has|cannot)\b)"]
+    if distinct:
+        patterns.append(rf"(?<![\w./-])({distinct})(?![\w/=-]|\.\w)")
+    for pattern in patterns:
+        message = re.sub(pattern, lambda found: names[found[1]], message)
+    return message
 
 
-def compute_of(chosen: Namespace) -> Compute:
-    """Return the options of `add_computing` as a value."""
-    return Compute(**{name: chosen[name] for name in COMPUTING})
+def _is_name(word: str) -> bool:
+    """Whether a word is an option's name, and neither a value nor a negative number."""
+    return word.startswith("-") and word != "-" and not re.match(r"-\.?\d", word)
 
 
-def reading_of(chosen: Namespace) -> Reading:
-    """Return the options of commands that read labeled videos as a value."""
-    return Reading(root=chosen.root, index=chosen.index, cache=chosen.cache, max_bad=chosen.max_bad)
+def _names(option: Option) -> list[tuple[str, str]]:
+    """The spellings of an option, with hyphens, each with the text that it stands for if it is a flag."""
+    if option.positional:
+        return []
+    names = [(name, "true") for name in (option.full, option.short) if name]
+    return [*names, (option.off, "false")] if option.is_flag else names
 
 
-def add_engine(sub: ArgumentParser) -> None:
-    """The options of every command that runs on one machine or on many."""
-    sub.add_argument("--engine", type=Literal["local", "ray"], default="local", help="ray: many machines")
-    sub.add_argument(
-        "--ray_address",
-        help="a Ray cluster to join, HOST:PORT or auto; else $RAY_ADDRESS, or one is started here",
-    )
+def _inside(name: str, options: Sequence[Option]) -> tuple[Option | None, str]:
+    """The `dict` option that `--model.options.drop_rate` puts a value into, and the key."""
+    key = name.removeprefix("--").replace("-", "_")
+    for option in options:
+        if get_origin(option.kind) is dict and key.startswith(f"{option.key}."):
+            return option, key
+    return None, ""
 
 
-def fill_run(sub: ArgumentParser, kind: type[RunConfig]) -> None:
-    """The options of a command that makes a run folder."""
-    sub.add_argument("--config", action="config", help="YAML file with any of the options below")
-    names = recipes(kind.command)
-    sub.add_argument("--recipe", metavar="NAME", help=f"a configuration that comes along: {', '.join(names)}")
-    sub.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, by its own options")
-    sub.add_class_arguments(kind)
-    pairs = _SHORT.get(kind.command.rpartition(" ")[2], {}).items()
-    sub.epilog = "Short names: " + ", ".join(f"{short} for {full}" for short, full in pairs)
+def _listed(option: Option, words: list[str]) -> str:
+    inner = get_args(without_none(option.kind))[0]
+    return json.dumps(words) if inner in (str, Path) else f"[{', '.join(words)}]"
 
 
-def run_config(chosen: Namespace, kind: type[Config]) -> tuple[Config, bool]:
-    """The options of a run, and whether it goes on."""
-    if chosen.resume is not None:
-        from t3d.training.run_folder import RunFolder
+def _placed(loose: list[str], options: Sequence[Option], given: Sequence[Given]) -> list[Given]:
+    """Give the words without a name to the positional arguments, in order."""
+    placed = []
+    words = list(loose)
+    for option in options:
+        if not option.positional or not words:
+            continue
+        if option.many:
+            placed.append(Given(option.key, _listed(option, words), option.metavar))
+            words = []
+        else:
+            placed.append(Given(option.key, words.pop(0), option.metavar))
+    if words:
+        flags = {each.spelled for each in given if each.text in ("true", "false")}
+        hint = ""
+        if words[0].lower() in ("true", "false", "yes", "no", "1", "0") and flags:
+            hint = f"; {', '.join(sorted(flags))} takes no value (--no-… turns a flag off)"
+        raise UsageError(f"unexpected argument {words[0]!r}{hint}")
+    return placed
 
-        # The folder may have been moved since, and its own `out` was said from where the run began.
-        return replace(RunFolder(chosen.resume).read_config(kind), out=chosen.resume), True
-    values = vars(chosen)
-    return kind(**{k: v for k, v in values.items() if k not in ("config", "recipe", "resume")}), False
+
+def _with_value(option: Option) -> str:
+    return option.metavar if option.positional else f"{option.full} {option.metavar}"
+
+
+def _explained(message: str, options: Sequence[Option], given: Sequence[Given]) -> str:
+    """Say in plain words what jsonargparse found."""
+    found = re.search(r'Parser key "(.*?)"', message)
+    value = re.search(r"(?:Got value|Given value): (.*)", message, re.DOTALL)
+    option = next((each for each in options if found and each.key == found[1]), None)
+    if option is None or value is None:
+        return re.sub(r"\s+", " ", message.strip())
+    name = next((each.spelled for each in reversed(given) if each.key == option.key), option.key)
+    text = value[1].strip().splitlines()[0]
+    if option.choices and all(map(str.isdigit, option.choices)):
+        return f"{name} is {text!r}; it must be {', '.join(option.choices[:-1])} or {option.choices[-1]}"
+    if option.choices:
+        return f"{name} is {text!r}; {did_you_mean(text, option.choices)}"
+    return f"{name} is {text!r}; it must be {_allowed(option.kind)}"
+
+
+def _allowed(kind: Any) -> str:
+    """The values of a type, in plain words."""
+    inner = without_none(kind)
+    words = {int: "a whole number", float: "a number", bool: "true or false"}
+    if inner in words:
+        return words[inner]
+    if get_origin(inner) is dict:
+        return "a YAML table, such as '{drop_rate: 0.2}'"
+    if get_origin(inner) in (list, tuple, Sequence):
+        parts = get_args(inner)
+        if Ellipsis in parts or get_origin(inner) is not tuple:
+            return "a list"
+        return f"{len(parts)} numbers"
+    return "text"

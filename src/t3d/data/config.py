@@ -13,19 +13,20 @@ class ReadConfig:
     """How videos are read and held out: what every kind of run asks.
 
     Args:
-        val_fraction: Share of the training videos held out for validation, whole sources at a time. 0: none.
-        source_pattern: Regular expression whose group names a video's source (the long recording or scene
-            it was cut from), searched in its path. Clips of one source are never split.
-        index: What `t3d prepare index` wrote about the files, so that none has to be read through to be
-            opened. A list of videos that is an index itself (`.parquet`) needs no second one.
-        cache: Folder for decoded, resized frames, so that each video is decoded once and not once an epoch.
-        cache_gb: Largest size of that folder, in GB.
-        max_bad: Largest share of unreadable videos that training accepts.
-        workers: Processes that read videos. 0: the training process reads them.
-        shuffle_window: Videos of shards that are shuffled with each other: a shard is read about as long as
-            this many videos take. Files are shuffled all.
-        lanes: Parts of an epoch of shards that are read side by side. Give as many as there are machines, and
-            each machine reads shards of its own; a divisor of `optim.batch_size`.
+        val_fraction: Share of the training videos held out for validation, whole sources at a time. 0 holds
+            out none.
+        source_pattern: Regular expression whose group names the source of a video (the recording or scene
+            that it was cut from), searched in its path. Clips of one source stay together.
+        index: Index of the files, written by `t3d prepare index`, so that no file is read through to open it.
+            A list of videos that is an index itself (`.parquet`) needs no other.
+        cache: Folder for decoded, resized frames, so that each video is decoded once. Default: no cache.
+        cache_gb: Largest size of `cache`, in GB.
+        max_bad: Largest accepted share of unreadable videos.
+        workers: Processes that read videos. 0 reads them in the training process.
+        shuffle_window: Number of videos that are shuffled together when they are read from shards. Files are
+            shuffled all at once.
+        lanes: Parts of an epoch of shards that are read in parallel. With as many as there are machines, each
+            machine reads its own shards. Must divide `optim.batch_size`.
     """
 
     val_fraction: float = 0.1
@@ -52,17 +53,18 @@ class DataConfig(ReadConfig):
     """Which videos, with which labels.
 
     Args:
-        train: A folder with one folder per class, a `.csv` or `.jsonl` table, an index (`.parquet`), or an
-            official list with its files in `root`: UCF101's `trainlist01.txt`, Kinetics' `train.csv`, or
-            for HMDB51 the folder of its split files with a part behind it, such as
-            `testTrainMulti_7030_splits:train1`.
-        val: The same, for validation; without it `val_fraction` of `train` is held out.
-        root: Folder that relative paths of a table start from, or that the files of a list are in.
-        label_fraction: Use only this share of the training labels, in each class, as whole sources; drawn
-            behind the validation videos. With one `label_seed`, a smaller share is a part of a larger one.
-        label_seed: Of that draw.
-        balance: Take every class equally often in an epoch, however many videos it has. Not with several
-            labels a video.
+        train: Labeled videos to train on: a folder with one folder per class, a `.csv` or `.jsonl` table, an
+            index (`.parquet`), or an official list. An official list is UCF101's `trainlist01.txt`, Kinetics'
+            `train.csv`, or for HMDB51 the folder of its split files followed by a part, such as
+            `testTrainMulti_7030_splits:train1`; its files are in `root`.
+        val: Labeled videos to validate on. Default: `val_fraction` of the training videos.
+        root: Folder that relative paths of a table start from, or that holds the files of an official list.
+        label_fraction: Share of the training labels to use, in each class, whole sources at a time. It is
+            drawn after the validation videos. With the same `label_seed`, a smaller share is part of a larger
+            one.
+        label_seed: Seed of the draw of `label_fraction`.
+        balance: Sample every class equally often per epoch, however many videos it has. Not for videos with
+            several labels.
     """
 
     train: str = ""

@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from t3d.data.listing import absolute
 from t3d.data.prefetch import Shards
-from t3d.errors import ManifestError, VideoError
+from t3d.errors import Failed, ManifestError, VideoError
 from t3d.video.facts import VideoFacts
 
 ENTRY_FIELDS = (
@@ -203,15 +203,11 @@ def read_table(
         wanted = [name for name in columns if name in known]
         table = pyarrow.parquet.read_table(file, columns=wanted) if sound else None
     except FileNotFoundError as error:
-        raise ManifestError(
-            f"{name}: no such file; make it by: t3d prepare index VIDEOS --out {name}"
-        ) from error
+        raise ManifestError(f"{name}: no such file; `t3d prepare index` writes an index") from error
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(f"{name}: cannot be read as Parquet ({error}); make it again") from error
     if table is None:
-        raise ManifestError(
-            f"{name}: is no index of this version of T3D; make one by: t3d prepare index VIDEOS --out FILE"
-        )
+        raise ManifestError(f"{name}: not an index of this version of T3D; `t3d prepare index` writes one")
     base = absolute(root if root is not None else Path(name).parent).rstrip(os.sep)
     paths = table["path"].combine_chunks()
     whole = pc.if_else(
@@ -224,6 +220,17 @@ def read_table(
             table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
     schema = pa.schema([SCHEMA.field(name) for name in columns], metadata=SCHEMA.metadata)
     return table.set_column(0, SCHEMA.field("path"), whole).select(list(columns)).cast(schema)
+
+
+def failed_in(files: pa.Table, column: str) -> tuple[Failed, ...]:
+    """Return the files of an index that have a reason in a column.
+
+    Args:
+        files: Columns `path` and `column`.
+        column: `error`: the file cannot be read; `damage`: it can be read in part.
+    """
+    rows = files.filter(pc.is_valid(files[column])).select(["path", column]).to_pylist()
+    return tuple(Failed(row["path"], row[column]) for row in rows)
 
 
 def _mark(path: str) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t3d.errors import T3DError
-from t3d.io.shard_cache import mirror_of
+from t3d.io.shard_cache import shard_cache_of
 
 _SHARDS_AHEAD = 4  # shards that are there before they are needed, besides those in use
 
@@ -32,7 +32,7 @@ class Shards:
     @property
     def remote(self) -> bool:
         """Whether any of them lies behind a URL."""
-        return any(mirror_of(folder) is not None for folder in {path.parent for path in self.paths})
+        return any(shard_cache_of(folder) is not None for folder in {path.parent for path in self.paths})
 
 
 def needs(order: npt.NDArray[np.int64], shards: Shards) -> list[tuple[int, Path]]:
@@ -54,7 +54,7 @@ def needs(order: npt.NDArray[np.int64], shards: Shards) -> list[tuple[int, Path]
     return sorted((int(place), shards.paths[number]) for number, place in zip(numbers, first, strict=True))
 
 
-class ReadAhead:
+class Prefetcher:
     """A thread that brings remote shards here in the order in which they are needed; use it with `with`.
 
     What it fails to bring, whoever needs it will try again and tell.
@@ -65,7 +65,9 @@ class ReadAhead:
     """
 
     def __init__(self, order: npt.NDArray[np.int64], shards: Shards) -> None:
-        self._needs = [(at, path) for at, path in needs(order, shards) if mirror_of(path.parent) is not None]
+        self._needs = [
+            (at, path) for at, path in needs(order, shards) if shard_cache_of(path.parent) is not None
+        ]
         self._lead = _SHARDS_AHEAD * len(order) / max(len(self._needs), 1)
         self._place = 0
         self._stopped = False
@@ -78,7 +80,7 @@ class ReadAhead:
             self._place = place
             self._moved.notify()
 
-    def __enter__(self) -> ReadAhead:
+    def __enter__(self) -> Prefetcher:
         if self._needs:
             self._thread.start()
         return self
@@ -95,7 +97,7 @@ class ReadAhead:
                     self._moved.wait()
                 if self._stopped:
                     return
-            mirror = mirror_of(path.parent)
-            assert mirror is not None
+            cache = shard_cache_of(path.parent)
+            assert cache is not None
             with suppress(T3DError, OSError):
-                mirror.bring(path.name)
+                cache.bring(path.name)

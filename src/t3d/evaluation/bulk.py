@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from t3d.data.catalog import open_manifest
 from t3d.data.listing import absolute
@@ -17,7 +16,8 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError
 from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.predictor import GROUP, Prediction, Predictor
-from t3d.io.files import atomic_path, content_digest, lock_alone
+from t3d.io.files import content_digest
+from t3d.io.journal import Journal
 from t3d.io.shard_cache import is_url
 from t3d.models.weights import read_card, weights_file
 from t3d.workers.pool import Lost
@@ -64,14 +64,14 @@ def predictions(config: PredictConfig, paths: Sequence[str]) -> Iterator[Predict
         index=index if index is None or is_url(index) else absolute(index),
         allow_unfinished=config.allow_unfinished,
     )
-    if config.engine.name == "local":
+    if config.cluster.kind == "none":
         yield from make().many(paths)
         return
     from t3d.workers.ray_cluster import blocks_of, joined, spread
     from t3d.workers.ray_pools import Actors, has_gpus
 
     read_card(config.model, allow_unfinished=config.allow_unfinished)  # refuse before a cluster starts
-    with joined(config.engine.address):
+    with joined(config.cluster.ray_address):
         gpus = int(config.compute.device != "cpu" and has_gpus())
         blocks = blocks_of(paths, GROUP)
         cpus = max(config.compute.workers, 1)
@@ -116,9 +116,8 @@ def to_line(prediction: Prediction, *, top: int) -> dict[str, Any]:
 class PredictionFile:
     """A file of predictions, one JSON object a line, that may be closed or killed and opened again.
 
-    Each line holds what `to_line` gives, and which weights said so. When the file is opened, a last line
-    that a killed run left unfinished is cut off, and videos that could not be read are taken out, to be
-    tried again.
+    Each line holds what `to_line` gives, and the digest of the weights. When the file is opened, videos that
+    could not be read are removed, to be tried again; see `t3d.io.journal` for a line that a kill cut short.
 
     Args:
         path: The file, new or of an earlier run with the same weights and `top`.
@@ -155,73 +154,55 @@ class PredictionFile:
         self._weights = content_digest(weights_file(model, allow_unfinished=allow_unfinished))
 
     def __enter__(self) -> PredictionFile:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            file = self._alone(stack)
-            if not self._read(file):
-                with atomic_path(self.path) as temporary, temporary.open("wb") as kept:
-                    file.seek(0)
-                    kept.writelines(line for line in file if self._checked(line) is not None)
-                file = self._alone(stack)  # it is another one
-            self._file = file
+            journal = stack.enter_context(Journal(self.path))
+            failed = False
+            for record in journal.records():
+                if self._is_done(record):
+                    self.done.add(record["path"])
+                else:
+                    failed = True
+            if failed:
+                journal.keep(self._is_done)
+            self._journal = journal
             self._close = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close.close()
+        self._close.__exit__(kind, error, trace)
 
     def missing(self, paths: Sequence[str]) -> list[str]:
         """The videos that the file says nothing of, each once, in their order."""
         return [path for path in dict.fromkeys(paths) if path not in self.done]
 
     def add(self, prediction: Prediction) -> None:
-        """Write a prediction; whoever kills this process afterwards does not undo it."""
-        line = to_line(prediction, top=self.top) | {"weights": self._weights}
-        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-
-    def _alone(self, stack: ExitStack) -> BinaryIO:
-        """Open the file and let no other run do so; the system lets go when a process ends, even killed."""
-        file = stack.enter_context(self.path.open("a+b"))
-        lock_alone(file.fileno(), self.path)
-        return file
-
-    def _read(self, file: BinaryIO) -> bool:
-        """Learn what is done, and say whether every line may stay."""
-        file.seek(0)
-        whole = True
-        for line in file:
-            path = self._checked(line)
-            if path is None:
-                whole = False
-            else:
-                self.done.add(path)
-        return whole
-
-    def _checked(self, line: bytes) -> str | None:
-        """The video that a line is of; None where it is unfinished or tells of an error.
+        """Write a prediction; it stays if this process is killed afterwards.
 
         Raises:
-            ConfigError: The line is of another file.
+            T3DError: It cannot be written, since the disk is full for example.
         """
-        if not line.endswith(b"\n"):
-            return None
+        self._journal.add(to_line(prediction, top=self.top) | {"weights": self._weights})
+
+    def _is_done(self, record: Mapping[str, Any]) -> bool:
+        """Return whether a record is a prediction; False if the video could not be read.
+
+        Raises:
+            ConfigError: The record is of another file.
+        """
         try:
-            found = json.loads(line)
-            path, by = found["path"], found["weights"]
-            classes = None if "error" in found else len(found["classes"])
-        except (ValueError, TypeError, KeyError) as error:
-            text = line[:60].decode(errors="replace").strip()
+            path, weights = record["path"], record["weights"]
+            classes = None if "error" in record else len(record["classes"])
+        except (TypeError, KeyError) as error:
             raise ConfigError(
-                f"{self.path} holds a line that t3d predict did not write ({text}); give a new file"
+                f"{self.path} holds a line that is no prediction ({str(record)[:60]}); choose a new file"
             ) from error
-        if by != self._weights:
-            raise ConfigError(f"{self.path} holds predictions of other weights; give a new file")
+        if not isinstance(path, str) or weights != self._weights:
+            raise ConfigError(f"{self.path} holds predictions of other weights; choose a new file")
         if classes not in (None, self.top):
             raise ConfigError(
-                f"{self.path} holds {classes} classes per line, but top is {self.top}; give the "
-                "same, or a new file"
+                f"{self.path} holds {classes} classes per line, but top is {self.top}; use the same "
+                "number, or choose a new file"
             )
-        return None if classes is None else str(path)
+        return classes is not None

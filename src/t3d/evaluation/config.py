@@ -8,7 +8,7 @@ from t3d.clip import TailPolicy
 from t3d.data.clips.views import FrameOrder, Views
 from t3d.device import Compute
 from t3d.errors import ConfigError, at_least, between
-from t3d.workers.cluster import LOCAL, Engine
+from t3d.workers.cluster import ONE_MACHINE, Cluster
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class PredictConfig:
         out: JSONL file to write the predictions to. Repeating the command resumes an interrupted run. By
             default predictions are printed.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
-        engine: Which machines compute.
+        cluster: Which machines compute.
         compute: Where and how the model computes.
 
     Raises:
@@ -107,7 +107,7 @@ class PredictConfig:
     top: int = 3
     out: str | None = None
     allow_unfinished: bool = False
-    engine: Engine = LOCAL
+    cluster: Cluster = ONE_MACHINE
     compute: Compute = field(default_factory=Compute)
 
     def __post_init__(self) -> None:

@@ -10,7 +10,6 @@ import bz2
 import gzip
 import lzma
 import os
-import shutil
 import stat
 import struct
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from t3d.errors import ArchiveError, ConfigError
+from t3d.io.files import ABANDONED, atomic_folder, sweep
 
 MAX_FILES = 1_000_000
 """Most files and folders that an archive may hold."""
@@ -83,8 +83,8 @@ def extract_archive(
 ) -> int:
     """Unpack zip, tar, tar.gz, tar.bz2, tar.xz or rar into a new folder.
 
-    The content grows in `.NAME.part` beside the folder, which gets its name at the end. Rights, owners and
-    times are not taken over.
+    The content is written under a temporary name beside the folder, which gets its name at the end. Rights,
+    owners and times are not taken over.
 
     Args:
         archive: The file. Its kind is known by its first bytes. For rar, the package `rarfile` is needed,
@@ -114,21 +114,17 @@ def extract_archive(
         'content'
     """
     if folder.exists():
-        raise ConfigError(f"{folder} is there already; take it away, or give another folder")
-    growing = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(growing, ignore_errors=True)  # what a killed run left
-    growing.mkdir(parents=True)
-    try:
+        raise ConfigError(f"{folder} already exists; remove it, or choose another folder")
+    sweep(folder.parent, older_than=ABANDONED)
+    with atomic_folder(folder) as growing:
         count = _extract(archive, growing, max_files, max_bytes)
         if nested:
             inner = [path for path in growing.rglob("*") if path.is_file() and archive_kind(path)]
             for path in sorted(inner):
                 count += _extract(path, path.parent, max_files, max_bytes) - 1
                 path.unlink()
-        os.sync()  # else a power failure may leave the final name without content
-        growing.rename(folder)
-    finally:
-        shutil.rmtree(growing, ignore_errors=True)
+        if hasattr(os, "sync"):  # else a power failure may leave the final name without content
+            os.sync()
     return count
 
 

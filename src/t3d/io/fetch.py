@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from t3d.errors import ConfigError, FetchError, at_least
+from t3d.io.files import resumable_name
+from t3d.io.locks import lock
 from t3d.io.remote import Opened, TransferError, open_remote
 
 SCHEMES = ("http", "https", "s3", "gs", "file", "")
 """What a URL may begin with; nothing stands for a path."""
 _LONGEST_PAUSE = 60.0
 _DIGESTS = {32: "md5", 64: "sha256"}  # by their hexadecimal digits
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How long a download is tried.
+
+    Args:
+        attempts: Attempts in a row that bring no new bytes before the download fails.
+        pause: Seconds before the second attempt. Each further pause is twice as long, up to a minute.
+        timeout: Seconds in which an http(s) server must answer or send something.
+
+    Raises:
+        ConfigError: `attempts` is below 1.
+    """
+
+    attempts: int = 5
+    pause: float = 1.0
+    timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        at_least("attempts", self.attempts, 1)
+
+
+RETRY = Retry()
 
 
 def fetch(
@@ -31,21 +56,20 @@ def fetch(
     size: int | None = None,
     digest: str | None = None,
     at_most: int | None = None,
-    attempts: int = 5,
-    pause: float = 1.0,
-    timeout: float = 60.0,
+    retry: Retry = RETRY,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> None:
-    """Bring one file from a URL to its final name.
+    """Download one file to its final name.
 
-    What has come so far lies beside the target as `.NAME.part`. The next call continues it, after a kill
-    too, if the server says that the content is still the same; else all comes anew. The final name appears
-    when everything has come and was checked. A target that is there is taken to be whole, and stays.
+    The file grows as `.NAME.resume.part` beside the target. The next call resumes it, after a kill too, if
+    the server says that the content is still the same; otherwise the download starts again. The target
+    appears when the whole file is there and was checked. A target that exists is taken to be whole, and
+    stays.
 
-    Threads and processes may fetch one target at once: one does it, the others wait for it.
+    Threads and processes may fetch one target at once: one downloads it, the others wait.
 
-    Without `size` or `digest`, a file can only be compared with the length that the server says. HTTP hides
-    bytes behind that length, and some servers say none.
+    Without `size` or `digest`, a file can only be compared with the length that the server announces. HTTP
+    hides bytes after that length, and some servers announce none.
 
     Args:
         url: `http://`, `https://` (certificates are verified, and redirects to http refused), `s3://` and
@@ -53,11 +77,9 @@ def fetch(
         target: The final name; its folder is made if it is missing.
         size: Bytes that the file must have.
         digest: Its SHA-256 or MD5, as 64 or 32 hexadecimal digits.
-        at_most: Most bytes that are taken.
-        attempts: Attempts in a row that bring nothing new, after which it is given up.
-        pause: Seconds before the second attempt; each further pause is twice as long, up to a minute.
-        timeout: Seconds in which http(s) must answer or send something.
-        progress: Called with the bytes that are here and the bytes of the whole, or None, as they come.
+        at_most: Largest number of bytes that are accepted.
+        retry: How often, and how long, a download is tried.
+        progress: Called with the bytes downloaded so far and the bytes of the whole file, or None.
 
     Raises:
         FetchError: The file cannot be had, is not the one that is wanted, or does not fit on the disk.
@@ -72,32 +94,35 @@ def fetch(
         >>> (folder / "here.txt").read_text()
         'whole'
     """
-    at_least("attempts", attempts, 1)
-    wanted = _Wanted(url, size, _checked_digest(digest), at_most, attempts, pause, timeout)
+    wanted = _Wanted(url, size, _checked_digest(digest), at_most, retry)
     if _scheme(url) not in SCHEMES:
         allowed = ", ".join(f"{scheme}://" for scheme in SCHEMES if scheme)
         raise FetchError(shown(url), f"only {allowed} and paths can be fetched")
-    part = target.with_name(f".{target.name}.part")
-    note = part.with_name(f"{part.name}.json")
     target.parent.mkdir(parents=True, exist_ok=True)
-    while not _is_there(target, wanted):
-        with _alone(part) as file:
-            if file is None:
-                continue
-            if target.exists():  # another one has just finished
-                part.unlink()
-                continue
-            try:
-                _bring(wanted, file, note, progress)
-                _check(wanted, file)
-            except BaseException:
-                if not _length(file):
-                    part.unlink()
-                    note.unlink(missing_ok=True)
-                raise
+    if _is_there(target, wanted):
+        return
+    held = lock(target, wait=True)
+    assert held is not None
+    with held:
+        if not _is_there(target, wanted):  # or another one has just finished
+            _download(target, wanted, progress)
+
+
+def _download(target: Path, wanted: _Wanted, progress: Callable[[int, int | None], None] | None) -> None:
+    part = resumable_name(target)
+    note = part.with_name(f"{part.name}.json")
+    with part.open("a+b") as file:
+        try:
+            _bring(wanted, file, note, progress)
+            _check(wanted, file)
             os.fsync(file.fileno())  # else a power failure may leave the final name without content
-            part.replace(target)
-            note.unlink(missing_ok=True)
+        except BaseException:
+            if not _length(file):
+                part.unlink()
+                note.unlink(missing_ok=True)
+            raise
+    part.replace(target)
+    note.unlink(missing_ok=True)
 
 
 def shown(url: str) -> str:
@@ -127,9 +152,7 @@ class _Wanted:
     size: int | None
     digest: str | None
     at_most: int | None
-    attempts: int
-    pause: float
-    timeout: float
+    retry: Retry
 
     def wrong(self, reason: str) -> FetchError:
         return FetchError(shown(self.url), reason)
@@ -159,21 +182,6 @@ def _is_there(target: Path, wanted: _Wanted) -> bool:
     return True
 
 
-@contextmanager
-def _alone(part: Path) -> Iterator[BufferedRandom | None]:
-    """The part file, open for this caller alone; None if it went away while we waited."""
-    with part.open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # ends with the file, whatever becomes of the process
-        yield file if _is_still(part, file) else None
-
-
-def _is_still(part: Path, file: BufferedRandom) -> bool:
-    try:
-        return os.path.samestat(part.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
 # --- what comes ------------------------------------------------------------------------------------------
 
 
@@ -191,17 +199,19 @@ def _bring(
             furthest = max(here, furthest)
             if error.lasting:
                 raise wanted.wrong(str(error)) from error
-            if failures >= wanted.attempts:
+            if failures >= wanted.retry.attempts:
                 kept = f"; the first {here:,} bytes are kept for another try" if here else ""
                 raise wanted.wrong(f"{error}, after {failures} attempts{kept}") from error
-            time.sleep(min(max(wanted.pause * 2 ** (failures - 1), error.wait), _LONGEST_PAUSE))
+            time.sleep(min(max(wanted.retry.pause * 2 ** (failures - 1), error.wait), _LONGEST_PAUSE))
 
 
 def _attempt(
     wanted: _Wanted, file: BufferedRandom, note: Path, progress: Callable[[int, int | None], None]
 ) -> None:
     version = _noted(note, wanted.url)
-    with open_remote(wanted.url, offset=_length(file), version=version, timeout=wanted.timeout) as remote:
+    with open_remote(
+        wanted.url, offset=_length(file), version=version, timeout=wanted.retry.timeout
+    ) as remote:
         file.truncate(remote.start)  # before the note is written, which speaks of what is in the file
         _accept(remote, wanted, note.parent)
         if remote.start == 0:

@@ -1,10 +1,20 @@
-"""Writing files so that nothing half-written is ever left under its final name."""
+"""Files and folders that appear under their final names when they are whole, and the names they have before.
+
+Every hidden name that a run makes is one of these (HEX: 32 hexadecimal digits):
+
+- `.HEX.part`, `.HEX.part.csv`: a file or folder that one writer is making. The writer renames or deletes it;
+  `sweep` deletes it after a kill.
+- `.NAME.resume.part`, `.NAME.resume.part.json`: a download that the next run resumes. `sweep` deletes it
+  after `RESUMABLE`.
+- `.lock`, `.NAME.lock`, `.NAME.HEX.lock`: a lock (`t3d.io.locks`). Its holder deletes it; the next holder
+  does after a kill.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,10 +23,13 @@ from pathlib import Path
 
 from t3d.errors import ConfigError
 
-TEMPORARY = ".*.part*"
-"""Pattern of the temporary names."""
+TEMPORARY = "." + "[0-9a-f]" * 32 + ".part*"
+"""Pattern of the names that `atomic_path` and `atomic_folder` give."""
 ABANDONED = 3600.0
-"""Seconds without a change after which nobody is still writing a temporary file."""
+"""Seconds without a change after which nobody is still writing under a temporary name."""
+RESUMABLE = 30 * 24 * 3600.0
+"""Seconds without a change after which an unfinished download is given up."""
+_RESUMED = ".resume.part"
 
 
 @contextmanager
@@ -54,53 +67,81 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def temporary_name(final: Path) -> Path:
-    """A new name beside a file's final one, of the kind that `sweep` deletes."""
-    return final.with_name(f".{uuid.uuid4().hex}.part{final.suffix}")
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
+    """Give an empty folder under a temporary name, which gets its final name when the block ends well.
+
+    Args:
+        path: The final name; the folder above is made if it is missing.
+        replace: Whether to delete a folder that has this name, just before the new one takes its place.
+
+    Yields:
+        The folder to fill.
+
+    Raises:
+        ConfigError: The final name is taken, and `replace` is off.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "videos"
+        >>> with atomic_folder(target) as temporary:
+        ...     _ = (temporary / "a.txt").write_text("whole")
+        >>> [entry.name for entry in target.iterdir()]
+        ['a.txt']
+    """
+    final = Path(path)
+    temporary = temporary_name(final, suffix="")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if replace and final.is_dir():
+            shutil.rmtree(final)
+        if final.exists():
+            raise ConfigError(f"{final} already exists; remove it, or choose another folder")
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def temporary_name(final: Path, *, suffix: str | None = None) -> Path:
+    """Return a new name beside a final one, of the kind that `sweep` deletes.
+
+    Args:
+        final: The final name.
+        suffix: The ending; None takes that of the final name.
+    """
+    return final.with_name(f".{uuid.uuid4().hex}.part{final.suffix if suffix is None else suffix}")
+
+
+def resumable_name(final: Path) -> Path:
+    """Return the name under which a file grows over several runs: `.NAME.resume.part` beside its own."""
+    return final.with_name(f".{final.name}{_RESUMED}")
 
 
 def sweep(folder: Path, *, older_than: float = 0.0) -> None:
-    """Delete what a killed process left half-written in a folder.
+    """Delete what killed processes left half-written in a folder, and downloads that nobody resumed.
 
     Args:
-        folder: Where `atomic_path` gave names.
+        folder: Where files and folders were written under temporary names.
         older_than: Seconds since the last change; `ABANDONED` where others may be writing just now.
+            Unfinished downloads always stay for `RESUMABLE`.
     """
-    for file in folder.glob(TEMPORARY):
-        with suppress(FileNotFoundError):  # another process was faster
-            if time.time() - file.stat().st_mtime >= older_than:
-                file.unlink()
+    oldest = {TEMPORARY: older_than, f".*{_RESUMED}*": max(older_than, RESUMABLE)}
+    for pattern, age in oldest.items():
+        for entry in folder.glob(pattern):
+            with suppress(FileNotFoundError):  # another process was faster
+                if time.time() - _last_change(entry) < age:
+                    continue
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()
 
 
-def lock_alone(descriptor: int, what: Path) -> None:
-    """Let no other run write here; the system lets go when a process ends, however it ends.
-
-    Args:
-        descriptor: An open file or folder, which keeps others out until it is closed.
-        what: What is written to, for the message.
-
-    Raises:
-        ConfigError: Another run is writing to it.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ConfigError(f"another run is writing to {what}; wait for its end") from error
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Let no other run write to a folder while the block runs; see `lock_alone`.
-
-    Raises:
-        ConfigError: Another run is writing to it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        lock_alone(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)
+def _last_change(path: Path) -> float:
+    """Return when a file, or anything in a folder, last changed."""
+    inside = path.rglob("*") if path.is_dir() else ()
+    return max(entry.stat().st_mtime for entry in (path, *inside))
 
 
 def content_digest(path: Path) -> str:

@@ -1,14 +1,15 @@
-"""Shards that lie behind a URL, brought here as they are needed and cleared away when others need the room.
+"""Local cache of remote shards: downloaded when they are needed, evicted when others need the room.
 
-A folder of shards at `https://…` or `s3://…` has a twin on this machine: its index is there at once, a shard
-comes when a video in it is asked for. All processes of a machine share the twin. A shard that somebody reads
-is locked, so that whoever makes room passes it by.
+A folder of shards at `https://…` or `s3://…` has a copy on this machine. Its index is downloaded at once, a
+shard when a video in it is read. All processes of a machine share the copy. Readers of a shard share its
+lock, so that a shard in use is never evicted.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -19,9 +20,10 @@ from typing import BinaryIO
 
 from t3d.errors import ConfigError, ManifestError
 from t3d.io.files import atomic_path
+from t3d.io.locks import Lock, lock_unshared, share
 
 FOLDER = "T3D_SHARDS"
-"""Environment variable: the folder for twins; `~/.cache/t3d/shards` without it."""
+"""Environment variable: the folder for the copies; `~/.cache/t3d/shards` without it."""
 SIZE = "T3D_SHARDS_GB"
 """Environment variable: largest size of the shards in that folder, in GB; 100 without it."""
 INDEX = "index.parquet"
@@ -30,13 +32,13 @@ _ORIGIN = "origin.json"
 _TRIES = 100  # another process may make room of a shard just after it came
 
 
-class Mirror:
-    """The twin of a remote folder of shards.
+class ShardCache:
+    """The local copy of a remote folder of shards, which fills as its shards are read.
 
     Args:
-        folder: The twin, which `local_copy` made.
-        url: The folder at its origin.
-        query: What stands behind the URL of each file, from `?` on.
+        folder: The local folder, which `local_copy` made.
+        url: The remote folder.
+        query: What follows the URL of each file, from `?` on.
     """
 
     def __init__(self, folder: Path, url: str, query: str = "") -> None:
@@ -55,7 +57,7 @@ class Mirror:
             ) from error
 
     def open(self, name: str) -> BinaryIO:
-        """Open a shard for reading; as long as it is open it stays.
+        """Open a shard for reading. It is not evicted while it is open.
 
         Raises:
             FetchError: It cannot be brought here.
@@ -64,7 +66,7 @@ class Mirror:
         path = self.folder / name
         for _ in range(_TRIES):
             with suppress(FileNotFoundError):
-                return _locked(path)
+                return _open_shared(path)
             self.bring(name)
         raise ConfigError(
             f"{path} is cleared away as soon as it comes: {SIZE} = {_room() / 1e9:g} GB is too small for "
@@ -146,13 +148,13 @@ def open_shard(path: Path) -> BinaryIO:
         OSError: It is not there.
         FetchError: It lies behind a URL and cannot be brought here.
     """
-    mirror = mirror_of(path.parent)
-    return path.open("rb") if mirror is None else mirror.open(path.name)
+    cache = shard_cache_of(path.parent)
+    return path.open("rb") if cache is None else cache.open(path.name)
 
 
 @lru_cache(maxsize=64)
-def mirror_of(folder: Path) -> Mirror | None:
-    """The mirror that a folder is; None for a folder with shards of its own.
+def shard_cache_of(folder: Path) -> ShardCache | None:
+    """Return the shard cache that a folder is; None for a folder with shards of its own.
 
     Raises:
         ManifestError: Its list of shards is damaged.
@@ -161,7 +163,7 @@ def mirror_of(folder: Path) -> Mirror | None:
         origin = json.loads((folder / _ORIGIN).read_bytes())
     except OSError:
         return None
-    return Mirror(folder, origin["url"], origin["query"])
+    return ShardCache(folder, origin["url"], origin["query"])
 
 
 # --- room -------------------------------------------------------------------------------------------------
@@ -183,32 +185,58 @@ def _room() -> float:
     return room
 
 
-def _locked(path: Path) -> BinaryIO:
-    file = path.open("rb")
+class _SharedFile(io.FileIO):
+    """A shard open for reading, with the lock that keeps it from being evicted."""
+
+    def __init__(self, path: Path, reader: Lock | None) -> None:
+        self._reader = reader
+        super().__init__(path)
+
+    def close(self) -> None:
+        super().close()
+        if self._reader is not None:
+            self._reader.release()
+
+
+def _open_shared(path: Path) -> BinaryIO:
+    """Open a shard as one of its readers.
+
+    Raises:
+        FileNotFoundError: It is not here, or not any more.
+    """
+    if not path.exists():
+        raise FileNotFoundError(path)
     try:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        if os.fstat(file.fileno()).st_nlink == 0:  # cleared away between opening and locking
-            raise FileNotFoundError(path)
-        with suppress(OSError):
-            os.utime(path)  # used now: what was not used for longest makes room
+        reader = share(path)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        reader = None  # somebody else's cache, which we may only read: only its owner evicts
+    try:
+        file = io.BufferedReader(_SharedFile(path, reader))
     except BaseException:
-        file.close()
+        if reader is not None:
+            reader.release()
         raise
+    with suppress(OSError):
+        os.utime(path)  # used now: the shard that was not used for longest is evicted first
     return file
 
 
 def _make_room(home: Path, wanted: int) -> None:
-    """Clear away the shards that were not used for longest until another fits, those in use excepted."""
-    there = []
+    """Evict the shards that were not used for longest until another fits, those in use excepted."""
+    shards = []
     for entry in home.glob("*/*.tar"):
         with suppress(FileNotFoundError):
             status = entry.stat()
-            there.append((status.st_mtime, status.st_size, entry))
-    over = sum(size for _, size, _ in there) + wanted - _room()
-    for _, size, path in sorted(there):
-        if over <= 0:
+            shards.append((status.st_mtime, status.st_size, entry))
+    excess = sum(size for _, size, _ in shards) + wanted - _room()
+    for _, size, path in sorted(shards):
+        if excess <= 0:
             return
-        with suppress(OSError), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-            over -= size
+        with suppress(OSError):
+            held = lock_unshared(path)
+            if held is not None:
+                with held:
+                    path.unlink()
+                    excess -= size

@@ -16,7 +16,7 @@ _HEADER = tarfile.BLOCKSIZE  # a member's name and size stand in the block befor
 
 
 @dataclass(frozen=True)
-class Member:
+class TarMember:
     """Where the bytes of a video lie in a shard.
 
     Args:
@@ -25,7 +25,7 @@ class Member:
         size: Its bytes.
 
     Example:
-        >>> Member(Path("shards/000007.tar/000003120-jump.mp4"), 512, 9000).url
+        >>> TarMember(Path("shards/000007.tar/000003120-jump.mp4"), 512, 9000).url
         'subfile,,start,512,end,9512,,:file:shards/000007.tar'
     """
 

@@ -1,7 +1,6 @@
-"""Download a data set that its publishers offer, or any file, and unpack it: `t3d prepare download`.
+"""Download a dataset that its publishers offer, or any file, and unpack it: `t3d prepare download`.
 
-What is done is known by names alone: a file or folder gets its name when it is whole. So a run may be killed
-and run again; it goes on with what has no name yet.
+A file or folder gets its final name when it is whole. So an interrupted run resumes with what is missing.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from t3d.errors import ArchiveError, ConfigError, FetchError, did_you_mean
+from t3d.errors import ArchiveError, ConfigError, Failed, FetchError, did_you_mean
 from t3d.io.archives import extract_archive
 from t3d.io.fetch import fetch, shown
-from t3d.io.files import alone_in
+from t3d.io.files import sweep
+from t3d.io.locks import alone_in
 from t3d.prepare.published_files import ELSEWHERE, KNOWN, Part, PublishedSet, RemoteFile
 
 _LINKS = 1 << 24  # bytes that a list of addresses may have
@@ -31,15 +31,15 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class DownloadReport:
-    """What a download came to.
+    """Result of a download.
 
     Args:
         files: Files that were asked for.
-        fetched: Files that came now; the others were there, or are among `bad`.
-        unpacked: Archives that were unpacked now.
-        size: Bytes of those that came now.
-        took: Seconds that all took.
-        bad: Files that could not be had, or not be unpacked, with the reason.
+        fetched: Files that were downloaded in this run; the others existed, or are among `bad`.
+        unpacked: Archives that were unpacked in this run.
+        size: Bytes that were downloaded in this run.
+        took: Duration of this run, in seconds.
+        bad: Files that could not be downloaded or unpacked.
     """
 
     files: int
@@ -47,7 +47,7 @@ class DownloadReport:
     unpacked: int
     size: int
     took: float
-    bad: tuple[tuple[str, str], ...]
+    bad: tuple[Failed, ...]
 
 
 @dataclass(frozen=True)
@@ -60,38 +60,39 @@ class _Job:
 
 
 def download(
-    what: str,
+    source: str,
     out: str | os.PathLike[str],
     *,
     parts: Sequence[str] | None = None,
     size: int | None = None,
     sha256: str | None = None,
     unpack: bool = True,
-    keep: bool = False,
+    keep_archives: bool = False,
     progress: Progress | None = None,
 ) -> DownloadReport:
-    """Download a data set or a file, and unpack it.
+    """Download a dataset or a file, and unpack it. An interrupted run resumes.
 
-    A part of one archive becomes the folder `out/PART`, one of many files `out/PART/FILE`, archives there
-    `out/PART/ARCHIVE` without the ending; a file of an address becomes `out/FILE`.
+    A part that is one archive becomes the folder `out/PART`, a part of many files becomes `out/PART/FILE`,
+    and archives there `out/PART/ARCHIVE` without the ending. The file of a URL becomes `out/FILE`.
 
     Args:
-        what: A name of `KNOWN`, or a URL as `t3d.io.fetch.fetch` takes it.
-        out: The folder, new or of an earlier run.
-        parts: Parts of a known set; None takes all but those that have to be asked for.
-        size: Bytes that the file of a URL must have.
-        sha256: Its SHA-256, as 64 hexadecimal digits.
-        unpack: Whether archives are unpacked.
-        keep: Whether archives stay when they are unpacked.
-        progress: Told how far it is.
+        source: Known dataset, such as `ucf101`, or a URL: `https://`, `s3://`, `gs://` or `file://`.
+        out: Folder for the files: new, or of an earlier run.
+        parts: Parts of a known dataset to download. Default: all but duplicates of other parts.
+        size: Size that the file of a URL must have, in bytes. Default: not checked.
+        sha256: SHA-256 that the file of a URL must have, 64 hexadecimal digits. Default: not checked.
+        unpack: Unpack archives.
+        keep_archives: Keep archives after unpacking. By default they are deleted.
+        progress: Function that is called with a file's name, the bytes so far, and the bytes of the whole
+            file or None.
 
     Returns:
         What was done.
 
     Raises:
-        ConfigError: The name or part is not known, the set is to be had elsewhere, the disk has not enough
-            room for it, or another run is writing to `out`.
-        FetchError: A list of files cannot be had, or no file can.
+        ConfigError: The dataset or part is not known, the dataset is only available elsewhere, the disk has
+            not enough room for it, or another run is writing to `out`.
+        FetchError: A list of files cannot be downloaded, or no file can.
         ArchiveError: No file can be unpacked.
         OSError: `out` cannot be written to.
 
@@ -106,9 +107,9 @@ def download(
     """
     began = time.monotonic()
     folder = Path(out)
-    chosen = _chosen(what, parts, size, sha256)
+    chosen = _chosen(source, parts, size, sha256)
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--out {folder} is a file; give a folder")
+        raise ConfigError(f"{folder} is a file; choose a folder")
     folder.mkdir(parents=True, exist_ok=True)
     with alone_in(folder):
         if isinstance(chosen, RemoteFile):
@@ -116,7 +117,7 @@ def download(
         else:
             _make_sure_of_room(folder, chosen)
             jobs = [job for name, part in chosen.items() for job in _jobs(folder, name, part)]
-        return _run(jobs, began, unpack=unpack, keep=keep, progress=progress)
+        return _run(jobs, began, unpack=unpack, keep=keep_archives, progress=progress)
 
 
 def known_set(name: str) -> PublishedSet:
@@ -142,13 +143,13 @@ def _chosen(
 ) -> RemoteFile | dict[str, Part]:
     if "://" in what:
         if parts:
-            raise ConfigError(f"{shown(what)} has no parts; leave --part out")
+            raise ConfigError(f"{shown(what)} has no parts; leave `parts` out")
         if sha256 is not None and len(sha256) != 64:
-            raise ConfigError(f"--sha256 is {sha256!r}; it must have 64 hexadecimal digits")
+            raise ConfigError(f"sha256 is {sha256!r}; it must have 64 hexadecimal digits")
         return RemoteFile(what, size, sha256)
     published = known_set(what)
     if size is not None or sha256 is not None:
-        raise ConfigError(f"--size and --sha256 are for URLs; of {what} they are known, or not published")
+        raise ConfigError(f"`size` and `sha256` are for URLs; those of {what} are known, or not published")
     wrong = [part for part in parts or () if part not in published.parts]
     if wrong:
         raise ConfigError(f"{what} has no part {wrong[0]!r}; {did_you_mean(wrong[0], published.parts)}")
@@ -169,8 +170,8 @@ def _make_sure_of_room(folder: Path, parts: dict[str, Part]) -> None:
     needed, free = sum(new.values()), shutil.disk_usage(folder).free
     if needed > free:
         raise ConfigError(
-            f"--out {folder} has {free / 1e9:.1f} GB free, but {', '.join(new)} are about "
-            f"{needed / 1e9:.1f} GB to download; choose a --part, or another disk"
+            f"{folder} has {free / 1e9:.1f} GB free, but {', '.join(new)} are about "
+            f"{needed / 1e9:.1f} GB to download; choose some of its `parts`, or another disk"
         )
 
 
@@ -202,8 +203,8 @@ def _listed(links: str, folder: Path) -> list[RemoteFile]:
     strange = [url for url in urls if not url.startswith(site)]
     if strange or not urls:
         text.unlink()
-        found = f"names {strange[0][:200]!r}" if strange else "names nothing"
-        raise FetchError(links, f"the list {found}; it may only name files on {site}")
+        content = f"names {strange[0][:200]!r}" if strange else "names nothing"
+        raise FetchError(links, f"the list {content}; it may only name files on {site}")
     return [RemoteFile(url) for url in dict.fromkeys(urls)]
 
 
@@ -233,12 +234,14 @@ def _stem(name: str) -> str:
 def _run(
     jobs: Sequence[_Job], began: float, *, unpack: bool, keep: bool, progress: Progress | None
 ) -> DownloadReport:
-    bad: list[tuple[str, str]] = []
+    bad: list[Failed] = []
     first: FetchError | ArchiveError | None = None
     fetched = unpacked = size = in_a_row = 0
     for job in jobs:
         if in_a_row == _IN_A_ROW:
-            bad.append((job.target.name, f"was not tried, since the {_IN_A_ROW} files before it failed"))
+            bad.append(
+                Failed(job.target.name, f"was not tried, since the {_IN_A_ROW} files before it failed")
+            )
             continue
         try:
             came = _fetched(job, unpack, progress)
@@ -250,7 +253,7 @@ def _run(
         except (FetchError, ArchiveError) as error:
             first = first or error
             in_a_row += isinstance(error, FetchError)
-            bad.append((job.target.name, str(error)))
+            bad.append(Failed(job.target.name, str(error)))
     if first is not None and len(bad) == len(jobs):
         raise first
     return DownloadReport(len(jobs), fetched, unpacked, size, time.monotonic() - began, tuple(bad))
@@ -260,13 +263,13 @@ def _fetched(job: _Job, unpack: bool, progress: Progress | None) -> int | None:
     """Fetch a file that is not there; how many bytes it has, or None."""
     if job.target.is_file() or (unpack and job.folder is not None and job.folder.is_dir()):
         return None
-    told = progress or (lambda *_: None)
+    report = progress or (lambda *_: None)
     fetch(
         job.file.url,
         job.target,
         size=job.file.size,
         digest=job.file.digest,
-        progress=lambda here, whole: told(job.target.name, here, whole),
+        progress=lambda here, whole: report(job.target.name, here, whole),
     )
     return job.target.stat().st_size
 
@@ -277,6 +280,7 @@ def _unpack(job: _Job, keep: bool) -> bool:
         return False
     new = not job.folder.is_dir()
     if new:
+        sweep(job.folder.parent)  # this run alone writes here, so what is half-written is of a killed one
         try:
             extract_archive(job.target, job.folder, nested=job.file.nested)
         except ArchiveError as error:

@@ -21,9 +21,9 @@ from t3d.video.frame_table import FrameTable, read_table, scan_table
 from t3d.video.orientation import Orientation
 from t3d.video.stream import Stream, size_of
 
-LOOKS = 8
-"""Frames of each video whose looks are kept, spread evenly over it."""
-_SIDE = 8  # a look is this many comparisons wide and high: 64 bits
+HASHED_FRAMES = 8
+"""Frames of each video that are hashed, spread evenly over it."""
+_SIDE = 8  # a hash is this many comparisons wide and high: 64 bits
 
 
 def examine(path: str) -> dict[str, Any]:
@@ -39,19 +39,19 @@ def examine(path: str) -> dict[str, Any]:
     try:
         row["size"] = size_of(Path(path))
         row["modified"] = Path(path).stat().st_mtime_ns
-        facts, looks = _facts(Path(path))
+        facts, hashes = _facts(Path(path))
     except VideoError as error:
         return row | {"error": error.reason}
     except OSError as error:
         return row | {"error": f"cannot be read: {error.strerror}"}
-    return row | facts.to_row() | {"looks": looks}
+    return row | facts.to_row() | {"looks": hashes}  # the name of the column in stored indexes
 
 
-class _Looker:
-    """Looks at each decoded frame: is it of the first one's size, a key frame, one whose looks are kept?"""
+class _FrameInspector:
+    """Checks each decoded frame's size, notes key frames, and hashes the frames that stand for the video."""
 
     def __init__(self, expected: int, first: av.VideoFrame) -> None:
-        places = (np.arange(LOOKS) + 0.5) / LOOKS * max(expected, 1)
+        places = (np.arange(HASHED_FRAMES) + 0.5) / HASHED_FRAMES * max(expected, 1)
         self.places: list[int] = places.astype(np.int64).tolist()
         self.size = (first.height, first.width)
         self.odd: str | None = None
@@ -66,15 +66,15 @@ class _Looker:
         if frame.key_frame:
             self.keys.add(frame.pts)
         if number in self.places:
-            self._hashes[number] = look_of(self._grey(frame))
+            self._hashes[number] = perceptual_hash(self._gray(frame))
 
-    def looks(self) -> list[int]:
-        """A hash for each of the places; none where the video ended before."""
+    def hashes(self) -> list[int]:
+        """Return the hash of each of the frames; none if the video ended before."""
         if not all(place in self._hashes for place in self.places):
             return []
         return [self._hashes[place] for place in self.places]
 
-    def _grey(self, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
+    def _gray(self, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
         try:
             small = self._reformatter.reformat(
                 frame,
@@ -84,26 +84,24 @@ class _Looker:
                 interpolation=Interpolation.AREA,
                 threads=1,
             )
-        except (
-            av.FFmpegError,
-            ValueError,
-            MemoryError,
-        ):  # a pixel format that cannot be read at all: no look
+        except (av.FFmpegError, ValueError, MemoryError):  # a pixel format that cannot be read at all
             return np.zeros((_SIDE, _SIDE + 1), dtype=np.uint8)
         return np.asarray(small.to_ndarray(), dtype=np.uint8)
 
 
-def look_of(grey: npt.NDArray[np.uint8]) -> int:
-    """A frame's looks as 64 bits: is each of 8 × 8 places lighter than its neighbour to the right?
+def perceptual_hash(gray: npt.NDArray[np.uint8]) -> int:
+    """Return a frame's perceptual hash (dHash): 64 bits.
+
+    Each bit says whether one of 8 × 8 places is lighter than its neighbor to the right.
 
     Args:
-        grey: The frame made small, uint8 [8, 9].
+        gray: The frame, scaled down, uint8 [8, 9].
 
     Example:
-        >>> look_of(np.zeros((8, 9), dtype=np.uint8))
+        >>> perceptual_hash(np.zeros((8, 9), dtype=np.uint8))
         0
     """
-    bits = grey[:, :-1] > grey[:, 1:]
+    bits = gray[:, :-1] > gray[:, 1:]
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
@@ -115,24 +113,24 @@ def _facts(path: Path) -> tuple[VideoFacts, list[int]]:
         codec = stream.codec
     finally:
         stream.close()
-    looker = _Looker(len(found.table.pts), found.first)
+    inspector = _FrameInspector(len(found.table.pts), found.first)
     stream = Stream(path)
     try:
-        table, damage = scan_table(stream, found.table, opening=True, look=looker)
+        table, damage = scan_table(stream, found.table, opening=True, look=inspector)
     finally:
         stream.close()
-    noted = [text for text in (found.damage or damage, looker.odd) if text]
+    noted = [text for text in (found.damage or damage, inspector.odd) if text]
     facts = VideoFacts(
         size=status.st_size,
         modified=status.st_mtime_ns,
         digest=content_digest(path),
         codec=codec,
-        table=_with_true_keys(table, looker.keys),
-        stored_size=looker.size,
+        table=_with_true_keys(table, inspector.keys),
+        stored_size=inspector.size,
         orientation=Orientation.of_frame(found.first),
         damage="; ".join(noted) or None,
     )
-    return facts, looker.looks()
+    return facts, inspector.hashes()
 
 
 def _with_true_keys(table: FrameTable, keys: set[int | None]) -> FrameTable:

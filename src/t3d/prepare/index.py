@@ -1,12 +1,11 @@
-"""Decode every file of a data set once, and write down what is found: `t3d prepare index`.
+"""Decode every file of a dataset once, and write down what it holds: `t3d prepare index`.
 
-Files are read in processes that are watched, on this machine or on many. What is done goes into a journal
-beside the index, so that a killed run goes on where it was; a finished index is only completed.
+Files are read in watched processes, on this machine or on many. A journal beside the index records what is
+done, so that an interrupted run resumes. An existing index is brought up to date.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,36 +17,38 @@ import pyarrow.compute as pc
 import pyarrow.json
 import pyarrow.parquet
 
-from t3d.data.index import ENTRY_FIELDS, FACT_FIELDS, SCHEMA, read_table
+from t3d.data.index import ENTRY_FIELDS, FACT_FIELDS, SCHEMA, failed_in, read_table
 from t3d.data.inspect.duplicates import Duplicates, find_duplicates
 from t3d.data.listing import absolute
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.manifest.tables import relative_to
-from t3d.errors import ConfigError, ManifestError, at_least
+from t3d.errors import ConfigError, Failed, ManifestError, at_least
 from t3d.io.files import atomic_path
+from t3d.io.journal import Journal, whole_lines
+from t3d.io.locks import alone_in
 from t3d.io.tar_member import refuse_members
 from t3d.prepare.examine import examine
-from t3d.workers.cluster import LOCAL, Engine, outcomes
+from t3d.workers.cluster import ONE_MACHINE, Cluster, outcomes
 from t3d.workers.pool import Lost
 
 JOURNAL = pa.schema([SCHEMA.field("path"), *FACT_FIELDS])
-"""What a journal says of a file."""
+"""Columns of a journal of files."""
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What indexing found.
+    """Result of indexing a dataset.
 
     Args:
         videos: Rows of the index.
         files: Files that they name.
-        examined: Files that were decoded now; the others were known.
+        examined: Files that were decoded in this run; the others were known.
         frames: Frames in all readable files.
-        seconds: Length of all readable files.
+        seconds: Length of all readable files, in seconds.
         size: Bytes of all files.
-        bad: Files that cannot be read, with the reason.
-        damaged: Files that can be read in part, with what is wrong.
-        duplicates: Files with the same bytes, and files that look the same.
+        bad: Files that cannot be read.
+        damaged: Files that can be read in part.
+        duplicates: Files with the same bytes, and near-duplicates.
     """
 
     videos: int
@@ -56,8 +57,8 @@ class IndexReport:
     frames: int
     seconds: float
     size: int
-    bad: tuple[tuple[str, str], ...]
-    damaged: tuple[tuple[str, str], ...]
+    bad: tuple[Failed, ...]
+    damaged: tuple[Failed, ...]
     duplicates: Duplicates
 
 
@@ -66,71 +67,69 @@ def index_videos(
     out: str | os.PathLike[str],
     *,
     workers: int = 2,
-    patience: float = 120.0,
-    engine: Engine = LOCAL,
-    near: bool | None = None,
+    timeout: float = 120.0,
+    cluster: Cluster = ONE_MACHINE,
+    near_duplicates: bool | None = None,
 ) -> IndexReport:
-    """Decode every file of a manifest once, and write the index.
+    """Decode every video file once, and write an index of what it holds.
 
-    Files that an index at `out`, or the journal of a run that was killed, knows in their present size and
-    time of change are not decoded again, except those that could not be read.
+    Files that an index at `out`, or the journal of an interrupted run, knows with their present size and
+    modification time are not decoded again, except those that could not be read.
 
     Args:
         manifest: The videos; several rows may name one file.
-        out: The `.parquet` file to write. Paths below its folder are written relative to it.
-        workers: Processes that decode; with Ray, those of each task.
-        patience: Seconds after which a file is given up.
-        engine: The machines that decode. All must reach the files under the same names.
-        near: Whether to compare every pair of files by their looks; None does so up to `MOST_COMPARED` files.
+        out: Index to write, a `.parquet` file. An existing index is brought up to date. Paths below its
+            folder are stored relative to it.
+        workers: Processes that decode; on a cluster, the processes of each task.
+        timeout: Time limit per file, in seconds. A file that takes longer is reported as unreadable.
+        cluster: Machines that decode. All must reach the files under the same paths.
+        near_duplicates: Search for near-duplicates by comparing every pair of files, which takes four times
+            as long for twice as many. Default: only up to 200,000 files.
 
     Returns:
-        What was found.
+        What the files hold.
 
     Raises:
-        ConfigError: An option cannot work.
-        ManifestError: `out` exists and is no index, the manifest has no row, or a video lies in a shard.
+        ConfigError: An option cannot work, or another run is writing to `out`.
+        ManifestError: `out` exists and is not an index, the manifest has no row, or a video lies in a shard.
+        T3DError: The disk is full. The journal keeps what is done.
     """
     target = Path(absolute(out))
     if target.suffix != ".parquet":
-        raise ConfigError(f"--out {out}: an index is a .parquet file")
+        raise ConfigError(f"out is {out}; an index is a .parquet file")
     at_least("workers", workers, 1)
-    at_least("patience", patience, 1e-3)
+    at_least("timeout", timeout, 1e-3)
     if not len(manifest):
         raise ManifestError("there is no video to index")
     paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
     refuse_members(paths)
     target.parent.mkdir(parents=True, exist_ok=True)
-    journal = target.with_name(f".{target.name}.journal")
-    known = _known(target, journal)
-    unchanged = _unchanged(known, paths)
-    todo = [path for path in paths if path not in unchanged]
-    with journal.open("a", encoding="utf-8") as file:
-        coming = outcomes(
-            examine, todo, engine=engine, workers=workers, patience=patience, title="reading videos"
+    notes = target.with_name(f".{target.name}.journal")
+    with alone_in(target):
+        known = _known(target, notes)
+        unchanged = _unchanged(known, paths)
+        todo = [path for path in paths if path not in unchanged]
+        results = outcomes(
+            examine, todo, cluster=cluster, workers=workers, timeout=timeout, title="reading videos"
         )
-        for path, outcome in coming:
-            row = {"path": path, "error": outcome.reason} if isinstance(outcome, Lost) else outcome
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-    facts = _latest([known, _read_journal(journal)])
-    table = write_index(target, manifest, facts)
-    journal.unlink()
-    return replace(report_of(table, near=near), examined=len(todo))
+        with Journal(notes) as journal:
+            for path, result in results:
+                journal.add({"path": path, "error": result.reason} if isinstance(result, Lost) else result)
+        facts = _latest([known, _read_journal(notes)])
+        table = write_index(target, manifest, facts)
+        notes.unlink()
+    return replace(report_of(table, near_duplicates=near_duplicates), examined=len(todo))
 
 
-def report_of(table: pa.Table, *, near: bool | None = None) -> IndexReport:
-    """What an index says of its files.
+def report_of(table: pa.Table, *, near_duplicates: bool | None = None) -> IndexReport:
+    """Return what an index says of its files.
 
     Args:
-        table: As `t3d.data.index.read_table` gives it.
-        near: See `index_videos`.
+        table: The index, as `t3d.data.index.read_table` returns it.
+        near_duplicates: See `index_videos`.
     """
     files = _once(table)
     sums = {name: pc.sum(files[name]).as_py() or 0 for name in ("frames", "duration", "size")}
-    named: dict[str, tuple[tuple[str, str], ...]] = {}
-    for column in ("error", "damage"):
-        rows = files.filter(pc.is_valid(files[column])).select(["path", column]).to_pylist()
-        named[column] = tuple((row["path"], row[column]) for row in rows)
     return IndexReport(
         videos=table.num_rows,
         files=files.num_rows,
@@ -138,14 +137,14 @@ def report_of(table: pa.Table, *, near: bool | None = None) -> IndexReport:
         frames=sums["frames"],
         seconds=sums["duration"],
         size=sums["size"],
-        bad=named["error"],
-        damaged=named["damage"],
-        duplicates=find_duplicates(files, near=near),
+        bad=failed_in(files, "error"),
+        damaged=failed_in(files, "damage"),
+        duplicates=find_duplicates(files, near=near_duplicates),
     )
 
 
 def write_index(target: Path, manifest: Manifest, facts: pa.Table) -> pa.Table:
-    """Write an index; it appears whole or not at all.
+    """Write an index, whole or not at all.
 
     Args:
         target: The file. Paths below its folder are written relative to it.
@@ -174,42 +173,35 @@ def write_index(target: Path, manifest: Manifest, facts: pa.Table) -> pa.Table:
 
 
 def _known(target: Path, journal: Path) -> pa.Table:
-    """What an earlier index and an unfinished run know, one row a file."""
+    """Return what an earlier index and an unfinished run know, one row per file."""
     tables = [read_table(target).select(JOURNAL.names)] if target.exists() else []
     return _latest([*tables, _read_journal(journal)])
 
 
 def _read_journal(journal: Path) -> pa.Table:
-    """The rows of a journal; a last line that a killed run left unfinished is cut off."""
-    if not journal.exists():
-        return JOURNAL.empty_table()
-    data = journal.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with journal.open("r+b") as file:
-            file.truncate(len(whole))
-    if not whole:
-        return JOURNAL.empty_table()
     try:
-        return parsed_lines(whole, JOURNAL)
+        return read_lines(journal, JOURNAL)
     except pa.ArrowInvalid as error:
         raise ManifestError(f"{journal}: cannot be read ({error}); delete it and index again") from error
 
 
-def parsed_lines(data: bytes, schema: pa.Schema) -> pa.Table:
-    """The lines of a journal, JSON objects, as the columns of a schema; fields that a line lacks are null.
+def read_lines(journal: Path, schema: pa.Schema) -> pa.Table:
+    """Return a journal as the columns of a schema; fields that a line leaves out are null.
 
     Raises:
-        pyarrow.ArrowInvalid: A line is no such object.
+        pyarrow.ArrowInvalid: A line is not such a record.
     """
+    lines = whole_lines(journal)
+    if not lines:
+        return schema.empty_table()
     options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
     reading = pyarrow.json.ReadOptions(block_size=64 << 20)  # a row must fit into a block
-    table = pyarrow.json.read_json(pa.BufferReader(data), read_options=reading, parse_options=options)
+    table = pyarrow.json.read_json(pa.BufferReader(lines), read_options=reading, parse_options=options)
     return table.select(schema.names).cast(schema).combine_chunks()
 
 
 def _latest(tables: Sequence[pa.Table]) -> pa.Table:
-    """One row a file: the last."""
+    """Return the last row of each file."""
     return _once(pa.concat_tables([table.cast(JOURNAL) for table in tables]))
 
 
@@ -221,7 +213,7 @@ def _once(table: pa.Table) -> pa.Table:
 
 
 def _unchanged(known: pa.Table, paths: Sequence[str]) -> set[str]:
-    """The files that were read before and are still the same."""
+    """Return the files that were read before and have not changed."""
     columns = [known[name].to_pylist() for name in ("path", "size", "modified", "error")]
     before = {path: (size, time) for path, size, time, error in zip(*columns, strict=True) if error is None}
     same = set()

@@ -56,21 +56,21 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
     Each video is a member `key.mp4` (or what its ending is), followed by `key.json`.
 
     Returns:
-        A line of the journal: `shard`, `bytes` and `sha256` of it, `offsets` (source, name in the shard and
-        bytes before it, of each video), `bad` (source and reason of each that was left out).
+        A record for the journal: `shard`, `bytes` and `sha256` of it, `offsets` (source, name in the shard
+        and bytes before it, of each video), `bad` (`path` and `reason` of each video that was left out).
 
     Raises:
         OSError: The shard cannot be written.
     """
     offsets: list[tuple[str, str, int]] = []
-    bad: list[tuple[str, str]] = []
+    bad: list[dict[str, str]] = []
     target = Path(task.target)
     with atomic_path(target) as part:
         with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
             for video in task.videos:
                 reason = _unlike(video)
                 if reason is not None:
-                    bad.append((video.source, reason))
+                    bad.append({"path": video.source, "reason": reason})
                     continue
                 size = Path(video.source).stat().st_size
                 offsets.append((video.source, video.name, tar.offset + tarfile.BLOCKSIZE))

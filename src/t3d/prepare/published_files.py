@@ -60,12 +60,14 @@ class PublishedSet:
     Args:
         parts: Its parts by name.
         terms: What its publishers let one do with it, and where they say so.
-        use: What to do with it, with `{out}` for its folder.
+        train_list: Its list of training videos, below the folder that it was downloaded to.
+        train_videos: The folder of the list's videos, below the same folder.
     """
 
     parts: Mapping[str, Part]
     terms: str
-    use: str
+    train_list: str
+    train_videos: str
 
 
 def _kinetics(
@@ -83,7 +85,8 @@ def _kinetics(
     return PublishedSet(
         parts={"annotations": Part(files, about="the lists")} | videos | dict(more),
         terms="The videos are those of YouTube's users. See https://github.com/cvdfoundation/kinetics-dataset",
-        use=f"--data.train {{out}}/annotations/{lists[0]} --data.root {{out}}/train",
+        train_list=f"annotations/{lists[0]}",
+        train_videos="train",
     )
 
 
@@ -124,7 +127,8 @@ KNOWN: Mapping[str, PublishedSet] = {
             ),
         },
         terms="The videos are those of YouTube's users. See https://www.crcv.ucf.edu/data/UCF101.php",
-        use="--data.train {out}/splits/ucfTrainTestlist/trainlist01.txt --data.root {out}/videos",
+        train_list="splits/ucfTrainTestlist/trainlist01.txt",
+        train_videos="videos",
     ),
     "hmdb51": PublishedSet(
         parts={
@@ -143,7 +147,8 @@ KNOWN: Mapping[str, PublishedSet] = {
             "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/ "
             "(in November 2025 this server was said to be gone)"
         ),
-        use="--data.train {out}/splits/testTrainMulti_7030_splits:train1 --data.root {out}/videos",
+        train_list="splits/testTrainMulti_7030_splits:train1",
+        train_videos="videos",
     ),
     "kinetics400": _kinetics(
         "400",

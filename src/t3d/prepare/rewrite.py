@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import av
 import numpy as np
 
-from t3d.errors import ConfigError, VideoError, at_least, between, did_you_mean
+from t3d.errors import ConfigError, Failed, VideoError, at_least, between, did_you_mean
 from t3d.io.files import temporary_name
 from t3d.prepare.examine import examine
 from t3d.video.facts import VideoFacts
@@ -36,15 +36,16 @@ Codec = Literal["h264", "jpeg"]
 
 @dataclass(frozen=True)
 class TranscodeSpec:
-    """How videos are written again.
+    """How videos are transcoded.
 
     Args:
-        short_side: Largest length of the shorter side, pixels, even. Smaller videos keep their size.
-        keyframe_interval: At most this many frames from one key frame to the next; JPEG has no other frames.
-        crf: Constant rate factor of x264: lower is better and larger.
-        codec: `h264`, or `jpeg`: every frame is a JPEG picture of its own (Motion JPEG), so that any frame
-            costs the same, for files several times as large.
-        jpeg_q: Quantiser of JPEG pictures, 1 to 31: lower is better and larger.
+        short_side: Maximum short side in pixels (even). Videos are never upscaled.
+        keyframe_interval: Maximum number of frames from one key frame to the next (H.264).
+        crf: Constant rate factor of x264, 0 to 51. Lower values give better quality and larger files: 18 is
+            fine, 23 is small.
+        codec: Codec of the new files. With `jpeg` (Motion JPEG) every frame is a picture of its own, so any
+            frame is equally fast to read, and files are several times as large.
+        jpeg_q: Quantizer of JPEG pictures, 1 to 31. Lower values give better quality and larger files.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -297,7 +298,7 @@ class Staged:
     row: dict[str, Any]
 
 
-def stage(task: Task, *, spec: TranscodeSpec) -> Staged | str:
+def stage(task: Task, *, spec: TranscodeSpec) -> Staged | Failed:
     """Write a file again under a temporary name.
 
     Whoever asked gives it its name. So one process alone keeps the journal, and a file that is done twice,
@@ -318,7 +319,7 @@ def stage(task: Task, *, spec: TranscodeSpec) -> Staged | str:
     try:
         rewrite(Path(task.source), part, spec, record=done.append)
     except VideoError as error:
-        return error.reason
+        return Failed(task.source, error.reason)
     return Staged(
         str(part),
         done[-1].row

@@ -1,7 +1,7 @@
-"""Put many videos into few large files that are read from start to end: `t3d prepare shards`.
+"""Pack many videos into few large files that are read from start to end: `t3d prepare shards`.
 
-What goes into which shard follows from the index and the options, before anything is written. So a run that
-was killed goes on with the shards that are not there yet, and the same videos give the same shards.
+The index and the options determine what goes into which shard before anything is written. So an interrupted
+run resumes with the missing shards, and the same videos give the same shards.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,15 @@ from t3d.data.index import VideoIndex
 from t3d.data.listing import absolute
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.manifest.table import SCHEMA
-from t3d.errors import ConfigError, ManifestError, at_least
+from t3d.errors import ConfigError, Failed, ManifestError, at_least
 from t3d.io.files import sweep
+from t3d.io.journal import Journal, read_journal
 from t3d.io.shard_cache import INDEX, LIST
 from t3d.io.tar_member import refuse_members
 from t3d.prepare.index import JOURNAL, write_index
-from t3d.prepare.out_folder import alone, claim, write_record
+from t3d.prepare.out_folder import claim, write_record
 from t3d.prepare.pack import Packed, ShardTask, write_shard
-from t3d.workers.cluster import LOCAL, Engine, outcomes
+from t3d.workers.cluster import ONE_MACHINE, Cluster, outcomes
 from t3d.workers.pool import Lost
 
 _NOTES = ".shards.journal"
@@ -41,18 +42,18 @@ _FORMAT = 1  # raise it when shards would come out differently: a folder made be
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What packing a data set came to.
+    """Result of packing a dataset.
 
     Args:
         videos: Rows of the shards' index.
         files: Files that they name, each once in a shard.
-        shards: Shards.
-        written: Shards that were written now; the others were there.
+        shards: Number of shards.
+        written: Shards that were written in this run; the others existed.
         size: Bytes of all shards.
         largest: Bytes of the largest shard.
         smallest: Bytes of the smallest shard.
-        took: Seconds that all took now.
-        bad: Files that are in no shard, with the reason.
+        took: Duration of this run, in seconds.
+        bad: Files that are in no shard.
     """
 
     videos: int
@@ -63,7 +64,7 @@ class ShardReport:
     largest: int
     smallest: int
     took: float
-    bad: tuple[tuple[str, str], ...]
+    bad: tuple[Failed, ...]
 
 
 def write_shards(
@@ -74,33 +75,35 @@ def write_shards(
     shard_mb: float = 256.0,
     seed: int = 0,
     workers: int = 2,
-    patience: float = 3600.0,
-    engine: Engine = LOCAL,
+    timeout: float = 3600.0,
+    cluster: Cluster = ONE_MACHINE,
 ) -> ShardReport:
-    """Write the files of a manifest into shards, in an order that is drawn once, and an index of them.
+    """Pack video files into shards, in an order that is drawn once, and write an index of the shards.
 
-    A shard is a tar file in WebDataset's form: for each video `KEY.mp4` with the bytes of the file, whatever
-    they are, and `KEY.json` with what the manifest says of it. `index.parquet` says what an index says of a
-    file, and where in which shard it lies; `shards.json` lists the shards with their SHA-256.
+    A shard is a tar file in WebDataset's format: for each video `KEY.mp4` with the bytes of the file,
+    whatever its format, and `KEY.json` with what the manifest says of it. `index.parquet` says where in which
+    shard each file lies; `shards.json` lists the shards with their SHA-256. An interrupted run resumes.
 
     Args:
         manifest: The videos; several rows may name one file, which is put into a shard once.
-        index: What is known of the files; those that it does not know, or that cannot be read, are left out.
-        out: The folder, new or empty or of an earlier run with the same videos and options.
-        shard_mb: Size at which a shard is full, in MB (10⁶ bytes).
-        seed: Of the order.
-        workers: Processes that read and write; with Ray, those of each task.
-        patience: Seconds after which a shard is given up.
-        engine: The machines that do so. All must reach the files and `out` under the same names.
+        index: Index of the files. Files that it does not name, or says cannot be read, are left out.
+        out: Folder for the shards and their `index.parquet`: new, empty, or of an earlier run with the same
+            videos and options.
+        shard_mb: Size of a shard, in MB (10⁶ bytes). A video that would exceed it begins the next shard.
+        seed: Seed of the order in which videos are packed.
+        workers: Processes that read and write; on a cluster, the processes of each task.
+        timeout: Time limit per shard, in seconds. The run stops at a shard that takes longer.
+        cluster: Machines that pack. All must reach the files and `out` under the same paths.
 
     Returns:
         What was done.
 
     Raises:
         ConfigError: An option cannot work, `out` holds anything else or other shards, another run is writing
-            to it, or a shard was given up.
+            to it, or a shard took too long.
         ManifestError: No file of the manifest can go into a shard.
-        OSError: `out` cannot be written to, or is full.
+        T3DError: The disk is full. The journal keeps what is done.
+        OSError: `out` cannot be written to.
 
     Example:
         >>> import tempfile, torch
@@ -119,7 +122,7 @@ def write_shards(
     at_least("shard_mb", shard_mb, 0.001)
     at_least("seed", seed, 0)
     at_least("workers", workers, 1)
-    at_least("patience", patience, 1e-3)
+    at_least("timeout", timeout, 1e-3)
     folder = Path(absolute(out))
     rows, files, bad = _usable(manifest, index)
     tasks = _plan(rows, files, folder, shard_mb=shard_mb, seed=seed)
@@ -131,19 +134,18 @@ def write_shards(
         wanted,
         hints={"videos": "the list, its labels or its files have changed; shards are never changed"},
     )
-    with alone(folder / _NOTES) as journal:
+    with Journal(folder / _NOTES) as journal:
         sweep(folder)
         done = _done(folder)
         todo = [task for task in tasks if Path(task.target).name not in done]
-        coming = outcomes(
-            write_shard, todo, engine=engine, workers=workers, patience=patience, title="packing"
+        results = outcomes(
+            write_shard, todo, cluster=cluster, workers=workers, timeout=timeout, title="packing"
         )
-        for task, line in coming:
+        for task, line in results:
             if isinstance(line, Lost):
-                raise ConfigError(f"{task.target}: {line.reason}; the same command goes on from here")
+                raise ConfigError(f"{task.target}: {line.reason}; run the same again to resume from here")
             done[line["shard"]] = line
-            journal.write(f"\n{json.dumps(line)}\n".encode())
-            journal.flush()
+            journal.add(line)
         lines = [done[Path(task.target).name] for task in tasks]
         table = _write(folder, rows, files, lines)
         shards = {line["shard"]: {"bytes": line["bytes"], "sha256": line["sha256"]} for line in lines}
@@ -159,14 +161,14 @@ def write_shards(
         largest=max(sizes),
         smallest=min(sizes),
         took=time.monotonic() - began,
-        bad=(*bad, *((source, reason) for line in lines for source, reason in line["bad"])),
+        bad=(*bad, *(Failed(**each) for line in lines for each in line["bad"])),
     )
 
 
 # --- the plan -------------------------------------------------------------------------------------------
 
 
-def _usable(manifest: Manifest, index: VideoIndex) -> tuple[Manifest, pa.Table, list[tuple[str, str]]]:
+def _usable(manifest: Manifest, index: VideoIndex) -> tuple[Manifest, pa.Table, list[Failed]]:
     """The rows whose files can go into a shard, what is known of these, and the files that cannot."""
     paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
     refuse_members(paths)
@@ -174,9 +176,13 @@ def _usable(manifest: Manifest, index: VideoIndex) -> tuple[Manifest, pa.Table, 
     bad = []
     for path, digest, error in zip(*(facts[n].to_pylist() for n in ("path", "digest", "error")), strict=True):
         if error is not None or digest is None:
-            bad.append((path, error or "is not in the index; make one by: t3d prepare index"))
+            bad.append(
+                Failed(
+                    path, error or "is not in the index; bring the index up to date with t3d prepare index"
+                )
+            )
     if len(bad) == len(paths):
-        why = f", such as {bad[0][0]}: {bad[0][1]}" if bad else ""
+        why = f", such as {bad[0]}" if bad else ""
         raise ManifestError(f"no video can go into a shard{why}")
     files = facts.filter(pc.is_valid(facts["digest"]))
     files = files.filter(pc.invert(pc.is_valid(files["error"])))
@@ -216,8 +222,8 @@ def _notes(rows: Manifest) -> dict[str, str]:
     """What is said of each file in its shard, as JSON."""
     clips: dict[str, list[dict[str, Any]]] = {}
     for entry, label in zip(rows, rows.label_names().to_pylist(), strict=True):
-        said = {rows.label_column.name: label, "start": entry.start, "end": entry.end, "source": entry.source}
-        clips.setdefault(str(entry.path), []).append({k: v for k, v in said.items() if v is not None})
+        clip = {rows.label_column.name: label, "start": entry.start, "end": entry.end, "source": entry.source}
+        clips.setdefault(str(entry.path), []).append({k: v for k, v in clip.items() if v is not None})
     return {
         path: json.dumps({"name": Path(path).name, "clips": each}, ensure_ascii=False)
         for path, each in clips.items()
@@ -228,23 +234,13 @@ def _notes(rows: Manifest) -> dict[str, str]:
 
 
 def _done(folder: Path) -> dict[str, dict[str, Any]]:
-    """The shards that are there, and the journal's line of each."""
+    """Return the shards that exist, and the journal's record of each."""
     done = {}
-    for line in _lines(folder / _NOTES):
+    for line in read_journal(folder / _NOTES):
         target = folder / line["shard"]
         if target.is_file() and target.stat().st_size == line["bytes"]:
             done[line["shard"]] = line
     return done
-
-
-def _lines(journal: Path) -> Iterator[dict[str, Any]]:
-    for line in journal.read_bytes().splitlines():
-        try:
-            found = json.loads(line or b"null")
-        except ValueError:  # a killed process left it unfinished
-            continue
-        if isinstance(found, dict):
-            yield found
 
 
 def _write(folder: Path, rows: Manifest, files: pa.Table, lines: Sequence[dict[str, Any]]) -> pa.Table:
@@ -255,7 +251,9 @@ def _write(folder: Path, rows: Manifest, files: pa.Table, lines: Sequence[dict[s
         for source, name, offset in line["offsets"]
     ]
     if not packed:
-        raise ManifestError(f"{folder}: not one video could be put into a shard; {lines[0]['bad'][0][1]}")
+        raise ManifestError(
+            f"{folder}: not one video could be put into a shard; {lines[0]['bad'][0]['reason']}"
+        )
     sources, paths, offsets = (pa.array(column) for column in zip(*packed, strict=True))
     where = pc.index_in(rows.table["path"], value_set=sources).combine_chunks()
     order = _in_order(where.to_numpy(zero_copy_only=False))

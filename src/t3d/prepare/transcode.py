@@ -1,19 +1,17 @@
-"""Write every file of a data set again, small and cheap to read at random places: `t3d prepare transcode`.
+"""Write every file of a dataset again, small and cheap to read at random places: `t3d prepare transcode`.
 
-Other processes, on this machine or on many, write the new files under temporary names. This one alone notes
-in the folder's journal what it is about to give its name, and gives it. So what is done is known by the
-journal's line and the file that it describes, whenever a run was killed; what was killed half-way is a hidden
-file that the next run deletes.
+Other processes, on this machine or on many, write the new files under temporary names. This process alone
+records in the folder's journal which file it is about to rename, and renames it. So a file is done if the
+journal has its record and the file matches the record, whenever a run was killed. A killed run leaves hidden
+half-written files, which the next run deletes.
 """
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,13 +21,14 @@ import pyarrow.compute as pc
 
 from t3d.data.listing import absolute
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import ConfigError, ManifestError, at_least
+from t3d.errors import ConfigError, Failed, ManifestError, at_least
 from t3d.io.files import sweep
+from t3d.io.journal import Journal
 from t3d.io.tar_member import refuse_members
-from t3d.prepare.index import JOURNAL, parsed_lines, write_index
-from t3d.prepare.out_folder import alone, claim, read_record
+from t3d.prepare.index import JOURNAL, read_lines, write_index
+from t3d.prepare.out_folder import claim, read_record
 from t3d.prepare.rewrite import Staged, Task, TranscodeSpec, stage
-from t3d.workers.cluster import LOCAL, Engine, outcomes
+from t3d.workers.cluster import ONE_MACHINE, Cluster, outcomes
 from t3d.workers.pool import Lost
 
 RECORD = "transcode.json"
@@ -51,20 +50,20 @@ _LINE = pa.schema(
 
 @dataclass(frozen=True)
 class TranscodeReport:
-    """What transcoding a data set came to.
+    """Result of transcoding a dataset.
 
     Args:
         videos: Rows of the new index.
         files: Files that they name.
-        transcoded: Files that were written now; the others were there.
+        transcoded: Files that were written in this run; the others existed.
         frames: Frames in all new files.
-        seconds: Length of all new files.
+        seconds: Length of all new files, in seconds.
         size_before: Bytes of their sources.
         size_after: Bytes of the new files.
-        frames_now: Frames that were written now.
-        took: Seconds that all took now.
-        bad: Files that could not be transcoded, with the reason.
-        damaged: Files of which only a part could be read, with what is wrong.
+        frames_now: Frames that were written in this run.
+        took: Duration of this run, in seconds.
+        bad: Files that could not be transcoded.
+        damaged: Files of which only a part could be read.
     """
 
     videos: int
@@ -76,8 +75,8 @@ class TranscodeReport:
     size_after: int
     frames_now: int
     took: float
-    bad: tuple[tuple[str, str], ...]
-    damaged: tuple[tuple[str, str], ...]
+    bad: tuple[Failed, ...]
+    damaged: tuple[Failed, ...]
 
 
 def transcode_videos(
@@ -87,24 +86,25 @@ def transcode_videos(
     spec: TranscodeSpec | None = None,
     root: str | os.PathLike[str] | None = None,
     workers: int = 2,
-    patience: float = 3600.0,
-    engine: Engine = LOCAL,
+    timeout: float = 3600.0,
+    cluster: Cluster = ONE_MACHINE,
 ) -> TranscodeReport:
-    """Write every file of a manifest again, once, and an index of the new files.
+    """Transcode every video file once, and write an index of the new files.
 
-    A file `root/a/b.avi` becomes `out/a/b.mp4`; see `new_names`. A folder goes on where a run ended: files
-    that were made before of sources that have not changed since stay. Labels, time spans and sources are the
-    manifest's; files that cannot be transcoded are left out of the index.
+    A file `root/a/b.avi` becomes `out/a/b.mp4`; see `new_names`. An interrupted run resumes: new files stay
+    if their sources have not changed. Labels, time spans and sources are those of the manifest. Files that
+    cannot be transcoded are left out of the index.
 
     Args:
         manifest: The videos; several rows may name one file.
-        out: The folder, new or empty or of an earlier run with the same `spec` and `root`.
-        spec: How; the defaults are those of `TranscodeSpec`.
-        root: The folder that new names are relative to. Where it is left out, or a file lies outside, it is
-            that of the earlier run, or else the deepest folder that holds all files.
-        workers: Processes that decode and encode; with Ray, those of each task.
-        patience: Seconds after which a file is given up.
-        engine: The machines that do so. All must reach sources and `out` under the same names.
+        out: Folder for the new files and their `index.parquet`: new, empty, or of an earlier run with the
+            same `spec` and `root`.
+        spec: How the files are transcoded; None takes the defaults of `TranscodeSpec`.
+        root: Folder that the new files' paths are relative to. Default, also if a file lies outside: that of
+            the earlier run, or else the deepest folder that holds all files.
+        workers: Processes that decode and encode; on a cluster, the processes of each task.
+        timeout: Time limit per file, in seconds. A file that takes longer is reported as failed.
+        cluster: Machines that transcode. All must reach the files and `out` under the same paths.
 
     Returns:
         What was done.
@@ -113,25 +113,26 @@ def transcode_videos(
         ConfigError: An option cannot work, `out` lies among the videos, holds anything else, or was made with
             other options, or another run is writing to it.
         ManifestError: The manifest has no row, or a video lies in a shard.
-        OSError: `out` cannot be written to, or is full.
+        T3DError: The disk is full. The journal keeps what is done.
+        OSError: `out` cannot be written to.
 
     Example:
         >>> import tempfile, torch
         >>> from t3d.video.encode import write_video
         >>> place = Path(tempfile.mkdtemp())
-        >>> (place / "videos" / "grey").mkdir(parents=True)
+        >>> (place / "videos" / "gray").mkdir(parents=True)
         >>> frames = torch.full((8, 3, 96, 128), 128, dtype=torch.uint8)
-        >>> _ = write_video(place / "videos" / "grey" / "a.avi", frames)
+        >>> _ = write_video(place / "videos" / "gray" / "a.avi", frames)
         >>> manifest = Manifest.from_folder(place / "videos")
         >>> spec = TranscodeSpec(short_side=48)
         >>> report = transcode_videos(manifest, place / "small", spec=spec, root=place / "videos")
         >>> report.frames, sorted(path.name for path in (place / "small").iterdir())
-        (8, ['.transcode.journal', 'grey', 'index.parquet', 'transcode.json'])
+        (8, ['.transcode.journal', 'gray', 'index.parquet', 'transcode.json'])
     """
     began = time.monotonic()
     spec = spec or TranscodeSpec()
     at_least("workers", workers, 1)
-    at_least("patience", patience, 1e-3)
+    at_least("timeout", timeout, 1e-3)
     if not len(manifest):
         raise ManifestError("there is no video to transcode")
     folder = Path(absolute(out))
@@ -148,28 +149,24 @@ def transcode_videos(
         Task(path, str(folder / new), name, new)
         for path, name, new in zip(paths, names, new_names(names), strict=True)
     ]
-    with alone(folder / _NOTES):
+    with Journal(folder / _NOTES) as journal:
         _sweep(tasks)
-        known = _done(folder / _NOTES, tasks)
+        known = _done(journal.path, tasks)
         todo = [task for task in tasks if task.new_name not in known]
-        found: dict[str, str] = {}
         work = partial(stage, spec=spec)
-        coming = outcomes(work, todo, engine=engine, workers=workers, patience=patience, title="transcoding")
+        results = outcomes(work, todo, cluster=cluster, workers=workers, timeout=timeout, title="transcoding")
         try:
-            for task, outcome in coming:
-                if isinstance(outcome, Staged):
-                    _adopt(folder / _NOTES, task, outcome)
-                else:
-                    found[task.source] = outcome.reason if isinstance(outcome, Lost) else outcome
+            failed = _adopt_all(journal, results)
         finally:
             _sweep(tasks)
-        done = _done(folder / _NOTES, tasks) if todo else known
-        bad = {
-            task.source: found.get(task.source, "it, or the new file, was changed or taken away meanwhile")
+        done = _done(journal.path, tasks) if todo else known
+        vanished = "it, or the new file, was changed or removed meanwhile"
+        bad = tuple(
+            failed.get(task.source, Failed(task.source, vanished))
             for task in tasks
             if task.new_name not in done
-        }
-        lines = _lines(folder / _NOTES).take(pa.array(list(done.values()), pa.int64()))
+        )
+        lines = _lines(journal.path).take(pa.array(list(done.values()), pa.int64()))
         table = _write(folder, manifest, tasks, lines)
     now = pc.is_in(lines["path"], value_set=pa.array([task.new_name for task in todo], pa.string()))
     sources = {task.name: task.source for task in tasks}
@@ -184,15 +181,15 @@ def transcode_videos(
         size_after=_sum(lines, "size"),
         frames_now=_sum(lines.filter(now), "frames"),
         took=time.monotonic() - began,
-        bad=tuple(bad.items()),
-        damaged=tuple((sources[row["source"]], row["source_damage"]) for row in hurt),
+        bad=bad,
+        damaged=tuple(Failed(sources[row["source"]], row["source_damage"]) for row in hurt),
     )
 
 
 def new_names(names: Sequence[str]) -> list[str]:
-    """How the new files are called: as the old ones, with the ending `.mp4`.
+    """Return the names of the new files: those of the old ones, with the ending `.mp4`.
 
-    Where several would have one name, each of them keeps its own ending in front of the new one.
+    If several would have the same name, each of them keeps its own ending before the new one.
 
     Args:
         names: Relative paths with forward slashes, no two the same.
@@ -224,7 +221,7 @@ def _sum(table: pa.Table, column: str) -> int:
 
 
 def _base(paths: Sequence[str], folder: Path, root: str | os.PathLike[str] | None) -> str:
-    """The folder that new names are relative to."""
+    """Return the folder that new names are relative to."""
     before = read_record(folder / RECORD).get("root")
     for candidate in (root, before):
         if candidate is not None and _all_below(paths, absolute(str(candidate))):
@@ -233,7 +230,7 @@ def _base(paths: Sequence[str], folder: Path, root: str | os.PathLike[str] | Non
     else:
         base = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
     if _all_below([str(folder / RECORD)], base):
-        raise ConfigError(f"--out {folder} lies among the videos, in {base}; give a folder outside")
+        raise ConfigError(f"{folder} lies among the videos, in {base}; choose a folder outside")
     return base
 
 
@@ -251,41 +248,39 @@ def _sweep(tasks: Sequence[Task]) -> None:
 # --- what is done ---------------------------------------------------------------------------------------
 
 
-def _adopt(journal: Path, task: Task, staged: Staged) -> None:
-    """Note a new file in the journal, and then give it its name."""
-    # As this machine sees it, since the next run will look from here.
+def _adopt_all(journal: Journal, results: Iterable[tuple[Task, Staged | Failed | Lost]]) -> dict[str, Failed]:
+    """Give the new files their names as they come, and return the sources that could not be transcoded."""
+    failed: dict[str, Failed] = {}
+    for task, result in results:
+        if isinstance(result, Staged):
+            _adopt(journal, task, result)
+        else:
+            failed[task.source] = Failed(task.source, result.reason)
+    return failed
+
+
+def _adopt(journal: Journal, task: Task, staged: Staged) -> None:
+    """Record a new file in the journal, and then give it its name."""
+    # As this machine sees it, since the next run will compare from here.
     try:
-        row = staged.row | {"modified": Path(staged.part).stat().st_mtime_ns}
+        modified = Path(staged.part).stat().st_mtime_ns
     except FileNotFoundError:
-        return  # somebody took it away: it will not be among what is done
-    # Behind a line's end, since a run that was killed may have left half a line.
-    line = f"\n{json.dumps(row)}\n".encode()
-    with journal.open("ab", buffering=0) as file:
-        if file.write(line) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(journal))
+        return  # somebody removed it: it will not be among what is done
+    journal.add(staged.row | {"modified": modified})
     Path(staged.part).replace(task.target)
 
 
 def _lines(journal: Path) -> pa.Table:
-    """The lines of a journal; those that a killed run left unfinished are passed over."""
-    data = journal.read_bytes()
-    if not data.strip():
-        return _LINE.empty_table()
     try:
-        return parsed_lines(data, _LINE)
-    except pa.ArrowInvalid:
-        return parsed_lines(b"\n".join(line for line in data.splitlines() if _is_whole(line)), _LINE)
-
-
-def _is_whole(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+        return read_lines(journal, _LINE)
+    except pa.ArrowInvalid as error:
+        raise ConfigError(
+            f"{journal}: cannot be read ({error}); remove the damaged line to transcode its file again"
+        ) from error
 
 
 def _done(journal: Path, tasks: Sequence[Task]) -> dict[str, int]:
-    """The new files that are there, made of sources as they are now, and the journal's line of each."""
+    """Return the new files that exist, made of sources as they are now, and the journal's line of each."""
     columns = ("path", "source", "source_size", "source_modified", "size", "modified")
     rows: dict[str, list[tuple[int, tuple[object, ...]]]] = {}
     lines = _lines(journal)

@@ -16,8 +16,9 @@ from t3d.clip import ClipSpec
 from t3d.device import pick_device, use_bf16
 from t3d.models.flops import count_macs, model_size
 from t3d.models.registry import create_model
+from t3d.reproduce.config import SETS
 from t3d.reproduce.runs import Run, Trial, learning
-from t3d.reproduce.tables import SETS, PaperTable
+from t3d.reproduce.tables import PaperTable
 from t3d.training.config import RunConfig, TrainConfig
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.teachers.open import open_teacher

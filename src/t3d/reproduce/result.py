@@ -10,8 +10,9 @@ from statistics import fmean
 
 from t3d.errors import CheckpointError
 from t3d.io.files import atomic_path
-from t3d.reproduce.runs import Scale, Trial
-from t3d.reproduce.tables import SETS, PaperTable
+from t3d.reproduce.config import SETS, Scale
+from t3d.reproduce.runs import Trial
+from t3d.reproduce.tables import PaperTable
 
 _SMALL = (
     "**Small scale**: small nets, few frames, few epochs, a part of the labels, on whatever videos were "

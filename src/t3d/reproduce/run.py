@@ -11,13 +11,15 @@ from t3d.device import Compute
 from t3d.errors import ConfigError, T3DError
 from t3d.evaluation.config import Reading, TestConfig
 from t3d.evaluation.run_test import run_test
-from t3d.io.files import alone_in, atomic_path
+from t3d.io.files import atomic_path
+from t3d.io.locks import alone_in
 from t3d.report.result import write_result
+from t3d.reproduce.config import SETS, Choices
 from t3d.reproduce.plan import measure_rate, plan_lines
 from t3d.reproduce.result import ResultRow, figure, write_table
-from t3d.reproduce.runs import Choices, Run, Trial, open_sets, sets_of, trials_of
+from t3d.reproduce.runs import Run, Trial, open_sets, sets_of, trials_of
 from t3d.reproduce.signals import noticed_signals
-from t3d.reproduce.tables import SETS, PaperTable, Row, read_table
+from t3d.reproduce.tables import PaperTable, Row, read_table
 from t3d.training.errors import InterruptedRunError
 from t3d.training.run import train
 from t3d.transfer.config import TransferConfig
@@ -81,7 +83,7 @@ def reproduce(name: str, choices: Choices, *, rows: Iterable[str] = ()) -> tuple
         StoppedError: By a signal, after saving.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("t3d reproduce runs in one process; start it without torchrun or accelerate launch")
+        raise ConfigError("a table runs in one process; start it without torchrun or accelerate launch")
     table = read_table(name)
     chosen = table.chosen(rows)
     _refuse_missing(table, chosen, choices)
@@ -108,9 +110,9 @@ def _refuse_missing(table: PaperTable, rows: tuple[Row, ...], choices: Choices) 
     missing = [on for on in sets_of(table, rows) if on not in choices.sets]
     if missing:
         raise ConfigError(
-            f"{table.name} needs {', '.join(SETS[on] for on in missing)}: give "
-            + " ".join(f"--data.{on} PATH" for on in missing)
-            + " (docs/reproduce.md says what may stand there); --plan needs none"
+            f"{table.name} needs {', '.join(SETS[on] for on in missing)}: set "
+            + ", ".join(f"`data.{on}`" for on in missing)
+            + " to their folders (see docs/reproduce.md). A plan needs none"
         )
 
 

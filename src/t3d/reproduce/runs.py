@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +17,13 @@ from typing import Any, Literal
 from jsonargparse import ArgumentError, ArgumentParser
 
 from t3d.errors import ConfigError, ManifestError
-from t3d.reproduce.sets import GivenSet, Part, Split, open_set, published_splits
-from t3d.reproduce.tables import SETS, TARGET, PaperTable, Row, Step, read_recipe
+from t3d.reproduce.config import SETS, Choices
+from t3d.reproduce.sets import Part, Split, open_set, published_splits
+from t3d.reproduce.tables import TARGET, PaperTable, Row, Step, read_recipe
 from t3d.training.config import RunConfig, TrainConfig
 from t3d.training.run_folder import RunFolder
 from t3d.training.start import check_model
 from t3d.transfer.config import TransferConfig
-
-Scale = Literal["paper", "small"]
 
 _LEAST_FRAMES = 4
 _KINDS: Mapping[str, type[TrainConfig | TransferConfig]] = {"train": TrainConfig, "transfer": TransferConfig}
@@ -41,39 +40,6 @@ _NO_MATTER = (
     ("model", "grad_checkpointing"),
     ("teacher", "cache"),
 )
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the user chose for all runs.
-
-    Args:
-        out: Folder for runs and tables.
-        sets: What was named of each data set.
-        scale: `paper`, or `small` for small nets, clips and epochs.
-        teacher: Of transfers, see `t3d.transfer.teachers.open.open_teacher`.
-        teacher_weights: The same.
-        partial: Accept official lists of which videos are missing.
-        seed: Of every run.
-        workers: Processes that read videos.
-        cache: Folder for decoded frames.
-        precision: `auto`, `fp32` or `bf16`.
-        grad_accum_steps: Forward passes per optimizer step. More passes need less memory.
-        grad_checkpointing: Recompute parts of nets in the backward pass, to save memory.
-    """
-
-    out: Path
-    sets: Mapping[str, GivenSet] = field(default_factory=dict)
-    scale: Scale = "paper"
-    teacher: str = "torchvision:densenet121"
-    teacher_weights: str | None = None
-    partial: bool = False
-    seed: int = 0
-    workers: int = 2
-    cache: str | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    grad_accum_steps: int = 1
-    grad_checkpointing: bool = False
 
 
 @dataclass(frozen=True)

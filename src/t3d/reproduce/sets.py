@@ -16,27 +16,12 @@ from t3d.data.official.listed import open_list
 from t3d.data.official.published import PUBLISHED
 from t3d.data.official.read import read_official
 from t3d.errors import ConfigError, ManifestError
-from t3d.reproduce.tables import SETS, read_recipe
+from t3d.reproduce.config import SETS, GivenSet
+from t3d.reproduce.tables import read_recipe
 
 _HELD_OUT = 0.3  # of videos without official splits: about the share that UCF101 and HMDB51 test on
 _DEPTHS = ("", "*/", "*/*/", "*/*/*/")
 _YOUTUBE8M_CLIPS = 500_000  # the paper: "about 500,000"
-
-
-@dataclass(frozen=True)
-class GivenSet:
-    """What a user names of one data set.
-
-    Args:
-        path: A folder that holds official lists, as `t3d prepare download` makes it; or any videos with
-            labels that `t3d train` takes, which have no official splits.
-        videos: Folder that the files of lists lie in; without it they are looked for in `path`.
-        index: What `t3d prepare index` wrote about the files.
-    """
-
-    path: str
-    videos: str | None = None
-    index: str | None = None
 
 
 @dataclass(frozen=True)
@@ -150,15 +135,15 @@ def open_set(
     if not lists:
         if not small:
             raise ConfigError(
-                f"--data.{on} {given.path}: no official lists of {SETS[on]} ({_LOOKED_FOR[on]}) are in this "
+                f"data.{on} {given.path}: no official lists of {SETS[on]} ({_LOOKED_FOR[on]}) are in this "
                 "folder, and the paper's figures are of its official splits; fetch them with t3d prepare "
-                "download (docs/reproduce.md), or take --scale small, which divides any videos by itself"
+                "download (docs/reproduce.md), or set `scale` to small, which divides any videos by itself"
             )
         return tuple(_drawn(on, given, number, few) for number in numbers)
     absent = [number for number in numbers if number not in lists]
     if absent and (not small or len(absent) == len(numbers)):
         raise ConfigError(
-            f"--data.{on} {given.path}: the lists of split {', '.join(map(str, absent))} are missing "
+            f"data.{on} {given.path}: the lists of split {', '.join(map(str, absent))} are missing "
             f"({_LOOKED_FOR[on]}); the table needs split {', '.join(map(str, numbers))}"
         )
     splits = []
@@ -208,7 +193,7 @@ def _first(folder: Path, pattern: str) -> str | None:
 
 
 def _listed(on: str, name: str, given: GivenSet, *, lenient: bool) -> tuple[Part, Manifest]:
-    videos = given.videos or given.path
+    videos = given.root or given.path
     listed = read_official(name)
     if listed is None:
         raise ManifestError(f"{name}: not a list in the format of {SETS[on]}")
@@ -221,7 +206,7 @@ def _listed(on: str, name: str, given: GivenSet, *, lenient: bool) -> tuple[Part
         why = f"{part.missing:,} of {part.missing + part.count:,} listed videos are not in {videos}"
         raise ManifestError(
             f"{name}: {difference or why}, so that the accuracy would be of other videos than the paper's; "
-            "add them, or give --partial, and the result will say how many were missing"
+            "add them, or set `partial`, and the result will say how many were missing"
         )
     return part, manifest
 
@@ -269,7 +254,7 @@ class _Few:
 
 def _drawn(on: str, given: GivenSet, number: int, few: _Few) -> Split:
     """Hold whole sources out of videos that have no official splits; each number is another draw."""
-    full = open_manifest(given.path, root=given.videos)
+    full = open_manifest(given.path, root=given.root)
     _refuse_other(on, given.path, full)
     index = given.path if given.path.lower().endswith(".parquet") else given.index
     parts = []
@@ -282,14 +267,14 @@ def _drawn(on: str, given: GivenSet, number: int, few: _Few) -> Split:
 def _open_pool(given: GivenSet) -> Manifest:
     if Path(given.path).is_dir():
         return Manifest.from_files([given.path])
-    return open_manifest(given.path, root=given.videos).without_labels()
+    return open_manifest(given.path, root=given.root).without_labels()
 
 
 def _part(name: str, manifest: Manifest, given: GivenSet, *, videos: str | None = None) -> Part:
     return Part(
         name,
         len(manifest),
-        videos or given.videos,
+        videos or given.root,
         given.index,
         sum(manifest.missing.values()),
         fingerprint(manifest),
@@ -299,7 +284,7 @@ def _part(name: str, manifest: Manifest, given: GivenSet, *, videos: str | None 
 def _refuse_other(on: str, name: str, manifest: Manifest) -> None:
     if manifest.targets != "single" or not manifest.labeled.all():
         raise ManifestError(
-            f"--data.{on} {name}: every video needs one label (a folder a class, or a column label)"
+            f"data.{on} {name}: every video needs one label (a folder a class, or a column label)"
         )
 
 
@@ -311,22 +296,3 @@ def fingerprint(manifest: Manifest) -> str:
     for label, path, *rest in zip(names, *columns, strict=True):
         digest.update(repr((label, Path(path).name, *rest)).encode())
     return digest.hexdigest()
-
-
-def given_sets(
-    paths: Mapping[str, str | None], videos: Mapping[str, str | None], indexes: Mapping[str, str | None]
-) -> dict[str, GivenSet]:
-    """What was named of each data set.
-
-    Raises:
-        ConfigError: Something is said of a set that was not named.
-    """
-    for option, said in (("videos", videos), ("index", indexes)):
-        for name, value in said.items():
-            if value is not None and paths.get(name) is None:
-                raise ConfigError(f"--{option}.{name} {value} belongs to --data.{name}, which is not given")
-    return {
-        name: GivenSet(path, videos.get(name), indexes.get(name))
-        for name, path in paths.items()
-        if path is not None
-    }

@@ -15,14 +15,8 @@ from typing import Any, Literal, cast, get_args
 import yaml
 
 from t3d.errors import ConfigError, did_you_mean
+from t3d.reproduce.config import SETS
 
-SETS = {
-    "ucf101": "UCF101",
-    "hmdb51": "HMDB51",
-    "kinetics": "Kinetics-400",
-    "youtube8m": "YouTube-8M",
-}
-"""Names of the data sets, and how they are shown."""
 TARGET = "target"
 
 _Kind = Literal["transfer", "train", "test"]

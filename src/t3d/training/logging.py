@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from t3d.io.files import atomic_path
+from t3d.io.journal import Journal, read_journal
 
 
 class RunLog:
@@ -32,8 +32,9 @@ class RunLog:
         self._bar: Progress | None = None
         if not main:
             return
-        _cut(path, done, validated)
-        self._file = path.open("a", encoding="utf-8")
+        self._files = ExitStack()
+        self._journal = self._files.enter_context(Journal(path))
+        self._journal.keep(lambda line: _is_before(line, done, validated))
         self._board: Any = None
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
@@ -61,8 +62,7 @@ class RunLog:
         if not self.main:
             return
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._journal.add(line)
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
@@ -86,29 +86,17 @@ class RunLog:
             return
         if self._bar is not None:
             self._bar.stop()
-        self._file.close()
+        self._files.__exit__(kind, error, trace)
         if self._board is not None:
             self._board.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a run's log; none where there is no log."""
-    return (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    )
+    return list(read_journal(path))
 
 
-def _cut(path: Path, done: int, validated: bool) -> None:
-    """Drop the lines behind the place where the run goes on, since it writes them again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:  # the line that was being written when the run was killed
-            continue
-        if values["step"] < done or (values["step"] == done and (validated or values["kind"] == "train")):
-            kept.append(line)
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+def _is_before(line: dict[str, Any], done: int, validated: bool) -> bool:
+    """Return whether a line is of a step that a resumed run does not take again."""
+    before: bool = line["step"] < done or (line["step"] == done and (validated or line["kind"] == "train"))
+    return before

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, Failed
-from t3d.io.files import atomic_path
+from t3d.io.files import atomic_folder, atomic_path
 from t3d.training.config import RunConfig, TrainConfig
 from t3d.training.errors import RunExistsError, WrongCommandError
 from t3d.training.old_names import refuse_old_names
@@ -76,10 +74,8 @@ class RunFolder:
             ConfigError: See `refuse_existing`; another run may have taken the folder meanwhile.
         """
         self.refuse_existing(overwrite=config.overwrite)
-        final = self.path.resolve()
-        part = RunFolder(final.with_name(f".{final.name}.{os.getpid()}.tmp"))
-        part.path.mkdir(parents=True)
-        try:
+        with atomic_folder(self.path.resolve(), replace=True) as temporary:
+            part = RunFolder(temporary)
             train.write_csv(part.train_csv)
             if val is not None:
                 val.write_csv(part.val_csv)
@@ -87,11 +83,6 @@ class RunFolder:
             part.add_bad({video.path: video.reason for video in bad})
             text = yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
             part.config.write_text(f"{_MARK}{config.command}\n{text}", encoding="utf-8")
-            if final.exists():
-                shutil.rmtree(final)
-            part.path.rename(final)
-        finally:
-            shutil.rmtree(part.path, ignore_errors=True)
 
     def command(self) -> str:
         """Return the command that started the run."""

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import ResumableBatchSampler, ShardOrder
 from t3d.data.manifest.manifest import Manifest
-from t3d.data.prefetch import ReadAhead
+from t3d.data.prefetch import Prefetcher
 from t3d.models.segments import with_consensus
 from t3d.models.weights import ModelCard
 from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_checkpoint
@@ -219,10 +219,10 @@ class Trainer:
             self._take_steps(epoch, batches)
             return
         # After the loader, whose processes are forked without its thread.
-        with ReadAhead(self.sampler.coming(), self.shards) as ahead:
+        with Prefetcher(self.sampler.coming(), self.shards) as ahead:
             self._take_steps(epoch, batches, ahead)
 
-    def _take_steps(self, epoch: int, batches: Iterator[Any], ahead: ReadAhead | None = None) -> None:
+    def _take_steps(self, epoch: int, batches: Iterator[Any], ahead: Prefetcher | None = None) -> None:
         config, begun = self.config, self.progress.step
         self.meter.start()
         saved = time.monotonic()

@@ -58,6 +58,6 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.teacher is None):
-            raise ConfigError("give either model (the weights file of a 3D model) or teacher (a 2D model)")
+            raise ConfigError("set either `model` (the weights file of a 3D model) or `teacher` (a 2D model)")
         between("label_fraction", self.label_fraction, 0, 1)
         at_least("label_seed", self.label_seed, 0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from t3d.io.tar_member import Member
+from t3d.io.tar_member import TarMember
 from t3d.video.frame_table import FrameTable
 from t3d.video.orientation import Orientation
 
@@ -42,9 +42,9 @@ class VideoFacts:
     damage: str | None
     offset: int | None = None
 
-    def member(self, path: Path) -> Member | None:
+    def member(self, path: Path) -> TarMember | None:
         """Where a video of these facts lies in its shard; None: it is a file of its own."""
-        return None if self.offset is None else Member(path, self.offset, self.size)
+        return None if self.offset is None else TarMember(path, self.offset, self.size)
 
     def to_row(self) -> dict[str, object]:
         """The facts as a row of an index, without its `looks`."""

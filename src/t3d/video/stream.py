@@ -19,7 +19,7 @@ from av.stream import Discard, Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from t3d.errors import VideoError
-from t3d.io.tar_member import Member
+from t3d.io.tar_member import TarMember
 from t3d.video.orientation import Image
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Stream:
         VideoError: The file is missing, no video, or of a kind that cannot be decoded.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, member: Member | None = None) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, member: TarMember | None = None) -> None:
         av.logging.set_level(None)
         self.path = path
         self.size = size_of(path) if member is None else member.size

@@ -1,73 +1,73 @@
 """Where bulk work runs: in processes of this machine, or on the machines of a Ray cluster.
 
-Both engines give the outcome of every file as it comes; the process that asked is the only one that writes
-down what was done. So a run that was killed goes on in the same way whichever engine it had, or has.
+Either way the outcome of every file arrives as soon as it is known, and only the process that asked writes
+down what was done. So an interrupted run resumes in the same way, on one machine or on many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 from t3d.errors import ConfigError, did_you_mean
 from t3d.workers.pool import Lost, shown, watched
 
-ENGINES = ("local", "ray")
+Kind = Literal["none", "ray"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Engine:
-    """Which machines work.
+class Cluster:
+    """The machines that do bulk work.
 
     Args:
-        name: `local`: this one. `ray`: those of a Ray cluster.
-        address: The cluster to join, as `ray.init` takes it; None joins that of `RAY_ADDRESS`, or else starts
-            one on this machine for as long as the work takes.
+        kind: Machines to use: `none` works on this machine only, `ray` on the machines of a Ray cluster.
+        ray_address: Ray cluster to join, `HOST:PORT` or `auto`. Default: the cluster that the environment
+            variable `RAY_ADDRESS` names, or else one that is started on this machine for this command.
 
     Raises:
-        ConfigError: There is no such engine, or an address without a cluster.
+        ConfigError: There is no such kind, or an address is given without a cluster.
 
     Example:
-        >>> Engine("ray", "10.0.0.7:6379").name
+        >>> Cluster("ray", "10.0.0.7:6379").kind
         'ray'
     """
 
-    name: str = "local"
-    address: str | None = None
+    kind: Kind = "none"
+    ray_address: str | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in ENGINES:
-            raise ConfigError(f"engine is {self.name!r}; {did_you_mean(self.name, ENGINES)}")
-        if self.name == "local" and self.address is not None:
-            raise ConfigError(f"ray_address {self.address} belongs to --engine ray; the engine is local")
+        if self.kind not in get_args(Kind):
+            raise ConfigError(f"cluster is {self.kind!r}; {did_you_mean(str(self.kind), get_args(Kind))}")
+        if self.kind == "none" and self.ray_address is not None:
+            raise ConfigError(f"ray_address is {self.ray_address}, but cluster is none; set cluster to ray")
 
 
-LOCAL = Engine()
+ONE_MACHINE = Cluster()
 
 
 def outcomes(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     *,
-    engine: Engine,
+    cluster: Cluster,
     workers: int,
-    patience: float,
+    timeout: float,
     title: str,
 ) -> Iterator[tuple[Item, Result | Lost]]:
     """Call a function for each of many files in watched processes, here or on many machines.
 
     Args:
-        function: What is called; it and what it needs must be importable wherever it runs.
-        items: What it is called with, one a file.
-        engine: Where.
-        workers: Watched processes here; with Ray, those of each task, of which as many run as the cluster has
-            room for.
-        patience: Seconds after which a file is given up.
-        title: What is being done, for the progress bar.
+        function: The function; it and what it needs must be importable wherever it runs.
+        items: Its arguments, one per file.
+        cluster: The machines that work.
+        workers: Watched processes on this machine; on a cluster, the processes of each task. As many tasks
+            run as the cluster has room for.
+        timeout: Time limit per file, in seconds.
+        title: Title of the progress bar.
 
     Yields:
         Each item with its result, or with how it was lost, as they come.
@@ -77,17 +77,17 @@ def outcomes(
         Exception: What `function` raises: a mistake of ours is no fact about a file.
 
     Example:
-        >>> list(outcomes(abs, [-3], engine=LOCAL, workers=1, patience=60, title="counting"))
+        >>> list(outcomes(abs, [-3], cluster=ONE_MACHINE, workers=1, timeout=60, title="counting"))
         [(-3, 3)]
     """
-    if engine.name == "local":
-        yield from watched(function, items, workers=workers, patience=patience, title=title)
+    if cluster.kind == "none":
+        yield from watched(function, items, workers=workers, timeout=timeout, title=title)
         return
     from t3d.workers.ray_cluster import blocks_of, joined, spread
     from t3d.workers.ray_pools import WatchedTasks
 
     if not items:
         return
-    with joined(engine.address):
-        pool = WatchedTasks(function, workers=workers, patience=patience)
+    with joined(cluster.ray_address):
+        pool = WatchedTasks(function, workers=workers, timeout=timeout)
         yield from shown(spread(pool, blocks_of(items, pool.block)), title, len(items))

@@ -1,7 +1,6 @@
-"""Do the same to many files, in processes that are watched.
+"""Process many files in watched processes.
 
-A file that hangs is given up after a while, one that takes its process down is named, and neither stops the
-others.
+A file that exceeds its time limit, or crashes the process that reads it, is reported. The others go on.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Lost:
-    """What a file that was not done has in the place of a result.
+    """Outcome of a file that exceeded its time limit or crashed its process.
 
     Args:
         reason: What happened, in one sentence.
@@ -36,69 +35,70 @@ class Lost:
 
 
 def watched(
-    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, patience: float, title: str
+    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, timeout: float, title: str
 ) -> Iterator[tuple[Item, Result | Lost]]:
-    """Call a function for each of many files, in other processes, and show how far it is.
+    """Call a function for each of many files in other processes, and show a progress bar.
 
     Args:
-        function: What is called; it and what it needs must be importable.
-        items: What it is called with, one a file.
+        function: The function; it and what it needs must be importable.
+        items: Its arguments, one per file.
         workers: Processes.
-        patience: Seconds after which a file is given up.
-        title: What is being done, for the progress bar.
+        timeout: Time limit per file, in seconds.
+        title: Title of the progress bar.
 
     Yields:
-        Each item with its result, or with how it was lost, as they come: no file waits for a slower one.
+        Each item with its result, or with how it was lost, as soon as it is known: no file waits for a slower
+            one.
 
     Raises:
         Exception: What `function` raises: a mistake of ours is no fact about a file.
     """
-    outcomes = _outcomes(function, items, workers=workers, patience=patience)
+    outcomes = _outcomes(function, items, workers=workers, timeout=timeout)
     yield from shown(outcomes, title, len(items))
 
 
 def shown(outcomes: Iterator[Result], title: str, total: int) -> Iterator[Result]:
-    """Show on a terminal how far a work is.
+    """Pass outcomes on, and show a progress bar on a terminal.
 
     Args:
-        outcomes: What is passed on, one after the other.
-        title: What is being done.
-        total: How many will come.
+        outcomes: The outcomes.
+        title: Title of the progress bar.
+        total: Their number.
     """
     console = Console(stderr=True)
     yield from track(outcomes, title, total, console=console, disable=not console.is_terminal)
 
 
 def _outcomes(
-    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, patience: float
+    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, timeout: float
 ) -> Iterator[tuple[Item, Result | Lost]]:
     if not items:
         return
-    # Not forked: this process may have threads, whose locks a child would inherit in any state. And deaf to
-    # Ctrl-C, which a terminal sends to all: the parent ends them.
+    # Not forked: this process may have threads, whose locks a child would inherit in any state. Ctrl-C, which
+    # a terminal sends to all, is ignored: the parent ends the processes.
     context = multiprocessing.get_context("spawn")
-    deaf = (signal.SIGINT, signal.SIG_IGN)
+    ignore_interrupts = (signal.SIGINT, signal.SIG_IGN)
     waiting: dict[Any, Item] = {}
     coming = iter(items)
     count = min(workers, len(items))
-    with ProcessPool(count, initializer=signal.signal, initargs=deaf, context=context) as pool:
+    with ProcessPool(count, initializer=signal.signal, initargs=ignore_interrupts, context=context) as pool:
         try:
             while True:
                 while len(waiting) < _AHEAD * workers and (item := next(coming, None)) is not None:
-                    waiting[pool.schedule(function, args=(item,), timeout=patience)] = item
+                    waiting[pool.schedule(function, args=(item,), timeout=timeout)] = item
                 if not waiting:
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    yield waiting.pop(future), _outcome(future, patience)
+                    yield waiting.pop(future), _outcome(future, timeout)
         except BaseException:
             pool.stop()  # type: ignore[no-untyped-call]
             raise
 
 
-def _outcome(future: Any, patience: float) -> Any:
+def _outcome(future: Any, timeout: float) -> Any:
     try:
         return future.result()
     except TooLongError:
-        return Lost(f"was given up: not read to its end within {patience:g} s")
+        return Lost(f"was given up: not read to its end within {timeout:g} s")
     except ProcessExpired as error:
         return Lost(f"the process that read it died (exit status {error.exitcode})")

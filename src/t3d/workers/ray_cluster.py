@@ -46,7 +46,7 @@ def joined(address: str | None) -> Iterator[None]:
     try:
         import ray
     except ImportError as error:
-        raise ConfigError('engine ray needs Ray: pip install "t3d[ray]"') from error
+        raise ConfigError('cluster ray needs Ray: pip install "t3d[ray]"') from error
     if ray.is_initialized():
         yield
         return

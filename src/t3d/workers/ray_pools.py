@@ -25,7 +25,7 @@ class WatchedTasks:
     Args:
         function: See `t3d.workers.cluster.outcomes`, as for the others.
         workers: Processes of a task; as many processors are reserved for it.
-        patience: Seconds after which a file is given up.
+        timeout: Time limit per file, in seconds.
 
     Raises:
         ConfigError: No machine of the cluster has so many processors.
@@ -33,7 +33,7 @@ class WatchedTasks:
 
     starting = ()
 
-    def __init__(self, function: Callable[[Any], Any], *, workers: int, patience: float) -> None:
+    def __init__(self, function: Callable[[Any], Any], *, workers: int, timeout: float) -> None:
         import ray
 
         self.block = _BLOCK * workers  # files that one task should get
@@ -41,7 +41,7 @@ class WatchedTasks:
         _fits(self._needs)
         # A death is our own affair, see `spread`.
         task = ray.remote(_watch).options(num_cpus=workers, num_returns="streaming", max_retries=0)
-        self._start = partial(task.remote, function, workers=workers, patience=patience)
+        self._start = partial(task.remote, function, workers=workers, timeout=timeout)
         self._running: set[Any] = set()
 
     def start(self, items: dict[int, Any]) -> Any:
@@ -65,13 +65,13 @@ class WatchedTasks:
 
 
 def _watch(
-    function: Callable[[Any], Any], *, items: dict[int, Any], workers: int, patience: float
+    function: Callable[[Any], Any], *, items: dict[int, Any], workers: int, timeout: float
 ) -> Iterator[tuple[int, Any]]:
     # The processes would run this one's main script once more, which is Ray's own and brings Ray along.
     vars(sys.modules["__main__"]).pop("__file__", None)
     work = partial(_on_second, function)
     pairs = list(items.items())
-    for (number, _), outcome in watched(work, pairs, workers=workers, patience=patience, title=""):
+    for (number, _), outcome in watched(work, pairs, workers=workers, timeout=timeout, title=""):
         yield number, outcome
 
 
@@ -197,8 +197,8 @@ def _fits(needs: dict[str, float]) -> None:
     wanted = " and ".join(f"{much:g} {what}" for what, much in needs.items())
     largest = max((there.get("CPU", 0.0) for there in _machines()), default=0.0)
     raise ConfigError(
-        f"no machine of the Ray cluster has {wanted}, which --workers asks for; the largest has "
-        f"{largest:g} CPU"
+        f"no machine of the Ray cluster has {wanted}, which `workers` asks for; the largest has "
+        f"{largest:g} CPU. Use fewer workers"
     )
 
 

@@ -13,6 +13,7 @@ from t3d.data.inspect.audit import Shared, compare, summarize
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.official.listed import open_list
 from t3d.data.official.ucf101 import read_ucf101
+from t3d.errors import Failed
 from t3d.prepare.index import index_videos
 from t3d.video.encode import write_video
 
@@ -57,7 +58,7 @@ def test_a_list_is_counted(parts: Path, index: Path) -> None:
     summary = summarize(both(parts)["test"], VideoIndex.read(index))
     assert (summary.videos, summary.files, summary.sources, summary.unlabeled) == (7, 7, 7, 0)
     assert summary.classes == {"jump": 4, "run": 3}
-    assert summary.bad == ((str(parts / "test/run/v_run_g22_c01.mp4"), "is empty (0 bytes)"),)
+    assert summary.bad == (Failed(str(parts / "test/run/v_run_g22_c01.mp4"), "is empty (0 bytes)"),)
     assert (summary.damaged, summary.unknown, summary.missing) == ((), 0, {})
     assert summary.seconds == pytest.approx(5 * 16 / 25 + 16 / 30, abs=1e-3)
     assert summary.size == sum(path.stat().st_size for path in (parts / "test").rglob("*.mp4"))

@@ -299,7 +299,9 @@ def test_an_interrupted_set_is_completed(tmp_path: Path, monkeypatch: pytest.Mon
         write_synthetic(tmp_path / "half", SMALL)
     assert not (tmp_path / "half" / "train.csv").exists()
     assert json.loads((tmp_path / "half" / "synthetic.json").read_text())["complete"] is False
-    (tmp_path / "half/train/left/.0123.part").write_bytes(b"what a killed process leaves")
+    (tmp_path / "half/train/left/.01230123012301230123012301230123.part").write_bytes(
+        b"what a killed process leaves"
+    )
     first = {p: p.stat().st_mtime_ns for p in written}
 
     monkeypatch.setattr(synthetic, "write_video", real)

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t3d.clip import Targets
-from t3d.data.index import VideoIndex
+from t3d.data.index import VideoIndex, failed_in
 from t3d.data.inspect.duplicates import find_duplicates
 from t3d.data.manifest.manifest import Manifest
+from t3d.errors import Failed
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Summary:
         missing: Listed videos that are not there, by class.
         unknown: Files that the index does not name; all of them where there is none. The rest of this
             summary is about the others.
-        bad: Files that cannot be read, with the reason.
-        damaged: Files that can be read in part, with what is wrong.
+        bad: Files that cannot be read.
+        damaged: Files that can be read in part.
         seconds: Length of all files.
         size: Bytes of all files.
         frames: Least, median and largest number of frames.
@@ -52,8 +53,8 @@ class Summary:
     none: int
     missing: dict[str, int]
     unknown: int
-    bad: tuple[tuple[str, str], ...]
-    damaged: tuple[tuple[str, str], ...]
+    bad: tuple[Failed, ...]
+    damaged: tuple[Failed, ...]
     seconds: float
     size: int
     frames: tuple[int, int, int] | None
@@ -72,7 +73,8 @@ class Shared:
         files: Files that both name.
         sources: Sources that both name; a file that is its own source counts as none.
         same: Pairs of files with the same bytes, the first of `one`; files that both name left out.
-        near: Pairs of files of different sources that look the same, with the share of bits that differ.
+        near: Pairs of files of different sources that are near-duplicates, with the share of bits that
+            differ.
     """
 
     one: str
@@ -103,10 +105,7 @@ def summarize(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
     facts = _facts(manifest, index)
     known = facts.filter(pc.is_valid(facts["frames"]))
     frames = known["frames"].to_numpy()
-    noted: dict[str, tuple[tuple[str, str], ...]] = {}
-    for column in ("error", "damage"):
-        rows = facts.filter(pc.is_valid(facts[column])).select(["path", column]).to_pylist()
-        noted[column] = tuple((row["path"], row[column]) for row in rows)
+    bad = failed_in(facts, "error")
     shapes = zip(known["width"].to_pylist(), known["height"].to_pylist(), strict=True)
     return Summary(
         videos=len(manifest),
@@ -117,9 +116,9 @@ def summarize(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
         unlabeled=int((~manifest.labeled).sum()),
         none=int((labels < 0).sum() - (~manifest.labeled).sum()),
         missing=dict(manifest.missing),
-        unknown=len(facts) - len(known) - len(noted["error"]),
-        bad=noted["error"],
-        damaged=noted["damage"],
+        unknown=len(facts) - len(known) - len(bad),
+        bad=bad,
+        damaged=failed_in(facts, "damage"),
         seconds=pc.sum(known["duration"]).as_py() or 0.0,
         size=pc.sum(known["size"]).as_py() or 0,
         frames=(int(frames.min()), int(np.median(frames)), int(frames.max())) if len(frames) else None,
@@ -134,7 +133,8 @@ def compare(manifests: Mapping[str, Manifest], index: VideoIndex | None = None) 
 
     Args:
         manifests: Two lists or more, by name.
-        index: What is known of their files; without it files with the same bytes or looks are not found.
+        index: What is known of their files; without it, files with the same bytes and near-duplicates are not
+            found.
 
     Returns:
         One entry for each two lists.

@@ -15,8 +15,6 @@ import numpy as np
 import PIL.Image
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import frame_range
-from t3d.data.clips.frames import FrameStore
 from t3d.data.index import VideoIndex
 from t3d.data.inspect.audit import Shared, compare, summarize
 from t3d.data.manifest.manifest import Manifest
@@ -76,12 +74,14 @@ def write_page(
     Args:
         path: The .html file; it needs no other.
         manifests: The lists, by name.
-        index: What is known of their files; pairs of the same bytes or looks are known by it alone.
-        per_class: Videos of each class, drawn at random.
-        pairs: Most pairs shown of each two lists: those with the same bytes, then one of each two sources.
-        frames: Frames of each video, spread evenly over its span.
-        height: Of each frame, in pixels.
-        seed: Of the draw.
+        index: What is known of their files; pairs of the same bytes and near-duplicates are known by it
+            alone.
+        per_class: Videos shown per class, drawn at random.
+        pairs: Largest number of pairs shown per two lists: identical files first, then one pair per two
+            sources.
+        frames: Frames shown per video, spread evenly over its span.
+        height: Height of each frame, in pixels.
+        seed: Seed of the draw of videos.
 
     Returns:
         The file.
@@ -110,6 +110,8 @@ class _StripMaker:
 
     def __init__(self, index: VideoIndex | None, *, frames: int, height: int) -> None:
         self.spec = ClipSpec(num_frames=1, size=1, resize=height)
+        from t3d.data.clips.frames import FrameStore  # imports torch, which `--help` does without
+
         self.store = FrameStore(self.spec, index=index)
         self.frames = frames
         self.height = height
@@ -118,6 +120,8 @@ class _StripMaker:
         name = entry.path.name
         try:
             opened = self.store.open(entry.path)
+            from t3d.data.clips.dataset import frame_range
+
             low, high = frame_range(opened, entry, self.spec)
             wanted = low + ((np.arange(self.frames) + 0.5) / self.frames * (high - low)).astype(np.int64)
             pixels = opened.get(wanted).numpy()  # T C H W

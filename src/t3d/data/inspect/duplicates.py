@@ -1,4 +1,4 @@
-"""Files that hold the same bytes, and files that look the same: two parts of a data set that share one leak.
+"""Files with the same bytes, and near-duplicates: two parts of a dataset that share one leak.
 
 Legend: N files, F = 8 frames of each, spread evenly over it.
 """
@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
+if TYPE_CHECKING:
+    import torch
+
+NEAR = 0.1
+"""Largest share of differing bits at which two videos count as near-duplicates."""
 MOST_COMPARED = 200_000
-"""Files up to which every pair is compared unless told otherwise: more take minutes to hours."""
-_NEAR = 0.1  # largest share of differing bits at which two videos count as looking the same
+"""Files up to which every pair is compared by default: more take minutes to hours."""
 _ROWS = 4096  # files compared with as many others at a time: 64 MB a table
 # A flat frame (a black screen) has few bits set; a video of them tells nothing.
 _LEAST_BITS = 24
@@ -27,9 +31,9 @@ class Duplicates:
 
     Args:
         same: Groups of files with the same bytes, each in name order.
-        near: Pairs of other files, of different sources, that look the same, with the share of bits that
-            differ, nearest first.
-        compared: Whether looks were compared at all.
+        near: Near-duplicates: pairs of other files, of different sources, with the share of bits that differ,
+            nearest first.
+        compared: Whether near-duplicates were searched for.
     """
 
     same: tuple[tuple[str, ...], ...]
@@ -38,16 +42,16 @@ class Duplicates:
 
 
 def find_duplicates(files: pa.Table, *, near: bool | None = None) -> Duplicates:
-    """Find files with the same bytes, and pairs of different sources that look the same.
+    """Find files with the same bytes, and near-duplicates of different sources.
 
-    Two videos are compared by 8 frames of each at the same shares of their length, and in each by which of 64
-    places is lighter than its neighbor: another size, format or quality changes little of that. So does
-    another moment of a scene that hardly moves: such a pair is of one scene, if not of one clip. Every pair
-    is compared, so that ten times as many files take a hundred times as long.
+    Near-duplicates are found with a perceptual hash (dHash, 64 bits for each of 8 frames, at the same shares
+    of the videos' lengths). Another size, format or quality changes few bits. So does another moment of a
+    scene that hardly moves: such a pair is of one scene, if not of one clip. Every pair is compared, so ten
+    times as many files take a hundred times as long.
 
     Args:
-        files: Columns `path`, `source`, `digest`, `looks` of an index, one row a file, N rows.
-        near: Whether to compare looks; None does so up to `MOST_COMPARED` files.
+        files: Columns `path`, `source`, `digest`, `looks` (the hashes) of an index, one row per file, N rows.
+        near: Whether to search for near-duplicates; None does so up to `MOST_COMPARED` files.
     """
     groups: dict[str, list[str]] = {}
     known = files.filter(pc.is_valid(files["digest"]))
@@ -67,8 +71,10 @@ def find_duplicates(files: pa.Table, *, near: bool | None = None) -> Duplicates:
 
 
 def _bits(files: pa.Table, heads: set[str]) -> tuple[list[str], torch.Tensor]:
-    """The files whose looks say something, and their bits as -1 and 1, float32 [N, 64 F]."""
-    paths, looks = [], []
+    """Return the files whose hashes say something, and their bits as -1 and 1, float32 [N, 64 F]."""
+    import torch  # not above: options are read, and help is shown, without torch
+
+    paths, hashes = [], []
     for path, values in zip(files["path"].to_pylist(), files["looks"].to_pylist(), strict=True):
         if (
             path in heads
@@ -76,21 +82,23 @@ def _bits(files: pa.Table, heads: set[str]) -> tuple[list[str], torch.Tensor]:
             and sum(value.bit_count() for value in values) >= _LEAST_BITS * len(values)
         ):
             paths.append(path)
-            looks.append(values)
-    if not looks:
+            hashes.append(values)
+    if not hashes:
         return [], torch.empty(0, 0)
-    packed = np.array(looks, dtype=">u8").view(np.uint8).reshape(len(looks), -1)
+    packed = np.array(hashes, dtype=">u8").view(np.uint8).reshape(len(hashes), -1)
     return paths, torch.from_numpy(np.unpackbits(packed, axis=1)).float().mul_(2).sub_(1)
 
 
 def _near(paths: list[str], bits: torch.Tensor) -> list[tuple[str, str, float]]:
+    import torch
+
     pairs = []
     width = bits.shape[1]
     firsts = range(0, len(paths), _ROWS)
     for first, second in combinations_with_replacement(firsts, 2):
         alike = bits[first : first + _ROWS] @ bits[second : second + _ROWS].T  # width - 2 · differing bits
         apart = (width - alike) / (2 * width)
-        rows, columns = torch.nonzero(apart <= _NEAR, as_tuple=True)
+        rows, columns = torch.nonzero(apart <= NEAR, as_tuple=True)
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
             if second + column > first + row:
                 one, two = sorted((paths[first + row], paths[second + column]))

@@ -80,7 +80,7 @@ def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Row
         beside = "beside class folders" if folders else "and no class folders"
         raise ManifestError(
             f"{base}: videos lie directly in it ({len(loose)}, first {min(loose)!r}) {beside}; "
-            "move each into the folder of its class (without labels: "
+            "move each into the folder of its class (without labels: `unlabeled`, or "
             "Manifest.from_files)"
         )
     relative: list[str] = []

@@ -5,7 +5,7 @@ Each `Args:` text is the help of the option.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from t3d.errors import ConfigError, at_least, between
@@ -38,7 +38,7 @@ class TeacherTraining:
     """
 
     images: str
-    out: str
+    out: str = field(kw_only=True)
     name: str = "resnet10t"
     size: int = 64
     epochs: int = 20

@@ -1,0 +1,133 @@
+"""`t3d prepare index`, `transcode` and `shards`."""
+
+from __future__ import annotations
+
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t3d.cli.listing import print_list
+from t3d.cli.options import Spelling
+from t3d.cli.videos import VideoSet
+from t3d.errors import ConfigError, as_json
+from t3d.prepare.rewrite import TranscodeSpec
+
+if TYPE_CHECKING:
+    from t3d.prepare.index import IndexReport
+    from t3d.prepare.shards import ShardReport
+    from t3d.prepare.transcode import TranscodeReport
+
+
+@Spelling(forwards="t3d.prepare.index:index_videos")
+def index(source: VideoSet, *, out: str, json: bool = False, **options: Any) -> int:
+    """Decode every video once, so that training opens it at once.
+
+    The exit status is 1 if some videos cannot be read.
+
+    Args:
+        out: The `.parquet` file to write, or to update.
+        json: Print the report as JSON.
+    """
+    from t3d.prepare.index import index_videos
+
+    report = index_videos(source.open(), out, **options)
+    if json:
+        print(dumps(as_json(report), ensure_ascii=False))
+    else:
+        _print_index(report, out)
+    return 1 if report.bad else 0
+
+
+def _print_index(report: IndexReport, out: str) -> None:
+    print(
+        f"{out}: {report.files} files, {report.frames} frames, {report.seconds / 3600:.2f} h, "
+        f"{report.size / 1e9:.2f} GB; {report.examined} decoded now, {report.files - report.examined} known"
+    )
+    same, near = report.duplicates.same, report.duplicates.near
+    print_list("cannot be read", list(map(str, report.bad)))
+    print_list("can be read only in part", list(map(str, report.damaged)))
+    print_list("groups of identical files", [" = ".join(group) for group in same])
+    print_list(
+        "near-duplicates from different sources",
+        [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in near],
+    )
+    if not report.duplicates.compared:
+        print("Near-duplicates were not searched for among so many files; --near-duplicates true does so")
+
+
+@Spelling(forwards="t3d.prepare.transcode:transcode_videos", hidden=("root",))
+def transcode(source: VideoSet, spec: TranscodeSpec, *, out: str, json: bool = False, **options: Any) -> int:
+    """Re-encode videos to be small and fast to seek in.
+
+    The exit status is 1 if some videos cannot be re-encoded.
+
+    Args:
+        out: Folder for the new files and their `index.parquet`.
+        json: Print the report as JSON.
+    """
+    from t3d.prepare.transcode import transcode_videos
+
+    root = source.videos if Path(source.videos).is_dir() else source.root
+    report = transcode_videos(source.open(), out, spec=spec, root=root, **options)
+    if json:
+        print(dumps(as_json(report), ensure_ascii=False))
+    else:
+        _print_transcoded(report, out)
+    return 1 if report.bad else 0
+
+
+def _print_transcoded(report: TranscodeReport, out: str) -> None:
+    print(
+        f"{out}: {report.files} files, {report.frames} frames, {report.seconds / 3600:.2f} h; "
+        f"{report.size_before / 1e6:.1f} MB before, {report.size_after / 1e6:.1f} MB after"
+    )
+    print(
+        f"{report.transcoded} transcoded now in {report.took:.0f} s "
+        f"({report.frames_now / report.took:.0f} frames per second), "
+        f"{report.files - report.transcoded} there before"
+    )
+    print_list("could not be transcoded", list(map(str, report.bad)))
+    print_list("could be read only in part", list(map(str, report.damaged)))
+    if report.files:
+        print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")
+
+
+@Spelling(forwards="t3d.prepare.shards:write_shards")
+def shards(
+    source: VideoSet, *, out: str, index: str | None = None, json: bool = False, **options: Any
+) -> int:
+    """Pack videos into large files that are read sequentially.
+
+    The exit status is 1 if some videos are in no shard.
+
+    Args:
+        out: Folder for the shards and their `index.parquet`.
+        index: Index of the files, written by `t3d prepare index` or `t3d prepare transcode`. Not needed if
+            VIDEOS is an index.
+        json: Print the report as JSON.
+    """
+    from t3d.data.catalog import open_index
+    from t3d.prepare.shards import write_shards
+
+    known = open_index(index, source.videos, root=source.root)
+    if known is None:
+        inside = Path(source.videos) / "index.parquet"
+        hint = f"t3d prepare index {source.videos} --out FILE.parquet writes one"
+        hint = f"use {inside}" if inside.is_file() else hint
+        raise ConfigError(f"{source.videos} is not an index, and `index` is not set: {hint}")
+    report = write_shards(source.open(), known, out, **options)
+    if json:
+        print(dumps(as_json(report), ensure_ascii=False))
+    else:
+        _print_shards(report, out)
+    return 1 if report.bad else 0
+
+
+def _print_shards(report: ShardReport, out: str) -> None:
+    print(
+        f"{out}: {report.files} files in {report.shards} shards of {report.smallest / 1e6:.1f} to "
+        f"{report.largest / 1e6:.1f} MB; {report.written} written now in {report.took:.0f} s, "
+        f"{report.shards - report.written} there before"
+    )
+    print_list("are in no shard", list(map(str, report.bad)))
+    print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")

@@ -1,0 +1,135 @@
+"""Where the options of `t3d train` and `t3d transfer` come from besides the command line.
+
+From weakest to strongest: the defaults, `--recipe`, the card of `--init`, `--config`, and options. `--resume`
+takes all of them from the run itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from t3d.cli.options import Command, Option, call
+from t3d.cli.parser import Given, UsageError, check_yaml, parse
+from t3d.errors import did_you_mean
+from t3d.training.config import RunConfig
+
+
+def recipes(command: str) -> list[str]:
+    """Return the names of the recipes that T3D has for `train` or `transfer`."""
+    folder = resources.files("t3d") / "recipes"
+    names = sorted(
+        item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
+    )
+    return [name for name in names if name.startswith("transfer") == (command == "transfer")]
+
+
+def yaml_options(command: str) -> tuple[Option, ...]:
+    """Return the options that set others."""
+    return (
+        Option(
+            "recipe", str | None, f"Defaults for a purpose: {', '.join(recipes(command))}.", metavar="NAME"
+        ),
+        Option("config", str | None, "YAML file of options.", metavar="FILE"),
+        Option(
+            "resume",
+            str | None,
+            "Resume the interrupted run in this folder, with its own options.",
+            metavar="FOLDER",
+        ),
+        Option("print_config", bool, "Print all options as YAML and exit.", default=False),
+    )
+
+
+def run_with_files(name: str, command: Command, options: Sequence[Option], given: Sequence[Given]) -> int:
+    """Call a command that takes its options from a recipe, files and a run as well.
+
+    Raises:
+        T3DError: As the command, or an option or file that cannot be used.
+    """
+    if folder := _resumed(given):
+        return command(_read_run(folder, command), resume=True)
+    own = [option for option in options if option.path]
+    values = parse(own, _with_defaults(name, given, own), yaml_files=True)
+    if any(each.key == "print_config" and each.text == "true" for each in given):
+        print(_as_yaml(values), end="")
+        return 0
+    return call(command, own, values)
+
+
+def _as_yaml(values: Mapping[str, object]) -> str:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        table = nested
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[name] = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(nested, sort_keys=False, allow_unicode=True)
+
+
+def _read_run(folder: Path, command: Command) -> RunConfig:
+    from t3d.training.run_folder import RunFolder
+
+    kind = get_type_hints(command)["config"]
+    # The folder may have been moved since, and its own `out` is relative to where the run began.
+    return replace(RunFolder(folder).read_config(kind), out=str(folder))
+
+
+def _with_defaults(command: str, given: Sequence[Given], options: Sequence[Option]) -> list[Given]:
+    """Replace `--recipe` by its file, and put what it and `--init` say in front, so that options override it.
+
+    Raises:
+        UsageError: An unknown recipe, two of them, or a YAML file that cannot be used.
+    """
+    named = [each.text for each in given if each.key == "recipe"]
+    rest = [each for each in given if each.key not in ("recipe", "print_config")]
+    if len(named) > 1:
+        raise UsageError("give one --recipe, and change it with other options")
+    for each in rest:
+        if each.key == "config":
+            check_yaml(each.text, options)
+    start = [Given("config", _recipe(command, name), "--recipe") for name in named]
+    return [*start, *_from_card(command, rest), *rest]
+
+
+def _resumed(given: Sequence[Given]) -> Path | None:
+    """Return the folder of the run to resume, if one is to be resumed.
+
+    Raises:
+        UsageError: Other options beside it, which would be ignored.
+    """
+    folders = [each.text for each in given if each.key == "resume"]
+    others = [each.spelled for each in given if each.key != "resume"]
+    if folders and others:
+        raise UsageError(f"--resume takes all options from the run's config.yaml; remove {' '.join(others)}")
+    return Path(folders[-1]) if folders else None
+
+
+def _recipe(command: str, name: str) -> str:
+    known = recipes(command)
+    if name not in known:
+        raise UsageError(f"no recipe {name!r}; {did_you_mean(name, known)}. For a file use --config FILE")
+    return str(resources.files("t3d") / "recipes" / f"{name}.yaml")
+
+
+def _from_card(command: str, given: Sequence[Given]) -> list[Given]:
+    """The model and the clip that the card of `t3d train --init FILE` names."""
+    path = next((each.text for each in reversed(given) if each.key == "model.init"), "")
+    if command != "train" or path in ("", "null"):
+        return []
+    from t3d.models.weights import read_card  # imports torch, which training needs anyway
+
+    card = read_card(path)
+    if card is None:
+        return []
+    values: dict[str, object] = {"model.name": card.architecture, "model.options": dict(card.options)}
+    values |= {f"clip.{name}": value for name, value in asdict(card.clip).items()}
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    return [Given(key, text, "") for key, text in texts.items()]

@@ -1,0 +1,104 @@
+"""`t3d train`, `t3d transfer` and `t3d teacher`."""
+
+from __future__ import annotations
+
+from t3d.cli.options import Spelling
+from t3d.training.config import TrainConfig
+from t3d.transfer.config import TransferConfig
+from t3d.transfer.teachers.config import TeacherTraining
+
+
+@Spelling(
+    yaml=True,
+    short={
+        "--videos": "data.train",
+        "--val": "data.val",
+        "--root": "data.root",
+        "--label-fraction": "data.label_fraction",
+        "--cache": "data.cache",
+        "--workers": "data.workers",
+        "--model": "model.name",
+        "--init": "model.init",
+        "--freeze": "model.freeze",
+        "--epochs": "optim.epochs",
+        "--batch-size": "optim.batch_size",
+        "--lr": "optim.lr",
+    },
+    first=(
+        "data.train",
+        "data.val",
+        "out",
+        "model.name",
+        "model.init",
+        "recipe",
+        "optim.epochs",
+        "optim.batch_size",
+        "optim.lr",
+        "data.cache",
+        "data.workers",
+        "resume",
+    ),
+)
+def train(config: TrainConfig, *, resume: bool = False) -> int:
+    """Train a model on labeled videos.
+
+    A recipe sets defaults; options override them.
+
+        t3d train --videos clips --out runs/first --recipe modern
+    """
+    from t3d.training.run import train as run
+
+    run(config, resume=resume)
+    return 0
+
+
+@Spelling(
+    yaml=True,
+    short={
+        "--videos": "data.videos",
+        "--root": "data.root",
+        "--cache": "data.cache",
+        "--workers": "data.workers",
+        "--teacher": "teacher.name",
+        "--student": "model.name",
+        "--student-input": "clip.modality",
+        "--objective": "pairs.objective",
+        "--epochs": "optim.epochs",
+        "--batch-size": "optim.batch_size",
+        "--lr": "optim.lr",
+    },
+    first=(
+        "data.videos",
+        "out",
+        "teacher.name",
+        "model.name",
+        "recipe",
+        "pairs.objective",
+        "optim.epochs",
+        "optim.batch_size",
+        "optim.lr",
+        "data.cache",
+        "data.workers",
+        "resume",
+    ),
+)
+def transfer(config: TransferConfig, *, resume: bool = False) -> int:
+    """Train a 3D model on unlabeled videos with a frozen 2D model.
+
+    A recipe sets defaults; options override them.
+
+        t3d transfer --videos clips --teacher resnet50 --out runs/student
+    """
+    from t3d.transfer.run import transfer as run
+
+    run(config, resume=resume)
+    return 0
+
+
+def teacher(config: TeacherTraining) -> int:
+    """Train a small 2D model on still images, to use as a teacher."""
+    from t3d.transfer.teachers.train import train_teacher
+
+    path, accuracy = train_teacher(config)
+    print(f"{path}: held-out top-1 {accuracy:.1%}")
+    return 0

@@ -1,0 +1,76 @@
+"""Which videos a command works on: the options that `t3d prepare` and `t3d data` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from t3d.data.index import VideoIndex
+    from t3d.data.manifest.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """The videos of a data set.
+
+    Args:
+        videos: Folder with one folder per class, `.csv` or `.jsonl` table, official list, or index
+            (`.parquet`).
+        root: Folder that the files of a list or table are in.
+        unlabeled: Take all videos of a folder, without classes.
+        source_pattern: Regular expression whose group names the source of a video (the recording that it was
+            cut from), searched in its path.
+    """
+
+    videos: str
+    root: str | None = None
+    unlabeled: bool = False
+    source_pattern: str | None = None
+
+    def open(self) -> Manifest:
+        """Read the list.
+
+        Raises:
+            ManifestError: It cannot be read.
+        """
+        from t3d.data.catalog import open_manifest
+        from t3d.data.manifest.manifest import Manifest
+
+        if self.unlabeled and Path(self.videos).is_dir():
+            return Manifest.from_files([self.videos], source_pattern=self.source_pattern)
+        return open_manifest(self.videos, root=self.root, source_pattern=self.source_pattern)
+
+
+@dataclass(frozen=True)
+class VideoLists:
+    """Several lists of videos, to compare.
+
+    Args:
+        lists: Lists of videos: folder with one folder per class, `.csv` or `.jsonl` table, official list, or
+            index (`.parquet`).
+        root: Folder that the files of lists and tables are in.
+        source_pattern: Regular expression whose group names the source of a video (the recording that it was
+            cut from), searched in its path.
+        index: Index of the files, written by `t3d prepare index`.
+    """
+
+    lists: list[str]
+    root: str | None = None
+    source_pattern: str | None = None
+    index: str | None = None
+
+    def open(self) -> tuple[dict[str, Manifest], VideoIndex | None]:
+        """Read the lists by name, and what is known of their files.
+
+        Raises:
+            ManifestError: A list cannot be read.
+        """
+        from t3d.data.catalog import open_index, open_manifest
+
+        manifests = {
+            name: open_manifest(name, root=self.root, source_pattern=self.source_pattern)
+            for name in self.lists
+        }
+        return manifests, open_index(self.index, *self.lists, root=self.root)

@@ -1,0 +1,167 @@
+"""The journal: what a long run has done so far, one JSON object per line, so that a killed run resumes.
+
+A record reaches the operating system before `Journal.add` returns, so it survives the end of the process. It
+is forced to the disk when the journal closes: a power failure may cost the last seconds, whose work is then
+done again. A last line without its end is what a killed process was writing. Readers ignore it, and the next
+writer cuts it off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, cast
+
+from t3d.errors import ConfigError, T3DError
+from t3d.io.files import atomic_path
+from t3d.io.locks import alone_in
+
+
+class Journal:
+    """A journal that is open for adding records, by one process at a time; use it with `with`.
+
+    Args:
+        path: The file, new or of an earlier run; its folder is made if it is missing.
+
+    Raises:
+        ConfigError: Another run is writing to the journal.
+        OSError: It cannot be opened.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "done.jsonl"
+        >>> with Journal(path) as journal:
+        ...     journal.add({"path": "a.mp4"})
+        >>> list(read_journal(path))
+        [{'path': 'a.mp4'}]
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __enter__(self) -> Journal:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stack.enter_context(alone_in(self.path))
+            self._open()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack, self._file:
+            if kind is None:
+                try:
+                    os.fsync(self._file.fileno())
+                except OSError as full:
+                    raise self._not_written(full) from full
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Write a record.
+
+        Raises:
+            T3DError: It cannot be written, since the disk is full for example. The records before it stay.
+        """
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        if not self._whole:
+            end = _end_of_lines(self.path)
+            if end < os.fstat(self._file.fileno()).st_size:
+                self._file.truncate(end)
+            self._whole = True
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            written = 0
+            while written < len(line):  # a disk that is nearly full takes a part, and then says why
+                written += self._file.write(line[written:])
+        except BaseException as error:
+            with suppress(OSError):
+                self._file.truncate(end)
+            if isinstance(error, OSError):
+                raise self._not_written(error) from error
+            raise
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield the records so far; see `read_journal`."""
+        return read_journal(self.path)
+
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Remove the records that `wanted` is false for; the others stay as they are, byte for byte."""
+        with atomic_path(self.path) as temporary, temporary.open("wb") as kept:
+            kept.writelines(line for line, record in _lines(self.path) if wanted(record))
+        self._file.close()
+        self._open()
+
+    def _open(self) -> None:
+        self._file = cast(BinaryIO, self.path.open("ab", buffering=0))
+        self._whole = False  # nothing is cut off a file that nobody has added to yet
+
+    def _not_written(self, error: OSError) -> T3DError:
+        return T3DError(
+            f"{self.path}: cannot be written: {error.strerror}. Everything recorded before is kept; free "
+            "some space and run the same again to resume"
+        )
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a journal; none if it does not exist.
+
+    Raises:
+        ConfigError: A line is no JSON object: the file is damaged, or something else.
+        OSError: It cannot be read.
+    """
+    return (record for _, record in _lines(path)) if path.exists() else iter(())
+
+
+def whole_lines(path: Path) -> bytes:
+    """Return a journal's lines as they are, without an unfinished last one; none if it does not exist.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if not path.exists():
+        return b""
+    content = path.read_bytes()
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            whole = line.endswith(b"\n")
+            record = _record(line) if whole else None
+            if record is None and (whole or not line.startswith(b"{")):
+                start = line[:60].decode(errors="replace").strip()
+                raise ConfigError(
+                    f"{path}, line {number}: is not a JSON object ({start}); the file is damaged or "
+                    "something else. Remove the line to do its work again, or choose another path"
+                )
+            if record is not None:
+                yield line, record
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _end_of_lines(path: Path) -> int:
+    """Return the number of bytes up to the end of the last whole line."""
+    block = 1 << 16
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(end - block, 0)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+    return 0

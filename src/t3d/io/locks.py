@@ -1,0 +1,179 @@
+"""The lock: a hidden file that one process at a time holds, and that a killed process lets go at once.
+
+`lock` keeps everyone else out. `share` is for readers: many hold it, and `lock_unshared` takes the exclusive
+lock only while nobody does. The operating system frees the lock of a process that ends, however it ends. The
+hidden file goes when its holder releases it; what a killed process leaves behind, the next holder removes.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import uuid
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import lock_descriptor
+
+from t3d.errors import ConfigError
+
+_HEX = "[0-9a-f]" * 32
+_held: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+class Lock:
+    """A lock that this process holds, until `release` or the end of the process.
+
+    A forked child does not hold its parent's locks.
+
+    Args:
+        path: The hidden file.
+        descriptor: The file, open and locked.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor: int | None = descriptor
+        _held.add(self)
+
+    def release(self) -> None:
+        """Delete the hidden file and let the next one in; does nothing the second time."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        if _is_still(self.path, descriptor):
+            with suppress(OSError):  # Windows deletes no open file: the next holder finds it unlocked
+                self.path.unlink()  # while it is locked: whoever waits for it sees that it is gone
+        os.close(descriptor)
+
+    def _forget(self) -> None:
+        """Close what a forked child inherited; the parent's lock stays."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def lock(path: Path, *, wait: bool = False) -> Lock | None:
+    """Lock a file or folder against every other caller of `lock`.
+
+    Args:
+        path: The file, which need not exist, or the folder. A file's lock is `.NAME.lock` beside it, a
+            folder's is `.lock` in it.
+        wait: Whether to wait until the lock is free.
+
+    Returns:
+        The lock; None if somebody else holds it.
+
+    Raises:
+        OSError: The lock cannot be made, or the file system has no locks.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with lock(target):
+        ...     print(lock(target))
+        None
+    """
+    return _acquire(_lock_path(path), wait=wait)
+
+
+def share(path: Path) -> Lock:
+    """Lock a file as one of many readers; waits while somebody holds its exclusive lock.
+
+    Raises:
+        OSError: The lock cannot be made.
+    """
+    exclusive = _lock_path(path)
+    while True:
+        reader = _acquire(path.with_name(f".{path.name}.{uuid.uuid4().hex}.lock"), wait=True)
+        assert reader is not None
+        # Looked for after the reader's own lock is there: an exclusive holder either sees that, or is seen.
+        if not exclusive.exists():
+            return reader
+        reader.release()
+        other = _acquire(exclusive, wait=True)
+        assert other is not None
+        other.release()
+
+
+def lock_unshared(path: Path) -> Lock | None:
+    """Lock a file that nobody reads; see `share`.
+
+    Returns:
+        The lock; None if somebody reads the file or holds its lock.
+
+    Raises:
+        OSError: The lock cannot be made.
+    """
+    exclusive = lock(path)
+    if exclusive is None:
+        return None
+    try:
+        for entry in path.parent.glob(f".{glob.escape(path.name)}.{_HEX}.lock"):
+            reader = _acquire(entry, wait=False)
+            if reader is None:
+                exclusive.release()
+                return None
+            reader.release()  # its process was killed
+    except BaseException:
+        exclusive.release()
+        raise
+    return exclusive
+
+
+@contextmanager
+def alone_in(path: Path) -> Iterator[None]:
+    """Let no other run write to a folder or file while the block runs.
+
+    Raises:
+        ConfigError: Another run is writing to it.
+        OSError: The lock cannot be made.
+    """
+    held = lock(path)
+    if held is None:
+        raise ConfigError(f"another run is writing to {path}; wait until it ends, or choose another path")
+    with held:
+        yield
+
+
+def _lock_path(path: Path) -> Path:
+    return path / ".lock" if path.is_dir() else path.with_name(f".{path.name.removeprefix('.')}.lock")
+
+
+def _acquire(path: Path, *, wait: bool) -> Lock | None:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not lock_descriptor(descriptor, blocking=wait):
+                os.close(descriptor)
+                return None
+            if _is_still(path, descriptor):
+                return Lock(path, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its holder deleted it between our opening and locking it
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def _forget_in_child() -> None:
+    for held in list(_held):
+        held._forget()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_in_child)
