@@ -237,7 +237,11 @@ def test_what_is_no_index_is_named(tmp_path, kind) -> None:
         path.write_text("no table")
     if kind == "foreign":
         pyarrow.parquet.write_table(pa.table({"path": ["a.mp4"]}), path)
-    reason = {"absent": "no such file; `t3d prepare index` writes", "text": "cannot be read", "foreign": "not an index of"}
+    reason = {
+        "absent": "no such file; `t3d prepare index` writes",
+        "text": "cannot be read",
+        "foreign": "not an index of",
+    }
     with pytest.raises(ManifestError, match=rf"a\.parquet: {reason[kind]}"):
         VideoIndex.read(path)
 
