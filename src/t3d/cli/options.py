@@ -22,9 +22,9 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
 
@@ -112,7 +112,8 @@ class Option:
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
 
-class Spelling(NamedTuple):
+@dataclass(frozen=True)
+class Spelling:
     """Decorator of a command that says what its signature cannot.
 
     Args:
@@ -126,9 +127,9 @@ class Spelling(NamedTuple):
         hidden: Those of its parameters that are no options.
     """
 
-    short: Mapping[str, str] = {}
+    short: Mapping[str, str] = field(default_factory=dict)
     first: Sequence[str] = ()
-    metavars: Mapping[str, str] = {}
+    metavars: Mapping[str, str] = field(default_factory=dict)
     positional: Sequence[str] = ()
     yaml: bool = False
     forwards: str = ""
