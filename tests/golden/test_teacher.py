@@ -54,7 +54,7 @@ def images(tmp_path_factory: pytest.TempPathFactory, coded: Make) -> Path:
 def run(images: str, out: Path, **options: Any) -> list[Tensor]:
     defaults: dict[str, Any] = {"size": 32, "epochs": 2, "batch_size": 3, "workers": 0, "val_fraction": 0.3}
     with seen() as batches:
-        train_teacher(TeacherTraining(images, str(out), device="cpu", **(defaults | options)))
+        train_teacher(TeacherTraining(images, out=str(out), device="cpu", **(defaults | options)))
     return batches
 
 

@@ -97,7 +97,7 @@ def test_a_state_resumes_exactly_the_tail(world: int, accumulate: int) -> None:
 def test_a_new_sampler_begins_at_the_first_step_of_the_first_epoch() -> None:
     sampler = ResumableBatchSampler(20, batch_size=6, seed=0)
     assert (sampler.epoch, sampler.step, len(sampler)) == (0, 0, 3)
-    assert (sampler.window, sampler.lanes) == (10_000, 1)
+    assert (ShardOrder(UNEVEN).window, ShardOrder(UNEVEN).lanes) == (10_000, 1)
     batches = list(sampler)
     assert batches == epoch_of(sampler, 0)
 
@@ -237,8 +237,10 @@ def test_one_class_is_every_video_once() -> None:
 UNEVEN = np.repeat(np.arange(9), [40, 1, 7, 40, 40, 13, 2, 40, 17])  # 200 videos in 9 shards
 
 
-def of_shards(*, batch_size: int = 8, lanes: int = 1, **options: int) -> ResumableBatchSampler:
-    shards = ShardOrder(UNEVEN, window=30, lanes=lanes)
+def of_shards(
+    *, batch_size: int = 8, window: int = 30, lanes: int = 1, **options: int
+) -> ResumableBatchSampler:
+    shards = ShardOrder(UNEVEN, window=window, lanes=lanes)
     return ResumableBatchSampler(200, seed=4, batch_size=batch_size, shards=shards, **options)
 
 
