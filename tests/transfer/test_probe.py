@@ -126,9 +126,9 @@ def test_few_labels(lists: Path, student: Path) -> None:
 
 
 def test_either_a_student_or_a_teacher(lists: Path, student: Path) -> None:
-    with pytest.raises(ConfigError, match="either model"):
+    with pytest.raises(ConfigError, match="set either `model`"):
         probed(lists)
-    with pytest.raises(ConfigError, match="either model"):
+    with pytest.raises(ConfigError, match="set either `model`"):
         probed(lists, model=str(student), teacher="resnet18")
     with pytest.raises(ManifestError, match="nowhere"):
         probed(lists, train=str(lists / "nowhere"), model=str(student))
@@ -140,4 +140,4 @@ def test_the_command(lists: Path, student: Path, capsys: pytest.CaptureFixture[s
     assert '"video_top1": 1.0' in capsys.readouterr().out
     assert (tmp_path / "p" / "confusion.png").exists()
     assert main(words[:3]) == 2
-    assert "either model" in capsys.readouterr().err
+    assert "set either --model" in capsys.readouterr().err
