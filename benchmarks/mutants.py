@@ -51,7 +51,10 @@ TESTS = {
     "t3d/evaluation/task.py": ["tests/evaluation/test_scoring.py", "tests/evaluation/test_multilabel.py"],
     "t3d/evaluation/metrics.py": ["tests/evaluation/test_scoring.py"],
     "t3d/evaluation/multilabel.py": ["tests/evaluation/test_multilabel.py"],
-    "t3d/evaluation/scores_table.py": ["tests/evaluation/test_scoring.py", "tests/evaluation/test_multilabel.py"],
+    "t3d/evaluation/scores_table.py": [
+        "tests/evaluation/test_scoring.py",
+        "tests/evaluation/test_multilabel.py",
+    ],
     "t3d/transfer/pairs.py": ["tests/transfer/test_pairs.py"],
     "t3d/transfer/objectives.py": ["tests/transfer/test_objectives.py"],
     "t3d/training/checkpoint.py": ["tests/training/test_checkpoint.py"],
