@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import t3d
@@ -45,4 +47,42 @@ def test_preparing_videos_is_described_without_torch() -> None:
     program = "import sys; " + "; ".join(f"import t3d.prepare.{name}" for name in names)
     program += "; import t3d.workers.cluster; assert 'torch' not in sys.modules"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+_WITHOUT_OTHER_PACKAGES = """
+import sys
+import tomllib
+for name in sys.argv[1:]:
+    sys.modules[name] = None
+import tempfile
+from pathlib import Path
+import torch
+import t3d
+model = t3d.create_model("t3d_tiny", num_classes=2, options={"growth_rate": 4, "stem_channels": 8})
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+loss = torch.nn.functional.cross_entropy(model(torch.randn(2, 3, 8, 32, 32)), torch.tensor([0, 1]))
+loss.backward()
+optimizer.step()
+options = {"growth_rate": 4, "stem_channels": 8}
+card = t3d.ModelCard("t3d_tiny", options, classes=("a", "b"), clip=t3d.ClipSpec())
+path = Path(tempfile.mkdtemp()) / "weights.safetensors"
+t3d.save_model(model, path, card=card)
+loaded, _ = t3d.load_model(path)
+for name, tensor in model.state_dict().items():
+    assert torch.equal(tensor, loaded.state_dict()[name]), name
+"""
+
+
+def test_models_need_torch_numpy_and_safetensors_alone() -> None:
+    """A training step, saving and loading work on a machine that has nothing else."""
+    with (_SRC.parents[1] / "pyproject.toml").open("rb") as file:
+        required = tomllib.load(file)["project"]["dependencies"]
+    packages = {re.split(r"[\[><=]", line)[0] for line in required} - {"torch", "numpy", "safetensors"}
+    modules = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+    blocked = [modules.get(package, package.replace("-", "_")) for package in sorted(packages)]
+    assert {"av", "pyarrow", "torchvision", "sklearn", "rich"} <= set(blocked)
+    run = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_OTHER_PACKAGES, *blocked], capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr[-2000:]
