@@ -121,6 +121,15 @@ def test_precision_of_a_list_sorted_by_hand() -> None:
     assert isinstance(got, MultiMetrics)
     assert got.per_class == {"x": pytest.approx((1 + 2 / 3) / 2)}
     assert got.micro_f1 == got.macro_f1 == pytest.approx(4 / 5)
+    loss = -sum(math.log(p) for p in (0.7, 0.9, 0.8, 0.2)) / 4
+    assert got.log_line() == {
+        "loss": pytest.approx(loss),
+        "map": pytest.approx(5 / 6),
+        "clip_map": pytest.approx(5 / 6),
+        "micro_f1": pytest.approx(0.8),
+        "macro_f1": pytest.approx(0.8),
+        "bad": 0,
+    }
 
 
 def test_sure_mistakes_and_lists_without_positives() -> None:

@@ -187,6 +187,13 @@ def test_no_source_moved_and_no_two_exchanged_would_improve_a_choice(seed):
         assert min(slow_cost(dense, moved), slow_cost(dense, exchanged)) > cost - 1e-9
 
 
+def test_a_change_that_gains_nothing_is_not_made():
+    """Half of five equal sources: two are as good as three. The search ends, and keeps what it began with."""
+    table = _Table(np.arange(5), np.zeros(5, int), np.ones(5, int), 5, 0.5)
+    for start in ([True, True, False, False, False], [True, True, True, False, False]):
+        assert table.improve(np.array(start), np.random.default_rng(0)).tolist() == start
+
+
 def test_the_whole_is_near_the_fraction_where_single_classes_would_not_say():
     # Found by trying: without the error of the total, another choice of these six scenes has the least cost.
     table = np.array([[18, 5, 1], [15, 1, 2], [0, 0, 1], [6, 0, 4], [0, 6, 2], [15, 0, 5]])
