@@ -155,7 +155,7 @@ def test_the_version_is_shown(capsys: Out) -> None:
         ("convert absent.pth w.safetensors --model t3d_tiny --classes absent.txt", "absent.txt: the class"),
         ("convert w.pth w.safetensors --model t3d_tiny", "--classes is missing"),
         ("convert w.pth w.safetensors --model t3d_tiny --classes c --inflate mean", "remove --classes"),
-        ("convert w.pth w.safetensors --model t3d_tiny --inflate center", "did you mean 'centre'?"),
+        ("convert w.pth w.safetensors --model t3d_tiny --inflate centre", "did you mean 'center'?"),
         (
             "convert absent.pth w.safetensors --model t3d_tiny --inflate mean",
             "absent.pth: no such weights file",
@@ -480,12 +480,12 @@ def test_a_2d_nets_file_becomes_a_start_for_training(tmp_path: Path, capsys: Out
     twin = torchvision.models.resnet18().eval()
     torch.save(twin.state_dict(), tmp_path / "resnet18.pth")
     target = tmp_path / "start.safetensors"
-    words = ["convert", tmp_path / "resnet18.pth", target, "--model", "resnet3d18", "--inflate", "centre"]
+    words = ["convert", tmp_path / "resnet18.pth", target, "--model", "resnet3d18", "--inflate", "center"]
     assert run(*words, "--clip.num_frames", 4, "--clip.size", 16, "--clip.resize", 18) == 0
     told = "120 of 120 backbone tensors loaded; left out on purpose: fc.weight, fc.bias"
     assert told in capsys.readouterr().out
     net, card = load_model(target)
-    assert (card.classes, card.provenance["inflated"]) == ((), "centre")
+    assert (card.classes, card.provenance["inflated"]) == ((), "center")
     frame = torch.rand(2, 3, 1, 16, 16)
     twin.fc = torch.nn.Identity()
     with torch.no_grad():

@@ -14,6 +14,7 @@ from t3d.errors import ConfigError
 from t3d.models import VideoNet, create_model, load_model
 from t3d.models.convert import convert_checkpoint
 from t3d.models.flops import model_size
+from t3d.models.weights import ModelCard
 
 NARROW = {"width": 0.0625}
 LAYERS = ("conv1", "conv2", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b")
@@ -54,10 +55,9 @@ def net(tmp_path: Path) -> VideoNet:
     convert_checkpoint(
         tmp_path / "port.pth",
         tmp_path / "ours.safetensors",
-        architecture="c3d",
-        classes=("run", "jump"),
-        clip=ClipSpec(num_frames=16, size=112, resize=128),
-        options=NARROW,
+        card=ModelCard(
+            "c3d", classes=("run", "jump"), clip=ClipSpec(num_frames=16, size=112, resize=128), options=NARROW
+        ),
     )
     return load_model(tmp_path / "ours.safetensors")[0]
 

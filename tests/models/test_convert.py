@@ -15,6 +15,7 @@ from t3d.clip import ClipSpec
 from t3d.errors import CheckpointError, ConfigError
 from t3d.models import VideoNet, create_model, load_model
 from t3d.models.convert import convert_checkpoint, import_torch_file, inflate_checkpoint
+from t3d.models.weights import ModelCard
 
 CLASSES = ("run", "jump")
 
@@ -54,10 +55,7 @@ def test_dotted_names_load(net: VideoNet, tmp_path: Path, prefix: str, wrapper: 
     card = convert_checkpoint(
         tmp_path / "theirs.pth",
         target,
-        architecture="densenet3d_tiny",
-        classes=CLASSES,
-        clip=clip,
-        provenance={"licence": "MIT"},
+        card=ModelCard("densenet3d_tiny", classes=CLASSES, clip=clip, provenance={"licence": "MIT"}),
     )
     again, read = load_model(target)
     assert read == card
@@ -77,9 +75,7 @@ def test_renaming(net: VideoNet, tmp_path: Path) -> None:
     convert_checkpoint(
         tmp_path / "theirs.safetensors",
         tmp_path / "ours.safetensors",
-        architecture="densenet3d_tiny",
-        classes=CLASSES,
-        clip=ClipSpec(),
+        card=ModelCard("densenet3d_tiny", classes=CLASSES, clip=ClipSpec()),
         rename={"body.": "features.", "fc": "classifier"},
     )
     assert torch.equal(
@@ -99,9 +95,7 @@ def test_wrong_architecture_or_classes(net: VideoNet, tmp_path: Path) -> None:
         convert_checkpoint(
             tmp_path / "net.pth",
             tmp_path / "out.safetensors",
-            architecture=architecture,
-            classes=classes,
-            clip=ClipSpec(),
+            card=ModelCard(architecture, classes=classes, clip=ClipSpec()),
         )
 
     with pytest.raises(CheckpointError, match=r"not the weights of t3d_tiny.*missing: features\.transition1"):
@@ -168,6 +162,6 @@ def test_a_file_of_which_nothing_fits_is_not_inflated(tmp_path: Path) -> None:
     target = tmp_path / "ours.safetensors"
     with pytest.raises(CheckpointError, match=r"other\.pth: 2D weights: no weight of the backbone fits"):
         inflate_checkpoint(
-            tmp_path / "other.pth", target, architecture="resnet3d18", clip=ClipSpec(), how="mean"
+            tmp_path / "other.pth", target, card=ModelCard("resnet3d18", clip=ClipSpec()), how="mean"
         )
     assert not target.exists()

@@ -15,6 +15,7 @@ from t3d.errors import CheckpointError, ConfigError
 from t3d.models import create_model, load_model
 from t3d.models.convert import convert_checkpoint
 from t3d.models.flops import count_parameters, model_size
+from t3d.models.weights import ModelCard
 
 TABLE1_SIZES = {
     "stem": (16, 56, 56),
@@ -60,10 +61,9 @@ def test_torchvisions_weights_give_torchvisions_scores(name: str, kind: str, tmp
     convert_checkpoint(
         tmp_path / "theirs.pth",
         tmp_path / "ours.safetensors",
-        architecture=name,
-        classes=tuple("abcde"),
-        clip=ClipSpec(num_frames=8, size=40, resize=40),
-        options=options,
+        card=ModelCard(
+            name, classes=tuple("abcde"), clip=ClipSpec(num_frames=8, size=40, resize=40), options=options
+        ),
     )
     ours, _ = load_model(tmp_path / "ours.safetensors")
     x = torch.randn(2, 3, 7, 41, 36)
@@ -88,10 +88,9 @@ def test_their_weights_do_not_fit_the_papers_stem(tmp_path: Path) -> None:
         convert_checkpoint(
             tmp_path / "r3d.pth",
             tmp_path / "ours.safetensors",
-            architecture="resnet3d18",
-            classes=tuple("abcde"),
-            clip=ClipSpec(),
-            options={"block_config": [1, 1, 2, 1]},
+            card=ModelCard(
+                "resnet3d18", classes=tuple("abcde"), clip=ClipSpec(), options={"block_config": [1, 1, 2, 1]}
+            ),
         )
 
 

@@ -95,12 +95,6 @@ def test_default_kernels_are_the_papers() -> None:
     assert kernels == [(1, 1, 1), (3, 3, 3), (6, 3, 3)]
 
 
-def test_kernels_can_be_chosen() -> None:
-    ttl = TemporalTransition(4, (1, 3), branch_channels=2, kernels=[(1, 3, 3), (3, 1, 1)])
-    assert [branch.conv.kernel_size for branch in ttl.branches] == [(1, 3, 3), (3, 1, 1)]  # type: ignore[union-attr]
-    assert ttl(torch.randn(1, 4, 6, 8, 8)).shape == (1, 4, 3, 4, 4)
-
-
 def test_projection_keeps_the_width_and_comes_before_the_pool() -> None:
     torch.manual_seed(0)
     ttl = TemporalTransition(4, (1, 3), branch_channels=2, projection=True).eval()
@@ -130,15 +124,17 @@ def test_pool_at_one_step() -> None:
     [
         ({"depths": ()}, "one temporal depth"),
         ({"depths": (1, 0)}, "one temporal depth"),
-        ({"depths": (1, 3), "kernels": [(1, 1, 1)]}, "one a branch"),
-        ({"depths": (3,), "kernels": [(2, 3, 3)]}, "one a branch"),
-        ({"depths": (3,), "kernels": [(3, 2, 3)]}, "must be odd"),
         ({"depths": (3,), "time_padding": "zeroes"}, "did you mean 'zeros'"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TemporalTransition(4, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_kernel_without_a_middle_in_space_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must be odd"):
+        TemporalConv3d(4, 2, kernel_size=(3, 2, 3))
 
 
 # --- when time is padded before the convolution -----------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +54,7 @@ def convert(
     *,
     model: str,
     classes: str | None = None,
-    inflate: Literal["mean", "centre"] | None = None,
+    inflate: Literal["mean", "center"] | None = None,
     targets: Targets = "single",
     options: dict[str, Any] = {},  # noqa: B006 (read only)
     clip: ClipSpec = ClipSpec(),  # noqa: B008 (frozen)
@@ -66,20 +67,19 @@ def convert(
         model: The model that the weights belong to, see `t3d models`.
         classes: Text file with one class name per line, in the order of the scores.
         inflate: Turn the weights of a 2D model into those of the 3D model: spread each kernel evenly over
-            time (`mean`), or put it into the middle step (`centre`). The new file has no classes; start
+            time (`mean`), or put it into the middle step (`center`). The new file has no classes; start
             training from it with `t3d train --init`.
         targets: Labels per video: one class (`single`), or several (`multi`, trained with sigmoids).
         options: Options of the model, such as `{drop_rate: 0.2}`.
     """
     from t3d.models.convert import convert_checkpoint, inflate_checkpoint
+    from t3d.models.weights import ModelCard
 
-    if inflate and classes:
-        raise ConfigError("`inflate` drops the classifier of the 2D model; remove `classes`")
+    card = ModelCard(model, options=options, clip=clip, targets=targets)
     if inflate:
-        report = inflate_checkpoint(
-            source, target, architecture=model, clip=clip, options=options, how=inflate
-        )
-        print(report)
+        if classes:
+            raise ConfigError("`inflate` drops the classifier of the 2D model; remove `classes`")
+        print(inflate_checkpoint(source, target, card=card, how=inflate))
         return 0
     if not classes:
         raise ConfigError(
@@ -90,13 +90,5 @@ def convert(
         names = Path(classes).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ConfigError(f"{classes}: the class names cannot be read: {error}") from error
-    convert_checkpoint(
-        source,
-        target,
-        architecture=model,
-        clip=clip,
-        options=options,
-        classes=tuple(names),
-        targets=targets,
-    )
+    convert_checkpoint(source, target, card=replace(card, classes=tuple(names)))
     return 0

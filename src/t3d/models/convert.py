@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from t3d.clip import ClipSpec, Targets
-from t3d.errors import CheckpointError
+from t3d.errors import CheckpointError, ConfigError
 from t3d.models.inflate import Inflation, inflate
 from t3d.models.loading import LoadReport, compare
 from t3d.models.net import VideoNet
@@ -71,57 +71,41 @@ def convert_checkpoint(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],
     *,
-    architecture: str,
-    classes: Sequence[str],
-    clip: ClipSpec,
-    options: Mapping[str, object] | None = None,
+    card: ModelCard,
     rename: Mapping[str, str] | None = None,
-    provenance: Mapping[str, object] | None = None,
-    targets: Targets = "single",
 ) -> ModelCard:
-    """Turn a foreign .pth, .pt or .safetensors file into a safetensors file with a card.
+    """Convert a .pth, .pt or .safetensors file of another project into a weights file with a card.
 
-    Names that a family of nets knows from other projects (`VideoNet.own_name`) are taken as its own.
+    Names that a family of models knows from other projects (`VideoNet.own_name`) are taken as its own.
 
     Args:
-        src: The foreign file.
+        src: The other project's file.
         dst: The file to write; ends with .safetensors.
-        architecture: A name out of `list_models()`.
-        classes: Class names in the order of the scores.
-        clip: How the clips were cut and normalized that the weights were trained on.
-        options: Options that differ from the architecture's own.
+        card: The model, its options, its classes in the order of the scores, and the clips that it was
+            trained on. The source's name and SHA-256 are added to its provenance.
         rename: See `import_torch_file`.
-        provenance: What else shall stand in the card; the source's name and SHA-256 are added.
-        targets: Whether the net was trained for one class a video (`single`) or for several (`multi`).
 
     Returns:
         The card that was written.
 
     Raises:
-        CheckpointError: The file cannot be read, or names and shapes differ from the network's.
+        CheckpointError: The file cannot be read, or names and shapes differ from the model's.
         ConfigError: An unknown architecture or option.
 
     Example:
-        >>> convert_checkpoint("d121.pth", "d121.safetensors", architecture="densenet3d121",
-        ...                    classes=names, clip=ClipSpec())  # doctest: +SKIP
+        >>> card = ModelCard("densenet3d121", classes=names, clip=ClipSpec())  # doctest: +SKIP
+        >>> convert_checkpoint("d121.pth", "d121.safetensors", card=card)  # doctest: +SKIP
     """
-    model = create_model(architecture, num_classes=len(classes), options=options)
+    model = create_model(card.architecture, num_classes=len(card.classes), options=card.options)
     state = _read(src, model, rename)
     difference = compare(model.state_dict(), state)
     if difference:
         raise CheckpointError(
-            f"{os.fspath(src)}: these are not the weights of {architecture} with {len(classes)} classes "
-            f"({difference}); other options or `rename` may mend it"
+            f"{os.fspath(src)}: these are not the weights of {card.architecture} with {len(card.classes)} "
+            f"classes ({difference}); other options or `rename` may fix it"
         )
     model.load_state_dict(state)
-    card = ModelCard(
-        architecture,
-        options=dict(options or {}),
-        classes=tuple(classes),
-        clip=clip,
-        provenance={**(provenance or {}), **_origin(src)},
-        targets=targets,
-    )
+    card = replace(card, provenance={**card.provenance, **_origin(src)})
     save_model(model, dst, card=card)
     return card
 
@@ -130,20 +114,17 @@ def inflate_checkpoint(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],
     *,
-    architecture: str,
-    clip: ClipSpec,
-    options: Mapping[str, object] | None = None,
+    card: ModelCard,
     rename: Mapping[str, str] | None = None,
     how: Inflation = "mean",
 ) -> LoadReport:
-    """Turn a file of a 2D net into one of a 3D net without a classifier, to start a training from.
+    """Convert a 2D model's file into one of a 3D model without classifier, to start a training from.
 
     Args:
-        src: The 2D net's .pth, .pt or .safetensors file.
+        src: The 2D model's .pth, .pt or .safetensors file.
         dst: The file to write; ends with .safetensors.
-        architecture: A name out of `list_models()`; `t3d.models.inflate` says which nets have a 2D twin.
-        clip: How clips are to be cut, and normalized as the 2D net's pictures were.
-        options: Options that differ from the architecture's own.
+        card: The 3D model and its options, without classes, and how clips are to be cut, normalized as the
+            2D model's images were. `t3d.models.inflate` says which models have a 2D twin.
         rename: See `import_torch_file`.
         how: See `inflate`.
 
@@ -152,24 +133,24 @@ def inflate_checkpoint(
 
     Raises:
         CheckpointError: The file cannot be read, or nothing of it fits.
-        ConfigError: An unknown architecture, option or `how`.
+        ConfigError: An unknown architecture, option or `how`, or a card with classes.
 
     Example:
-        >>> inflate_checkpoint("resnet50.pth", "start.safetensors", architecture="resnet3d50",
-        ...                    clip=ClipSpec())  # doctest: +SKIP
+        >>> card = ModelCard("resnet3d50", clip=ClipSpec())  # doctest: +SKIP
+        >>> inflate_checkpoint("resnet50.pth", "start.safetensors", card=card)  # doctest: +SKIP
     """
-    model = create_model(architecture, num_classes=0, options=options)
+    if card.classes:
+        raise ConfigError(
+            f"card.classes has {len(card.classes)} names; the classifier of a 2D model is left behind, so "
+            "give a card without classes"
+        )
+    model = create_model(card.architecture, num_classes=0, options=card.options)
     try:
         report = inflate(_read(src, model, rename), model, how=how)
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(src)}: {error}") from error
-    card = ModelCard(
-        architecture,
-        options=dict(options or {}),
-        clip=clip,
-        provenance={"inflated": how, **_origin(src)},
-    )
-    save_model(model, dst, card=card)
+    provenance = {**card.provenance, "inflated": how, **_origin(src)}
+    save_model(model, dst, card=replace(card, provenance=provenance))
     return report
 
 

@@ -168,9 +168,9 @@ class TemporalTransition(nn.Module):
 
     Args:
         in_channels: Channels that come in.
-        depths: Temporal depth of each branch; the paper's are (1, 3, 6), (1, 3, 4) and (1, 3, 4).
+        depths: Temporal depth of each branch; the paper's are (1, 3, 6), (1, 3, 4) and (1, 3, 4). A branch
+            of depth 1 has a kernel of 1×1×1, one of depth d a kernel of d×3×3.
         branch_channels: Filters of each branch.
-        kernels: Kernel of each branch as T × H × W; None means 1×1×1 for depth 1 and d×3×3 for depth d.
         projection: Put BN → ReLU → 1×1×1 convolution of unchanged width between the joined branches and the
             pool. The authors' code has it; the paper's Table 1 has not.
         time_padding: How branches pad time, see `TemporalConv3d`.
@@ -182,7 +182,7 @@ class TemporalTransition(nn.Module):
         out_channels: Channels that go out, `len(depths) * branch_channels`.
 
     Raises:
-        ConfigError: No depth, a depth below 1, or kernels that contradict the depths.
+        ConfigError: No depth, or a depth below 1.
 
     Example:
         >>> ttl = TemporalTransition(16, (1, 3, 6), branch_channels=8)
@@ -196,7 +196,6 @@ class TemporalTransition(nn.Module):
         depths: Sequence[int],
         *,
         branch_channels: int = 128,
-        kernels: Sequence[Kernel] | None = None,
         projection: bool = False,
         time_padding: TimePadding = "zeros",
         adapt_pool: bool = True,
@@ -207,16 +206,15 @@ class TemporalTransition(nn.Module):
         depths = tuple(depths)
         if not depths or min(depths) < 1:
             raise ConfigError(f"depths is {depths}; give one temporal depth of 1 or more for each branch")
-        if kernels is None:
-            kernels = [(1, 1, 1) if depth == 1 else (depth, 3, 3) for depth in depths]
-        if tuple(kernel[0] for kernel in kernels) != depths:
-            raise ConfigError(
-                f"kernels is {tuple(kernels)}; there must be one a branch, with the temporal depths {depths}"
-            )
         self.out_channels = len(depths) * branch_channels
         self.branches = nn.ModuleList(
-            TemporalBranch(in_channels, branch_channels, kernel_size=kernel, time_padding=time_padding)
-            for kernel in kernels
+            TemporalBranch(
+                in_channels,
+                branch_channels,
+                kernel_size=(1, 1, 1) if depth == 1 else (depth, 3, 3),
+                time_padding=time_padding,
+            )
+            for depth in depths
         )
         self.projection = (
             TemporalBranch(self.out_channels, self.out_channels, kernel_size=(1, 1, 1))
