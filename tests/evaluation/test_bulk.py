@@ -138,7 +138,7 @@ def test_the_command(weights: Path, films: Path, tmp_path: Path, capsys: pytest.
     assert main([*words[:3], "--out", str(out)]) == 0
     assert "3 videos; 0 predicted now, 3 there before" in capsys.readouterr().out
     assert main([*words, "--out", str(out), "--top", "1"]) == 2
-    assert "holds 3 classes a line, --top asks for 1" in capsys.readouterr().err
+    assert "holds 3 classes per line, but top is 1" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("one_thread")
