@@ -38,7 +38,7 @@ class Plan:
     facts_bytes: float = 638  # a row of an index in memory
     making_bytes: float = 3900  # a row of an index in memory at the peak of making it
     journal_bytes: float = 909  # a row of the journal while an index is made
-    pairs_seconds: float = 29.4  # processor seconds to compare the looks of 50,000 files
+    pairs_seconds: float = 29.4  # processor seconds to search 50,000 files for near-duplicates
     outcomes: float = 3400  # a second that one driver takes from Ray
     shard_mb: float = 256  # size of a shard
     window: float = 10_000  # videos of shards that are shuffled with each other
@@ -95,7 +95,10 @@ def costs(plan: Plan) -> list[tuple[str, str]]:
         ("memory: list", volume(plan.clips * plan.manifest_bytes)),
         ("memory: index", volume(plan.clips * plan.facts_bytes)),
         ("memory: peak of making the index", volume(plan.clips * plan.making_bytes)),
-        ("looks of all pairs, one core", duration(plan.pairs_seconds * (plan.clips / 5e4) ** 2 / 3600)),
+        (
+            "near-duplicates, all pairs, one core",
+            duration(plan.pairs_seconds * (plan.clips / 5e4) ** 2 / 3600),
+        ),
         ("shards", f"{after / plan.shard_mb / 1e6:,.0f}"),
         ("packing: core-hours", f"{after / plan.pack_mb / 3.6e9:,.1f}"),
         (

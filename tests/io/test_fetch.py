@@ -444,12 +444,13 @@ def test_killed_half_way_and_gone_on_with(site: Any, tmp_path: Path) -> None:
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
     running.wait(timeout=30)
-    assert alone(tmp_path) == [".a.resume.part", ".a.resume.part.json"]
+    assert alone(tmp_path) == [".a.lock", ".a.resume.part", ".a.resume.part.json"]
     here = part.stat().st_size
     page.pause = 0.0
     quick(site.url("/a"), tmp_path / "a")
     assert site.ranges() == [None, f"bytes={here}-"]
     assert (tmp_path / "a").read_bytes() == CONTENT
+    assert alone(tmp_path) == ["a"]
 
 
 def test_processes_that_want_one_file(site: Any, tmp_path: Path) -> None:

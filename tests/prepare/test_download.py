@@ -73,9 +73,7 @@ def toy(site: Any, monkeypatch: pytest.MonkeyPatch) -> str:
         "val": Part(links=site.url("/toy/val/list.txt"), size=1000),
         "more": Part((RemoteFile(site.url("/toy/more.mp4")),), asked=True),
     }
-    monkeypatch.setitem(
-        KNOWN, "toy", PublishedSet(table, "For nothing but tests.", "--data.train {out}/lists")
-    )
+    monkeypatch.setitem(KNOWN, "toy", PublishedSet(table, "For nothing but tests.", "lists", "val"))
     return "toy"
 
 
@@ -110,7 +108,7 @@ def test_again_does_nothing(site: Any, toy: str, tmp_path: Path) -> None:
     ("options", "left"),
     [
         ({"parts": ["annotations"]}, ["annotations/train.csv", "annotations/val.csv"]),
-        ({"parts": ["lists"], "keep": True}, ["lists.zip", "lists/lists/train.txt"]),
+        ({"parts": ["lists"], "keep_archives": True}, ["lists.zip", "lists/lists/train.txt"]),
         ({"parts": ["lists"], "unpack": False}, ["lists.zip"]),
     ],
 )
@@ -257,7 +255,8 @@ def test_wrong_words(tmp_path: Path, what: str, options: dict[str, Any], match: 
 def test_the_table_holds_together() -> None:
     for name, published in KNOWN.items():
         assert published.terms
-        assert published.use.format(out="x") != published.use, name
+        for inside in (published.train_list, published.train_videos):
+            assert inside.partition("/")[0] in published.parts, name
         for part in published.parts.values():
             assert part.about
             assert bool(part.files) != bool(part.links)
@@ -277,7 +276,7 @@ def test_the_command(toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().out
     assert "Terms: For nothing but tests." in said
     assert "7 of 7 files came" in said
-    assert f"--data.train {tmp_path}/lists" in said
+    assert f"--data.train {tmp_path}/lists --data.videos {tmp_path}/val" in said
     assert main(["prepare", "download", toy, "--part", "lists", "val", "--out", str(tmp_path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["files"], report["fetched"], report["bad"]) == (5, 0, [])
@@ -306,7 +305,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_killed_half_way_and_gone_on_with(site: Any, tmp_path: Path) -> None:
     body = zipped(*(f"{number}.mp4" for number in range(10)))
-    page = site.put("/a.zip", body, pause=0.05, slice=10_000)
+    page = site.put("/a.zip", body, pause=0.2, slice=10_000)
     command = [sys.executable, "-m", "t3d", "prepare", "download", site.url("/a.zip"), "--out", str(tmp_path)]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     part = tmp_path / ".a.zip.resume.part"
@@ -317,7 +316,8 @@ def test_killed_half_way_and_gone_on_with(site: Any, tmp_path: Path) -> None:
         time.sleep(0)
     running.send_signal(signal.SIGKILL)
     running.wait(timeout=30)
-    assert {path.name for path in tmp_path.iterdir()} == {".a.zip.resume.part", ".a.zip.resume.part.json"}
+    left = {".a.zip.resume.part", ".a.zip.resume.part.json", ".a.zip.lock", ".lock"}
+    assert {path.name for path in tmp_path.iterdir()} == left
     page.pause = 0.0
     assert download(site.url("/a.zip"), tmp_path).fetched == 1
     assert site.ranges()[0] is None

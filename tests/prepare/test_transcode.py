@@ -200,7 +200,7 @@ def test_folders_that_cannot_serve(videos: Path, tmp_path: Path) -> None:
             transcode_videos(manifest, inside)
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "transcode.json").write_text("[")
-    with pytest.raises(ConfigError, match=r"transcode\.json: is no record"):
+    with pytest.raises(ConfigError, match=r"transcode\.json: is not a record"):
         transcode_videos(manifest, tmp_path / "odd")
     with pytest.raises(ConfigError, match="workers is 0"):
         transcode_videos(manifest, tmp_path / "out", workers=0)
