@@ -275,8 +275,8 @@ def test_the_command(toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["prepare", "download", toy, "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "Terms: For nothing but tests." in said
-    assert "7 of 7 files came" in said
-    assert f"--data.train {tmp_path}/lists --data.videos {tmp_path}/val" in said
+    assert "7 of 7 files downloaded" in said
+    assert f"t3d train --videos {tmp_path}/lists --root {tmp_path}/val" in said
     assert main(["prepare", "download", toy, "--part", "lists", "val", "--out", str(tmp_path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["files"], report["fetched"], report["bad"]) == (5, 0, [])
@@ -291,7 +291,7 @@ def test_the_command_says_what_failed(
     assert main(["prepare", "download", site.url("/none.zip"), "--out", str(tmp_path)]) == 2
     assert "answers 404" in capsys.readouterr().err
     assert main(["prepare", "download", toy]) == 2
-    assert "needs --out FOLDER" in capsys.readouterr().err
+    assert "t3d prepare download needs --out" in capsys.readouterr().err
     assert main(["prepare", "download"]) == 2
     assert "needs a data set or a URL" in capsys.readouterr().err
 
