@@ -10,8 +10,8 @@
 others each say what one thing costs with it, in a process of its own, since memory that was once taken is not
 always given back: opening it as a list, as facts, making it out of a journal as a run of `t3d prepare index`
 does that has everything decoded, and finding that there is nothing new. `pairs` compares so many files by
-their hashes, `outcomes` takes so many from two processes of Ray and writes each down. `shards` packs so many files
-of 0.87 MB, in one process, and brings the shards from a server on loopback.
+their hashes, `outcomes` takes so many from two processes of Ray and writes each down. `shards` packs so many
+files of 0.87 MB, in one process, and brings the shards from a server on loopback.
 """
 
 from __future__ import annotations
