@@ -96,7 +96,7 @@ def costs(plan: Plan) -> list[tuple[str, str]]:
         ("memory: index", volume(plan.clips * plan.facts_bytes)),
         ("memory: peak of making the index", volume(plan.clips * plan.making_bytes)),
         (
-            "near-duplicates, all pairs, one core",
+            "near-duplicates, one core",
             duration(plan.pairs_seconds * (plan.clips / 5e4) ** 2 / 3600),
         ),
         ("shards", f"{after / plan.shard_mb / 1e6:,.0f}"),

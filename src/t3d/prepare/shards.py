@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,9 +126,7 @@ def write_shards(
     folder = Path(absolute(out))
     rows, files, bad = _usable(manifest, index)
     tasks = _plan(rows, files, folder, shard_mb=shard_mb, seed=seed)
-    what = "\n".join([*files["digest"].to_pylist(), *_notes(rows).values()])
-    videos = hashlib.sha256(what.encode()).hexdigest()
-    wanted = {"format": _FORMAT, "shard_mb": shard_mb, "seed": seed, "videos": videos}
+    wanted = {"format": _FORMAT, "shard_mb": shard_mb, "seed": seed, "videos": _digest(rows, files)}
     record = claim(
         folder / LIST,
         wanted,
@@ -141,11 +139,7 @@ def write_shards(
         results = outcomes(
             write_shard, todo, cluster=cluster, workers=workers, timeout=timeout, title="packing"
         )
-        for task, line in results:
-            if isinstance(line, Lost):
-                raise ConfigError(f"{task.target}: {line.reason}; run the same again to resume from here")
-            done[line["shard"]] = line
-            journal.add(line)
+        done |= _record_all(journal, results)
         lines = [done[Path(task.target).name] for task in tasks]
         table = _write(folder, rows, files, lines)
         shards = {line["shard"]: {"bytes": line["bytes"], "sha256": line["sha256"]} for line in lines}
@@ -230,7 +224,26 @@ def _notes(rows: Manifest) -> dict[str, str]:
     }
 
 
+def _digest(rows: Manifest, files: pa.Table) -> str:
+    """Return a digest of all that goes into the shards."""
+    content = "\n".join([*files["digest"].to_pylist(), *_notes(rows).values()])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 # --- what is done ---------------------------------------------------------------------------------------
+
+
+def _record_all(
+    journal: Journal, results: Iterable[tuple[ShardTask, dict[str, Any] | Lost]]
+) -> dict[str, dict[str, Any]]:
+    """Record the shards in the journal as they are written, and return the records by shard."""
+    records = {}
+    for task, record in results:
+        if isinstance(record, Lost):
+            raise ConfigError(f"{task.target}: {record.reason}; run the same again to resume from here")
+        journal.add(record)
+        records[record["shard"]] = record
+    return records
 
 
 def _done(folder: Path) -> dict[str, dict[str, Any]]:

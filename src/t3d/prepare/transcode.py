@@ -144,11 +144,7 @@ def transcode_videos(
         {"format": _FORMAT, "root": base, **asdict(spec)},
         hints={"root": "if the videos were moved, write the new folder into it"},
     )
-    names = [path[len(base.rstrip(os.sep)) + 1 :].replace(os.sep, "/") for path in paths]
-    tasks = [
-        Task(path, str(folder / new), name, new)
-        for path, name, new in zip(paths, names, new_names(names), strict=True)
-    ]
+    tasks = _tasks(paths, folder, base)
     with Journal(folder / _NOTES) as journal:
         _sweep(tasks)
         known = _done(journal.path, tasks)
@@ -169,8 +165,6 @@ def transcode_videos(
         lines = _lines(journal.path).take(pa.array(list(done.values()), pa.int64()))
         table = _write(folder, manifest, tasks, lines)
     now = pc.is_in(lines["path"], value_set=pa.array([task.new_name for task in todo], pa.string()))
-    sources = {task.name: task.source for task in tasks}
-    hurt = lines.filter(pc.is_valid(lines["source_damage"])).select(["source", "source_damage"]).to_pylist()
     return TranscodeReport(
         videos=table.num_rows,
         files=lines.num_rows,
@@ -182,7 +176,7 @@ def transcode_videos(
         frames_now=_sum(lines.filter(now), "frames"),
         took=time.monotonic() - began,
         bad=bad,
-        damaged=tuple(Failed(sources[row["source"]], row["source_damage"]) for row in hurt),
+        damaged=_damaged(tasks, lines),
     )
 
 
@@ -211,6 +205,20 @@ def new_names(names: Sequence[str]) -> list[str]:
 def _stem(name: str) -> str:
     folder, slash, last = name.rpartition("/")
     return folder + slash + (last.rpartition(".")[0] or last)
+
+
+def _tasks(paths: Sequence[str], folder: Path, base: str) -> list[Task]:
+    names = [path[len(base.rstrip(os.sep)) + 1 :].replace(os.sep, "/") for path in paths]
+    return [
+        Task(path, str(folder / new), name, new)
+        for path, name, new in zip(paths, names, new_names(names), strict=True)
+    ]
+
+
+def _damaged(tasks: Sequence[Task], lines: pa.Table) -> tuple[Failed, ...]:
+    sources = {task.name: task.source for task in tasks}
+    rows = lines.filter(pc.is_valid(lines["source_damage"])).select(["source", "source_damage"]).to_pylist()
+    return tuple(Failed(sources[row["source"]], row["source_damage"]) for row in rows)
 
 
 def _sum(table: pa.Table, column: str) -> int:
