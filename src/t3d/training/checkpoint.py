@@ -133,7 +133,10 @@ def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, Snapshot | 
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of a t3d run, or damaged: {error!r}") from error
     if header["format"] != _FORMAT:
-        raise CheckpointError(f"{path}: checkpoint format {header['format']}, this version reads {_FORMAT}")
+        raise CheckpointError(
+            f"{path}: another version of t3d wrote this checkpoint (format {header['format']}; this version "
+            f"reads {_FORMAT}); resume the run with that version, or start it anew"
+        )
     if header["optimizer"] != type(learner.optimizer).__name__:
         raise CheckpointError(
             f"{path}: belongs to a run with the optimizer {header['optimizer']}, this one has "
