@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -119,3 +120,21 @@ def test_a_model_without_a_classifier_classifies_nothing(tmp_path: Path) -> None
         Predictor(tmp_path)
     with pytest.raises(CheckpointError, match="has no classifier"):
         run_test(TestConfig(str(tmp_path), "videos.csv"))
+
+
+def test_a_full_disk_is_named_and_the_file_before_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.safetensors"
+    save_model(net(5), path, card=CARD)
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("t3d.models.weights.save_file", full)
+    with pytest.raises(
+        CheckpointError, match=r"last\.safetensors: cannot be written .*No space left.* is kept"
+    ):
+        save_model(net(6), path, card=CARD)
+    assert same(load_model(path)[0], net(5))
+    assert list(tmp_path.iterdir()) == [path]

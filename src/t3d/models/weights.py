@@ -366,9 +366,18 @@ def write_tensors(state: Mapping[str, Tensor], path: Path, *, metadata: dict[str
         state: Tensors by name, contiguous, none sharing memory with another.
         path: Where to; an existing file is replaced.
         metadata: Texts for the header.
+
+    Raises:
+        CheckpointError: It cannot be written, since the disk is full for example. An existing file stays.
     """
     with atomic_path(path) as temporary:
-        save_file(dict(state), temporary, metadata=metadata)
+        try:
+            save_file(dict(state), temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{path}: cannot be written ({error}); what was saved before is kept. Free some space and "
+                "try again"
+            ) from error
 
 
 def _skeleton(card: ModelCard) -> VideoNet:
