@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from t3d.errors import CheckpointError
+from t3d.evaluation.config import TestConfig
 from t3d.evaluation.predictor import Predictor
+from t3d.evaluation.run_test import run_test
 from t3d.models import ModelCard, VideoNet, create_model, load_backbone, load_model, save_model
 from t3d.models.weights import CHECKPOINT_KEY, read_card, weights_file
 
@@ -89,7 +93,48 @@ def test_other_folders_and_checkpoints_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     for text in ("{}", "[]", "{", json.dumps({"weights": "best."})):
         save_file({"best.x": torch.ones(1)}, path, metadata={CHECKPOINT_KEY: text})
-        with pytest.raises(CheckpointError, match="does not name the weights it offers"):
+        with pytest.raises(CheckpointError, match="does not say which weights it offers"):
             load_model(tmp_path, allow_unfinished=True)
     with pytest.raises(CheckpointError, match="absent: no such weights file"):
         load_model(tmp_path / "absent", allow_unfinished=True)
+
+
+def test_a_folder_of_an_earlier_version_names_its_weights_file(tmp_path: Path) -> None:
+    old = tmp_path / "model.safetensors"
+    save_model(net(5), old, card=CARD)
+    save_model(net(6), tmp_path / "best.safetensors", card=CARD)  # earlier versions: of a run under way, too
+    with pytest.raises(
+        CheckpointError, match=f"earlier version of t3d wrote this folder; .*{re.escape(str(old))}"
+    ):
+        weights_file(tmp_path, allow_unfinished=True)
+    assert same(load_model(old)[0], net(5))
+    save_model(net(7), tmp_path / "last.safetensors", card=CARD)
+    assert weights_file(tmp_path) == tmp_path / "best.safetensors"
+
+
+def test_a_model_without_a_classifier_classifies_nothing(tmp_path: Path) -> None:
+    student = create_model("densenet3d_tiny", num_classes=0, options=OPTIONS)
+    save_model(student, tmp_path / "last.safetensors", card=ModelCard("densenet3d_tiny", options=OPTIONS))
+    assert load_model(tmp_path)[1].classes == ()
+    with pytest.raises(CheckpointError, match="has no classifier"):
+        Predictor(tmp_path)
+    with pytest.raises(CheckpointError, match="has no classifier"):
+        run_test(TestConfig(str(tmp_path), "videos.csv"))
+
+
+def test_a_full_disk_is_named_and_the_file_before_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.safetensors"
+    save_model(net(5), path, card=CARD)
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("t3d.models.weights.save_file", full)
+    with pytest.raises(
+        CheckpointError, match=r"last\.safetensors: cannot be written .*No space left.* is kept"
+    ):
+        save_model(net(6), path, card=CARD)
+    assert same(load_model(path)[0], net(5))
+    assert list(tmp_path.iterdir()) == [path]

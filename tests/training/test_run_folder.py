@@ -8,6 +8,7 @@ import pytest
 
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, Failed, ManifestError
+from t3d.io.journal import Journal
 from t3d.training.config import TrainConfig
 from t3d.training.errors import WrongCommandError
 from t3d.training.run_folder import RunFolder
@@ -78,6 +79,32 @@ def test_an_existing_run_is_refused_and_replaced_only_when_asked(tiny: Tiny, vid
     assert (folder.path / "old").exists()
     started(replace(config, overwrite=True, seed=5), videos)
     assert not (folder.path / "old").exists()
+    assert folder.read_config(TrainConfig).seed == 5
+
+
+def test_a_run_under_way_is_neither_swept_nor_replaced(tiny: Tiny, videos: Manifest) -> None:
+    folder = started(tiny(), videos)
+    half = folder.path / f".{'0' * 32}.part.safetensors"
+    half.write_text("being written")
+    with Journal(folder.log):  # as a run in another process has it open
+        with pytest.raises(ConfigError, match=r"another run is writing to .*log\.jsonl"):
+            folder.sweep()
+        with pytest.raises(ConfigError, match=r"another run is writing to .*log\.jsonl"):
+            started(tiny(overwrite=True), videos)
+        assert half.exists()
+    folder.sweep()
+    assert not half.exists()
+
+
+def test_a_run_that_another_process_began_meanwhile_stays(
+    tiny: Tiny, videos: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = started(tiny(seed=5), videos)
+    monkeypatch.setattr(
+        RunFolder, "refuse_existing", lambda *_, **__: None
+    )  # the other one was not there yet
+    with pytest.raises(ConfigError, match="already exists"):
+        started(tiny(seed=6), videos)
     assert folder.read_config(TrainConfig).seed == 5
 
 

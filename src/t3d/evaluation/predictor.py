@@ -18,7 +18,7 @@ from t3d.device import Compute
 from t3d.errors import VideoError
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scoring import score_videos
-from t3d.models.weights import load_model
+from t3d.models.weights import load_classifier
 
 GROUP = 64
 """Videos scored together before their predictions are returned, so that a long list answers as it goes."""
@@ -78,7 +78,7 @@ class Predictor:
         index: str | None = None,
         allow_unfinished: bool = False,
     ) -> None:
-        self.model, self.card = load_model(
+        self.model, self.card = load_classifier(
             model, device=compute.pick_device(), allow_unfinished=allow_unfinished
         )
         self.store = FrameStore(self.card.clip, index=open_index(index))

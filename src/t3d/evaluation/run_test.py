@@ -17,7 +17,7 @@ from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import Scores
 from t3d.evaluation.scoring import score_videos
 from t3d.evaluation.task import measure
-from t3d.models.weights import load_model
+from t3d.models.weights import load_classifier
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def run_test(config: TestConfig) -> TestResult:
         '83.4%'
     """
     reading, compute = config.reading, config.compute
-    model, card = load_model(
+    model, card = load_classifier(
         config.model, device=compute.pick_device(), allow_unfinished=config.allow_unfinished
     )
     spec = card.clip if config.tail is None else replace(card.clip, tail=config.tail)

@@ -37,6 +37,8 @@ CHECKPOINT_KEY = "t3d_checkpoint"
 BEST, LAST, CHECKPOINT = "best.safetensors", "last.safetensors", "checkpoint.safetensors"
 """The weights in a run folder, and its state. While a run is under way, the state is all there is."""
 
+_OLD_LAST = "model.safetensors"  # in the run folders of earlier versions, also while a run was under way
+
 PathLike = str | os.PathLike[str]
 
 
@@ -217,13 +219,19 @@ def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
         The file.
 
     Raises:
-        CheckpointError: There is no such file, the folder holds no run, or its run is not finished.
+        CheckpointError: There is no such file, the folder holds no run or one of an earlier version, or its
+            run is not finished.
     """
     source = Path(path)
     if not source.is_dir():
         if not source.is_file():
             raise CheckpointError(f"{source}: no such weights file")
         return source
+    if (source / _OLD_LAST).is_file() and not (source / LAST).is_file():
+        raise CheckpointError(
+            f"{source}: an earlier version of t3d wrote this folder; give a weights file in it, such as "
+            f"{source / _OLD_LAST}"
+        )
     for name in (BEST, LAST):
         if (source / name).is_file():
             return source / name
@@ -236,6 +244,23 @@ def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
     if not allow_unfinished:
         raise CheckpointError(_unfinished(source))
     return checkpoint
+
+
+def load_classifier(
+    path: PathLike, *, device: str | torch.device = "cpu", allow_unfinished: bool = False
+) -> tuple[VideoNet, ModelCard]:
+    """Load a model that scores classes, as `load_model` does.
+
+    Raises:
+        CheckpointError: As `load_model`; or the model has no classifier.
+    """
+    model, card = load_model(path, device=device, allow_unfinished=allow_unfinished)
+    if not card.classes:
+        raise CheckpointError(
+            f"{os.fspath(path)}: the model has no classifier, so it cannot score classes; train one that "
+            "starts from these weights (`model.init`)"
+        )
+    return model, card
 
 
 def _unfinished(path: PathLike) -> str:
@@ -271,7 +296,10 @@ def _weights(path: PathLike, *, allow_unfinished: bool) -> Iterator[tuple[Any, s
             header = json.loads(metadata[CHECKPOINT_KEY])
             prefix, text = str(header["weights"]), str(header["card"])
         except (ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"{source}: the checkpoint does not name the weights it offers") from error
+            raise CheckpointError(
+                f"{source}: the checkpoint does not say which weights it offers; it is damaged, or an "
+                "earlier version of t3d wrote it"
+            ) from error
         yield file, prefix, text
 
 
@@ -338,9 +366,18 @@ def write_tensors(state: Mapping[str, Tensor], path: Path, *, metadata: dict[str
         state: Tensors by name, contiguous, none sharing memory with another.
         path: Where to; an existing file is replaced.
         metadata: Texts for the header.
+
+    Raises:
+        CheckpointError: It cannot be written, since the disk is full for example. An existing file stays.
     """
     with atomic_path(path) as temporary:
-        save_file(dict(state), temporary, metadata=metadata)
+        try:
+            save_file(dict(state), temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{path}: cannot be written ({error}); what was saved before is kept. Free some space and "
+                "try again"
+            ) from error
 
 
 def _skeleton(card: ModelCard) -> VideoNet:

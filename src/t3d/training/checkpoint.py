@@ -14,11 +14,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from t3d.errors import CheckpointError
-from t3d.io.files import atomic_path
 from t3d.models.weights import CARD_KEY, ModelCard, write_tensors
 from t3d.training.learner import Learner
 
@@ -102,12 +100,11 @@ def save_checkpoint(
         "card": (card if best is None else best.card).to_json(),
         "weights": learner.kept_prefix if best is None else _BEST,
     }
-    with atomic_path(path) as temporary:
-        save_file(
-            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-            temporary,
-            metadata={"t3d_checkpoint": json.dumps(header)},
-        )
+    write_tensors(
+        {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+        path,
+        metadata={"t3d_checkpoint": json.dumps(header)},
+    )
 
 
 def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, Snapshot | None]:
@@ -133,7 +130,10 @@ def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, Snapshot | 
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of a t3d run, or damaged: {error!r}") from error
     if header["format"] != _FORMAT:
-        raise CheckpointError(f"{path}: checkpoint format {header['format']}, this version reads {_FORMAT}")
+        raise CheckpointError(
+            f"{path}: another version of t3d wrote this checkpoint (format {header['format']}; this version "
+            f"reads {_FORMAT}); resume the run with that version, or start it anew"
+        )
     if header["optimizer"] != type(learner.optimizer).__name__:
         raise CheckpointError(
             f"{path}: belongs to a run with the optimizer {header['optimizer']}, this one has "

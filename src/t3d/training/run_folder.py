@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TypeVar, get_type_hints
@@ -13,7 +14,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, Failed
-from t3d.io.files import atomic_folder, atomic_path
+from t3d.io.files import atomic_folder, atomic_path, sweep
+from t3d.io.locks import alone_in
 from t3d.training.config import RunConfig, TrainConfig
 from t3d.training.errors import RunExistsError, WrongCommandError
 from t3d.training.old_names import refuse_old_names
@@ -71,10 +73,14 @@ class RunFolder:
         """Make the folder, whole or not at all, with the options and videos of the run.
 
         Raises:
-            ConfigError: See `refuse_existing`; another run may have taken the folder meanwhile.
+            ConfigError: See `refuse_existing`; another run may have taken the folder meanwhile. Or the run
+                to be replaced is under way.
         """
         self.refuse_existing(overwrite=config.overwrite)
-        with atomic_folder(self.path.resolve(), replace=True) as temporary:
+        final = self.path.resolve()
+        with suppress(OSError):  # only an empty folder: another run may have made its own meanwhile
+            final.rmdir()
+        with self._unused(), atomic_folder(final, replace=config.overwrite) as temporary:
             part = RunFolder(temporary)
             train.write_csv(part.train_csv)
             if val is not None:
@@ -83,6 +89,21 @@ class RunFolder:
             part.add_bad({video.path: video.reason for video in bad})
             text = yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
             part.config.write_text(f"{_MARK}{config.command}\n{text}", encoding="utf-8")
+
+    def sweep(self) -> None:
+        """Delete what killed processes left half-written.
+
+        Raises:
+            ConfigError: The run is under way in another process, which may be writing just now.
+        """
+        with self._unused():
+            sweep(self.path)
+
+    @contextmanager
+    def _unused(self) -> Iterator[None]:
+        """Make sure that no process writes to the folder while the block runs; a run holds its log's lock."""
+        with alone_in(self.log) if self.path.is_dir() else nullcontext():
+            yield
 
     def command(self) -> str:
         """Return the command that started the run."""

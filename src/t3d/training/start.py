@@ -18,7 +18,6 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed
-from t3d.io.files import sweep
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
 from t3d.models.weights import load_backbone
@@ -90,7 +89,7 @@ class Run(Generic[Config]):
         """Read the videos of the run to resume, which it wrote down when it started."""
         train, val = self.folder.read_videos()
         if self.accelerator.is_main_process:
-            sweep(self.folder.path)
+            self.folder.sweep()
             if self.store.folder is not None:  # the cache may have dropped some meanwhile
                 for part in (train, val):
                     if part is not None:
