@@ -132,7 +132,7 @@ INTERRUPTED = """
 import os, signal, sys, time
 import torch
 from t3d.cli.main import main
-from t3d.training import checkpoint
+from t3d.models import weights
 from t3d.training.trainer import Trainer
 
 torch.set_num_threads(1)
@@ -148,7 +148,7 @@ Trainer.take_step = take_step
 print("status", main(["train", "--config", sys.argv[1]]), flush=True)
 
 Trainer.take_step = take
-write, saved = checkpoint.save_file, []
+write, saved = weights.save_file, []
 
 def save_file(tensors, path, **more):
     saved.append(path)
@@ -157,7 +157,7 @@ def save_file(tensors, path, **more):
         os.killpg(0, signal.SIGKILL)
     write(tensors, path, **more)
 
-checkpoint.save_file = save_file
+weights.save_file = save_file
 main(["train", "--config", sys.argv[2]])
 """
 
