@@ -74,7 +74,7 @@ def model_size(
 
 
 class _Unfilled(TorchFunctionMode):
-    """Skips random filling: nothing is there to fill on the meta device, and trying takes half of the time."""
+    """Skips random filling: the meta device has nothing to fill, and trying takes half of the time."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
