@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Processes that share the tests, one thread each. Tests that start many processes take turns in one of them.
+WORKERS ?= 2
 
 .PHONY: demo test test-slow check env clean
 
@@ -10,7 +12,7 @@ demo: $(READY)
 	$(BIN)/t3d demo --out demo
 
 test: $(READY)
-	$(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow

@@ -9,20 +9,18 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
 
 from t3d.cli.main import main
-from t3d.data.index import SCHEMA, VideoIndex
+from t3d.data.index import SCHEMA
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import ConfigError, Failed, ManifestError, VideoError
+from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.prepare.examine import examine
 from t3d.prepare.index import index_videos
 from t3d.video.encode import write_video
-from t3d.video.video import Video
 
 
 def film(path: Path, seed: int, *, frames: int = 20, size: int = 32) -> Path:
@@ -194,35 +192,3 @@ def test_the_command(films: Path, tmp_path: Path, capsys) -> None:
     assert main([*words, "--near-duplicates", "false"]) == 1
     assert "Near-duplicates were not searched for" in capsys.readouterr().out
     assert {row["label"] for row in rows(tmp_path / "x.parquet")} == {None}
-
-
-@pytest.mark.real
-def test_real_oddities_come_out_as_without_an_index(real_data, tmp_path: Path) -> None:
-    manifest = Manifest.from_files([real_data / "odd_videos"])
-    index_videos(manifest, tmp_path / "index.parquet")
-    known = VideoIndex.read(tmp_path / "index.parquet")
-    read = 0
-    for entry in manifest:
-        slow, fast = outcome(entry.path, None), outcome(entry.path, known)
-        if isinstance(slow, str) or isinstance(fast, str):
-            assert isinstance(fast, str), entry.path
-            assert slow in fast, entry.path
-            continue
-        read += 1
-        if fast[0]:  # damage is known before a frame is asked for: what cannot be decoded has no number
-            assert slow[0], entry.path
-            assert len(fast[1]) <= len(slow[1]), entry.path
-            continue
-        assert slow[1].tolist() == fast[1].tolist(), entry.path
-        assert torch.equal(slow[2], fast[2]), entry.path
-    assert read > 50
-
-
-def outcome(path: Path, index: VideoIndex | None) -> str | tuple[str | None, np.ndarray, torch.Tensor]:
-    """Damage, times and some frames of a video, or why it cannot be read."""
-    try:
-        video = Video(path, facts=index and index.facts(path))
-        frames = video.frames_at([len(video) - 1, 0, len(video) // 2])
-    except VideoError as error:
-        return error.reason
-    return video.damage, video.times, frames

@@ -14,7 +14,6 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, VideoError
 from t3d.prepare import rewrite as module
 from t3d.prepare.rewrite import Rewritten, TranscodeSpec, rewrite, rewritten_shape
@@ -343,26 +342,3 @@ def test_real_frames_look_like_the_sources(real_data, tmp_path, name):
     # crf 18 takes some 3 dB more. Neighbouring frames, of a still camera even, are further away.
     assert 10 * torch.log10(255**2 / error.max()) > 33
     assert error[1:].mean() < (wanted[:-1] - shown[1:]).square().mean()
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("codec", ["h264", "jpeg"])
-def test_real_oddities_keep_their_frames_and_times(real_data, tmp_path, codec):
-    done = 0
-    for entry in Manifest.from_files([real_data / "odd_videos"]):
-        row = module.examine(str(entry.path))
-        reason = None
-        try:
-            new = rewritten(entry.path, tmp_path / "new.mp4", short_side=32, codec=codec).row
-        except VideoError as error:
-            reason = error.reason
-        if reason is not None:
-            assert reason == row.get("error") or "two pixels each way" in reason, entry.path
-            continue
-        before, after = VideoFacts.of_row(row).table, VideoFacts.of_row(new).table
-        times = [(table.pts - table.pts[0]) * float(table.time_base) for table in (before, after)]
-        assert len(times[0]) == len(times[1]), entry.path
-        np.testing.assert_allclose(times[1], times[0], rtol=0, atol=1e-6, err_msg=str(entry.path))
-        assert new["duration"] == pytest.approx(row["duration"], abs=1e-6), entry.path
-        done += 1
-    assert done > 50

@@ -251,32 +251,6 @@ def test_the_cache_of_decoded_frames_takes_videos_of_shards(tmp_path: Path, inde
     assert len(list((tmp_path / "cache").iterdir())) == 7
 
 
-@pytest.mark.real
-def test_odd_videos_give_the_same_frames_in_a_shard(tmp_path: Path, real_data: Path) -> None:
-    manifest = Manifest.from_files([real_data / "odd_videos"])
-    index_videos(manifest, tmp_path / "odd.parquet")
-    index = VideoIndex.read(tmp_path / "odd.parquet")
-    report = write_shards(manifest, index, tmp_path / "shards", shard_mb=8)
-    assert report.files + len(report.bad) == len(manifest)
-    assert report.files > 40
-    packed = VideoIndex.read(tmp_path / "shards" / "index.parquet")
-    sources = {entry.source: entry.path for entry in manifest}
-    for entry in open_manifest(str(tmp_path / "shards" / "index.parquet")):
-        origin = sources[entry.source]
-        with Video(origin, facts=index.facts(origin)) as one:
-            numbers = np.unique(np.linspace(0, len(one) - 1, 3).astype(int))
-            with Video(entry.path, facts=packed.facts(entry.path)) as two:
-                assert np.array_equal(two.times, one.times)
-                assert frames_or_reason(two, numbers) == frames_or_reason(one, numbers), origin
-
-
-def frames_or_reason(video: Video, numbers: np.ndarray) -> object:
-    try:
-        return hashlib.sha256(video.frames_at(numbers).contiguous().numpy().tobytes()).hexdigest()
-    except VideoError as error:
-        return error.reason
-
-
 def test_several_folders_of_shards_are_read_as_one_list(tmp_path: Path, indexed) -> None:
     manifest, index = indexed
     write_shards(manifest.select(range(3)), index, tmp_path / "p 1", workers=1)

@@ -61,6 +61,14 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw(tmp_path_factory.mktemp("pool") / "videos", 24)
 
 
+@pytest.fixture(scope="module")
+def eighty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 80 videos, `videos`; what a run keeps of them beside it serves the next ones."""
+    root = tmp_path_factory.mktemp("eighty")
+    draw(root / "videos", 80)
+    return root
+
+
 @pytest.fixture(scope="session")
 def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file as `t3d teacher` writes it; random weights know colours well enough. It has BatchNorm."""
@@ -117,11 +125,11 @@ def table(path: Path, rows: list[tuple[Path, str]]) -> Path:
 
 
 @pytest.mark.parametrize("objective", ["match", "contrastive", "regress", "sum"])
-def test_pairs_of_held_out_videos_are_told_apart(small: Small, objective: str, tmp_path: Path) -> None:
+def test_pairs_of_held_out_videos_are_told_apart(small: Small, objective: str, eighty: Path) -> None:
     config = small(
-        data={"videos": str(draw(tmp_path / "videos", 80)), "val_fraction": 0.2},
+        data={"videos": str(eighty / "videos"), "val_fraction": 0.2, "cache": str(eighty / "frames")},
         pairs={"objective": objective, "negatives": "all"},
-        teacher={"cache": str(tmp_path / "features"), "frame_step": 4},
+        teacher={"cache": str(eighty / "features"), "frame_step": 4},
         optim={"epochs": 20, "batch_size": 8, "schedule": "cosine", "ema_decay": 0.9},
         eval_every=20,
     )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,29 +57,47 @@ def clips_of(folder: Path, kind: str) -> TrainClips:
     return TrainClips(manifest, SPEC, store=store, augment=AugmentConfig(color=0.4), seed=3)
 
 
-@pytest.mark.parametrize(
-    ("kind", "start"), [("files", "fork"), ("files", "spawn"), ("shards", "fork"), ("shards", "spawn")]
-)
-def test_clips_are_the_same_however_workers_are_started(folder: Path, kind: str, start: str) -> None:
-    clips = clips_of(folder, kind)
+class Both(Dataset[tuple[object, object]]):
+    """The clips of files and, under the same key, those of shards."""
+
+    def __init__(self, folder: Path) -> None:
+        self.parts = clips_of(folder, "files"), clips_of(folder, "shards")
+
+    def __getitem__(self, key: SampleKey) -> tuple[object, object]:
+        files, shards = self.parts
+        return files[key], shards[key]
+
+
+def collate_both(pairs: list[tuple[Any, Any]]) -> tuple[Batch, Batch]:
+    files, shards = zip(*pairs, strict=True)
+    return collate(list(files)), collate(list(shards))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_clips_are_the_same_however_workers_are_started(
+    folder: Path, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[3])  # where a spawned worker looks for `Both`
+    both = Both(folder)
     # Open decoders in this process, as a run has that read a video before its loader starts.
-    kept = [clips.store.open(clips.manifest[row].path) for row in range(3)]
-    assert [frames.get(np.arange(2)).shape[0] for frames in kept] == [2, 2, 2]
-    batches = batches_of(clips, start=start, workers=2)
-    wanted = batches_of(clips, start=None, workers=0)
+    kept = [clips.store.open(clips.manifest[row].path) for clips in both.parts for row in range(3)]
+    assert [frames.get(np.arange(2)).shape[0] for frames in kept] == [2] * 6
+    batches = batches_of(both, start=start, workers=2)
+    wanted = batches_of(both, start=None, workers=0)
     assert len(batches) == len(wanted) == 3
-    for one, other in zip(batches, wanted, strict=True):
-        assert one.frames is not None
-        assert other.frames is not None
-        assert torch.equal(one.frames, other.frames)
-        assert one.videos.tolist() == other.videos.tolist()
+    for pair, wanted_pair in zip(batches, wanted, strict=True):
+        for one, other in zip(pair, wanted_pair, strict=True):
+            assert one.frames is not None
+            assert other.frames is not None
+            assert torch.equal(one.frames, other.frames)
+            assert one.videos.tolist() == other.videos.tolist()
 
 
-def batches_of(clips: TrainClips, *, start: str | None, workers: int) -> list[Batch]:
+def batches_of(both: Both, *, start: str | None, workers: int) -> list[tuple[Batch, Batch]]:
     loader = Loader(
-        clips,
+        both,
         batch_sampler=ResumableBatchSampler(VIDEOS, batch_size=4, seed=1),
-        collate_fn=collate,
+        collate_fn=collate_both,
         num_workers=workers,
         multiprocessing_context=start,
     )
