@@ -337,6 +337,35 @@ def test_a_run_that_was_moved_goes_on_where_it_lies(
     assert trained.last.read_bytes() == before
 
 
+def test_a_run_with_old_option_names_is_refused_in_the_words_of_its_file(
+    trained: RunFolder, tmp_path: Path, capsys: Out
+) -> None:
+    folder = tmp_path / "old"
+    shutil.copytree(trained.path, folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("  root:", "  videos:"))
+    assert run("train", "--resume", folder) == 2
+    err = capsys.readouterr().err
+    assert f"{config} uses option names of an earlier version: data.videos is now data.root" in err
+
+
+def test_weights_of_an_unfinished_run_are_refused_or_used_with_one_line(
+    trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out
+) -> None:
+    folder = tmp_path / "unfinished"
+    shutil.copytree(trained.path, folder)
+    for file in (folder / "best.safetensors", folder / "last.safetensors"):
+        file.unlink(missing_ok=True)
+    video = clips / "red" / "red 0.mp4"
+    assert run("predict", folder, video, "--workers", 0) == 2
+    assert "resume it to its end" in (err := capsys.readouterr().err)
+    assert "--allow-unfinished" in err
+    assert run("predict", folder, video, "--workers", 0, "--allow-unfinished") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(str(video))
+    assert err == f"t3d: {folder}: this run is not finished; these are its weights so far\n"
+
+
 def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out) -> None:
     both = ["--workers", 0, "--precision", "fp32"]
     out = tmp_path / "test"

@@ -14,7 +14,10 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from t3d.cli.help import command_help, overview
 from t3d.cli.options import Command, Option, call, options_of, spelling_of
@@ -69,13 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(command_help(name, command, options, everything="--help-all" in rest), end="")
             return 0
         given += read_words(rest, options, lambda key: _commands_with(key, name))
-        return _run(name, command, options, given)
+        with _plain_warnings():
+            return _run(name, command, options, given)
     except UsageError as error:
         everything = "--help-all" if options and spelling_of(command).first else "--help"
         print(f"t3d {name}: {error}\n  All options: t3d {name} {everything}", file=sys.stderr)
         return 2
     except T3DError as error:
-        print(f"t3d: {in_options(str(error), options, given)}", file=sys.stderr)
+        resumed = any(each.key == "resume" for each in given)  # its options are those of a YAML file
+        print(f"t3d: {in_options(str(error), () if resumed else options, given)}", file=sys.stderr)
         folder, starter = getattr(error, "folder", None), getattr(error, "command", None)
         if folder and starter:
             print(f"  Resume it with: {starter} --resume {folder}", file=sys.stderr)
@@ -114,6 +119,21 @@ def _run(name: str, command: Command, options: Sequence[Option], given: Sequence
 
         return run_with_files(name, command, options, given)
     return call(command, options, parse(options, given))
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show the library's warnings as sentences, without the line of code that they come from."""
+    before = warnings.formatwarning
+
+    def sentence(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+        return f"t3d: {message}\n" if category is UserWarning else before(message, category, *place, **more)
+
+    warnings.formatwarning = sentence
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _find(words: list[str]) -> tuple[str, list[str]]:

@@ -265,8 +265,8 @@ def load_classifier(
 
 def _unfinished(path: PathLike) -> str:
     return (
-        f"{os.fspath(path)}: this run is not finished, so it has no weights yet; resume it to its end, "
-        "or set allow_unfinished to use the best weights so far"
+        f"{os.fspath(path)}: this run is not finished, so it has no weights yet; resume it to its end. "
+        "Tests, probes and predictions can use its best weights so far: `allow_unfinished`"
     )
 
 
