@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -349,7 +350,7 @@ def test_a_run_with_old_option_names_is_refused_in_the_words_of_its_file(
     assert f"{config} uses option names of an earlier version: data.videos is now data.root" in err
 
 
-def test_weights_of_an_unfinished_run_are_refused_or_used_with_one_line(
+def test_weights_of_an_unfinished_run_are_refused_or_used_with_a_warning(
     trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out
 ) -> None:
     folder = tmp_path / "unfinished"
@@ -360,10 +361,17 @@ def test_weights_of_an_unfinished_run_are_refused_or_used_with_one_line(
     assert run("predict", folder, video, "--workers", 0) == 2
     assert "resume it to its end" in (err := capsys.readouterr().err)
     assert "--allow-unfinished" in err
-    assert run("predict", folder, video, "--workers", 0, "--allow-unfinished") == 0
-    out, err = capsys.readouterr()
-    assert out.startswith(str(video))
-    assert err == f"t3d: {folder}: this run is not finished; these are its weights so far\n"
+    with pytest.warns(UserWarning, match="this run is not finished; these are its weights so far"):
+        assert run("predict", folder, video, "--workers", 0, "--allow-unfinished") == 0
+    assert capsys.readouterr().out.startswith(str(video))
+
+
+def test_a_warning_of_the_library_is_a_sentence() -> None:
+    before = warnings.formatwarning
+    with plain_warnings():
+        assert warnings.formatwarning("so it is", UserWarning, "file.py", 3) == "t3d: so it is\n"
+        assert "file.py:3" in warnings.formatwarning("so it is", DeprecationWarning, "file.py", 3)
+    assert warnings.formatwarning is before
 
 
 def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out) -> None:

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(command_help(name, command, options, everything="--help-all" in rest), end="")
             return 0
         given += read_words(rest, options, lambda key: _commands_with(key, name))
-        with _plain_warnings():
+        with plain_warnings():
             return _run(name, command, options, given)
     except UsageError as error:
         everything = "--help-all" if options and spelling_of(command).first else "--help"
@@ -122,7 +122,7 @@ def _run(name: str, command: Command, options: Sequence[Option], given: Sequence
 
 
 @contextmanager
-def _plain_warnings() -> Iterator[None]:
+def plain_warnings() -> Iterator[None]:
     """Show the library's warnings as sentences, without the line of code that they come from."""
     before = warnings.formatwarning
 
