@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -364,14 +363,6 @@ def test_weights_of_an_unfinished_run_are_refused_or_used_with_a_warning(
     with pytest.warns(UserWarning, match="this run is not finished; these are its weights so far"):
         assert run("predict", folder, video, "--workers", 0, "--allow-unfinished") == 0
     assert capsys.readouterr().out.startswith(str(video))
-
-
-def test_a_warning_of_the_library_is_a_sentence() -> None:
-    before = warnings.formatwarning
-    with plain_warnings():
-        assert warnings.formatwarning("so it is", UserWarning, "file.py", 3) == "t3d: so it is\n"
-        assert "file.py:3" in warnings.formatwarning("so it is", DeprecationWarning, "file.py", 3)
-    assert warnings.formatwarning is before
 
 
 def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out) -> None:

@@ -14,10 +14,7 @@ import difflib
 import importlib
 import os
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 from t3d.cli.help import command_help, overview
 from t3d.cli.options import Command, Option, call, options_of, spelling_of
@@ -72,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(command_help(name, command, options, everything="--help-all" in rest), end="")
             return 0
         given += read_words(rest, options, lambda key: _commands_with(key, name))
-        with plain_warnings():
-            return _run(name, command, options, given)
+        return _run(name, command, options, given)
     except UsageError as error:
         everything = "--help-all" if options and spelling_of(command).first else "--help"
         print(f"t3d {name}: {error}\n  All options: t3d {name} {everything}", file=sys.stderr)
@@ -119,21 +115,6 @@ def _run(name: str, command: Command, options: Sequence[Option], given: Sequence
 
         return run_with_files(name, command, options, given)
     return call(command, options, parse(options, given))
-
-
-@contextmanager
-def plain_warnings() -> Iterator[None]:
-    """Show the library's warnings as sentences, without the line of code that they come from."""
-    before = warnings.formatwarning
-
-    def sentence(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
-        return f"t3d: {message}\n" if category is UserWarning else before(message, category, *place, **more)
-
-    warnings.formatwarning = sentence
-    try:
-        yield
-    finally:
-        warnings.formatwarning = before
 
 
 def _find(words: list[str]) -> tuple[str, list[str]]:
