@@ -55,7 +55,7 @@ def both(twin: nn.Module, model: VideoNet) -> tuple[Tensor, Tensor]:
     return expected.unsqueeze(2).expand_as(got), got
 
 
-@pytest.mark.parametrize(("how", "time_padding"), [("centre", "zeros"), ("mean", "replicate")])
+@pytest.mark.parametrize(("how", "time_padding"), [("center", "zeros"), ("mean", "replicate")])
 def test_repeated_frame_gives_the_2d_features(
     twin: nn.Module, how: Inflation, time_padding: TimePadding
 ) -> None:
@@ -92,7 +92,7 @@ def test_every_tensor_of_the_2d_twin_has_a_place(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:a TTL looks at")
-@pytest.mark.parametrize(("how", "time_padding"), [("centre", "zeros"), ("mean", "replicate")])
+@pytest.mark.parametrize(("how", "time_padding"), [("center", "zeros"), ("mean", "replicate")])
 @pytest.mark.parametrize("name", ["resnet3d18", "resnet3d50_ttl", "inception3d", "i3d"])
 def test_repeated_frame_gives_the_2d_scores(name: str, how: Inflation, time_padding: TimePadding) -> None:
     torch.manual_seed(0)
@@ -128,7 +128,7 @@ def test_where_zero_padding_breaks_mean(depth: int) -> None:
     expected = F.conv2d(frame, kernel, padding=1)
     still = frame.unsqueeze(2).expand(-1, -1, frames, -1, -1)
     before, after = (depth - 1) // 2, depth // 2
-    for how in ("mean", "centre"):
+    for how in ("mean", "center"):
         conv = TemporalConv3d(3, 4, kernel_size=(depth, 3, 3)).double()
         conv.weight.data = inflate_kernel(kernel, depth, how=how)  # type: ignore[arg-type]
         out = conv(still)
@@ -169,5 +169,5 @@ def test_what_cannot_be_inflated() -> None:
     model = create_model("t3d_tiny")
     with pytest.raises(CheckpointError, match="no weight of the backbone fits"):
         inflate(torchvision.models.squeezenet1_1().state_dict(), model)
-    with pytest.raises(ConfigError, match="did you mean 'centre'"):
-        inflate({}, model, how="center")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="did you mean 'center'"):
+        inflate({}, model, how="centre")  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ def convert(
     *,
     model: str,
     classes: str | None = None,
-    inflate: Literal["mean", "centre"] | None = None,
+    inflate: Literal["mean", "center"] | None = None,
     targets: Targets = "single",
     options: dict[str, Any] = {},  # noqa: B006 (read only)
     clip: ClipSpec = ClipSpec(),  # noqa: B008 (frozen)
@@ -66,7 +66,7 @@ def convert(
         model: The model that the weights belong to, see `t3d models`.
         classes: Text file with one class name per line, in the order of the scores.
         inflate: Turn the weights of a 2D model into those of the 3D model: spread each kernel evenly over
-            time (`mean`), or put it into the middle step (`centre`). The new file has no classes; start
+            time (`mean`), or put it into the middle step (`center`). The new file has no classes; start
             training from it with `t3d train --init`.
         targets: Labels per video: one class (`single`), or several (`multi`, trained with sigmoids).
         options: Options of the model, such as `{drop_rate: 0.2}`.

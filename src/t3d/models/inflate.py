@@ -1,6 +1,6 @@
 """2D weights made 3D: the cheap start for a 3D network whose 2D twin is trained.
 
-A net inflated by `centre` and shown one frame again and again computes its twin's features at every step,
+A net inflated by `center` and shown one frame again and again computes its twin's features at every step,
 whatever its time padding. Inflated by `mean` it does so only with `time_padding="replicate"`: zeros before
 and behind the clip take part in the mean, so that the first and last steps come out too small.
 """
@@ -17,7 +17,7 @@ from t3d.errors import ConfigError, did_you_mean
 from t3d.models.loading import LoadReport, convolutions, load_matching
 from t3d.models.net import VideoNet
 
-Inflation = Literal["mean", "centre"]
+Inflation = Literal["mean", "center"]
 
 
 def inflate(state_2d: Mapping[str, Tensor], model: VideoNet, *, how: Inflation = "mean") -> LoadReport:
@@ -26,7 +26,7 @@ def inflate(state_2d: Mapping[str, Tensor], model: VideoNet, *, how: Inflation =
     Args:
         state_2d: State of a 2D network, such as torchvision's DenseNet-121 for `densenet3d121`.
         model: The 3D network; changed in place. Its classifier is left as it is.
-        how: `mean` gives every time step of a kernel the 2D kernel divided by the temporal depth d; `centre`
+        how: `mean` gives every time step of a kernel the 2D kernel divided by the temporal depth d; `center`
             gives the 2D kernel to step (d-1)//2 and zeros to the others.
 
     Returns:
@@ -64,7 +64,7 @@ def inflate_kernel(kernel: Tensor, depth: int, *, how: Inflation = "mean") -> Te
         Weights, C' C d H W.
 
     Example:
-        >>> inflate_kernel(torch.ones(1, 1, 1, 1), 4, how="centre").flatten().tolist()
+        >>> inflate_kernel(torch.ones(1, 1, 1, 1), 4, how="center").flatten().tolist()
         [0.0, 1.0, 0.0, 0.0]
     """
     if how == "mean":
