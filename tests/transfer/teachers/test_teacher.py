@@ -217,7 +217,7 @@ def test_the_digest_is_the_same_in_another_process(tmp_path: Path) -> None:
         ("timm:resnet18.none_such", r"'timm:resnet18.none_such'.*Similar names: "),
         ("torchvision:resnet18.tv_in1k", "Similar names: resnet18"),
         ("zzzz", r"no teacher 'zzzz'.*file\. Allowed"),
-        ("keras:resnet50", "no library 'keras'.*Known: timm, torchvision"),
+        ("keras:resnet50", "no library 'keras'.*known: timm, torchvision"),
         ("torchvision:fcn_resnet50", "torchvision:fcn_resnet50 is not an image classifier"),
         ("r3d_18", "r3d_18 is not an image classifier"),
         ("torchvision:fasterrcnn_resnet50_fpn", "is not an image classifier"),
