@@ -40,8 +40,8 @@ def test_the_nearest_name_is_found_whatever_its_case(name: str, nearest: str) ->
 
 
 def test_without_a_near_name_only_the_known_ones_are_told() -> None:
-    assert did_you_mean("zzz", {"b", "a"}) == "Known: a, b"
-    assert did_you_mean("zzz", []) == "Known: "
+    assert did_you_mean("zzz", {"b", "a"}) == "known: a, b"
+    assert did_you_mean("zzz", []) == "known: "
 
 
 def test_of_many_names_thirty_are_told() -> None:

@@ -111,8 +111,7 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     folded = {option.casefold(): option for option in options}
     near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     shown = ", ".join(options[:30]) + (f", … ({len(options)} in all)" if len(options) > 30 else "")
-    hint = f"did you mean {folded[near[0]]!r}? " if near else ""
-    return f"{hint}Known: {shown}"
+    return f"did you mean {folded[near[0]]!r}? Known: {shown}" if near else f"known: {shown}"
 
 
 def at_least(name: str, value: float, least: float) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -93,13 +94,32 @@ def test_a_group_shows_its_commands(group: str, capsys: Out) -> None:
     leaves = [name.partition(" ")[2] for name in cli.COMMANDS if name.startswith(f"{group} ")]
     assert leaves
     assert all(f"\n  {leaf} " in out for leaf in leaves)
-    assert run(group, "--help") == 0
-    assert capsys.readouterr().out == out
+    for word in ("--help", "--help-all"):
+        assert run(group, word) == 0
+        assert capsys.readouterr().out == out
 
 
 def test_the_version_is_shown(capsys: Out) -> None:
     assert run("--version") == 0
     assert capsys.readouterr().out.strip().endswith("0.1.0.dev0")
+
+
+def test_a_warning_of_t3d_is_one_plain_line(
+    trained: RunFolder, clips: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    unfinished = tmp_path / "run"
+    shutil.copytree(trained.path, unfinished, ignore=shutil.ignore_patterns("best.*", "last.*"))
+    assert run("predict", unfinished, clips / "red" / "red 0.mp4", "--allow-unfinished", "--workers", 0) == 0
+    (warning,) = (each for each in recwarn if "not finished" in str(each.message))
+    line = warnings.formatwarning(warning.message, warning.category, warning.filename, warning.lineno)
+    assert line == f"t3d: {unfinished}: this run is not finished; these are its weights so far\n"
+    assert "other.py:3: UserWarning: x" in warnings.formatwarning("x", UserWarning, "other.py", 3)
+
+
+def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out) -> None:
+    (tmp_path / "file").touch()
+    assert run("prepare", "index", clips, "--out", tmp_path / "file" / "i.parquet") == 2
+    assert capsys.readouterr().err == f"t3d: {tmp_path}/file: File exists\n"
 
 
 @pytest.mark.parametrize(
@@ -136,10 +156,24 @@ def test_the_version_is_shown(capsys: Out) -> None:
         ("test absent.safetensors d", "absent.safetensors: no such weights file"),
         ("test w d --frame-order reverse", "--frame-order is 'reverse'; did you mean 'reversed'?"),
         ("test w d --frames reversed", "unknown option --frames; it is now --frame-order"),
+        ("train --clips 3", "unknown option --clips; it belongs to t3d test\n"),
+        ("train --index i", "unknown option --index; did you mean --data.index?"),
+        ("train --data.videos d", "unknown option --data.videos; it is now --root"),
+        (
+            "train --json",
+            "it belongs to t3d prepare download, t3d prepare index, t3d prepare transcode and 6 more",
+        ),
+        ("train --clip.tail foo", "--clip.tail is 'foo'; known: drop, pad, shift"),
+        ("transfer --model t3d121", "unknown option --model; did you mean --student?"),
+        ("transfer --init w", "unknown option --init; did you mean --model.init?"),
+        ("probe a b --videos d", "unknown option --videos; it is now --root"),
+        ("data check a --videos d", "unknown option --videos; it is now --root"),
+        ("reproduce table4 --videos.ucf101 d", "unknown option --videos.ucf101; it is now --root.ucf101"),
+        ("test w d --lr 3", "unknown option --lr; it belongs to t3d train, t3d transfer, t3d teacher\n"),
         ("test w d --clips 0", "--clips is 0; it must be at least 1"),
         ("test w d --clips ten", "--clips is 'ten'; it must be a whole number"),
         ("test w d --crops 4", "--crops is"),
-        ("test w d --clips 10 --tail drop", "leave out one of the two"),
+        ("test w d --clips 10 --tail drop", "--tail is drop and --clips is 10; --tail is about"),
         ("test w d --crop 3", "did you mean --crops?"),
         ("test w d --max-bad 2", "--max-bad is 2.0; it must lie between 0 and 1"),
         ("test w d --max_bad 2", "--max_bad is 2.0; it must lie between 0 and 1"),
@@ -161,7 +195,10 @@ def test_the_version_is_shown(capsys: Out) -> None:
             "absent.pth: no such weights file",
         ),
         ("demo --seed -1", "--seed is -1; it must be at least 0"),
-        ("demo extra", "unexpected argument 'extra'"),
+        ("demo extra", "unexpected argument 'extra'; every value needs the name of its option before it"),
+        ("help", "t3d: no command 'help'; did you mean '--help'?"),
+        ("train --help-al", "unknown option --help-al; did you mean --help-all?"),
+        ("prepare index v --out i.parquet --ray-address x", "but --cluster is none; set it to ray"),
         ("prepare indx", "t3d prepare: no command 'indx'; did you mean 'index'?"),
         ("preprae index", "t3d: no command 'preprae'; did you mean 'prepare'?"),
         ("prepare index v", "t3d prepare index: missing: --out PATH"),

@@ -222,6 +222,13 @@ def test_a_librarys_message_names_options(message: str, shown: str) -> None:
     assert in_options(message, OPTIONS) == shown
 
 
+def test_a_last_word_stands_for_a_key_if_only_one_ends_with_it() -> None:
+    one, other = (Option(key, str, "") for key in ("data.source_pattern", "pairs.source_pattern"))
+    message = "name sources more finely (source_pattern)"
+    assert in_options(message, [one]) == "name sources more finely (--data.source-pattern)"
+    assert in_options(message, [one, other]) == message
+
+
 def test_a_message_names_an_option_as_it_was_typed() -> None:
     given = read("a", "--out", "o", "--optim.lr", "3")
     assert in_options("optim.lr is 3", OPTIONS, given) == "--optim.lr is 3"

@@ -241,7 +241,7 @@ def test_a_test_may_average_many_views(
 @pytest.mark.parametrize(
     ("tail", "views", "told"),
     [
-        ("pad", {"clips": 4}, "tail is pad and clips is 4.*leave out one"),
+        ("pad", {"clips": 4}, "`tail` is pad and `clips` is 4.*leave out one"),
         (None, {"clips": 0}, "clips is 0"),
         (None, {"crops": 4}, "crops is 4"),
     ],

@@ -241,10 +241,10 @@ def test_any_damage_is_one_kind_of_error(place: Path, kind: str) -> None:
 
 def test_what_is_no_archive(place: Path) -> None:
     (place / "page.zip").write_text("<html>not found</html>")
-    refused(place / "page.zip", "is no archive")
+    refused(place / "page.zip", "is not an archive")
     (place / "empty").touch()
     assert archive_kind(place / "empty") is None
-    refused(zipped({}, place / "a.zip"), "is no archive")
+    refused(zipped({}, place / "a.zip"), "is not an archive")
     refused(zipped({"folder/": b""}, place / "a.zip"), "holds no file")
     for pack in (gzip.compress, bz2.compress, lzma.compress):
         (place / "a.gz").write_bytes(pack(b"a,b\n" * 1000))

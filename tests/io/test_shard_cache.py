@@ -246,5 +246,5 @@ def test_a_list_of_shards_that_is_not_finished_is_refused(url: str) -> None:
     _, store, paths = opened(url)
     (paths[0].parent.parent / "shards.json").write_text(json.dumps({"format": 1}))
     shard_cache_of.cache_clear()
-    with pytest.raises(ManifestError, match="is no finished list of t3d prepare shards"):
+    with pytest.raises(ManifestError, match="is not a finished list of t3d prepare shards"):
         store.open(paths[0]).get(np.arange(2))

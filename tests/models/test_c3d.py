@@ -131,7 +131,7 @@ def test_dropout_acts_in_training_only(net: VideoNet) -> None:
         ({"width": 0}, "width is 0"),
         ({"drop_rate": 1.0}, r"\[0, 1\)"),
         ({"in_channels": 0}, "in_channels is 0"),
-        ({"ttl_after": ["fc6"], "ttl_depths": [[1, 3]]}, "cannot stand behind 'fc6'.*conv5"),
+        ({"ttl_after": ["fc6"], "ttl_depths": [[1, 3]]}, "cannot follow 'fc6'.*conv5"),
     ],
 )
 def test_options_that_cannot_work(options: dict[str, object], message: str) -> None:

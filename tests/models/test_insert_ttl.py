@@ -223,9 +223,9 @@ def test_depths_that_were_chosen_are_told_of_in_training_only() -> None:
 @pytest.mark.parametrize(
     ("after", "depths", "message"),
     [
-        (["layr1"], [(1,)], "cannot stand behind 'layr1'; did you mean 'layer1'"),
+        (["layr1"], [(1,)], "cannot follow 'layr1'; did you mean 'layer1'"),
         (["layer1", "layer2"], [(1,)], "names 2 stages and ttl_depths has 1 entries"),
-        (["layer1", "layer1"], [(1,), (3,)], "there is a TTL behind 'layer1'"),
+        (["layer1", "layer1"], [(1,), (3,)], "'layer1' already has a TTL"),
         (["layer1"], [()], "one temporal depth of 1 or more"),
         (["layer1"], [(1, 0)], "one temporal depth of 1 or more"),
     ],
@@ -250,5 +250,5 @@ def test_a_second_ttl_at_one_place_is_refused() -> None:
         warnings.simplefilter("error")  # looking for the widths is no use of the net
         insert_ttl(net, after=["layer1"], depths=[(1, 3)], branch_channels=4)
         insert_ttl(net, after=["layer2"], depths=[(1, 3)], branch_channels=4)
-    with pytest.raises(ConfigError, match="there is a TTL behind 'layer1'"):
+    with pytest.raises(ConfigError, match="'layer1' already has a TTL"):
         insert_ttl(net, after=["layer1"], depths=[(1, 3)])

@@ -140,7 +140,7 @@ def test_one_that_fails_is_named_and_the_others_come(site: Any, toy: str, tmp_pa
     report = download(toy, tmp_path, parts=["val"])
     assert [failed.path for failed in report.bad] == ["part_1.tar.gz", "part_2.tar.gz"]
     assert "answers 404" in report.bad[0].reason
-    assert "is no archive" in report.bad[1].reason
+    assert "is not an archive" in report.bad[1].reason
     assert files(tmp_path / "val") == [
         "list.txt",
         "part_0/clip0.mp4",

@@ -57,26 +57,26 @@ def _describe(name: str, summary: Summary) -> None:
     print(
         f"{name}: {summary.videos} videos in {summary.files} files, {len(summary.classes)} classes, "
         f"{summary.sources} sources"
-        + (f", {summary.unlabeled} unlabelled" if summary.unlabeled else "")
+        + (f", {summary.unlabeled} unlabeled" if summary.unlabeled else "")
         + (f", {summary.none} to which no class applies" if summary.none else "")
     )
     if summary.classes:
         least, most = (pick(summary.classes, key=summary.classes.__getitem__) for pick in (min, max))
-        print(f"  videos a class: {summary.classes[least]} ({least}) to {summary.classes[most]} ({most})")
-    if summary.targets == "multi" and (labelled := summary.videos - summary.unlabeled):
-        print(f"  labels a video: {sum(summary.classes.values()) / labelled:.2f} on average")
+        print(f"  videos per class: {summary.classes[least]} ({least}) to {summary.classes[most]} ({most})")
+    if summary.targets == "multi" and (labeled := summary.videos - summary.unlabeled):
+        print(f"  labels per video: {sum(summary.classes.values()) / labeled:.2f} on average")
     if summary.missing:
-        print(f"  not there: {sum(summary.missing.values())} listed videos of {len(summary.missing)} classes")
+        print(f"  missing: {sum(summary.missing.values())} listed videos of {len(summary.missing)} classes")
     if summary.frames:
         print(
-            f"  {summary.seconds / 3600:.2f} h, {summary.size / 1e9:.2f} GB; frames a file: "
+            f"  {summary.seconds / 3600:.2f} h, {summary.size / 1e9:.2f} GB; frames per file: "
             f"{summary.frames[0]} to {summary.frames[2]}, half of them up to {summary.frames[1]}"
         )
         for what, counts in (("", summary.shapes), (" fps", summary.rates), ("", summary.codecs)):
             shown = [f"{value}{what}: {count}" for value, count in list(counts.items())[:5]]
             print("  " + ", ".join([*shown, *(["…"] if len(counts) > 5 else [])]))
     if summary.unknown:
-        print(f"  {summary.unknown} files are in no index, so that only their names are known: give --index")
+        print(f"  {summary.unknown} files are in no index, so only their names are known: use --index")
     print_list("cannot be read", list(map(str, summary.bad)))
     print_list("can be read only in part", list(map(str, summary.damaged)))
 
@@ -90,4 +90,4 @@ def _print_shared(shared: Shared) -> None:
     print_list("sources", list(shared.sources))
     print_list("pairs of the same bytes", [f"{one} = {two}" for one, two in shared.same])
     near = [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in shared.near]
-    print_list("pairs of different sources that look the same", near)
+    print_list("near-duplicates from different sources", near)

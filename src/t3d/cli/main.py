@@ -14,7 +14,9 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from t3d.cli.help import command_help, overview
 from t3d.cli.options import Command, Option, call, options_of, spelling_of
@@ -46,6 +48,9 @@ COMMANDS = {
 }
 """Help line and function (in `t3d.cli`) of each command."""
 
+_PACKAGE = Path(__file__).parents[1]
+_PYTHONS_FORMAT = warnings.formatwarning
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -62,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _without_command(name, rest)
     given: list[Given] = []
     options: tuple[Option, ...] = ()
+    warnings.formatwarning = _format_warning
     try:
         command = load(name)
         options = all_options(name, command)
@@ -88,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
         return 141
     except OSError as error:  # a full disk, a folder without write permission
-        print(f"t3d: {error}", file=sys.stderr)
+        known = error.filename is not None and error.strerror
+        print(f"t3d: {error.filename}: {error.strerror}" if known else f"t3d: {error}", file=sys.stderr)
         return 2
 
 
@@ -134,16 +141,25 @@ def _without_command(name: str, rest: list[str]) -> int:
 
         print(f"t3d {metadata.version('t3d')}")
         return 0
-    if word in ("", "--help", "-h"):
+    if word in ("", "--help", "-h", "--help-all"):
         print(_help(group), end="")
         return 0 if word else 2
     prog = f"t3d {group}".strip()
-    known = ["--help", "--version"] if word.startswith("-") else list(_within(group))
+    known = ["--help", "--version"] if word.startswith("-") else [*_within(group), "--help"]
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     kind = "option" if word.startswith("-") else "command"
     hint = f"; did you mean {near[0]!r}?" if near else ""
     print(f"{prog}: no {kind} {word!r}{hint}\n  All commands: {prog} --help", file=sys.stderr)
     return 2
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Show a warning of T3D as one plain line, without the place in the code; others as Python does."""
+    if category is UserWarning and Path(filename).is_relative_to(_PACKAGE):
+        return f"t3d: {message}\n"
+    return _PYTHONS_FORMAT(message, category, filename, lineno, line)
 
 
 def _within(group: str) -> dict[str, str]:
@@ -169,9 +185,14 @@ def _help(group: str) -> str:
 
 
 def _commands_with(key: str, name: str) -> list[str]:
-    """Other commands that have an option."""
+    """Other commands that have an option, by its key or its short name."""
+    flag = f"--{key.replace('_', '-')}"
     return [
         other
         for other in COMMANDS
-        if other != name and any(option.key == key for option in all_options(other, load(other)))
+        if other != name
+        and any(
+            not option.positional and flag in (option.full, option.short)
+            for option in all_options(other, load(other))
+        )
     ]

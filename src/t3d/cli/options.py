@@ -36,8 +36,21 @@ SECTIONS = ("data", "clip", "augment", "model", "optim", "teacher", "pairs")
 REQUIRED: Any = dataclasses.MISSING
 """Default of an option that must be given."""
 
-_PATHS = {"out", "cache", "root", "index", "init", "weights", "train", "val", "videos", "config", "resume"}
-_NAMES = {"name", "recipe", "device", "model"}
+_PATHS = {
+    "out",
+    "cache",
+    "root",
+    "index",
+    "init",
+    "weights",
+    "teacher_weights",
+    "train",
+    "val",
+    "videos",
+    "config",
+    "resume",
+}
+_NAMES = {"name", "recipe", "device", "model", "teacher"}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
@@ -26,10 +27,15 @@ RENAMED = {
     "optim.clip_grad": "optim.max_grad_norm",
     "optim.ema": "optim.ema_decay",
     "optim.mixup": "optim.mixup_alpha",
-    "data.videos": "root",
     "frames": "frame_order",
 }
 """Names that options once had, and have now."""
+
+REUSED = {"data.videos": "data.root", "videos": "root"}
+"""Names that some commands give to another option now; for the others, what they once meant.
+
+The name of a section stands for all its options.
+"""
 
 REMOVED = {
     "decoder": "PyAV decodes all videos, so there is nothing to choose",
@@ -186,13 +192,22 @@ def unknown(name: str, options: Sequence[Option], elsewhere: Callable[[str], Seq
         return f"{text}: {reason}"
     if placed := [option.metavar for option in options if option.positional and option.key == key]:
         return f"{text}; give {placed[0]} without a name"
-    if (new := RENAMED.get(key, "")) in shown:
-        return f"{text}; it is now {shown[new]}"
+    section, dot, rest = key.partition(".")
+    for new in (RENAMED.get(key, ""), REUSED.get(key, ""), f"{REUSED.get(section, '')}{dot}{rest}"):
+        if new in shown:
+            return f"{text}; it is now {shown[new]}"
+    last = key.rpartition(".")[2]
+    same = [each for each in shown if each == f"{key}.name" or last == each.rpartition(".")[2] != "name"]
+    if len(same) == 1:
+        return f"{text}; did you mean {shown[same[0]]}?"
+    if others := [f"t3d {other}" for other in elsewhere(key)]:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        return f"{text}; it belongs to {', '.join(others[:3])}{more}"
     known = dict(shown)
     if dashes:
         known |= {option.short[2:].replace("-", "_"): option.short for option in options if option.short}
         known |= {option.off[2:].replace("-", "_"): option.off for option in options if option.is_flag}
-    section = key.partition(".")[0]
+        known |= {"help": "--help", "help_all": "--help-all"}
     within = [each for each in known if each.startswith(f"{section}.")] if "." in key else []
     start = f"{section}." if within else ""  # within a section, only the rest of the name tells options apart
     rests = {
@@ -205,8 +220,6 @@ def unknown(name: str, options: Sequence[Option], elsewhere: Callable[[str], Seq
         text += (
             f"; options of {section}: {', '.join(sorted({shown[each] for each in within if each in shown}))}"
         )
-    elif others := elsewhere(key):
-        text += f"; it belongs to t3d {', t3d '.join(others)}"
     return text
 
 
@@ -215,10 +228,16 @@ def in_options(message: str, options: Iterable[Option], given: Iterable[Given] =
 
     The library names a parameter in backticks, as `overwrite=True`, at the start of a message (`out is
     missing`), or by a key with a dot or an underscore (`optim.lr`, `max_bad`). Each becomes the option,
-    spelled as the user typed it.
+    spelled as the user typed it. A part of the library that does not know the section of a key names its last
+    word alone (`source_pattern` for `data.source_pattern`).
     """
     typed = {each.key: each.spelled for each in given if each.spelled}
     names = {option.key: typed.get(option.key, option.flag) for option in options}
+    words = Counter(key.rpartition(".")[2] for key in names)
+    for key in list(names):
+        word = key.rpartition(".")[2]
+        if "_" in word and words[word] == 1:
+            names[word] = names[key]
     if not names:
         return message
     either = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
@@ -277,6 +296,8 @@ def _placed(loose: list[str], options: Sequence[Option], given: Sequence[Given])
         hint = ""
         if words[0].lower() in ("true", "false", "yes", "no", "1", "0") and flags:
             hint = f"; {', '.join(sorted(flags))} takes no value (--no-… turns a flag off)"
+        elif not any(option.positional for option in options):
+            hint = "; every value needs the name of its option before it"
         raise UsageError(f"unexpected argument {words[0]!r}{hint}")
     return placed
 

@@ -114,7 +114,9 @@ def shards(
         inside = Path(source.videos) / "index.parquet"
         hint = f"t3d prepare index {source.videos} --out FILE.parquet writes one"
         hint = f"use {inside}" if inside.is_file() else hint
-        raise ConfigError(f"{source.videos} is not an index, and `index` is not set: {hint}")
+        raise ConfigError(
+            f"`videos` is {source.videos}, which is not an index, and `index` is not set: {hint}"
+        )
     report = write_shards(source.open(), known, out, **options)
     if json:
         print(dumps(as_json(report), ensure_ascii=False))

@@ -196,7 +196,7 @@ class PredictionFile:
             classes = None if "error" in record else len(record["classes"])
         except (TypeError, KeyError) as error:
             raise ConfigError(
-                f"{self.path} holds a line that is no prediction ({str(record)[:60]}); choose a new file"
+                f"{self.path} holds a line that is not a prediction ({str(record)[:60]}); choose a new file"
             ) from error
         if not isinstance(path, str) or weights != self._weights:
             raise ConfigError(f"{self.path} holds predictions of other weights; choose a new file")

@@ -76,7 +76,7 @@ class TestConfig:
         at_least("seed", self.seed, 0)
         if self.views.clips is not None and self.tail is not None:
             raise ConfigError(
-                f"tail is {self.tail} and clips is {self.views.clips}; tail is about clips that do not "
+                f"`tail` is {self.tail} and `clips` is {self.views.clips}; `tail` is about clips that do not "
                 "overlap, and spread clips reach the end of the video anyway: leave out one of the two"
             )
 

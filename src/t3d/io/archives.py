@@ -205,7 +205,7 @@ def _members(archive: Path) -> Iterator[_Member]:
     kind = archive_kind(archive)
     if kind is None:
         raise ArchiveError(
-            f"{archive}: is no archive; zip, tar, tar.gz, tar.bz2, tar.xz and rar are unpacked"
+            f"{archive}: is not an archive; zip, tar, tar.gz, tar.bz2, tar.xz and rar are unpacked"
         )
     if kind == "zip":
         return _zip(archive)
@@ -249,7 +249,7 @@ def _tar(archive: Path, kind: str) -> Iterator[_Member]:
             raise ArchiveError(f"{archive}: is damaged: it ends before its end mark")
         bounded.read(_LONGEST_HEADER)  # only at its very end a compressed file says whether it is whole
         if bounded.read(1):
-            raise ArchiveError(f"{archive}: is damaged: it goes on behind its end mark")
+            raise ArchiveError(f"{archive}: is damaged: it continues after its end mark")
 
 
 def _file_of(opened: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

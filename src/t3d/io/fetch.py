@@ -143,7 +143,7 @@ def _scheme(url: str) -> str:
     try:
         return urlsplit(url).scheme
     except ValueError as error:  # such as an IPv6 address without its second bracket
-        raise FetchError(url, f"this is no URL: {error}") from error
+        raise FetchError(url, f"this is not a URL: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class ShardCache:
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ManifestError(
-                f"{url}/{LIST}: is no finished list of t3d prepare shards ({error!r}); its copy is "
+                f"{url}/{LIST}: is not a finished list of t3d prepare shards ({error!r}); its copy is "
                 f"{folder / LIST}"
             ) from error
 

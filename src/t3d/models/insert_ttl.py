@@ -179,9 +179,9 @@ def insert_ttl(
     new: dict[str, InsertedTTL] = {}
     for stage, branches in zip(after, depths, strict=True):
         if stage not in widths:
-            raise ConfigError(f"a TTL cannot stand behind {stage!r}; {did_you_mean(stage, widths)}")
+            raise ConfigError(f"a TTL cannot follow {stage!r}; {did_you_mean(stage, widths)}")
         if stage in model.inserted or stage in new:
-            raise ConfigError(f"there is a TTL behind {stage!r}; a stage can have one")
+            raise ConfigError(f"{stage!r} already has a TTL; a stage can have one")
         new[stage] = InsertedTTL(
             widths[stage],
             branches,

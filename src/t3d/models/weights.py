@@ -168,7 +168,7 @@ def load_model(
     if text is None:
         raise CheckpointError(
             f"{os.fspath(path)}: no model card in the file, so t3d did not write it; convert it with "
-            "`t3d convert`, or start a training run from it (`model.init`)"
+            "`t3d convert`, or start a training run from it"
         )
     card = _parsed(text, path)
     try:

@@ -254,9 +254,9 @@ def _pick(path: Path, container: av.container.InputContainer) -> av.video.VideoS
 
 def _why_not_opened(error: Exception) -> str:
     if isinstance(error, av.InvalidDataError):
-        return "is no video file that FFmpeg knows, or is cut off or damaged where its index lies"
+        return "cannot be opened by FFmpeg: not a video, or its header is truncated or corrupt"
     if isinstance(error, av.ArgumentError):
-        return "is no video container but a playlist, script, picture or the like"
+        return "is not a video container but a playlist, script, picture or the like"
     return f"cannot be opened: {_text(error)}"
 
 

@@ -43,7 +43,7 @@ class Cluster:
         if self.kind not in get_args(Kind):
             raise ConfigError(f"cluster is {self.kind!r}; {did_you_mean(str(self.kind), get_args(Kind))}")
         if self.kind == "none" and self.ray_address is not None:
-            raise ConfigError(f"ray_address is {self.ray_address}, but cluster is none; set cluster to ray")
+            raise ConfigError(f"ray_address is {self.ray_address}, but `cluster` is none; set it to ray")
 
 
 ONE_MACHINE = Cluster()

@@ -12,6 +12,7 @@ from t3d.cli.main import main
 from t3d.data.index import VideoIndex
 from t3d.data.inspect.browse import write_page
 from t3d.data.manifest.manifest import Manifest
+from t3d.errors import ConfigError
 from t3d.prepare.index import index_videos
 from t3d.video.encode import write_video
 
@@ -31,6 +32,12 @@ def lists(tmp_path: Path, numbered_frames) -> dict[str, Manifest]:
 def pictures(page: str) -> list[PIL.Image.Image]:
     found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
     return [PIL.Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+
+
+@pytest.mark.parametrize("name", ["per_class", "frames", "height"])
+def test_a_page_of_nothing_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is 0; it must be at least 1"):
+        write_page(tmp_path / "page.html", {}, **{name: 0})
 
 
 def test_some_videos_of_each_class_are_shown(tmp_path: Path, lists: dict[str, Manifest]) -> None:

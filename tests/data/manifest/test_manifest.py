@@ -106,13 +106,13 @@ def test_folder_links_are_followed_but_not_in_circles(tmp_path):
     [
         (
             [".hidden/a.mp4", "notes.txt"],
-            r"no class folder and no video in it \(1 .txt, 1 hidden passed over\)",
+            r"no class folder and no video in it \(ignored: 1 .txt, 1 hidden\)",
         ),
         (["a.mp4"], r"videos lie directly in it \(1, first 'a.mp4'\) and no class folders.*from_files"),
-        (["a.mp4", "Jump/b.mp4"], r"videos lie directly in it \(1, first 'a.mp4'\) beside class folders"),
+        (["a.mp4", "Jump/b.mp4"], r"videos lie directly in it \(1, first 'a.mp4'\) next to class folders"),
         (
             ["Jump/b.mp4", "Run/c.txt", "Sit/d/e.txt"],
-            r"2 of 3 class folders hold no video: 'Run', 'Sit' \(2 .txt",
+            r"2 of 3 class folders hold no video: 'Run', 'Sit' \(ignored: 2 .txt",
         ),
         (["train/Jump/a.mp4", "Val/Jump/b.mp4"], r"'train', 'Val' look like parts of a data set.*train$"),
     ],
@@ -176,7 +176,7 @@ def test_files_of_one_folder_have_sources_that_move_with_it(tmp_path):
 def test_no_files(tmp_path):
     with pytest.raises(ManifestError, match="no videos given"):
         Manifest.from_files([])
-    with pytest.raises(ManifestError, match=r"no video in this folder \(1 .txt passed over\)"):
+    with pytest.raises(ManifestError, match=r"no video in this folder \(ignored: 1 .txt\)"):
         Manifest.from_files([touch(tmp_path, "a.txt")])
 
 

@@ -67,7 +67,7 @@ def test_pattern_reads_the_scene_across_classes(pattern):
 
 @pytest.mark.parametrize(
     ("pattern", "says"),
-    [("(", "no regular expression"), (r"\d+", "has 0 groups"), (r"(\d+)_(\d+)", "has 2 groups")],
+    [("(", "is not a regular expression"), (r"\d+", "has 0 groups"), (r"(\d+)_(\d+)", "has 2 groups")],
 )
 def test_pattern_without_its_group(pattern, says):
     with pytest.raises(ConfigError, match=says):

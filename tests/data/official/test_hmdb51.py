@@ -160,7 +160,7 @@ def test_how_a_part_is_named(splits: Path, videos: Path) -> None:
 
 @pytest.mark.parametrize("behind", ["", ":", ":train", ":train4", ":val1", "/climb_test_split1.txt"])
 def test_split_files_without_a_part_are_met_with_a_hint(splits: Path, behind: str) -> None:
-    with pytest.raises(ManifestError, match=f"{re.escape(str(splits))}:train1; .*Known: test1, test2"):
+    with pytest.raises(ManifestError, match=f"{re.escape(str(splits))}:train1; .*[Kk]nown: test1, test2"):
         named_part(f"{splits}{behind}")
 
 

@@ -96,7 +96,7 @@ def test_a_list_cut_short_is_named_and_read(tmp_path, lists, caplog):
         f"{cut}: it lists 4 videos of 4 classes, but UCF101 split 2 test has 3,734 of 101"
     )
     assert second.startswith("UCF101 split 2 test: 2 of 4 listed videos, 3 of 4 classes in ")
-    assert second.endswith("; HandstandPushups lacks 1")
+    assert second.endswith("; videos are missing from HandstandPushups (1)")
 
 
 # --- the real lists --------------------------------------------------------------------------------------
@@ -137,7 +137,9 @@ def test_real_lists_are_as_published(real_data, tmp_path, caplog):
     open_list(read_ucf101(splits / "trainlist01.txt"), videos)
     (told,) = [record.getMessage() for record in caplog.records]
     assert "UCF101 split 1 train: 831 of 9,537 listed videos, 11 of 101 classes in" in told
-    assert told.endswith("; Diving lacks 50, JumpRope lacks 44, Swing lacks 31 and 2 more classes lack some")
+    assert told.endswith(
+        "; videos are missing from Diving (50), JumpRope (44), Swing (31) and 2 more classes"
+    )
 
     cut = (splits / "trainlist01.txt").read_bytes().splitlines(keepends=True)[:9500]
     (tmp_path / "trainlist01.txt").write_bytes(b"".join(cut))

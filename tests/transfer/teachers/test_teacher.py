@@ -221,7 +221,7 @@ def test_another_process_finds_the_same_digest_and_imports_no_library_before(tmp
         ("timm:resnet18.none_such", r"'timm:resnet18.none_such'.*Similar names: "),
         ("torchvision:resnet18.tv_in1k", "Similar names: resnet18"),
         ("zzzz", r"no teacher 'zzzz'.*file\. Allowed"),
-        ("keras:resnet50", "no library 'keras'.*Known: timm, torchvision"),
+        ("keras:resnet50", "no library 'keras'.*known: timm, torchvision"),
         ("torchvision:fcn_resnet50", "torchvision:fcn_resnet50 is not an image classifier"),
         ("r3d_18", "r3d_18 is not an image classifier"),
         ("torchvision:fasterrcnn_resnet50_fpn", "is not an image classifier"),

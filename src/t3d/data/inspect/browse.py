@@ -19,7 +19,7 @@ from t3d.data.index import VideoIndex
 from t3d.data.inspect.audit import Shared, compare, summarize
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.manifest.table import Entry
-from t3d.errors import VideoError
+from t3d.errors import VideoError, at_least
 from t3d.io.files import atomic_path
 
 
@@ -85,7 +85,14 @@ def write_page(
 
     Returns:
         The file.
+
+    Raises:
+        ConfigError: A number is too small.
     """
+    for name, value in (("per_class", per_class), ("frames", frames), ("height", height)):
+        at_least(name, value, 1)
+    at_least("pairs", pairs, 0)
+    at_least("seed", seed, 0)
     maker = _StripMaker(index, frames=frames, height=height)
     rng = np.random.default_rng(seed)
     shared = [_pairs(each, maker, manifests, most=pairs) for each in compare(manifests, index)]
@@ -180,7 +187,7 @@ def _pairs(shared: Shared, maker: _StripMaker, manifests: Mapping[str, Manifest]
         title=f"{_short(shared.one)} and {_short(shared.two)} share",
         said=(
             f"{len(shared.files)} files, {len(shared.sources)} sources, {len(shared.same)} pairs of files "
-            f"with the same bytes, {len(shared.near)} pairs of different sources that look the same."
+            f"with the same bytes, {len(shared.near)} near-duplicates from different sources."
         ),
         pairs=[
             (

@@ -51,7 +51,7 @@ def refuse_names(several: pa.Array, refuse: Refuse) -> None:
     )
     refuse(
         pc.match_substring_regex(names, rf"^\s|\s{bar}|{bar}\s|\s$"),
-        "a class name has spaces before or behind it, which would make it a class of its own; take them away",
+        "a class name has leading or trailing spaces, which would create a second class; remove them",
     )
     refuse(
         repeated(split_names(pc.utf8_normalize(names, form="NFC"))),
@@ -70,7 +70,7 @@ def refuse_spans(start: pa.Array, end: pa.Array, refuse: Refuse) -> None:
     for key, column in (("start", start), ("end", end)):
         refuse(pc.invert(pc.is_finite(column)), f"{key} must be a number of seconds")
         refuse(pc.less(column, 0.0), f"{key} is negative; times are seconds from the first frame")
-    refuse(pc.less_equal(end, pc.fill_null(start, 0.0)), "end must lie behind start")
+    refuse(pc.less_equal(end, pc.fill_null(start, 0.0)), "end must be after start")
 
 
 def refuse_repeats(path: pa.Array, names: pa.Array, start: pa.Array, end: pa.Array, refuse: Refuse) -> None:

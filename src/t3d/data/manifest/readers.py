@@ -73,11 +73,11 @@ def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Row
             (folders if entry.is_dir() else loose).append(entry.name)
     if not folders and not loose:
         raise ManifestError(
-            f"{base}: no class folder and no video in it ({_told(skipped)} passed over); "
+            f"{base}: no class folder and no video in it{_ignored(skipped)}; "
             "give a folder that holds one folder of videos per class"
         )
     if loose:
-        beside = "beside class folders" if folders else "and no class folders"
+        beside = "next to class folders" if folders else "and no class folders"
         raise ManifestError(
             f"{base}: videos lie directly in it ({len(loose)}, first {min(loose)!r}) {beside}; "
             "move each into the folder of its class (without labels: `unlabeled`, or "
@@ -104,8 +104,8 @@ def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Row
     if empty:
         raise ManifestError(
             f"{base}: {len(empty)} of {len(folders)} class folders hold no video: "
-            f"{', '.join(map(repr, empty[:10]))} ({_told(skipped)} passed over); "
-            "add videos or take the folder away"
+            f"{', '.join(map(repr, empty[:10]))}{_ignored(skipped)}; "
+            "add videos or remove the folders"
         )
     _report(base, skipped)
     column = strings(relative)
@@ -131,7 +131,7 @@ def read_files(paths: Sequence[str | os.PathLike[str]], source_pattern: str | No
             continue
         videos, passed = videos_below(given)
         if not videos:
-            raise ManifestError(f"{given}: no video in this folder ({_told(passed)} passed over)")
+            raise ManifestError(f"{given}: no video in this folder{_ignored(passed)}")
         skipped += passed
         files += joined(given, videos)
         bases.append(given)
@@ -155,24 +155,26 @@ def read_lines(file: str | os.PathLike[str]) -> list[tuple[int, str]]:
         file: UTF-8, with or without a byte-order mark, any line ends.
 
     Raises:
-        ManifestError: It cannot be read or is no UTF-8 text.
+        ManifestError: It cannot be read or is not UTF-8 text.
     """
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ManifestError(f"{os.fspath(file)}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{os.fspath(file)}: is no UTF-8 text ({error}); save it as UTF-8") from error
+        raise ManifestError(f"{os.fspath(file)}: is not UTF-8 text ({error}); save it as UTF-8") from error
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
-def _told(skipped: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
+def _ignored(skipped: Mapping[str, int]) -> str:
+    """Say how many files were skipped, by reason; empty if none was."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
+    return f" (ignored: {reasons})" if reasons else ""
 
 
 def _report(base: str, skipped: Mapping[str, int]) -> None:
     if skipped:
-        _log.info("%s: passed over %s", base, _told(skipped))
+        _log.info("%s%s", base, _ignored(skipped))
 
 
 def occurring(names: pa.Array) -> list[str]:

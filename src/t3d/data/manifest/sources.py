@@ -99,7 +99,7 @@ def pattern_sources(relative: pa.Array, pattern: str) -> pa.Array:
         Sources, string [N].
 
     Raises:
-        ConfigError: The pattern is no regular expression or does not have that one group.
+        ConfigError: The pattern is not a regular expression or does not have that one group.
         ManifestError: It does not match some of the paths; the message names the first of them.
 
     Example:
@@ -109,7 +109,7 @@ def pattern_sources(relative: pa.Array, pattern: str) -> pa.Array:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"source_pattern {pattern!r} is no regular expression: {error}") from error
+        raise ConfigError(f"source_pattern {pattern!r} is not a regular expression: {error}") from error
     if "source" in compiled.groupindex:
         group = compiled.groupindex["source"]
     elif compiled.groups == 1:

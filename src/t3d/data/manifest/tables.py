@@ -178,7 +178,7 @@ def _rows(
         )
     refuse(
         pc.not_equal(pc.utf8_trim_whitespace(label), label),
-        "the label has spaces before or behind it, which would make it a class of its own; take them away",
+        "the label has leading or trailing spaces, which would create a second class; remove them",
     )
     if "labels" in columns:
         refuse_names(several, refuse)
@@ -221,7 +221,7 @@ def _csv_records(file: str, data: bytes, allowed: Columns) -> Records:
     except csv.Error as error:
         raise ManifestError(f"{file}, line {reader.line_num}: {error}") from error
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{file}: is no UTF-8 text ({error}); save the table as UTF-8") from error
+        raise ManifestError(f"{file}: is not UTF-8 text ({error}); save the table as UTF-8") from error
 
 
 def _checked_csv(file: str, reader: _Reader, allowed: Columns) -> Records:

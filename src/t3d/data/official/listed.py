@@ -163,11 +163,11 @@ def _report(
         )
     classes_there = f", {len(classes):,} of {len(listed.classes):,} classes" if listed.classes else ""
     lacking = sorted(((missing[name], name) for name in classes if name in missing), reverse=True)
-    worst = ", ".join(f"{name} lacks {count:,}" for count, name in lacking[:3])
-    more = f" and {len(lacking) - 3} more classes lack some" if len(lacking) > 3 else ""
+    worst = ", ".join(f"{name} ({count:,})" for count, name in lacking[:3])
+    more = f" and {len(lacking) - 3} more classes" if len(lacking) > 3 else ""
     _log.log(
         logging.WARNING if missing else logging.INFO,
         "%s: %s of %s listed videos%s in %s%s",
         *(title, f"{found:,}", f"{len(listed.stems):,}", classes_there, base),
-        f"; {worst}{more}" if worst else "",
+        f"; videos are missing from {worst}{more}" if worst else "",
     )
