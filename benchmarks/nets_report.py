@@ -154,14 +154,14 @@ def plot(found: Found, path: Path) -> None:
 
 
 def _nets(axis: Any, found: Found, *, videos: str) -> None:
-    """Accuracy by multiply-adds; a net has the same colour in every panel."""
+    """Accuracy by multiply-adds; a net has the same color in every panel."""
     nets = sorted({net for _, net, _ in found})
     for net in sorted({net for name, net, clip in found if (name, clip) == (videos, USUAL[videos])}):
         each = list(found[videos, net, USUAL[videos]].values())
         mean, error = _bar([result["normal"] for result in each])
         marker = "s" if net.startswith("resnet") else "o" if net.startswith("t3d") else "^"
-        colour = f"C{nets.index(net)}"
-        axis.errorbar(each[0]["macs"] / 1e6, mean, error, fmt=marker, color=colour, capsize=3, label=net)
+        color = f"C{nets.index(net)}"
+        axis.errorbar(each[0]["macs"] / 1e6, mean, error, fmt=marker, color=color, capsize=3, label=net)
     left, right = axis.get_xlim()
     axis.set_xlim(left, right + 0.8 * (right - left))  # room for the legend
     axis.set(xlabel="multiply-adds of a clip (millions)", ylabel="test top-1 (%)", title=f"Nets: {videos}")
@@ -199,7 +199,7 @@ def _spans(axis: Any, found: Found, *, clip: str) -> None:
 
 def _strides(axis: Any, found: Found) -> None:
     """Accuracy by the temporal stride, on UCF101's 11 classes."""
-    for colour, net in enumerate(("t3d", "densenet3d")):
+    for color, net in enumerate(("t3d", "densenet3d")):
         for order, line in (("normal", "o-"), ("shuffled", "s--"), ("static", "^:")):
             strides = [s for s in (1, 2, 4, 16) if ("ucf101_11", net, f"16x{s}x48") in found]
             runs = [found["ucf101_11", net, f"16x{s}x48"].values() for s in strides]
@@ -207,7 +207,7 @@ def _strides(axis: Any, found: Found) -> None:
             if points:
                 means, errors = zip(*points, strict=True)
                 label = net if order == "normal" else f"{net}, {order}"
-                axis.errorbar(strides, means, errors, fmt=line, color=f"C{colour}", label=label, capsize=3)
+                axis.errorbar(strides, means, errors, fmt=line, color=f"C{color}", label=label, capsize=3)
     axis.set_xscale("log", base=2)
     axis.set_xticks([1, 2, 4, 16], ["1", "2", "4", "16"])
     axis.set(xlabel="stride of 16 frames", ylabel="test top-1 (%)", title="Strides: ucf101_11")
@@ -220,7 +220,7 @@ def _clips(axis: Any, found: Found) -> None:
         "frames, one stride": (("8x2x48", "16x2x48", "32x2x48"), "s--"),
         "side": (("16x4x32", "16x4x48", "16x4x64"), "^:"),
     }
-    for (colour, net), (label, (clips, line)) in itertools.product(
+    for (color, net), (label, (clips, line)) in itertools.product(
         enumerate(("t3d", "densenet3d")), lines.items()
     ):
         seeds = [found.get(("ucf101_11", net, clip), {}) for clip in clips]
@@ -229,7 +229,7 @@ def _clips(axis: Any, found: Found) -> None:
             means, errors = zip(*(_bar([result["normal"] for result in each]) for each in runs), strict=True)
             macs = [each[0]["macs"] / 1e6 for each in runs]
             axis.errorbar(
-                macs, means, errors, fmt=line, color=f"C{colour}", label=f"{net}: {label}", capsize=3
+                macs, means, errors, fmt=line, color=f"C{color}", label=f"{net}: {label}", capsize=3
             )
     axis.set_xscale("log")
     axis.set(xlabel="multiply-adds of a clip (millions)", ylabel="test top-1 (%)", title="Clips: ucf101_11")

@@ -1,4 +1,4 @@
-"""What the studies share: labelled sets, which labels are used, jobs that are run once, tables of results."""
+"""What the studies share: labeled sets, which labels are used, jobs that are run once, tables of results."""
 
 from __future__ import annotations
 

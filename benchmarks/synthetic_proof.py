@@ -4,7 +4,7 @@
     python benchmarks/synthetic_proof.py --quick    # one seed, fewer tracks
 
 1. Ground truth: the object's place in a frame is spread evenly and alike in every class (chi-square over all
-   frames and classes), and a classifier that sees k neighbouring points of the track tells the classes apart
+   frames and classes), and a classifier that sees k neighboring points of the track tells the classes apart
    the better the longer k is, and not at all for k = 1.
 2. Pixels: a 2D net on single decoded frames stays near chance on the motion label of held-out videos, while
    the same net with the same budget reads the appearance label off the same frames.
@@ -71,7 +71,7 @@ def place_p_values(
 
 
 def window_accuracy(spec: SyntheticSpec, frames: int, *, per_class: int) -> float:
-    """Accuracy of a random forest that sees `frames` neighbouring points of the true track."""
+    """Accuracy of a random forest that sees `frames` neighboring points of the true track."""
     features = {}
     for split in ("train", "test"):
         places, labels = tracks(spec, split, per_class)  # type: ignore[arg-type]
@@ -136,16 +136,16 @@ def frame_accuracy(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     net = FrameNet(len(MOTIONS))
-    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     labels = getattr(train, label)
     for _ in range(steps):
         which = torch.from_numpy(rng.integers(0, len(labels), batch))
         moment = torch.from_numpy(rng.integers(0, train.frames.shape[1], batch))
         loss = F.cross_entropy(net(scaled(train.frames[which, moment])), labels[which])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     net.eval()
     moments = np.linspace(0, test.frames.shape[1] - 1, 9).astype(int)  # the middle frame is the fifth
@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     )
     windows = {k: window_accuracy(spec, k, per_class=per_class) for k in (1, 2, 4, 13, 31)}
     for k, accuracy in windows.items():
-        print(f"random forest on {k:2d} neighbouring points of the true track: {accuracy:6.1%}")
+        print(f"random forest on {k:2d} neighboring points of the true track: {accuracy:6.1%}")
 
     results = []
     for seed in seeds:

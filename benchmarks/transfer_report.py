@@ -73,7 +73,7 @@ def plot(results: list[Result], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     order = ("scratch", "match", "contrastive", "regress", "sum")
-    colours = dict(zip(order, ("0.45", "C1", "C0", "C2", "C3"), strict=True))
+    colors = dict(zip(order, ("0.45", "C1", "C0", "C2", "C3"), strict=True))
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
     tune, test = rows(results, "tune"), rows(results, "test")
     for start in order:
@@ -87,16 +87,16 @@ def plot(results: list[Result], path: Path) -> None:
             means = [statistics.mean(chosen[share]) for share in shares]
             errors = [statistics.stdev(v) if len(v := chosen[share]) > 1 else 0 for share in shares]
             places = [SHARES.index(share) + 0.06 * (order.index(start) - 2) for share in shares]
-            left.errorbar(places, means, errors, fmt="o-", label=start, color=colours[start], capsize=3)
+            left.errorbar(places, means, errors, fmt="o-", label=start, color=colors[start], capsize=3)
         recipes = [key[3] for key in test if key[:3] == ("ucf101_11", 20, start)]
         found = tune.get(("ucf101_11", 20, start, recipes[0] if recipes else "base"), [])
         if found:
             epochs = sorted(map(int, found[0]["val"]))
             curves = [[100 * r["val"][str(epoch)] for epoch in epochs] for r in found]
             means = [statistics.mean(values) for values in zip(*curves, strict=True)]
-            right.plot(epochs, means, "o-", label=start, color=colours[start])
+            right.plot(epochs, means, "o-", label=start, color=colors[start])
             for curve in curves:
-                right.plot(epochs, curve, color=colours[start], alpha=0.25, linewidth=0.8)
+                right.plot(epochs, curve, color=colors[start], alpha=0.25, linewidth=0.8)
     for probe in results:
         if probe["name"] == "probe/ucf101_11/teacher":
             shares = sorted(int(key) for key in probe if key.isdigit())

@@ -3,8 +3,8 @@
     python benchmarks/transfer_shortcuts.py OUT match contrastive regress sum
 
 OUT is that of `transfer_study.py`, with `pretrain/START-p0` done. The frames' side stays as it is; the clips
-lose their colour, their detail (a mosaic of 4 × 4 or 2 × 2 tiles), their motion (the middle frame all along),
-or the order of their frames. A student whose pairs are told as well from a mosaic goes by colours and light,
+lose their color, their detail (a mosaic of 4 × 4 or 2 × 2 tiles), their motion (the middle frame all along),
+or the order of their frames. A student whose pairs are told as well from a mosaic goes by colors and light,
 not by things.
 """
 
@@ -38,7 +38,7 @@ BATCH = 32  # clips, so that `top1` is out of about 32 for every start
 
 
 def mosaic(clips: Tensor, tiles: int) -> Tensor:
-    """Each frame as so many tiles a side, each of its mean colour; uint8 [B, T, C, H, W]."""
+    """Each frame as so many tiles a side, each of its mean color; uint8 [B, T, C, H, W]."""
     flat = clips.flatten(0, 1).float()
     coarse = F.interpolate(F.adaptive_avg_pool2d(flat, tiles), size=flat.shape[-2:], mode="nearest")
     return coarse.round().byte().view_as(clips)
@@ -46,7 +46,7 @@ def mosaic(clips: Tensor, tiles: int) -> Tensor:
 
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "as they are": lambda clips: clips,
-    "grey": lambda clips: clips.float().mean(2, keepdim=True).round().byte().expand_as(clips),
+    "gray": lambda clips: clips.float().mean(2, keepdim=True).round().byte().expand_as(clips),
     "4 × 4 tiles": lambda clips: mosaic(clips, 4),
     "2 × 2 tiles": lambda clips: mosaic(clips, 2),
     "static": lambda clips: clips[:, clips.shape[1] // 2, None].expand_as(clips),

@@ -2,7 +2,7 @@
 
     python benchmarks/transfer_study.py DATA OUT 'pretrain/*-p0' 'tune/ucf101_11/20/*'
 
-DATA holds ucf101_11, hockey_fights, arid6, unlabelled and teachers. A job's name says what it is:
+DATA holds ucf101_11, hockey_fights, arid6, unlabeled and teachers. A job's name says what it is:
 
     pretrain/START                        teach a student; START is an objective or a variant of one, -pSEED
     select/START                          what frozen features make of UCF101's training list: a linear
@@ -84,7 +84,7 @@ STARTS: dict[str, dict[str, Any]] = {
     "match-low": {"objective": "match", "lr": 1e-3},
     "contrastive-teacher": {"objective": "contrastive", "space": "teacher"},
     "regress-32": {"objective": "regress"},
-    "regress-colour": {"objective": "regress", "batch_size": 16, "color": 0.4, "min_area": 0.3},
+    "regress-color": {"objective": "regress", "batch_size": 16, "color": 0.4, "min_area": 0.3},
     "regress-plain": {"objective": "regress", "batch_size": 16, "color": 0.0, "min_area": 0.8},
 }
 """What is taught, by the name of the start: options of `pairs`, of `augment` and of `optim`."""
@@ -304,10 +304,10 @@ class Study:
         return result
 
     def pool(self) -> Path:
-        """The unlabelled pool: training clips of the three sets and the unlabelled ones, never a test clip.
+        """The unlabeled pool: training clips of the three sets and the unlabeled ones, never a test clip.
 
         Clips that may show the same scene share a source: UCF101's groups, ARID's scenes, and each of the
-        kinds of unlabelled clips that were filmed in few places. What holds the bytes of a test clip under
+        kinds of unlabeled clips that were filmed in few places. What holds the bytes of a test clip under
         another name is left out.
         """
         table = self.out / "pool.csv"

@@ -35,7 +35,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     A 2D net learns from stills of other scenes which pattern the object has. It teaches a T3D from all
     training videos, without their labels. That T3D, and a fresh one, then learn from the sixth of the videos
     that have a label which pattern goes left or right. The pattern takes many examples to learn, since its
-    colours tell nothing: there transfer helps. The direction is nothing that a teacher of stills knows: it
+    colors tell nothing: there transfer helps. The direction is nothing that a teacher of stills knows: it
     comes from the labels, and is lost when the frames are shuffled or static. A demo that was made before is
     made again in the same place; what was drawn is kept.
 
@@ -92,7 +92,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     labels = len(runs["from scratch"].read_videos()[0])
     pool = len(student.read_videos()[0])
     notes = {
-        "after transfer": f"taught before by {Path(teacher).name} on {pool} unlabelled videos",
+        "after transfer": f"taught before by {Path(teacher).name} on {pool} unlabeled videos",
         "from scratch": "random weights",
     }
     return write_report(
@@ -103,7 +103,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
         lead=(
             "A 2D net that learned from stills which pattern an object has "
             f"(right in {accuracy:.0%} of held-out stills) taught a T3D from {pool} videos without labels. "
-            f"{labels} labelled videos then showed it, and a net with random weights, which pattern goes "
+            f"{labels} labeled videos then showed it, and a net with random weights, which pattern goes "
             "where. The pattern is what the teacher can give; the direction, which no still shows, comes "
             "from the labels alone."
         ),

@@ -65,7 +65,7 @@ def _decoding() -> str:
     frames = np.broadcast_to(levels[:, None, None, None], (24, 3, 64, 96)).copy()
     order = [23, 0, 11, 12, 5, 5]
     with tempfile.TemporaryDirectory() as folder:
-        path = write_video(Path(folder) / "grey.mp4", frames)
+        path = write_video(Path(folder) / "gray.mp4", frames)
         began = time.perf_counter()
         with Video(path) as video:
             got = video.frames_at(order).double().mean((1, 2, 3)).numpy()

@@ -48,11 +48,11 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder per class: 4 red and 4 blue videos of 20 frames, 32 × 40."""
     root = tmp_path_factory.mktemp("cli") / "clips"
     generator = torch.Generator().manual_seed(0)
-    for name, colour in (("red", (200, 60, 40)), ("blue", (40, 60, 200))):
+    for name, color in (("red", (200, 60, 40)), ("blue", (40, 60, 200))):
         (root / name).mkdir(parents=True)
         for number in range(4):
             noise = torch.randint(-40, 41, (20, 3, 32, 40), generator=generator)
-            frames = (torch.tensor(colour).view(3, 1, 1) + noise).clamp(0, 255).to(torch.uint8)
+            frames = (torch.tensor(color).view(3, 1, 1) + noise).clamp(0, 255).to(torch.uint8)
             write_video(root / name / f"{name} {number}.mp4", frames, crf=30)
     return root
 

@@ -32,7 +32,7 @@ from t3d.video.encode import write_video
 
 
 def random_scores(*, classes: int, videos: int, seed: int, ties: bool = False) -> Scores:
-    """Two videos are broken, every seventh is unlabelled, and the last class applies to none."""
+    """Two videos are broken, every seventh is unlabeled, and the last class applies to none."""
     rng = np.random.default_rng(seed)
     clip_video = np.sort(np.concatenate([np.arange(videos), rng.integers(videos, size=2 * videos)]))
     clip_probs = rng.random((len(clip_video), classes))
@@ -138,7 +138,7 @@ def test_sure_mistakes_and_lists_without_positives() -> None:
     assert 20 < measure(scores).loss < 30
     with pytest.raises(ManifestError, match="no class applies to any of the 1 videos"):
         measure(replace(scores, labels=np.array([[0, 0]])))
-    with pytest.raises(ManifestError, match="none of the 1 videos is both labelled and readable"):
+    with pytest.raises(ManifestError, match="none of the 1 videos is both labeled and readable"):
         measure(replace(scores, labels=np.array([[-1, -1]])))
 
 

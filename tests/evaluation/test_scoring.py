@@ -37,7 +37,7 @@ def batches(size: int, *, workers: int = 0, precision: Precision = "fp32") -> Co
 
 
 class Mean(nn.Module):
-    """Scores a clip by its mean colour and by how it changes from its first frame to its last."""
+    """Scores a clip by its mean color and by how it changes from its first frame to its last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,13 +61,13 @@ def manifest_of(paths: list[Path], labels: list[int | None]) -> Manifest:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """Six films of changing colours, 5 to 45 frames; the fourth is broken, the last has no label."""
+    """Six films of changing colors, 5 to 45 frames; the fourth is broken, the last has no label."""
     folder = tmp_path_factory.mktemp("films")
     paths = []
     for i, length in enumerate((5, 8, 17, 20, 45, 30)):
         rng = np.random.default_rng(i)
-        colours = np.cumsum(rng.normal(0, 12, size=(length, 3)), 0) + 128
-        frames = np.repeat(colours.clip(0, 255).astype(np.uint8), 24 * 32, 1).reshape(length, 3, 24, 32)
+        colors = np.cumsum(rng.normal(0, 12, size=(length, 3)), 0) + 128
+        frames = np.repeat(colors.clip(0, 255).astype(np.uint8), 24 * 32, 1).reshape(length, 3, 24, 32)
         paths.append(write_video(folder / f"film {i}.mp4", frames))
     paths[3].write_bytes(b"broken")
     return manifest_of(paths, [0, 1, 2, 0, 1, None])
@@ -104,7 +104,7 @@ def test_a_video_scores_the_mean_of_its_clips(films: Manifest) -> None:
             assert np.isnan(scores.video_probs[row]).all()
             continue
         clips, mean = slow_scores(model, entry.path)
-        # Colours are flat, so that only the rounding of resizing differs.
+        # Colors are flat, so that only the rounding of resizing differs.
         np.testing.assert_allclose(scores.clip_probs[scores.clip_video == row], clips, atol=1e-4)
         np.testing.assert_allclose(scores.video_probs[row], mean, atol=1e-4)
     assert len({tuple(np.round(row, 3)) for row in scores.clip_probs}) > 6  # the net does tell clips apart
@@ -344,7 +344,7 @@ def test_the_promise_same_batches_same_bits_other_batches_within_1e_6(films: Man
 
 
 def test_the_order_of_frames_reaches_the_net(films: Manifest) -> None:
-    def colours_and_change(order: FrameOrder) -> tuple[np.ndarray, np.ndarray]:
+    def colors_and_change(order: FrameOrder) -> tuple[np.ndarray, np.ndarray]:
         seen: list[torch.Tensor] = []
 
         class Spy(Mean):
@@ -356,10 +356,10 @@ def test_the_order_of_frames_reaches_the_net(films: Manifest) -> None:
         planes = torch.cat(seen)  # N C T
         return planes.mean(2).numpy(), (planes[..., -1] - planes[..., 0]).numpy()
 
-    mean, change = colours_and_change("normal")
-    back_mean, back = colours_and_change("reversed")
-    shuffled_mean, shuffled = colours_and_change("shuffled")
-    still = colours_and_change("static")[1]
+    mean, change = colors_and_change("normal")
+    back_mean, back = colors_and_change("reversed")
+    shuffled_mean, shuffled = colors_and_change("shuffled")
+    still = colors_and_change("static")[1]
     np.testing.assert_allclose(back_mean, mean, atol=1e-5)
     np.testing.assert_allclose(back, -change, atol=1e-6)
     np.testing.assert_allclose(shuffled_mean, mean, atol=1e-5)

@@ -55,13 +55,13 @@ def test_dotted_names_load(net: VideoNet, tmp_path: Path, prefix: str, wrapper: 
     card = convert_checkpoint(
         tmp_path / "theirs.pth",
         target,
-        card=ModelCard("densenet3d_tiny", classes=CLASSES, clip=clip, provenance={"licence": "MIT"}),
+        card=ModelCard("densenet3d_tiny", classes=CLASSES, clip=clip, provenance={"license": "MIT"}),
     )
     again, read = load_model(target)
     assert read == card
     assert (read.classes, read.clip) == (CLASSES, clip)
     assert read.provenance["converted_from"] == "theirs.pth"
-    assert read.provenance["licence"] == "MIT"
+    assert read.provenance["license"] == "MIT"
     x = torch.randn(1, 3, 8, 32, 32)
     assert torch.equal(again(x), net(x))
 

@@ -206,7 +206,7 @@ def test_time_padding_reaches_every_convolution_in_time() -> None:
     assert all(getattr(conv, "time_padding", None) == "replicate" for conv in deep)
 
 
-def test_initialisation() -> None:
+def test_initialization() -> None:
     torch.manual_seed(0)
     model = create_model("t3d_tiny", num_classes=5)
     for module in model.modules():

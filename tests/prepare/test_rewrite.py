@@ -139,7 +139,7 @@ def test_shapes_are_even_no_larger_and_of_the_same_ratio():
 
 def test_odd_sides_lose_their_last_row_and_column_and_nothing_else(tmp_path):
     generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(1, 1, 4, 4, generator=generator)  # grey: half of the colours' places are lost anyway
+    coarse = torch.rand(1, 1, 4, 4, generator=generator)  # gray: half of the colors' places are lost anyway
     images = F.resize(coarse, [33, 35], interpolation=InterpolationMode.BICUBIC).clamp(0, 1)
     frames = (images * 255).to(torch.uint8).repeat(5, 3, 1, 1)
     source = write_video(tmp_path / "a.mkv", frames, pixel_format="yuv444p", crf=1)
@@ -195,16 +195,16 @@ def test_pixels_are_turned_and_no_turn_is_left_in_the_file(tmp_path, name, codec
 
 
 @pytest.mark.parametrize("codec", ["h264", "jpeg"])
-def test_colours_survive_another_matrix_and_range(tmp_path, codec):
-    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (180, 100, 50)]
+def test_colors_survive_another_matrix_and_range(tmp_path, codec):
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (180, 100, 50)]
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=25, options={"crf": "1"})
         video.height = video.width = 64
         video.pix_fmt = "yuv420p"
         video.codec_context.colorspace, video.codec_context.color_range = 1, 2  # BT.709, full
-        for i, colour in enumerate(colours):
-            image = np.full((64, 64, 3), colour, np.uint8)
+        for i, color in enumerate(colors):
+            image = np.full((64, 64, 3), color, np.uint8)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
                 format="yuv420p", dst_colorspace="itu709", dst_color_range="JPEG"
             )
@@ -214,8 +214,8 @@ def test_colours_survive_another_matrix_and_range(tmp_path, codec):
     for short_side in (64, 32):
         rewritten(path, tmp_path / "new" / "a.mp4", short_side=short_side, crf=1, codec=codec, jpeg_q=1)
         with Video(tmp_path / "new" / "a.mp4") as video:
-            shown = video.frames_at(range(len(colours))).int()
-        assert (shown - torch.tensor(colours)[:, :, None, None]).abs().max() <= 6
+            shown = video.frames_at(range(len(colors))).int()
+        assert (shown - torch.tensor(colors)[:, :, None, None]).abs().max() <= 6
 
 
 def test_frames_of_another_size_are_made_like_the_first(tmp_path, numbered_frames, read_numbers):
@@ -338,7 +338,7 @@ def test_real_frames_look_like_the_sources(real_data, tmp_path, name):
         wanted = F.resize(frames, [120, 160], interpolation=InterpolationMode.BICUBIC, antialias=True).float()
         shown = two.frames_at(range(len(two))).float()
     error = (wanted - shown).square().mean(dim=(1, 2, 3))
-    # Half as many colour samples each way, almost without loss otherwise (crf 1), leave 37 dB of Basketball;
+    # Half as many color samples each way, almost without loss otherwise (crf 1), leave 37 dB of Basketball;
     # crf 18 takes some 3 dB more. Neighbouring frames, of a still camera even, are further away.
     assert 10 * torch.log10(255**2 / error.max()) > 33
     assert error[1:].mean() < (wanted[:-1] - shown[1:]).square().mean()

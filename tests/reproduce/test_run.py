@@ -26,7 +26,7 @@ from t3d.training import run as loop
 from t3d.training.trainer import Trainer
 from t3d.video.encode import write_video
 
-COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 60, 40)}
+COLORS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 60, 40)}
 
 
 @pytest.fixture(autouse=True)
@@ -39,11 +39,11 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder per class: 14 blue, green and red videos of 10 frames, 32 × 40."""
     root = tmp_path_factory.mktemp("reproduce") / "clips"
     generator = torch.Generator().manual_seed(0)
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (root / name).mkdir(parents=True)
         for number in range(14):
             noise = torch.randint(-40, 41, (10, 3, 32, 40), generator=generator)
-            frames = (torch.tensor(colour).view(3, 1, 1) + noise).clamp(0, 255).to(torch.uint8)
+            frames = (torch.tensor(color).view(3, 1, 1) + noise).clamp(0, 255).to(torch.uint8)
             write_video(root / name / f"{name}_{number}.mp4", frames, crf=30)
     return root
 
@@ -165,7 +165,7 @@ def test_a_stopped_row_goes_on_and_ends_as_if_it_never_had_been(
 
 def test_what_is_wrong_is_told_before_anything_runs(choices: Choices, calls: list[str], clips: Path) -> None:
     few = choices.out.parent / "few"
-    for name in COLOURS:
+    for name in COLORS:
         (few / name).mkdir(parents=True)
         for number in range(4):
             shutil.copy(clips / name / f"{name}_{number}.mp4", few / name)

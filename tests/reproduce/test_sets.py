@@ -169,7 +169,7 @@ def test_hmdb51_and_kinetics_are_found(tmp_path: Path) -> None:
     assert (split.train.count, split.test.count) == (3, 2)
 
 
-def test_unlabelled_videos_have_no_test(ucf101: Path, tmp_path: Path) -> None:
+def test_unlabeled_videos_have_no_test(ucf101: Path, tmp_path: Path) -> None:
     (split,) = opened("youtube8m", ucf101, tmp_path)
     assert (split.train.count, split.test) == (6, None)
 

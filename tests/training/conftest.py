@@ -15,7 +15,7 @@ from t3d.data.config import AugmentConfig, DataConfig
 from t3d.training.config import ModelConfig, OptimConfig, TrainConfig
 from t3d.video.encode import write_video
 
-COLOURS = {"blue": (40, 60, 200), "red": (200, 60, 40)}
+COLORS = {"blue": (40, 60, 200), "red": (200, 60, 40)}
 NET = ModelConfig(
     name="densenet3d_tiny",
     options={"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1},
@@ -28,16 +28,16 @@ def _one_thread(one_thread: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Red and blue videos of 12 noisy frames, 32 × 40: `train.csv` (8 a class), `val.csv` (3 a class)."""
-    root = tmp_path_factory.mktemp("colours")
+    root = tmp_path_factory.mktemp("colors")
     generator = torch.Generator().manual_seed(0)
     for split, count in (("train", 8), ("val", 3)):
         rows = []
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             for number in range(count):
                 noise = torch.randint(-40, 41, (12, 3, 32, 40), generator=generator)
-                frames = (torch.tensor(colour).view(3, 1, 1) + noise).clamp(0, 255).to(torch.uint8)
+                frames = (torch.tensor(color).view(3, 1, 1) + noise).clamp(0, 255).to(torch.uint8)
                 path = root / f"{split}_{name}_{number}.mp4"
                 write_video(path, frames, crf=30)
                 rows.append((path.name, name, path.stem))
@@ -47,14 +47,14 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny(colours: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+def tiny(colors: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
     """Maker of a run of seconds on the red and blue videos, 4 steps an epoch, with some parts replaced.
 
     Called as `tiny(optim={"lr": 1.0}, data={"workers": 1}, seed=3)`: dictionaries change a part's fields.
     """
     base = TrainConfig(
         out=str(tmp_path / "run"),
-        data=DataConfig(train=str(colours / "train.csv"), val=str(colours / "val.csv"), workers=0),
+        data=DataConfig(train=str(colors / "train.csv"), val=str(colors / "val.csv"), workers=0),
         clip=ClipSpec(num_frames=8, stride=1, size=32, resize=32),
         augment=AugmentConfig(),
         model=NET,

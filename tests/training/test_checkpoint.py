@@ -85,7 +85,7 @@ def test_a_restart_is_bit_exact(config: OptimConfig, tmp_path: Path) -> None:
     for run in (straight, again):
         run.schedule.set(3)  # the rate is set before every step, it is no state
     again.same_as(straight)
-    for parameter, state in again.optimizer.state.items():  # in its order in memory, as optimisers make it
+    for parameter, state in again.optimizer.state.items():  # in its order in memory, as optimizers make it
         moments = [value for value in state.values() if value.shape == parameter.shape]
         assert moments
         assert all(value.stride() == parameter.stride() for value in moments)

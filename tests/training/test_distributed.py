@@ -69,7 +69,7 @@ train(parts, resume=True)
 
 
 @pytest.fixture(scope="module")
-def scenes(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scenes(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes played the scenes."""
     from t3d.clip import ClipSpec
     from t3d.data.config import DataConfig
@@ -79,7 +79,7 @@ def scenes(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("distributed")
     config = TrainConfig(
         out=str(root / "template"),
-        data=DataConfig(train=str(colours / "train.csv"), val=str(colours / "val.csv"), workers=0),
+        data=DataConfig(train=str(colors / "train.csv"), val=str(colors / "val.csv"), workers=0),
         clip=ClipSpec(num_frames=8, stride=1, size=32, resize=32),
         model=ModelConfig(
             name="densenet3d_tiny",

@@ -1,4 +1,4 @@
-"""Runs on videos of several labels: colours, and whether it grows lighter, independently of each other."""
+"""Runs on videos of several labels: colors, and whether it grows lighter, independently of each other."""
 
 from __future__ import annotations
 
@@ -134,15 +134,15 @@ def table(path: Path, header: str, *rows: str) -> str:
 
 
 def test_what_does_not_fit_together_is_refused_before_a_video_is_read(
-    multi: Tiny, colours: Path, tmp_path: Path
+    multi: Tiny, colors: Path, tmp_path: Path
 ) -> None:
     def refused(kind: type[Exception], match: str, **data: Any) -> None:
         with pytest.raises(kind, match=match):
             train(multi(data=data))
         assert not Path(multi().out).exists()
 
-    one, several = str(colours / "train.csv"), multi().data.train
-    refused(ManifestError, r"val\.csv has one label.*is for several labels", val=str(colours / "val.csv"))
+    one, several = str(colors / "train.csv"), multi().data.train
+    refused(ManifestError, r"val\.csv has one label.*is for several labels", val=str(colors / "val.csv"))
     refused(ManifestError, r"val\.csv has several labels.*is for one label", train=one)
     refused(ConfigError, "data.balance takes each class equally often", balance=True)
     some = table(tmp_path / "some.csv", "path,labels", "a.mp4,x|y", "b.mp4,", "c.mp4,|")
@@ -159,9 +159,9 @@ def test_tests_refuse_the_other_kind_of_labels(multi: Tiny, tiny: Tiny, tmp_path
         run_test(TestConfig(str(several.last), tiny().data.train, compute=IN_PROCESS))
     with pytest.raises(ManifestError, match=r"several labels per video .* one label per video"):
         run_test(TestConfig(str(one.last), multi().data.train, compute=IN_PROCESS))
-    unlabelled = table(tmp_path / "unlabelled.csv", "path", str(Manifest.from_csv(several.val_csv)[0].path))
-    with pytest.raises(ManifestError, match="none of the 1 videos is both labelled and readable"):
-        run_test(TestConfig(str(several.last), unlabelled, compute=IN_PROCESS))
+    unlabeled = table(tmp_path / "unlabelled.csv", "path", str(Manifest.from_csv(several.val_csv)[0].path))
+    with pytest.raises(ManifestError, match="none of the 1 videos is both labeled and readable"):
+        run_test(TestConfig(str(several.last), unlabeled, compute=IN_PROCESS))
 
 
 def _card(path: Path) -> str:

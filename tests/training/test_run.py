@@ -451,13 +451,13 @@ def test_scores_that_are_no_numbers_stop(tiny: Tiny, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def more_videos(colours: Path, tmp_path: Path) -> Callable[..., Path]:
+def more_videos(colors: Path, tmp_path: Path) -> Callable[..., Path]:
     """Maker of a copy of the training table with other rows behind: (path, label)."""
 
     def make(*rows: tuple[str, str], only: str = "") -> Path:
-        with (colours / "train.csv").open(newline="") as file:
+        with (colors / "train.csv").open(newline="") as file:
             head, *old = csv.reader(file)
-        kept = [[str(colours / path), label, source] for path, label, source in old if only in label]
+        kept = [[str(colors / path), label, source] for path, label, source in old if only in label]
         with (tmp_path / "table.csv").open("w", newline="") as file:
             csv.writer(file).writerows([head, *kept, *([path, label, path] for path, label in rows)])
         return tmp_path / "table.csv"
@@ -488,9 +488,9 @@ def test_too_many_bad_videos_are_refused(
 
 
 @pytest.fixture
-def broken_within(colours: Path, tmp_path: Path) -> Path:
+def broken_within(colors: Path, tmp_path: Path) -> Path:
     """A video whose ends can be read, and no frame around its middle."""
-    raw = bytearray((colours / "train_red_0.mp4").read_bytes())
+    raw = bytearray((colors / "train_red_0.mp4").read_bytes())
     start = raw.index(b"mdat") + 4
     length = len(raw) - start
     from_, to = start + length * 5 // 12, start + length * 8 // 12
@@ -536,9 +536,9 @@ def test_what_cannot_be_trained_on_leaves_no_folder(
     refused(
         tiny(data={"train": str(more_videos(only="red"))}), ManifestError, r"at least 2 classes.*1 \(red\)"
     )
-    unlabelled = str(more_videos(("v.mp4", "")))
-    refused(tiny(data={"train": unlabelled}), ManifestError, "1 of 17 videos have no label")
-    refused(tiny(data={"val": unlabelled}), ManifestError, "1 of 17 videos have no label")
+    unlabeled = str(more_videos(("v.mp4", "")))
+    refused(tiny(data={"train": unlabeled}), ManifestError, "1 of 17 videos have no label")
+    refused(tiny(data={"val": unlabeled}), ManifestError, "1 of 17 videos have no label")
     refused(
         tiny(data={"val": str(more_videos(("v.mp4", "redd")))}),
         ManifestError,
@@ -596,13 +596,13 @@ def test_a_checkpoint_of_another_net_is_refused(tiny: Tiny) -> None:
 
 
 def test_weights_of_other_classes_start_a_run_without_their_classifier(
-    tiny: Tiny, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Tiny, colors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = RunFolder(train(tiny(out=str(tmp_path / "first"))))
-    with (colours / "train.csv").open(newline="") as file:
+    with (colors / "train.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
     renamed = {"red": "apple", "blue": "sky"}
-    rows = [[str(colours / path), renamed[label], source] for path, label, source in rows]
+    rows = [[str(colors / path), renamed[label], source] for path, label, source in rows]
     rows[3][1] = rows[12][1] = "else"
     with (tmp_path / "other.csv").open("w", newline="") as file:
         csv.writer(file).writerows([head, *rows])
@@ -634,21 +634,21 @@ def test_a_cache_changes_nothing_but_speed(tiny: Tiny, tmp_path: Path) -> None:
     same(plain, cached)
 
 
-def test_an_index_changes_nothing_but_speed(tiny: Tiny, colours: Path, tmp_path: Path) -> None:
+def test_an_index_changes_nothing_but_speed(tiny: Tiny, colors: Path, tmp_path: Path) -> None:
     plain = RunFolder(train(tiny(out=str(tmp_path / "plain"))))
     for part in ("train", "val"):
-        index_videos(Manifest.from_csv(colours / f"{part}.csv"), tmp_path / f"{part}.parquet")
+        index_videos(Manifest.from_csv(colors / f"{part}.csv"), tmp_path / f"{part}.parquet")
     parts = {part: str(tmp_path / f"{part}.parquet") for part in ("train", "val")}
     indexed = RunFolder(train(tiny(out=str(tmp_path / "indexed"), data=parts)))
     same(plain, indexed, but="trained_on")
 
 
 def test_a_balanced_run_sees_every_class_equally_often(
-    tiny: Tiny, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = (colours / "train.csv").read_text().splitlines()
+    rows = (colors / "train.csv").read_text().splitlines()
     few = [rows[0], *(row for row in rows if ",red," in row), *[row for row in rows if ",blue," in row][:2]]
-    table = colours / "few_blue.csv"
+    table = colors / "few_blue.csv"
     table.write_text("\n".join(few) + "\n")
     seen: list[int] = []
     plain = TrainClips.__getitem__

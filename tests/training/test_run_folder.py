@@ -18,8 +18,8 @@ Tiny = Callable[..., TrainConfig]
 
 
 @pytest.fixture
-def videos(colours: Path) -> Manifest:
-    return Manifest.from_csv(colours / "train.csv")
+def videos(colors: Path) -> Manifest:
+    return Manifest.from_csv(colors / "train.csv")
 
 
 def started(config: TrainConfig, videos: Manifest, bad: tuple[Failed, ...] = ()) -> RunFolder:

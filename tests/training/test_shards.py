@@ -28,11 +28,11 @@ Tiny = Callable[..., TrainConfig]
 
 
 @pytest.fixture(scope="module")
-def packed(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packed(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The red and blue videos in shards of about three: `train` and `val`."""
     root = tmp_path_factory.mktemp("packed")
     for part in ("train", "val"):
-        manifest = Manifest.from_csv(colours / f"{part}.csv")
+        manifest = Manifest.from_csv(colors / f"{part}.csv")
         index_videos(manifest, root / f"{part}.parquet", workers=1)
         index = VideoIndex.read(root / f"{part}.parquet")
         report = write_shards(manifest, index, root / part, shard_mb=0.006, workers=1)

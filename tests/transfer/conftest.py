@@ -46,5 +46,5 @@ def reference() -> Callable[[Tensor, int, Sequence[float], Sequence[float]], Ten
 
 @pytest.fixture(scope="session")
 def seen_by() -> Callable[[Teacher, Tensor], Tensor]:
-    """The same at the size and with the normalisation of a teacher."""
+    """The same at the size and with the normalization of a teacher."""
     return lambda teacher, frames: _reference(frames, teacher.size, teacher.mean, teacher.std)

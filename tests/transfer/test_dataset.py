@@ -247,7 +247,7 @@ def test_a_video_shorter_than_a_clip_is_a_bad_one_where_that_is_asked_for() -> N
 # --- how they are varied ------------------------------------------------------------------------------------
 
 
-def test_without_augmentation_both_see_the_centre() -> None:
+def test_without_augmentation_both_see_the_center() -> None:
     dataset = clips(table("x"), {"x": 40}, other_time=True)
     for epoch in range(10):
         item = item_of(dataset, epoch)
@@ -274,7 +274,7 @@ def test_views_of_clip_and_frames_tell_nothing_of_each_other() -> None:
     for epoch in range(1500):
         item = item_of(dataset, epoch)
         clip, own = view_of(item.frames), view_of(item.teacher)
-        # The teacher's crops lie twice as far from the centre as the clip's.
+        # The teacher's crops lie twice as far from the center as the clip's.
         clip_and_own[(clip[0] * 2, clip[1] * 2, clip[2]), own] += 1
         if item.other is not None:
             own_and_other[own, view_of(item.other)] += 1

@@ -52,10 +52,10 @@ class Tiny(TorchTeacher):
 
 
 def film(path: Path, count: int, *, seed: int = 0, every: int = 16) -> Path:
-    """A video of frames of 40 × 48, each of two colours of its own."""
+    """A video of frames of 40 × 48, each of two colors of its own."""
     generator = torch.Generator().manual_seed(seed)
-    colours = torch.randint(0, 256, (count, 3, 2, 1), generator=generator).byte()
-    frames = colours.repeat_interleave(20, 2).expand(-1, -1, -1, 48)
+    colors = torch.randint(0, 256, (count, 3, 2, 1), generator=generator).byte()
+    frames = colors.repeat_interleave(20, 2).expand(-1, -1, -1, 48)
     return write_video(path, frames, crf=5, keyframe_interval=every)
 
 
@@ -131,7 +131,7 @@ def test_the_nearest_frame_with_features_stands_for_each_wanted_one(
         got = features.get(path, np.array([wanted]))[0]
         assert got.shape == (6,)
         assert got.dtype == torch.float32
-        # Half precision is kept. In a tie, either neighbour may stand in.
+        # Half precision is kept. In a tie, either neighbor may stand in.
         assert any(torch.allclose(got, each[frame], atol=2e-3) for frame in nearest), (wanted, nearest)
         if len(nearest) == 1:
             clear[wanted] = nearest[0]
@@ -202,7 +202,7 @@ def test_another_video_teacher_or_step_is_another_entry(tmp_path: Path, seen_by:
         "as it is": Tiny(),
         "other weights": Tiny(seed=1),
         "other size": Tiny(size=24),
-        "other normalisation": Tiny(std=(0.5, 0.5, 0.5)),
+        "other normalization": Tiny(std=(0.5, 0.5, 0.5)),
     }
     names, kept = set(), []
     for count, teacher in enumerate(teachers.values(), 1):

@@ -26,7 +26,7 @@ from t3d.transfer.probe_config import ProbeConfig
 from t3d.video.encode import write_video
 from t3d.video.video import Video
 
-COLOURS = {"blue": (40, 60, 200), "red": (200, 60, 40)}
+COLORS = {"blue": (40, 60, 200), "red": (200, 60, 40)}
 SPEC = ClipSpec(num_frames=4, stride=2, size=32, resize=36, tail="shift")
 SMALL = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1}
 
@@ -38,10 +38,10 @@ def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = torch.Generator().manual_seed(0)
     for split, count in (("train", 5), ("test", 3)):
         rows = []
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             for number in range(count):
                 noise = torch.randint(-60, 61, (20, 3, 40, 48), generator=generator)
-                frames = (torch.tensor(colour).view(3, 1, 1) + noise).clamp(0, 255).byte()
+                frames = (torch.tensor(color).view(3, 1, 1) + noise).clamp(0, 255).byte()
                 path = write_video(root / f"{split}_{name}_{number}.mp4", frames)
                 rows.append((path.name, name))
         with (root / f"{split}.csv").open("w", newline="") as file:

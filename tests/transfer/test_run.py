@@ -1,4 +1,4 @@
-"""Whole transfer runs of seconds, on videos whose frames and clips are easily matched by colour."""
+"""Whole transfer runs of seconds, on videos whose frames and clips are easily matched by color."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ Small = Callable[..., TransferConfig]
 
 
 def draw(root: Path, count: int) -> Path:
-    """A folder of videos of 24 frames, 32 × 40, each of a colour of its own that slowly grows lighter."""
+    """A folder of videos of 24 frames, 32 × 40, each of a color of its own that slowly grows lighter."""
     root.mkdir()
     generator = torch.Generator().manual_seed(0)
     for number in range(count):
-        colour = torch.randint(20, 200, (1, 3, 1, 1), generator=generator)
+        color = torch.randint(20, 200, (1, 3, 1, 1), generator=generator)
         light = torch.linspace(0, 40, 24).view(24, 1, 1, 1)
         noise = torch.randint(-10, 11, (24, 3, 32, 40), generator=generator)
-        write_video(root / f"{number:02d}.mp4", (colour + light + noise).clamp(0, 255).byte(), crf=20)
+        write_video(root / f"{number:02d}.mp4", (color + light + noise).clamp(0, 255).byte(), crf=20)
     return root
 
 
@@ -71,7 +71,7 @@ def eighty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file as `t3d teacher` writes it; random weights know colours well enough. It has BatchNorm."""
+    """A file as `t3d teacher` writes it; random weights know colors well enough. It has BatchNorm."""
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -209,7 +209,7 @@ def test_what_fills_the_place_of_a_missing_time_changes_nothing() -> None:
         state = copy.deepcopy(scoring.network.state_dict())
         with torch.no_grad():
             scores, _, negative = step_of(scoring).score(scoring.network, batch, GROUPS)
-        found.append([*scores.values(), *scoring.network.standardise.state_dict().values()])
+        found.append([*scores.values(), *scoring.network.standardize.state_dict().values()])
         scoring.network.load_state_dict(state)
         assert not negative[:, 4].any()
     for one, other in zip(*found, strict=True):

@@ -119,7 +119,7 @@ def slow_layer(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def slow_tables(net: TransferNet, pooled: Tensor, targets: Tensor, temperature: float) -> dict[str, Tensor]:
-    """Score pair by pair in double precision, from the student's features and the standardised teacher's."""
+    """Score pair by pair in double precision, from the student's features and the standardized teacher's."""
     tables = {name: torch.zeros(len(pooled), len(targets), dtype=torch.float64) for name in net.heads}
 
     def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -278,16 +278,16 @@ def test_the_teacher_gets_none(pairs: PairConfig) -> None:
     teacher = TorchTeacher("small", inner, size=16, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     net = build(pairs).train()
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.1)
     pixels = torch.randint(0, 256, (4, 2, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
     for _ in range(2):
         seen = teacher(pixels.flatten(0, 1)).unflatten(0, (4, 2)).mean(1)  # M D
         assert not seen.requires_grad
         kept = seen.clone()
         loss = transfer_loss(net(clips(4), seen), *masks(4, False), pairs=pairs)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         assert torch.equal(seen, kept), "the features are not changed in place"
         assert seen.grad is None
     assert all(parameter.grad is None for parameter in teacher.parameters())

@@ -17,7 +17,7 @@ from t3d.evaluation.scores import Scores
 
 @dataclass(frozen=True)
 class Metrics:
-    """What the scores are worth on labelled videos; accuracies in [0, 1].
+    """What the scores are worth on labeled videos; accuracies in [0, 1].
 
     Args:
         videos: Videos scored.
@@ -66,12 +66,12 @@ def measure_single(scores: Scores) -> Metrics:
     """Compare scores with labels, where each video has one class.
 
     Raises:
-        ManifestError: No labelled video could be read.
+        ManifestError: No labeled video could be read.
     """
     known = (scores.labels >= 0) & np.isfinite(scores.video_probs).all(1)
     if not known.any():
         raise ManifestError(
-            f"none of the {len(scores.labels)} videos is both labelled and readable; "
+            f"none of the {len(scores.labels)} videos is both labeled and readable; "
             f"{len(scores.bad)} could not be read"
         )
     classes = len(scores.classes)

@@ -74,12 +74,12 @@ def measure_multi(scores: Scores) -> MultiMetrics:
         scores: With `labels` int8 [V, K].
 
     Raises:
-        ManifestError: No labelled video could be read, or no class applies to any.
+        ManifestError: No labeled video could be read, or no class applies to any.
     """
     known = (scores.labels.min(1) >= 0) & np.isfinite(scores.video_probs).all(1)
     if not known.any():
         raise ManifestError(
-            f"none of the {len(scores.labels)} videos is both labelled and readable; "
+            f"none of the {len(scores.labels)} videos is both labeled and readable; "
             f"{len(scores.bad)} could not be read"
         )
     labels, probs = scores.labels[known], scores.video_probs[known]

@@ -29,7 +29,7 @@ class Scores:
         clip_video: Row of each clip's video, int64 [N].
         video_probs: Mean over the clips of each video, float64 [V, K]; NaN for a video that cannot be read.
         labels: Row of each video's class, int64 [V]; -1 where there is none. Where a video may have several
-            labels, int8 [V, K]: 1 where a class applies, else 0; -1 throughout a video that is unlabelled.
+            labels, int8 [V, K]: 1 where a class applies, else 0; -1 throughout a video that is unlabeled.
         paths: File of each video.
         bad: The videos that could not be read.
         targets: `single`: the probabilities of a clip sum to 1; `multi`: each class has one of its own.

@@ -51,7 +51,7 @@ class ModelCard:
         options: The network's options that differ from the architecture's own, plain JSON values.
         classes: Class names in the order of the scores; empty for a network without classifier.
         clip: How clips are cut and normalized.
-        provenance: Where the weights come from: data, recipe, figures, licence; plain JSON values.
+        provenance: Where the weights come from: data, recipe, figures, license; plain JSON values.
         targets: What the scores are of: `single`, one class out of all (softmax), or `multi`, each class by
             itself (sigmoid). Files from before there was a choice are `single`.
 

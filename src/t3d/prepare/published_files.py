@@ -93,7 +93,7 @@ def _kinetics(
 # UCF101: lists and zip, with size and digest, from TensorFlow Datasets (tensorflow_datasets/video/ucf101.py
 # and url_checksums/ucf101.txt); the zip is that of the THUMOS challenge 2014. The rar from
 # PKU-YuanGroup/Open-Sora-Plan, docs/DATA.md, and many others.
-# HMDB51: torchvision's datasets/hmdb51.py, with the digest; size and licence from the publishers' page. That
+# HMDB51: torchvision's datasets/hmdb51.py, with the digest; size and license from the publishers' page. That
 # its server is gone was said in voxel51/fiftyone, pull request 6528.
 # Kinetics: k400_downloader.sh, k600_downloader.sh and k700_2020_downloader.sh of
 # cvdfoundation/kinetics-dataset; the sizes from the Dataset Zoo of voxel51/fiftyone.

@@ -16,7 +16,7 @@ from t3d.io.files import atomic_path
 
 
 def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
-    """A confusion matrix: rows are true classes, columns predicted ones, colour is the share of the row.
+    """A confusion matrix: rows are true classes, columns predicted ones, color is the share of the row.
 
     Args:
         confusion: Counts, [K][K].
@@ -34,16 +34,16 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
     axes.set_ylabel("true")
     if len(classes) <= 40:
         for row, column in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if share[row, column] > 0.55 else "black"
+            color = "white" if share[row, column] > 0.55 else "black"
             axes.text(
-                column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8
+                column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8
             )
     figure.colorbar(image, label="share of the true class", shrink=0.8)
     return figure
 
 
 def curves_figure(log: Sequence[dict[str, Any]], *, chance: float | None = None) -> Figure:
-    """Loss and validation accuracy over optimiser steps.
+    """Loss and validation accuracy over optimizer steps.
 
     Args:
         log: Lines of a run's `log.jsonl`.
@@ -61,14 +61,14 @@ def curves_figure(log: Sequence[dict[str, Any]], *, chance: float | None = None)
         [line["step"] for line in lines], [100 * line["top1"] for line in lines], marker="o", markersize=3
     )
     if chance is not None:
-        accuracy.axhline(100 * chance, color="grey", linestyle="--", linewidth=1, label="chance")
+        accuracy.axhline(100 * chance, color="gray", linestyle="--", linewidth=1, label="chance")
         accuracy.legend()
     accuracy.set(xlabel="step", ylabel="validation top-1 (%)", ylim=(0, 100))
     return figure
 
 
 def race_figure(logs: Mapping[str, Sequence[dict[str, Any]]], *, chance: float | None = None) -> Figure:
-    """Validation accuracy of several runs over optimiser steps, in one picture.
+    """Validation accuracy of several runs over optimizer steps, in one picture.
 
     Args:
         logs: Lines of each run's `log.jsonl`, by the run's name.
@@ -86,7 +86,7 @@ def race_figure(logs: Mapping[str, Sequence[dict[str, Any]]], *, chance: float |
             label=name,
         )
     if chance is not None:
-        axes.axhline(100 * chance, color="grey", linestyle="--", linewidth=1, label="chance")
+        axes.axhline(100 * chance, color="gray", linestyle="--", linewidth=1, label="chance")
     axes.set(xlabel="step", ylabel="validation top-1 (%)", ylim=(0, 100))
     axes.legend()
     return figure

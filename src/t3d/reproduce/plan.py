@@ -35,7 +35,7 @@ class Cost:
     Args:
         macs: Multiply-accumulates of one clip.
         flops: Floating-point operations of all of it, one clip a video in validation and tests.
-        steps: Optimiser steps.
+        steps: Optimizer steps.
         disk: Bytes that stay.
     """
 

@@ -265,6 +265,6 @@ def _check(config: RunConfig, part: Part, where: str) -> None:
 
 
 def learning(config: RunConfig, videos: int) -> int:
-    """About how many videos are learned from, behind what is held out or unlabelled."""
+    """About how many videos are learned from, behind what is held out or unlabeled."""
     share = config.data.label_fraction if isinstance(config, TrainConfig) else 1.0
     return round(videos * (1 - config.data.val_fraction) * share)

@@ -21,7 +21,7 @@ class RunLog:
     Args:
         path: The file; TensorBoard's folder lies beside it.
         main: Whether this is the main process.
-        steps: Optimiser steps of the whole run, for the bar.
+        steps: Optimizer steps of the whole run, for the bar.
         done: Steps already taken, when a run goes on; later lines of an interrupted run are cut off.
         validated: Whether the validation behind step `done` is over; if not, its line is cut off too.
     """
@@ -56,7 +56,7 @@ class RunLog:
 
         Args:
             kind: `train` or `val`.
-            step: Optimiser steps taken so far.
+            step: Optimizer steps taken so far.
             **values: The numbers, by name.
         """
         if not self.main:

@@ -22,7 +22,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
 
     Args:
         model: The net.
-        config: With `decay_norm` off, biases and normalisation parameters (all with at most one axis) form a
+        config: With `decay_norm` off, biases and normalization parameters (all with at most one axis) form a
             second group without weight decay. `layer_decay` and `classifier_lr` give each stage a rate.
 
     Raises:
@@ -71,7 +71,7 @@ class Schedule:
     Args:
         optimizer: Whose rate is set.
         config: Which schedule.
-        steps_per_epoch: Optimiser steps in an epoch.
+        steps_per_epoch: Optimizer steps in an epoch.
 
     Example:
         >>> parameter = nn.Parameter(torch.zeros(1))
@@ -93,7 +93,7 @@ class Schedule:
         self._bad = 0
 
     def set(self, step: int) -> float:
-        """Set the rate for optimiser step `step`, counted from 0 over the whole run, and return it.
+        """Set the rate for optimizer step `step`, counted from 0 over the whole run, and return it.
 
         Parameter groups with an `lr_scale` get that factor of it.
         """

@@ -1,1 +1,1 @@
-"""Supervision transfer: a frozen 2D net teaches a 3D net from unlabelled videos."""
+"""Supervision transfer: a frozen 2D net teaches a 3D net from unlabeled videos."""

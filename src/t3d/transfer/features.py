@@ -1,6 +1,6 @@
 """The teacher's features of every n-th frame of a video, on disk: computed once for all epochs and runs.
 
-An entry is named by what the video file contains, by the teacher (weights, input size, normalisation) and
+An entry is named by what the video file contains, by the teacher (weights, input size, normalization) and
 by which frames it holds, so that nothing stale is ever read. It is written whole or not at all.
 """
 

@@ -152,7 +152,7 @@ def teacher_vectors(teacher: Teacher, device: torch.device) -> Vectors:
 
 
 def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> Any:
-    """Fit a logistic regression on the clips of labelled videos.
+    """Fit a logistic regression on the clips of labeled videos.
 
     Args:
         manifest: The videos.

@@ -47,7 +47,7 @@ class TransferNet(nn.Module):
         super().__init__()
         self.student = student
         self.temperature = pairs.temperature
-        self.standardise = nn.BatchNorm1d(teacher_features, affine=False)
+        self.standardize = nn.BatchNorm1d(teacher_features, affine=False)
         wanted = ("match", "contrastive", "regress") if pairs.objective == "sum" else (pairs.objective,)
         heads: dict[str, nn.Module] = {}
         for name in wanted:
@@ -76,7 +76,7 @@ class TransferNet(nn.Module):
         """
         features = self.student(clips)  # B F
         with torch.autocast(clips.device.type, enabled=False):
-            features, targets = features.float(), self.standardise(frames)  # B F, M D
+            features, targets = features.float(), self.standardize(frames)  # B F, M D
             v, i = self.clip_fc(features), self.frames_fc(targets)  # B 1024, M 1024
             scores = {}
             for name, head in self.heads.items():

@@ -98,7 +98,7 @@ class Block(Generic[Item]):
 
 
 def blocks_of(items: Sequence[Item], most: int) -> deque[Block[Item]]:
-    """Divide files into blocks of neighbours.
+    """Divide files into blocks of neighbors.
 
     Args:
         items: The files.

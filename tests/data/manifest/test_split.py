@@ -244,7 +244,7 @@ def test_the_warning_names_twenty_classes_and_counts_the_rest(caplog):
         assert caplog.messages == [f"sources span classes so that the held-out part has no {names}{more}"]
 
 
-def test_the_warning_tells_unlabelled_rows_from_a_class(caplog):
+def test_the_warning_tells_unlabeled_rows_from_a_class(caplog):
     labels = np.array([0, 1, 0, 1, -1])
     held = hold_out(
         labels, pa.array(list("aabbc")), classes=["x", "y"], fraction=0.4, seed=0, refuse_lone=False
@@ -253,7 +253,7 @@ def test_the_warning_tells_unlabelled_rows_from_a_class(caplog):
     assert caplog.messages == ["sources span classes so that the held-out part has no '(unlabeled)'"]
 
 
-def test_unlabelled_rows_are_spread_too():
+def test_unlabeled_rows_are_spread_too():
     held = cut([0] * 10 + [-1] * 10, [f"{i}" for i in range(20)], 0.3)
     assert held[:10].sum() == held[10:].sum() == 3
 

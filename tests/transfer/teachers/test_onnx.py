@@ -1,4 +1,4 @@
-"""Teachers out of ONNX files: small nets made by hand, whose features are mean colours."""
+"""Teachers out of ONNX files: small nets made by hand, whose features are mean colors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_onnx(
     outputs: Sequence[str] = ("vector",),
     kind: int = TensorProto.FLOAT,
 ) -> None:
-    """A net whose feature is the mean of each colour, by several outputs on demand."""
+    """A net whose feature is the mean of each color, by several outputs on demand."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["vector"]),

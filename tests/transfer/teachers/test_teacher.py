@@ -156,15 +156,15 @@ def test_training_does_not_reach_the_teacher(frames: Tensor, tmp_path: Path) -> 
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     head = nn.Linear(teacher.num_features, 2)
     both = nn.ModuleDict({"teacher": teacher, "head": head})
-    optimiser = torch.optim.SGD(both.parameters(), lr=1, weight_decay=0.1)
+    optimizer = torch.optim.SGD(both.parameters(), lr=1, weight_decay=0.1)
     first = teacher(frames)
     for _ in range(20):
         both.train()
         assert head.training
         assert not any(part.training for part in teacher.modules())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         head(teacher(frames)).sum().backward()
-        optimiser.step()
+        optimizer.step()
     assert head.weight.grad is not None
     assert any("running_mean" in name for name in before)
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())

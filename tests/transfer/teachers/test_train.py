@@ -17,22 +17,22 @@ from t3d.transfer.teachers.train import train_teacher
 from t3d.video.encode import write_video
 
 Made = Callable[..., TeacherTraining]
-COLOURS = {"blue": (40, 60, 200), "green": (40, 200, 60), "red": (200, 60, 40)}
+COLORS = {"blue": (40, 60, 200), "green": (40, 200, 60), "red": (200, 60, 40)}
 
 
-def noisy(colour: tuple[int, int, int], count: int, generator: torch.Generator) -> torch.Tensor:
+def noisy(color: tuple[int, int, int], count: int, generator: torch.Generator) -> torch.Tensor:
     noise = torch.randint(-60, 61, (count, 3, 40, 48), generator=generator)
-    return (torch.tensor(colour).view(3, 1, 1) + noise).clamp(0, 255).byte()
+    return (torch.tensor(color).view(3, 1, 1) + noise).clamp(0, 255).byte()
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder per colour with ten noisy images."""
+    """A folder per color with ten noisy images."""
     root = tmp_path_factory.mktemp("images")
     generator = torch.Generator().manual_seed(0)
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (root / name).mkdir()
-        for number, image in enumerate(noisy(colour, 10, generator)):
+        for number, image in enumerate(noisy(color, 10, generator)):
             to_pil_image(image).save(root / name / f"{number}.png")
     return root
 
@@ -59,7 +59,7 @@ def test_a_teacher_of_images_knows_them_and_opens_by_its_file_alone(made: Made) 
     teacher = open_teacher(str(path))
     assert (teacher.size, teacher.num_features) == (32, 512)
     generator = torch.Generator().manual_seed(1)
-    features = {name: teacher(noisy(colour, 4, generator)) for name, colour in COLOURS.items()}
+    features = {name: teacher(noisy(color, 4, generator)) for name, color in COLORS.items()}
     within = (features["red"] - features["red"].mean(0)).norm(dim=1).mean()
     between = (features["red"].mean(0) - features["blue"].mean(0)).norm()
     assert between > 2 * within
@@ -78,12 +78,12 @@ def test_the_same_seed_gives_the_same_teacher(made: Made, tmp_path: Path) -> Non
     assert any(not torch.equal(other[key], tensor) for key, tensor in first.items())
 
 
-def test_frames_of_labelled_videos_will_do(made: Made, tmp_path: Path) -> None:
+def test_frames_of_labeled_videos_will_do(made: Made, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = []
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         for number in range(4):
-            path = write_video(tmp_path / f"{name}{number}.mp4", noisy(colour, 10, generator))
+            path = write_video(tmp_path / f"{name}{number}.mp4", noisy(color, 10, generator))
             rows.append((path, name))
     with (tmp_path / "list.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label"), *rows])

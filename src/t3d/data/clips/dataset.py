@@ -178,7 +178,7 @@ class VideoClips(IterableDataset[ClipItem | Failed]):
 class ClipBatches(IterableDataset[Batch]):
     """The clips of all videos in batches that are the same however many processes and workers share them.
 
-    A net's scores of a clip depend, by rounding, on the clips that share its batch. So neighbouring
+    A net's scores of a clip depend, by rounding, on the clips that share its batch. So neighboring
     rows, as many as a batch holds clips, go to one worker, and no batch holds clips of two such parts.
 
     Args:

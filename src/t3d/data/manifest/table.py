@@ -168,7 +168,7 @@ class VideoTable:
         return self._labels.pairs()
 
     def multi_hot(self) -> npt.NDArray[np.int8]:
-        """For each row and class 1 if the class applies, else 0; -1 in unlabelled rows; int8 [N, K]."""
+        """For each row and class 1 if the class applies, else 0; -1 in unlabeled rows; int8 [N, K]."""
         return self._labels.multi_hot()
 
     def class_counts(self) -> dict[str, int]:
