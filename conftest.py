@@ -26,7 +26,7 @@ def _examples_write_elsewhere(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep the tests of a file, and those of all `MANY_PROCESSES`, in one process that shares fixtures.
+    """Keep the tests of a file, and of all `MANY_PROCESSES`, in one process: it prepares their fixtures once.
 
     `--dist loadgroup` would do the same by marks, but it groups nothing under pytest 9.2 and says nothing.
     """
