@@ -132,7 +132,7 @@ def test_nothing_is_read_through_to_open_a_known_file(films, index, monkeypatch,
 def test_a_file_that_cannot_be_read_says_why_without_being_opened(films, index, monkeypatch) -> None:
     monkeypatch.setattr(video_module.Video, "__init__", None)
     store = FrameStore(SPEC, index=VideoIndex.read(index))
-    for name, reason in (("empty.mp4", "is empty"), ("text.mp4", "is no video file")):
+    for name, reason in (("empty.mp4", "is empty"), ("text.mp4", "cannot be opened by FFmpeg: not a video")):
         with pytest.raises(VideoError, match=reason):
             store.open(films / name)
 

@@ -306,7 +306,9 @@ def test_a_source_that_changes_meanwhile_is_told(tmp_path, numbered_frames, monk
     assert list((tmp_path / "new").iterdir()) == []
 
 
-@pytest.mark.parametrize(("data", "said"), [(b"", "is empty"), (b"nonsense" * 99, "is no video file")])
+@pytest.mark.parametrize(
+    ("data", "said"), [(b"", "is empty"), (b"nonsense" * 99, "cannot be opened by FFmpeg: not a video")]
+)
 def test_a_file_that_is_no_video_is_told(tmp_path, data, said):
     source = tmp_path / "a.mp4"
     source.write_bytes(data)

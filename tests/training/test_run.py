@@ -556,7 +556,9 @@ def test_what_cannot_work_is_told_before_a_video_is_read(
         refused(tiny(model={"options": {"drop_rat": 0.1}}), ConfigError, "did you mean 'drop_rate'")
         ttl = {"ttl_after": ["layr1"], "ttl_depths": [[1, 3]]}
         refused(
-            tiny(model={"name": "resnet3d18", "options": ttl}), ConfigError, "behind 'layr1'.*mean 'layer1'"
+            tiny(model={"name": "resnet3d18", "options": ttl}),
+            ConfigError,
+            "cannot follow 'layr1'.*mean 'layer1'",
         )
         refused(tiny(model={"freeze": "stm"}), ConfigError, "no stage 'stm' to freeze.*did you mean 'stem'")
         refused(tiny(clip={"size": 2}), ConfigError, r"clip\.size 2; densenet3d_tiny .* at least 1 frames of")

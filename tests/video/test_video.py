@@ -639,9 +639,9 @@ def unreadable(folder: Path) -> dict[str, tuple[Path, str]]:
     return {
         "missing": (folder / "missing.mp4", "no such file"),
         "zero bytes": (folder / "zero.mp4", "empty"),
-        "text": (folder / "text.mp4", "no video file"),
-        "playlist": (folder / "list.mp4", "no video file"),
-        "script": (folder / "concat.mp4", "no video container"),
+        "text": (folder / "text.mp4", "not a video, or its header is truncated"),
+        "playlist": (folder / "list.mp4", "not a video, or its header is truncated"),
+        "script": (folder / "concat.mp4", "is not a video container"),
         "folder": (folder / "folder.mp4", "folder"),
         "audio": (write_audio(folder / "audio.mp4"), "no video stream, only audio"),
     }

@@ -34,6 +34,7 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
         CheckpointError: The weights file or the ONNX file is missing, damaged, or another model's.
 
     Example:
+        >>> import torch
         >>> teacher = open_teacher("torchvision:resnet18", weights="random", size=64)
         >>> teacher(torch.zeros(2, 3, 90, 120, dtype=torch.uint8)).shape
         torch.Size([2, 512])
