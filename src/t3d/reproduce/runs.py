@@ -153,11 +153,16 @@ def _run(row: Row, step: Step, on: str, split: Split, before: Run | None, choice
     options = merged(read_recipe(step.recipe), {"model": {"name": row.net}, "clip": row.clip}, step.changes)
     if choices.scale == "small":
         options = shrunk(options, step.kind)
-    data = {"index": split.train.index, "workers": choices.workers, "cache": choices.cache}
+    data = {
+        "root": split.train.root,
+        "index": split.train.index,
+        "workers": choices.workers,
+        "cache": choices.cache,
+    }
     if step.kind == "train":
-        data |= {"train": split.train.name, "root": split.train.videos}
+        data |= {"train": split.train.name}
     else:
-        data |= {"videos": split.train.name, "root": split.train.videos}
+        data |= {"videos": split.train.name}
         teacher = {"name": choices.teacher, "weights": choices.teacher_weights}
         if choices.scale == "small":
             teacher["cache"] = str(choices.out / "features")
