@@ -41,7 +41,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
 
     Args:
         out: Folder for videos, runs, tests and report.
-        seed: Of all training; not of the videos.
+        seed: Seed of all training, not of the videos.
         quick: Few videos and one epoch, to see in a minute that all parts work.
 
     Returns:
@@ -162,7 +162,7 @@ def demo_config(out: Path, *, init: Path | None, seed: int, quick: bool) -> Trai
             cache=str(out / "cache"),
             workers=0,
         ),
-        # Neighbouring frames: over longer steps a pattern seems to run backwards, as wheels do in films.
+        # Neighboring frames: over longer steps a pattern seems to run backwards, as wheels do in films.
         clip=ClipSpec(num_frames=8, stride=1, size=64, resize=64),
         augment=AugmentConfig(flip=0.0),
         model=ModelConfig(name="t3d_tiny", init=None if init is None else str(init)),
