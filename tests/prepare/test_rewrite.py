@@ -24,10 +24,9 @@ from t3d.video.writer import VideoWriter
 
 
 def rewritten(source: Path, target: Path, **options: int) -> Rewritten:
-    found: list[Rewritten] = []
-    rewrite(source, target, TranscodeSpec(**options), record=found.append)
+    done = rewrite(source, target, TranscodeSpec(**options))
     assert sorted(target.parent.glob(".*")) == []
-    return found[0]
+    return done
 
 
 def assert_same_times(source: Path, target: Path) -> None:
