@@ -10,7 +10,8 @@ from pathlib import Path
 from t3d.clip import ClipSpec
 from t3d.data.clips.views import FrameOrder
 from t3d.data.config import AugmentConfig, DataConfig
-from t3d.data.synthetic.videos import SyntheticSpec, write_synthetic
+from t3d.data.synthetic.scene import SyntheticSpec
+from t3d.data.synthetic.videos import write_synthetic
 from t3d.device import Compute
 from t3d.errors import at_least
 from t3d.evaluation.config import Reading, TestConfig
