@@ -28,7 +28,6 @@ import av
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchcodec.decoders import VideoDecoder
 
 from t3d.prepare.examine import examine
 from t3d.video.encode import write_video
@@ -53,6 +52,8 @@ def indexed(path: Path, facts: VideoFacts, wanted: Indices) -> torch.Tensor:
 
 
 def torchcodec(path: Path, facts: VideoFacts, wanted: Indices) -> torch.Tensor:
+    from torchcodec.decoders import VideoDecoder
+
     table = facts.table
     decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, custom_frame_mappings=mapping(table))
     batch = decoder.get_frames_at(wanted.tolist())

@@ -26,7 +26,8 @@ from study import LISTS, Job, Result, draw_labels, run_jobs, spent, videos_of
 
 from t3d.clip import ClipSpec
 from t3d.data.config import AugmentConfig, DataConfig
-from t3d.data.synthetic.videos import MOTIONS, SyntheticSpec, write_synthetic
+from t3d.data.synthetic.scene import MOTIONS, SyntheticSpec
+from t3d.data.synthetic.videos import write_synthetic
 from t3d.device import Compute
 from t3d.evaluation.config import Reading, TestConfig
 from t3d.evaluation.run_test import run_test

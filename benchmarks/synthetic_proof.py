@@ -28,15 +28,8 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import nn
 from torch.nn import functional as F
 
-from t3d.data.synthetic.videos import (
-    APPEARANCES,
-    MOTIONS,
-    Split,
-    SyntheticSpec,
-    motion_track,
-    videos_of,
-    write_synthetic,
-)
+from t3d.data.synthetic.scene import APPEARANCES, MOTIONS, Split, SyntheticSpec, motion_track
+from t3d.data.synthetic.videos import videos_of, write_synthetic
 from t3d.video.video import Video
 
 CHANCE = 1 / len(MOTIONS)

@@ -11,16 +11,16 @@ machine may be shared.
 
 from __future__ import annotations
 
+import argparse
 import random
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
 from t3d.prepare.examine import examine
-from t3d.prepare.rewrite import Rewritten, TranscodeSpec, rewrite
+from t3d.prepare.rewrite import TranscodeSpec, rewrite
 from t3d.video.encode import write_video
 from t3d.video.facts import VideoFacts
 from t3d.video.video import Video
@@ -42,11 +42,11 @@ def long_groups(files: list[Path], out: Path) -> list[Path]:
 
 
 def transcoded(files: list[Path], out: Path, crf: int) -> list[Path]:
-    done: list[Rewritten] = []
     new = [out / f"{file.stem}.mp4" for file in files]
     began = time.process_time()
-    for source, target in zip(files, new, strict=True):
-        rewrite(source, target, TranscodeSpec(crf=crf), record=done.append)
+    done = [
+        rewrite(source, target, TranscodeSpec(crf=crf)) for source, target in zip(files, new, strict=True)
+    ]
     took = time.process_time() - began
     frames = sum(each.row["frames"] for each in done)
     seconds = sum(each.row["duration"] for each in done)
@@ -94,4 +94,8 @@ def main(originals: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("originals", type=Path)
+    parser.add_argument("out", type=Path)
+    chosen = parser.parse_args()
+    main(chosen.originals, chosen.out)

@@ -320,7 +320,7 @@ class Study:
         for path in sorted((self.data / "ucf101_11/videos").rglob("*.mp4")):
             if path.stem in names:
                 rows.append((path, re.sub(r"_c\d+$", "", path.stem)))
-        for folder in ("hockey_fights/train", "arid6/train", "unlabelled"):
+        for folder in ("hockey_fights/train", "arid6/train", "unlabeled"):
             for path in sorted((self.data / folder).rglob("*.mp4")):
                 parts = path.stem.split("_")
                 if folder == "arid6/train":

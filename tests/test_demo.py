@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from t3d import demo
 from t3d.cli.main import main
 from t3d.data.manifest.manifest import Manifest
-from t3d.data.synthetic.videos import ACTIONS
+from t3d.data.synthetic.scene import ACTIONS
 from t3d.training.logging import read_log
 from t3d.training.run_folder import RunFolder
 from t3d.video.video import Video

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.views import FrameOrder
 from t3d.data.config import AugmentConfig, DataConfig
-from t3d.data.synthetic.videos import SyntheticSpec, write_synthetic
+from t3d.data.synthetic.scene import SyntheticSpec
+from t3d.data.synthetic.videos import write_synthetic
 from t3d.device import Compute
 from t3d.errors import at_least
 from t3d.evaluation.config import Reading, TestConfig
@@ -41,7 +43,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
 
     Args:
         out: Folder for videos, runs, tests and report.
-        seed: Of all training; not of the videos.
+        seed: Seed of all training, not of the videos.
         quick: Few videos and one epoch, to see in a minute that all parts work.
 
     Returns:
@@ -57,7 +59,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     spec = SyntheticSpec(train=96, val=32, test=64, seed=1)
     if quick:
         spec = replace(spec, train=8, val=8, test=8)
-    videos = write_synthetic(out / "videos", spec)
+    write_synthetic(out / "videos", spec)
     stills = replace(spec, val=0, test=0, frames=8, seed=2)  # short, since single frames are taken of them
     write_synthetic(out / "stills", stills)
     print(f"{spec.count + stills.count} videos drawn in {out} ({_minutes(began)} min)", flush=True)
@@ -72,22 +74,12 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
         runs[name] = RunFolder(train(demo_config(out, init=init, seed=seed, quick=quick)))
 
     print("\n5. Test", flush=True)
-    outcomes: dict[str, dict[str, TestResult]] = {name: {} for name in runs}
-    asked = str(videos / "action_test.csv")
-    reading = Reading(cache=str(out / "cache"))
-    for name, run in runs.items():
-        for order in ORDERS if name == "after transfer" else ORDERS[:1]:
-            outcome = run_test(
-                TestConfig(
-                    str(run.last), asked, frame_order=order, reading=reading, compute=Compute(workers=0)
-                )
-            )
-            outcomes[name][order] = outcome
-            print(f"{name}, {order} frames: video top-1 {outcome.single.video_top1:.1%}", flush=True)
-    best = outcomes["after transfer"]
+    orders = {"after transfer": ORDERS, "from scratch": ORDERS[:1]}
+    results = {name: _test(out, name, run, orders[name]) for name, run in runs.items()}
+    best = results["after transfer"]
     write_result(best["normal"], out / "test")
-    some = samples_of(best["normal"])[:3]
-    for prediction in Predictor(runs["after transfer"].last).many([sample.path for sample in some]):
+    paths = [sample.path for sample in samples_of(best["normal"])[:3]]
+    for prediction in Predictor(runs["after transfer"].last).many(paths):
         print(f"{Path(prediction.path).name}: {prediction.classes[0]} {prediction.probs[0]:.0%}", flush=True)
     labels = len(runs["from scratch"].read_videos()[0])
     pool = len(student.read_videos()[0])
@@ -109,10 +101,27 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
         ),
         minutes=(time.monotonic() - began) / 60,
         rivals=[
-            Rival(name, outcomes[name]["normal"], log=read_log(run.log), note=notes[name])
+            Rival(name, results[name]["normal"], log=read_log(run.log), note=notes[name])
             for name, run in runs.items()
         ],
     ).absolute()
+
+
+def _test(out: Path, name: str, run: RunFolder, orders: Sequence[FrameOrder]) -> dict[str, TestResult]:
+    """Test a run's weights with the frames of each clip in these orders."""
+    results: dict[str, TestResult] = {}
+    for order in orders:
+        results[order] = run_test(
+            TestConfig(
+                str(run.last),
+                str(out / "videos" / "action_test.csv"),
+                frame_order=order,
+                reading=Reading(cache=str(out / "cache")),
+                compute=Compute(workers=0),
+            )
+        )
+        print(f"{name}, {order} frames: video top-1 {results[order].single.video_top1:.1%}", flush=True)
+    return results
 
 
 def teacher_training(out: Path, *, seed: int, quick: bool) -> TeacherTraining:
@@ -162,7 +171,7 @@ def demo_config(out: Path, *, init: Path | None, seed: int, quick: bool) -> Trai
             cache=str(out / "cache"),
             workers=0,
         ),
-        # Neighbouring frames: over longer steps a pattern seems to run backwards, as wheels do in films.
+        # Neighboring frames: over longer steps a pattern seems to run backwards, as wheels do in films.
         clip=ClipSpec(num_frames=8, stride=1, size=64, resize=64),
         augment=AugmentConfig(flip=0.0),
         model=ModelConfig(name="t3d_tiny", init=None if init is None else str(init)),

@@ -1,4 +1,4 @@
-"""The project's family of errors: each says what was got, what is allowed and how to mend it."""
+"""The project's family of errors: each says what was received, what is allowed and how to fix it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """Say which allowed name is nearest to a wrong one, and which there are.
 
     Args:
-        name: What was got.
+        name: The wrong name.
         allowed: The names that exist.
 
     Returns:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from t3d.data.synthetic.videos import MOTIONS, SyntheticSpec, appearance_of, draw_video, motion_track
+from t3d.data.synthetic.scene import MOTIONS, SyntheticSpec, appearance_of, draw_video, motion_track
 
 SPEC = SyntheticSpec(train=8, val=8, test=8, frames=24, size=48)
 Make = Callable[..., Any]

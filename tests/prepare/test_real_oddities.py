@@ -15,7 +15,7 @@ from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import VideoError
 from t3d.prepare.index import index_videos
-from t3d.prepare.rewrite import Rewritten, TranscodeSpec, rewrite
+from t3d.prepare.rewrite import TranscodeSpec, rewrite
 from t3d.prepare.shards import write_shards
 from t3d.video.facts import VideoFacts
 from t3d.video.video import Video
@@ -95,21 +95,21 @@ def test_rewritten_they_keep_their_frames_and_times(
     done = 0
     rows = {row["path"]: row for row in pyarrow.parquet.read_table(index).to_pylist()}
     for entry in manifest:
-        row, found = rows[str(entry.path)], list[Rewritten]()
+        row = rows[str(entry.path)]
         reason = None
         try:
             spec = TranscodeSpec(short_side=32, codec=codec)  # type: ignore[arg-type]
-            rewrite(entry.path, tmp_path / "new.mp4", spec, record=found.append)
+            new = rewrite(entry.path, tmp_path / "new.mp4", spec)
         except VideoError as error:
             reason = error.reason
         assert sorted(tmp_path.glob(".*")) == []
         if reason is not None:
             assert reason == row.get("error") or "two pixels each way" in reason, entry.path
             continue
-        before, after = VideoFacts.of_row(row).table, VideoFacts.of_row(found[0].row).table
+        before, after = VideoFacts.of_row(row).table, VideoFacts.of_row(new.row).table
         times = [(table.pts - table.pts[0]) * float(table.time_base) for table in (before, after)]
         assert len(times[0]) == len(times[1]), entry.path
         np.testing.assert_allclose(times[1], times[0], rtol=0, atol=1e-6, err_msg=str(entry.path))
-        assert found[0].row["duration"] == pytest.approx(row["duration"], abs=1e-6), entry.path
+        assert new.row["duration"] == pytest.approx(row["duration"], abs=1e-6), entry.path
         done += 1
     assert done > 50

@@ -24,10 +24,9 @@ from t3d.video.writer import VideoWriter
 
 
 def rewritten(source: Path, target: Path, **options: int) -> Rewritten:
-    found: list[Rewritten] = []
-    rewrite(source, target, TranscodeSpec(**options), record=found.append)
+    done = rewrite(source, target, TranscodeSpec(**options))
     assert sorted(target.parent.glob(".*")) == []
-    return found[0]
+    return done
 
 
 def assert_same_times(source: Path, target: Path) -> None:
@@ -341,6 +340,6 @@ def test_real_frames_look_like_the_sources(real_data, tmp_path, name):
         shown = two.frames_at(range(len(two))).float()
     error = (wanted - shown).square().mean(dim=(1, 2, 3))
     # Half as many color samples each way, almost without loss otherwise (crf 1), leave 37 dB of Basketball;
-    # crf 18 takes some 3 dB more. Neighbouring frames, of a still camera even, are further away.
+    # crf 18 takes some 3 dB more. Neighboring frames, of a still camera even, are further away.
     assert 10 * torch.log10(255**2 / error.max()) > 33
     assert error[1:].mean() < (wanted[:-1] - shown[1:]).square().mean()

@@ -132,7 +132,7 @@ def test_a_stopped_row_goes_on_and_ends_as_if_it_never_had_been(
                 os.kill(os.getpid(), signal.SIGTERM)
 
         patched.setattr(Trainer, "take_step", take_step)
-        with pytest.raises(StoppedError, match="in row T3D; the same command goes on") as error:
+        with pytest.raises(StoppedError, match="in row T3D; run the same command again to resume") as error:
             reproduce("table4", choices, rows=["T3D"])
     assert error.value.signal == signal.SIGTERM
     assert (choices.out / "table4-small.md").exists()

@@ -49,7 +49,7 @@ def test_official_lists_are_found_and_counted(ucf101: Path, tmp_path: Path) -> N
         assert split.test is not None
         assert (split.train.count, split.test.count, split.train.missing) == (4, 2, 0)
         assert split.train.name.endswith(f"splits/lists/trainlist0{split.number}.txt")
-        assert split.test.videos == str(ucf101)
+        assert split.test.root == str(ucf101)
     assert len({part.fingerprint for split in splits for part in (split.train, split.test) if part}) == 6
     assert not (tmp_path / "out").exists()
 

@@ -210,7 +210,7 @@ def test_another_net_is_refused_by_the_key_that_differs(saved: Path) -> None:
     assert "model.classifier.bias is [3] in the file and missing in the model" in refused(saved, headless)
 
 
-def test_another_optimiser_or_average_is_refused(saved: Path) -> None:
+def test_another_optimizer_or_average_is_refused(saved: Path) -> None:
     assert "SGD" in refused(saved, State(ADAMW))
     assert "optim.ema_decay" in refused(saved, State(SGD, ema=False))
     state = State(SGD, ema=False)

@@ -159,7 +159,7 @@ def test_tests_refuse_the_other_kind_of_labels(multi: Tiny, tiny: Tiny, tmp_path
         run_test(TestConfig(str(several.last), tiny().data.train, compute=IN_PROCESS))
     with pytest.raises(ManifestError, match=r"several labels per video .* one label per video"):
         run_test(TestConfig(str(one.last), multi().data.train, compute=IN_PROCESS))
-    unlabeled = table(tmp_path / "unlabelled.csv", "path", str(Manifest.from_csv(several.val_csv)[0].path))
+    unlabeled = table(tmp_path / "unlabeled.csv", "path", str(Manifest.from_csv(several.val_csv)[0].path))
     with pytest.raises(ManifestError, match="none of the 1 videos is both labeled and readable"):
         run_test(TestConfig(str(several.last), unlabeled, compute=IN_PROCESS))
 

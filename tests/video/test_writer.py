@@ -80,7 +80,7 @@ def write(frames):
         with video_writer(source, height=240, width=320, **clock) as writer:
             for tick in range(frames):
                 writer.add(np.full((240, 320, 3), tick % 256, np.uint8), tick)
-        rewrite(source, Path(folder) / "b.mp4", TranscodeSpec(), record=lambda _: None)
+        rewrite(source, Path(folder) / "b.mp4", TranscodeSpec())
 
 write(100)
 before = peak()

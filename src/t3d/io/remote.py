@@ -140,10 +140,12 @@ def _described(response: HTTPResponse, url: str, offset: int, version: str | Non
         raise TransferError(f"the server answers {response.status} {response.reason}", lasting=True)
     if now not in (version, None):
         return None
-    told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if told is None or int(told[1]) != offset:
+    content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if content_range is None or int(content_range[1]) != offset:
         raise TransferError("the server sends another range than it was asked for", lasting=True)
-    return Opened(offset, None if told[2] == "*" else int(told[2]), version, _body(response))
+    return Opened(
+        offset, None if content_range[2] == "*" else int(content_range[2]), version, _body(response)
+    )
 
 
 def _version(headers: Message) -> str | None:
@@ -169,9 +171,9 @@ def _body(response: HTTPResponse) -> Iterator[bytes]:
 def _refused(error: urllib.error.HTTPError) -> TransferError:
     passing = error.code in _PASSING or error.code >= 500
     asked = error.headers.get("Retry-After", "") if passing else ""
-    said = " ".join(str(error.reason).split())
+    reason = " ".join(str(error.reason).split())
     return TransferError(
-        f"the server answers {error.code} {said}",
+        f"the server answers {error.code} {reason}",
         lasting=not passing,
         wait=float(asked) if asked.isdecimal() else 0.0,
     )
@@ -189,8 +191,8 @@ def _failed(error: Exception) -> TransferError:
         return TransferError("the server sends nothing any more (timed out)")
     unknown = isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN
     lasting = unknown or isinstance(cause, InvalidURL | ValueError)
-    told = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-    return TransferError(told or type(cause).__name__, lasting=lasting)
+    reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return TransferError(reason or type(cause).__name__, lasting=lasting)
 
 
 # --- object stores and local files -----------------------------------------------------------------------

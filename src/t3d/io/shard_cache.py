@@ -62,6 +62,7 @@ class ShardCache:
         Raises:
             FetchError: It cannot be brought here.
             FileNotFoundError: There is no such shard.
+            ConfigError: The largest size of the cache is not a number, or too small for what is in use.
         """
         path = self.folder / name
         for _ in range(_TRIES):
@@ -79,6 +80,7 @@ class ShardCache:
         Raises:
             FetchError: It cannot be brought here.
             FileNotFoundError: There is no such shard.
+            ConfigError: The largest size of the cache is not a number.
         """
         from t3d.io.fetch import fetch
 

@@ -40,7 +40,7 @@ class TarMember:
 
     @property
     def url(self) -> str:
-        """How FFmpeg is told to read these bytes only."""
+        """The URL with which FFmpeg reads these bytes only."""
         return f"subfile,,start,{self.start},end,{self.start + self.size},,:file:{os.fspath(self.shard)}"
 
     def open(self) -> BinaryIO:

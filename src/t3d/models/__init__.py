@@ -1,4 +1,4 @@
-"""Networks that classify clips: layers, nets, the registry, weights. Nothing of files or training."""
+"""Networks that classify clips: layers, networks, the registry, weights files."""
 
 from t3d.models import c3d as c3d
 from t3d.models import densenet3d as densenet3d

@@ -222,7 +222,7 @@ def _transition(
 
 
 def _before_halving(size: int) -> int:
-    """Least size that a stride of 2 with an odd, centerd kernel turns into `size`."""
+    """Least size that a stride of 2 with an odd, centered kernel turns into `size`."""
     return 2 * size - 1
 
 

@@ -1,4 +1,4 @@
-"""How large a network is: parameters, and multiply-accumulates a clip."""
+"""How large a network is: parameters, and multiply-accumulates per clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs that every video network of this project answers."""
+"""The base class of all video networks: the methods that the rest of the project calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class VideoNet(nn.Module, ABC):
     Legend: B batch, C channels, T time, H height, W width, K classes.
 
     Training, testing, export and transfer know only this class. A new family derives from it, implements the
-    abstract verbs and names its classifier's attribute in `classifier_name`.
+    abstract methods and names its classifier's attribute in `classifier_name`.
 
     Args:
         options: What the family can vary; kept as `options` and written into the model's card.

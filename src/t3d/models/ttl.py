@@ -38,7 +38,7 @@ class TemporalConv3d(nn.Conv3d):
         bias: Whether each filter adds a learned number.
 
     Raises:
-        ConfigError: A kernel that cannot be centerd, or an unknown padding.
+        ConfigError: A kernel that cannot be centered, or an unknown padding.
 
     Example:
         >>> TemporalConv3d(4, 8, kernel_size=(6, 3, 3))(torch.zeros(1, 4, 5, 7, 7)).shape

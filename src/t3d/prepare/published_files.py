@@ -43,7 +43,7 @@ class Part:
         links: A text that lists its files, an address a line, instead.
         about: What it is, and how large, for people.
         size: Its bytes, exactly or about, if a source gives them.
-        asked: Whether it comes only if it is named.
+        asked: Whether to download it only when the user names it.
     """
 
     files: tuple[RemoteFile, ...] = ()

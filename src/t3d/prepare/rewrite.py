@@ -113,7 +113,7 @@ def rewritten_shape(height: int, width: int, short_side: int) -> tuple[int, int]
     return 2 * round(height * scale / 2), 2 * round(width * scale / 2)
 
 
-def rewrite(source: Path, target: Path, spec: TranscodeSpec, *, record: Callable[[Rewritten], None]) -> None:
+def rewrite(source: Path, target: Path, spec: TranscodeSpec) -> Rewritten:
     """Write a file again, check the new one, and only then give it its name.
 
     Pixels are scaled by swscale's bicubic filter, which agrees with torchvision's in kind, not bit for bit.
@@ -121,8 +121,10 @@ def rewrite(source: Path, target: Path, spec: TranscodeSpec, *, record: Callable
     Args:
         source: The file.
         target: The `.mp4` file to write, in a folder that is made where it is missing.
-        spec: How.
-        record: Is told what was done, just before the new file takes its name.
+        spec: How the file is transcoded.
+
+    Returns:
+        What the new file holds, and the source as it was.
 
     Raises:
         VideoError: The source cannot be read or written again, or changes meanwhile; or the new file does not
@@ -138,17 +140,18 @@ def rewrite(source: Path, target: Path, spec: TranscodeSpec, *, record: Callable
     passing = _Pass(source, target, spec, found.first)
     table, damage = found.table, found.damage
 
-    def finish(part: Path) -> None:
+    row: dict[str, Any] = {}
+
+    def check(part: Path) -> None:
+        nonlocal row
         row = passing.checked(part)
         if _state(source) != (size, modified):
             raise VideoError(source, "was changed while it was read")
-        noted = "; ".join(text for text in (damage, passing.odd) if text) or None
-        record(Rewritten(row, size, modified, noted))
 
     try:
         if not found.sure:
             raise _DisagreementError
-        passing.write(table, sure=False, check=finish)
+        passing.write(table, sure=False, check=check)
     except _DisagreementError:
         # As an index counts: the frames that decoding from start to end gives.
         stream = Stream(source)
@@ -158,9 +161,11 @@ def rewrite(source: Path, target: Path, spec: TranscodeSpec, *, record: Callable
             stream.close()
         damage = damage or worse
         try:
-            passing.write(table, sure=True, check=finish)
+            passing.write(table, sure=True, check=check)
         except _DisagreementError as error:
             raise VideoError(source, "does not give the same frames each time it is decoded") from error
+    noted = "; ".join(text for text in (damage, passing.odd) if text) or None
+    return Rewritten(row, size, modified, noted)
 
 
 class _Pass:
@@ -306,7 +311,7 @@ def stage(task: Task, *, spec: TranscodeSpec) -> Staged | Failed:
 
     Args:
         task: The file.
-        spec: How.
+        spec: How the file is transcoded.
 
     Returns:
         What was done, or why it could not be.
@@ -314,20 +319,15 @@ def stage(task: Task, *, spec: TranscodeSpec) -> Staged | Failed:
     Raises:
         OSError: The new file cannot be written.
     """
-    done: list[Rewritten] = []
     part = temporary_name(Path(task.target))
     try:
-        rewrite(Path(task.source), part, spec, record=done.append)
+        done = rewrite(Path(task.source), part, spec)
     except VideoError as error:
         return Failed(task.source, error.reason)
-    return Staged(
-        str(part),
-        done[-1].row
-        | {
-            "path": task.new_name,
-            "source": task.name,
-            "source_size": done[-1].size,
-            "source_modified": done[-1].modified,
-            "source_damage": done[-1].damage,
-        },
-    )
+    names = {"path": task.new_name, "source": task.name}
+    state = {
+        "source_size": done.size,
+        "source_modified": done.modified,
+        "source_damage": done.damage,
+    }
+    return Staged(str(part), done.row | names | state)

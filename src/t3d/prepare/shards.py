@@ -145,12 +145,27 @@ def write_shards(
         shards = {line["shard"]: {"bytes": line["bytes"], "sha256": line["sha256"]} for line in lines}
         if record.get("shards") != shards:
             write_record(folder / LIST, wanted | {"shards": shards})
+    return _report(lines, bad, videos=table.num_rows, written=len(todo), began=began)
+
+
+def _report(
+    lines: Sequence[dict[str, Any]], bad: Sequence[Failed], *, videos: int, written: int, began: float
+) -> ShardReport:
+    """Return what was done.
+
+    Args:
+        lines: The journal's record of each shard.
+        bad: Files that were left out before anything was packed.
+        videos: Rows of the shards' index.
+        written: Shards that were written in this run.
+        began: When this run began, by `time.monotonic`.
+    """
     sizes = [line["bytes"] for line in lines]
     return ShardReport(
-        videos=table.num_rows,
+        videos=videos,
         files=sum(len(line["offsets"]) for line in lines),
         shards=len(lines),
-        written=len(todo),
+        written=written,
         size=sum(sizes),
         largest=max(sizes),
         smallest=min(sizes),

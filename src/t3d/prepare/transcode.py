@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ INDEX = "index.parquet"
 """The index of the new files, in the same folder."""
 _NOTES = ".transcode.journal"
 _FORMAT = 1  # raise it when files would come out differently: a folder made before is then refused
+_HINTS = {"root": "if the videos were moved, write the new folder into it"}
 _LINE = pa.schema(
     [
         pa.field("source", pa.string()),
@@ -139,11 +140,7 @@ def transcode_videos(
     paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
     refuse_members(paths)
     base = _base(paths, folder, root)
-    claim(
-        folder / RECORD,
-        {"format": _FORMAT, "root": base, **asdict(spec)},
-        hints={"root": "if the videos were moved, write the new folder into it"},
-    )
+    claim(folder / RECORD, {"format": _FORMAT, "root": base, **asdict(spec)}, hints=_HINTS)
     tasks = _tasks(paths, folder, base)
     with Journal(folder / _NOTES) as journal:
         _sweep(tasks)
@@ -156,28 +153,10 @@ def transcode_videos(
         finally:
             _sweep(tasks)
         done = _done(journal.path, tasks) if todo else known
-        vanished = "it, or the new file, was changed or removed meanwhile"
-        bad = tuple(
-            failed.get(task.source, Failed(task.source, vanished))
-            for task in tasks
-            if task.new_name not in done
-        )
         lines = _lines(journal.path).take(pa.array(list(done.values()), pa.int64()))
         table = _write(folder, manifest, tasks, lines)
-    now = pc.is_in(lines["path"], value_set=pa.array([task.new_name for task in todo], pa.string()))
-    return TranscodeReport(
-        videos=table.num_rows,
-        files=lines.num_rows,
-        transcoded=len(done) - len(known),
-        frames=_sum(lines, "frames"),
-        seconds=float(_sum(lines, "duration")),
-        size_before=_sum(lines, "source_size"),
-        size_after=_sum(lines, "size"),
-        frames_now=_sum(lines.filter(now), "frames"),
-        took=time.monotonic() - began,
-        bad=bad,
-        damaged=_damaged(tasks, lines),
-    )
+    new = {task.new_name for task in todo}
+    return _report(tasks, lines, new, failed, videos=table.num_rows, began=began)
 
 
 def new_names(names: Sequence[str]) -> list[str]:
@@ -213,6 +192,47 @@ def _tasks(paths: Sequence[str], folder: Path, base: str) -> list[Task]:
         Task(path, str(folder / new), name, new)
         for path, name, new in zip(paths, names, new_names(names), strict=True)
     ]
+
+
+def _report(
+    tasks: Sequence[Task],
+    lines: pa.Table,
+    new: set[str],
+    failed: Mapping[str, Failed],
+    *,
+    videos: int,
+    began: float,
+) -> TranscodeReport:
+    """Return what was done.
+
+    Args:
+        tasks: All files.
+        lines: The journal's line of each new file that exists.
+        new: Names of the files that did not exist when this run began.
+        failed: Files that could not be transcoded, by path.
+        videos: Rows of the new index.
+        began: When this run began, by `time.monotonic`.
+    """
+    done = set(lines["path"].to_pylist())
+    now = lines.filter(pc.is_in(lines["path"], value_set=pa.array(sorted(new), pa.string())))
+    vanished = "it, or the new file, was changed or removed meanwhile"
+    return TranscodeReport(
+        videos=videos,
+        files=lines.num_rows,
+        transcoded=now.num_rows,
+        frames=_sum(lines, "frames"),
+        seconds=float(_sum(lines, "duration")),
+        size_before=_sum(lines, "source_size"),
+        size_after=_sum(lines, "size"),
+        frames_now=_sum(now, "frames"),
+        took=time.monotonic() - began,
+        bad=tuple(
+            failed.get(task.source, Failed(task.source, vanished))
+            for task in tasks
+            if task.new_name not in done
+        ),
+        damaged=_damaged(tasks, lines),
+    )
 
 
 def _damaged(tasks: Sequence[Task], lines: pa.Table) -> tuple[Failed, ...]:

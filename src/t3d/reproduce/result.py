@@ -61,7 +61,7 @@ def figure(paper: float | None, trials: Sequence[Trial], *, scale: Scale) -> Fig
 
     Args:
         paper: The paper's accuracy in percent.
-        trials: One a split; none where the row cannot be known.
+        trials: One per split; none where the row cannot be known.
         scale: At the small scale there is no difference: the two are not of the same thing.
 
     Raises:
@@ -84,8 +84,8 @@ def figure(paper: float | None, trials: Sequence[Trial], *, scale: Scale) -> Fig
 
 def _read(file: Path) -> tuple[float, int]:
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-        return float(said["video_top1"]), int(said["bad"])
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+        return float(metrics["video_top1"]), int(metrics["bad"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file}: not what a test wrote ({error}); delete it to test again") from error
 
@@ -100,14 +100,14 @@ def write_table(
     """
     name = table.name if scale == "paper" else f"{table.name}-{scale}"
     files = out / f"{name}.json", out / f"{name}.md"
-    said = {
+    result = {
         "table": table.name,
         "title": table.title,
         "scale": scale,
         "measure": "video top-1 in percent",
         "rows": [asdict(row) for row in rows],
     }
-    texts = json.dumps(said, indent=1, ensure_ascii=False) + "\n", markdown(table, rows, scale=scale)
+    texts = json.dumps(result, indent=1, ensure_ascii=False) + "\n", markdown(table, rows, scale=scale)
     for file, text in zip(files, texts, strict=True):
         with atomic_path(file) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -124,19 +124,19 @@ def markdown(table: PaperTable, rows: Sequence[ResultRow], *, scale: Scale) -> s
     for row in rows:
         cells = [cell for on in table.results for cell in _cells(row.figures[on])]
         lines.append(f"| {row.row} | {' | '.join(cells)} |")
-    short: dict[str, list[str]] = {}  # what is to be said of some rows, in the table's order
+    notes: dict[str, list[str]] = {}  # rows by note, in the table's order
     for row in rows:
-        for on, said in row.figures.items():
-            if said.ours is not None and (said.missing or said.bad):
-                why = f"{said.missing:,} listed videos were missing, {said.bad:,} unreadable."
-                short.setdefault(f"on {SETS[on]}: {why}", []).append(row.row)
-    for why, names in short.items():
+        for on, accuracy in row.figures.items():
+            if accuracy.ours is not None and (accuracy.missing or accuracy.bad):
+                why = f"{accuracy.missing:,} listed videos were missing, {accuracy.bad:,} unreadable."
+                notes.setdefault(f"on {SETS[on]}: {why}", []).append(row.row)
+    for why, names in notes.items():
         lines += ["", f"{', '.join(names)} {why}"]
     return "\n".join(lines) + "\n"
 
 
-def _cells(said: Figure) -> tuple[str, str, str]:
+def _cells(accuracy: Figure) -> tuple[str, str, str]:
     def one(value: float | None, sign: str = "") -> str:
         return "" if value is None else f"{value:{sign}.1f}"
 
-    return one(said.paper), one(said.ours), one(said.difference, "+")
+    return one(accuracy.paper), one(accuracy.ours), one(accuracy.difference, "+")

@@ -36,7 +36,7 @@ class StoppedError(T3DError):
     """
 
     def __init__(self, row: str, number: int) -> None:
-        super().__init__(f"stopped by a signal in row {row}; the same command goes on where it ended")
+        super().__init__(f"stopped by a signal in row {row}; run the same command again to resume")
         self.signal = number
 
 
@@ -66,7 +66,7 @@ def plan(name: str, choices: Choices, *, rows: Iterable[str] = (), rate: float |
 
 
 def reproduce(name: str, choices: Choices, *, rows: Iterable[str] = ()) -> tuple[Path, Path]:
-    """Run a table, or go on with it: what is done is not done again.
+    """Run a table, or resume it: what is done is not done again.
 
     Args:
         name: `table4`, or `4`.
@@ -117,7 +117,7 @@ def _refuse_missing(table: PaperTable, rows: tuple[Row, ...], choices: Choices) 
 
 
 def _check_teacher(trials: Iterable[Sequence[Trial]], choices: Choices) -> None:
-    """A teacher that cannot be had is told now, not behind days of training other rows."""
+    """Open the teacher now, so that a missing one is reported before days of training other rows."""
     todo = [run for row in trials for trial in row for run in trial.runs if not run.mark.exists()]
     if any(run.kind == "transfer" for run in todo):
         open_teacher(choices.teacher, weights=choices.teacher_weights)
@@ -134,7 +134,7 @@ def _run_trial(trial: Trial, choices: Choices) -> None:
         TestConfig(
             str(trial.runs[-1].folder.last),
             trial.test.name,
-            reading=Reading(trial.test.videos, trial.test.index, choices.cache),
+            reading=Reading(trial.test.root, trial.test.index, choices.cache),
             compute=Compute(precision=choices.precision, workers=choices.workers),
         )
     )

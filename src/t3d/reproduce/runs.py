@@ -109,16 +109,16 @@ def open_sets(table: PaperTable, rows: tuple[Row, ...], choices: Choices) -> dic
         ConfigError: A named set is not the paper's.
         ManifestError: Its videos or lists cannot be read, or are not whole.
     """
-    found = {}
+    opened = {}
     for on in sets_of(table, rows):
         numbers = table.results.get(on, (1,))
         given = choices.sets.get(on)
         small = choices.scale == "small"
         if given is None:
-            found[on] = published_splits(on, numbers, small=small)
+            opened[on] = published_splits(on, numbers, small=small)
         else:
-            found[on] = open_set(on, given, numbers, out=choices.out, small=small, partial=choices.partial)
-    return found
+            opened[on] = open_set(on, given, numbers, out=choices.out, small=small, partial=choices.partial)
+    return opened
 
 
 def sets_of(table: PaperTable, rows: tuple[Row, ...]) -> list[str]:
@@ -153,11 +153,16 @@ def _run(row: Row, step: Step, on: str, split: Split, before: Run | None, choice
     options = merged(read_recipe(step.recipe), {"model": {"name": row.net}, "clip": row.clip}, step.changes)
     if choices.scale == "small":
         options = shrunk(options, step.kind)
-    data = {"index": split.train.index, "workers": choices.workers, "cache": choices.cache}
+    data = {
+        "root": split.train.root,
+        "index": split.train.index,
+        "workers": choices.workers,
+        "cache": choices.cache,
+    }
     if step.kind == "train":
-        data |= {"train": split.train.name, "root": split.train.videos}
+        data |= {"train": split.train.name}
     else:
-        data |= {"videos": split.train.name, "root": split.train.videos}
+        data |= {"videos": split.train.name}
         teacher = {"name": choices.teacher, "weights": choices.teacher_weights}
         if choices.scale == "small":
             teacher["cache"] = str(choices.out / "features")
@@ -238,16 +243,16 @@ def _config(kind: str, options: Mapping[str, Any], where: str) -> TrainConfig | 
 
 
 def _digest(config: RunConfig, split: Split, before: Run | None) -> str:
-    said = asdict(config)
+    options = asdict(config)
     for path in _NO_MATTER:
-        inner = said
+        inner = options
         for name in path[:-1]:
             inner = inner.get(name, {})
         inner.pop(path[-1], None)
-    for name in ("train", "videos", "root"):  # the videos are said by their fingerprint, wherever they lie
-        said["data"].pop(name, None)
-    said["model"]["init"] = None if before is None else before.folder.path.name
-    content = json.dumps([split.train.fingerprint, said], sort_keys=True)
+    for name in ("train", "videos", "root"):  # the fingerprint stands for the videos, wherever they lie
+        options["data"].pop(name, None)
+    options["model"]["init"] = None if before is None else before.folder.path.name
+    content = json.dumps([split.train.fingerprint, options], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=5).hexdigest()
 
 

@@ -29,9 +29,9 @@ class Part:
     """The videos of one part of one split.
 
     Args:
-        name: What `t3d train` and `t3d test` are given.
+        name: The list, table or folder that names them.
         count: Number of videos.
-        videos: Folder that the files of a list lie in.
+        root: Folder that the files of a list are in.
         index: What is known of the files.
         missing: Listed videos that are not there.
         fingerprint: Says which videos with which labels these are, wherever they lie.
@@ -40,7 +40,7 @@ class Part:
 
     name: str
     count: int
-    videos: str | None = None
+    root: str | None = None
     index: str | None = None
     missing: int = 0
     fingerprint: str = ""
@@ -193,17 +193,17 @@ def _first(folder: Path, pattern: str) -> str | None:
 
 
 def _listed(on: str, name: str, given: GivenSet, *, lenient: bool) -> tuple[Part, Manifest]:
-    videos = given.root or given.path
+    root = given.root or given.path
     listed = read_official(name)
     if listed is None:
         raise ManifestError(f"{name}: not a list in the format of {SETS[on]}")
     with _quiet():  # what is missing is said once, below or in the result
-        manifest = open_list(listed, videos)
+        manifest = open_list(listed, root)
     _refuse_other(on, name, manifest)
-    part = _part(name, manifest, given, videos=videos)
+    part = _part(name, manifest, given, root=root)
     difference = listed.difference() if listed.published else None
     if not lenient and (part.missing or difference):
-        why = f"{part.missing:,} of {part.missing + part.count:,} listed videos are not in {videos}"
+        why = f"{part.missing:,} of {part.missing + part.count:,} listed videos are not in {root}"
         raise ManifestError(
             f"{name}: {difference or why}, so that the accuracy would be of other videos than the paper's; "
             "add them, or set `partial`, and the result will say how many were missing"
@@ -270,11 +270,11 @@ def _open_pool(given: GivenSet) -> Manifest:
     return open_manifest(given.path, root=given.root).without_labels()
 
 
-def _part(name: str, manifest: Manifest, given: GivenSet, *, videos: str | None = None) -> Part:
+def _part(name: str, manifest: Manifest, given: GivenSet, *, root: str | None = None) -> Part:
     return Part(
         name,
         len(manifest),
-        videos or given.root,
+        root or given.root,
         given.index,
         sum(manifest.missing.values()),
         fingerprint(manifest),

@@ -139,21 +139,21 @@ def read_recipe(name: str) -> dict[str, Any]:
     return cast(dict[str, Any], yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
-def parse_table(name: str, said: Mapping[str, Any]) -> PaperTable:
+def parse_table(name: str, content: Mapping[str, Any]) -> PaperTable:
     """Check what a table's file says.
 
     Args:
         name: Of the table, for messages.
-        said: The file's content.
+        content: The file's content.
 
     Raises:
         ConfigError: An unknown word, or steps that make no row.
     """
-    _known(said, ("title", "results", "rows"), where=name)
-    results = {on: tuple(splits) for on, splits in said["results"].items()}
+    _known(content, ("title", "results", "rows"), where=name)
+    results = {on: tuple(splits) for on, splits in content["results"].items()}
     _known(results, SETS, where=f"results of {name}")
     rows = []
-    for row, options in said["rows"].items():
+    for row, options in content["rows"].items():
         where = f"{name}, row {row}"
         _known(options, ("paper", "net", "clip", "steps"), where=where)
         paper = options.get("paper", {})
@@ -163,21 +163,21 @@ def parse_table(name: str, said: Mapping[str, Any]) -> PaperTable:
         if "train" not in kinds or kinds.index("test") != len(kinds) - 1 or steps[-1].on != TARGET:
             raise ConfigError(f"{where}: a row trains, and ends with its only test, of {TARGET}")
         rows.append(Row(row, options["net"], steps, paper, options.get("clip", {})))
-    return PaperTable(name, said["title"], results, tuple(rows))
+    return PaperTable(name, content["title"], results, tuple(rows))
 
 
-def _step(said: Mapping[str, Any], where: str) -> Step:
-    kinds = [kind for kind in get_args(_Kind) if kind in said]
+def _step(content: Mapping[str, Any], where: str) -> Step:
+    kinds = [kind for kind in get_args(_Kind) if kind in content]
     if len(kinds) != 1:
-        raise ConfigError(f"{where}: a step has one of {', '.join(get_args(_Kind))}; got {dict(said)}")
+        raise ConfigError(f"{where}: a step has one of {', '.join(get_args(_Kind))}; got {dict(content)}")
     (kind,) = kinds
-    _known([said[kind]], (*SETS, TARGET), where=where)
+    _known([content[kind]], (*SETS, TARGET), where=where)
     parts = () if kind == "test" else ("recipe", "data", "clip", "augment", "teacher", "pairs", "optim")
-    _known(said, (kind, *parts), where=where)
-    if kind != "test" and "recipe" not in said:
+    _known(content, (kind, *parts), where=where)
+    if kind != "test" and "recipe" not in content:
         raise ConfigError(f"{where}: the step {kind} names no recipe")
-    changes = {name: value for name, value in said.items() if name not in (kind, "recipe")}
-    return Step(kind, said[kind], said.get("recipe", ""), changes)
+    changes = {name: value for name, value in content.items() if name not in (kind, "recipe")}
+    return Step(kind, content[kind], content.get("recipe", ""), changes)
 
 
 def _known(names: Iterable[str], allowed: Iterable[str], *, where: str) -> None:

@@ -1,4 +1,4 @@
-"""Unlabelled videos as clips with the frames, or the features of the frames, that the teacher sees.
+"""Unlabeled videos as clips with the frames, or the features of the frames, that the teacher sees.
 
 Legend: B clips, T frames of a clip, X frames of the teacher, D features, S side of the teacher's square.
 """

@@ -67,7 +67,7 @@ class TransferNet(nn.Module):
         """Score every pair of a clip and a set of frames.
 
         Args:
-            clips: Normalised clips, B C T H W.
+            clips: Normalized clips, B C T H W.
             frames: The teacher's features of each set of frames, float32 [M, D].
 
         Returns:

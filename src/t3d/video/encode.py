@@ -100,7 +100,7 @@ def _ticks(
             raise ConfigError(f"fps is {fps}; it must lie above 0 and not above 100000")
         return list(range(count)), 1 / Fraction(fps).limit_denominator(100_000)
     if len(frame_times) != count:
-        raise ConfigError(f"frame_times holds {len(frame_times)} times for {count} frames; give one a frame")
+        raise ConfigError(f"frame_times holds {len(frame_times)} times for {count} frames; give one each")
     times = np.asarray(frame_times, dtype=np.float64)
     if not np.isfinite(times).all():
         raise ConfigError("frame_times holds a value that is not finite")

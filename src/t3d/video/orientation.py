@@ -25,6 +25,9 @@ class Orientation:
         rotation: Degrees clockwise: 0, 90, 180 or 270.
         mirrored: Whether left and right are exchanged before the rotation.
 
+    Raises:
+        ValueError: Another rotation.
+
     Example:
         >>> phone = Orientation(rotation=90)
         >>> phone.size((720, 1280))

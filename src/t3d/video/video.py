@@ -49,6 +49,7 @@ class Video:
     Raises:
         VideoError: The file is missing, empty, no video, or none of its frames can be decoded; or it is not
             as long as `facts` say.
+        ValueError: `threads` is below 1.
 
     Example:
         >>> from t3d.video.encode import write_video
@@ -174,10 +175,11 @@ class Video:
         Args:
             start: Number of the first frame, in 0 … T.
             stop: Number of the frame after the last, in `start` … T.
-            step: Take every such frame, at least 1.
+            step: Distance from one frame to the next, at least 1.
 
         Raises:
             IndexError: A range outside the video.
+            ValueError: `step` is below 1.
             VideoError: As in `frames_at`.
         """
         if step < 1:

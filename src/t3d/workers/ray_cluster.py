@@ -123,7 +123,7 @@ class Pool(Protocol):
         """Start on a block: a stream of references to (number, outcome); None where there is no room now."""
 
     def ended(self, stream: Any, *, died: bool) -> None:
-        """Be told that a stream has ended."""
+        """Forget a stream that has ended."""
 
     def close(self) -> None:
         """Stop what still runs."""

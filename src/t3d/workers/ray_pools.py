@@ -53,7 +53,7 @@ class WatchedTasks:
         return stream
 
     def ended(self, stream: Any, *, died: bool) -> None:  # noqa: ARG002 (a task leaves nothing behind)
-        """Be told that a task has ended."""
+        """Forget a task that has ended."""
         self._running.remove(stream)
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from scipy import stats
 
 import t3d.data.synthetic.videos as synthetic
 from t3d.data.manifest.manifest import Manifest
-from t3d.data.synthetic.videos import (
+from t3d.data.synthetic.scene import (
     ACTIONS,
     APPEARANCES,
     MOTIONS,
@@ -29,9 +29,8 @@ from t3d.data.synthetic.videos import (
     appearance_of,
     draw_video,
     motion_track,
-    videos_of,
-    write_synthetic,
 )
+from t3d.data.synthetic.videos import videos_of, write_synthetic
 from t3d.errors import ConfigError
 from t3d.video.video import Video
 

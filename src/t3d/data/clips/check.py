@@ -64,15 +64,15 @@ def refuse_many(bad: Sequence[Failed], *, among: int, max_bad: float, option: st
         bad: Those that cannot be read.
         among: Number of all videos.
         max_bad: Largest share of unreadable videos.
-        option: What that share is called where the user sets it.
+        option: Name of the option that sets this share.
 
     Raises:
-        ManifestError: There are more; with their names and reasons.
+        ManifestError: More cannot be read; the message names them and says why.
     """
     if len(bad) > max_bad * among:
         raise ManifestError(
             f"{len(bad)} of {among} videos ({len(bad) / among:.1%}) cannot be read, more than {option} = "
-            f"{max_bad:.1%} allows; mend or remove them, or raise {option}:{_named(bad)}"
+            f"{max_bad:.1%} allows; fix or remove them, or raise {option}:{_named(bad)}"
         )
 
 

@@ -31,7 +31,7 @@ class ClipItem:
         video: Row of the video in its manifest.
         clip: Which clip of the video, from 0; its crops, if several are scored, all have its number.
         frames: uint8 [T, C, H, W].
-        label: Row of the class, or -1. With several labels a video, float32 [K]: 1 where a class applies,
+        label: Row of the class, or -1. With several labels per video, float32 [K]: 1 where a class applies,
             else 0; NaN if the video is unlabeled.
     """
 

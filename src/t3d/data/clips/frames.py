@@ -59,7 +59,7 @@ class FrameStore:
         index: What is known of the files, so that they need not be read through to be opened.
 
     Raises:
-        ConfigError: The cache folder cannot be made or written to, or an entry is damaged.
+        ConfigError: The cache folder cannot be made or written to.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class FrameStore:
 
         Raises:
             VideoError: It cannot be read.
+            ConfigError: Its entry in the cache is damaged.
         """
         entry = self._entry(path)
         if entry is not None:
@@ -112,6 +113,7 @@ class FrameStore:
 
         Raises:
             VideoError: It cannot be read from its first frame to its last.
+            ConfigError: Its entry in the cache cannot be written.
         """
         entry = self._entry(path)
         if entry is None:

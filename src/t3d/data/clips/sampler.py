@@ -154,7 +154,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         return rows.reshape(self.steps_per_epoch, self.world_size, share)[self.step :, self.rank].reshape(-1)
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Row and number of visit of every place in an epoch, int64 [length, 2]."""
+        """Row and number of visit of each place in an epoch, of its whole batches at least, int64 [N, 2]."""
         rng = np.random.default_rng((self.seed, epoch))
         if self.shards is not None:
             order = self._shard_by_shard(self.shards, rng)
@@ -171,25 +171,17 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         return rng.permutation(np.concatenate(places))
 
     def _shard_by_shard(self, shards: ShardOrder, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Rows in an order that keeps shards together, int64 [length].
-
-        Only what lies in whole batches is in lanes; the few rows behind them come last.
-        """
+        """Rows of the whole batches of an epoch, in an order that keeps shards together, int64 [N]."""
         places = rng.permutation(int(shards.shard_of.max()) + 1)[shards.shard_of]
         by_shard = np.argsort(places, kind="stable")
         bounds = np.arange(shards.lanes + 1) * self.length // shards.lanes
-        shortest = self.length // shards.lanes
-        lanes, behind = [], []
+        part = self.batch_size // shards.lanes  # of each batch, from each lane
+        lanes = []
         for low, high in pairwise(bounds.tolist()):
             moved = np.arange(high - low) + rng.uniform(0, shards.window, high - low)
             lane = by_shard[low:high][np.argsort(moved)]
-            lanes.append(lane[:shortest])
-            behind.append(lane[shortest:])
-        whole = shortest // (self.batch_size // shards.lanes)
-        part = self.batch_size // shards.lanes
-        inside = np.stack([lane[: whole * part].reshape(whole, part) for lane in lanes], axis=1)
-        rest = [lane[whole * part :] for lane in lanes]
-        return np.concatenate([inside.reshape(-1), *rest, *behind])
+            lanes.append(lane[: self.steps_per_epoch * part].reshape(self.steps_per_epoch, part))
+        return np.stack(lanes, axis=1).reshape(-1)
 
     def _turns(
         self, number: int, rows: npt.NDArray[np.int64], first: int, count: int

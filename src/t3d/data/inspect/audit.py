@@ -40,7 +40,7 @@ class Summary:
         size: Bytes of all files.
         frames: Least, median and largest number of frames.
         shapes: Files by width × height, the most frequent first.
-        rates: Files by frames a second, the most frequent first.
+        rates: Files by frames per second, the most frequent first.
         codecs: Files by codec, the most frequent first.
     """
 

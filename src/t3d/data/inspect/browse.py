@@ -29,13 +29,13 @@ class Strip:
 
     Args:
         name: The file's name.
-        said: What is said below its frames.
+        caption: Text below its frames.
         picture: Its frames side by side, as a `data:` address; empty where it cannot be read.
         wrong: Why it cannot be read.
     """
 
     name: str
-    said: str
+    caption: str
     picture: str = ""
     wrong: str = ""
 
@@ -45,7 +45,7 @@ class Pairs:
     """What two lists share, as the page shows it."""
 
     title: str
-    said: str
+    caption: str
     pairs: Sequence[tuple[Strip, Strip]]
 
 
@@ -54,7 +54,7 @@ class Group:
     """Some videos of a class."""
 
     title: str
-    said: str
+    caption: str
     videos: Sequence[Strip]
 
 
@@ -123,7 +123,7 @@ class _StripMaker:
         self.frames = frames
         self.height = height
 
-    def strip(self, entry: Entry, said: str) -> Strip:
+    def strip(self, entry: Entry, caption: str) -> Strip:
         name = entry.path.name
         try:
             opened = self.store.open(entry.path)
@@ -133,10 +133,10 @@ class _StripMaker:
             wanted = low + ((np.arange(self.frames) + 0.5) / self.frames * (high - low)).astype(np.int64)
             pixels = opened.get(wanted).numpy()  # T C H W
         except VideoError as error:
-            return Strip(name, said, wrong=error.reason)
+            return Strip(name, caption, wrong=error.reason)
         seconds = opened.times[high - 1] - opened.times[low]
         length = f"{high - low} frames, {seconds:.1f} s"
-        return Strip(name, f"{length} · {said}" if said else length, self._picture(pixels))
+        return Strip(name, f"{length} · {caption}" if caption else length, self._picture(pixels))
 
     def _picture(self, pixels: np.ndarray) -> str:
         row = PIL.Image.fromarray(np.concatenate(list(pixels.transpose(0, 2, 3, 1)), axis=1))
@@ -185,7 +185,7 @@ def _pairs(shared: Shared, maker: _StripMaker, manifests: Mapping[str, Manifest]
             reasons[one, two] = f"looks the same, {apart:.1%} apart{more}"
     return Pairs(
         title=f"{_short(shared.one)} and {_short(shared.two)} share",
-        said=(
+        caption=(
             f"{len(shared.files)} files, {len(shared.sources)} sources, {len(shared.same)} pairs of files "
             f"with the same bytes, {len(shared.near)} near-duplicates from different sources."
         ),

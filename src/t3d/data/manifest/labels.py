@@ -1,4 +1,4 @@
-"""Several labels a video as Arrow columns of lists, and as text in a table.
+"""Several labels per video as Arrow columns of lists, and as text in a table.
 
 An empty list says that no class applies to a video; null says that nobody has labeled it.
 
@@ -83,7 +83,7 @@ def checked_labels(column: pa.Array, num_classes: int) -> pa.Array:
     """Check a manifest's labels, and bring those of each row into the order of the classes.
 
     Args:
-        column: One label a row, int32 [N], or several, list<int32> [N].
+        column: One label per row, int32 [N], or several, list<int32> [N].
         num_classes: K.
 
     Returns:
@@ -117,7 +117,7 @@ def label_pairs(column: pa.Array) -> tuple[Ints, Ints]:
     """Each label of each row, and -1 once for a row that has none.
 
     Args:
-        column: One label a row, int32 [N], or several, list<int32> [N].
+        column: One label per row, int32 [N], or several, list<int32> [N].
 
     Returns:
         The row, ascending, int64, and the label, int64.
@@ -139,7 +139,7 @@ def multi_hot(column: pa.Array, num_classes: int) -> npt.NDArray[np.int8]:
     """For each row and class 1 if the class applies, else 0; -1 in unlabeled rows.
 
     Args:
-        column: One label a row, int32 [N], or several, list<int32> [N].
+        column: One label per row, int32 [N], or several, list<int32> [N].
         num_classes: K.
 
     Returns:

@@ -87,7 +87,7 @@ class Manifest(VideoTable):
         Columns: `path` (needed), `label` (class name; empty: unlabeled), `start` and `end` (seconds),
         `source`. Other columns are refused. UTF-8, with or without byte-order mark, any line ends.
 
-        Several labels a video stand in a column `labels` instead of `label`: class names with `|` between
+        Several labels per video stand in a column `labels` instead of `label`: class names with `|` between
         them, a lone `|` where no class applies.
 
         Args:

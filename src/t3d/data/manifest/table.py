@@ -43,11 +43,11 @@ class Entry:
     Args:
         path: The video file.
         label: Its class as an index into the manifest's `classes`; None if unlabeled, or if the manifest has
-            several labels a video.
+            several labels per video.
         start: Where the row's part of the file begins, in seconds; None for the file's beginning.
         end: Where it ends, in seconds; None for the file's end.
         source: What the clip was cut from: clips of one source are never separated.
-        labels: Where the manifest has several labels a video: its classes in order, empty if none applies;
+        labels: Where the manifest has several labels per video: its classes in order, empty if none applies;
             None if unlabeled.
     """
 
@@ -66,7 +66,7 @@ class VideoTable:
     Args:
         classes: Class names; a label is an index into them.
         table: Columns `path` string, `label` int32 (null: unlabeled), `start` and `end` float64 seconds
-            (null: the file's beginning, its end), `source` string; N rows. With several labels a video
+            (null: the file's beginning, its end), `source` string; N rows. With several labels per video
             `labels`, list<int32>, stands in the place of `label`: an empty list says that no class applies,
             null that the row is unlabeled. They are brought into the order of the classes.
         skipped: What a reader passed over, as counts by reason (`hidden`, or an ending such as `.txt`).
@@ -234,7 +234,7 @@ class VideoTable:
 
         Raises:
             ConfigError: `fraction` is not between 0 and 1.
-            ManifestError: A class has only one source; with several labels a video, only a warning.
+            ManifestError: A class has only one source; with several labels per video, only a warning.
         """
         rows, labels = self.label_pairs()
         sources = self.table["source"].combine_chunks().take(pa.array(rows))
@@ -253,7 +253,7 @@ class VideoTable:
         """Keep a share of each class as whole sources, as if no more had been labeled.
 
         Of one seed, a smaller share is a part of a larger one (see `t3d.data.manifest.split.label_share`).
-        With several labels a video it is a share of all rows, and at least one source of each class
+        With several labels per video it is a share of all rows, and at least one source of each class
         (`t3d.data.manifest.split.source_share`).
 
         Args:
@@ -269,5 +269,5 @@ class VideoTable:
         return self.select(self._labels.share(sources, fraction=fraction, seed=seed))
 
     def label_names(self) -> pa.Array:
-        """The class names of each row: string [N], or list<string> [N] with several labels a video."""
+        """The class names of each row: string [N], or list<string> [N] with several labels per video."""
         return self._labels.names()

@@ -70,7 +70,7 @@ class SyntheticSpec:
         test: Test videos of each motion class.
         frames: Frames in a video, T.
         size: Side of the square frame in pixels; even, because H.264 halves the color.
-        fps: Frames a second.
+        fps: Frames per second.
         distractors: Gray moving objects beside the patterned one.
         clutter: Gray objects that stand still in the scene.
         camera_shake: The largest step of the scene between two frames, in pixels along each axis.
@@ -341,7 +341,7 @@ def _draw(
 
     Args:
         frames: Painted into, [T, 3, H, W].
-        centers: One a frame, [T, 2].
+        centers: One per frame, [T, 2].
         shape: `disc` or `cross`.
         radius: In pixels.
         color: RGB.

@@ -1,6 +1,6 @@
 """A data set of real H.264 files with labeled motion, drawn by the project: what the demo and tests run on.
 
-Every video has two labels. The motion label cannot be read from one frame (see `synthetic_scene`); the
+Every video has two labels. The motion label cannot be read from one frame (see `scene.py`); the
 appearance label, a pattern in any two colors, can, and is independent of it. So a net that ignores time
 stays at chance on the first and does well on the second. Videos that go left or right have a third, the
 action: a pattern and a direction, so that one frame gives half of it away. Mirrored left is right and
@@ -30,26 +30,10 @@ from t3d.data.synthetic.scene import (
     SyntheticSpec,
     appearance_of,
     draw_video,
-    motion_track,
 )
 from t3d.errors import ConfigError
 from t3d.io.files import atomic_path, sweep
 from t3d.video.encode import write_video
-
-__all__ = [
-    "ACTIONS",
-    "APPEARANCES",
-    "MOTIONS",
-    "SPLITS",
-    "Split",
-    "SyntheticSpec",
-    "SyntheticVideo",
-    "appearance_of",
-    "draw_video",
-    "motion_track",
-    "videos_of",
-    "write_synthetic",
-]
 
 RECORD = "synthetic.json"
 # Raised whenever the same spec would be drawn or stored differently, so that old and new files never mix.
@@ -118,13 +102,13 @@ def write_synthetic(
 
     `train.csv`, `val.csv` and `test.csv` hold the motion label, `appearance_train.csv` and so on the same
     files with the appearance label, `action_train.csv` those that go left or right, with the action; a split
-    without videos has no list. `synthetic.json` records the spec:
-    a finished set is left as it is, one that was interrupted is completed.
+    without videos has no list. `synthetic.json` records the spec. A finished set is left as it is, an
+    interrupted one is completed.
 
     Args:
         folder: Where to; made if it is absent, and empty unless it holds this very set.
         spec: What to draw. None: `SyntheticSpec()`.
-        workers: Processes that draw. None: one a core, or none beside this one for a small set. A script
+        workers: Processes that draw. None: one per core, or this one alone for a small set. A script
             that calls this with more than one keeps its main code under `if __name__ == "__main__":`.
         progress: Called after each video with the number written and the number to write.
 
