@@ -100,6 +100,7 @@ def test_projection_keeps_the_width_and_comes_before_the_pool() -> None:
     ttl = TemporalTransition(4, (1, 3), branch_channels=2, projection=True).eval()
     x = torch.randn(1, 4, 6, 8, 8)
     assert ttl.projection is not None
+    assert ttl.projection.conv.kernel_size == (1, 1, 1)
     joined = torch.cat([branch(x) for branch in ttl.branches], dim=1)
     torch.testing.assert_close(ttl(x), F.avg_pool3d(ttl.projection(joined), 2))
 
