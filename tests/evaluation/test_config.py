@@ -42,6 +42,11 @@ def test_options_that_cannot_work_are_refused() -> None:
         (lambda: Reading(max_bad=1.5), "max_bad is 1.5"),
         (lambda: TestConfig("m", "v", seed=-1), "seed is -1"),
         (lambda: PredictConfig("m", top=0), "top is 0"),
+        (lambda: PredictConfig("m", out="scores.csv"), "out is scores.csv; .* must end in .jsonl"),
+        (
+            lambda: ProbeConfig("a", "b", model="m", label_fraction=0),
+            "label_fraction is 0; it must be above 0",
+        ),
         (lambda: ProbeConfig("a", "b", model="m", label_fraction=1.1), "label_fraction is 1.1"),
         (lambda: ProbeConfig("a", "b", model="m", label_seed=-1), "label_seed is -1"),
     ):

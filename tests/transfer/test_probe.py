@@ -121,7 +121,7 @@ def test_the_penalty_is_chosen_by_whole_sources(lists: Path, monkeypatch: pytest
 
 def test_few_labels(lists: Path, student: Path) -> None:
     assert probed(lists, model=str(student), label_fraction=0.2).metrics.video_top1 == 1.0
-    with pytest.raises(ConfigError, match="share of labels is 0"):
+    with pytest.raises(ConfigError, match="label_fraction is 0"):
         probed(lists, model=str(student), label_fraction=0.0)
 
 

@@ -112,3 +112,5 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         at_least("top", self.top, 1)
+        if self.out is not None and not self.out.endswith(".jsonl"):
+            raise ConfigError(f"out is {self.out}; predictions are JSON Lines, so it must end in .jsonl")

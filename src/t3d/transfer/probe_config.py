@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from t3d.clip import TailPolicy
 from t3d.device import Compute
-from t3d.errors import ConfigError, at_least, between
+from t3d.errors import ConfigError, at_least
 from t3d.evaluation.config import Reading
 
 
@@ -59,5 +59,8 @@ class ProbeConfig:
     def __post_init__(self) -> None:
         if (self.model is None) == (self.teacher is None):
             raise ConfigError("set either `model` (the weights file of a 3D model) or `teacher` (a 2D model)")
-        between("label_fraction", self.label_fraction, 0, 1)
+        if not 0 < self.label_fraction <= 1:
+            raise ConfigError(
+                f"label_fraction is {self.label_fraction}; it must be above 0 and at most 1, such as 0.1"
+            )
         at_least("label_seed", self.label_seed, 0)
