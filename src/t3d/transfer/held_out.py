@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import SampleKey
+from t3d.errors import Failed, ManifestError
 from t3d.transfer.dataset import CollatePairs, TransferClips
 from t3d.transfer.objectives import transfer_loss
 from t3d.transfer.step import TransferStep, first_of, pair_metrics
@@ -20,12 +21,16 @@ class HeldOut:
         clips: The videos, not augmented.
         step: Scores the pairs of a batch.
         groups: The group of each video, int64 [N].
+
+    Attributes:
+        bad: Videos that could not be read in the last `measure`.
     """
 
     def __init__(self, clips: TransferClips, step: TransferStep, groups: Tensor) -> None:
         config = step.config
         self.step = step
         self.groups = groups
+        self.bad: list[Failed] = []
         order = np.random.default_rng(config.seed).permutation(len(clips))
         size = min(config.optim.batch_size, len(order))
         batches = [order[at : at + size] for at in range(0, len(order), size)]
@@ -40,14 +45,23 @@ class HeldOut:
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> dict[str, float]:
-        """Return the loss and the figures of a `TransferNet`, over all pairs of each batch."""
+        """Return the loss and the figures of a `TransferNet`, over all pairs of each batch.
+
+        Raises:
+            ManifestError: No held-out video could be read.
+        """
         model.eval()
+        self.bad = []
         config = self.step.config
         metrics, losses = pair_metrics(config), []
         for batch in self.loader:
+            self.bad += batch.bad
             if batch.frames is None:
                 continue
             scores, positive, negative = self.step.score(model, batch, self.groups)
             losses.append(float(transfer_loss(scores, positive, negative, pairs=config.pairs)))
             metrics.add(scores[first_of(scores)], positive, negative)
-        return {"loss": float(np.mean(losses)) if losses else 0.0} | metrics.figures()
+        if not losses:
+            reasons = "".join(f"\n  {failed}" for failed in self.bad[:20])
+            raise ManifestError(f"not one held-out video could be read:{reasons}")
+        return {"loss": float(np.mean(losses))} | metrics.figures()

@@ -90,6 +90,8 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
             if held_out is not None and trainer.validates_after(epoch):
                 trainer.save()  # a signal's grace period may end before the validation does
                 figures = held_out.measure(trainer.learner.averaged)
+                for video in held_out.bad:
+                    run.accelerator.print(f"left out of the validation: {video}")
                 trainer.validated(epoch, figures["loss"], figures)
                 shown = [name for name in ("loss", "accuracy", "auc", "top1") if name in figures]
                 note = "".join(f"  held-out {name} {figures[name]:.3f}" for name in shown)
