@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from t3d.errors import ConfigError, did_you_mean
+from t3d.errors import ConfigError, one_of
 
 Targets = Literal["single", "multi"]
 """What a net learns of a video: its one class out of all, or for each class whether it applies."""
@@ -86,9 +86,7 @@ class ClipSpec:
             ("tail", TailPolicy),
             ("modality", Modality),
         ):
-            value = getattr(self, name)
-            if value not in get_args(kind):
-                raise ConfigError(f"clip.{name} is {value!r}; {did_you_mean(str(value), get_args(kind))}")
+            one_of(f"clip.{name}", getattr(self, name), get_args(kind))
         if self.tail == "pad" and self.short == "error":
             raise ConfigError(
                 "clip.tail = pad fills the last clip by clip.short, which is error: nearly every video would "

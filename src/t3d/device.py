@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from t3d.errors import ConfigError, at_least, did_you_mean
+from t3d.errors import ConfigError, at_least, did_you_mean, one_of
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +33,7 @@ class Compute:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            raise ConfigError(
-                f"precision is {self.precision!r}; {did_you_mean(str(self.precision), get_args(Precision))}"
-            )
+        one_of("precision", self.precision, get_args(Precision))
         at_least("batch_size", self.batch_size, 1)
         at_least("workers", self.workers, 0)
 

@@ -132,3 +132,14 @@ def between(name: str, value: float, low: float, high: float) -> None:
     """
     if not low <= value <= high:
         raise ConfigError(f"{name} is {value}; it must lie between {low} and {high}")
+
+
+def one_of(name: str, value: object, allowed: Iterable[str]) -> None:
+    """Refuse an option that is not one of a few words.
+
+    Raises:
+        ConfigError: `value` is not in `allowed`; the message names the nearest.
+    """
+    words = tuple(allowed)
+    if value not in words:
+        raise ConfigError(f"{name} is {value!r}; {did_you_mean(str(value), words)}")

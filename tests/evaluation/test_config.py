@@ -9,8 +9,10 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from t3d.clip import ClipSpec
 from t3d.errors import ConfigError
 from t3d.evaluation.config import PredictConfig, Reading, TestConfig
+from t3d.evaluation.protocol import Protocol
 from t3d.transfer.probe_config import ProbeConfig
 
 
@@ -41,6 +43,12 @@ def test_options_that_cannot_work_are_refused() -> None:
     for make, message in (
         (lambda: Reading(max_bad=1.5), "max_bad is 1.5"),
         (lambda: TestConfig("m", "v", seed=-1), "seed is -1"),
+        (
+            lambda: TestConfig("m", "v", frame_order="shufled"),
+            "frame_order is 'shufled'; .*'shuffled'",
+        ),
+        (lambda: TestConfig("m", "v", tail="padd"), "tail is 'padd'; did you mean 'pad'"),
+        (lambda: Protocol(ClipSpec(), order="static "), "order is 'static '; did you mean 'static'"),
         (lambda: PredictConfig("m", top=0), "top is 0"),
         (lambda: PredictConfig("m", out="scores.csv"), "out is scores.csv; .* must end in .jsonl"),
         (

@@ -34,6 +34,8 @@ def test_defaults_are_the_papers_recipe() -> None:
         ({"lr": float("nan")}, "optim.lr is nan"),
         ({"epochs": 0}, "optim.epochs is 0"),
         ({"batch_size": 0}, "optim.batch_size is 0"),
+        ({"schedule": "cosin"}, "optim.schedule is 'cosin'; did you mean 'cosine'"),
+        ({"name": "adam"}, "optim.name is 'adam'; did you mean 'adamw'"),
         ({"grad_accum_steps": 0}, "optim.grad_accum_steps is 0"),
         (
             {"batch_size": 8, "grad_accum_steps": 3},

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from t3d.errors import ConfigError, at_least, between
+from t3d.errors import ConfigError, at_least, between, one_of
+
+Crop = Literal["five", "random_resized"]
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,13 @@ class AugmentConfig:
         color: Strength of random brightness, contrast and saturation; 0.4 draws factors from 0.6 to 1.4.
     """
 
-    crop: Literal["five", "random_resized"] = "five"
+    crop: Crop = "five"
     min_area: float = 0.35
     flip: float = 0.5
     color: float = 0.0
 
     def __post_init__(self) -> None:
+        one_of("augment.crop", self.crop, get_args(Crop))
         between("augment.min_area", self.min_area, 0.01, 1)
         between("augment.flip", self.flip, 0, 1)
         between("augment.color", self.color, 0, 0.95)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from t3d.clip import TailPolicy
 from t3d.data.clips.views import FrameOrder, Views
 from t3d.device import Compute
-from t3d.errors import ConfigError, at_least, between
+from t3d.errors import ConfigError, at_least, between, one_of
 from t3d.workers.cluster import ONE_MACHINE, Cluster
 
 
@@ -74,6 +75,9 @@ class TestConfig:
 
     def __post_init__(self) -> None:
         at_least("seed", self.seed, 0)
+        one_of("frame_order", self.frame_order, get_args(FrameOrder))
+        if self.tail is not None:
+            one_of("tail", self.tail, get_args(TailPolicy))
         if self.views.clips is not None and self.tail is not None:
             raise ConfigError(
                 f"`tail` is {self.tail} and `clips` is {self.views.clips}; `tail` is about clips that do not "

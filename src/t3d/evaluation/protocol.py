@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from t3d.clip import ClipSpec, Targets
 from t3d.data.clips.views import PAPER_VIEWS, FrameOrder, Views
+from t3d.errors import one_of
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,9 @@ class Protocol:
         views: Which clips of a video are scored, and which crops of each clip.
         order: Order of the frames within each clip.
         seed: Seed of the shuffled order.
+
+    Raises:
+        ConfigError: Targets or an order that do not exist.
     """
 
     spec: ClipSpec
@@ -28,3 +33,7 @@ class Protocol:
     views: Views = PAPER_VIEWS
     order: FrameOrder = "normal"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("targets", self.targets, get_args(Targets))
+        one_of("order", self.order, get_args(FrameOrder))

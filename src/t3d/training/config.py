@@ -6,11 +6,15 @@ Each `Args:` text is the help of the option.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from t3d.clip import ClipSpec
 from t3d.data.config import AugmentConfig, DataConfig, ReadConfig
-from t3d.errors import ConfigError, at_least, between
+from t3d.device import Precision
+from t3d.errors import ConfigError, at_least, between, one_of
+
+Optimizer = Literal["sgd", "adamw"]
+ScheduleName = Literal["step", "plateau", "cosine", "constant"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class OptimConfig:
         classifier_lr: Factor of the classifier's learning rate.
     """
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Optimizer = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -76,7 +80,7 @@ class OptimConfig:
     epochs: int = 200
     batch_size: int = 64
     grad_accum_steps: int = 1
-    schedule: Literal["step", "plateau", "cosine", "constant"] = "plateau"
+    schedule: ScheduleName = "plateau"
     warmup_epochs: float = 0.0
     step_epochs: float = 30.0
     gamma: float = 0.1
@@ -89,6 +93,8 @@ class OptimConfig:
     classifier_lr: float = 1.0
 
     def __post_init__(self) -> None:
+        one_of("optim.name", self.name, get_args(Optimizer))
+        one_of("optim.schedule", self.schedule, get_args(ScheduleName))
         if not self.lr > 0:
             raise ConfigError(f"optim.lr is {self.lr}; it must be above 0")
         for name in ("epochs", "batch_size", "grad_accum_steps"):
@@ -140,7 +146,7 @@ class RunConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     eval_every: int = 1
     log_every: int = 10
     checkpoint_minutes: float = 10.0
@@ -150,6 +156,8 @@ class RunConfig:
         if not self.out:
             raise ConfigError("out is missing: choose a run folder, such as runs/NAME")
         at_least("seed", self.seed, 0)
+        one_of("precision", self.precision, get_args(Precision))
+        at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
         for name in ("eval_every", "log_every"):
             at_least(name, getattr(self, name), 1)
 

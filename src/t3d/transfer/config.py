@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from t3d.data.config import ReadConfig
-from t3d.errors import ConfigError, at_least, did_you_mean
+from t3d.errors import ConfigError, at_least, one_of
 from t3d.training.config import OptimConfig, RunConfig
 
 Objective = Literal["match", "contrastive", "regress", "sum"]
@@ -98,9 +98,7 @@ class PairConfig:
 
     def __post_init__(self) -> None:
         for name, kind in (("objective", Objective), ("negatives", Negatives), ("space", Space)):
-            value = getattr(self, name)
-            if value not in get_args(kind):
-                raise ConfigError(f"pairs.{name} is {value!r}; {did_you_mean(str(value), get_args(kind))}")
+            one_of(f"pairs.{name}", getattr(self, name), get_args(kind))
         if not self.temperature > 0:
             raise ConfigError(f"pairs.temperature is {self.temperature}; it must be above 0")
 
