@@ -24,7 +24,7 @@ from t3d.training.run_folder import RunFolder
 # What each process does: a whole run; the same run stopped by a signal that only the second process gets,
 # then resumed. Writes what it saw to seen_RANK.json.
 SCENES = """
-import json, os, signal, sys
+import atexit, json, os, signal, sys
 from pathlib import Path
 import torch
 from t3d.training.config import TrainConfig
@@ -38,6 +38,8 @@ from dataclasses import replace
 torch.set_num_threads(1)
 root, rank = Path(sys.argv[1]), int(os.environ["RANK"])
 seen = {"rows": [], "stopped": []}
+# Registered before any run, so called after what the runs register.
+atexit.register(lambda: (root / f"in_group_{rank}").write_text(str(torch.distributed.is_initialized())))
 loss, take = SingleLabelStep.loss, Trainer.take_step
 
 def watching(self, model, batch, rng):
@@ -139,6 +141,10 @@ def test_the_log_says_what_the_weights_score_in_one_process(scenes: Path) -> Non
     last = read_log(folder.log)[-1]
     assert last["loss"] == pytest.approx(metrics.loss, abs=1e-9)
     assert (last["top1"], last["clip_top1"]) == (metrics.video_top1, metrics.clip_top1)
+
+
+def test_every_process_leaves_its_group_before_it_exits(scenes: Path) -> None:
+    assert [(scenes / f"in_group_{rank}").read_text() for rank in range(2)] == ["False", "False"]
 
 
 def test_a_signal_to_one_process_stops_all_and_nothing_is_lost(scenes: Path) -> None:

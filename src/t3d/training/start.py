@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -153,6 +154,23 @@ def make_accelerator() -> Accelerator:
     # The main process may check videos for hours while the others wait.
     timeout = InitProcessGroupKwargs(timeout=timedelta(hours=24))
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[timeout])
+
+
+def leave_at_exit(accelerator: Accelerator) -> None:
+    """Leave the group of processes when this process exits.
+
+    Call it when all processes have reached the same place. A process that exits without leaving can abort
+    (SIGABRT) although its run is finished: the threads of torch's gloo backend are still there. A process
+    that failed alone must not leave: NCCL could then wait for the others.
+    """
+    if accelerator.num_processes > 1:
+        atexit.unregister(_leave)  # once, however many runs this process has had
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def check_model(config: RunConfig) -> None:

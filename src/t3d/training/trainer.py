@@ -32,7 +32,7 @@ from t3d.training.interrupt import agree, caught_signals
 from t3d.training.learner import Learner
 from t3d.training.logging import RunLog
 from t3d.training.meter import BrokenVideos, Meter
-from t3d.training.start import Run
+from t3d.training.start import Run, leave_at_exit
 from t3d.training.step import TrainStep
 
 
@@ -134,8 +134,13 @@ class Trainer:
         with log as self.log, caught_signals() as self._caught:
             for line in filter(None, opening):
                 log.say(line)
-            yield
+            try:
+                yield
+            except InterruptedRunError:
+                leave_at_exit(self.accelerator)
+                raise
         self.accelerator.wait_for_everyone()
+        leave_at_exit(self.accelerator)
 
     def epochs(self, loader: Loader) -> Iterator[int]:
         """Train, epoch by epoch.
