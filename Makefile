@@ -1,9 +1,9 @@
-# Two commands do all there is to set up: `make demo` and `make test`.
+# `make demo` and `make test` set up everything that they need.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Processes that share the tests, one thread each. Tests that start many processes take turns in one of them.
+# Test processes, with one thread each. Tests that start many processes run one after another in one of them.
 WORKERS ?= 2
 
 .PHONY: demo test test-slow check env clean
@@ -25,7 +25,7 @@ check: $(READY)
 
 env: $(READY)
 
-# The environment is made anew when what it is made from changes.
+# Build the environment again when a file that it depends on changes.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "T3D needs Python 3.11 or newer; name one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @Spelling(metavars={"lists": "LIST"})
 def check(source: VideoLists, *, json: bool = False) -> int:
-    """Count what lists of videos hold, and find what they share.
+    """Count the videos in each list, and find videos that lists share.
 
     The exit status is 1 if a file cannot be read, or if two lists share something.
 
