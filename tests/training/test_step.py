@@ -15,10 +15,9 @@ from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import Batch
 from t3d.data.clips.frames import FrameStore
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import Failed, ManifestError
+from t3d.errors import DivergedError, Failed, ManifestError
 from t3d.models.weights import ModelCard
 from t3d.training.config import TrainConfig
-from t3d.training.errors import DivergedError
 from t3d.training.run_folder import RunFolder
 from t3d.training.start import Run
 from t3d.training.step import MultiLabelStep, SingleLabelStep
@@ -201,6 +200,18 @@ def test_a_loss_or_weight_that_is_no_number_stops(tiny: Tiny) -> None:
     taking.take_step(iter([clips(0, 1, 2)]), epoch=0, step=0)
     with pytest.raises(DivergedError, match="the loss is nan"):
         taking.report()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_batchnorm_statistics_that_are_not_finite_stop(tiny: Tiny, value: float) -> None:
+    taking = trainer(tiny())
+    statistics = nn.BatchNorm3d(2, affine=False)
+    taking.network.add_module("norm", statistics)
+    taking.check_finite()
+    assert statistics.running_var is not None
+    statistics.running_var[1] = value
+    with pytest.raises(DivergedError, match="BatchNorm statistics are not finite; the last checkpoint"):
+        taking.check_finite()
 
 
 def test_broken_videos_are_named_once_and_too_many_stop(

@@ -24,10 +24,11 @@ from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import ResumableBatchSampler, ShardOrder
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.prefetch import Prefetcher
+from t3d.errors import DivergedError
 from t3d.models.segments import with_consensus
 from t3d.models.weights import ModelCard
 from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_checkpoint
-from t3d.training.errors import DivergedError, InterruptedRunError
+from t3d.training.errors import InterruptedRunError, steadier
 from t3d.training.interrupt import agree, caught_signals
 from t3d.training.learner import Learner
 from t3d.training.logging import RunLog
@@ -293,21 +294,26 @@ class Trainer:
         return {"loss": line.pop("loss"), "lr": self.rate} | line | figures
 
     def check_finite(self) -> float:
-        """Refuse to continue, or to save, with a loss or weights that are not numbers.
+        """Stop a run whose loss, weights or BatchNorm statistics are not finite.
 
         Returns:
             The sum of the losses since the last report, averaged over all processes.
 
         Raises:
-            DivergedError: The loss or a weight is infinite or NaN; on every process alike.
+            DivergedError: One of them is infinite or NaN, on any process; raised on every process.
         """
         loss = self.meter.loss_sum()
-        norm = float(nn.utils.get_total_norm(self.network.parameters()))
-        if not math.isfinite(loss + norm):
+        norm = nn.utils.get_total_norm(self.network.parameters())
+        statistics = [tensor for tensor in self.network.buffers() if tensor.is_floating_point()]
+        broken = sum((~tensor.isfinite().all()).float() for tensor in statistics)
+        # Processes share the weights, but each has its own statistics.
+        state = torch.stack([norm, norm.new_tensor(0.0) + broken])
+        mean_norm, mean_broken = self.accelerator.reduce(state, reduction="mean").tolist()
+        if not math.isfinite(loss + mean_norm) or mean_broken:
             raise DivergedError(
-                f"the loss is {loss}, the norm of the weights {norm}; the last checkpoint is kept. Try a "
-                f"lower optim.lr (now {self.config.optim.lr}), a longer optim.warmup_epochs or "
-                "optim.max_grad_norm = 1"
+                f"the loss is {loss}, the norm of the weights {mean_norm}"
+                + (", and BatchNorm statistics are not finite" if mean_broken else "")
+                + f"; the last checkpoint is kept. {steadier(self.config)}"
             )
         return loss
 
