@@ -386,6 +386,15 @@ def test_a_run_with_old_option_names_is_refused_in_the_words_of_its_file(
     assert f"{config} uses option names of an earlier version: data.videos is now data.root" in err
 
 
+@pytest.mark.parametrize("command", ["test w d", "probe w d --model w"])
+def test_an_out_that_cannot_be_written_is_refused_before_the_work(
+    command: str, tmp_path: Path, capsys: Out
+) -> None:
+    (tmp_path / "file").touch()
+    assert run(*command.split(), "--out", tmp_path / "file" / "below") == 2
+    assert f"out: the folder {tmp_path}/file/below cannot be created" in capsys.readouterr().err
+
+
 def test_weights_of_an_unfinished_run_are_refused_or_used_with_a_warning(
     trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out
 ) -> None:
