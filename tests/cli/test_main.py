@@ -150,7 +150,16 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("train --videos absent --out o", "absent: no such file or folder"),
         ("train --videos d --out o --model t3d_tini", "did you mean 't3d_tiny'?"),
         ("train --resume absent", "absent: no config.yaml in this folder"),
-        ("train --resume r --optim.epochs 9", "remove --optim.epochs"),
+        ("train --resume absent --epochs 9", "absent: no config.yaml in this folder"),
+        (
+            "train --resume r --epochs 9 --lr 1 --model.name t3d121",
+            "only --epochs and --early-stopping can change. Remove --lr --model.name",
+        ),
+        ("transfer --resume r --seed 1", "only --epochs can change. Remove --seed"),
+        (
+            "transfer --resume r --early-stopping 1",
+            "unknown option --early-stopping; it belongs to t3d train",
+        ),
         ("test w", "t3d test: missing: VIDEOS"),
         ("test --model w", "unknown option --model; give MODEL without a name"),
         ("test absent.safetensors d", "absent.safetensors: no such weights file"),
@@ -372,6 +381,19 @@ def test_a_run_that_was_moved_goes_on_where_it_lies(
     assert run("train", "--resume", "moved") == 0
     assert moved.last.read_bytes() != before
     assert trained.last.read_bytes() == before
+
+
+def test_a_finished_run_is_trained_longer(trained: RunFolder, tmp_path: Path, capsys: Out) -> None:
+    longer = RunFolder(tmp_path / "longer")
+    shutil.copytree(trained.path, longer.path)
+    assert run("train", "--resume", longer.path, "--epochs", 4) == 0
+    assert "optim.epochs is now 4 (before: 3)" in capsys.readouterr().out
+    assert longer.read_config(TrainConfig).optim.epochs == 4
+    assert load_model(longer.last)[1].provenance["epochs"] == 4
+    before = longer.config.read_bytes()
+    assert run("train", "--resume", longer.path, "--epochs", 2) == 2
+    assert "--epochs is 2, but the run in" in capsys.readouterr().err
+    assert longer.config.read_bytes() == before
 
 
 def test_a_run_with_old_option_names_is_refused_in_the_words_of_its_file(

@@ -16,7 +16,7 @@ def test_every_old_name_is_refused_nested_or_dotted(old: str, dotted: bool) -> N
     if hasattr(TrainConfig.__dataclass_fields__[group].default_factory(), name):  # type: ignore[misc]
         refuse_old_names(options, TrainConfig, where="x.yaml")
         return
-    new = (RENAMED | REUSED).get(old)
+    new = {**RENAMED, **REUSED}.get(old)
     change = f"{old} is now {new}" if new else rf"{old} was removed \({REMOVED[old]}\)"
     with pytest.raises(ConfigError, match=rf"x\.yaml uses option names of an earlier version: {change}\."):
         refuse_old_names(options, TrainConfig, where="x.yaml")
@@ -30,6 +30,6 @@ def test_a_name_that_the_options_have_is_not_old() -> None:
 
 def test_every_present_name_exists() -> None:
     config = TrainConfig.__dataclass_fields__
-    for new in (RENAMED | REUSED).values():
+    for new in {**RENAMED, **REUSED}.values():
         group, _, name = new.partition(".")
         assert hasattr(config[group].default_factory(), name), new  # type: ignore[misc]

@@ -389,7 +389,8 @@ def test_a_signal_while_validating_loses_nothing(
             train(config)
     assert (caught.value.signal, caught.value.folder) == (number, folder.path)
     assert caught.value.command == "t3d train"
-    assert seen == [{"epoch": 0, "step": 4, "best": -1.0, "figures": {}}]
+    assert len(seen) == 1
+    assert seen[0].items() >= {"epoch": 0, "step": 4, "best": -1.0, "figures": {}}.items()
     progress = header_of(folder.checkpoint)["progress"]
     assert (progress["epoch"], progress["step"]) == (1, 0)  # no step more after the validation
     train(config, resume=True)

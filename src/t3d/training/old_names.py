@@ -40,7 +40,7 @@ def refuse_old_names(options: Mapping[str, object], kind: type, *, where: str | 
     Raises:
         ConfigError: There are such options; the message lists each with its present name.
     """
-    changes = {old: f"{old} is now {new}" for old, new in (RENAMED | REUSED).items()}
+    changes = {old: f"{old} is now {new}" for old, new in {**RENAMED, **REUSED}.items()}
     changes |= {old: f"{old} was removed ({reason})" for old, reason in REMOVED.items()}
     messages = [text for old, text in changes.items() if _has(options, old) and not _knows(kind, old)]
     if messages:

@@ -32,7 +32,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
 
     Args:
         config: Everything there is to choose.
-        resume: Resume the run in `config.out` from its checkpoint, at the exact step.
+        resume: Resume the run in `config.out` from its checkpoint, at the exact step. More `optim.epochs`
+            than before train it longer, also after it has finished.
 
     Returns:
         The run folder. `last.safetensors` holds the weights after the last epoch, and `best.safetensors`
@@ -63,7 +64,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     run.start(videos)
     clips = TrainClips(videos.train, config.clip, store=run.store, augment=config.augment, seed=config.seed)
     with trainer.running(_opening(run, videos), initial):
-        for epoch in trainer.epochs(trainer.loader(clips, collate)):
+        loader = trainer.loader(clips, collate)
+        for epoch in trainer.epochs(loader, early_stopping=config.early_stopping):
             note = ""
             if videos.val is not None and trainer.validates_after(epoch):
                 trainer.save()  # a signal's grace period may end before the validation does

@@ -23,6 +23,7 @@ from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
 from t3d.models.weights import load_backbone
 from t3d.training.config import RunConfig
+from t3d.training.resume import check_length
 from t3d.training.run_folder import RunFolder
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -138,13 +139,16 @@ def open_run(config: Config, index: VideoIndex | None, *, resume: bool) -> Run[C
         resume: Resume the run in `config.out`.
 
     Raises:
-        ConfigError: A new run would replace something that it may not.
+        ConfigError: A new run would replace something that it may not, or a run cannot be resumed with so
+            few epochs.
     """
     data = config.data
     accelerator = make_accelerator()
     folder = RunFolder(config.out)
     store = FrameStore(config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index)
-    if not resume:
+    if resume:
+        check_length(config, folder)
+    else:
         folder.refuse_existing(overwrite=config.overwrite)
     return Run(config, accelerator, folder, store, resume)
 

@@ -33,7 +33,8 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
 
     Args:
         config: Everything there is to choose.
-        resume: Resume the run in `config.out` from its checkpoint, at the exact step.
+        resume: Resume the run in `config.out` from its checkpoint, at the exact step. More `optim.epochs`
+            than before train it longer, also after it has finished.
 
     Returns:
         The run folder. `last.safetensors`, written at the end, holds the student without the heads, to start
