@@ -341,6 +341,17 @@ def test_init_of_a_file_without_card_or_of_none_at_all(capsys: Out, tmp_path: Pa
     assert "absent.safetensors: no such weights file" in capsys.readouterr().err
 
 
+def test_init_with_another_model_is_refused_by_both_names(
+    trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out
+) -> None:
+    words = ["--init", trained.last, "--model", "t3d_tiny", "--videos", clips, "--out", tmp_path / "run"]
+    assert run("train", *words) == 2
+    err = capsys.readouterr().err
+    assert f"--init: {trained.last} holds the weights of densenet3d_tiny" in err
+    assert "the run trains t3d_tiny" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_printed_options_and_those_of_a_run_can_be_read_again(
     capsys: Out, tmp_path: Path, trained: RunFolder
 ) -> None:

@@ -566,7 +566,7 @@ def test_what_cannot_work_is_told_before_a_video_is_read(
         )
         refused(tiny(model={"freeze": "stm"}), ConfigError, "no stage 'stm' to freeze.*did you mean 'stem'")
         refused(tiny(clip={"size": 2}), ConfigError, r"clip\.size 2; densenet3d_tiny .* at least 1 frames of")
-    refused(tiny(model={"init": str(tmp_path / "absent")}), CheckpointError, "no such weights file")
+        refused(tiny(model={"init": str(tmp_path / "absent")}), CheckpointError, "no such weights file")
 
 
 def test_an_existing_run_is_never_overwritten_unasked(tiny: Tiny) -> None:

@@ -146,7 +146,10 @@ def _from_card(command: str, given: Sequence[Given]) -> list[Given]:
     card = read_card(path)
     if card is None:
         return []
-    values: dict[str, object] = {"model.name": card.architecture, "model.options": dict(card.options)}
+    name = next((each.text for each in reversed(given) if each.key == "model.name"), card.architecture)
+    values: dict[str, object] = {"model.name": card.architecture}
+    if name == card.architecture:  # else the run refuses the weights, and not an option that it does not have
+        values["model.options"] = dict(card.options)
     values |= {f"clip.{name}": value for name, value in asdict(card.clip).items()}
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
     return [Given(key, text, "") for key, text in texts.items()]

@@ -27,8 +27,8 @@ class ModelConfig:
     Args:
         name: Name of the model, as listed by `t3d models`.
         options: Options of the model by name, such as `{drop_rate: 0.2}`. Default: none.
-        init: Weights to start from: a weights file or a run folder. The classifier is never loaded; it starts
-            untrained. Default: random weights.
+        init: Weights to start from: a weights file or a run folder of the same model. The classifier is
+            loaded if the classes are the same, else it starts untrained. Default: random weights.
         freeze: Last stage to freeze, together with all stages before it and their BatchNorm statistics:
             `stem`, `denseblock1` to `denseblock4` in DenseNet3D and T3D, `layer1` to `layer4` in ResNet3D
             (docs/models.md lists the others), or `backbone` for everything except the classifier. Default:

@@ -52,7 +52,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     data = config.data
     run = open_run(config, open_index(data.index, data.train, data.val, root=data.root), resume=resume)
     videos = run.reopen_videos() if resume else choose_videos(run)
-    model, initial = run.new_model(num_classes=len(videos.train.classes))
+    model, initial = run.new_model(videos.train.classes, videos.train.targets)
     trainer = Trainer(
         run,
         model,
