@@ -404,6 +404,8 @@ def test_a_finished_run_is_trained_longer(trained: RunFolder, tmp_path: Path, ca
     before = longer.config.read_bytes()
     assert run("train", "--resume", longer.path, "--epochs", 2) == 2
     assert "--epochs is 2, but the run in" in capsys.readouterr().err
+    assert run("train", "--resume", longer.path, "--early-stopping", -1) == 2
+    assert "--early-stopping is -1; it must be at least 0" in capsys.readouterr().err
     assert longer.config.read_bytes() == before
 
 

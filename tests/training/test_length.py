@@ -251,7 +251,7 @@ def test_a_run_that_stopped_early_is_trained_longer_by_more_patience(tiny: Tiny,
     assert header_of(straight)["progress"]["best_epoch"] == 6
     config = tiny(optim={"epochs": 7}, early_stopping=2)
     folder = RunFolder(train(config))
-    with pytest.raises(ConfigError, match=r"stopped early, after 2 .* early_stopping above 2, or"):
+    with pytest.raises(ConfigError, match=r"stopped early, after 2 .* early_stopping to more than 2, or"):
         train(longer(config, 9), resume=True)
     assert folder.read_config(TrainConfig) == config
     train(replace(config, early_stopping=4), resume=True)

@@ -26,8 +26,8 @@ def check_length(config: RunConfig, folder: RunFolder) -> None:
     begun = progress["epoch"] + (progress["step"] > 0)
     if epochs < begun:
         raise ConfigError(
-            f"optim.epochs is {epochs}, but the run in {folder.path} has already begun epoch {begun}; resume "
-            f"it with at least {begun} epochs, or start a new run"
+            f"optim.epochs is {epochs}, but the run in {folder.path} has already begun epoch {begun}; give at "
+            f"least {begun}, or start a new run"
         )
     if (
         isinstance(config, TrainConfig)
@@ -36,6 +36,6 @@ def check_length(config: RunConfig, folder: RunFolder) -> None:
     ):
         raise ConfigError(
             f"optim.epochs is {epochs}, but the run in {folder.path} stopped early, after "
-            f"{progress['since_best']} validations without improvement, and would stop at once; also set "
-            f"early_stopping above {progress['since_best']}, or to 0"
+            f"{progress['since_best']} validations without improvement, and would stop again at once; set "
+            f"early_stopping to more than {progress['since_best']}, or to 0"
         )
