@@ -248,7 +248,7 @@ def test_a_run_stops_when_validations_do_not_improve(tiny: Tiny, tmp_path: Path,
 @pytest.mark.usefixtures("accuracies")
 def test_a_run_that_stopped_early_is_trained_longer_by_more_patience(tiny: Tiny, tmp_path: Path) -> None:
     straight = RunFolder(train(tiny(out=str(tmp_path / "straight"), optim={"epochs": 7}, early_stopping=4)))
-    assert header_of(straight)["progress"]["best_epoch"] == 6
+    assert header_of(straight)["progress"].items() >= {"best_epoch": 6, "since_best": 1}.items()
     config = tiny(optim={"epochs": 7}, early_stopping=2)
     folder = RunFolder(train(config))
     with pytest.raises(ConfigError, match=r"stopped early, after 2 .* early_stopping to more than 2, or"):
@@ -263,6 +263,14 @@ def test_a_run_that_stopped_early_is_trained_longer_by_more_patience(tiny: Tiny,
 def test_early_stopping_counts_validations_and_not_epochs(tiny: Tiny) -> None:
     folder = RunFolder(train(tiny(optim={"epochs": 7}, early_stopping=1, eval_every=2)))
     assert [line["epoch"] for line in read_log(folder.log) if line["kind"] == "val"] == [2, 4]
+
+
+@pytest.mark.usefixtures("accuracies")
+def test_an_additional_validation_at_the_first_end_does_not_count(tiny: Tiny) -> None:
+    config = tiny(optim={"epochs": 5}, early_stopping=2, eval_every=2)
+    folder = RunFolder(train(config))
+    train(longer(config, 6), resume=True)
+    assert [line["epoch"] for line in read_log(folder.log) if line["kind"] == "val"] == [2, 4, 5, 6]
 
 
 def test_early_stopping_needs_videos_to_validate_on(tiny: Tiny) -> None:
