@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +143,8 @@ def find_shared(left: pa.Table, right: pa.Table, *, names: tuple[str, str] = (""
         names: What the lists are called.
         near: Whether to search for near-duplicates.
     """
-    left, right = _with_digests(left, right)
+    sizes = set(_sizes(left).values()) & set(_sizes(right).values())
+    left, right = with_digests(left, sizes), with_digests(right, sizes)
     files = set(left["path"].to_pylist()) & set(right["path"].to_pylist())
     sources = set(left["source"].to_pylist()) & set(right["source"].to_pylist())
     # Every pair of one digest, not only one of each: each is a video that should not be there.
@@ -208,22 +209,23 @@ def _hashed_rows(tested: VideoTable, facts: pa.Table, trained: pa.Table) -> int:
     return int(pc.sum(pc.is_in(tested.table["path"], hashed(facts)["path"].combine_chunks())).as_py() or 0)
 
 
-def _with_digests(left: pa.Table, right: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Fill in the digest of unknown files that are as large as a file of the other list."""
-    sides = (left, right)
-    sizes = [_sizes(files) for files in sides]
-    common = set(sizes[0].values()) & set(sizes[1].values())
-    digests: dict[str, str] = {}
-    filled = []
-    for files, size_of in zip(sides, sizes, strict=True):
-        column = files["digest"].to_pylist()
-        for row, path in enumerate(files["path"].to_pylist()):
-            if column[row] is None and size_of.get(path) in common:
-                with suppress(OSError):  # it cannot be read: nothing is known of its bytes
-                    column[row] = digests[path] = digests.get(path) or content_digest(Path(path))
-        place = files.schema.get_field_index("digest")
-        filled.append(files.set_column(place, "digest", pa.array(column, pa.string())))
-    return filled[0], filled[1]
+def with_digests(files: pa.Table, sizes: Collection[int] | None = None) -> pa.Table:
+    """Fill in the digest of files that the index does not know, where it can matter.
+
+    Args:
+        files: As `file_facts` gives them.
+        sizes: Files of these sizes are read. Default: the sizes that two files have.
+    """
+    size_of = _sizes(files)
+    if sizes is None:
+        sizes = {size for size, count in Counter(size_of.values()).items() if count > 1}
+    digests = files["digest"].to_pylist()
+    for row, path in enumerate(files["path"].to_pylist()):
+        if digests[row] is None and size_of.get(path) in sizes:
+            with suppress(OSError):  # it cannot be read: nothing is known of its bytes
+                digests[row] = content_digest(Path(path))
+    place = files.schema.get_field_index("digest")
+    return files.set_column(place, "digest", pa.array(digests, pa.string()))
 
 
 def _sizes(files: pa.Table) -> dict[str, int]:
