@@ -3,7 +3,8 @@
     python benchmarks/headline.py docs/images/headline.png
 
 Left: accuracy on drawn motions of 32 frames by the span that distinguishes classes. Right: accuracy on 11
-classes of UCF101 by the share of labels, from scratch and after transfer. ± is the standard deviation over runs.
+classes of UCF101 by the share of labels, from scratch and after transfer. ± is the standard deviation over
+runs.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from t3d.evaluation.run_test import TestResult, run_test
 VIDEOS, FRAMES = 4, 6
 
 
-def tested(demo: Path, run: str, order: FrameOrder = "normal") -> TestResult:
+def measured(demo: Path, run: str, order: FrameOrder = "normal") -> TestResult:
     """Test a model of the demo."""
     weights, videos = demo / run / "last.safetensors", demo / "videos" / "action_test.csv"
     return run_test(TestConfig(str(weights), str(videos), frame_order=order))
@@ -76,13 +76,13 @@ def main() -> None:
     parser.add_argument("demo", type=Path)
     parser.add_argument("png", type=Path)
     chosen = parser.parse_args()
-    best = tested(chosen.demo, "tuned")
+    best = measured(chosen.demo, "tuned")
     results = {
         "after transfer": best,
-        "from scratch": tested(chosen.demo, "scratch"),
-        "after transfer,\nframes shuffled": tested(chosen.demo, "tuned", "shuffled"),
-        "after transfer,\nframes reversed": tested(chosen.demo, "tuned", "reversed"),
-        "after transfer,\none frame": tested(chosen.demo, "tuned", "static"),
+        "from scratch": measured(chosen.demo, "scratch"),
+        "after transfer,\nframes shuffled": measured(chosen.demo, "tuned", "shuffled"),
+        "after transfer,\nframes reversed": measured(chosen.demo, "tuned", "reversed"),
+        "after transfer,\none frame": measured(chosen.demo, "tuned", "static"),
     }
     figure = plt.figure(figsize=(12, 3.6), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.35, 1))

@@ -3,9 +3,9 @@
     python benchmarks/scale.py
     python benchmarks/scale.py --clips 2000000 --seconds 4 --fps 25 --width 640 --height 360 --cores 64
 
-prints the tables of docs/guides/many-machines.md, or those of other numbers. Rates were measured on one 2-core
-AVX-512 machine (docs/guides/data.md, docs/project/benchmarks.md); pass those of your own machine. All figures
-assume that decoding, transcoding and bytes are proportional to pixels, that is frames × width × height.
+prints the tables of docs/guides/many-machines.md, or those of other numbers. Rates were measured on one
+2-core AVX-512 machine (docs/guides/data.md, docs/project/benchmarks.md); pass your own. All figures assume
+that decoding, transcoding and bytes are proportional to pixels, that is frames × width × height.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Tables and plots of the study of transfer.
 
-    python benchmarks/transfer_report.py benchmarks/transfer_study.jsonl --add OUT \\
-        --plot docs/images/transfer.png
+    python benchmarks/transfer_report.py benchmarks/transfer_study.jsonl --plot docs/images/transfer.png
 
 `--add` brings the results of `transfer_study.py … OUT` into the table of results, one JSON object a job; then
 the table is all that is needed. ± is the standard deviation over runs (other labels and draws and, where
