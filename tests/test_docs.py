@@ -104,6 +104,14 @@ def test_every_page_is_linked() -> None:
     assert [path for path in files if path not in linked] == []
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tables_have_a_head(path: Path) -> None:
+    tables = re.findall(r"(?:^\|.*\n)+", prose(path) + "\n", re.MULTILINE)
+    columns = [[line.replace("\\|", "").count("|") for line in table.splitlines()] for table in tables]
+    assert all(re.fullmatch(r"[|\-: ]+", table.splitlines()[1]) for table in tables)
+    assert [counts for counts in columns if len(set(counts)) > 1] == []
+
+
 @pytest.mark.parametrize("block", blocks("sh"), ids=lambda block: f"{block.page.name}:{block.line}")
 def test_commands_parse(block: Block) -> None:
     for words in commands(block.text):
