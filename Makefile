@@ -1,4 +1,4 @@
-# `make demo` and `make test` create the environment in .venv by themselves.
+# `make demo` and `make test` create the environment in .venv automatically.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

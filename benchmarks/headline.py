@@ -42,9 +42,9 @@ def bar(axis: Any, place: float, values: list[float], **style: Any) -> None:
 
 def motions(axis: Any) -> None:
     """Draw accuracy by span for each model, on clips of 32 frames."""
-    found = chosen_rates(arms(read_results(HERE / "nets_study.jsonl")))
+    runs_of = chosen_rates(arms(read_results(HERE / "nets_study.jsonl")))
     for place, net in enumerate(MODELS):
-        runs = list(found["motion", net, "32x1x32"].values())
+        runs = list(runs_of["motion", net, "32x1x32"].values())
         for shift, span in enumerate(SPANS):
             style = {"color": f"C{shift}", "label": f"{span} motions" if place == 0 else None}
             bar(axis, place + 0.28 * (shift - 1), [run["spans"][span] for run in runs], width=0.26, **style)
