@@ -121,6 +121,7 @@ def _validate(run: Run[TrainConfig], model: nn.Module, videos: Manifest) -> Metr
             store=run.store,
             compute=Compute(precision=config.precision, workers=config.data.workers),
             processes=Processes(accelerator.process_index, accelerator.num_processes, gather_object),
+            shown="Validating",
         )
     except DivergedError as error:
         raise DivergedError(f"validation: {error}. {steadier(config)}") from error

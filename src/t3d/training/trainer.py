@@ -272,7 +272,7 @@ class Trainer:
             total, last = epoch * self.steps + step + 1, step + 1 == self.steps
             if last or total % config.log_every == 0:
                 self.log.write("train", total, **self.report())
-            self.log.advance(f"epoch {epoch + 1}/{config.optim.epochs}")
+            self.log.advance(f"epoch {epoch + 1} of {config.optim.epochs}")
             due = not last and time.monotonic() - saved > 60 * config.checkpoint_minutes
             stop, due = agree(self.accelerator, self._caught, due)
             if stop or due:
