@@ -26,8 +26,8 @@ def check_length(config: RunConfig, folder: RunFolder) -> None:
     begun = progress["epoch"] + (progress["step"] > 0)
     if epochs < begun:
         raise ConfigError(
-            f"optim.epochs is {epochs}, but the run in {folder.path} has already begun epoch {begun}; give at "
-            f"least {begun}, or start a new run"
+            f"optim.epochs is {epochs}, but the run in {folder.path} has already begun epoch {begun}; give "
+            f"at least {begun}, or start a new run"
         )
     if (
         isinstance(config, TrainConfig)
