@@ -11,7 +11,8 @@ from t3d.cli.videos import VideoLists
 from t3d.errors import as_json
 
 if TYPE_CHECKING:
-    from t3d.data.inspect.audit import Shared, Summary
+    from t3d.data.inspect.audit import Summary
+    from t3d.data.inspect.shared import Shared
 
 
 @Spelling(metavars={"lists": "LIST"})

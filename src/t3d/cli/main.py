@@ -33,6 +33,7 @@ COMMANDS = {
     "prepare transcode": ("Re-encode videos to be small and fast to seek in.", "prepare:transcode"),
     "prepare shards": ("Pack videos into large files that are read sequentially.", "prepare:shards"),
     "data check": ("Count what lists of videos hold, and find what they share.", "data:check"),
+    "data split": ("Divide videos into lists for training, validation and testing.", "split:split"),
     "data browse": ("Write a page with some videos of each class.", "data:browse"),
     "train": ("Train a model on labeled videos.", "training:train"),
     "transfer": ("Train a 3D model on unlabeled videos with a frozen 2D model.", "training:transfer"),

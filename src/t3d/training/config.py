@@ -31,8 +31,8 @@ class ModelConfig:
             loaded if the classes are the same, else it starts untrained. Default: random weights.
         freeze: Last stage to freeze, together with all stages before it and their BatchNorm statistics:
             `stem`, `denseblock1` to `denseblock4` in DenseNet3D and T3D, `layer1` to `layer4` in ResNet3D
-            (docs/models.md lists the others), or `backbone` for everything except the classifier. Default:
-            freeze nothing.
+            (docs/reference/models.md lists the others), or `backbone` for everything except the classifier.
+            Default: freeze nothing.
         grad_checkpointing: Recompute activations during the backward pass: less memory, slower steps.
     """
 

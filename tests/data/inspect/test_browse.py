@@ -41,7 +41,7 @@ def test_a_page_of_nothing_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_some_videos_of_each_class_are_shown(tmp_path: Path, lists: dict[str, Manifest]) -> None:
-    page = write_page(tmp_path / "page.html", lists, per_class=1, frames=3, height=48).read_text()
+    page = write_page(tmp_path / "page.html", lists, per_class=1, pairs=0, frames=3, height=48).read_text()
     assert page.count("high &lt;jump&gt;</h2>") == page.count("run</h2>") == 2
     assert "<jump>" not in page
     assert "2 videos in train" in page
@@ -49,7 +49,7 @@ def test_some_videos_of_each_class_are_shown(tmp_path: Path, lists: dict[str, Ma
     shown = pictures(page)
     assert len(shown) in (3, 4)  # an unreadable video may be the one drawn
     assert {picture.size for picture in shown} == {(3 * 80, 48)}
-    again = write_page(tmp_path / "again.html", lists, per_class=1, frames=3, height=48).read_text()
+    again = write_page(tmp_path / "again.html", lists, per_class=1, pairs=0, frames=3, height=48).read_text()
     assert again == page
 
 

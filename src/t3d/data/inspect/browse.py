@@ -16,7 +16,8 @@ import PIL.Image
 
 from t3d.clip import ClipSpec
 from t3d.data.index import VideoIndex
-from t3d.data.inspect.audit import Shared, compare, summarize
+from t3d.data.inspect.audit import compare, summarize
+from t3d.data.inspect.shared import Shared
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.manifest.table import Entry
 from t3d.errors import VideoError, at_least
