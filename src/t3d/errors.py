@@ -27,7 +27,7 @@ class VideoError(T3DError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
-        # Pickle cannot rebuild an exception with two arguments by itself when a worker raises it.
+        # Without this, pickle cannot rebuild an exception with two arguments that a worker raised.
         return type(self), (self.path, self.reason)
 
 

@@ -437,7 +437,7 @@ def test_a_diverging_run_stops_and_keeps_the_checkpoint_from_before(tiny: Tiny) 
 
 
 def test_weights_that_diverge_in_the_last_step_are_not_saved(tiny: Tiny) -> None:
-    config = tiny(optim={"lr": 1e30, "batch_size": 16})  # one step an epoch: its own loss is finite
+    config = tiny(optim={"lr": 1e30, "batch_size": 16})  # one step per epoch, whose own loss is finite
     with pytest.raises(DivergedError):
         train(config)
     assert not RunFolder(config.out).checkpoint.exists()

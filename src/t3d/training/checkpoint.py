@@ -29,7 +29,7 @@ _BEST = "best."
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Args:
         epoch: Finished epochs.
@@ -154,7 +154,7 @@ def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, Snapshot | 
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Read what a checkpoint says about itself, without its tensors.
+    """Read the header of a checkpoint, without its tensors.
 
     Raises:
         CheckpointError: The file is missing or corrupt, or another version wrote it.

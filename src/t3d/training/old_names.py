@@ -21,7 +21,7 @@ RENAMED: Mapping[str, str] = MappingProxyType(
 """Present names of options by their old names."""
 
 REUSED: Mapping[str, str] = MappingProxyType({"data.videos": "data.root"})
-"""As `RENAMED`, for old names that some kinds of run now give to another option."""
+"""The same for old names that some kinds of run now give to another option."""
 
 REMOVED: Mapping[str, str] = MappingProxyType(
     {"data.decoder": "PyAV decodes all videos, so there is nothing to choose"}
