@@ -126,7 +126,7 @@ class Schedule:
     def adopt_epochs(self, step: int) -> str:
         """Change the length of a restored run to `config.epochs`.
 
-        `constant`, `step`, `plateau` and the warm-up do not depend on the length, so the run ends like one run
+        `constant`, `step`, `plateau` and the warm-up do not depend on the length, so the run ends as one run
         of that length. A cosine that has started does. A second one replaces it from `step` on: it starts at
         the rate that one run of that length has there, and ends at zero.
 
