@@ -23,6 +23,7 @@ import pyarrow.json
 
 from t3d.data.listing import absolute
 from t3d.data.manifest.checks import Refuse, refuse_both, refuse_names, refuse_repeats, refuse_spans
+from t3d.data.manifest.column_names import header_hint
 from t3d.data.manifest.labels import SEPARATOR, join_names, split_names, unwritable
 from t3d.data.manifest.readers import Rows, strings
 from t3d.data.manifest.sources import default_sources
@@ -232,10 +233,10 @@ def _checked_csv(file: str, reader: _Reader, allowed: Columns) -> Records:
         )
     wrong = [column for column in header if column not in allowed.known]
     if wrong:
-        raise ManifestError(
-            f"{file}, line 1: unknown column {wrong[0]!r} (line 1 names the columns, separated by commas); "
-            f"{did_you_mean(wrong[0], allowed.known)}"
+        hint = header_hint(header, allowed.known) or (
+            f"{did_you_mean(wrong[0], allowed.known)} (line 1 names the columns, separated by commas)"
         )
+        raise ManifestError(f"{file}, line 1: unknown column {wrong[0]!r}; {hint}")
     if len(set(header)) < len(header):
         raise ManifestError(f"{file}, line 1: a column is named twice: {', '.join(header)}")
     if allowed.needed not in header:
@@ -272,7 +273,8 @@ def _json_records(file: str, data: bytes) -> Records:
             raise ManifestError(f'{where}: must be an object such as {{"path": …, "label": …}}')
         for key, value in record.items():
             if key not in _JSON_TYPES:
-                raise ManifestError(f"{where}: unknown field {key!r}; {did_you_mean(key, COLUMNS)}")
+                hint = header_hint(list(record), COLUMNS) or did_you_mean(key, COLUMNS)
+                raise ManifestError(f"{where}: unknown field {key!r}; {hint}")
             expected = _JSON_TYPES[key]
             right = isinstance(value, (int, float) if expected is float else expected)
             if expected is list and right:
