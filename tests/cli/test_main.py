@@ -161,7 +161,7 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("train --data.videos d", "unknown option --data.videos; it is now --root"),
         (
             "train --json",
-            "it belongs to t3d prepare download, t3d prepare index, t3d prepare transcode and 6 more",
+            "it belongs to t3d prepare download, t3d prepare index, t3d prepare transcode and 7 more",
         ),
         ("train --clip.tail foo", "--clip.tail is 'foo'; known: drop, pad, shift"),
         ("transfer --model t3d121", "unknown option --model; did you mean --student?"),
