@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t3d.data.listing import absolute
-from t3d.data.manifest.readers import strings
 from t3d.data.manifest.table import VideoTable
+from t3d.data.paths import strings
 from t3d.errors import ManifestError
 
 Videos = TypeVar("Videos", bound=VideoTable)
