@@ -68,6 +68,10 @@ class CheckpointError(T3DError):
     """A weights file or checkpoint is damaged or belongs to another model."""
 
 
+class DivergedError(T3DError):
+    """The loss, a weight or a score is infinite or NaN."""
+
+
 class FetchError(T3DError):
     """A file cannot be fetched.
 

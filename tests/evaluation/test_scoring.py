@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.views import FrameOrder, Views
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute, Precision
-from t3d.errors import Failed, ManifestError, T3DError, VideoError
+from t3d.errors import DivergedError, Failed, ManifestError, VideoError
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import Scores
@@ -433,8 +435,33 @@ def test_a_video_that_breaks_in_the_middle_counts_nowhere(
 def test_a_net_whose_scores_are_no_numbers_is_refused(films: Manifest) -> None:
     model = Mean()
     nn.init.constant_(model.head.bias, math.nan)
-    with pytest.raises(T3DError, match="not finite numbers"):
+    with pytest.raises(DivergedError, match="not finite numbers"):
         score_videos(model, films, Protocol(SPEC))
+
+
+@pytest.mark.parametrize("diverged", [0, 1])
+def test_all_processes_stop_if_one_has_scores_that_are_no_numbers(films: Manifest, diverged: int) -> None:
+    """Two processes in two threads, of which one has broken weights."""
+    barrier, sent = threading.Barrier(2, timeout=60), {}
+
+    def score(rank: int) -> str:
+        def gather(part: list[Any]) -> list[Any]:
+            sent[rank] = part
+            barrier.wait()
+            whole = [*sent[0], *sent[1]]
+            barrier.wait()
+            return whole
+
+        model = Mean()
+        if rank == diverged:
+            nn.init.constant_(model.head.bias, math.nan)
+        parts = Processes(rank, 2, gather)
+        with pytest.raises(DivergedError, match="not finite numbers") as caught:
+            score_videos(model, films, Protocol(SPEC), compute=batches(1), processes=parts)
+        return str(caught.value)
+
+    with ThreadPoolExecutor(2) as threads:
+        assert len(set(threads.map(score, (0, 1)))) == 1
 
 
 @pytest.mark.parametrize("targets", ["single", "multi"])
@@ -447,7 +474,7 @@ def test_one_number_that_is_none_is_enough_to_refuse_a_net(films: Manifest, targ
             logits[-1, 0] = math.nan
             return logits
 
-    with pytest.raises(T3DError, match="not finite numbers"):
+    with pytest.raises(DivergedError, match="not finite numbers"):
         score_videos(Partly(), films, Protocol(SPEC, targets=targets))
 
 

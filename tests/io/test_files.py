@@ -20,7 +20,25 @@ from t3d.io.files import (
     atomic_path,
     resumable_name,
     sweep,
+    writable_folder,
 )
+
+
+def test_a_writable_folder_is_created(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    assert writable_folder(str(folder), name="out") == folder
+    assert folder.is_dir()
+    assert writable_folder(folder, name="out") == folder
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match=f"out: the folder {wrong} cannot be created"):
+            writable_folder(wrong, name="out")
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)  # root may write anywhere
+    with pytest.raises(ConfigError, match=f"out: the folder {tmp_path} cannot be read and written"):
+        writable_folder(tmp_path, name="out")
 
 
 def test_a_file_appears_whole_and_alone(tmp_path: Path) -> None:

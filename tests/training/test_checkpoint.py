@@ -111,7 +111,7 @@ def test_the_file_is_tensors_and_json_and_nothing_else(tmp_path: Path) -> None:
     raw = (tmp_path / "c.safetensors").read_bytes()
     length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + length])
-    assert json.loads(header.pop("__metadata__")["t3d_checkpoint"])["format"] == 2
+    assert json.loads(header.pop("__metadata__")["t3d_checkpoint"])["format"] == 3
     spans = sorted(tensor["data_offsets"] for tensor in header.values())
     assert spans[0][0] == 0
     assert all(one[1] == other[0] for one, other in itertools.pairwise(spans))

@@ -29,6 +29,8 @@ from pathlib import Path
 import torch
 from t3d.training.config import TrainConfig
 from t3d.training.errors import InterruptedRunError
+from t3d.evaluation.task import measure
+from t3d.training import run
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
 from t3d.training.step import SingleLabelStep
@@ -66,6 +68,12 @@ except InterruptedRunError as error:
     seen["stopped"].append(error.signal)
 seen["stop"] = False
 train(parts, resume=True)
+
+accuracies = iter([0.5, 0.75, 0.75, 0.5, 1.0])
+run.measure = lambda scores: replace(measure(scores), video_top1=next(accuracies))
+early = replace(config, out=str(root / "early"), early_stopping=2)
+train(replace(early, optim=replace(early.optim, epochs=5)))
+seen["left"] = list(accuracies)
 (root / f"seen_{rank}.json").write_text(json.dumps(seen))
 """
 
@@ -115,7 +123,12 @@ def seen(root: Path, rank: int) -> dict[str, Any]:
 
 
 def test_there_is_one_run_folder_and_one_log(scenes: Path) -> None:
-    assert {path.name for path in scenes.iterdir() if path.is_dir()} == {"template", "whole", "parts"}
+    assert {path.name for path in scenes.iterdir() if path.is_dir()} == {
+        "template",
+        "whole",
+        "parts",
+        "early",
+    }
     kinds = [(line["kind"], line["step"]) for line in read_log(scenes / "whole" / "log.jsonl")]
     assert kinds == [("train", 1), ("train", 2), ("val", 2), ("train", 3), ("train", 4), ("val", 4)]
 
@@ -141,6 +154,12 @@ def test_the_log_says_what_the_weights_score_in_one_process(scenes: Path) -> Non
     last = read_log(folder.log)[-1]
     assert last["loss"] == pytest.approx(metrics.loss, abs=1e-9)
     assert (last["top1"], last["clip_top1"]) == (metrics.video_top1, metrics.clip_top1)
+
+
+def test_all_processes_stop_early_after_the_same_validation(scenes: Path) -> None:
+    assert seen(scenes, 0)["left"] == seen(scenes, 1)["left"] == [1.0]
+    steps = [line["step"] for line in read_log(scenes / "early" / "log.jsonl") if line["kind"] == "val"]
+    assert steps == [2, 4, 6, 8]
 
 
 def test_every_process_leaves_its_group_before_it_exits(scenes: Path) -> None:

@@ -124,6 +124,9 @@ def test_plateau_reduces_as_torch_does(gamma: float, patience: int) -> None:
                 "factor": oracle.param_groups[0]["lr"],
                 "best": plateau.best,
                 "bad": plateau.num_bad_epochs,
+                "start": 0.0,
+                "end": 200,
+                "peak": 1.0,
             }
             assert schedule.set(0) == 0.3 * oracle.param_groups[0]["lr"]
             schedule.load_state_dict(json.loads(json.dumps(state)))

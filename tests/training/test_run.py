@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,13 +18,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import nn
 
 from t3d.data.clips.check import readable
 from t3d.data.clips.dataset import ClipItem, TrainClips
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.sampler import SampleKey
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import CheckpointError, ConfigError, ManifestError
+from t3d.errors import CheckpointError, ConfigError, DivergedError, ManifestError
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scoring import score_videos
 from t3d.evaluation.task import measure
@@ -33,7 +35,7 @@ from t3d.training import run as loop
 from t3d.training import start
 from t3d.training.checkpoint import Snapshot
 from t3d.training.config import TrainConfig
-from t3d.training.errors import DivergedError, InterruptedRunError
+from t3d.training.errors import InterruptedRunError
 from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
@@ -387,7 +389,8 @@ def test_a_signal_while_validating_loses_nothing(
             train(config)
     assert (caught.value.signal, caught.value.folder) == (number, folder.path)
     assert caught.value.command == "t3d train"
-    assert seen == [{"epoch": 0, "step": 4, "best": -1.0, "figures": {}}]
+    assert len(seen) == 1
+    assert seen[0].items() >= {"epoch": 0, "step": 4, "best": -1.0, "figures": {}}.items()
     progress = header_of(folder.checkpoint)["progress"]
     assert (progress["epoch"], progress["step"]) == (1, 0)  # no step more after the validation
     train(config, resume=True)
@@ -440,13 +443,14 @@ def test_weights_that_diverge_in_the_last_step_are_not_saved(tiny: Tiny) -> None
 
 
 def test_scores_that_are_no_numbers_stop(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*args: Any, **options: Any) -> Any:
-        scores = score_videos(*args, **options)
-        scores.clip_probs[0] = float("nan")
-        return scores
+    def broken(model: nn.Module, *args: Any, **options: Any) -> Any:
+        next(model.get_buffer(name) for name, _ in model.named_buffers() if "running_mean" in name).fill_(
+            math.nan
+        )
+        return score_videos(model, *args, **options)
 
     monkeypatch.setattr(loop, "score_videos", broken)
-    with pytest.raises(DivergedError, match="scores of 1 validation clips are not numbers"):
+    with pytest.raises(DivergedError, match=r"validation: .*not finite.*optim\.lr \(now 0\.05\)"):
         train(tiny())
 
 
@@ -562,7 +566,7 @@ def test_what_cannot_work_is_told_before_a_video_is_read(
         )
         refused(tiny(model={"freeze": "stm"}), ConfigError, "no stage 'stm' to freeze.*did you mean 'stem'")
         refused(tiny(clip={"size": 2}), ConfigError, r"clip\.size 2; densenet3d_tiny .* at least 1 frames of")
-    refused(tiny(model={"init": str(tmp_path / "absent")}), CheckpointError, "no such weights file")
+        refused(tiny(model={"init": str(tmp_path / "absent")}), CheckpointError, "no such weights file")
 
 
 def test_an_existing_run_is_never_overwritten_unasked(tiny: Tiny) -> None:

@@ -15,10 +15,9 @@ from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import Batch
 from t3d.data.clips.frames import FrameStore
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import Failed, ManifestError
+from t3d.errors import DivergedError, Failed, ManifestError
 from t3d.models.weights import ModelCard
 from t3d.training.config import TrainConfig
-from t3d.training.errors import DivergedError
 from t3d.training.run_folder import RunFolder
 from t3d.training.start import Run
 from t3d.training.step import MultiLabelStep, SingleLabelStep
@@ -172,10 +171,10 @@ def test_a_report_is_the_mean_since_the_last(tiny: Tiny) -> None:
     assert line["loss"] == pytest.approx(np.mean(losses[2:]), rel=1e-5)
     assert line["lr"] == 1e-30
     assert 0 <= line["waiting_for_data"] <= 1
-    assert taking.meter.epoch_loss() == pytest.approx(
-        (np.mean(losses[:2]) + np.mean(losses[2:])) / 2, rel=1e-5
-    )
-    assert math.isnan(taking.meter.epoch_loss())
+    assert taking.meter.epoch_loss() == pytest.approx(np.mean(losses), rel=1e-5)
+    taking.take_step(iter([batches[0]]), epoch=1, step=0)  # the next epoch counts anew
+    taking.report()
+    assert taking.meter.epoch_loss() == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_draws_follow_from_the_place_in_the_run(tiny: Tiny) -> None:
@@ -201,6 +200,18 @@ def test_a_loss_or_weight_that_is_no_number_stops(tiny: Tiny) -> None:
     taking.take_step(iter([clips(0, 1, 2)]), epoch=0, step=0)
     with pytest.raises(DivergedError, match="the loss is nan"):
         taking.report()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_batchnorm_statistics_that_are_not_finite_stop(tiny: Tiny, value: float) -> None:
+    taking = trainer(tiny())
+    statistics = nn.BatchNorm3d(2, affine=False)
+    taking.network.add_module("norm", statistics)
+    taking.check_finite()
+    assert statistics.running_var is not None
+    statistics.running_var[1] = value
+    with pytest.raises(DivergedError, match="BatchNorm statistics are not finite; the last checkpoint"):
+        taking.check_finite()
 
 
 def test_broken_videos_are_named_once_and_too_many_stop(

@@ -231,6 +231,17 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_had_been(
         assert torch.equal(value, theirs[key]), key
 
 
+def test_a_transfer_trained_longer_is_one_longer_transfer(small: Small, tmp_path: Path) -> None:
+    optim = {"schedule": "step", "step_epochs": 1.0, "ema_decay": 0.5}
+    straight = RunFolder(transfer(small(optim=optim | {"epochs": 3}, out=str(tmp_path / "straight"))))
+    config = small(optim=optim)
+    folder = RunFolder(transfer(config))
+    transfer(replace(config, optim=replace(config.optim, epochs=3)), resume=True)
+    assert numbers_of(folder) == numbers_of(straight)
+    assert folder.last.read_bytes() == straight.last.read_bytes()
+    assert folder.read_config(TransferConfig).optim.epochs == 3
+
+
 def test_a_run_does_not_go_on_without_one_of_its_videos(
     small: Small, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

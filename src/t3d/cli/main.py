@@ -82,8 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"t3d {name}: {error}\n  All options: t3d {name} {everything}", file=sys.stderr)
         return 2
     except T3DError as error:
-        resumed = any(each.key == "resume" for each in given)  # its options are those of a YAML file
-        print(f"t3d: {in_options(str(error), () if resumed else options, given)}", file=sys.stderr)
+        if any(each.key == "resume" for each in given):  # the other options are those of the run's YAML file
+            from t3d.training.config import CHANGEABLE
+
+            options = tuple(option for option in options if option.key in CHANGEABLE)
+        print(f"t3d: {in_options(str(error), options, given)}", file=sys.stderr)
         folder, starter = getattr(error, "folder", None), getattr(error, "command", None)
         if folder and starter:
             print(f"  Resume it with: {starter} --resume {folder}", file=sys.stderr)

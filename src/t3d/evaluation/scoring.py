@@ -33,7 +33,7 @@ from t3d.data.clips.loader import Loader
 from t3d.data.clips.transforms import normalize
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
-from t3d.errors import Failed, T3DError
+from t3d.errors import DivergedError, Failed
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import ClipRow, Scores
 from t3d.evaluation.task import TASKS
@@ -86,7 +86,7 @@ def score_videos(
 
     Raises:
         ConfigError: The views do not go with the spec.
-        T3DError: The model gives scores that are not finite numbers.
+        DivergedError: Some scores are infinite or NaN; raised on every process.
     """
     device = next(model.parameters()).device
     bf16 = compute.use_bf16(device)
@@ -103,6 +103,9 @@ def score_videos(
 
     training = model.training
     scorer.eval()
+    rows: list[ClipRow] = []
+    bad: list[Failed] = []
+    failures: list[str] = []
     try:
         rows, bad = each_clip(
             probabilities,
@@ -113,8 +116,12 @@ def score_videos(
             processes=processes,
             progress=progress,
         )
+    except DivergedError as error:  # the other processes wait for this one below
+        failures.append(str(error))
     finally:
         model.train(training)
+    if failures := processes.gather(failures):
+        raise DivergedError(failures[0])
     return collect(manifest, processes.gather(rows), processes.gather(bad), targets=protocol.targets)
 
 
@@ -145,7 +152,7 @@ def each_clip(
 
     Raises:
         ConfigError: The views do not go with the spec.
-        T3DError: A vector holds a number that is not finite.
+        DivergedError: A vector holds an infinite number or NaN.
     """
     clips = VideoClips(
         manifest,
@@ -169,7 +176,7 @@ def each_clip(
             continue
         vectors = function(batch.frames).double().cpu().numpy()
         if not np.isfinite(vectors).all():  # else they would pass for videos that cannot be read
-            raise T3DError("the model gives scores that are not finite numbers: its weights have diverged")
+            raise DivergedError("the model's outputs are not finite numbers, so its weights have diverged")
         for video, clip, vector in zip(batch.videos.tolist(), batch.clips.tolist(), vectors, strict=True):
             crops[video, clip].append(vector)
             if len(crops[video, clip]) == protocol.views.crops:

@@ -103,6 +103,31 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def writable_folder(path: str | os.PathLike[str], *, name: str) -> Path:
+    """Create a folder if it is missing, and make sure that files in it can be read and written.
+
+    Call it before long work whose result goes into the folder.
+
+    Args:
+        path: The folder.
+        name: The option that gives it, for the message.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: The folder cannot be created, read or written.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{name}: the folder {folder} cannot be created: {error}") from error
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigError(f"{name}: the folder {folder} cannot be read and written; choose another folder")
+    return folder
+
+
 def temporary_name(final: Path, *, suffix: str | None = None) -> Path:
     """Return a new name beside a final one, of the kind that `sweep` deletes.
 

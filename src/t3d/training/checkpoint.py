@@ -9,8 +9,11 @@ else the current ones.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +23,7 @@ from t3d.errors import CheckpointError
 from t3d.models.weights import CARD_KEY, ModelCard, write_tensors
 from t3d.training.learner import Learner
 
-_FORMAT = 2
+_FORMAT = 3
 _BEST = "best."
 
 
@@ -30,17 +33,24 @@ class Progress:
 
     Args:
         epoch: Finished epochs.
-        step: Optimizer steps taken in the epoch under way.
+        step: Optimizer steps taken in the current epoch.
         best: Best validation accuracy so far (mAP for multi-label runs), in [0, 1]; -1 before the first.
+        best_epoch: Finished epochs at that validation; 0 before the first.
+        since_best: Validations since then.
         minutes: Time spent so far, over all restarts.
         figures: Figures of the last validation, by name.
+        losses: Sums of losses in the current epoch, see `Meter.state_dict`. Empty before the first
+            checkpoint.
     """
 
     epoch: int = 0
     step: int = 0
     best: float = -1.0
+    best_epoch: int = 0
+    since_best: int = 0
     minutes: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, float | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,19 +131,9 @@ def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, Snapshot | 
         CheckpointError: The file is missing, damaged, or belongs to another model or optimizer; the message
             names the first tensor that differs.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path}: there is no checkpoint to resume; start the run without resume")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["t3d_checkpoint"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint of a t3d run, or damaged: {error!r}") from error
-    if header["format"] != _FORMAT:
-        raise CheckpointError(
-            f"{path}: another version of t3d wrote this checkpoint (format {header['format']}; this version "
-            f"reads {_FORMAT}); resume the run with that version, or start it anew"
-        )
+    header = read_header(path)
+    with _opened(path) as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     if header["optimizer"] != type(learner.optimizer).__name__:
         raise CheckpointError(
             f"{path}: belongs to a run with the optimizer {header['optimizer']}, this one has "
@@ -151,6 +151,33 @@ def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, Snapshot | 
     best = _with_prefix(tensors, _BEST)
     snapshot = Snapshot(best, ModelCard.from_json(header["card"])) if best else None
     return Progress(**header["progress"]), snapshot
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read what a checkpoint says about itself, without its tensors.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or another version wrote it.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is no checkpoint to resume; start the run without resume")
+    with _opened(path) as file:
+        header: dict[str, Any] = json.loads((file.metadata() or {})["t3d_checkpoint"])
+    if header["format"] != _FORMAT:
+        raise CheckpointError(
+            f"{path}: another version of t3d wrote this checkpoint (format {header['format']}; this version "
+            f"reads {_FORMAT}). Resume the run with that version, or start a new one"
+        )
+    return header
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of a t3d run, or damaged: {error!r}") from error
 
 
 def _load_optimizer(

@@ -6,10 +6,13 @@ import signal
 from pathlib import Path
 
 from t3d.errors import ConfigError, T3DError
+from t3d.training.config import RunConfig
 
 
-class DivergedError(T3DError):
-    """The loss, a weight or a score is not a finite number."""
+def steadier(config: RunConfig) -> str:
+    """Return the options that keep a run from diverging, as the end of an error message."""
+    rate = config.optim.lr
+    return f"Try a lower optim.lr (now {rate}), a longer optim.warmup_epochs or optim.max_grad_norm = 1"
 
 
 class InterruptedRunError(T3DError):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -24,15 +22,29 @@ class Meter:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        self._losses: list[float] = []
+        self.load_state_dict({"loss": 0.0, "steps": 0, "epoch_loss": 0.0, "epoch_steps": 0})
         self.start()
 
     def start(self) -> None:
-        """Start counting anew, so that a pause does not enter the means."""
-        self._loss_sum = torch.zeros((), device=self.accelerator.device)
-        self._steps = self._clips = 0
+        """Restart the clock, so that a pause does not count as slow training."""
+        self._clips = 0
         self._waited = 0.0
         self._began = time.monotonic()
+
+    def state_dict(self, loss_sum: float) -> dict[str, float | int]:
+        """Return the sums of losses as JSON values, so that a resumed run reports whole lines and epochs.
+
+        Args:
+            loss_sum: From `loss_sum`.
+        """
+        epoch = {"epoch_loss": self._epoch_loss, "epoch_steps": self._epoch_steps}
+        return {"loss": loss_sum, "steps": self._steps, **epoch}
+
+    def load_state_dict(self, state: dict[str, float | int]) -> None:
+        """Restore what `state_dict` returned."""
+        self._loss_sum = torch.tensor(float(state["loss"]), device=self.accelerator.device)
+        self._steps = int(state["steps"])
+        self._epoch_loss, self._epoch_steps = float(state["epoch_loss"]), int(state["epoch_steps"])
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -55,7 +67,7 @@ class Meter:
         return float(self.accelerator.reduce(self._loss_sum, reduction="mean"))
 
     def report(self, loss_sum: float) -> dict[str, float]:
-        """Return the means since the last report, and start counting anew.
+        """Return the means since the last report, and reset them.
 
         Args:
             loss_sum: From `loss_sum`.
@@ -66,14 +78,17 @@ class Meter:
             "clips_per_second": round(self._clips * self.accelerator.num_processes / seconds, 3),
             "waiting_for_data": round(self._waited / seconds, 4),
         }
-        self._losses.append(line["loss"])
+        self._epoch_loss += loss_sum
+        self._epoch_steps += self._steps
+        self._loss_sum = torch.zeros_like(self._loss_sum)
+        self._steps = 0
         self.start()
         return line
 
     def epoch_loss(self) -> float:
-        """Return the mean of the losses reported since the last call; NaN if there was none."""
-        mean = float(np.mean(self._losses)) if self._losses else math.nan
-        self._losses = []
+        """Return the mean loss of the steps reported since the last call, of which there must be one."""
+        mean = self._epoch_loss / self._epoch_steps
+        self._epoch_loss, self._epoch_steps = 0.0, 0
         return mean
 
 

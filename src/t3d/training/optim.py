@@ -66,11 +66,11 @@ def _by_rate(model: nn.Module, config: OptimConfig) -> list[tuple[float, list[nn
 
 
 class Schedule:
-    """The learning rate as a function of progress; only `plateau` has a memory.
+    """The learning rate as a function of progress.
 
     Args:
-        optimizer: Whose rate is set.
-        config: Which schedule.
+        optimizer: The optimizer whose rate is set.
+        config: The schedule and its parameters.
         steps_per_epoch: Optimizer steps in an epoch.
 
     Example:
@@ -87,10 +87,14 @@ class Schedule:
         self.optimizer = optimizer
         self.config = config
         self.steps_per_epoch = steps_per_epoch
-        # The memory of `plateau`: the factor of the rate, the lowest loss, and validations since that loss.
+        # State of `plateau`: the factor of the rate, the lowest loss, and validations since that loss.
         self._factor = 1.0
         self._best = math.inf
         self._bad = 0
+        # State of `cosine`: the epochs where it starts and ends, and the factor of the rate at its start.
+        self._start = config.warmup_epochs
+        self._end = config.epochs
+        self._peak = 1.0
 
     def set(self, step: int) -> float:
         """Set the rate for optimizer step `step`, counted from 0 over the whole run, and return it.
@@ -103,8 +107,7 @@ class Schedule:
         if epoch < warmup:
             factor = (step + 1) / (warmup * self.steps_per_epoch)
         elif config.schedule == "cosine":
-            progress = (epoch - warmup) / max(config.epochs - warmup, 1e-9)
-            factor = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+            factor = self._peak * _cosine(epoch, self._start, self._end)
         elif config.schedule == "step":
             # An epsilon keeps a step count that is a whole epoch in that epoch.
             factor = config.gamma ** math.floor(epoch / config.step_epochs + 1e-9)
@@ -116,6 +119,34 @@ class Schedule:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         return rate
+
+    def adopt_epochs(self, step: int) -> str:
+        """Change the length of a restored run to `config.epochs`.
+
+        `constant`, `step`, `plateau` and the warm-up do not depend on the length, so that the run ends as one
+        run of that length. A cosine that has begun does. From `step` on it is replaced by a second one, which
+        starts at the rate that one run of that length has there, and ends at zero.
+
+        Args:
+            step: Optimizer steps taken so far.
+
+        Returns:
+            A sentence that says so, empty if the length is the same.
+        """
+        config, before = self.config, self._end
+        if config.epochs == before:
+            return ""
+        self._end = config.epochs
+        text = f"optim.epochs is now {config.epochs} (before: {before})"
+        epoch, warmup = step / self.steps_per_epoch, config.warmup_epochs
+        if config.schedule != "cosine" or epoch <= warmup:
+            return f"{text}: the result is that of one run of {config.epochs} epochs"
+        self._start, self._peak = epoch, _cosine(epoch, warmup, config.epochs)
+        return (
+            f"{text}: a second cosine without warm-up starts at a learning rate of "
+            f"{config.lr * self._peak:.3g} and ends at 0. The result differs from that of one run of "
+            f"{config.epochs} epochs"
+        )
 
     def validated(self, loss: float) -> None:
         """Update `plateau` with a validation loss; the other schedules ignore it.
@@ -134,12 +165,19 @@ class Schedule:
                 self._factor = reduced
 
     def state_dict(self) -> dict[str, float | int]:
-        """Return the memory of `plateau` as JSON values."""
-        return {"factor": self._factor, "best": self._best, "bad": self._bad}
+        """Return the state as JSON values; `end` is the number of epochs of the run."""
+        plateau = {"factor": self._factor, "best": self._best, "bad": self._bad}
+        return plateau | {"start": self._start, "end": self._end, "peak": self._peak}
 
     def load_state_dict(self, state: dict[str, float | int]) -> None:
         """Restore what `state_dict` returned."""
         self._factor, self._best, self._bad = state["factor"], state["best"], int(state["bad"])
+        self._start, self._end, self._peak = state["start"], int(state["end"]), state["peak"]
+
+
+def _cosine(epoch: float, start: float, end: float) -> float:
+    """Half a cosine, from 1 at `start` to 0 at `end`."""
+    return 0.5 * (1 + math.cos(math.pi * min((epoch - start) / max(end - start, 1e-9), 1.0)))
 
 
 def make_ema(model: nn.Module, decay: float) -> AveragedModel:

@@ -87,8 +87,7 @@ class RunFolder:
                 val.write_csv(part.val_csv)
             part.classes.write_text("".join(f"{name}\n" for name in train.classes), encoding="utf-8")
             part.add_bad({video.path: video.reason for video in bad})
-            text = yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
-            part.config.write_text(f"{_MARK}{config.command}\n{text}", encoding="utf-8")
+            part._write_config(config.command, asdict(config))
 
     def sweep(self) -> None:
         """Delete what killed processes left half-written.
@@ -144,6 +143,24 @@ class RunFolder:
             return kind(**vars(parser.instantiate(values)))
         except (ArgumentError, yaml.YAMLError) as error:
             raise ConfigError(f"{self.config}: {error}") from error
+
+    def record_length(self, config: RunConfig) -> None:
+        """Write how long a resumed run trains into its config.yaml, if that has changed.
+
+        Args:
+            config: Its options; `optim.epochs` and `early_stopping` are written.
+        """
+        options = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        changed = options | {"optim": {**(options.get("optim") or {}), "epochs": config.optim.epochs}}
+        if isinstance(config, TrainConfig) and config.early_stopping != options.get("early_stopping", 0):
+            changed["early_stopping"] = config.early_stopping
+        if changed != options:
+            self._write_config(self.command(), changed)
+
+    def _write_config(self, command: str, options: Mapping[str, object]) -> None:
+        text = yaml.safe_dump(_plain(dict(options)), sort_keys=False, allow_unicode=True)
+        with atomic_path(self.config) as temporary:
+            temporary.write_text(f"{_MARK}{command}\n{text}", encoding="utf-8")
 
     def read_videos(self) -> tuple[Manifest, Manifest | None]:
         """Read the training and validation videos that the run wrote down when it started."""

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
+from t3d.clip import Targets
 from t3d.data.clips.check import open_all, readable
 from t3d.data.clips.frames import FrameStore
 from t3d.data.index import VideoIndex
@@ -21,8 +22,9 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
-from t3d.models.weights import load_backbone
 from t3d.training.config import RunConfig
+from t3d.training.initial import check_initial, load_initial
+from t3d.training.resume import check_length
 from t3d.training.run_folder import RunFolder
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -97,21 +99,23 @@ class Run(Generic[Config]):
                         open_all(part, self.store, workers=self.config.data.workers)
         return RunVideos(train, val)
 
-    def new_model(self, *, num_classes: int) -> tuple[VideoNet, str]:
-        """Make the model, untrained or from the weights of `model.init`, on the CPU.
+    def new_model(self, classes: Sequence[str] = (), targets: Targets = "single") -> tuple[VideoNet, str]:
+        """Create the model, untrained or from the weights of `model.init`, on the CPU.
+
+        Args:
+            classes: Class names that the model scores; none for a model without classifier.
+            targets: Whether a video has one label or several.
 
         Returns:
             The model, and a sentence about the weights that it starts from, empty for none.
 
         Raises:
-            CheckpointError: The weights of `model.init` are missing, damaged or do not fit.
+            CheckpointError: The weights of `model.init` are missing, damaged or another network's.
         """
         asked = self.config.model
         torch.manual_seed(self.config.seed)
-        model = create_model(asked.name, num_classes=num_classes, options=asked.options)
-        initial = ""
-        if asked.init and not self.restores:
-            initial = f"weights from {asked.init}: {load_backbone(model, asked.init)}"
+        model = create_model(asked.name, num_classes=len(classes), options=asked.options)
+        initial = "" if self.restores else load_initial(model, asked, classes=classes, targets=targets)
         model.freeze(asked.freeze)
         model.set_grad_checkpointing(asked.grad_checkpointing)
         return model.to(memory_format=torch.channels_last_3d), initial
@@ -138,14 +142,19 @@ def open_run(config: Config, index: VideoIndex | None, *, resume: bool) -> Run[C
         resume: Resume the run in `config.out`.
 
     Raises:
-        ConfigError: A new run would replace something that it may not.
+        ConfigError: A new run would replace something that it may not, or a run cannot be resumed with so
+            few epochs.
+        CheckpointError: The weights of `model.init` are missing, damaged or another network's.
     """
     data = config.data
     accelerator = make_accelerator()
     folder = RunFolder(config.out)
     store = FrameStore(config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index)
-    if not resume:
+    if resume:
+        check_length(config, folder)
+    else:
         folder.refuse_existing(overwrite=config.overwrite)
+        check_initial(config.model)
     return Run(config, accelerator, folder, store, resume)
 
 

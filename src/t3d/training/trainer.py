@@ -24,10 +24,11 @@ from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import ResumableBatchSampler, ShardOrder
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.prefetch import Prefetcher
+from t3d.errors import DivergedError
 from t3d.models.segments import with_consensus
 from t3d.models.weights import ModelCard
 from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_checkpoint
-from t3d.training.errors import DivergedError, InterruptedRunError
+from t3d.training.errors import InterruptedRunError, steadier
 from t3d.training.interrupt import agree, caught_signals
 from t3d.training.learner import Learner
 from t3d.training.logging import RunLog
@@ -95,12 +96,21 @@ class Trainer:
         self.learner = Learner.of(model, config.optim, steps_per_epoch=self.steps, part=part)
         self.progress = Progress()
         self.best: Snapshot | None = None
+        self.meter = Meter(accelerator)
+        self._new_length = ""
         if run.restores:
             self.progress, self.best = load_checkpoint(self.folder.checkpoint, self.learner)
+            self.meter.load_state_dict(self.progress.losses)
+            self._new_length = self.learner.schedule.adopt_epochs(self._steps_done)
+        self._stopped_early = False
         self.network: nn.Module = accelerator.prepare_model(with_consensus(model, config.clip.segments))
-        self.meter = Meter(accelerator)
         self.broken = BrokenVideos(len(videos), config.data.max_bad)
         self._started = time.monotonic() - 60 * self.progress.minutes
+
+    @property
+    def _steps_done(self) -> int:
+        """Optimizer steps taken since the start of the run."""
+        return self.progress.epoch * self.steps + self.progress.step
 
     # --- a run, in order ---------------------------------------------------------------------------------
 
@@ -128,11 +138,13 @@ class Trainer:
             self.folder.log,
             main=self.accelerator.is_main_process,
             steps=config.optim.epochs * self.steps,
-            done=progress.epoch * self.steps + progress.step,
+            done=self._steps_done,
             validated=progress.step == 0,
         )
         with log as self.log, caught_signals() as self._caught:
-            for line in filter(None, opening):
+            if self.accelerator.is_main_process:
+                self.folder.record_length(config)
+            for line in filter(None, (*opening, self._new_length)):
                 log.say(line)
             try:
                 yield
@@ -142,11 +154,13 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         leave_at_exit(self.accelerator)
 
-    def epochs(self, loader: Loader) -> Iterator[int]:
+    def epochs(self, loader: Loader, *, early_stopping: int = 0) -> Iterator[int]:
         """Train, epoch by epoch.
 
         Args:
             loader: From `loader`.
+            early_stopping: Stop after so many validations without improvement, counted by `keep_if_best`. 0
+                never stops early.
 
         Yields:
             The number of epochs trained, after each; `save` then counts it as finished.
@@ -157,6 +171,9 @@ class Trainer:
         """
         last = self.config.optim.epochs
         for epoch in range(self.progress.epoch, last):
+            self._stopped_early = 0 < early_stopping <= self.progress.since_best
+            if self._stopped_early:
+                return
             self._train(epoch, loader)
             yield epoch + 1
             stop, _ = agree(self.accelerator, self._caught, False)
@@ -165,26 +182,33 @@ class Trainer:
 
     def validates_after(self, epoch: int) -> bool:
         """Return whether a validation is due after so many epochs."""
-        return epoch == self.config.optim.epochs or epoch % self.config.eval_every == 0
+        return epoch == self.config.optim.epochs or self._regular(epoch)
+
+    def _regular(self, epoch: int) -> bool:
+        """Return whether longer runs have this validation, too; schedule and early stopping ignore others."""
+        return epoch % self.config.eval_every == 0
 
     def validated(self, epoch: int, loss: float, figures: dict[str, Any]) -> None:
         """Log a validation, and let the learning-rate schedule react to its loss."""
-        self.learner.schedule.validated(loss)
+        if self._regular(epoch):
+            self.learner.schedule.validated(loss)
         self.log.write("val", epoch * self.steps, epoch=epoch, **figures)
         self.progress = replace(self.progress, figures=figures)
 
     def keep_if_best(self, epoch: int, score: float) -> None:
-        """Keep a copy of the weights if none validated better; every checkpoint then holds it."""
+        """Keep a copy of the weights if they validated best so far; every checkpoint then holds it."""
         if score > self.progress.best:
-            self.progress = replace(self.progress, best=score)
+            self.progress = replace(self.progress, best=score, best_epoch=epoch, since_best=0)
             card = self.describe(replace(self.progress, epoch=epoch))
             self.best = Snapshot.of(self.learner.kept, card)
+        elif self._regular(epoch):
+            self.progress = replace(self.progress, since_best=self.progress.since_best + 1)
 
     def say(self, epoch: int, note: str = "") -> None:
         """Print the line of an epoch, with a note at its end."""
-        loss = self.meter.epoch_loss()  # none if a run is resumed after the last step of an epoch
-        shown = "" if math.isnan(loss) else f"  loss {loss:.3f}"
-        self.log.say(f"epoch {epoch:>3}/{self.config.optim.epochs}  {self.minutes():6.1f} min{shown}{note}")
+        loss = self.meter.epoch_loss()
+        epochs = self.config.optim.epochs
+        self.log.say(f"epoch {epoch:>3}/{epochs}  {self.minutes():6.1f} min  loss {loss:.3f}{note}")
 
     def save(self, *, finished: int | None = None) -> None:
         """Write a checkpoint, and name the videos that broke.
@@ -194,7 +218,7 @@ class Trainer:
         """
         if finished is not None:
             self.progress = replace(self.progress, epoch=finished, step=0)
-        self.check_finite()
+        self.progress = replace(self.progress, losses=self.meter.state_dict(self.check_finite()))
         broken = dict(gather_object(list(self.broken.reasons.items())))
         if self.accelerator.is_main_process:
             self.folder.add_bad(broken)
@@ -213,6 +237,15 @@ class Trainer:
             if self.best is not None:  # first, so that nobody takes the last weights for the best ones
                 self.best.write(self.folder.best)
             Snapshot.of(self.learner.kept, self.describe(self.progress)).write(self.folder.last)
+        progress = self.progress
+        if self._stopped_early:
+            self.log.say(
+                f"stopped early after epoch {progress.epoch} of {self.config.optim.epochs}: "
+                f"{progress.since_best} validations without improvement"
+            )
+        if self.best is not None:
+            best = f"{progress.best_epoch} ({progress.best:.1%})"
+            self.log.say(f"best validation: epoch {best}, {self.folder.best}")
         self.log.say(f"done in {self.minutes():.1f} minutes: {self.folder.last}")
 
     # --- within an epoch ---------------------------------------------------------------------------------
@@ -293,21 +326,26 @@ class Trainer:
         return {"loss": line.pop("loss"), "lr": self.rate} | line | figures
 
     def check_finite(self) -> float:
-        """Refuse to continue, or to save, with a loss or weights that are not numbers.
+        """Stop a run whose loss, weights or BatchNorm statistics are not finite.
 
         Returns:
             The sum of the losses since the last report, averaged over all processes.
 
         Raises:
-            DivergedError: The loss or a weight is infinite or NaN; on every process alike.
+            DivergedError: One of them is infinite or NaN, on any process; raised on every process.
         """
         loss = self.meter.loss_sum()
-        norm = float(nn.utils.get_total_norm(self.network.parameters()))
-        if not math.isfinite(loss + norm):
+        norm = nn.utils.get_total_norm(self.network.parameters())
+        statistics = [tensor for tensor in self.network.buffers() if tensor.is_floating_point()]
+        broken = sum((~tensor.isfinite().all()).float() for tensor in statistics)
+        # Processes share the weights, but each has its own statistics.
+        state = torch.stack([norm, norm.new_tensor(0.0) + broken])
+        mean_norm, mean_broken = self.accelerator.reduce(state, reduction="mean").tolist()
+        if not math.isfinite(loss + mean_norm) or mean_broken:
             raise DivergedError(
-                f"the loss is {loss}, the norm of the weights {norm}; the last checkpoint is kept. Try a "
-                f"lower optim.lr (now {self.config.optim.lr}), a longer optim.warmup_epochs or "
-                "optim.max_grad_norm = 1"
+                f"the loss is {loss}, the norm of the weights {mean_norm}"
+                + (", and BatchNorm statistics are not finite" if mean_broken else "")
+                + f"; the last checkpoint is kept. {steadier(self.config)}"
             )
         return loss
 

@@ -78,9 +78,9 @@ class PairConfig:
 
     Args:
         objective: Training objective. `regress` predicts the teacher's feature, by cosine (validated best,
-            see docs/results.md); `match` classifies whether clip and frames belong together (the paper's);
-            `contrastive` finds the frames of a clip among those of the batch, and the clip of frames
-            (InfoNCE); `sum` adds all three.
+            see docs/project/results.md); `match` classifies whether clip and frames belong together (the
+            paper's); `contrastive` finds the frames of a clip among those of the batch, and the clip of
+            frames (InfoNCE); `sum` adds all three.
         negatives: Negative pairs of `match`: `one` draws one per positive pair (the paper's 1 : 1); `all`
             takes every other video of the batch, weighted like the positives in total.
         other_time: Also use frames of another, non-overlapping time of the same video as negatives.

@@ -33,7 +33,8 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
 
     Args:
         config: Everything there is to choose.
-        resume: Resume the run in `config.out` from its checkpoint, at the exact step.
+        resume: Resume the run in `config.out` from its checkpoint, at the exact step. More `optim.epochs`
+            than before train it longer, also after it has finished.
 
     Returns:
         The run folder. `last.safetensors`, written at the end, holds the student without the heads, to start
@@ -61,7 +62,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     groups = torch.from_numpy(source_groups(videos.train, run.store.index))
     refuse_few_sources(videos.train, groups, config, run.accelerator.num_processes)
 
-    student, initial = run.new_model(num_classes=0)
+    student, initial = run.new_model()
     seen = teacher.num_features * (1 if asked.average else asked.frames)
     step = TransferStep(config, run.device, teacher=teacher if view.features is None else None, groups=groups)
     trainer = Trainer(
