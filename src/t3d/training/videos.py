@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from t3d.data.catalog import open_manifest, refuse_other_targets
+from t3d.data.catalog import open_videos, refuse_other_targets
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, ManifestError
 from t3d.training.config import TrainConfig
@@ -17,11 +17,11 @@ def choose_videos(run: Run[TrainConfig]) -> RunVideos:
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
     """
     data = run.config.data
-    full = open_manifest(data.train, root=data.root, source_pattern=data.source_pattern)
+    full = open_videos(data.train, root=data.root, source_pattern=data.source_pattern)
     _check_training(full, run.config)
     val: Manifest | None = None
     if data.val is not None:
-        val = open_manifest(data.val, root=data.root, source_pattern=None)
+        val = open_videos(data.val, root=data.root, source_pattern=None)
         _refuse_unlabeled(val, data.val)
         refuse_other_targets(val, full.targets, name=data.val, other=data.train)
         val = val.with_classes(full.classes)

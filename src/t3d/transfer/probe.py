@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from t3d.clip import ClipSpec
-from t3d.data.catalog import open_index, open_manifest, refuse_other_targets
+from t3d.data.catalog import open_index, open_videos, refuse_other_targets
 from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.transforms import normalize
@@ -83,7 +83,7 @@ def run_probe(config: ProbeConfig) -> TestResult:
 def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
     """Open the training videos, cut down to the labels that are used, and the test videos."""
     root = config.reading.root
-    known = open_manifest(config.train, root=root, source_pattern=config.source_pattern)
+    known = open_videos(config.train, root=root, source_pattern=config.source_pattern)
     if not known.label_column.fits("single"):
         raise ManifestError(
             f"{config.train}: a probe learns one label per video, and these have several (column labels); "
@@ -92,7 +92,7 @@ def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
     if (known.labels < 0).any() or len(known.classes) < 2:
         raise ManifestError(f"{config.train}: a probe needs a label for every video, and at least 2 classes")
     known = known.label_subset(config.label_fraction, seed=config.label_seed)
-    asked = open_manifest(config.test, root=root)
+    asked = open_videos(config.test, root=root)
     refuse_other_targets(asked, "single", name=config.test, other=config.train)
     return known, asked.with_classes(known.classes)
 
