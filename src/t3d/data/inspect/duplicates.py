@@ -22,8 +22,8 @@ NEAR = 0.1
 MOST_COMPARED = 200_000
 """Files up to which every pair is compared by default: more take minutes to hours."""
 _ROWS = 4096  # files compared with as many others at a time: 64 MB a table
-# A flat frame (a black screen) has few bits set, and flat frames all look alike: such videos are not compared.
-# With 16 of 64 bits, 97 % of the clips of Hockey Fights are compared, which have black borders; with 24, 44 %.
+# A flat frame (a black screen) has few bits set, and flat frames all look alike: they are not compared. With 16
+# of 64 bits, 97 % of the clips of Hockey Fights, which have black borders, are compared; with 24, 44 %.
 _LEAST_BITS = 16  # per frame, on average
 
 
