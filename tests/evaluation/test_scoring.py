@@ -27,6 +27,7 @@ from t3d.evaluation.scores_table import write_scores
 from t3d.evaluation.scoring import Processes, each_clip, score_videos
 from t3d.evaluation.task import measure
 from t3d.models.registry import create_model
+from t3d.progress import Bar
 from t3d.video.encode import write_video
 from t3d.video.video import Video
 
@@ -370,7 +371,9 @@ def test_the_order_of_frames_reaches_the_net(films: Manifest) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_net_is_scored_in_eval_mode_and_left_in_its_own(films: Manifest, training: bool) -> None:
+def test_the_model_is_scored_in_eval_mode_and_then_put_back(
+    films: Manifest, monkeypatch: pytest.MonkeyPatch, training: bool
+) -> None:
     modes = []
 
     class Spy(Mean):
@@ -383,11 +386,12 @@ def test_the_net_is_scored_in_eval_mode_and_left_in_its_own(films: Manifest, tra
     assert set(modes) == {(False, False)}
     assert model.training is training
 
-    def stop(_: int) -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(Mean, "forward", stop)
     with pytest.raises(KeyboardInterrupt):
-        score_videos(model, films, Protocol(SPEC), progress=stop)
+        score_videos(model, films, Protocol(SPEC))
     assert model.training is training
 
 
@@ -408,10 +412,19 @@ def test_every_clip_of_every_video_is_given_to_a_function(films: Manifest) -> No
     assert [video.row for video in bad] == [3]
 
 
-def test_progress_counts_the_clips(films: Manifest) -> None:
-    done: list[int] = []
-    score_videos(Mean(), films, Protocol(SPEC), compute=batches(5), progress=done.append)
-    assert sum(done) == 12
+@pytest.mark.parametrize("size", [1, 5])
+def test_progress_counts_the_videos_by_their_clips(films: Manifest, size: int) -> None:
+    class Steps(Bar):
+        def advance(self, count: float = 1, *, note: str = "") -> None:
+            super().advance(count, note=note)
+            steps.append(count)
+
+    steps: list[float] = []
+    bar = Steps("Scoring", len(films))
+    score_videos(Mean(), films, Protocol(SPEC), compute=batches(size), shown=bar)
+    assert bar.done == pytest.approx(len(films))
+    if size == 1:
+        assert sorted(filter(None, steps))[:5] == pytest.approx([1 / 5] * 5)  # the clips of the longest video
 
 
 def test_a_video_that_breaks_in_the_middle_counts_nowhere(

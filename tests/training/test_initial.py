@@ -39,7 +39,7 @@ def saved(
 def loaded(
     asked: ModelConfig, classes: tuple[str, ...] = (), targets: Targets = "single"
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], str]:
-    """The tensors of a new model before and after weights are loaded, and what is said."""
+    """Return the tensors of a new model before and after weights are loaded, and the sentence about it."""
     torch.manual_seed(2)
     model = create_model(asked.name, num_classes=len(classes), options=asked.options)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

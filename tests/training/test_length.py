@@ -60,7 +60,7 @@ def longer(config: TrainConfig, epochs: int, **changes: Any) -> TrainConfig:
 
 
 def stopped(config: TrainConfig, after: int, *, resume: bool = False) -> RunFolder:
-    """Train until so many steps of the whole run are taken, and stop by a signal."""
+    """Train until this many steps of the whole run are taken, and stop by a signal."""
     take = Trainer.take_step
 
     def stopping(self: Trainer, batches: Any, *, epoch: int, step: int) -> None:
@@ -88,7 +88,7 @@ def rates(folder: RunFolder) -> list[float]:
         {"schedule": "constant", "ema_decay": 0.9, "mixup_alpha": 0.3},
         {"schedule": "step", "step_epochs": 1.5, "gamma": 0.5, "warmup_epochs": 0.5},
         {"schedule": "plateau", "patience": 0, "gamma": 0.5},
-        {"schedule": "cosine", "warmup_epochs": 3.0},  # the cosine has not begun
+        {"schedule": "cosine", "warmup_epochs": 3.0},  # the cosine has not started
     ],
     ids=lambda optim: str(optim["schedule"]),
 )
@@ -166,7 +166,7 @@ def test_a_run_ends_before_its_planned_end_but_not_before_what_is_done(
     folder = stopped(config, after=5)
     with monkeypatch.context() as patch:
         patch.setattr(start.Run, "reopen_videos", lambda _: pytest.fail("read the videos first"))
-        with pytest.raises(ConfigError, match=r"optim\.epochs is 1, but .* has already begun epoch 2"):
+        with pytest.raises(ConfigError, match=r"optim\.epochs is 1, but .* has already started epoch 2"):
             train(longer(config, 1), resume=True)
     assert folder.read_config(TrainConfig).optim.epochs == 9
     train(longer(config, 2), resume=True)
@@ -251,7 +251,7 @@ def test_a_run_that_stopped_early_is_trained_longer_by_more_patience(tiny: Tiny,
     assert header_of(straight)["progress"].items() >= {"best_epoch": 6, "since_best": 1}.items()
     config = tiny(optim={"epochs": 7}, early_stopping=2)
     folder = RunFolder(train(config))
-    with pytest.raises(ConfigError, match=r"stopped early, after 2 .* early_stopping to more than 2, or"):
+    with pytest.raises(ConfigError, match=r"stopped early, after 2 .* Set early_stopping to more than 2, or"):
         train(longer(config, 9), resume=True)
     assert folder.read_config(TrainConfig) == config
     train(replace(config, early_stopping=4), resume=True)

@@ -22,7 +22,7 @@ def test_every_old_name_is_refused_nested_or_dotted(old: str, dotted: bool) -> N
         refuse_old_names(options, TrainConfig, where="x.yaml")
 
 
-def test_a_name_that_the_options_have_is_not_old() -> None:
+def test_a_current_option_name_is_not_old() -> None:
     refuse_old_names({"data": {"videos": "folder"}}, TransferConfig, where="x.yaml")
     refuse_old_names({"data": None, "optim": "no table"}, TrainConfig, where="x.yaml")
     refuse_old_names({"optim": {"ema_decay": 0.9}, "seed": 1}, TrainConfig, where="x.yaml")

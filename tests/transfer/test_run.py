@@ -208,7 +208,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_had_been(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "take_step", stopping)
-        with pytest.raises(InterruptedRunError, match=f"{folder.path}: the run was stopped") as caught:
+        with pytest.raises(InterruptedRunError, match=f"{folder.path}: SIGTERM stopped the run") as caught:
             transfer(config)
     assert not folder.last.exists()
     tensors, _ = read_tensors(folder.checkpoint)
@@ -390,7 +390,7 @@ def test_options_that_contradict_each_other(small: Small) -> None:
 
 def test_a_run_is_gone_on_with_by_its_own_command(small: Small) -> None:
     folder = RunFolder(transfer(small()))
-    with pytest.raises(ConfigError, match="is a run of t3d transfer, which t3d train cannot resume"):
+    with pytest.raises(ConfigError, match="is a run of t3d transfer; t3d train cannot resume"):
         folder.read_config(TrainConfig)
     with pytest.raises(ConfigError, match="already holds a run of t3d transfer"):
         transfer(small())

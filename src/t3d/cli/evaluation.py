@@ -119,14 +119,13 @@ def _to_screen(config: PredictConfig, paths: list[str], *, json: bool) -> int:
 def _into_file(config: PredictConfig, out: str, paths: list[str], *, json: bool) -> int:
     """Write the predictions into a file, and print how many there are."""
     from t3d.evaluation.bulk import PredictionFile, predictions
-    from t3d.workers.pool import shown
 
     bad = 0
     unfinished = config.allow_unfinished
     with PredictionFile(out, model=config.model, top=config.top, allow_unfinished=unfinished) as file:
         todo = file.missing(paths)
         coming = predictions(config, todo) if todo else iter(())
-        for prediction in shown(coming, "predicting", len(todo)):
+        for prediction in coming:
             file.add(prediction)
             if prediction.error is not None:
                 bad += 1

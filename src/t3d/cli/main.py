@@ -22,6 +22,7 @@ from t3d.cli.help import command_help, overview
 from t3d.cli.options import Command, Option, call, options_of, spelling_of
 from t3d.cli.parser import Given, UsageError, in_options, parse, read_words
 from t3d.errors import T3DError
+from t3d.progress import show_progress
 
 GROUPS = {
     "prepare": "Prepare a data set once, before training.",
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--help-all" in rest or "--help" in rest or "-h" in rest:
             print(command_help(name, command, options, everything="--help-all" in rest), end="")
             return 0
+        show_progress()
         given += read_words(rest, options, lambda key: _commands_with(key, name))
         return _run(name, command, options, given)
     except UsageError as error:

@@ -35,7 +35,7 @@ RENAMED = {
 """Present names of options by their old names."""
 
 REUSED = _and_short(old_names.REUSED)
-"""As `RENAMED`, for old names that some commands now give to another option.
+"""The same for old names that some commands now give to another option.
 
 The name of a section stands for all its options.
 """

@@ -20,6 +20,7 @@ from t3d.io.files import content_digest
 from t3d.io.journal import Journal
 from t3d.io.shard_cache import is_url
 from t3d.models.weights import read_card, weights_file
+from t3d.progress import track
 from t3d.workers.pool import Lost
 
 
@@ -76,7 +77,7 @@ def predictions(config: PredictConfig, paths: Sequence[str]) -> Iterator[Predict
         blocks = blocks_of(paths, GROUP)
         cpus = max(config.compute.workers, 1)
         pool = Actors(partial(_scorer, make), cpus=cpus, gpus=gpus, most=len(blocks))
-        for path, outcome in spread(pool, blocks):
+        for path, outcome in track(spread(pool, blocks), "Classifying videos", len(paths)):
             yield Prediction(path, error=outcome.reason) if isinstance(outcome, Lost) else outcome
 
 

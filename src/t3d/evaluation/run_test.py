@@ -86,6 +86,6 @@ def run_test(config: TestConfig) -> TestResult:
     if reading.cache:
         open_all(manifest, store, workers=compute.workers)  # scoring reports what cannot be read
     protocol = Protocol(spec, card.targets, config.views, config.frame_order, config.seed)
-    scores = score_videos(model, manifest, protocol, store=store, compute=compute)
+    scores = score_videos(model, manifest, protocol, store=store, compute=compute, shown="Testing")
     refuse_many(scores.bad, among=len(manifest), max_bad=reading.max_bad, option="max_bad")
     return TestResult(measure(scores), scores, config.views)

@@ -17,7 +17,8 @@ Legend: B clips of a batch, N clips in all, V videos, K classes, D length of a v
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ import torch
 from torch import nn
 
 from t3d.clip import Targets
-from t3d.data.clips.dataset import ClipBatches, VideoClips
+from t3d.data.clips.dataset import Batch, ClipBatches, VideoClips
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.transforms import normalize
@@ -38,6 +39,7 @@ from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import ClipRow, Scores
 from t3d.evaluation.task import TASKS
 from t3d.models.segments import with_consensus
+from t3d.progress import Bar, progress
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def score_videos(
     store: FrameStore | None = None,
     compute: Compute = IN_PROCESS,
     processes: Processes = ONE_PROCESS,
-    progress: Callable[[int], None] | None = None,
+    shown: str | Bar = "Scoring videos",
 ) -> Scores:
     """Score every video of a manifest.
 
@@ -79,7 +81,7 @@ def score_videos(
         store: Where frames come from; None decodes.
         compute: How the model computes. Its device is the model's own, whatever `compute.device` is.
         processes: Which of the processes that share the videos out this one is.
-        progress: Called with the number of clips, or crops of them, done since the last call.
+        shown: Title of the progress, see `t3d.progress`, or a bar to advance by the videos scored.
 
     Returns:
         Scores of all videos, the same on every process.
@@ -114,7 +116,7 @@ def score_videos(
             store=store,
             compute=compute,
             processes=processes,
-            progress=progress,
+            shown=shown,
         )
     except DivergedError as error:  # the other processes wait for this one below
         failures.append(str(error))
@@ -133,7 +135,7 @@ def each_clip(
     store: FrameStore | None = None,
     compute: Compute = IN_PROCESS,
     processes: Processes = ONE_PROCESS,
-    progress: Callable[[int], None] | None = None,
+    shown: str | Bar = "Scoring videos",
 ) -> tuple[list[ClipRow], list[Failed]]:
     """Call a function with every clip of every video.
 
@@ -144,7 +146,7 @@ def each_clip(
         store: Where frames come from; None decodes.
         compute: Batch size, and processes that read videos. Device and precision are the function's affair.
         processes: Which of the processes that share the videos out this one is. Nothing is gathered.
-        progress: Called with the number of clips, or crops of them, done since the last call.
+        shown: Title of the progress, see `t3d.progress`, or a bar to advance by the videos scored.
 
     Returns:
         Row of the video, number of the clip, and the vector, float64 [D], of each clip, the mean over its
@@ -170,20 +172,33 @@ def each_clip(
     bad: list[Failed] = []
     # Crops of a clip may lie in two batches, and other workers' batches between these.
     crops: defaultdict[tuple[int, int], list[npt.NDArray[np.float64]]] = defaultdict(list)
-    for batch in loader:
-        bad.extend(batch.bad)
-        if batch.frames is None:
-            continue
-        vectors = function(batch.frames).double().cpu().numpy()
-        if not np.isfinite(vectors).all():  # else they would pass for videos that cannot be read
-            raise DivergedError("the model's outputs are not finite numbers, so its weights have diverged")
-        for video, clip, vector in zip(batch.videos.tolist(), batch.clips.tolist(), vectors, strict=True):
-            crops[video, clip].append(vector)
-            if len(crops[video, clip]) == protocol.views.crops:
-                rows.append((video, clip, np.mean(crops.pop((video, clip)), 0)))
-        if progress:
-            progress(len(vectors))
+    with progress(shown, batches.videos()) if isinstance(shown, str) else nullcontext(shown) as bar:
+        for batch in _counted(loader, bar):
+            bad.extend(batch.bad)
+            if batch.frames is None:
+                continue
+            vectors = function(batch.frames).double().cpu().numpy()
+            if not np.isfinite(vectors).all():  # else they would pass for videos that cannot be read
+                raise DivergedError(
+                    "the model's outputs are not finite numbers, so its weights have diverged"
+                )
+            for video, clip, vector in zip(batch.videos.tolist(), batch.clips.tolist(), vectors, strict=True):
+                crops[video, clip].append(vector)
+                if len(crops[video, clip]) == protocol.views.crops:
+                    rows.append((video, clip, np.mean(crops.pop((video, clip)), 0)))
     return rows, bad
+
+
+def _counted(loader: Loader, bar: Bar) -> Iterator[Batch]:
+    """Yield batches, and advance the bar by the share of each video that they hold."""
+    done: defaultdict[int, float] = defaultdict(float)  # videos of which a part is done
+    for batch in loader:
+        yield batch
+        for video, share in zip(batch.videos.tolist(), batch.shares.tolist(), strict=True):
+            done[video] += share
+        bar.advance(float(batch.shares.sum()))
+        for failed in batch.bad:  # the rest of a video that broke
+            bar.advance(1 - done.pop(failed.row, 0.0))
 
 
 def collect(

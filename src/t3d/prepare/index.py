@@ -110,7 +110,7 @@ def index_videos(
         unchanged = _unchanged(known, paths)
         todo = [path for path in paths if path not in unchanged]
         results = outcomes(
-            examine, todo, cluster=cluster, workers=workers, timeout=timeout, title="reading videos"
+            examine, todo, cluster=cluster, workers=workers, timeout=timeout, title="Indexing videos"
         )
         with Journal(notes) as journal:
             for path, result in results:

@@ -1,4 +1,4 @@
-"""Errors of runs. Those that a user answers by resuming carry the run's folder and command."""
+"""Errors of runs. Errors after which a run can be resumed carry its folder and command."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ class InterruptedRunError(T3DError):
     Args:
         folder: The run folder.
         number: The signal.
-        command: The command that started the run, and resumes it.
+        command: The command that started the run and resumes it.
     """
 
     def __init__(self, folder: Path, number: int, command: str) -> None:
-        super().__init__(
-            f"{folder}: the run was stopped by {signal.Signals(number).name}; its state is saved"
-        )
+        super().__init__(f"{folder}: {signal.Signals(number).name} stopped the run; its state is saved")
         self.folder = folder
         self.signal = number
         self.command = command
@@ -38,7 +36,7 @@ class RunExistsError(ConfigError):
 
     Args:
         folder: The run folder.
-        command: The command that started the run, and resumes it.
+        command: The command that started the run and resumes it.
     """
 
     def __init__(self, folder: Path, command: str) -> None:
@@ -51,15 +49,15 @@ class RunExistsError(ConfigError):
 
 
 class WrongCommandError(ConfigError):
-    """The run to resume was started by another command.
+    """Another command started the run that should be resumed.
 
     Args:
         folder: The run folder.
-        command: The command that started the run, and resumes it.
-        asked: The command that was asked to resume it.
+        command: The command that started the run and can resume it.
+        asked: The command that should resume it.
     """
 
     def __init__(self, folder: Path, command: str, *, asked: str) -> None:
-        super().__init__(f"{folder} is a run of {command}, which {asked} cannot resume")
+        super().__init__(f"{folder} is a run of {command}; {asked} cannot resume it")
         self.folder = folder
         self.command = command

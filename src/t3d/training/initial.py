@@ -28,7 +28,7 @@ def check_initial(asked: ModelConfig) -> None:
         CheckpointError: The weights are missing or damaged, or the backbone does not load whole.
     """
     if asked.init:
-        with torch.device("meta"):  # takes neither memory nor random numbers
+        with torch.device("meta"):  # needs neither memory nor random numbers
             model = create_model(asked.name, num_classes=0, options=asked.options)
         _refuse_another(model, asked, *_read(asked.init))
 
@@ -36,12 +36,12 @@ def check_initial(asked: ModelConfig) -> None:
 def load_initial(model: VideoNet, asked: ModelConfig, *, classes: Sequence[str], targets: Targets) -> str:
     """Load weights into a new model.
 
-    The backbone must load whole; only TTLs that were inserted since may stay new. The classifier is loaded if
-    it scores the same classes, in any order, with the same kind of targets.
+    The backbone must load whole; only inserted TTLs may be missing from the file. The classifier is loaded if
+    the file has the same classes, in any order, and the same kind of targets.
 
     Args:
-        model: The model; changed in place.
-        asked: Its options. Without `init` nothing is loaded.
+        model: The new model. It is changed in place.
+        asked: The options of the model. Without `init`, nothing is loaded.
         classes: Class names of the run, in the order of the model's scores.
         targets: Whether a video has one label or several.
 

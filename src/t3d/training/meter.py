@@ -1,4 +1,4 @@
-"""What is counted between two log lines: losses, speed, and videos that broke while they were read."""
+"""Counters of a training run: losses, speed, and videos that could not be read."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Meter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the time within as waiting for data."""
+        """Count the time in the block as waiting for data."""
         began = time.monotonic()
         yield
         self._waited += time.monotonic() - began
@@ -93,11 +93,11 @@ class Meter:
 
 
 class BrokenVideos:
-    """Videos that were readable before the run and broke while they were read.
+    """Videos that opened before the run, but could not be decoded during it.
 
     Args:
         videos: Number of training videos.
-        max_bad: Largest share of them that may break.
+        max_bad: Largest share of them that may fail.
     """
 
     def __init__(self, videos: int, max_bad: float) -> None:
@@ -106,23 +106,23 @@ class BrokenVideos:
         self.reasons: dict[str, str] = {}
 
     def count(self, batch: Any) -> None:
-        """Count the broken videos of a batch; each is printed once.
+        """Count the videos of a batch that failed. Each is printed once.
 
         Raises:
-            ManifestError: Too many videos broke, or all of the batch.
+            ManifestError: Too many videos failed, or all videos of the batch.
         """
         for video in batch.bad:
             if video.path not in self.reasons:
                 self.reasons[video.path] = video.reason
-                print(f"left out: {video}", flush=True)  # by whichever process read it
+                print(f"left out: {video}", flush=True)  # in whichever process read it
         if len(self.reasons) > self.max_bad * self.videos:
             raise ManifestError(
-                f"{len(self.reasons)} of {self.videos} videos broke while they were read, more than "
-                f"data.max_bad = {self.max_bad:.1%} allows:" + _listed(self.reasons.items())
+                f"{len(self.reasons)} of {self.videos} videos could not be decoded, more than data.max_bad = "
+                f"{self.max_bad:.1%} allows:" + _listed(self.reasons.items())
             )
         if batch.frames is None:
             raise ManifestError(
-                "not one video of a batch could be read:" + _listed((v.path, v.reason) for v in batch.bad)
+                "no video of a batch could be read:" + _listed((v.path, v.reason) for v in batch.bad)
             )
 
 

@@ -1,4 +1,4 @@
-"""Options that had another name in earlier versions, so that old files are refused in one clear sentence."""
+"""Option names of earlier versions, so that files that use them are refused with one clear message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RENAMED: Mapping[str, str] = MappingProxyType(
 """Present names of options by their old names."""
 
 REUSED: Mapping[str, str] = MappingProxyType({"data.videos": "data.root"})
-"""As `RENAMED`, for old names that some kinds of run now give to another option."""
+"""The same for old names that some kinds of run now give to another option."""
 
 REMOVED: Mapping[str, str] = MappingProxyType(
     {"data.decoder": "PyAV decodes all videos, so there is nothing to choose"}
@@ -30,15 +30,15 @@ REMOVED: Mapping[str, str] = MappingProxyType(
 
 
 def refuse_old_names(options: Mapping[str, object], kind: type, *, where: str | Path) -> None:
-    """Refuse options under names that only earlier versions knew.
+    """Refuse option names of earlier versions.
 
     Args:
         options: The content of a YAML file: nested tables, or names joined by dots.
-        kind: The dataclass that the options are for; a name that it has is never old.
+        kind: The dataclass of the options. Its own field names are never old.
         where: The file, for the message.
 
     Raises:
-        ConfigError: There are such options; the message lists each with its present name.
+        ConfigError: Some names are old; the message lists each with its present name.
     """
     changes = {old: f"{old} is now {new}" for old, new in {**RENAMED, **REUSED}.items()}
     changes |= {old: f"{old} was removed ({reason})" for old, reason in REMOVED.items()}

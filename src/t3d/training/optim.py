@@ -12,21 +12,23 @@ from t3d.errors import ConfigError
 from t3d.models.net import VideoNet
 from t3d.training.config import OptimConfig
 
-# `plateau`: the relative gain that counts as a lower loss, and the least reduction of the factor.
+# `plateau`: smallest relative decrease that counts as a lower loss, and smallest reduction of the factor.
 _LEAST_GAIN = 1e-4
 _LEAST_REDUCTION = 1e-8
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum or AdamW, over groups of parameters of one rate and weight decay each.
+    """Create the optimizer: SGD with Nesterov momentum, or AdamW.
+
+    Parameters with the same learning rate and weight decay form a group.
 
     Args:
-        model: The net.
+        model: The model.
         config: With `decay_norm` off, biases and normalization parameters (all with at most one axis) form a
-            second group without weight decay. `layer_decay` and `classifier_lr` give each stage a rate.
+            second group without weight decay. `layer_decay` and `classifier_lr` set the rate of each stage.
 
     Raises:
-        ConfigError: Rates by stage are asked for, and the net has no stages.
+        ConfigError: `layer_decay` or `classifier_lr` is set, and the model has no stages.
     """
     groups = []
     for scale, parameters in _by_rate(model, config):
@@ -46,13 +48,14 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
 
 
 def _by_rate(model: nn.Module, config: OptimConfig) -> list[tuple[float, list[nn.Parameter]]]:
-    """The parameters that learn, with the factor of their learning rate."""
+    """Group the trainable parameters by the factor of their learning rate."""
     learning = [p for p in model.parameters() if p.requires_grad]
     if config.layer_decay == 1 and config.classifier_lr == 1:
         return [(1.0, learning)]
     if not isinstance(model, VideoNet):
         raise ConfigError(
-            "optim.layer_decay and optim.classifier_lr need a model with stages; transfer has none"
+            "optim.layer_decay and optim.classifier_lr need a model with stages, and the model of a transfer "
+            "run has none; set both to 1"
         )
     stages = model.stages()
     factors: dict[nn.Parameter, float] = {}
@@ -109,7 +112,7 @@ class Schedule:
         elif config.schedule == "cosine":
             factor = self._peak * _cosine(epoch, self._start, self._end)
         elif config.schedule == "step":
-            # An epsilon keeps a step count that is a whole epoch in that epoch.
+            # The epsilon keeps rounding from delaying a drop by one step.
             factor = config.gamma ** math.floor(epoch / config.step_epochs + 1e-9)
         elif config.schedule == "plateau":
             factor = self._factor
@@ -123,9 +126,9 @@ class Schedule:
     def adopt_epochs(self, step: int) -> str:
         """Change the length of a restored run to `config.epochs`.
 
-        `constant`, `step`, `plateau` and the warm-up do not depend on the length, so that the run ends as one
-        run of that length. A cosine that has begun does. From `step` on it is replaced by a second one, which
-        starts at the rate that one run of that length has there, and ends at zero.
+        `constant`, `step`, `plateau` and the warm-up do not depend on the length, so the run ends as one run
+        of that length. A cosine that has started does. A second one replaces it from `step` on: it starts at
+        the rate that one run of that length has there, and ends at zero.
 
         Args:
             step: Optimizer steps taken so far.
@@ -151,8 +154,8 @@ class Schedule:
     def validated(self, loss: float) -> None:
         """Update `plateau` with a validation loss; the other schedules ignore it.
 
-        The rule is that of `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults, kept as a factor
-        because warm-up and `lr_scale` also set the rate.
+        The rule is that of `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults. It is applied to a
+        factor, because the warm-up and `lr_scale` also change the rate.
         """
         if loss < self._best * (1 - _LEAST_GAIN):
             self._best, self._bad = loss, 0
@@ -181,9 +184,9 @@ def _cosine(epoch: float, start: float, end: float) -> float:
 
 
 def make_ema(model: nn.Module, decay: float) -> AveragedModel:
-    """A moving average of weights and BatchNorm buffers.
+    """Create a moving average of weights and BatchNorm buffers.
 
-    The decay begins small and grows to `decay`, so that the random weights at the start are soon forgotten.
+    The decay starts small and grows to `decay`, so that the random initial weights soon lose their influence.
     """
 
     def average(

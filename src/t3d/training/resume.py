@@ -23,11 +23,11 @@ def check_length(config: RunConfig, folder: RunFolder) -> None:
         return
     header = read_header(folder.checkpoint)
     progress, epochs = header["progress"], config.optim.epochs
-    begun = progress["epoch"] + (progress["step"] > 0)
-    if epochs < begun:
+    started = progress["epoch"] + (progress["step"] > 0)
+    if epochs < started:
         raise ConfigError(
-            f"optim.epochs is {epochs}, but the run in {folder.path} has already begun epoch {begun}; give at "
-            f"least {begun}, or start a new run"
+            f"optim.epochs is {epochs}, but the run in {folder.path} has already started epoch {started}; "
+            f"give at least {started}, or start a new run"
         )
     if (
         isinstance(config, TrainConfig)
@@ -36,6 +36,6 @@ def check_length(config: RunConfig, folder: RunFolder) -> None:
     ):
         raise ConfigError(
             f"optim.epochs is {epochs}, but the run in {folder.path} stopped early, after "
-            f"{progress['since_best']} validations without improvement, and would stop again at once; set "
-            f"early_stopping to more than {progress['since_best']}, or to 0"
+            f"{progress['since_best']} validations without improvement, and would stop again immediately. "
+            f"Set early_stopping to more than {progress['since_best']}, or to 0"
         )

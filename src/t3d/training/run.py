@@ -31,7 +31,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     """Train a model on labeled videos.
 
     Args:
-        config: Everything there is to choose.
+        config: Options of the run.
         resume: Resume the run in `config.out` from its checkpoint, at the exact step. More `optim.epochs`
             than before train it longer, also after it has finished.
 
@@ -39,11 +39,11 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         The run folder. `last.safetensors` holds the weights after the last epoch, and `best.safetensors`
         those that validated best; both are written at the end. Until then `checkpoint.safetensors` holds the
         whole state, with the best weights so far. `log.jsonl` is the log, `train.csv` and `val.csv` list the
-        videos, and `bad.csv` those that could not be read.
+        videos, and `bad.csv` lists those that could not be read.
 
     Raises:
-        ConfigError: An option cannot work, or the run folder exists.
-        CheckpointError: The checkpoint, or the weights of `model.init`, are damaged or another model's.
+        ConfigError: An option has a value that cannot work, or the run folder exists.
+        CheckpointError: The checkpoint or the weights of `model.init` are corrupt or another model's.
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
         DivergedError: The loss, a weight or a validation score is infinite or NaN.
         InterruptedRunError: A signal stopped the run, after saving.
@@ -110,7 +110,7 @@ def _opening(run: Run[TrainConfig], videos: RunVideos) -> str:
 
 def _validate(run: Run[TrainConfig], model: nn.Module, videos: Manifest) -> Metrics | MultiMetrics:
     config, accelerator = run.config, run.accelerator
-    if accelerator.num_processes > 1:  # BatchNorm's buffers follow each process's own clips
+    if accelerator.num_processes > 1:  # the BatchNorm buffers of each process come from its own clips
         for tensor in model.buffers():
             tensor.copy_(broadcast(tensor))
     try:
@@ -121,6 +121,7 @@ def _validate(run: Run[TrainConfig], model: nn.Module, videos: Manifest) -> Metr
             store=run.store,
             compute=Compute(precision=config.precision, workers=config.data.workers),
             processes=Processes(accelerator.process_index, accelerator.num_processes, gather_object),
+            shown="Validating",
         )
     except DivergedError as error:
         raise DivergedError(f"validation: {error}. {steadier(config)}") from error

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -24,6 +22,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, VideoError
 from t3d.io.files import ABANDONED, FileDigests, sweep, writable_folder
 from t3d.models.weights import write_tensors
+from t3d.progress import progress
 from t3d.transfer.pairs import Indices
 from t3d.transfer.teachers.base import Teacher
 
@@ -125,9 +124,7 @@ class FeatureStore:
         )
         device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
         parts: dict[int, list[torch.Tensor]] = {}
-        console = Console(stderr=True)
-        with Progress(console=console, disable=not console.is_terminal) as bar:
-            task = bar.add_task(f"features of {teacher.name}", total=len(missing))
+        with progress(f"Computing features of {teacher.name}", len(missing), unit="videos") as bar:
             for number, frames, last in loader:
                 path = missing[number]
                 if isinstance(frames, str):  # the reason why there are none
@@ -139,7 +136,7 @@ class FeatureStore:
                     features = torch.cat(parts.pop(number))  # G D
                     self._write(features, path)
                 if last:
-                    bar.advance(task)
+                    bar.advance()
         return bad
 
     def _write(self, features: torch.Tensor, path: Path) -> None:

@@ -71,7 +71,9 @@ def run_probe(config: ProbeConfig) -> TestResult:
     for name, part in (("train", known), ("test", asked)):
         if reading.cache:
             open_all(part, store, workers=compute.workers)  # the clips report what cannot be read
-        vectors[name], bad[name] = each_clip(function, part, Protocol(spec), store=store, compute=compute)
+        vectors[name], bad[name] = each_clip(
+            function, part, Protocol(spec), store=store, compute=compute, shown=f"Computing {name} features"
+        )
         refuse_many(bad[name], among=len(part), max_bad=reading.max_bad, option="max_bad")
     broken = {failed.row for failed in bad["train"]}
     classifier = fit_linear(known, [row for row in vectors["train"] if row[0] not in broken])

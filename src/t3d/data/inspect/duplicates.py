@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from t3d.progress import track
+
 if TYPE_CHECKING:
     import torch
 
@@ -117,7 +119,8 @@ def _near(left: pa.Table, right: pa.Table | None = None) -> Iterator[tuple[str, 
 
     one, two = _Files(left), _Files(left if right is None else right)
     width = one.bits.shape[1]
-    for first, second in product(range(0, len(one.paths), _ROWS), range(0, len(two.paths), _ROWS)):
+    blocks = list(product(range(0, len(one.paths), _ROWS), range(0, len(two.paths), _ROWS)))
+    for first, second in track(blocks, "Searching for near-duplicates", unit="blocks"):
         if right is None and second < first:
             continue
         alike = one.bits[first : first + _ROWS] @ two.bits[second : second + _ROWS].T

@@ -32,6 +32,7 @@ from t3d.device import pick_device
 from t3d.errors import ConfigError, DivergedError, ManifestError, VideoError, did_you_mean
 from t3d.io.files import writable_folder
 from t3d.models.weights import write_tensors
+from t3d.progress import track
 from t3d.transfer.teachers.base import TEACHER_KEY
 from t3d.transfer.teachers.config import TeacherTraining
 
@@ -78,7 +79,9 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
         sampler.set_state(epoch=epoch, step=0)
         net.train()
         losses = []
-        for frames, labels in loader:
+        for frames, labels in track(
+            loader, f"Training, epoch {epoch + 1} of {config.epochs}", unit="batches"
+        ):
             loss = F.cross_entropy(net(_pixels(frames, images.spec, device)), _each(labels, frames, device))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -123,7 +126,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
 
     def check(self) -> None:
         """Read every image once, and decode the videos where there is a cache."""
-        for row, entry in enumerate(self.table):
+        for row, entry in enumerate(track(self.table, "Opening images", len(self.table))):
             try:
                 if entry.path.suffix.lower() not in IMG_EXTENSIONS:
                     self.store.prepare(entry.path)
