@@ -1,12 +1,12 @@
-# `make demo` and `make test` set up everything that they need.
+# `make demo` and `make test` create the environment in .venv automatically.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Test processes, with one thread each. Tests that start many processes run one after another in one of them.
+# Number of test processes, one thread each. Tests that start many processes share one of them.
 WORKERS ?= 2
 
-.PHONY: demo test test-slow check env clean
+.PHONY: demo test test-slow check docs env clean
 
 demo: $(READY)
 	$(BIN)/t3d demo --out demo
@@ -23,9 +23,12 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY)
+	$(BIN)/python -m t3d.cli.reference > docs/reference/options.md
+
 env: $(READY)
 
-# Build the environment again when a file that it depends on changes.
+# The environment is created again when the requirements change.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "T3D needs Python 3.11 or newer; name one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)

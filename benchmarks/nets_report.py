@@ -1,6 +1,6 @@
 """Tables and plots of the study of nets and clips.
 
-    python benchmarks/nets_report.py benchmarks/nets_study.jsonl --add OUT --plot docs/nets.png
+    python benchmarks/nets_report.py benchmarks/nets_study.jsonl --add OUT --plot docs/images/nets.png
 
 `--add` brings the results of `nets_study.py … OUT` into the table of results, one JSON object a job; then the
 table is all that is needed. ± is the standard deviation over seeds, how many in brackets. A difference is of
@@ -35,6 +35,22 @@ PAIRS = (
     ("resnet3d-ttl", "resnet3d-equal-macs"),
 )
 """Nets that are compared."""
+NAMES = {
+    "densenet3d": "DenseNet3D",
+    "densenet3d-equal-macs": "DenseNet3D, equal multiply-adds",
+    "densenet3d-equal-parameters": "DenseNet3D, equal parameters",
+    "resnet3d": "ResNet3D",
+    "resnet3d-equal-macs": "ResNet3D, equal multiply-adds",
+    "resnet3d-ttl": "ResNet3D + TTLs",
+    "resnet3d-ttl-in-place": "ResNet3D, TTLs instead of maps",
+    "t3d": "T3D",
+    "t3d-depths-1": "T3D, depth 1 only",
+    "t3d-depths-3": "T3D, depth 3 only",
+    "t3d-more-layers": "T3D, more layers",
+}
+"""Names of nets in plots."""
+TITLES = {"motion": "drawn motions", "ucf101_11": "UCF101, 11 classes", "hockey_fights": "Hockey Fights"}
+"""Names of sets in plots."""
 USUAL = {"motion": "16x2x32", "ucf101_11": "16x4x48", "hockey_fights": "16x2x48", "arid6": "16x2x48"}
 """The clip that nets are compared on."""
 Arm = tuple[str, str, str]  # set, net, clip
@@ -96,7 +112,7 @@ def show(every: dict[Arm, dict[float, Seeds]], found: Found) -> None:
             ]
             print(f"| {' | '.join(cells)} |")
         clips = sorted({clip for name, _, clip in found if name == videos}, key=_numbers)
-        print("\n| clip | net | less | points |\n|---|---|---|---|")
+        print("\n| clip | model | minus | points |\n|---|---|---|---|")
         for clip, (one, other) in itertools.product(clips, PAIRS):
             points = differences(found, (videos, one, clip), (videos, other, clip))
             if points:
@@ -128,10 +144,13 @@ def plot(found: Found, path: Path) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
+    nets = {
+        videos: len({arm for arm in found if (arm[0], arm[2]) == (videos, USUAL[videos])}) for videos in USUAL
+    }
+    many = [videos for videos, count in nets.items() if count > 3]  # fewer are read in the table
     panels: list[Callable[[Any, Found], None]] = [
         partial(_nets, videos=videos)
-        for videos, clip in USUAL.items()
-        if len({arm for arm in found if (arm[0], arm[2]) == (videos, clip)}) > 1
+        for videos in many or [name for name, count in nets.items() if count > 1]
     ]
     panels += [
         partial(_spans, clip=clip)
@@ -161,10 +180,13 @@ def _nets(axis: Any, found: Found, *, videos: str) -> None:
         mean, error = _bar([result["normal"] for result in each])
         marker = "s" if net.startswith("resnet") else "o" if net.startswith("t3d") else "^"
         color = f"C{nets.index(net)}"
-        axis.errorbar(each[0]["macs"] / 1e6, mean, error, fmt=marker, color=color, capsize=3, label=net)
+        axis.errorbar(
+            each[0]["macs"] / 1e6, mean, error, fmt=marker, color=color, capsize=3, label=NAMES[net]
+        )
     left, right = axis.get_xlim()
-    axis.set_xlim(left, right + 0.8 * (right - left))  # room for the legend
-    axis.set(xlabel="multiply-adds of a clip (millions)", ylabel="test top-1 (%)", title=f"Nets: {videos}")
+    axis.set_xlim(left, right + 1.0 * (right - left))  # room for the legend
+    title = f"{TITLES[videos]}, {USUAL[videos].replace('x', ' × ')}"
+    axis.set(xlabel="million multiply-adds per clip", ylabel="test top-1 (%)", title=title)
 
 
 def _bar(values: list[float]) -> tuple[float, float]:
@@ -189,10 +211,14 @@ def _spans(axis: Any, found: Found, *, clip: str) -> None:
                 label=span if place == 0 else None,
                 capsize=2,
             )
-    axis.set_xticks(range(len(nets)), [net.replace("-equal-", "\nequal ") for net in nets], fontsize=8)
+    axis.set_xticks(
+        range(len(nets)),
+        [NAMES[net].replace(", ", "\n").replace("equal m", "equal\nm") for net in nets],
+        fontsize=8,
+    )
     axis.set(
         ylabel="test top-1 (%)",
-        title=f"motion, {clip.replace('x', ' × ')}: by the span that tells classes apart",
+        title=f"drawn motions, {clip.replace('x', ' × ')}, by span",
         ylim=(0, 118),
     )
 
@@ -206,19 +232,19 @@ def _strides(axis: Any, found: Found) -> None:
             points = [_bar([result[order] for result in each]) for each in runs]
             if points:
                 means, errors = zip(*points, strict=True)
-                label = net if order == "normal" else f"{net}, {order}"
+                label = NAMES[net] if order == "normal" else f"{NAMES[net]}, {order}"
                 axis.errorbar(strides, means, errors, fmt=line, color=f"C{color}", label=label, capsize=3)
     axis.set_xscale("log", base=2)
     axis.set_xticks([1, 2, 4, 16], ["1", "2", "4", "16"])
-    axis.set(xlabel="stride of 16 frames", ylabel="test top-1 (%)", title="Strides: ucf101_11")
+    axis.set(xlabel="stride of 16 frames", ylabel="test top-1 (%)", title="UCF101, 11 classes, by stride")
 
 
 def _clips(axis: Any, found: Found) -> None:
     """Accuracy by the multiply-adds of a clip, as frames are added or their sides grow."""
     lines = {
-        "frames, one span": (("8x8x48", "16x4x48", "32x2x48"), "o-"),
-        "frames, one stride": (("8x2x48", "16x2x48", "32x2x48"), "s--"),
-        "side": (("16x4x32", "16x4x48", "16x4x64"), "^:"),
+        "more frames, same span": (("8x8x48", "16x4x48", "32x2x48"), "o-"),
+        "more frames, same stride": (("8x2x48", "16x2x48", "32x2x48"), "s--"),
+        "larger frames": (("16x4x32", "16x4x48", "16x4x64"), "^:"),
     }
     for (color, net), (label, (clips, line)) in itertools.product(
         enumerate(("t3d", "densenet3d")), lines.items()
@@ -229,10 +255,14 @@ def _clips(axis: Any, found: Found) -> None:
             means, errors = zip(*(_bar([result["normal"] for result in each]) for each in runs), strict=True)
             macs = [each[0]["macs"] / 1e6 for each in runs]
             axis.errorbar(
-                macs, means, errors, fmt=line, color=f"C{color}", label=f"{net}: {label}", capsize=3
+                macs, means, errors, fmt=line, color=f"C{color}", label=f"{NAMES[net]}: {label}", capsize=3
             )
     axis.set_xscale("log")
-    axis.set(xlabel="multiply-adds of a clip (millions)", ylabel="test top-1 (%)", title="Clips: ucf101_11")
+    axis.set_xticks([50, 100, 200, 400, 800], ["50", "100", "200", "400", "800"])
+    axis.minorticks_off()
+    axis.set_ylim(25, 46)  # room for the legend
+    title = "UCF101, 11 classes, by clip"
+    axis.set(xlabel="million multiply-adds per clip", ylabel="test top-1 (%)", title=title)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Do the paper's findings about nets and clips hold for small nets? The runs behind docs/results.md.
+"""Do the paper's findings about nets and clips hold for small nets? The runs of docs/project/results.md.
 
     python benchmarks/nets_study.py DATA OUT 'motion/*' 'ucf101_11/*/0.001/s0'
 

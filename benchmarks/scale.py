@@ -1,11 +1,11 @@
-"""What do many clips cost to prepare, to keep and to read? The arithmetic behind docs/scale.md.
+"""What do many clips cost to prepare, to keep and to read? The arithmetic of docs/guides/many-machines.md.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --clips 2000000 --seconds 4 --fps 25 --width 640 --height 360 --cores 64
 
-prints the tables of docs/scale.md, or those of other numbers. Rates were measured on one 2-core AVX-512
-machine (docs/data.md, docs/benchmarks.md, docs/scale.md); give those of your own. One assumption stands
-behind all: decoding, transcoding and bytes grow in proportion to pixels, that is frames × width × height.
+prints the tables of docs/guides/many-machines.md, or those of other numbers. Rates were measured on one
+2-core AVX-512 machine (docs/guides/data.md, docs/project/benchmarks.md); pass your own. All figures assume
+that decoding, transcoding and bytes are proportional to pixels, that is frames × width × height.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def costs(plan: Plan) -> list[tuple[str, str]]:
         ("frames", f"{frames / 1e9:,.2f} billion"),
         ("index: core-hours", f"{index:,.0f}"),
         (f"index: with {plan.cores} cores", duration(index / plan.cores)),
-        ("index: what one driver needs to take it down", duration(plan.clips / plan.outcomes / 3600)),
+        ("index: time for one command to record all results", duration(plan.clips / plan.outcomes / 3600)),
         ("transcode: core-hours", f"{transcode:,.0f}"),
         (f"transcode: with {plan.cores} cores", duration(transcode / plan.cores)),
         (f"transcode: network, {plan.cores} cores", f"{(before + after) / passing / 1e6:,.0f} MB/s"),
@@ -102,10 +102,10 @@ def costs(plan: Plan) -> list[tuple[str, str]]:
         ("shards", f"{after / plan.shard_mb / 1e6:,.0f}"),
         ("packing: core-hours", f"{after / plan.pack_mb / 3.6e9:,.1f}"),
         (
-            "room for shards behind a URL, a lane",
+            "room for shards behind a URL, per lane",
             volume(plan.window * after / plan.clips + 5e6 * plan.shard_mb),
         ),
-        ("reading a clip of each, once: core-hours", f"{plan.clips * read_ms(plan) / 3.6e6:,.0f}"),
+        ("reading one clip per video: core-hours", f"{plan.clips * read_ms(plan) / 3.6e6:,.0f}"),
     ]
 
 
@@ -146,7 +146,7 @@ def main() -> None:
         names = ("", *list(plans)[at : at + 2])
         print(table(names, [(row[0][0], *(value for _, value in row)) for row in zip(*part, strict=True)]))
         print()
-    print(table(("clips a second", "cores", "network, whole files"), feed(next(iter(plans.values())))))
+    print(table(("clips per second", "cores", "network, whole files"), feed(next(iter(plans.values())))))
 
 
 if __name__ == "__main__":

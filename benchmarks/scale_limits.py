@@ -1,4 +1,4 @@
-"""Where do a list, an index and the search for pairs break? The measurements behind docs/scale.md.
+"""Where do a list, an index and the search for pairs break? The measurements in docs/guides/many-machines.md.
 
     python benchmarks/scale_limits.py make OUT --rows 1000000
     python benchmarks/scale_limits.py list OUT; … facts OUT; … journal OUT; … renew OUT

@@ -1,6 +1,6 @@
 """Tables and plots of the study of transfer.
 
-    python benchmarks/transfer_report.py benchmarks/transfer_study.jsonl --add OUT --plot docs/transfer.png
+    python benchmarks/transfer_report.py benchmarks/transfer_study.jsonl --plot docs/images/transfer.png
 
 `--add` brings the results of `transfer_study.py … OUT` into the table of results, one JSON object a job; then
 the table is all that is needed. ± is the standard deviation over runs (other labels and draws and, where
@@ -101,7 +101,9 @@ def plot(results: list[Result], path: Path) -> None:
         if probe["name"] == "probe/ucf101_11/teacher":
             shares = sorted(int(key) for key in probe if key.isdigit())
             means = [100 * statistics.mean(probe[str(share)]) for share in shares]
-            left.plot([SHARES.index(share) for share in shares], means, "k:", label="probe of the teacher")
+            left.plot(
+                [SHARES.index(share) for share in shares], means, "k:", label="linear probe of the teacher"
+            )
     left.set_xticks(range(len(SHARES)), map(str, SHARES))
     left.set_xlim(-0.3, len(SHARES) - 0.7)
     left.set(xlabel="labels used (%)", ylabel="test top-1 (%)", title="UCF101, 11 classes")

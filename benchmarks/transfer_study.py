@@ -1,4 +1,4 @@
-"""Does transfer help? The runs behind docs/results.md, "Supervision transfer".
+"""Does transfer help? The runs of docs/project/results.md, "Supervision transfer".
 
     python benchmarks/transfer_study.py DATA OUT 'pretrain/*-p0' 'tune/ucf101_11/20/*'
 

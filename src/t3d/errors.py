@@ -1,4 +1,4 @@
-"""The project's family of errors: each says what was received, what is allowed and how to fix it."""
+"""Errors of the project. Each message says what was received, what is allowed and how to fix it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class T3DError(Exception):
-    """Base of every error that this project raises on purpose."""
+    """Base class of the errors of this project."""
 
 
 class VideoError(T3DError):
@@ -27,18 +27,18 @@ class VideoError(T3DError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
-        # An exception with two arguments must say how it is rebuilt, or it dies on its way out of a worker.
+        # Without this, pickle cannot rebuild an exception with two arguments that a worker raised.
         return type(self), (self.path, self.reason)
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A file that could not be used: named and counted, never replaced by another.
+    """A file that could not be used. It is reported and counted, and never replaced by another file.
 
     Args:
         path: The file.
         reason: Why it could not be used, in one sentence.
-        row: Its row in the manifest, where there is a manifest.
+        row: Its row in the manifest. -1 without a manifest.
     """
 
     path: str
@@ -50,9 +50,9 @@ class Failed:
 
 
 def as_json(report: Any) -> dict[str, Any]:
-    """Return a report as plain values for JSON; a failed file is `{"path": …, "reason": …}`.
+    """Return a report as plain values for JSON.
 
-    A failed file's `row` is left out where there is no manifest.
+    A failed file becomes `{"path": …, "reason": …, "row": …}`, without `row` if there is no manifest.
 
     Args:
         report: A dataclass.
@@ -61,19 +61,23 @@ def as_json(report: Any) -> dict[str, Any]:
 
 
 class ManifestError(T3DError):
-    """A table of videos and labels is missing, empty or contradicts itself."""
+    """A table of videos and labels is missing, empty or inconsistent."""
 
 
 class CheckpointError(T3DError):
-    """A weights file or checkpoint is damaged or belongs to another model."""
+    """A weights file or checkpoint is corrupt or belongs to another model."""
+
+
+class DivergedError(T3DError):
+    """The loss, a weight or a score is infinite or NaN."""
 
 
 class FetchError(T3DError):
     """A file cannot be fetched.
 
     Args:
-        url: Where from.
-        reason: Why not, in one sentence.
+        url: The address of the file.
+        reason: Why it cannot be fetched, in one sentence.
     """
 
     def __init__(self, url: str, reason: str) -> None:
@@ -82,11 +86,11 @@ class FetchError(T3DError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[FetchError], tuple[str, str]]:
-        return type(self), (self.url, self.reason)  # as VideoError: it must survive its way out of a worker
+        return type(self), (self.url, self.reason)  # see VideoError
 
 
 class ArchiveError(T3DError):
-    """An archive cannot be unpacked, or must not be."""
+    """An archive cannot be unpacked, or unpacking it would be unsafe."""
 
 
 class ConfigError(T3DError):
@@ -94,14 +98,14 @@ class ConfigError(T3DError):
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """Say which allowed name is nearest to a wrong one, and which there are.
+    """Suggest the allowed name that is most similar to a wrong one, and list the allowed names.
 
     Args:
         name: The wrong name.
         allowed: The names that exist.
 
     Returns:
-        A half-sentence to end an error message with.
+        The end of an error message.
 
     Example:
         >>> did_you_mean("t3d12", ["t3d121", "densenet3d121"])
@@ -115,7 +119,7 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
 
 
 def at_least(name: str, value: float, least: float) -> None:
-    """Refuse an option below its least value, NaN included.
+    """Refuse an option below its smallest value, NaN included.
 
     Raises:
         ConfigError: `value` is below `least`.
@@ -135,10 +139,10 @@ def between(name: str, value: float, low: float, high: float) -> None:
 
 
 def one_of(name: str, value: object, allowed: Iterable[str]) -> None:
-    """Refuse an option that is not one of a few words.
+    """Refuse an option that is not one of the allowed words.
 
     Raises:
-        ConfigError: `value` is not in `allowed`; the message names the nearest.
+        ConfigError: `value` is not in `allowed`. The message suggests the most similar one.
     """
     words = tuple(allowed)
     if value not in words:

@@ -1,4 +1,4 @@
-"""The tables of docs/scale.md are those that its script prints."""
+"""The tables of docs/guides/many-machines.md are those that its script prints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def printed(*words: str) -> list[str]:
 def test_the_tables_are_the_scripts() -> None:
     lines = printed()
     assert len(lines) > 40
-    document = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8").splitlines()
+    document = (ROOT / "docs" / "guides" / "many-machines.md").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line not in document] == []
 
 

@@ -150,7 +150,16 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("train --videos absent --out o", "absent: no such file or folder"),
         ("train --videos d --out o --model t3d_tini", "did you mean 't3d_tiny'?"),
         ("train --resume absent", "absent: no config.yaml in this folder"),
-        ("train --resume r --optim.epochs 9", "remove --optim.epochs"),
+        ("train --resume absent --epochs 9", "absent: no config.yaml in this folder"),
+        (
+            "train --resume r --epochs 9 --lr 1 --model.name t3d121",
+            "only --epochs and --early-stopping can change. Remove --lr --model.name",
+        ),
+        ("transfer --resume r --seed 1", "only --epochs can change. Remove --seed"),
+        (
+            "transfer --resume r --early-stopping 1",
+            "unknown option --early-stopping; it belongs to t3d train",
+        ),
         ("test w", "t3d test: missing: VIDEOS"),
         ("test --model w", "unknown option --model; give MODEL without a name"),
         ("test absent.safetensors d", "absent.safetensors: no such weights file"),
@@ -161,7 +170,7 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("train --data.videos d", "unknown option --data.videos; it is now --root"),
         (
             "train --json",
-            "it belongs to t3d prepare download, t3d prepare index, t3d prepare transcode and 6 more",
+            "it belongs to t3d prepare download, t3d prepare index, t3d prepare transcode and 7 more",
         ),
         ("train --clip.tail foo", "--clip.tail is 'foo'; known: drop, pad, shift"),
         ("transfer --model t3d121", "unknown option --model; did you mean --student?"),
@@ -332,6 +341,17 @@ def test_init_of_a_file_without_card_or_of_none_at_all(capsys: Out, tmp_path: Pa
     assert "absent.safetensors: no such weights file" in capsys.readouterr().err
 
 
+def test_init_with_another_model_is_refused_by_both_names(
+    trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out
+) -> None:
+    words = ["--init", trained.last, "--model", "t3d_tiny", "--videos", clips, "--out", tmp_path / "run"]
+    assert run("train", *words) == 2
+    err = capsys.readouterr().err
+    assert f"--init: {trained.last} holds the weights of densenet3d_tiny" in err
+    assert "the run trains t3d_tiny" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_printed_options_and_those_of_a_run_can_be_read_again(
     capsys: Out, tmp_path: Path, trained: RunFolder
 ) -> None:
@@ -374,6 +394,21 @@ def test_a_run_that_was_moved_goes_on_where_it_lies(
     assert trained.last.read_bytes() == before
 
 
+def test_a_finished_run_is_trained_longer(trained: RunFolder, tmp_path: Path, capsys: Out) -> None:
+    longer = RunFolder(tmp_path / "longer")
+    shutil.copytree(trained.path, longer.path)
+    assert run("train", "--resume", longer.path, "--epochs", 4) == 0
+    assert "optim.epochs is now 4 (before: 3)" in capsys.readouterr().out
+    assert longer.read_config(TrainConfig).optim.epochs == 4
+    assert load_model(longer.last)[1].provenance["epochs"] == 4
+    before = longer.config.read_bytes()
+    assert run("train", "--resume", longer.path, "--epochs", 2) == 2
+    assert "--epochs is 2, but the run in" in capsys.readouterr().err
+    assert run("train", "--resume", longer.path, "--early-stopping", -1) == 2
+    assert "--early-stopping is -1; it must be at least 0" in capsys.readouterr().err
+    assert longer.config.read_bytes() == before
+
+
 def test_a_run_with_old_option_names_is_refused_in_the_words_of_its_file(
     trained: RunFolder, tmp_path: Path, capsys: Out
 ) -> None:
@@ -384,6 +419,15 @@ def test_a_run_with_old_option_names_is_refused_in_the_words_of_its_file(
     assert run("train", "--resume", folder) == 2
     err = capsys.readouterr().err
     assert f"{config} uses option names of an earlier version: data.videos is now data.root" in err
+
+
+@pytest.mark.parametrize("command", ["test w d", "probe w d --model w"])
+def test_an_out_that_cannot_be_written_is_refused_before_the_work(
+    command: str, tmp_path: Path, capsys: Out
+) -> None:
+    (tmp_path / "file").touch()
+    assert run(*command.split(), "--out", tmp_path / "file" / "below") == 2
+    assert f"out: the folder {tmp_path}/file/below cannot be created" in capsys.readouterr().err
 
 
 def test_weights_of_an_unfinished_run_are_refused_or_used_with_a_warning(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from t3d.evaluation.scoring import IN_PROCESS
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, save_model
 from t3d.video.encode import write_video
+from t3d.workers.cluster import Cluster
 
 CLASSES = ("jump", "run, fast", "坐")
 GOOD = Prediction("/v/a.mp4", ("坐", "jump", "run, fast"), (0.5, 0.375, 0.125), clips=4)
@@ -114,6 +116,26 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Pat
         assert out.read_text() == text
     with pytest.raises(CheckpointError, match=r"none\.safetensors"):
         PredictionFile(out, model=tmp_path / "none.safetensors", top=2)
+
+
+def test_weights_that_change_while_they_are_loaded_write_nothing(tmp_path: Path) -> None:
+    model = net(tmp_path / "net.safetensors", 1)
+    out = tmp_path / "all.jsonl"
+    with PredictionFile(out, model=model, top=2) as file:
+        net(model, 2)  # a run saves
+        with pytest.raises(CheckpointError, match=r"net\.safetensors: the weights changed while they were"):
+            file.add(GOOD)
+    assert lines(out) == []
+    with PredictionFile(out, model=model, top=2) as file:
+        file.add(GOOD)
+        net(model, 3)  # after the first prediction, the weights are in memory
+        file.add(replace(GOOD, path="/v/c.mp4"))
+    assert len({line["weights"] for line in lines(out)}) == 1
+
+
+def test_an_unfinished_run_is_not_used_on_a_cluster() -> None:
+    with pytest.raises(ConfigError, match="`allow_unfinished` is set and `cluster` is ray"):
+        PredictConfig("run", allow_unfinished=True, cluster=Cluster("ray"))
 
 
 def test_predictions_made_here_are_the_predictors_own(weights: Path, films: Path) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.views import FrameOrder, Views
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute, Precision
-from t3d.errors import Failed, ManifestError, T3DError, VideoError
+from t3d.errors import DivergedError, Failed, ManifestError, VideoError
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import Scores
@@ -25,6 +27,7 @@ from t3d.evaluation.scores_table import write_scores
 from t3d.evaluation.scoring import Processes, each_clip, score_videos
 from t3d.evaluation.task import measure
 from t3d.models.registry import create_model
+from t3d.progress import Bar
 from t3d.video.encode import write_video
 from t3d.video.video import Video
 
@@ -368,7 +371,9 @@ def test_the_order_of_frames_reaches_the_net(films: Manifest) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_net_is_scored_in_eval_mode_and_left_in_its_own(films: Manifest, training: bool) -> None:
+def test_the_model_is_scored_in_eval_mode_and_then_put_back(
+    films: Manifest, monkeypatch: pytest.MonkeyPatch, training: bool
+) -> None:
     modes = []
 
     class Spy(Mean):
@@ -381,11 +386,12 @@ def test_the_net_is_scored_in_eval_mode_and_left_in_its_own(films: Manifest, tra
     assert set(modes) == {(False, False)}
     assert model.training is training
 
-    def stop(_: int) -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(Mean, "forward", stop)
     with pytest.raises(KeyboardInterrupt):
-        score_videos(model, films, Protocol(SPEC), progress=stop)
+        score_videos(model, films, Protocol(SPEC))
     assert model.training is training
 
 
@@ -406,10 +412,19 @@ def test_every_clip_of_every_video_is_given_to_a_function(films: Manifest) -> No
     assert [video.row for video in bad] == [3]
 
 
-def test_progress_counts_the_clips(films: Manifest) -> None:
-    done: list[int] = []
-    score_videos(Mean(), films, Protocol(SPEC), compute=batches(5), progress=done.append)
-    assert sum(done) == 12
+@pytest.mark.parametrize("size", [1, 5])
+def test_progress_counts_the_videos_by_their_clips(films: Manifest, size: int) -> None:
+    class Steps(Bar):
+        def advance(self, count: float = 1, *, note: str = "") -> None:
+            super().advance(count, note=note)
+            steps.append(count)
+
+    steps: list[float] = []
+    bar = Steps("Scoring", len(films))
+    score_videos(Mean(), films, Protocol(SPEC), compute=batches(size), shown=bar)
+    assert bar.done == pytest.approx(len(films))
+    if size == 1:
+        assert sorted(filter(None, steps))[:5] == pytest.approx([1 / 5] * 5)  # the clips of the longest video
 
 
 def test_a_video_that_breaks_in_the_middle_counts_nowhere(
@@ -433,8 +448,33 @@ def test_a_video_that_breaks_in_the_middle_counts_nowhere(
 def test_a_net_whose_scores_are_no_numbers_is_refused(films: Manifest) -> None:
     model = Mean()
     nn.init.constant_(model.head.bias, math.nan)
-    with pytest.raises(T3DError, match="not finite numbers"):
+    with pytest.raises(DivergedError, match="not finite numbers"):
         score_videos(model, films, Protocol(SPEC))
+
+
+@pytest.mark.parametrize("diverged", [0, 1])
+def test_all_processes_stop_if_one_has_scores_that_are_no_numbers(films: Manifest, diverged: int) -> None:
+    """Two processes in two threads, of which one has broken weights."""
+    barrier, sent = threading.Barrier(2, timeout=60), {}
+
+    def score(rank: int) -> str:
+        def gather(part: list[Any]) -> list[Any]:
+            sent[rank] = part
+            barrier.wait()
+            whole = [*sent[0], *sent[1]]
+            barrier.wait()
+            return whole
+
+        model = Mean()
+        if rank == diverged:
+            nn.init.constant_(model.head.bias, math.nan)
+        parts = Processes(rank, 2, gather)
+        with pytest.raises(DivergedError, match="not finite numbers") as caught:
+            score_videos(model, films, Protocol(SPEC), compute=batches(1), processes=parts)
+        return str(caught.value)
+
+    with ThreadPoolExecutor(2) as threads:
+        assert len(set(threads.map(score, (0, 1)))) == 1
 
 
 @pytest.mark.parametrize("targets", ["single", "multi"])
@@ -447,7 +487,7 @@ def test_one_number_that_is_none_is_enough_to_refuse_a_net(films: Manifest, targ
             logits[-1, 0] = math.nan
             return logits
 
-    with pytest.raises(T3DError, match="not finite numbers"):
+    with pytest.raises(DivergedError, match="not finite numbers"):
         score_videos(Partly(), films, Protocol(SPEC, targets=targets))
 
 

@@ -14,13 +14,31 @@ from t3d.errors import ConfigError
 from t3d.io.files import (
     ABANDONED,
     RESUMABLE,
-    TEMPORARY,
     FileDigests,
     atomic_folder,
     atomic_path,
+    is_temporary,
     resumable_name,
     sweep,
+    writable_folder,
 )
+
+
+def test_a_writable_folder_is_created(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    assert writable_folder(str(folder), name="out") == folder
+    assert folder.is_dir()
+    assert writable_folder(folder, name="out") == folder
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match=f"out: the folder {wrong} cannot be created"):
+            writable_folder(wrong, name="out")
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)  # root may write anywhere
+    with pytest.raises(ConfigError, match=f"out: the folder {tmp_path} cannot be read and written"):
+        writable_folder(tmp_path, name="out")
 
 
 def test_a_file_appears_whole_and_alone(tmp_path: Path) -> None:
@@ -70,10 +88,10 @@ def test_the_temporary_name_is_hidden_and_keeps_the_ending(tmp_path: Path, name:
     with atomic_path(target) as temporary:
         assert temporary.suffix == target.suffix or not target.suffix
         assert temporary.name.startswith(".")
-        assert temporary.match(TEMPORARY)
+        assert is_temporary(temporary.name)
         temporary.touch()
     assert target.exists()
-    assert not target.match(TEMPORARY)
+    assert not is_temporary(target.name)
 
 
 def test_what_killed_processes_left_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
@@ -139,7 +157,7 @@ def test_digests_follow_content_and_prefix(tmp_path: Path) -> None:
 def test_a_folder_appears_whole_and_alone(tmp_path: Path) -> None:
     target = tmp_path / "new" / "videos"
     with atomic_folder(target) as temporary:
-        assert temporary.match(TEMPORARY)
+        assert is_temporary(temporary.name)
         (temporary / "a").mkdir()
         (temporary / "a" / "b.txt").write_text("whole")
         assert not target.exists()

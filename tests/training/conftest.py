@@ -1,4 +1,4 @@
-"""What the tests of training share: a tiny set that is easily learnt, and a run of seconds on it."""
+"""Fixtures of the training tests: a tiny data set that is easy to learn, and runs of seconds on it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _one_thread(one_thread: None) -> None:
 
 @pytest.fixture(scope="session")
 def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Red and blue videos of 12 noisy frames, 32 × 40: `train.csv` (8 a class), `val.csv` (3 a class)."""
+    """Red and blue videos of 12 noisy frames, 32 × 40: `train.csv` (8 per class), `val.csv` (3 per class)."""
     root = tmp_path_factory.mktemp("colors")
     generator = torch.Generator().manual_seed(0)
     for split, count in (("train", 8), ("val", 3)):
@@ -48,9 +48,9 @@ def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(colors: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
-    """Maker of a run of seconds on the red and blue videos, 4 steps an epoch, with some parts replaced.
+    """Return a function that makes the options of a run of seconds, with 4 steps per epoch.
 
-    Called as `tiny(optim={"lr": 1.0}, data={"workers": 1}, seed=3)`: dictionaries change a part's fields.
+    Example: `tiny(optim={"lr": 1.0}, data={"workers": 1}, seed=3)`. Dictionaries change fields of a part.
     """
     base = TrainConfig(
         out=str(tmp_path / "run"),

@@ -28,7 +28,7 @@ SMALL = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottlene
 
 
 class State:
-    """All that a checkpoint holds."""
+    """Everything that a checkpoint contains."""
 
     def __init__(self, config: OptimConfig, *, seed: int = 0, ema: bool = True, **options: object) -> None:
         torch.manual_seed(seed)
@@ -59,15 +59,15 @@ class State:
         if self.ema is not None and other.ema is not None:
             pairs.append((self.ema.state_dict(), other.ema.state_dict(), "ema"))
         pairs += [(mine["state"][i], theirs["state"][i], f"optim {i}") for i in mine["state"]]
-        for here, there, what in pairs:
-            assert here.keys() == there.keys(), what
-            for key in here:
-                assert torch.equal(here[key], there[key]), (what, key)
+        for left, right, what in pairs:
+            assert left.keys() == right.keys(), what
+            for key in left:
+                assert torch.equal(left[key], right[key]), (what, key)
         assert mine["param_groups"] == theirs["param_groups"]
         assert self.schedule.state_dict() == other.schedule.state_dict()
 
 
-def test_a_run_begins_before_its_first_step_and_first_validation() -> None:
+def test_a_new_run_has_no_step_and_no_validation() -> None:
     assert Progress() == Progress(epoch=0, step=0, best=-1.0, minutes=0.0)
 
 
@@ -83,9 +83,9 @@ def test_a_restart_is_bit_exact(config: OptimConfig, tmp_path: Path) -> None:
     again = State(config, seed=1)
     assert load_checkpoint(tmp_path / "c.safetensors", again.learner) == (progress, None)
     for run in (straight, again):
-        run.schedule.set(3)  # the rate is set before every step, it is no state
+        run.schedule.set(3)  # the rate is set before every step, so it is not part of the state
     again.same_as(straight)
-    for parameter, state in again.optimizer.state.items():  # in its order in memory, as optimizers make it
+    for parameter, state in again.optimizer.state.items():  # in its memory format, as optimizers create it
         moments = [value for value in state.values() if value.shape == parameter.shape]
         assert moments
         assert all(value.stride() == parameter.stride() for value in moments)
@@ -104,14 +104,14 @@ def test_before_the_first_step_and_without_average(tmp_path: Path) -> None:
     assert torch.equal(next(other.model.parameters()), next(fresh.model.parameters()))
 
 
-def test_the_file_is_tensors_and_json_and_nothing_else(tmp_path: Path) -> None:
+def test_the_file_contains_only_tensors_and_json(tmp_path: Path) -> None:
     state = State(ADAMW)
     state.learn(0)
     state.save(tmp_path / "c.safetensors", Progress())
     raw = (tmp_path / "c.safetensors").read_bytes()
     length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + length])
-    assert json.loads(header.pop("__metadata__")["t3d_checkpoint"])["format"] == 2
+    assert json.loads(header.pop("__metadata__")["t3d_checkpoint"])["format"] == 3
     spans = sorted(tensor["data_offsets"] for tensor in header.values())
     assert spans[0][0] == 0
     assert all(one[1] == other[0] for one, other in itertools.pairwise(spans))
@@ -125,7 +125,7 @@ def header_of(path: Path) -> dict[str, Any]:
     return header
 
 
-def test_the_best_weights_so_far_come_back_with_their_card(tmp_path: Path) -> None:
+def test_the_best_weights_so_far_are_restored_with_their_card(tmp_path: Path) -> None:
     path, state = tmp_path / "c.safetensors", State(SGD)
     state.learn(0)
     assert state.ema is not None
@@ -159,7 +159,7 @@ def test_without_validation_the_header_names_the_current_weights(
         assert torch.equal(tensors[prefix + name], tensor), name
 
 
-def test_a_part_alone_can_be_kept() -> None:
+def test_only_a_part_can_be_kept() -> None:
     model = nn.Sequential()
     model.add_module("student", nn.Linear(2, 2))
     model.add_module("head", nn.Linear(2, 1))
@@ -218,12 +218,12 @@ def test_another_optimizer_or_average_is_refused(saved: Path) -> None:
     assert "ema.n_averaged is missing in the file" in refused(saved, State(SGD))
 
 
-def test_what_is_no_checkpoint_is_refused(saved: Path) -> None:
+def test_other_files_are_refused(saved: Path) -> None:
     state = State(SGD)
     raw = saved.read_bytes()
     for content in (raw[:-100], raw[:50], b"", b"\x80\x04}." * 50):
         saved.write_bytes(content)
-        assert "not a checkpoint of a t3d run, or damaged" in refused(saved, state)
+        assert "not a checkpoint of a t3d run, or corrupt" in refused(saved, state)
     save_file({"weight": torch.zeros(3)}, saved)
     assert "not a checkpoint of a t3d run" in refused(saved, state)
     save_file({"weight": torch.zeros(3)}, saved, metadata={"t3d_checkpoint": '{"format": 99}'})

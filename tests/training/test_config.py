@@ -51,7 +51,7 @@ def test_defaults_are_the_papers_recipe() -> None:
         ({"label_smoothing": 1.5}, "optim.label_smoothing is 1.5"),
     ],
 )
-def test_what_cannot_work_is_refused_by_name(values: dict[str, float], named: str) -> None:
+def test_values_that_cannot_work_are_refused_by_name(values: dict[str, float], named: str) -> None:
     with pytest.raises(ConfigError, match=named.replace("(", r"\(")):
         OptimConfig(**values)  # type: ignore[arg-type]
 
@@ -77,6 +77,6 @@ def test_counts_of_a_run_are_checked(name: str) -> None:
         TrainConfig(out="run", data=DATA, **{name: -1})  # type: ignore[arg-type]
 
 
-def test_options_are_read_without_torch() -> None:
+def test_options_can_be_read_without_torch() -> None:
     code = "import sys, t3d.training.config; assert 'torch' not in sys.modules, 'torch is imported'"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""Two processes by torchrun on the CPU: one start plays all scenes, since starting is what takes long."""
+"""Two processes started by torchrun on the CPU. One start runs all scenes, because starting is slow."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from t3d.training.config import TrainConfig
 from t3d.training.logging import read_log
 from t3d.training.run_folder import RunFolder
 
-# What each process does: a whole run; the same run stopped by a signal that only the second process gets,
-# then resumed. Writes what it saw to seen_RANK.json.
+# The script of each process: a whole run; the same run stopped by a signal to the second process, then
+# resumed; and a run that stops early. It writes its observations to seen_RANK.json.
 SCENES = """
 import atexit, json, os, signal, sys
 from pathlib import Path
 import torch
 from t3d.training.config import TrainConfig
 from t3d.training.errors import InterruptedRunError
+from t3d.evaluation.task import measure
+from t3d.training import run
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
 from t3d.training.step import SingleLabelStep
@@ -38,7 +40,7 @@ from dataclasses import replace
 torch.set_num_threads(1)
 root, rank = Path(sys.argv[1]), int(os.environ["RANK"])
 seen = {"rows": [], "stopped": []}
-# Registered before any run, so called after what the runs register.
+# Registered before any run, so called after the functions that the runs register.
 atexit.register(lambda: (root / f"in_group_{rank}").write_text(str(torch.distributed.is_initialized())))
 loss, take = SingleLabelStep.loss, Trainer.take_step
 
@@ -66,13 +68,19 @@ except InterruptedRunError as error:
     seen["stopped"].append(error.signal)
 seen["stop"] = False
 train(parts, resume=True)
+
+accuracies = iter([0.5, 0.75, 0.75, 0.5, 1.0])
+run.measure = lambda scores: replace(measure(scores), video_top1=next(accuracies))
+early = replace(config, out=str(root / "early"), early_stopping=2)
+train(replace(early, optim=replace(early.optim, epochs=5)))
+seen["left"] = list(accuracies)
 (root / f"seen_{rank}.json").write_text(json.dumps(seen))
 """
 
 
 @pytest.fixture(scope="module")
 def scenes(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which two processes played the scenes."""
+    """The folder in which two processes ran the scenes."""
     from t3d.clip import ClipSpec
     from t3d.data.config import DataConfig
     from t3d.data.manifest.manifest import Manifest
@@ -105,17 +113,22 @@ def scenes(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch   2/2") == 2, done.stdout  # once a run, not once a process
+    assert done.stdout.count("epoch   2/2") == 2, done.stdout  # once per run, not once per process
     return root
 
 
 def seen(root: Path, rank: int) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((root / f"seen_{rank}.json").read_text())
-    return told
+    observations: dict[str, Any] = json.loads((root / f"seen_{rank}.json").read_text())
+    return observations
 
 
 def test_there_is_one_run_folder_and_one_log(scenes: Path) -> None:
-    assert {path.name for path in scenes.iterdir() if path.is_dir()} == {"template", "whole", "parts"}
+    assert {path.name for path in scenes.iterdir() if path.is_dir()} == {
+        "template",
+        "whole",
+        "parts",
+        "early",
+    }
     kinds = [(line["kind"], line["step"]) for line in read_log(scenes / "whole" / "log.jsonl")]
     assert kinds == [("train", 1), ("train", 2), ("val", 2), ("train", 3), ("train", 4), ("val", 4)]
 
@@ -132,7 +145,7 @@ def test_each_clip_of_a_batch_is_seen_by_one_process(scenes: Path) -> None:
         assert sorted(rows) == list(range(16))
 
 
-def test_the_log_says_what_the_weights_score_in_one_process(scenes: Path) -> None:
+def test_the_logged_scores_are_those_of_one_process(scenes: Path) -> None:
     folder = RunFolder(scenes / "whole")
     model, card = load_model(folder.last)
     _, val = folder.read_videos()
@@ -143,17 +156,23 @@ def test_the_log_says_what_the_weights_score_in_one_process(scenes: Path) -> Non
     assert (last["top1"], last["clip_top1"]) == (metrics.video_top1, metrics.clip_top1)
 
 
+def test_all_processes_stop_early_after_the_same_validation(scenes: Path) -> None:
+    assert seen(scenes, 0)["left"] == seen(scenes, 1)["left"] == [1.0]
+    steps = [line["step"] for line in read_log(scenes / "early" / "log.jsonl") if line["kind"] == "val"]
+    assert steps == [2, 4, 6, 8]
+
+
 def test_every_process_leaves_its_group_before_it_exits(scenes: Path) -> None:
     assert [(scenes / f"in_group_{rank}").read_text() for rank in range(2)] == ["False", "False"]
 
 
-def test_a_signal_to_one_process_stops_all_and_nothing_is_lost(scenes: Path) -> None:
+def test_a_signal_to_one_process_stops_all_and_no_step_is_lost(scenes: Path) -> None:
     assert seen(scenes, 0)["stopped"] == seen(scenes, 1)["stopped"] == [15]
     for name in ("checkpoint.safetensors", "last.safetensors"):
         whole, parts = load_file(scenes / "whole" / name), load_file(scenes / "parts" / name)
         assert whole.keys() == parts.keys()
         for key, value in whole.items():
-            # The sum over processes may come in another order.
+            # The order of the sum over processes may differ.
             torch.testing.assert_close(value, parts[key], rtol=1e-5, atol=1e-6, msg=f"{name} {key}")
     steps = [line["step"] for line in read_log(scenes / "parts" / "log.jsonl") if line["kind"] == "train"]
     assert steps == [1, 2, 3, 4]

@@ -44,7 +44,7 @@ def test_a_resumed_run_has_every_step_once(tmp_path: Path, done: int) -> None:
     assert seen(path) == STRAIGHT
 
 
-def test_a_validation_that_comes_again_is_cut_off(tmp_path: Path) -> None:
+def test_the_line_of_a_repeated_validation_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     write(path, range(1, 6))
     with RunLog(path, main=True, steps=100, done=4, validated=False):
@@ -52,7 +52,7 @@ def test_a_validation_that_comes_again_is_cut_off(tmp_path: Path) -> None:
     assert seen(path) == STRAIGHT[:4]
 
 
-def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path: Path) -> None:
+def test_a_line_that_a_kill_truncated_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     write(path, range(1, 4))
     with path.open("a") as file:

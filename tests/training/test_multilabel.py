@@ -48,7 +48,7 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
             frames += lighter * torch.linspace(-40, 40, 12).view(-1, 1, 1, 1)
             name = f"{split}_{blue}{lighter}{red}_{number}"
             write_video(root / f"{name}.mp4", frames.clamp(0, 255).to(torch.uint8), crf=30)
-            applying = [tag for tag, there in zip(TAGS, (blue, lighter, red), strict=True) if there]
+            applying = [tag for tag, applies in zip(TAGS, (blue, lighter, red), strict=True) if applies]
             lines.append(f"{name}.mp4,{'|'.join(applying) or '|'},{name}")
         (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
     return root
@@ -65,7 +65,7 @@ def multi(tiny: Tiny, tagged: Path) -> Tiny:
     return make
 
 
-def test_it_learns_each_tag_by_itself(multi: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_learns_each_tag_independently(multi: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     config = multi(optim={"epochs": 12, "lr": 0.3})
     folder = RunFolder(train(config))
     log = read_log(folder.log)
@@ -76,7 +76,7 @@ def test_it_learns_each_tag_by_itself(multi: Tiny, capsys: pytest.CaptureFixture
     assert vals[-1].keys() >= {"loss", "map", "clip_map", "micro_f1", "macro_f1", "bad"}
     assert "mAP" in capsys.readouterr().out
 
-    # The best weights are those of the best mAP (guessing: 50 %), and say what they are.
+    # The best weights are those with the best mAP (chance: 50 %), and their card says so.
     best = max(vals, key=lambda line: line["map"])
     assert best["map"] > 0.8
     model, card = load_model(folder.best)
@@ -90,9 +90,7 @@ def test_it_learns_each_tag_by_itself(multi: Tiny, capsys: pytest.CaptureFixture
     assert measure(score_videos(model, val, Protocol(card.clip, "multi"))) == outcome.metrics
 
 
-def test_a_run_that_was_stopped_goes_on_exactly(
-    multi: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_resumes_exactly(multi: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everything = {
         "optim": {"epochs": 2, "ema_decay": 0.9, "mixup_alpha": 0.3, "label_smoothing": 0.1},
         "augment": {"crop": "random_resized", "color": 0.3},
@@ -112,9 +110,9 @@ def test_a_run_that_was_stopped_goes_on_exactly(
             train(config)
     resumed = RunFolder(train(replace(config, data=replace(config.data, workers=1)), resume=True))
     for name in ("checkpoint.safetensors", "last.safetensors", "best.safetensors"):
-        here, there = load_file(straight.path / name), load_file(resumed.path / name)
-        assert here.keys() == there.keys()
-        assert all(torch.equal(value, there[key]) for key, value in here.items())
+        left, right = load_file(straight.path / name), load_file(resumed.path / name)
+        assert left.keys() == right.keys()
+        assert all(torch.equal(value, right[key]) for key, value in left.items())
 
 
 def test_a_share_is_held_out_and_a_share_of_labels_used(multi: Tiny) -> None:
@@ -133,7 +131,7 @@ def table(path: Path, header: str, *rows: str) -> str:
     return str(path)
 
 
-def test_what_does_not_fit_together_is_refused_before_a_video_is_read(
+def test_options_that_exclude_each_other_are_refused_before_a_video_is_read(
     multi: Tiny, colors: Path, tmp_path: Path
 ) -> None:
     def refused(kind: type[Exception], match: str, **data: Any) -> None:
@@ -144,7 +142,7 @@ def test_what_does_not_fit_together_is_refused_before_a_video_is_read(
     one, several = str(colors / "train.csv"), multi().data.train
     refused(ManifestError, r"val\.csv has one label.*is for several labels", val=str(colors / "val.csv"))
     refused(ManifestError, r"val\.csv has several labels.*is for one label", train=one)
-    refused(ConfigError, "data.balance takes each class equally often", balance=True)
+    refused(ConfigError, "data.balance samples each class equally often", balance=True)
     some = table(tmp_path / "some.csv", "path,labels", "a.mp4,x|y", "b.mp4,", "c.mp4,|")
     refused(ManifestError, "1 of 3 videos have no label", train=some)
     none = table(tmp_path / "none.csv", "path,labels", "a.mp4,|")
@@ -154,7 +152,7 @@ def test_what_does_not_fit_together_is_refused_before_a_video_is_read(
 def test_tests_refuse_the_other_kind_of_labels(multi: Tiny, tiny: Tiny, tmp_path: Path) -> None:
     several = RunFolder(train(multi(out=str(tmp_path / "several"))))
     one = RunFolder(train(tiny(out=str(tmp_path / "one"))))
-    assert "targets" not in json.loads(_card(one.last))  # what older versions can read
+    assert "targets" not in json.loads(_card(one.last))  # older versions can read such files
     with pytest.raises(ManifestError, match=r"one label per video .* several labels per video"):
         run_test(TestConfig(str(several.last), tiny().data.train, compute=IN_PROCESS))
     with pytest.raises(ManifestError, match=r"several labels per video .* one label per video"):

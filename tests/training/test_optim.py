@@ -23,9 +23,9 @@ def schedule_of(config: OptimConfig) -> Schedule:
 
 def rates(config: OptimConfig) -> list[float]:
     schedule = schedule_of(config)
-    found = [schedule.set(step) for step in range(config.epochs * STEPS)]
-    assert schedule.optimizer.param_groups[0]["lr"] == found[-1]
-    return found
+    result = [schedule.set(step) for step in range(config.epochs * STEPS)]
+    assert schedule.optimizer.param_groups[0]["lr"] == result[-1]
+    return result
 
 
 def test_constant() -> None:
@@ -38,13 +38,13 @@ def test_step_divides_the_rate_at_whole_epochs() -> None:
     assert rates(config) == pytest.approx(slow, rel=1e-12)
 
 
-def test_step_of_a_broken_number_of_epochs() -> None:
-    # 7 steps an epoch: 1.5 epochs end between step 10 and step 11.
+def test_step_of_a_fractional_number_of_epochs() -> None:
+    # With 7 steps per epoch, 1.5 epochs end between step 10 and step 11.
     config = OptimConfig(lr=1.0, schedule="step", step_epochs=1.5, gamma=0.5, epochs=3)
     assert rates(config) == pytest.approx([1.0] * 11 + [0.5] * 10, rel=1e-12)
 
 
-def test_cosine_runs_along_half_a_wave_behind_the_warm_up() -> None:
+def test_cosine_is_half_a_wave_after_the_warm_up() -> None:
     config = OptimConfig(lr=0.2, schedule="cosine", warmup_epochs=2, epochs=6)
     slow = []
     for step in range(6 * STEPS):
@@ -52,34 +52,34 @@ def test_cosine_runs_along_half_a_wave_behind_the_warm_up() -> None:
             slow.append(0.2 * (step + 1) / 14)
         else:
             slow.append(0.2 * math.cos(math.pi / 2 * (step - 14) / 28) ** 2)
-    found = rates(config)
-    assert found == pytest.approx(slow, rel=1e-9)
-    assert found[13] == pytest.approx(0.2)
-    assert found[14] == 0.2
-    assert 0 < found[-1] < 0.002
+    result = rates(config)
+    assert result == pytest.approx(slow, rel=1e-9)
+    assert result[13] == pytest.approx(0.2)
+    assert result[14] == 0.2
+    assert 0 < result[-1] < 0.002
 
 
 @pytest.mark.parametrize("kind", ["step", "plateau", "constant"])
 def test_every_schedule_begins_with_the_warm_up(kind: str) -> None:
     config = OptimConfig(lr=1.0, schedule=kind, warmup_epochs=1.5, epochs=4)  # type: ignore[arg-type]
-    found = rates(config)
+    result = rates(config)
     # The eleventh step would lie above the peak and is held there.
-    assert found[:11] == pytest.approx([(step + 1) / 10.5 for step in range(10)] + [1.0])
-    assert found[11:] == [1.0] * 17
+    assert result[:11] == pytest.approx([(step + 1) / 10.5 for step in range(10)] + [1.0])
+    assert result[11:] == [1.0] * 17
 
 
-def test_plateau_against_losses_played_by_hand() -> None:
+def test_plateau_against_losses_computed_by_hand() -> None:
     config = OptimConfig(lr=1.0, schedule="plateau", gamma=0.1, patience=1)
     schedule = schedule_of(config)
     played = [
         (1.00, 1.0),  # the first is the best
         (0.90, 1.0),  # better
         (0.95, 1.0),  # one bad validation is forgiven
-        (0.91, 0.1),  # the second is not, and the count begins again
+        (0.91, 0.1),  # the second is not, and the count starts again
         (0.92, 0.1),
         (0.80, 0.1),  # better
         (0.81, 0.1),
-        (0.80, 0.01),  # no better than the best
+        (0.80, 0.01),  # not better than the best
     ]
     for number, (loss, rate) in enumerate(played):
         schedule.validated(loss)
@@ -93,7 +93,7 @@ def random_losses(rng: np.random.Generator) -> list[float]:
         best = min((loss for loss in losses if math.isfinite(loss)), default=1.0)
         choices = [
             best,  # a tie
-            best * (1 - 1e-4),  # exactly the least gain, which does not count
+            best * (1 - 1e-4),  # exactly the smallest decrease, which does not count
             math.nextafter(best * (1 - 1e-4), -math.inf),  # which does
             best * (1 - 5e-5),
             best * rng.uniform(0.9, 1.5),
@@ -124,6 +124,9 @@ def test_plateau_reduces_as_torch_does(gamma: float, patience: int) -> None:
                 "factor": oracle.param_groups[0]["lr"],
                 "best": plateau.best,
                 "bad": plateau.num_bad_epochs,
+                "start": 0.0,
+                "end": 200,
+                "peak": 1.0,
             }
             assert schedule.set(0) == 0.3 * oracle.param_groups[0]["lr"]
             schedule.load_state_dict(json.loads(json.dumps(state)))
@@ -132,13 +135,13 @@ def test_plateau_reduces_as_torch_does(gamma: float, patience: int) -> None:
 
 def test_plateau_ends_where_reductions_become_tiny() -> None:
     schedule = schedule_of(OptimConfig(lr=1.0, schedule="plateau", gamma=0.1, patience=0))
-    found = []
+    result = []
     for _ in range(12):
         schedule.validated(1.0)
-        found.append(schedule.set(0))
-    assert found[:2] == [1.0, 0.1]
-    assert found[8:] == [found[8]] * 4
-    assert found[8] == pytest.approx(1e-8)
+        result.append(schedule.set(0))
+    assert result[:2] == [1.0, 0.1]
+    assert result[8:] == [result[8]] * 4
+    assert result[8] == pytest.approx(1e-8)
 
 
 @pytest.mark.parametrize("gamma", [-0.1, 1.0, math.nan])
@@ -185,7 +188,7 @@ def learn(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3) ->
 
 
 @pytest.mark.parametrize("decay_norm", [True, False])
-def test_biases_and_norms_decay_only_when_asked(decay_norm: bool) -> None:
+def test_biases_and_norms_decay_only_with_decay_norm(decay_norm: bool) -> None:
     model = net()
     model[5].bias.requires_grad_(False)
     config = OptimConfig(name="adamw", lr=0.5, weight_decay=0.1, decay_norm=decay_norm)
@@ -290,7 +293,7 @@ def test_each_stage_has_its_rate(decay_norm: bool) -> None:
         assert got[id(parameter)] == (pytest.approx(rate), decay), name
 
 
-def test_without_them_nothing_changes() -> None:
+def test_without_rates_by_stage_nothing_changes() -> None:
     net = create_model("densenet3d_tiny", num_classes=2)
     (group,) = make_optimizer(net, OptimConfig()).param_groups
     assert [id(p) for p in group["params"]] == [id(p) for p in net.parameters()]
@@ -300,7 +303,7 @@ def test_without_them_nothing_changes() -> None:
 
 
 def test_rates_by_stage_need_stages() -> None:
-    with pytest.raises(ConfigError, match="transfer has none"):
+    with pytest.raises(ConfigError, match="a transfer run has none"):
         make_optimizer(nn.Linear(2, 2), OptimConfig(layer_decay=0.5))
     with pytest.raises(ConfigError, match=r"optim\.layer_decay is 1\.5"):
         OptimConfig(layer_decay=1.5)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,13 +18,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import nn
 
 from t3d.data.clips.check import readable
 from t3d.data.clips.dataset import ClipItem, TrainClips
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.sampler import SampleKey
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import CheckpointError, ConfigError, ManifestError
+from t3d.errors import CheckpointError, ConfigError, DivergedError, ManifestError
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scoring import score_videos
 from t3d.evaluation.task import measure
@@ -33,7 +35,7 @@ from t3d.training import run as loop
 from t3d.training import start
 from t3d.training.checkpoint import Snapshot
 from t3d.training.config import TrainConfig
-from t3d.training.errors import DivergedError, InterruptedRunError
+from t3d.training.errors import InterruptedRunError
 from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
@@ -47,7 +49,7 @@ def tensors_of(path: Path) -> dict[str, torch.Tensor]:
 
 
 def header_of(path: Path, *, but: str = "") -> dict[str, Any]:
-    """What a checkpoint says, without times, and without one entry of the card's provenance."""
+    """Return the header of a checkpoint without times and without one entry of the card's provenance."""
     with safe_open(path, framework="pt") as file:
         header: dict[str, Any] = json.loads(file.metadata()["t3d_checkpoint"])
     header["progress"].pop("minutes")
@@ -63,18 +65,18 @@ def log_of(folder: RunFolder) -> list[dict[str, Any]]:
 
 def same(one: RunFolder, other: RunFolder, *, but: str = "") -> None:
     for name in ("checkpoint.safetensors", "last.safetensors", "best.safetensors"):
-        here, there = tensors_of(one.path / name), tensors_of(other.path / name)
-        assert here.keys() == there.keys(), name
-        for key, value in here.items():
-            assert torch.equal(value, there[key]), (name, key)
+        left, right = tensors_of(one.path / name), tensors_of(other.path / name)
+        assert left.keys() == right.keys(), name
+        for key, value in left.items():
+            assert torch.equal(value, right[key]), (name, key)
     assert header_of(one.checkpoint, but=but) == header_of(other.checkpoint, but=but)
     assert log_of(one) == log_of(other)
 
 
-# --- a run and what it leaves ----------------------------------------------------------------------------
+# --- a run and its files ----------------------------------------------------------------------------------
 
 
-def test_it_learns_what_is_easy(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_learns_an_easy_task(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny(optim={"epochs": 4, "ema_decay": 0.9, "lr": 0.1})
     folder = RunFolder(train(config))
     losses = [line["loss"] for line in read_log(folder.log) if line["kind"] == "train"]
@@ -88,7 +90,7 @@ def test_it_learns_what_is_easy(tiny: Tiny, capsys: pytest.CaptureFixture[str]) 
         *("config.yaml", "classes.txt", "train.csv", "val.csv", "log.jsonl"),
         *("checkpoint.safetensors", "last.safetensors", "best.safetensors"),
     }
-    # The weights are the average's, and score as the log says.
+    # The weights are those of the moving average, and their scores are those in the log.
     model, card = load_model(folder.last)
     assert card.classes == ("blue", "red")
     assert card.clip == config.clip
@@ -101,7 +103,7 @@ def test_it_learns_what_is_easy(tiny: Tiny, capsys: pytest.CaptureFixture[str]) 
     assert not torch.equal(ema["model.features.conv0.weight"], ema["ema.module.features.conv0.weight"])
 
 
-def test_validation_is_rare_when_asked_and_the_last_epoch_has_one(tiny: Tiny) -> None:
+def test_validations_follow_eval_every_and_the_last_epoch_has_one(tiny: Tiny) -> None:
     folder = RunFolder(train(tiny(optim={"epochs": 3}, eval_every=2, log_every=3)))
     steps = [(line["kind"], line["step"]) for line in read_log(folder.log)]
     expected = [3, 4, 6, 8, 9, 12]
@@ -127,7 +129,7 @@ def test_a_held_out_share_is_never_trained_on(tiny: Tiny) -> None:
 # --- restarts --------------------------------------------------------------------------------------------
 
 # Runs the command line twice: stopped by SIGTERM to the whole group in the middle of an epoch, then killed
-# while the checkpoint behind a later step is half written.
+# while the checkpoint after a later step is half written.
 INTERRUPTED = """
 import os, signal, sys, time
 import torch
@@ -142,7 +144,7 @@ def take_step(self, batches, *, epoch, step):
     take(self, batches, epoch=epoch, step=step)
     if (epoch, step) == (1, 1):
         os.killpg(0, signal.SIGTERM)
-        time.sleep(0.5)  # the workers' death, if they died, would be felt here
+        time.sleep(0.5)  # so that data workers that die are noticed
 
 Trainer.take_step = take_step
 print("status", main(["train", "--config", sys.argv[1]]), flush=True)
@@ -164,7 +166,7 @@ main(["train", "--config", sys.argv[2]])
 
 @pytest.fixture(scope="module")
 def everything() -> dict[str, Any]:
-    """Options under which every part of the state matters."""
+    """Return options that use every part of the state."""
     return {
         "optim": {
             "epochs": 3,
@@ -207,7 +209,7 @@ def interrupted(tiny: Tiny, everything: dict[str, Any], tmp_path: Path) -> tuple
     out, err = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, err
     assert f"status {128 + signal.SIGTERM}" in out, err
-    assert f"{stopped.out}: the run was stopped by SIGTERM; its state is saved" in err
+    assert f"{stopped.out}: SIGTERM stopped the run; its state is saved" in err
     assert f"Resume it with: t3d train --resume {stopped.out}" in err
     assert "Traceback" not in err
     return RunFolder(stopped.out), RunFolder(killed.out)
@@ -218,7 +220,7 @@ def _videos(config: TrainConfig) -> tuple[Any, Any]:
     return Manifest.from_csv(config.data.train), Manifest.from_csv(config.data.val)
 
 
-def test_a_run_that_was_stopped_or_killed_ends_as_if_it_never_had_been(
+def test_a_stopped_or_killed_run_resumes_bit_exactly(
     tiny: Tiny, everything: dict[str, Any], tmp_path: Path, interrupted: tuple[RunFolder, RunFolder]
 ) -> None:
     straight = RunFolder(train(tiny(**everything, out=str(tmp_path / "straight"))))
@@ -226,8 +228,8 @@ def test_a_run_that_was_stopped_or_killed_ends_as_if_it_never_had_been(
     stopped, killed = interrupted
     assert header_of(stopped.checkpoint)["progress"].items() >= {"epoch": 1, "step": 2}.items()
 
-    # Killed while its seventh checkpoint was written (the sixth step: the first epoch writes two at its
-    # end): the sixth is whole, the log is ahead of it.
+    # Killed while it wrote its seventh checkpoint, after the sixth step (each epoch ends with two). The sixth
+    # checkpoint is complete, and the log is ahead of it.
     assert header_of(killed.checkpoint)["progress"]["epoch"] == 1
     assert header_of(killed.checkpoint)["progress"]["step"] == 1
     assert log_of(killed)[-1]["step"] == 6
@@ -255,12 +257,12 @@ def card_in(checkpoint: Path) -> tuple[ModelCard, str]:
 
 
 def scored(accuracies: list[float]) -> Callable[[Any], Any]:
-    """Stands in for `measure`: the given accuracy for each validation in turn."""
+    """Return a replacement of `measure` that gives each validation the next accuracy."""
     coming = iter(accuracies)
     return lambda scores: replace(measure(scores), video_top1=next(coming))
 
 
-def test_while_a_run_is_under_way_its_weights_are_in_the_checkpoint_alone(
+def test_an_unfinished_run_keeps_its_weights_in_the_checkpoint_only(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second of four epochs is the best; the run is stopped in the fourth, and resumed."""
@@ -295,7 +297,7 @@ def test_while_a_run_is_under_way_its_weights_are_in_the_checkpoint_alone(
     for name, tensor in after[2].items():
         assert torch.equal(kept[f"best.{name}"], tensor), name
 
-    monkeypatch.setattr(loop, "measure", scored([0.75]))  # no better than the second
+    monkeypatch.setattr(loop, "measure", scored([0.75]))  # not better than the second
     train(config, resume=True)
     for path, epoch in ((folder.best, 2), (folder.last, 4)):
         model, card = load_model(path)
@@ -357,7 +359,7 @@ def test_a_finished_run_that_is_trained_longer_keeps_its_files_until_new_ones_re
     assert folder.last.read_bytes() != before[1]
 
 
-def test_a_finished_run_resumes_to_itself(tiny: Tiny) -> None:
+def test_resuming_a_finished_run_changes_nothing(tiny: Tiny) -> None:
     config = tiny()
     folder = RunFolder(train(config))
     before = {file.name: file.read_bytes() for file in folder.path.iterdir() if file.is_file()}
@@ -375,26 +377,29 @@ def test_a_signal_while_validating_loses_nothing(
     seen = []
 
     def interrupting(scores: Any) -> Any:
-        seen.append(header_of(folder.checkpoint)["progress"])  # saved before, since the grace may be short
+        seen.append(
+            header_of(folder.checkpoint)["progress"]
+        )  # saved before, because the grace period may be short
         os.kill(os.getpid(), number)
         return measure(scores)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "measure", interrupting)
         with pytest.raises(
-            InterruptedRunError, match=f"stopped by {signal.Signals(number).name}; its state"
+            InterruptedRunError, match=f"{signal.Signals(number).name} stopped the run; its state"
         ) as caught:
             train(config)
     assert (caught.value.signal, caught.value.folder) == (number, folder.path)
     assert caught.value.command == "t3d train"
-    assert seen == [{"epoch": 0, "step": 4, "best": -1.0, "figures": {}}]
+    assert len(seen) == 1
+    assert seen[0].items() >= {"epoch": 0, "step": 4, "best": -1.0, "figures": {}}.items()
     progress = header_of(folder.checkpoint)["progress"]
-    assert (progress["epoch"], progress["step"]) == (1, 0)  # no step more after the validation
+    assert (progress["epoch"], progress["step"]) == (1, 0)  # no step after the validation
     train(config, resume=True)
     same(folder, straight)
 
 
-def test_a_validation_that_was_cut_off_comes_again(
+def test_an_interrupted_validation_is_repeated(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     straight = RunFolder(train(tiny(out=str(tmp_path / "straight"))))
@@ -415,7 +420,7 @@ def test_a_validation_that_was_cut_off_comes_again(
     assert " nan " not in capsys.readouterr().out
 
 
-# --- what cannot go on -----------------------------------------------------------------------------------
+# --- runs that must stop ----------------------------------------------------------------------------------
 
 
 def test_a_diverging_run_stops_and_keeps_the_checkpoint_from_before(tiny: Tiny) -> None:
@@ -432,27 +437,28 @@ def test_a_diverging_run_stops_and_keeps_the_checkpoint_from_before(tiny: Tiny) 
 
 
 def test_weights_that_diverge_in_the_last_step_are_not_saved(tiny: Tiny) -> None:
-    config = tiny(optim={"lr": 1e30, "batch_size": 16})  # one step an epoch: its own loss is finite
+    config = tiny(optim={"lr": 1e30, "batch_size": 16})  # one step per epoch, whose own loss is finite
     with pytest.raises(DivergedError):
         train(config)
     assert not RunFolder(config.out).checkpoint.exists()
     assert not RunFolder(config.out).last.exists()
 
 
-def test_scores_that_are_no_numbers_stop(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*args: Any, **options: Any) -> Any:
-        scores = score_videos(*args, **options)
-        scores.clip_probs[0] = float("nan")
-        return scores
+def test_scores_that_are_not_finite_stop_the_run(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: nn.Module, *args: Any, **options: Any) -> Any:
+        next(model.get_buffer(name) for name, _ in model.named_buffers() if "running_mean" in name).fill_(
+            math.nan
+        )
+        return score_videos(model, *args, **options)
 
     monkeypatch.setattr(loop, "score_videos", broken)
-    with pytest.raises(DivergedError, match="scores of 1 validation clips are not numbers"):
+    with pytest.raises(DivergedError, match=r"validation: .*not finite.*optim\.lr \(now 0\.05\)"):
         train(tiny())
 
 
 @pytest.fixture
 def more_videos(colors: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Maker of a copy of the training table with other rows behind: (path, label)."""
+    """Return a function that copies the training table and appends rows: (path, label)."""
 
     def make(*rows: tuple[str, str], only: str = "") -> Path:
         with (colors / "train.csv").open(newline="") as file:
@@ -489,7 +495,7 @@ def test_too_many_bad_videos_are_refused(
 
 @pytest.fixture
 def broken_within(colors: Path, tmp_path: Path) -> Path:
-    """A video whose ends can be read, and no frame around its middle."""
+    """A video whose first and last frames can be decoded, and no frame around its middle."""
     raw = bytearray((colors / "train_red_0.mp4").read_bytes())
     start = raw.index(b"mdat") + 4
     length = len(raw) - start
@@ -499,7 +505,7 @@ def broken_within(colors: Path, tmp_path: Path) -> Path:
     return tmp_path / "broken.mp4"
 
 
-def test_a_video_that_breaks_within_is_named_and_counted(
+def test_a_video_that_is_corrupt_in_the_middle_is_named_and_counted(
     tiny: Tiny,
     more_videos: Callable[..., Path],
     broken_within: Path,
@@ -508,7 +514,7 @@ def test_a_video_that_breaks_within_is_named_and_counted(
 ) -> None:
     table = more_videos((broken_within.name, "red"))
     config = tiny(data={"train": str(table), "val": str(table), "max_bad": 0.1}, optim={"epochs": 2})
-    # Whether its ends can be read depends on the decoder; here they are said to be.
+    # Whether its ends can be read depends on the decoder, so the check before the run is skipped.
     monkeypatch.setattr(start, "readable", lambda manifest, *_, **__: (manifest, []))
     folder = RunFolder(train(config))
     assert [Path(path).name for path in folder.read_bad()] == ["broken.mp4"]
@@ -518,7 +524,7 @@ def test_a_video_that_breaks_within_is_named_and_counted(
     assert {line["bad"] for line in read_log(folder.log) if line["kind"] == "val"} == {1}
 
     strict = replace(config, out=f"{config.out}2", data=replace(config.data, max_bad=0.05))
-    with pytest.raises(ManifestError, match=r"1 of 17 videos broke while they were read(?s:.*)broken\.mp4"):
+    with pytest.raises(ManifestError, match=r"1 of 17 videos could not be decoded(?s:.*)broken\.mp4"):
         train(strict)
 
 
@@ -529,7 +535,7 @@ def refused(config: TrainConfig, kind: type[Exception], match: str) -> None:
     assert not list(Path(config.out).parent.glob(".*"))
 
 
-def test_what_cannot_be_trained_on_leaves_no_folder(
+def test_videos_that_cannot_be_trained_on_leave_no_folder(
     tiny: Tiny, more_videos: Callable[..., Path], tmp_path: Path
 ) -> None:
     refused(tiny(optim={"batch_size": 17}), ConfigError, r"batch_size is 17, and there are only 16")
@@ -547,7 +553,7 @@ def test_what_cannot_be_trained_on_leaves_no_folder(
     refused(tiny(data={"train": str(tmp_path / "absent")}), ManifestError, "no such file or folder")
 
 
-def test_what_cannot_work_is_told_before_a_video_is_read(
+def test_wrong_options_are_refused_before_a_video_is_read(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as patch:
@@ -562,17 +568,17 @@ def test_what_cannot_work_is_told_before_a_video_is_read(
         )
         refused(tiny(model={"freeze": "stm"}), ConfigError, "no stage 'stm' to freeze.*did you mean 'stem'")
         refused(tiny(clip={"size": 2}), ConfigError, r"clip\.size 2; densenet3d_tiny .* at least 1 frames of")
-    refused(tiny(model={"init": str(tmp_path / "absent")}), CheckpointError, "no such weights file")
+        refused(tiny(model={"init": str(tmp_path / "absent")}), CheckpointError, "no such weights file")
 
 
-def test_an_existing_run_is_never_overwritten_unasked(tiny: Tiny) -> None:
+def test_an_existing_run_is_only_overwritten_on_request(tiny: Tiny) -> None:
     config = tiny(optim={"batch_size": 16})
     folder = RunFolder(train(config))
     before = folder.last.read_bytes()
     with pytest.raises(ConfigError, match="already holds a run of t3d train"):
         train(config)
     assert folder.last.read_bytes() == before
-    # Nor by a run that cannot begin.
+    # Nor by a run that cannot start.
     with pytest.raises(ConfigError, match="batch_size is 99"):
         train(replace(config, overwrite=True, optim=replace(config.optim, batch_size=99)))
     assert folder.last.read_bytes() == before
@@ -580,7 +586,7 @@ def test_an_existing_run_is_never_overwritten_unasked(tiny: Tiny) -> None:
     assert folder.last.read_bytes() != before
 
 
-def test_resuming_what_is_no_run(tiny: Tiny) -> None:
+def test_a_folder_without_a_run_cannot_be_resumed(tiny: Tiny) -> None:
     with pytest.raises(CheckpointError, match=r"no config\.yaml"):
         RunFolder(tiny().out).read_config(TrainConfig)
 
@@ -624,19 +630,19 @@ def test_weights_of_other_classes_start_a_run_without_their_classifier(
     assert len(learnt) > 5
     for key in learnt:
         assert torch.equal(old[key], new[key]), key
-    # The weights are not needed any more once there is a checkpoint.
+    # After the first checkpoint, the weights are no longer needed.
     first.last.unlink()
     train(replace(config, optim=replace(config.optim, epochs=2)), resume=True)
 
 
-def test_a_cache_changes_nothing_but_speed(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_cache_changes_only_the_speed(tiny: Tiny, tmp_path: Path) -> None:
     plain = RunFolder(train(tiny(out=str(tmp_path / "plain"))))
     cached = RunFolder(train(tiny(out=str(tmp_path / "cached"), data={"cache": str(tmp_path / "cache")})))
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 22
     same(plain, cached)
 
 
-def test_an_index_changes_nothing_but_speed(tiny: Tiny, colors: Path, tmp_path: Path) -> None:
+def test_an_index_changes_only_the_speed(tiny: Tiny, colors: Path, tmp_path: Path) -> None:
     plain = RunFolder(train(tiny(out=str(tmp_path / "plain"))))
     for part in ("train", "val"):
         index_videos(Manifest.from_csv(colors / f"{part}.csv"), tmp_path / f"{part}.parquet")
@@ -667,7 +673,7 @@ def test_a_balanced_run_sees_every_class_equally_often(
     assert np.bincount(seen).tolist() == [10, 10]
 
 
-def test_reading_ahead_finds_what_training_cannot_read(
+def test_filling_the_cache_finds_videos_that_training_cannot_read(
     broken_within: Path, tiny: Tiny, more_videos: Callable[..., Path], tmp_path: Path
 ) -> None:
     manifest = Manifest.from_csv(more_videos((broken_within.name, "red")))
@@ -677,7 +683,7 @@ def test_reading_ahead_finds_what_training_cannot_read(
     assert [Path(video.path).name for video in bad] == ["broken.mp4"]
 
 
-def test_a_frozen_backbone_stays_and_the_run_goes_on_exactly(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_frozen_backbone_stays_and_the_run_resumes_exactly(tiny: Tiny, tmp_path: Path) -> None:
     first = RunFolder(train(tiny(out=str(tmp_path / "first"))))
     model = {"init": str(first.last), "freeze": "denseblock1"}
     optim = {"epochs": 2, "layer_decay": 0.7, "classifier_lr": 3.0}
@@ -703,7 +709,7 @@ def test_a_frozen_backbone_stays_and_the_run_goes_on_exactly(tiny: Tiny, tmp_pat
     same(folder, straight)
 
 
-def test_segments_are_learned_and_the_run_goes_on_exactly(tiny: Tiny, tmp_path: Path) -> None:
+def test_segments_are_trained_and_the_run_resumes_exactly(tiny: Tiny, tmp_path: Path) -> None:
     """Clips of 3 frames from each third of the 12; the weights are those of the net alone."""
     clip = {"segments": 3, "num_frames": 3}
     straight = RunFolder(train(tiny(clip=clip, optim={"epochs": 2}, out=str(tmp_path / "straight"))))
@@ -730,7 +736,7 @@ def test_segments_are_learned_and_the_run_goes_on_exactly(tiny: Tiny, tmp_path: 
     same(folder, straight)
 
 
-def test_few_labels_are_whole_sources_behind_the_validation(tiny: Tiny) -> None:
+def test_label_fraction_takes_whole_sources_after_the_validation_split(tiny: Tiny) -> None:
     config = tiny(data={"val": None, "val_fraction": 0.25, "label_fraction": 0.5})
     folder = RunFolder(train(config))
     videos, val = folder.read_videos()

@@ -28,7 +28,7 @@ def started(config: TrainConfig, videos: Manifest, bad: tuple[Failed, ...] = ())
     return folder
 
 
-def test_the_options_come_back_as_they_were(tiny: Tiny, videos: Manifest) -> None:
+def test_options_are_read_as_written(tiny: Tiny, videos: Manifest) -> None:
     config = tiny(
         seed=7,
         optim={"lr": 1e-5, "warmup_epochs": 0.5, "name": "adamw"},
@@ -41,7 +41,7 @@ def test_the_options_come_back_as_they_were(tiny: Tiny, videos: Manifest) -> Non
     assert isinstance(back.clip.mean, tuple)
 
 
-def test_the_videos_come_back_as_they_were(tiny: Tiny, videos: Manifest) -> None:
+def test_videos_are_read_as_written(tiny: Tiny, videos: Manifest) -> None:
     mixed = videos.select([5, 12, 0, 15]).with_classes(["red", "green", "blue"])
     config = tiny()
     folder = RunFolder(config.out)
@@ -68,14 +68,14 @@ def test_bad_videos_are_named_once(tiny: Tiny, videos: Manifest) -> None:
     assert not started(other, videos).bad_csv.exists()
 
 
-def test_an_existing_run_is_refused_and_replaced_only_when_asked(tiny: Tiny, videos: Manifest) -> None:
+def test_an_existing_run_is_only_replaced_on_request(tiny: Tiny, videos: Manifest) -> None:
     config = tiny()
     folder = started(config, videos)
     (folder.path / "old").write_text("")
     with pytest.raises(ConfigError, match=r"already holds a run of t3d train; .*overwrite=True"):
         folder.refuse_existing(overwrite=False)
     with pytest.raises(ConfigError, match="already holds a run"):
-        started(config, videos)  # begun by another process while this one read its videos
+        started(config, videos)  # started by another process while this one read its videos
     assert (folder.path / "old").exists()
     started(replace(config, overwrite=True, seed=5), videos)
     assert not (folder.path / "old").exists()
@@ -108,7 +108,7 @@ def test_a_run_that_another_process_began_meanwhile_stays(
     assert folder.read_config(TrainConfig).seed == 5
 
 
-def test_a_folder_that_is_no_run_is_never_deleted(tmp_path: Path, tiny: Tiny, videos: Manifest) -> None:
+def test_a_folder_without_a_run_is_never_deleted(tmp_path: Path, tiny: Tiny, videos: Manifest) -> None:
     for number, content in enumerate((["thesis.tex"], ["config.yaml", "main.py"])):
         path = tmp_path / f"other{number}"
         path.mkdir()
@@ -124,7 +124,7 @@ def test_a_folder_that_is_no_run_is_never_deleted(tmp_path: Path, tiny: Tiny, vi
         RunFolder(file).refuse_existing(overwrite=True)
 
 
-def test_an_empty_folder_will_do(tmp_path: Path, tiny: Tiny, videos: Manifest) -> None:
+def test_an_empty_folder_can_be_used(tmp_path: Path, tiny: Tiny, videos: Manifest) -> None:
     (tmp_path / "run").mkdir()
     assert started(tiny(), videos).config.exists()
 
@@ -137,7 +137,7 @@ def test_the_current_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     RunFolder("within").refuse_existing(overwrite=False)
 
 
-def test_a_failing_start_leaves_nothing(
+def test_a_failed_start_leaves_no_folder(
     tmp_path: Path, tiny: Tiny, videos: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny(out=str(tmp_path / "deep" / "run"))
@@ -166,7 +166,7 @@ def test_no_run_to_resume(tmp_path: Path) -> None:
         ("- a\n- b", "table of options"),
     ],
 )
-def test_a_spoilt_config_is_an_error_with_its_path(
+def test_a_corrupt_config_is_an_error_with_its_path(
     tiny: Tiny, videos: Manifest, content: str, named: str
 ) -> None:
     folder = started(tiny(), videos)
@@ -214,14 +214,14 @@ def test_options_of_an_earlier_version_are_refused_with_their_present_names(
     assert "optim.mixup" not in message
 
 
-def test_a_run_of_another_command_says_which(tiny: Tiny, videos: Manifest) -> None:
+def test_a_run_of_another_command_is_refused_by_its_name(tiny: Tiny, videos: Manifest) -> None:
     folder = started(tiny(), videos)
-    with pytest.raises(WrongCommandError, match="is a run of t3d train, which t3d transfer cannot") as caught:
+    with pytest.raises(WrongCommandError, match="is a run of t3d train; t3d transfer cannot") as caught:
         folder.read_config(TransferConfig)
     assert (caught.value.folder, caught.value.command) == (folder.path, "t3d train")
 
 
-def test_spoilt_videos_are_an_error(tiny: Tiny, videos: Manifest) -> None:
+def test_a_corrupt_list_of_videos_is_an_error(tiny: Tiny, videos: Manifest) -> None:
     folder = started(tiny(), videos)
     folder.classes.write_text("red\ngreen\n")
     with pytest.raises(ManifestError, match="unknown class 'blue'"):

@@ -1,4 +1,4 @@
-"""Training from shards: the same run from a folder and over HTTP, also when it was stopped in the middle."""
+"""Training from shards: the same run from a folder and over HTTP, also when it is stopped and resumed."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def shards_at(place: Any, **more: Any) -> dict[str, Any]:
 
 def same_weights(one: Path, two: Path) -> bool:
     for name in ("last.safetensors", "best.safetensors"):
-        here, there = load_file(one / name), load_file(two / name)
-        if here.keys() != there.keys() or not all(torch.equal(here[key], there[key]) for key in here):
+        left, right = load_file(one / name), load_file(two / name)
+        if left.keys() != right.keys() or not all(torch.equal(left[key], right[key]) for key in left):
             return False
     return True
 
 
-def test_stopped_and_gone_on_over_http_it_ends_as_from_a_folder(
+def test_a_run_stopped_and_resumed_over_http_ends_as_from_a_folder(
     tiny: Tiny, packed: Path, twin: Path, site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     optim = {"epochs": 3}

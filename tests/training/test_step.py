@@ -15,10 +15,9 @@ from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import Batch
 from t3d.data.clips.frames import FrameStore
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import Failed, ManifestError
+from t3d.errors import DivergedError, Failed, ManifestError
 from t3d.models.weights import ModelCard
 from t3d.training.config import TrainConfig
-from t3d.training.errors import DivergedError
 from t3d.training.run_folder import RunFolder
 from t3d.training.start import Run
 from t3d.training.step import MultiLabelStep, SingleLabelStep
@@ -45,7 +44,7 @@ def clips(*labels: int, seed: int = 0, bad: tuple[Failed, ...] = ()) -> Batch:
 def trainer(
     config: TrainConfig, *, videos: int = 100, kind: type[SingleLabelStep] = SingleLabelStep
 ) -> Trainer:
-    """Trains a linear classifier of raw pixels: no BatchNorm, so that clips do not mix in the model."""
+    """Return a trainer of a linear classifier of raw pixels. Without BatchNorm, clips stay independent."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 2 * 4 * 4, CLASSES))
     accelerator = Accelerator(cpu=True)
@@ -172,10 +171,10 @@ def test_a_report_is_the_mean_since_the_last(tiny: Tiny) -> None:
     assert line["loss"] == pytest.approx(np.mean(losses[2:]), rel=1e-5)
     assert line["lr"] == 1e-30
     assert 0 <= line["waiting_for_data"] <= 1
-    assert taking.meter.epoch_loss() == pytest.approx(
-        (np.mean(losses[:2]) + np.mean(losses[2:])) / 2, rel=1e-5
-    )
-    assert math.isnan(taking.meter.epoch_loss())
+    assert taking.meter.epoch_loss() == pytest.approx(np.mean(losses), rel=1e-5)
+    taking.take_step(iter([batches[0]]), epoch=1, step=0)  # the next epoch starts from zero
+    taking.report()
+    assert taking.meter.epoch_loss() == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_draws_follow_from_the_place_in_the_run(tiny: Tiny) -> None:
@@ -189,7 +188,7 @@ def test_draws_follow_from_the_place_in_the_run(tiny: Tiny) -> None:
     assert len({loss(), loss(seed=1), loss(epoch=1), loss(step=1)}) == 4
 
 
-def test_a_loss_or_weight_that_is_no_number_stops(tiny: Tiny) -> None:
+def test_a_loss_or_weight_that_is_not_finite_stops_the_run(tiny: Tiny) -> None:
     taking = trainer(tiny(optim={"lr": 1e30, "momentum": 0.0}))
     taking.take_step(iter([clips(0, 1, 2)]), epoch=0, step=0)
     assert math.isfinite(taking.meter.loss_sum())
@@ -203,6 +202,18 @@ def test_a_loss_or_weight_that_is_no_number_stops(tiny: Tiny) -> None:
         taking.report()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_batchnorm_statistics_that_are_not_finite_stop_the_run(tiny: Tiny, value: float) -> None:
+    taking = trainer(tiny())
+    statistics = nn.BatchNorm3d(2, affine=False)
+    taking.network.add_module("norm", statistics)
+    taking.check_finite()
+    assert statistics.running_var is not None
+    statistics.running_var[1] = value
+    with pytest.raises(DivergedError, match="BatchNorm statistics are not finite; the last checkpoint"):
+        taking.check_finite()
+
+
 def test_broken_videos_are_named_once_and_too_many_stop(
     tiny: Tiny, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,11 +225,13 @@ def test_broken_videos_are_named_once_and_too_many_stop(
         "left out: v0.mp4: reason 0",
         "left out: v1.mp4: reason 1",
     ]
-    with pytest.raises(ManifestError, match=r"3 of 100 videos broke.*max_bad = 2.0%(?s:.*)v2.mp4: reason 2"):
+    with pytest.raises(
+        ManifestError, match=r"3 of 100 videos could not be decoded.*max_bad = 2.0%(?s:.*)v2.mp4: reason 2"
+    ):
         taking.take_step(iter([clips(0, 1, bad=(broken[2],))]), epoch=0, step=0)
 
 
 def test_a_batch_without_a_readable_video_stops(tiny: Tiny) -> None:
     taking = trainer(tiny(data={"max_bad": 1.0}))
-    with pytest.raises(ManifestError, match=r"not one video of a batch(?s:.*)v0.mp4: broke"):
+    with pytest.raises(ManifestError, match=r"no video of a batch(?s:.*)v0.mp4: broke"):
         taking.take_step(iter([clips(bad=(Failed("v0.mp4", "broke", 0),))]), epoch=0, step=0)

@@ -351,7 +351,7 @@ def test_folders_are_made_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     (tmp_path / "file").touch()
     for name in ("file", "file/below"):
-        with pytest.raises(ConfigError, match=rf"teacher\.cache: the folder .*/{name} cannot be made"):
+        with pytest.raises(ConfigError, match=rf"teacher\.cache: the folder .*/{name} cannot be created"):
             FeatureStore(str(tmp_path / name), digest="x", step=1)
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     with pytest.raises(ConfigError, match=r"teacher\.cache: the folder .*/b cannot be read and written"):

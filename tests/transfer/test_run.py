@@ -208,7 +208,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_had_been(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "take_step", stopping)
-        with pytest.raises(InterruptedRunError, match=f"{folder.path}: the run was stopped") as caught:
+        with pytest.raises(InterruptedRunError, match=f"{folder.path}: SIGTERM stopped the run") as caught:
             transfer(config)
     assert not folder.last.exists()
     tensors, _ = read_tensors(folder.checkpoint)
@@ -229,6 +229,17 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_had_been(
     theirs = weights_of(straight)
     for key, value in weights_of(folder).items():
         assert torch.equal(value, theirs[key]), key
+
+
+def test_a_transfer_trained_longer_is_one_longer_transfer(small: Small, tmp_path: Path) -> None:
+    optim = {"schedule": "step", "step_epochs": 1.0, "ema_decay": 0.5}
+    straight = RunFolder(transfer(small(optim=optim | {"epochs": 3}, out=str(tmp_path / "straight"))))
+    config = small(optim=optim)
+    folder = RunFolder(transfer(config))
+    transfer(replace(config, optim=replace(config.optim, epochs=3)), resume=True)
+    assert numbers_of(folder) == numbers_of(straight)
+    assert folder.last.read_bytes() == straight.last.read_bytes()
+    assert folder.read_config(TransferConfig).optim.epochs == 3
 
 
 def test_a_run_does_not_go_on_without_one_of_its_videos(
@@ -379,7 +390,31 @@ def test_options_that_contradict_each_other(small: Small) -> None:
 
 def test_a_run_is_gone_on_with_by_its_own_command(small: Small) -> None:
     folder = RunFolder(transfer(small()))
-    with pytest.raises(ConfigError, match="is a run of t3d transfer, which t3d train cannot resume"):
+    with pytest.raises(ConfigError, match="is a run of t3d transfer; t3d train cannot resume"):
         folder.read_config(TrainConfig)
     with pytest.raises(ConfigError, match="already holds a run of t3d transfer"):
         transfer(small())
+
+
+def test_a_run_stopped_while_it_computes_teacher_features_keeps_them(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = tmp_path / "features"
+    config = small(teacher={"cache": str(features)})
+    written: list[Path] = []
+    write = FeatureStore._write
+
+    def stopping(self: FeatureStore, values: torch.Tensor, path: Path) -> None:
+        write(self, values, path)
+        written.append(path)
+        if len(written) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(FeatureStore, "_write", stopping)
+    with pytest.raises(InterruptedRunError, match=f"the teacher features in {features} are kept and reused"):
+        transfer(config)
+    folder = RunFolder(config.out)
+    assert folder.undecided
+    transfer(folder.read_config(TransferConfig), resume=True)
+    assert len(written) == len(set(written))  # none was computed twice
+    assert folder.last.exists()

@@ -2,46 +2,101 @@
 
 from __future__ import annotations
 
+import sys
 from json import dumps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t3d.cli.listing import print_list
 from t3d.cli.options import Spelling
 from t3d.cli.videos import VideoLists
-from t3d.errors import as_json
+from t3d.errors import ConfigError, ManifestError, as_json
 
 if TYPE_CHECKING:
-    from t3d.data.inspect.audit import Shared, Summary
+    from t3d.data.inspect.audit import Summary
+    from t3d.data.inspect.shared import Shared
+    from t3d.data.manifest.manifest import Manifest
+    from t3d.data.moved import MissingFiles
 
 
-@Spelling(metavars={"lists": "LIST"})
-def check(source: VideoLists, *, json: bool = False) -> int:
-    """Count the videos in each list, and find videos that lists share.
+@Spelling(metavars={"lists": "LIST", "write_fixed": "PATH"})
+def check(source: VideoLists, *, write_fixed: str | None = None, json: bool = False) -> int:
+    """Count the videos in lists, and find files that are missing or shared.
 
-    The exit status is 1 if a file cannot be read, or if two lists share something.
+    The exit status is 1 if a file is missing or cannot be read, or if two lists share something.
 
     Args:
+        write_fixed: Write the list with the new paths of files that were moved to this `.csv` file. Needs
+            exactly one list.
         json: Print the report as JSON.
     """
     from t3d.data.inspect.audit import compare, summarize
+    from t3d.data.moved import find_missing
 
+    if write_fixed is not None and len(source.lists) != 1:
+        raise ConfigError(f"`write_fixed` corrects one list; got {len(source.lists)} lists")
     manifests, index = source.open()
+    missing = {
+        name: find_missing(manifest, list_folder=source.folder_of(name), root=source.root)
+        for name, manifest in manifests.items()
+    }
     summaries = {name: summarize(manifest, index) for name, manifest in manifests.items()}
     shared = compare(manifests, index)
     if json:
-        report = {"lists": {name: as_json(summary) for name, summary in summaries.items()}}
-        print(dumps(report | {"shared": [as_json(each) for each in shared]}, ensure_ascii=False))
+        lists = {name: as_json(summary) for name, summary in summaries.items()}
+        for name, files in missing.items():
+            lists[name]["missing_files"] = None if files is None else as_json(files)
+        print(dumps({"lists": lists, "shared": [as_json(each) for each in shared]}, ensure_ascii=False))
     else:
         for name, summary in summaries.items():
             _describe(name, summary)
+            _print_missing(missing[name])
         for each in shared:
             _print_shared(each)
-    return 1 if any(shared) or any(summary.bad for summary in summaries.values()) else 0
+    if write_fixed is not None:
+        for name, manifest in manifests.items():
+            _write_fixed(manifest, missing[name], write_fixed)
+    absent = any(files is not None for files in missing.values())
+    return 1 if absent or any(shared) or any(summary.bad for summary in summaries.values()) else 0
+
+
+def _print_missing(missing: MissingFiles | None) -> None:
+    if missing is None:
+        return
+    print_list("files are missing", list(missing.paths))
+    if missing.new is None:
+        print(
+            f"  No files of these names are below {' or '.join(missing.searched)}; "
+            "give the folder that they are in now: --root FOLDER"
+        )
+        return
+    print(f"  {missing.found} of them are below {missing.new}")
+    if missing.old:
+        print(f"  The list has {missing.old} instead")
+    else:
+        print("  The list separates folders by backslashes, as Windows does")
+    relative = f", or, if its paths are relative, use --root {missing.new}" if missing.root else ""
+    print(f"  Write a corrected list with --write-fixed FILE.csv{relative}")
+
+
+def _write_fixed(manifest: Manifest, missing: MissingFiles | None, file: str) -> None:
+    from t3d.data.moved import with_found
+
+    if missing is None or missing.new is None:
+        raise ManifestError(
+            f"{file} is not written: " + ("no file is missing" if missing is None else f"{missing}")
+        )
+    if Path(file).suffix.lower() != ".csv":
+        raise ConfigError(f"`write_fixed` is {file}; it must end in .csv")
+    if Path(file).exists():
+        raise ManifestError(f"{file}: already exists; choose another name")
+    with_found(manifest, missing).write_csv(file)
+    print(f"Wrote {file}: {missing.found} paths corrected", file=sys.stderr)
 
 
 @Spelling(forwards="t3d.data.inspect.browse:write_page", hidden=("index",), metavars={"lists": "LIST"})
 def browse(source: VideoLists, *, out: str, **options: Any) -> int:
-    """Write a page with some videos of each class.
+    """Write an HTML page with some videos per class.
 
     Args:
         out: The `.html` file to write.
@@ -56,7 +111,7 @@ def browse(source: VideoLists, *, out: str, **options: Any) -> int:
 def _describe(name: str, summary: Summary) -> None:
     print(
         f"{name}: {summary.videos} videos in {summary.files} files, {len(summary.classes)} classes, "
-        f"{summary.sources} sources"
+        f"{summary.sources} groups"
         + (f", {summary.unlabeled} unlabeled" if summary.unlabeled else "")
         + (f", {summary.none} to which no class applies" if summary.none else "")
     )
@@ -70,24 +125,24 @@ def _describe(name: str, summary: Summary) -> None:
     if summary.frames:
         print(
             f"  {summary.seconds / 3600:.2f} h, {summary.size / 1e9:.2f} GB; frames per file: "
-            f"{summary.frames[0]} to {summary.frames[2]}, half of them up to {summary.frames[1]}"
+            f"{summary.frames[0]} to {summary.frames[2]}, median {summary.frames[1]}"
         )
         for what, counts in (("", summary.shapes), (" fps", summary.rates), ("", summary.codecs)):
             shown = [f"{value}{what}: {count}" for value, count in list(counts.items())[:5]]
             print("  " + ", ".join([*shown, *(["…"] if len(counts) > 5 else [])]))
     if summary.unknown:
-        print(f"  {summary.unknown} files are in no index, so only their names are known: use --index")
-    print_list("cannot be read", list(map(str, summary.bad)))
-    print_list("can be read only in part", list(map(str, summary.damaged)))
+        print(f"  {summary.unknown} files are not in an index (--index): their contents are unknown")
+    print_list("unreadable files", list(map(str, summary.bad)))
+    print_list("damaged files", list(map(str, summary.damaged)))
 
 
 def _print_shared(shared: Shared) -> None:
     if not shared:
-        print(f"{shared.one} and {shared.two} share nothing that could be found")
+        print(f"No overlap found between {shared.one} and {shared.two}")
         return
     print(f"{shared.one} and {shared.two} share")
     print_list("files", list(shared.files))
-    print_list("sources", list(shared.sources))
+    print_list("groups (column `source`)", list(shared.sources))
     print_list("pairs of the same bytes", [f"{one} = {two}" for one, two in shared.same])
-    near = [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in shared.near]
-    print_list("near-duplicates from different sources", near)
+    near = [f"{one} ~ {two} ({apart:.0%} of the bits differ)" for one, two, apart in shared.near]
+    print_list("near-duplicates from different groups", near)

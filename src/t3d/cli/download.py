@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from json import dumps
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +10,12 @@ from t3d.cli.options import Spelling
 from t3d.errors import ConfigError, as_json
 
 if TYPE_CHECKING:
-    from t3d.prepare.download import DownloadReport, Progress
+    from t3d.prepare.download import DownloadReport
     from t3d.prepare.published_files import PublishedSet
 
 
 @Spelling(
     forwards="t3d.prepare.download:download",
-    hidden=("progress",),
     short={"--part": "parts"},
     metavars={"parts": "NAME"},
 )
@@ -54,8 +50,7 @@ def download(
     published = None if "://" in source else known_set(source)
     if published and not json:
         print(f"Terms: {published.terms}", flush=True)
-    with _shown_progress() as progress:
-        report = run(source, out, progress=progress, **options)
+    report = run(source, out, **options)
     if json:
         print(dumps(as_json(report), ensure_ascii=False))
     else:
@@ -79,44 +74,6 @@ def _show_known() -> None:
 def _wrapped(text: str, indent: int) -> str:
     filled = textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
     return textwrap.indent(filled, " " * indent)
-
-
-@contextmanager
-def _shown_progress() -> Iterator[Progress]:
-    """A bar on a terminal; elsewhere a line as each file begins, since all may take days."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bars = Progress(
-        TextColumn("{task.description}"), *columns, console=console, disable=not console.is_terminal
-    )
-    shown: dict[str, TaskID] = {}
-
-    def progress(name: str, here: int, whole: int | None) -> None:
-        if name not in shown:
-            for task in shown.values():
-                bars.remove_task(task)
-            shown.clear()
-            shown[name] = bars.add_task(escape(name))
-            if not console.is_terminal:
-                size = "size unknown" if whole is None else f"{whole / 1e6:,.1f} MB"
-                before = f", {here / 1e6:,.1f} MB of it here before" if here else ""
-                print(f"{name}: {size}{before}", file=sys.stderr, flush=True)
-        bars.update(shown[name], completed=here, total=whole)
-
-    with bars:
-        yield progress
 
 
 def _print_report(report: DownloadReport, out: str, published: PublishedSet | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from t3d.cli.options import Spelling
 from t3d.evaluation.config import PredictConfig, TestConfig
+from t3d.io.files import writable_folder
 from t3d.transfer.probe_config import ProbeConfig
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def evaluate(config: TestConfig, *, out: str | None = None, json: bool = False) 
     """
     from t3d.evaluation.run_test import run_test
 
+    _check_out(out)
     return _show(run_test(config), out=out, json=json)
 
 
@@ -39,7 +41,14 @@ def probe(config: ProbeConfig, *, out: str | None = None, json: bool = False) ->
     """
     from t3d.transfer.probe import run_probe
 
+    _check_out(out)
     return _show(run_probe(config), out=out, json=json)
+
+
+def _check_out(out: str | None) -> None:
+    """Refuse a folder that cannot be written, before the work whose result goes into it."""
+    if out:
+        writable_folder(out, name="out")
 
 
 def _show(result: TestResult, *, out: str | None, json: bool) -> int:
@@ -110,14 +119,13 @@ def _to_screen(config: PredictConfig, paths: list[str], *, json: bool) -> int:
 def _into_file(config: PredictConfig, out: str, paths: list[str], *, json: bool) -> int:
     """Write the predictions into a file, and print how many there are."""
     from t3d.evaluation.bulk import PredictionFile, predictions
-    from t3d.workers.pool import shown
 
     bad = 0
     unfinished = config.allow_unfinished
     with PredictionFile(out, model=config.model, top=config.top, allow_unfinished=unfinished) as file:
         todo = file.missing(paths)
         coming = predictions(config, todo) if todo else iter(())
-        for prediction in shown(coming, "predicting", len(todo)):
+        for prediction in coming:
             file.add(prediction)
             if prediction.error is not None:
                 bad += 1

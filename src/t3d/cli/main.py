@@ -22,18 +22,20 @@ from t3d.cli.help import command_help, overview
 from t3d.cli.options import Command, Option, call, options_of, spelling_of
 from t3d.cli.parser import Given, UsageError, in_options, parse, read_words
 from t3d.errors import T3DError
+from t3d.progress import show_progress
 
 GROUPS = {
     "prepare": "Prepare a data set once, before training.",
-    "data": "Inspect a data set.",
+    "data": "Check, split and browse a data set.",
 }
 COMMANDS = {
     "prepare download": ("Download a published data set or a file, and unpack it.", "download:download"),
     "prepare index": ("Decode every video once, so that later runs open it faster.", "prepare:index"),
     "prepare transcode": ("Re-encode videos to be small and fast to seek in.", "prepare:transcode"),
     "prepare shards": ("Pack videos into large files that are read sequentially.", "prepare:shards"),
-    "data check": ("Count the videos in each list, and find videos that lists share.", "data:check"),
-    "data browse": ("Write a page with some videos of each class.", "data:browse"),
+    "data check": ("Count the videos in lists, and find files that are missing or shared.", "data:check"),
+    "data split": ("Divide videos into lists for training, validation and testing.", "split:split"),
+    "data browse": ("Write an HTML page with some videos per class.", "data:browse"),
     "train": ("Train a model on labeled videos.", "training:train"),
     "transfer": ("Train a 3D model on unlabeled videos with a frozen 2D model.", "training:transfer"),
     "teacher": ("Train a small 2D model on still images, to use as a teacher.", "training:teacher"),
@@ -74,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--help-all" in rest or "--help" in rest or "-h" in rest:
             print(command_help(name, command, options, everything="--help-all" in rest), end="")
             return 0
+        show_progress()
         given += read_words(rest, options, lambda key: _commands_with(key, name))
         return _run(name, command, options, given)
     except UsageError as error:
@@ -81,8 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"t3d {name}: {error}\n  All options: t3d {name} {everything}", file=sys.stderr)
         return 2
     except T3DError as error:
-        resumed = any(each.key == "resume" for each in given)  # its options are those of a YAML file
-        print(f"t3d: {in_options(str(error), () if resumed else options, given)}", file=sys.stderr)
+        if any(each.key == "resume" for each in given):  # the other options are those of the run's YAML file
+            from t3d.training.config import CHANGEABLE
+
+            options = tuple(option for option in options if option.key in CHANGEABLE)
+        print(f"t3d: {in_options(str(error), options, given)}", file=sys.stderr)
         folder, starter = getattr(error, "folder", None), getattr(error, "command", None)
         if folder and starter:
             print(f"  Resume it with: {starter} --resume {folder}", file=sys.stderr)
@@ -97,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = error.filename is not None and error.strerror
         print(f"t3d: {error.filename}: {error.strerror}" if known else f"t3d: {error}", file=sys.stderr)
         return 2
+    finally:
+        show_progress(False)
 
 
 def load(name: str) -> Command:

@@ -16,32 +16,32 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from t3d.cli.options import REQUIRED, Option, without_none
 from t3d.errors import ConfigError, did_you_mean
+from t3d.training import old_names
+
+
+def _and_short(names: Mapping[str, str]) -> dict[str, str]:
+    """Add the names without their section, which commands with few options use."""
+    short = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in names.items()}
+    return {**short, **names}
+
 
 RENAMED = {
     "patience": "timeout",
     "engine": "cluster",
     "unlabelled": "unlabeled",
     "near": "near_duplicates",
-    "accumulate": "grad_accum_steps",
-    "optim.accumulate": "optim.grad_accum_steps",
-    "optim.clip_grad": "optim.max_grad_norm",
-    "optim.ema": "optim.ema_decay",
-    "optim.mixup": "optim.mixup_alpha",
     "frames": "frame_order",
-}
-"""Names that options once had, and have now."""
+} | _and_short(old_names.RENAMED)
+"""Present names of options by their old names."""
 
-REUSED = {"data.videos": "data.root", "videos": "root"}
-"""Names that some commands give to another option now; for the others, what they once meant.
+REUSED = _and_short(old_names.REUSED)
+"""The same for old names that some commands now give to another option.
 
 The name of a section stands for all its options.
 """
 
-REMOVED = {
-    "decoder": "PyAV decodes all videos, so there is nothing to choose",
-    "data.decoder": "PyAV decodes all videos, so there is nothing to choose",
-}
-"""Options that are gone, with the reason."""
+REMOVED = {**old_names.REMOVED, **{old.rpartition(".")[2]: why for old, why in old_names.REMOVED.items()}}
+"""Options that were removed, with the reason."""
 
 
 class UsageError(ConfigError):

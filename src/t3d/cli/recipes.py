@@ -1,7 +1,7 @@
 """Where the options of `t3d train` and `t3d transfer` come from besides the command line.
 
 From weakest to strongest: the defaults, `--recipe`, the card of `--init`, `--config`, and options. `--resume`
-takes all of them from the run itself.
+takes them from the run itself; only its length may change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import yaml
 from t3d.cli.options import Command, Option, call
 from t3d.cli.parser import Given, UsageError, check_yaml, parse
 from t3d.errors import did_you_mean
-from t3d.training.config import RunConfig
+from t3d.training.config import CHANGEABLE, RunConfig
 
 
 def recipes(command: str) -> list[str]:
@@ -40,7 +40,8 @@ def yaml_options(command: str) -> tuple[Option, ...]:
         Option(
             "resume",
             str | None,
-            "Resume the interrupted run in this folder, with its own options.",
+            "Run folder to resume, with its own options: an interrupted run to its end, or any run to more "
+            "epochs.",
             metavar="FOLDER",
         ),
         Option("print_config", bool, "Print all options as YAML and exit.", default=False),
@@ -53,9 +54,12 @@ def run_with_files(name: str, command: Command, options: Sequence[Option], given
     Raises:
         T3DError: As the command, or an option or file that cannot be used.
     """
-    if folder := _resumed(given):
-        return command(_read_run(folder, command), resume=True)
     own = [option for option in options if option.path]
+    if folder := _resumed(given, own):
+        changes = [each for each in given if each.key != "resume"]
+        changed = {each.key for each in changes}
+        values = parse([option for option in own if option.key in changed], changes)
+        return command(_with_length(_read_run(folder, command), values), resume=True)
     values = parse(own, _with_defaults(name, given, own), yaml_files=True)
     if any(each.key == "print_config" and each.text == "true" for each in given):
         print(_as_yaml(values), end="")
@@ -99,17 +103,30 @@ def _with_defaults(command: str, given: Sequence[Given], options: Sequence[Optio
     return [*start, *_from_card(command, rest), *rest]
 
 
-def _resumed(given: Sequence[Given]) -> Path | None:
+def _resumed(given: Sequence[Given], options: Sequence[Option]) -> Path | None:
     """Return the folder of the run to resume, if one is to be resumed.
 
     Raises:
-        UsageError: Other options beside it, which would be ignored.
+        UsageError: Options that a resumed run cannot change.
     """
     folders = [each.text for each in given if each.key == "resume"]
-    others = [each.spelled for each in given if each.key != "resume"]
+    others = [each.spelled for each in given if each.key not in ("resume", *CHANGEABLE)]
     if folders and others:
-        raise UsageError(f"--resume takes all options from the run's config.yaml; remove {' '.join(others)}")
+        changeable = " and ".join(option.flag for option in options if option.key in CHANGEABLE)
+        raise UsageError(
+            f"--resume takes the options from the run's config.yaml; only {changeable} can change. Remove "
+            + " ".join(others)
+        )
     return Path(folders[-1]) if folders else None
+
+
+def _with_length(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """Replace the options of a run that may change when it is resumed."""
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        part = replace(getattr(config, section), **{name: value}) if section else value
+        config = replace(config, **{section or name: part})
+    return config
 
 
 def _recipe(command: str, name: str) -> str:
@@ -129,7 +146,10 @@ def _from_card(command: str, given: Sequence[Given]) -> list[Given]:
     card = read_card(path)
     if card is None:
         return []
-    values: dict[str, object] = {"model.name": card.architecture, "model.options": dict(card.options)}
+    name = next((each.text for each in reversed(given) if each.key == "model.name"), card.architecture)
+    values: dict[str, object] = {"model.name": card.architecture}
+    if name == card.architecture:  # else the run refuses the weights, and not an option that it does not have
+        values["model.options"] = dict(card.options)
     values |= {f"clip.{name}": value for name, value in asdict(card.clip).items()}
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
     return [Given(key, text, "") for key, text in texts.items()]

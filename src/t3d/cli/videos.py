@@ -74,3 +74,7 @@ class VideoLists:
             for name in self.lists
         }
         return manifests, open_index(self.index, *self.lists, root=self.root)
+
+    def folder_of(self, name: str) -> str:
+        """Return the folder that the relative paths of a list start from, without a root."""
+        return name if Path(name).is_dir() else str(Path(name).parent)

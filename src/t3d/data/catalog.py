@@ -11,6 +11,7 @@ from t3d.clip import Targets
 from t3d.data.index import VideoIndex, read_table
 from t3d.data.manifest.kinds import KINDS
 from t3d.data.manifest.manifest import Manifest
+from t3d.data.moved import refuse_moved
 from t3d.data.official.listed import open_list
 from t3d.data.official.read import read_official
 from t3d.errors import ConfigError, ManifestError
@@ -61,6 +62,25 @@ def open_manifest(name: str, *, root: str | None = None, source_pattern: str | N
         f"{path}: not a folder, and its ending {ending!r} is none of .csv, .jsonl, .parquet (an index), "
         ".txt (a split list)"
     )
+
+
+def open_videos(name: str, *, root: str | None = None, source_pattern: str | None = None) -> Manifest:
+    """Read a table of videos as `open_manifest` does, for a run that needs the files.
+
+    Args:
+        name: See `open_manifest`.
+        root: See `open_manifest`.
+        source_pattern: See `open_manifest`.
+
+    Raises:
+        ManifestError: As in `open_manifest`, or none of the files is where the list says; the message names
+            the folder that they are in.
+        FetchError: As in `open_manifest`.
+        ConfigError: As in `open_manifest`.
+    """
+    videos = open_manifest(name, root=root, source_pattern=source_pattern)
+    refuse_moved(videos, name, root=root)
+    return videos
 
 
 def refuse_other_targets(manifest: Manifest, targets: Targets, *, name: str, other: str) -> None:

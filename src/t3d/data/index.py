@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from t3d.data.listing import absolute
+from t3d.data.paths import absolute_paths
 from t3d.data.prefetch import Shards
 from t3d.errors import Failed, ManifestError, VideoError
 from t3d.video.facts import VideoFacts
@@ -208,13 +209,8 @@ def read_table(
         raise ManifestError(f"{name}: cannot be read as Parquet ({error}); make it again") from error
     if table is None:
         raise ManifestError(f"{name}: not an index of this version of T3D; `t3d prepare index` writes one")
-    base = absolute(root if root is not None else Path(name).parent).rstrip(os.sep)
-    paths = table["path"].combine_chunks()
-    whole = pc.if_else(
-        pc.match_substring_regex(paths, r"^([A-Za-z]:)?[/\\]"),
-        paths,
-        pc.binary_join_element_wise(base, paths, os.sep),
-    )
+    base = absolute(root if root is not None else Path(name).parent)
+    whole = absolute_paths(table["path"].combine_chunks(), base)
     for name in columns:
         if name not in wanted:
             table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))

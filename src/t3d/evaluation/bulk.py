@@ -20,6 +20,7 @@ from t3d.io.files import content_digest
 from t3d.io.journal import Journal
 from t3d.io.shard_cache import is_url
 from t3d.models.weights import read_card, weights_file
+from t3d.progress import track
 from t3d.workers.pool import Lost
 
 
@@ -76,7 +77,7 @@ def predictions(config: PredictConfig, paths: Sequence[str]) -> Iterator[Predict
         blocks = blocks_of(paths, GROUP)
         cpus = max(config.compute.workers, 1)
         pool = Actors(partial(_scorer, make), cpus=cpus, gpus=gpus, most=len(blocks))
-        for path, outcome in spread(pool, blocks):
+        for path, outcome in track(spread(pool, blocks), "Classifying videos", len(paths)):
             yield Prediction(path, error=outcome.reason) if isinstance(outcome, Lost) else outcome
 
 
@@ -151,7 +152,9 @@ class PredictionFile:
         self.path = Path(path)
         self.top = min(top, len(card.classes))
         self.done: set[str] = set()
-        self._weights = content_digest(weights_file(model, allow_unfinished=allow_unfinished))
+        self._file = partial(weights_file, model, allow_unfinished=allow_unfinished)
+        self._weights = content_digest(self._file())
+        self._unchecked = True
 
     def __enter__(self) -> PredictionFile:
         with ExitStack() as stack:
@@ -181,8 +184,16 @@ class PredictionFile:
         """Write a prediction; it stays if this process is killed afterwards.
 
         Raises:
+            CheckpointError: The weights changed before this first prediction, so they may not be those that
+                made it.
             T3DError: It cannot be written, since the disk is full for example.
         """
+        if self._unchecked and content_digest(self._file()) != self._weights:
+            raise CheckpointError(
+                f"{self._file()}: the weights changed while they were loaded; no prediction was written. Run "
+                "the same command again"
+            )
+        self._unchecked = False
         self._journal.add(to_line(prediction, top=self.top) | {"weights": self._weights})
 
     def _is_done(self, record: Mapping[str, Any]) -> bool:

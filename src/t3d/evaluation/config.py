@@ -118,3 +118,8 @@ class PredictConfig:
         at_least("top", self.top, 1)
         if self.out is not None and not self.out.endswith(".jsonl"):
             raise ConfigError(f"out is {self.out}; predictions are JSON Lines, so it must end in .jsonl")
+        if self.allow_unfinished and self.cluster.kind != "none":
+            raise ConfigError(
+                f"`allow_unfinished` is set and `cluster` is {self.cluster.kind}; the run may save new "
+                "weights while the machines load them. Predict on this machine, or finish the run first"
+            )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from t3d.errors import VideoError
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scoring import score_videos
 from t3d.models.weights import load_classifier
+from t3d.progress import Bar, progress
 
 GROUP = 64
 """Videos scored together before their predictions are returned, so that a long list answers as it goes."""
@@ -112,9 +112,14 @@ class Predictor:
         manifest = Manifest.from_files(paths).with_classes(self.card.classes)
         starts = range(0, len(manifest), GROUP)
         groups = (manifest.select(range(i, min(i + GROUP, len(manifest)))) for i in starts)
-        return chain.from_iterable(self._group(group) for group in groups)
+        return self._groups(groups, len(manifest))
 
-    def _group(self, manifest: Manifest) -> Iterator[Prediction]:
+    def _groups(self, groups: Iterable[Manifest], videos: int) -> Iterator[Prediction]:
+        with progress("Classifying videos", videos) as bar:
+            for group in groups:
+                yield from self._group(group, bar)
+
+    def _group(self, manifest: Manifest, bar: Bar) -> Iterator[Prediction]:
         workers = min(self.compute.workers, len(manifest))
         scores = score_videos(
             self.model,
@@ -122,6 +127,7 @@ class Predictor:
             Protocol(self.card.clip, self.card.targets),
             store=self.store,
             compute=replace(self.compute, workers=workers),
+            shown=bar,
         )
         reasons = {failed.row: failed.reason for failed in scores.bad}
         clips = np.bincount(scores.clip_video, minlength=len(manifest))

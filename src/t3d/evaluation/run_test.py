@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from t3d.data.catalog import open_index, open_manifest, refuse_other_targets
+from t3d.data.catalog import open_index, open_videos, refuse_other_targets
 from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.views import PAPER_VIEWS, Views
@@ -78,7 +78,7 @@ def run_test(config: TestConfig) -> TestResult:
     )
     spec = card.clip if config.tail is None else replace(card.clip, tail=config.tail)
     config.views.check(spec)  # before videos are decoded into a cache
-    manifest = open_manifest(config.videos, root=reading.root)
+    manifest = open_videos(config.videos, root=reading.root)
     refuse_other_targets(manifest, card.targets, name=config.videos, other=config.model)
     manifest = manifest.with_classes(card.classes)
     index = open_index(reading.index, config.videos, root=reading.root)
@@ -86,6 +86,6 @@ def run_test(config: TestConfig) -> TestResult:
     if reading.cache:
         open_all(manifest, store, workers=compute.workers)  # scoring reports what cannot be read
     protocol = Protocol(spec, card.targets, config.views, config.frame_order, config.seed)
-    scores = score_videos(model, manifest, protocol, store=store, compute=compute)
+    scores = score_videos(model, manifest, protocol, store=store, compute=compute, shown="Testing")
     refuse_many(scores.bad, among=len(manifest), max_bad=reading.max_bad, option="max_bad")
     return TestResult(measure(scores), scores, config.views)

@@ -17,7 +17,8 @@ Legend: B clips of a batch, N clips in all, V videos, K classes, D length of a v
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,17 +28,18 @@ import torch
 from torch import nn
 
 from t3d.clip import Targets
-from t3d.data.clips.dataset import ClipBatches, VideoClips
+from t3d.data.clips.dataset import Batch, ClipBatches, VideoClips
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.transforms import normalize
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
-from t3d.errors import Failed, T3DError
+from t3d.errors import DivergedError, Failed
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import ClipRow, Scores
 from t3d.evaluation.task import TASKS
 from t3d.models.segments import with_consensus
+from t3d.progress import Bar, progress
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def score_videos(
     store: FrameStore | None = None,
     compute: Compute = IN_PROCESS,
     processes: Processes = ONE_PROCESS,
-    progress: Callable[[int], None] | None = None,
+    shown: str | Bar = "Scoring videos",
 ) -> Scores:
     """Score every video of a manifest.
 
@@ -79,14 +81,14 @@ def score_videos(
         store: Where frames come from; None decodes.
         compute: How the model computes. Its device is the model's own, whatever `compute.device` is.
         processes: Which of the processes that share the videos out this one is.
-        progress: Called with the number of clips, or crops of them, done since the last call.
+        shown: Title of the progress, see `t3d.progress`, or a bar to advance by the videos scored.
 
     Returns:
         Scores of all videos, the same on every process.
 
     Raises:
         ConfigError: The views do not go with the spec.
-        T3DError: The model gives scores that are not finite numbers.
+        DivergedError: Some scores are infinite or NaN; raised on every process.
     """
     device = next(model.parameters()).device
     bf16 = compute.use_bf16(device)
@@ -103,6 +105,9 @@ def score_videos(
 
     training = model.training
     scorer.eval()
+    rows: list[ClipRow] = []
+    bad: list[Failed] = []
+    failures: list[str] = []
     try:
         rows, bad = each_clip(
             probabilities,
@@ -111,10 +116,14 @@ def score_videos(
             store=store,
             compute=compute,
             processes=processes,
-            progress=progress,
+            shown=shown,
         )
+    except DivergedError as error:  # the other processes wait for this one below
+        failures.append(str(error))
     finally:
         model.train(training)
+    if failures := processes.gather(failures):
+        raise DivergedError(failures[0])
     return collect(manifest, processes.gather(rows), processes.gather(bad), targets=protocol.targets)
 
 
@@ -126,7 +135,7 @@ def each_clip(
     store: FrameStore | None = None,
     compute: Compute = IN_PROCESS,
     processes: Processes = ONE_PROCESS,
-    progress: Callable[[int], None] | None = None,
+    shown: str | Bar = "Scoring videos",
 ) -> tuple[list[ClipRow], list[Failed]]:
     """Call a function with every clip of every video.
 
@@ -137,7 +146,7 @@ def each_clip(
         store: Where frames come from; None decodes.
         compute: Batch size, and processes that read videos. Device and precision are the function's affair.
         processes: Which of the processes that share the videos out this one is. Nothing is gathered.
-        progress: Called with the number of clips, or crops of them, done since the last call.
+        shown: Title of the progress, see `t3d.progress`, or a bar to advance by the videos scored.
 
     Returns:
         Row of the video, number of the clip, and the vector, float64 [D], of each clip, the mean over its
@@ -145,7 +154,7 @@ def each_clip(
 
     Raises:
         ConfigError: The views do not go with the spec.
-        T3DError: A vector holds a number that is not finite.
+        DivergedError: A vector holds an infinite number or NaN.
     """
     clips = VideoClips(
         manifest,
@@ -163,20 +172,33 @@ def each_clip(
     bad: list[Failed] = []
     # Crops of a clip may lie in two batches, and other workers' batches between these.
     crops: defaultdict[tuple[int, int], list[npt.NDArray[np.float64]]] = defaultdict(list)
-    for batch in loader:
-        bad.extend(batch.bad)
-        if batch.frames is None:
-            continue
-        vectors = function(batch.frames).double().cpu().numpy()
-        if not np.isfinite(vectors).all():  # else they would pass for videos that cannot be read
-            raise T3DError("the model gives scores that are not finite numbers: its weights have diverged")
-        for video, clip, vector in zip(batch.videos.tolist(), batch.clips.tolist(), vectors, strict=True):
-            crops[video, clip].append(vector)
-            if len(crops[video, clip]) == protocol.views.crops:
-                rows.append((video, clip, np.mean(crops.pop((video, clip)), 0)))
-        if progress:
-            progress(len(vectors))
+    with progress(shown, batches.videos()) if isinstance(shown, str) else nullcontext(shown) as bar:
+        for batch in _counted(loader, bar):
+            bad.extend(batch.bad)
+            if batch.frames is None:
+                continue
+            vectors = function(batch.frames).double().cpu().numpy()
+            if not np.isfinite(vectors).all():  # else they would pass for videos that cannot be read
+                raise DivergedError(
+                    "the model's outputs are not finite numbers, so its weights have diverged"
+                )
+            for video, clip, vector in zip(batch.videos.tolist(), batch.clips.tolist(), vectors, strict=True):
+                crops[video, clip].append(vector)
+                if len(crops[video, clip]) == protocol.views.crops:
+                    rows.append((video, clip, np.mean(crops.pop((video, clip)), 0)))
     return rows, bad
+
+
+def _counted(loader: Loader, bar: Bar) -> Iterator[Batch]:
+    """Yield batches, and advance the bar by the share of each video that they hold."""
+    done: defaultdict[int, float] = defaultdict(float)  # videos of which a part is done
+    for batch in loader:
+        yield batch
+        for video, share in zip(batch.videos.tolist(), batch.shares.tolist(), strict=True):
+            done[video] += share
+        bar.advance(float(batch.shares.sum()))
+        for failed in batch.bad:  # the rest of a video that broke
+            bar.advance(1 - done.pop(failed.row, 0.0))
 
 
 def collect(

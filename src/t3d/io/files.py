@@ -19,16 +19,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from t3d.errors import ConfigError
 
-TEMPORARY = "." + "[0-9a-f]" * 32 + ".part*"
-"""Pattern of the names that `atomic_path` and `atomic_folder` give."""
 ABANDONED = 3600.0
 """Seconds without a change after which nobody is still writing under a temporary name."""
 RESUMABLE = 30 * 24 * 3600.0
 """Seconds without a change after which an unfinished download is given up."""
+_TEMPORARY = "." + "[0-9a-f]" * 32 + ".part*"
 _RESUMED = ".resume.part"
 
 
@@ -103,6 +103,31 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def writable_folder(path: str | os.PathLike[str], *, name: str) -> Path:
+    """Create a folder if it is missing, and make sure that files in it can be read and written.
+
+    Call it before long work whose result goes into the folder.
+
+    Args:
+        path: The folder.
+        name: The option that gives it, for the message.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: The folder cannot be created, read or written.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{name}: the folder {folder} cannot be created: {error}") from error
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigError(f"{name}: the folder {folder} cannot be read and written; choose another folder")
+    return folder
+
+
 def temporary_name(final: Path, *, suffix: str | None = None) -> Path:
     """Return a new name beside a final one, of the kind that `sweep` deletes.
 
@@ -111,6 +136,16 @@ def temporary_name(final: Path, *, suffix: str | None = None) -> Path:
         suffix: The ending; None takes that of the final name.
     """
     return final.with_name(f".{uuid.uuid4().hex}.part{final.suffix if suffix is None else suffix}")
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether `temporary_name` gave this name.
+
+    Example:
+        >>> is_temporary(temporary_name(Path("a.csv")).name), is_temporary("a.csv")
+        (True, False)
+    """
+    return fnmatchcase(name, _TEMPORARY)
 
 
 def resumable_name(final: Path) -> Path:
@@ -126,7 +161,7 @@ def sweep(folder: Path, *, older_than: float = 0.0) -> None:
         older_than: Seconds since the last change; `ABANDONED` where others may be writing just now.
             Unfinished downloads always stay for `RESUMABLE`.
     """
-    oldest = {TEMPORARY: older_than, f".*{_RESUMED}*": max(older_than, RESUMABLE)}
+    oldest = {_TEMPORARY: older_than, f".*{_RESUMED}*": max(older_than, RESUMABLE)}
     for pattern, age in oldest.items():
         for entry in folder.glob(pattern):
             with suppress(FileNotFoundError):  # another process was faster

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -20,13 +20,11 @@ from t3d.io.fetch import fetch, shown
 from t3d.io.files import sweep
 from t3d.io.locks import alone_in
 from t3d.prepare.published_files import ELSEWHERE, KNOWN, Part, PublishedSet, RemoteFile
+from t3d.progress import progress
 
 _LINKS = 1 << 24  # bytes that a list of addresses may have
 _IN_A_ROW = 3  # files that fail one after the other until nothing more is tried
 _ENDINGS = (".zip", ".rar", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with a file's name, the bytes that are here, and the bytes of the whole or None."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,6 @@ def download(
     sha256: str | None = None,
     unpack: bool = True,
     keep_archives: bool = False,
-    progress: Progress | None = None,
 ) -> DownloadReport:
     """Download a dataset or a file, and unpack it. An interrupted run resumes.
 
@@ -83,8 +80,6 @@ def download(
         sha256: SHA-256 that the file of a URL must have, 64 hexadecimal digits. Default: not checked.
         unpack: Unpack archives.
         keep_archives: Keep archives after unpacking. By default they are deleted.
-        progress: Function that is called with a file's name, the bytes so far, and the bytes of the whole
-            file or None.
 
     Returns:
         What was done.
@@ -117,7 +112,7 @@ def download(
         else:
             _make_sure_of_room(folder, chosen)
             jobs = [job for name, part in chosen.items() for job in _jobs(folder, name, part)]
-        return _run(jobs, began, unpack=unpack, keep=keep_archives, progress=progress)
+        return _run(jobs, began, unpack=unpack, keep=keep_archives)
 
 
 def known_set(name: str) -> PublishedSet:
@@ -231,9 +226,7 @@ def _stem(name: str) -> str:
 # --- one after the other ---------------------------------------------------------------------------------
 
 
-def _run(
-    jobs: Sequence[_Job], began: float, *, unpack: bool, keep: bool, progress: Progress | None
-) -> DownloadReport:
+def _run(jobs: Sequence[_Job], began: float, *, unpack: bool, keep: bool) -> DownloadReport:
     bad: list[Failed] = []
     first: FetchError | ArchiveError | None = None
     fetched = unpacked = size = in_a_row = 0
@@ -244,7 +237,7 @@ def _run(
             )
             continue
         try:
-            came = _fetched(job, unpack, progress)
+            came = _fetched(job, unpack)
             in_a_row = 0
             fetched += came is not None
             size += came or 0
@@ -259,18 +252,12 @@ def _run(
     return DownloadReport(len(jobs), fetched, unpacked, size, time.monotonic() - began, tuple(bad))
 
 
-def _fetched(job: _Job, unpack: bool, progress: Progress | None) -> int | None:
+def _fetched(job: _Job, unpack: bool) -> int | None:
     """Fetch a file that is not there; how many bytes it has, or None."""
     if job.target.is_file() or (unpack and job.folder is not None and job.folder.is_dir()):
         return None
-    report = progress or (lambda *_: None)
-    fetch(
-        job.file.url,
-        job.target,
-        size=job.file.size,
-        digest=job.file.digest,
-        progress=lambda here, whole: report(job.target.name, here, whole),
-    )
+    with progress(f"Downloading {job.target.name}", job.file.size, unit="bytes") as bar:
+        fetch(job.file.url, job.target, size=job.file.size, digest=job.file.digest, progress=bar.move)
     return job.target.stat().st_size
 
 

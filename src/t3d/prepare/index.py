@@ -21,7 +21,7 @@ from t3d.data.index import ENTRY_FIELDS, FACT_FIELDS, SCHEMA, failed_in, read_ta
 from t3d.data.inspect.duplicates import Duplicates, find_duplicates
 from t3d.data.listing import absolute
 from t3d.data.manifest.manifest import Manifest
-from t3d.data.manifest.tables import relative_to
+from t3d.data.paths import relative_to
 from t3d.errors import ConfigError, Failed, ManifestError, at_least
 from t3d.io.files import atomic_path
 from t3d.io.journal import Journal, whole_lines
@@ -110,7 +110,7 @@ def index_videos(
         unchanged = _unchanged(known, paths)
         todo = [path for path in paths if path not in unchanged]
         results = outcomes(
-            examine, todo, cluster=cluster, workers=workers, timeout=timeout, title="reading videos"
+            examine, todo, cluster=cluster, workers=workers, timeout=timeout, title="Indexing videos"
         )
         with Journal(notes) as journal:
             for path, result in results:

@@ -13,7 +13,7 @@ _HMDB51 = "https://serre-lab.clps.brown.edu/wp-content/uploads/2013/10"
 _UCF101 = "https://www.crcv.ucf.edu/data/UCF101"
 _YOUTUBE = (
     "is published as names of YouTube videos. They are not downloaded here: get those you may have, call "
-    "each ID.mp4, and name them in a list (docs/data.md, YouTube videos without labels)"
+    "each ID.mp4, and name them in a list (docs/guides/data.md, YouTube videos without labels)"
 )
 
 

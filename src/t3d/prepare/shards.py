@@ -137,7 +137,7 @@ def write_shards(
         done = _done(folder)
         todo = [task for task in tasks if Path(task.target).name not in done]
         results = outcomes(
-            write_shard, todo, cluster=cluster, workers=workers, timeout=timeout, title="packing"
+            write_shard, todo, cluster=cluster, workers=workers, timeout=timeout, title="Writing shards"
         )
         done |= _record_all(journal, results)
         lines = [done[Path(task.target).name] for task in tasks]

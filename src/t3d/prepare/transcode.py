@@ -147,7 +147,9 @@ def transcode_videos(
         known = _done(journal.path, tasks)
         todo = [task for task in tasks if task.new_name not in known]
         work = partial(stage, spec=spec)
-        results = outcomes(work, todo, cluster=cluster, workers=workers, timeout=timeout, title="transcoding")
+        results = outcomes(
+            work, todo, cluster=cluster, workers=workers, timeout=timeout, title="Transcoding videos"
+        )
         try:
             failed = _adopt_all(journal, results)
         finally:

@@ -112,7 +112,7 @@ def _refuse_missing(table: PaperTable, rows: tuple[Row, ...], choices: Choices) 
         raise ConfigError(
             f"{table.name} needs {', '.join(SETS[on] for on in missing)}: set "
             + ", ".join(f"`data.{on}`" for on in missing)
-            + " to their folders (see docs/reproduce.md). A plan needs none"
+            + " to their folders (see docs/project/reproduce.md). A plan needs none"
         )
 
 
@@ -146,7 +146,7 @@ def _run(run: Run, row: str) -> None:
     if run.mark.exists():
         return
     run.part.write()
-    resume = run.folder.path.exists()  # a run folder is made whole or not at all
+    resume = run.folder.config.exists()
     try:
         with noticed_signals() as noticed:
             if isinstance(run.config, TransferConfig):

@@ -137,7 +137,7 @@ def open_set(
             raise ConfigError(
                 f"data.{on} {given.path}: no official lists of {SETS[on]} ({_LOOKED_FOR[on]}) are in this "
                 "folder, and the paper's figures are of its official splits; fetch them with t3d prepare "
-                "download (docs/reproduce.md), or set `scale` to small, which divides any videos by itself"
+                "download (docs/project/reproduce.md), or set `scale` to small, which splits any videos"
             )
         return tuple(_drawn(on, given, number, few) for number in numbers)
     absent = [number for number in numbers if number not in lists]

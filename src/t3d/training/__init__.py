@@ -1,1 +1,1 @@
-"""What every run shares (config, loop, step, optimizer, checkpoint, log), and the supervised run."""
+"""Supervised runs, and what every run shares: config, loop, step, optimizer, checkpoint, log."""

@@ -1,16 +1,19 @@
-"""The whole state of a run in one safetensors file: tensors as they are, the rest as JSON in its header.
+"""Checkpoints: the whole state of a run in one safetensors file, with JSON in its header.
 
-A checkpoint holds no pickle, so reading it runs no code. It is written under a temporary name and renamed, so
-it is never half there. The header's `card` is the model card of the weights that an unfinished run offers,
-and `weights` is what the names of their tensors begin with: the best weights so far if the run validates,
-else the current ones.
+A checkpoint contains no pickle, so reading it runs no code. It is written under a temporary name and renamed,
+so it is always complete. While a run is unfinished, its checkpoint also serves as a weights file: with the
+best weights so far if the run validates, else with the current ones. The header's `card` is their model card,
+and `weights` is the prefix of their tensors' names.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,27 +23,34 @@ from t3d.errors import CheckpointError
 from t3d.models.weights import CARD_KEY, ModelCard, write_tensors
 from t3d.training.learner import Learner
 
-_FORMAT = 2
+_FORMAT = 3
 _BEST = "best."
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Args:
         epoch: Finished epochs.
-        step: Optimizer steps taken in the epoch under way.
+        step: Optimizer steps taken in the current epoch.
         best: Best validation accuracy so far (mAP for multi-label runs), in [0, 1]; -1 before the first.
+        best_epoch: Finished epochs at that validation; 0 before the first.
+        since_best: Validations since then.
         minutes: Time spent so far, over all restarts.
         figures: Figures of the last validation, by name.
+        losses: Sums of losses in the current epoch, see `Meter.state_dict`. Empty before the first
+            checkpoint.
     """
 
     epoch: int = 0
     step: int = 0
     best: float = -1.0
+    best_epoch: int = 0
+    since_best: int = 0
     minutes: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, float | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Snapshot:
 
     Args:
         tensors: The weights by name, on the CPU.
-        card: What the weights are.
+        card: Their model card.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -67,21 +77,21 @@ class Snapshot:
         )
 
     def write(self, path: Path) -> None:
-        """Write a weights file, at once or not at all."""
+        """Write a weights file, atomically."""
         write_tensors(self.tensors, path, metadata={CARD_KEY: self.card.to_json()})
 
 
 def save_checkpoint(
     path: Path, learner: Learner, *, progress: Progress, card: ModelCard, best: Snapshot | None
 ) -> None:
-    """Write the state of a run, at once or not at all.
+    """Write the state of a run, atomically.
 
     Args:
         path: The file.
-        learner: What learning changed.
+        learner: Model, optimizer, schedule and moving average.
         progress: How far the run is.
         card: The model card of the current weights.
-        best: The best weights so far; None before the first validation, and for runs without one.
+        best: The best weights so far. None before the first validation, and for runs that do not validate.
     """
     model, optimizer, ema = learner.model, learner.optimizer, learner.ema
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
@@ -112,45 +122,62 @@ def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, Snapshot | 
 
     Args:
         path: The file.
-        learner: Made as for the run that wrote the file; changed in place.
+        learner: Created with the options of the run that wrote the file. Changed in place.
 
     Returns:
-        How far the run is, and the best weights so far, None if there are none yet.
+        How far the run is, and the best weights so far (None if there are none yet).
 
     Raises:
-        CheckpointError: The file is missing, damaged, or belongs to another model or optimizer; the message
+        CheckpointError: The file is missing or corrupt, or belongs to another model or optimizer. The message
             names the first tensor that differs.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path}: there is no checkpoint to resume; start the run without resume")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["t3d_checkpoint"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint of a t3d run, or damaged: {error!r}") from error
-    if header["format"] != _FORMAT:
-        raise CheckpointError(
-            f"{path}: another version of t3d wrote this checkpoint (format {header['format']}; this version "
-            f"reads {_FORMAT}); resume the run with that version, or start it anew"
-        )
+    header = read_header(path)
+    with _opened(path) as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     if header["optimizer"] != type(learner.optimizer).__name__:
         raise CheckpointError(
-            f"{path}: belongs to a run with the optimizer {header['optimizer']}, this one has "
-            f"{type(learner.optimizer).__name__}; resume a run with the options it was started with"
+            f"{path}: belongs to a run with the optimizer {header['optimizer']}, but this run uses "
+            f"{type(learner.optimizer).__name__}; resume a run with the options that it was started with"
         )
     _load(learner.model, "model.", tensors, path)
     if learner.ema is not None:
         _load(learner.ema, "ema.", tensors, path)
     elif any(key.startswith("ema.") for key in tensors):
         raise CheckpointError(
-            f"{path}: belongs to a run with a moving average (optim.ema_decay), this one has none"
+            f"{path}: belongs to a run with a moving average (optim.ema_decay), but this run has none"
         )
     _load_optimizer(learner.optimizer, learner.model, tensors)
     learner.schedule.load_state_dict(header["schedule"])
     best = _with_prefix(tensors, _BEST)
     snapshot = Snapshot(best, ModelCard.from_json(header["card"])) if best else None
     return Progress(**header["progress"]), snapshot
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read the header of a checkpoint, without its tensors.
+
+    Raises:
+        CheckpointError: The file is missing or corrupt, or another version wrote it.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is no checkpoint to resume from; start the run without resume")
+    with _opened(path) as file:
+        header: dict[str, Any] = json.loads((file.metadata() or {})["t3d_checkpoint"])
+    if header["format"] != _FORMAT:
+        raise CheckpointError(
+            f"{path}: another version of t3d wrote this checkpoint (format {header['format']}; this version "
+            f"reads {_FORMAT}). Resume the run with that version, or start a new one"
+        )
+    return header
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of a t3d run, or corrupt: {error!r}") from error
 
 
 def _load_optimizer(
@@ -160,11 +187,11 @@ def _load_optimizer(
     numbers = {p: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in _with_prefix(tensors, "optim.").items():
-        name, _, what = key.rpartition(".")
+        name, _, entry = key.rpartition(".")
         like = parameters[name]
-        if value.shape == like.shape:  # in the parameter's own order in memory, for the fast kernels
+        if value.shape == like.shape:  # in the parameter's memory format, for the fast kernels
             value = torch.empty_like(like).copy_(value)
-        state.setdefault(numbers[like], {})[what] = value
+        state.setdefault(numbers[like], {})[entry] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

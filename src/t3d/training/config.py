@@ -16,6 +16,9 @@ from t3d.errors import ConfigError, at_least, between, one_of
 Optimizer = Literal["sgd", "adamw"]
 ScheduleName = Literal["step", "plateau", "cosine", "constant"]
 
+CHANGEABLE = ("optim.epochs", "early_stopping")
+"""The options that may change when a run is resumed."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -24,12 +27,12 @@ class ModelConfig:
     Args:
         name: Name of the model, as listed by `t3d models`.
         options: Options of the model by name, such as `{drop_rate: 0.2}`. Default: none.
-        init: Weights to start from: a weights file or a run folder. The classifier is never loaded; it starts
-            untrained. Default: random weights.
+        init: Weights to start from: a weights file or a run folder of the same model. The classifier is
+            loaded if the classes are the same, else it starts untrained. Default: random weights.
         freeze: Last stage to freeze, together with all stages before it and their BatchNorm statistics:
             `stem`, `denseblock1` to `denseblock4` in DenseNet3D and T3D, `layer1` to `layer4` in ResNet3D
-            (docs/models.md lists the others), or `backbone` for everything except the classifier. Default:
-            freeze nothing.
+            (docs/reference/models.md lists the others), or `backbone` for everything except the classifier.
+            Default: freeze nothing.
         grad_checkpointing: Recompute activations during the backward pass: less memory, slower steps.
     """
 
@@ -161,6 +164,10 @@ class RunConfig:
         for name in ("eval_every", "log_every"):
             at_least(name, getattr(self, name), 1)
 
+    def caches(self) -> dict[str, str]:
+        """Return the folders that keep what is computed before the first step, by what they keep."""
+        return {"decoded frames": self.data.cache} if self.data.cache else {}
+
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
@@ -168,11 +175,14 @@ class TrainConfig(RunConfig):
 
     Args:
         data: Labeled videos, and how they are read.
+        early_stopping: Stop after this many validations in a row without a higher accuracy (mAP for
+            multi-label videos) than the best one. 0: train for all epochs.
     """
 
     command: ClassVar[str] = "t3d train"
 
     data: DataConfig = field(default_factory=DataConfig)
+    early_stopping: int = 0
 
     def __post_init__(self) -> None:
         if not self.data.train:
@@ -181,8 +191,16 @@ class TrainConfig(RunConfig):
                 "list"
             )
         super().__post_init__()
-        if self.optim.schedule == "plateau" and self.data.val is None and self.data.val_fraction == 0:
+        at_least("early_stopping", self.early_stopping, 0)
+        if self.data.val is not None or self.data.val_fraction > 0:
+            return
+        remedy = "there are no validation videos: give data.val, data.val_fraction above 0, or"
+        if self.optim.schedule == "plateau":
             raise ConfigError(
-                "optim.schedule = plateau watches the validation loss, and there are no validation videos: "
-                "give data.val, data.val_fraction above 0, or another schedule"
+                f"optim.schedule = plateau watches the validation loss, and {remedy} another schedule"
+            )
+        if self.early_stopping:
+            raise ConfigError(
+                f"early_stopping is {self.early_stopping} and watches the validation accuracy, and {remedy} "
+                "early_stopping = 0"
             )

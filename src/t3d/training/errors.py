@@ -1,4 +1,4 @@
-"""Errors of runs. Those that a user answers by resuming carry the run's folder and command."""
+"""Errors of runs. Errors after which a run can be resumed carry its folder and command."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import signal
 from pathlib import Path
 
 from t3d.errors import ConfigError, T3DError
+from t3d.training.config import RunConfig
 
 
-class DivergedError(T3DError):
-    """The loss, a weight or a score is not a finite number."""
+def steadier(config: RunConfig) -> str:
+    """Return the options that keep a run from diverging, as the end of an error message."""
+    rate = config.optim.lr
+    return f"Try a lower optim.lr (now {rate}), a longer optim.warmup_epochs or optim.max_grad_norm = 1"
 
 
 class InterruptedRunError(T3DError):
@@ -18,13 +21,12 @@ class InterruptedRunError(T3DError):
     Args:
         folder: The run folder.
         number: The signal.
-        command: The command that started the run, and resumes it.
+        command: The command that started the run and resumes it; empty if it cannot be resumed.
+        state: What is left of the run, as the end of the message.
     """
 
-    def __init__(self, folder: Path, number: int, command: str) -> None:
-        super().__init__(
-            f"{folder}: the run was stopped by {signal.Signals(number).name}; its state is saved"
-        )
+    def __init__(self, folder: Path, number: int, command: str, *, state: str = "its state is saved") -> None:
+        super().__init__(f"{folder}: {signal.Signals(number).name} stopped the run; {state}")
         self.folder = folder
         self.signal = number
         self.command = command
@@ -35,7 +37,7 @@ class RunExistsError(ConfigError):
 
     Args:
         folder: The run folder.
-        command: The command that started the run, and resumes it.
+        command: The command that started the run and resumes it.
     """
 
     def __init__(self, folder: Path, command: str) -> None:
@@ -48,15 +50,15 @@ class RunExistsError(ConfigError):
 
 
 class WrongCommandError(ConfigError):
-    """The run to resume was started by another command.
+    """Another command started the run that should be resumed.
 
     Args:
         folder: The run folder.
-        command: The command that started the run, and resumes it.
-        asked: The command that was asked to resume it.
+        command: The command that started the run and can resume it.
+        asked: The command that should resume it.
     """
 
     def __init__(self, folder: Path, command: str, *, asked: str) -> None:
-        super().__init__(f"{folder} is a run of {command}, which {asked} cannot resume")
+        super().__init__(f"{folder} is a run of {command}; {asked} cannot resume it")
         self.folder = folder
         self.command = command

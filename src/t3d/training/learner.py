@@ -1,4 +1,4 @@
-"""The parts of a run that learning changes: model, optimizer, schedule and moving average."""
+"""The trainable state of a run: model, optimizer, schedule and moving average."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from t3d.training.optim import Schedule, make_ema, make_optimizer
 
 @dataclass(frozen=True)
 class Learner:
-    """What learning changes; a checkpoint holds all of it.
+    """The trainable state of a run; a checkpoint contains all of it.
 
     Args:
         model: The model, on its device, not wrapped.
-        optimizer: Of the model's parameters.
-        schedule: The learning rate.
-        ema: Moving average of the weights; None for none.
-        part: Name of the submodule whose weights are kept after the run; empty keeps the whole model.
+        optimizer: Optimizer of the model's parameters.
+        schedule: Learning-rate schedule.
+        ema: Moving average of the weights, or None.
+        part: Name of the submodule whose weights are kept after the run. Empty keeps the whole model.
     """
 
     model: nn.Module
@@ -32,7 +32,7 @@ class Learner:
 
     @classmethod
     def of(cls, model: nn.Module, config: OptimConfig, *, steps_per_epoch: int, part: str = "") -> Learner:
-        """Make the optimizer, the schedule and the moving average that the options ask for."""
+        """Create the optimizer, the schedule and the moving average from the options."""
         optimizer = make_optimizer(model, config)
         schedule = Schedule(optimizer, config, steps_per_epoch=steps_per_epoch)
         ema = make_ema(model, config.ema_decay) if config.ema_decay else None
@@ -50,5 +50,5 @@ class Learner:
 
     @property
     def kept_prefix(self) -> str:
-        """What the names of the tensors of `kept` begin with in a checkpoint."""
+        """Prefix of the names of the tensors of `kept` in a checkpoint."""
         return ("model." if self.ema is None else "ema.module.") + (f"{self.part}." if self.part else "")

@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, one line an epoch, `log.jsonl`, and TensorBoard where it is installed."""
+"""The log of a run: progress, one line per epoch, `log.jsonl`, and TensorBoard where it is installed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from t3d.io.journal import Journal, read_journal
+from t3d.progress import progress
 
 
 class RunLog:
@@ -21,35 +19,25 @@ class RunLog:
     Args:
         path: The file; TensorBoard's folder lies beside it.
         main: Whether this is the main process.
-        steps: Optimizer steps of the whole run, for the bar.
+        steps: Optimizer steps of the whole run, for the progress.
         done: Steps already taken, when a run goes on; later lines of an interrupted run are cut off.
         validated: Whether the validation behind step `done` is over; if not, its line is cut off too.
     """
 
     def __init__(self, path: Path, *, main: bool, steps: int, done: int = 0, validated: bool = True) -> None:
         self.main = main
-        self.console = Console(quiet=not main)
-        self._bar: Progress | None = None
         if not main:
             return
         self._files = ExitStack()
         self._journal = self._files.enter_context(Journal(path))
         self._journal.keep(lambda line: _is_before(line, done, validated))
         self._board: Any = None
+        self._loss = ""
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=done + 1)
-        if self.console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                console=self.console,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("training", total=steps, completed=done)
+        self._bar = self._files.enter_context(progress("Training", steps, unit="steps", done=done))
 
     def write(self, kind: str, step: int, **values: float | int) -> None:
         """Add a line of numbers.
@@ -63,18 +51,21 @@ class RunLog:
             return
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
         self._journal.add(line)
+        if kind == "train":
+            self._loss = f", loss {values['loss']:.3f}" if "loss" in values else ""
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def say(self, text: str) -> None:
-        """Print a line, above the bar where there is one."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Print a line, above the progress bar if there is one."""
+        if self.main:
+            print(text, flush=True)
 
-    def advance(self, description: str) -> None:
-        """Move the bar on by one step."""
-        if self._bar is not None:
-            self._bar.update(self._task, advance=1, description=description)
+    def advance(self, note: str) -> None:
+        """Advance the progress by one step, with a note such as the epoch."""
+        if self.main:
+            self._bar.advance(note=note + self._loss)
 
     def __enter__(self) -> RunLog:
         return self
@@ -84,8 +75,6 @@ class RunLog:
     ) -> None:
         if not self.main:
             return
-        if self._bar is not None:
-            self._bar.stop()
         self._files.__exit__(kind, error, trace)
         if self._board is not None:
             self._board.close()

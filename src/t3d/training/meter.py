@@ -1,14 +1,12 @@
-"""What is counted between two log lines: losses, speed, and videos that broke while they were read."""
+"""Counters of a training run: losses, speed, and videos that could not be read."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -24,19 +22,33 @@ class Meter:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        self._losses: list[float] = []
+        self.load_state_dict({"loss": 0.0, "steps": 0, "epoch_loss": 0.0, "epoch_steps": 0})
         self.start()
 
     def start(self) -> None:
-        """Start counting anew, so that a pause does not enter the means."""
-        self._loss_sum = torch.zeros((), device=self.accelerator.device)
-        self._steps = self._clips = 0
+        """Restart the clock, so that a pause does not count as slow training."""
+        self._clips = 0
         self._waited = 0.0
         self._began = time.monotonic()
 
+    def state_dict(self, loss_sum: float) -> dict[str, float | int]:
+        """Return the sums of losses as JSON values, so that a resumed run reports whole lines and epochs.
+
+        Args:
+            loss_sum: From `loss_sum`.
+        """
+        epoch = {"epoch_loss": self._epoch_loss, "epoch_steps": self._epoch_steps}
+        return {"loss": loss_sum, "steps": self._steps, **epoch}
+
+    def load_state_dict(self, state: dict[str, float | int]) -> None:
+        """Restore what `state_dict` returned."""
+        self._loss_sum = torch.tensor(float(state["loss"]), device=self.accelerator.device)
+        self._steps = int(state["steps"])
+        self._epoch_loss, self._epoch_steps = float(state["epoch_loss"]), int(state["epoch_steps"])
+
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the time within as waiting for data."""
+        """Count the time in the block as waiting for data."""
         began = time.monotonic()
         yield
         self._waited += time.monotonic() - began
@@ -55,7 +67,7 @@ class Meter:
         return float(self.accelerator.reduce(self._loss_sum, reduction="mean"))
 
     def report(self, loss_sum: float) -> dict[str, float]:
-        """Return the means since the last report, and start counting anew.
+        """Return the means since the last report, and reset them.
 
         Args:
             loss_sum: From `loss_sum`.
@@ -66,23 +78,26 @@ class Meter:
             "clips_per_second": round(self._clips * self.accelerator.num_processes / seconds, 3),
             "waiting_for_data": round(self._waited / seconds, 4),
         }
-        self._losses.append(line["loss"])
+        self._epoch_loss += loss_sum
+        self._epoch_steps += self._steps
+        self._loss_sum = torch.zeros_like(self._loss_sum)
+        self._steps = 0
         self.start()
         return line
 
     def epoch_loss(self) -> float:
-        """Return the mean of the losses reported since the last call; NaN if there was none."""
-        mean = float(np.mean(self._losses)) if self._losses else math.nan
-        self._losses = []
+        """Return the mean loss of the steps reported since the last call, of which there must be one."""
+        mean = self._epoch_loss / self._epoch_steps
+        self._epoch_loss, self._epoch_steps = 0.0, 0
         return mean
 
 
 class BrokenVideos:
-    """Videos that were readable before the run and broke while they were read.
+    """Videos that opened before the run, but could not be decoded during it.
 
     Args:
         videos: Number of training videos.
-        max_bad: Largest share of them that may break.
+        max_bad: Largest share of them that may fail.
     """
 
     def __init__(self, videos: int, max_bad: float) -> None:
@@ -91,23 +106,23 @@ class BrokenVideos:
         self.reasons: dict[str, str] = {}
 
     def count(self, batch: Any) -> None:
-        """Count the broken videos of a batch; each is printed once.
+        """Count the videos of a batch that failed. Each is printed once.
 
         Raises:
-            ManifestError: Too many videos broke, or all of the batch.
+            ManifestError: Too many videos failed, or all videos of the batch.
         """
         for video in batch.bad:
             if video.path not in self.reasons:
                 self.reasons[video.path] = video.reason
-                print(f"left out: {video}", flush=True)  # by whichever process read it
+                print(f"left out: {video}", flush=True)  # in whichever process read it
         if len(self.reasons) > self.max_bad * self.videos:
             raise ManifestError(
-                f"{len(self.reasons)} of {self.videos} videos broke while they were read, more than "
-                f"data.max_bad = {self.max_bad:.1%} allows:" + _listed(self.reasons.items())
+                f"{len(self.reasons)} of {self.videos} videos could not be decoded, more than data.max_bad = "
+                f"{self.max_bad:.1%} allows:" + _listed(self.reasons.items())
             )
         if batch.frames is None:
             raise ManifestError(
-                "not one video of a batch could be read:" + _listed((v.path, v.reason) for v in batch.bad)
+                "no video of a batch could be read:" + _listed((v.path, v.reason) for v in batch.bad)
             )
 
 

@@ -1,4 +1,4 @@
-"""Options that had another name in earlier versions, so that old files are refused in one clear sentence."""
+"""Option names of earlier versions, so that files that use them are refused with one clear message."""
 
 from __future__ import annotations
 
@@ -10,36 +10,43 @@ from typing import get_type_hints
 
 from t3d.errors import ConfigError
 
-OLD_NAMES: Mapping[str, str | None] = MappingProxyType(
+RENAMED: Mapping[str, str] = MappingProxyType(
     {
         "optim.accumulate": "optim.grad_accum_steps",
         "optim.clip_grad": "optim.max_grad_norm",
         "optim.ema": "optim.ema_decay",
         "optim.mixup": "optim.mixup_alpha",
-        "data.videos": "data.root",
-        "data.decoder": None,
     }
 )
-"""The present name of each renamed option, or None for an option that was removed."""
+"""Present names of options by their old names."""
+
+REUSED: Mapping[str, str] = MappingProxyType({"data.videos": "data.root"})
+"""The same for old names that some kinds of run now give to another option."""
+
+REMOVED: Mapping[str, str] = MappingProxyType(
+    {"data.decoder": "PyAV decodes all videos, so there is nothing to choose"}
+)
+"""Options that were removed, with the reason."""
 
 
 def refuse_old_names(options: Mapping[str, object], kind: type, *, where: str | Path) -> None:
-    """Refuse options under names that only earlier versions knew.
+    """Refuse option names of earlier versions.
 
     Args:
         options: The content of a YAML file: nested tables, or names joined by dots.
-        kind: The dataclass that the options are for; a name that it has is never old.
+        kind: The dataclass of the options. Its own field names are never old.
         where: The file, for the message.
 
     Raises:
-        ConfigError: There are such options; the message lists each with its present name.
+        ConfigError: Some names are old; the message lists each with its present name.
     """
-    names = {old: new for old, new in OLD_NAMES.items() if _has(options, old) and not _knows(kind, old)}
-    if names:
-        changes = (f"{old} is now {new}" if new else f"{old} was removed" for old, new in names.items())
+    changes = {old: f"{old} is now {new}" for old, new in {**RENAMED, **REUSED}.items()}
+    changes |= {old: f"{old} was removed ({reason})" for old, reason in REMOVED.items()}
+    messages = [text for old, text in changes.items() if _has(options, old) and not _knows(kind, old)]
+    if messages:
         raise ConfigError(
-            f"{where} uses option names of an earlier version: {', '.join(changes)}; "
-            "change them in a file of your own, and start a run anew, since it cannot be resumed"
+            f"{where} uses option names of an earlier version: {', '.join(messages)}. Change them in a "
+            "configuration file of your own. A run of an earlier version cannot be resumed: start a new one"
         )
 
 

@@ -12,21 +12,23 @@ from t3d.errors import ConfigError
 from t3d.models.net import VideoNet
 from t3d.training.config import OptimConfig
 
-# `plateau`: the relative gain that counts as a lower loss, and the least reduction of the factor.
+# `plateau`: smallest relative decrease that counts as a lower loss, and smallest reduction of the factor.
 _LEAST_GAIN = 1e-4
 _LEAST_REDUCTION = 1e-8
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum or AdamW, over groups of parameters of one rate and weight decay each.
+    """Create the optimizer: SGD with Nesterov momentum, or AdamW.
+
+    Parameters with the same learning rate and weight decay form a group.
 
     Args:
-        model: The net.
+        model: The model.
         config: With `decay_norm` off, biases and normalization parameters (all with at most one axis) form a
-            second group without weight decay. `layer_decay` and `classifier_lr` give each stage a rate.
+            second group without weight decay. `layer_decay` and `classifier_lr` set the rate of each stage.
 
     Raises:
-        ConfigError: Rates by stage are asked for, and the net has no stages.
+        ConfigError: `layer_decay` or `classifier_lr` is set, and the model has no stages.
     """
     groups = []
     for scale, parameters in _by_rate(model, config):
@@ -46,13 +48,14 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
 
 
 def _by_rate(model: nn.Module, config: OptimConfig) -> list[tuple[float, list[nn.Parameter]]]:
-    """The parameters that learn, with the factor of their learning rate."""
+    """Group the trainable parameters by the factor of their learning rate."""
     learning = [p for p in model.parameters() if p.requires_grad]
     if config.layer_decay == 1 and config.classifier_lr == 1:
         return [(1.0, learning)]
     if not isinstance(model, VideoNet):
         raise ConfigError(
-            "optim.layer_decay and optim.classifier_lr need a model with stages; transfer has none"
+            "optim.layer_decay and optim.classifier_lr need a model with stages, and the model of a transfer "
+            "run has none; set both to 1"
         )
     stages = model.stages()
     factors: dict[nn.Parameter, float] = {}
@@ -66,11 +69,11 @@ def _by_rate(model: nn.Module, config: OptimConfig) -> list[tuple[float, list[nn
 
 
 class Schedule:
-    """The learning rate as a function of progress; only `plateau` has a memory.
+    """The learning rate as a function of progress.
 
     Args:
-        optimizer: Whose rate is set.
-        config: Which schedule.
+        optimizer: The optimizer whose rate is set.
+        config: The schedule and its parameters.
         steps_per_epoch: Optimizer steps in an epoch.
 
     Example:
@@ -87,10 +90,14 @@ class Schedule:
         self.optimizer = optimizer
         self.config = config
         self.steps_per_epoch = steps_per_epoch
-        # The memory of `plateau`: the factor of the rate, the lowest loss, and validations since that loss.
+        # State of `plateau`: the factor of the rate, the lowest loss, and validations since that loss.
         self._factor = 1.0
         self._best = math.inf
         self._bad = 0
+        # State of `cosine`: the epochs where it starts and ends, and the factor of the rate at its start.
+        self._start = config.warmup_epochs
+        self._end = config.epochs
+        self._peak = 1.0
 
     def set(self, step: int) -> float:
         """Set the rate for optimizer step `step`, counted from 0 over the whole run, and return it.
@@ -103,10 +110,9 @@ class Schedule:
         if epoch < warmup:
             factor = (step + 1) / (warmup * self.steps_per_epoch)
         elif config.schedule == "cosine":
-            progress = (epoch - warmup) / max(config.epochs - warmup, 1e-9)
-            factor = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+            factor = self._peak * _cosine(epoch, self._start, self._end)
         elif config.schedule == "step":
-            # An epsilon keeps a step count that is a whole epoch in that epoch.
+            # The epsilon keeps rounding from delaying a drop by one step.
             factor = config.gamma ** math.floor(epoch / config.step_epochs + 1e-9)
         elif config.schedule == "plateau":
             factor = self._factor
@@ -117,11 +123,39 @@ class Schedule:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         return rate
 
+    def adopt_epochs(self, step: int) -> str:
+        """Change the length of a restored run to `config.epochs`.
+
+        `constant`, `step`, `plateau` and the warm-up do not depend on the length, so the run ends as one run
+        of that length. A cosine that has started does. A second one replaces it from `step` on: it starts at
+        the rate that one run of that length has there, and ends at zero.
+
+        Args:
+            step: Optimizer steps taken so far.
+
+        Returns:
+            A sentence that says so, empty if the length is the same.
+        """
+        config, before = self.config, self._end
+        if config.epochs == before:
+            return ""
+        self._end = config.epochs
+        text = f"optim.epochs is now {config.epochs} (before: {before})"
+        epoch, warmup = step / self.steps_per_epoch, config.warmup_epochs
+        if config.schedule != "cosine" or epoch <= warmup:
+            return f"{text}: the result is that of one run of {config.epochs} epochs"
+        self._start, self._peak = epoch, _cosine(epoch, warmup, config.epochs)
+        return (
+            f"{text}: a second cosine without warm-up starts at a learning rate of "
+            f"{config.lr * self._peak:.3g} and ends at 0. The result differs from that of one run of "
+            f"{config.epochs} epochs"
+        )
+
     def validated(self, loss: float) -> None:
         """Update `plateau` with a validation loss; the other schedules ignore it.
 
-        The rule is that of `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults, kept as a factor
-        because warm-up and `lr_scale` also set the rate.
+        The rule is that of `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults. It is applied to a
+        factor, because the warm-up and `lr_scale` also change the rate.
         """
         if loss < self._best * (1 - _LEAST_GAIN):
             self._best, self._bad = loss, 0
@@ -134,18 +168,25 @@ class Schedule:
                 self._factor = reduced
 
     def state_dict(self) -> dict[str, float | int]:
-        """Return the memory of `plateau` as JSON values."""
-        return {"factor": self._factor, "best": self._best, "bad": self._bad}
+        """Return the state as JSON values; `end` is the number of epochs of the run."""
+        plateau = {"factor": self._factor, "best": self._best, "bad": self._bad}
+        return plateau | {"start": self._start, "end": self._end, "peak": self._peak}
 
     def load_state_dict(self, state: dict[str, float | int]) -> None:
         """Restore what `state_dict` returned."""
         self._factor, self._best, self._bad = state["factor"], state["best"], int(state["bad"])
+        self._start, self._end, self._peak = state["start"], int(state["end"]), state["peak"]
+
+
+def _cosine(epoch: float, start: float, end: float) -> float:
+    """Half a cosine, from 1 at `start` to 0 at `end`."""
+    return 0.5 * (1 + math.cos(math.pi * min((epoch - start) / max(end - start, 1e-9), 1.0)))
 
 
 def make_ema(model: nn.Module, decay: float) -> AveragedModel:
-    """A moving average of weights and BatchNorm buffers.
+    """Create a moving average of weights and BatchNorm buffers.
 
-    The decay begins small and grows to `decay`, so that the random weights at the start are soon forgotten.
+    The decay starts small and grows to `decay`, so that the random initial weights soon lose their influence.
     """
 
     def average(

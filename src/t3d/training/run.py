@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from accelerate.utils import broadcast, gather_object
 from torch import nn
 
@@ -12,6 +11,7 @@ from t3d.data.catalog import open_index
 from t3d.data.clips.dataset import TrainClips, collate
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
+from t3d.errors import DivergedError
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.protocol import Protocol
@@ -20,7 +20,7 @@ from t3d.evaluation.task import measure
 from t3d.models.weights import ModelCard
 from t3d.training.checkpoint import Progress
 from t3d.training.config import TrainConfig
-from t3d.training.errors import DivergedError
+from t3d.training.errors import steadier
 from t3d.training.start import Run, RunVideos, check_model, open_run
 from t3d.training.step import label_step
 from t3d.training.trainer import Trainer
@@ -31,39 +31,42 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     """Train a model on labeled videos.
 
     Args:
-        config: Everything there is to choose.
-        resume: Resume the run in `config.out` from its checkpoint, at the exact step.
+        config: Options of the run.
+        resume: Resume the run in `config.out` from its checkpoint, at the exact step. More `optim.epochs`
+            than before train it longer, also after it has finished.
 
     Returns:
         The run folder. `last.safetensors` holds the weights after the last epoch, and `best.safetensors`
         those that validated best; both are written at the end. Until then `checkpoint.safetensors` holds the
         whole state, with the best weights so far. `log.jsonl` is the log, `train.csv` and `val.csv` list the
-        videos, and `bad.csv` those that could not be read.
+        videos, and `bad.csv` lists those that could not be read.
 
     Raises:
-        ConfigError: An option cannot work, or the run folder exists.
-        CheckpointError: The checkpoint, or the weights of `model.init`, are damaged or another model's.
+        ConfigError: An option has a value that cannot work, or the run folder exists.
+        CheckpointError: The checkpoint or the weights of `model.init` are corrupt or another model's.
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
-        DivergedError: The loss became infinite or NaN; the last checkpoint is from before.
-        InterruptedRunError: A signal stopped the run, after saving.
+        DivergedError: The loss, a weight or a validation score is infinite or NaN.
+        InterruptedRunError: A signal stopped the run, after saving; or in its start-up.
     """
     check_model(config)
     data = config.data
     run = open_run(config, open_index(data.index, data.train, data.val, root=data.root), resume=resume)
-    videos = run.reopen_videos() if resume else choose_videos(run)
-    model, initial = run.new_model(num_classes=len(videos.train.classes))
-    trainer = Trainer(
-        run,
-        model,
-        label_step(videos.train.targets, config, run.device),
-        videos=videos.train,
-        describe=lambda progress: _card(config, videos.train, progress),
-        classes=videos.train.labels if data.balance else None,
-    )
-    run.start(videos)
+    with run.starting():
+        videos = run.reopen_videos() if run.resume else choose_videos(run)
+        model, initial = run.new_model(videos.train.classes, videos.train.targets)
+        trainer = Trainer(
+            run,
+            model,
+            label_step(videos.train.targets, config, run.device),
+            videos=videos.train,
+            describe=lambda progress: _card(config, videos.train, progress),
+            classes=videos.train.labels if data.balance else None,
+        )
+        run.start(videos)
     clips = TrainClips(videos.train, config.clip, store=run.store, augment=config.augment, seed=config.seed)
     with trainer.running(_opening(run, videos), initial):
-        for epoch in trainer.epochs(trainer.loader(clips, collate)):
+        loader = trainer.loader(clips, collate)
+        for epoch in trainer.epochs(loader, early_stopping=config.early_stopping):
             note = ""
             if videos.val is not None and trainer.validates_after(epoch):
                 trainer.save()  # a signal's grace period may end before the validation does
@@ -108,23 +111,21 @@ def _opening(run: Run[TrainConfig], videos: RunVideos) -> str:
 
 def _validate(run: Run[TrainConfig], model: nn.Module, videos: Manifest) -> Metrics | MultiMetrics:
     config, accelerator = run.config, run.accelerator
-    if accelerator.num_processes > 1:  # BatchNorm's buffers follow each process's own clips
+    if accelerator.num_processes > 1:  # the BatchNorm buffers of each process come from its own clips
         for tensor in model.buffers():
             tensor.copy_(broadcast(tensor))
-    scores = score_videos(
-        model,
-        videos,
-        Protocol(config.clip, videos.targets),
-        store=run.store,
-        compute=Compute(precision=config.precision, workers=config.data.workers),
-        processes=Processes(accelerator.process_index, accelerator.num_processes, gather_object),
-    )
-    if np.isnan(scores.clip_probs).any():
-        raise DivergedError(
-            f"the model's scores of {int(np.isnan(scores.clip_probs).any(1).sum())} validation clips are not "
-            "numbers; start again with a lower optim.lr, a longer optim.warmup_epochs or "
-            "optim.max_grad_norm = 1"
+    try:
+        scores = score_videos(
+            model,
+            videos,
+            Protocol(config.clip, videos.targets),
+            store=run.store,
+            compute=Compute(precision=config.precision, workers=config.data.workers),
+            processes=Processes(accelerator.process_index, accelerator.num_processes, gather_object),
+            shown="Validating",
         )
+    except DivergedError as error:
+        raise DivergedError(f"validation: {error}. {steadier(config)}") from error
     for video in scores.bad:
         accelerator.print(f"left out of the validation: {video}")
     return measure(scores)

@@ -1,4 +1,4 @@
-"""What a run learns: the loss of one batch."""
+"""Train steps: the loss of one batch."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class TrainStep(ABC):
 
         Args:
             model: The model, possibly wrapped for several processes.
-            batch: What the loader gives, with at least one clip.
-            rng: Draws what is random in the loss.
+            batch: A batch of the loader, with at least one clip.
+            rng: Generator for the random parts of the loss.
         """
 
     def figures(self) -> dict[str, float]:
-        """Return further figures of a log line, counted since the last call."""
+        """Return additional figures for a log line, counted since the last call."""
         return {}
 
 
 class SingleLabelStep(TrainStep):
-    """Learn one label per video, by cross-entropy."""
+    """Train on one label per video, with cross-entropy."""
 
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
         """See `TrainStep`."""
@@ -62,7 +62,7 @@ class SingleLabelStep(TrainStep):
         return self.compare(logits.float(), labels, share)
 
     def compare(self, logits: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
-        """Compute the loss of scores [B, K]; a clip's labels weigh `share`, its neighbor's the rest."""
+        """Compute the loss of logits [B, K]: a clip's labels weigh `share`, its neighbor's `1 - share`."""
         config = self.config.optim
         loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         if config.mixup_alpha:
@@ -72,7 +72,7 @@ class SingleLabelStep(TrainStep):
 
 
 class MultiLabelStep(SingleLabelStep):
-    """Learn whether each class applies, by binary cross-entropy, averaged over clips and classes."""
+    """Train on any number of labels per video, with binary cross-entropy averaged over clips and classes."""
 
     def compare(self, logits: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
         """See `SingleLabelStep`."""
@@ -80,8 +80,8 @@ class MultiLabelStep(SingleLabelStep):
         targets = labels  # B K
         if config.mixup_alpha:
             targets = targets.lerp(targets.roll(1, 0), 1 - share)
-        # As with one label, the smoothed share is spread evenly over all classes. Moving targets halfway to
-        # 1/2 instead would ask for far more of a rare class than the share of videos that has it.
+        # As with one label, the smoothed share is spread evenly over all classes. Moving targets toward 1/2
+        # instead would raise the target of a rare class far above the share of videos that have it.
         smoothing = config.label_smoothing
         targets = (1 - smoothing) * targets + smoothing / max(targets.shape[1], 2)  # one class: yes or no
         return F.binary_cross_entropy_with_logits(logits, targets)

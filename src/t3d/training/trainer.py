@@ -1,7 +1,7 @@
-"""The trainer of every kind of run: optimizer steps, epochs, checkpoints, signals and the weights at the end.
+"""The trainer of every kind of run: optimizer steps, epochs, checkpoints, signals and final weights.
 
-One process or many (torchrun, accelerate launch) run the same code: Accelerate places the model and averages
-gradients; the sampler gives every process its part of each batch.
+One process or many (torchrun, accelerate launch) run the same code. Accelerate places the model and averages
+gradients; the sampler gives each process its share of each batch.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import ResumableBatchSampler, ShardOrder
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.prefetch import Prefetcher
+from t3d.errors import DivergedError
 from t3d.models.segments import with_consensus
 from t3d.models.weights import ModelCard
 from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_checkpoint
-from t3d.training.errors import DivergedError, InterruptedRunError
+from t3d.training.errors import InterruptedRunError, steadier
 from t3d.training.interrupt import agree, caught_signals
 from t3d.training.learner import Learner
 from t3d.training.logging import RunLog
@@ -37,7 +38,7 @@ from t3d.training.step import TrainStep
 
 
 class Trainer:
-    """A model that learns. Restores the checkpoint of a run that is resumed.
+    """Trains a model. If the run is resumed, the constructor restores its checkpoint.
 
     A run is a loop over `epochs`, within `running`, whose body validates and saves:
 
@@ -49,15 +50,15 @@ class Trainer:
 
     Args:
         run: Options, processes and folder.
-        model: What learns.
+        model: The model to train.
         step: The loss of a batch.
         videos: The training videos.
-        describe: Makes the model card of the weights that are kept, after so much progress.
-        part: Name of the submodule whose weights are kept; empty keeps the whole model.
-        classes: Class of each training video, to take every class equally often.
+        describe: Function from the progress of the run to the model card of the weights that are kept.
+        part: Name of the submodule whose weights are kept. Empty keeps the whole model.
+        classes: Class of each training video, to sample every class equally often.
 
     Raises:
-        CheckpointError: The checkpoint is damaged or belongs to another model.
+        CheckpointError: The checkpoint is corrupt or belongs to another model.
         ConfigError: The batch size does not suit the videos or the processes.
     """
 
@@ -95,17 +96,26 @@ class Trainer:
         self.learner = Learner.of(model, config.optim, steps_per_epoch=self.steps, part=part)
         self.progress = Progress()
         self.best: Snapshot | None = None
+        self.meter = Meter(accelerator)
+        self._new_length = ""
         if run.restores:
             self.progress, self.best = load_checkpoint(self.folder.checkpoint, self.learner)
+            self.meter.load_state_dict(self.progress.losses)
+            self._new_length = self.learner.schedule.adopt_epochs(self._steps_done)
+        self._stopped_early = False
         self.network: nn.Module = accelerator.prepare_model(with_consensus(model, config.clip.segments))
-        self.meter = Meter(accelerator)
         self.broken = BrokenVideos(len(videos), config.data.max_bad)
         self._started = time.monotonic() - 60 * self.progress.minutes
+
+    @property
+    def _steps_done(self) -> int:
+        """Optimizer steps taken since the start of the run."""
+        return self.progress.epoch * self.steps + self.progress.step
 
     # --- a run, in order ---------------------------------------------------------------------------------
 
     def loader(self, clips: Dataset[Any], collate: Callable[[list[Any]], Any]) -> Loader:
-        """Return batches of a dataset, in the run's order."""
+        """Create the loader of a dataset's batches, in the order of the run."""
         workers = self.config.data.workers
         return Loader(
             clips,
@@ -121,18 +131,20 @@ class Trainer:
         """Keep the log open and catch signals.
 
         Args:
-            *opening: Lines to print first; empty ones are left out.
+            *opening: Lines to print first. Empty lines are skipped.
         """
         progress, config = self.progress, self.config
         log = RunLog(
             self.folder.log,
             main=self.accelerator.is_main_process,
             steps=config.optim.epochs * self.steps,
-            done=progress.epoch * self.steps + progress.step,
+            done=self._steps_done,
             validated=progress.step == 0,
         )
         with log as self.log, caught_signals() as self._caught:
-            for line in filter(None, opening):
+            if self.accelerator.is_main_process:
+                self.folder.record_length(config)
+            for line in filter(None, (*opening, self._new_length)):
                 log.say(line)
             try:
                 yield
@@ -142,21 +154,26 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         leave_at_exit(self.accelerator)
 
-    def epochs(self, loader: Loader) -> Iterator[int]:
+    def epochs(self, loader: Loader, *, early_stopping: int = 0) -> Iterator[int]:
         """Train, epoch by epoch.
 
         Args:
             loader: From `loader`.
+            early_stopping: Stop after this many validations without improvement, counted by `keep_if_best`.
+                0: never stop early.
 
         Yields:
-            The number of epochs trained, after each; `save` then counts it as finished.
+            The number of epochs trained so far, after each epoch. Pass it to `save` to count it as finished.
 
         Raises:
-            InterruptedRunError: A signal stopped the run, after saving.
-            DivergedError: The loss or a weight is infinite or NaN; the last checkpoint is from before.
+            InterruptedRunError: A signal stopped the run. Its state is saved.
+            DivergedError: The loss or a weight is infinite or NaN. The last checkpoint is from before.
         """
         last = self.config.optim.epochs
         for epoch in range(self.progress.epoch, last):
+            self._stopped_early = 0 < early_stopping <= self.progress.since_best
+            if self._stopped_early:
+                return
             self._train(epoch, loader)
             yield epoch + 1
             stop, _ = agree(self.accelerator, self._caught, False)
@@ -164,37 +181,44 @@ class Trainer:
                 self._stop(stop)
 
     def validates_after(self, epoch: int) -> bool:
-        """Return whether a validation is due after so many epochs."""
-        return epoch == self.config.optim.epochs or epoch % self.config.eval_every == 0
+        """Return whether a validation is due after this number of epochs."""
+        return epoch == self.config.optim.epochs or self._regular(epoch)
+
+    def _regular(self, epoch: int) -> bool:
+        """Return whether longer runs have this validation, too; schedule and early stopping ignore others."""
+        return epoch % self.config.eval_every == 0
 
     def validated(self, epoch: int, loss: float, figures: dict[str, Any]) -> None:
-        """Log a validation, and let the learning-rate schedule react to its loss."""
-        self.learner.schedule.validated(loss)
+        """Log a validation and update the learning-rate schedule with its loss."""
+        if self._regular(epoch):
+            self.learner.schedule.validated(loss)
         self.log.write("val", epoch * self.steps, epoch=epoch, **figures)
         self.progress = replace(self.progress, figures=figures)
 
     def keep_if_best(self, epoch: int, score: float) -> None:
-        """Keep a copy of the weights if none validated better; every checkpoint then holds it."""
+        """Keep a copy of the weights if they validated best so far. It becomes part of every checkpoint."""
         if score > self.progress.best:
-            self.progress = replace(self.progress, best=score)
+            self.progress = replace(self.progress, best=score, best_epoch=epoch, since_best=0)
             card = self.describe(replace(self.progress, epoch=epoch))
             self.best = Snapshot.of(self.learner.kept, card)
+        elif self._regular(epoch):
+            self.progress = replace(self.progress, since_best=self.progress.since_best + 1)
 
     def say(self, epoch: int, note: str = "") -> None:
-        """Print the line of an epoch, with a note at its end."""
-        loss = self.meter.epoch_loss()  # none if a run is resumed after the last step of an epoch
-        shown = "" if math.isnan(loss) else f"  loss {loss:.3f}"
-        self.log.say(f"epoch {epoch:>3}/{self.config.optim.epochs}  {self.minutes():6.1f} min{shown}{note}")
+        """Print the line of an epoch, followed by a note."""
+        loss = self.meter.epoch_loss()
+        epochs = self.config.optim.epochs
+        self.log.say(f"epoch {epoch:>3}/{epochs}  {self.minutes():6.1f} min  loss {loss:.3f}{note}")
 
     def save(self, *, finished: int | None = None) -> None:
-        """Write a checkpoint, and name the videos that broke.
+        """Write a checkpoint, and record the videos that could not be read.
 
         Args:
-            finished: Count so many epochs as finished. None within an epoch.
+            finished: Number of finished epochs. None within an epoch.
         """
         if finished is not None:
             self.progress = replace(self.progress, epoch=finished, step=0)
-        self.check_finite()
+        self.progress = replace(self.progress, losses=self.meter.state_dict(self.check_finite()))
         broken = dict(gather_object(list(self.broken.reasons.items())))
         if self.accelerator.is_main_process:
             self.folder.add_bad(broken)
@@ -207,12 +231,21 @@ class Trainer:
     def finish(self) -> None:
         """Write the weights of the finished run: `best.safetensors` if it validated, and `last.safetensors`.
 
-        Both come from the last checkpoint, so a run interrupted between the two writes them when resumed.
+        Both come from the last checkpoint, so a run interrupted between the two writes both when resumed.
         """
         if self.accelerator.is_main_process:
-            if self.best is not None:  # first, so that nobody takes the last weights for the best ones
+            if self.best is not None:  # first, so that a folder never offers the last weights as its best
                 self.best.write(self.folder.best)
             Snapshot.of(self.learner.kept, self.describe(self.progress)).write(self.folder.last)
+        progress = self.progress
+        if self._stopped_early:
+            self.log.say(
+                f"stopped early after epoch {progress.epoch} of {self.config.optim.epochs}: "
+                f"{progress.since_best} validations without improvement"
+            )
+        if self.best is not None:
+            best = f"{progress.best_epoch} ({progress.best:.1%})"
+            self.log.say(f"best validation: epoch {best}, {self.folder.best}")
         self.log.say(f"done in {self.minutes():.1f} minutes: {self.folder.last}")
 
     # --- within an epoch ---------------------------------------------------------------------------------
@@ -223,7 +256,7 @@ class Trainer:
         if self.shards is None or not self.shards.remote:
             self._take_steps(epoch, batches)
             return
-        # After the loader, whose processes are forked without its thread.
+        # Start this thread after the loader, whose processes are forked.
         with Prefetcher(self.sampler.coming(), self.shards) as ahead:
             self._take_steps(epoch, batches, ahead)
 
@@ -239,7 +272,7 @@ class Trainer:
             total, last = epoch * self.steps + step + 1, step + 1 == self.steps
             if last or total % config.log_every == 0:
                 self.log.write("train", total, **self.report())
-            self.log.advance(f"epoch {epoch + 1}/{config.optim.epochs}")
+            self.log.advance(f"epoch {epoch + 1} of {config.optim.epochs}")
             due = not last and time.monotonic() - saved > 60 * config.checkpoint_minutes
             stop, due = agree(self.accelerator, self._caught, due)
             if stop or due:
@@ -252,16 +285,16 @@ class Trainer:
         """Take one optimizer step.
 
         Args:
-            batches: Where batches come from; `optim.grad_accum_steps` of them are taken.
-            epoch: Epoch, from 0.
-            step: Step within the epoch, from 0.
+            batches: Iterator of batches; the step takes `optim.grad_accum_steps` of them.
+            epoch: Epoch, counted from 0.
+            step: Step within the epoch, counted from 0.
 
         Raises:
-            ManifestError: Too many videos, or all of a batch, cannot be read.
+            ManifestError: Too many videos, or all videos of a batch, cannot be read.
         """
         config, optimizer = self.config.optim, self.learner.optimizer
         self.rate = self.learner.schedule.set(epoch * self.steps + step)
-        # Mixup and dropout draw from the place in the run, so that a resumed run draws the same.
+        # The seed of mixup and dropout is the place in the run, so that a resumed run draws the same.
         rng = np.random.default_rng((self.config.seed, epoch, step, self.accelerator.process_index, 1))
         torch.manual_seed(int(rng.integers(2**31)))
         self.network.train()
@@ -283,7 +316,7 @@ class Trainer:
         self.meter.end_step()
 
     def report(self) -> dict[str, float]:
-        """Return the numbers of a log line: means since the last report, over all processes.
+        """Return the figures of a log line: means since the last report, over all processes.
 
         Raises:
             DivergedError: See `check_finite`.
@@ -293,21 +326,26 @@ class Trainer:
         return {"loss": line.pop("loss"), "lr": self.rate} | line | figures
 
     def check_finite(self) -> float:
-        """Refuse to continue, or to save, with a loss or weights that are not numbers.
+        """Stop a run whose loss, weights or BatchNorm statistics are not finite.
 
         Returns:
             The sum of the losses since the last report, averaged over all processes.
 
         Raises:
-            DivergedError: The loss or a weight is infinite or NaN; on every process alike.
+            DivergedError: One of them is infinite or NaN, on any process; raised on every process.
         """
         loss = self.meter.loss_sum()
-        norm = float(nn.utils.get_total_norm(self.network.parameters()))
-        if not math.isfinite(loss + norm):
+        norm = nn.utils.get_total_norm(self.network.parameters())
+        statistics = [tensor for tensor in self.network.buffers() if tensor.is_floating_point()]
+        broken = sum((~tensor.isfinite().all()).float() for tensor in statistics)
+        # Processes share the weights, but each has its own statistics.
+        state = torch.stack([norm, norm.new_tensor(0.0) + broken])
+        mean_norm, mean_broken = self.accelerator.reduce(state, reduction="mean").tolist()
+        if not math.isfinite(loss + mean_norm) or mean_broken:
             raise DivergedError(
-                f"the loss is {loss}, the norm of the weights {norm}; the last checkpoint is kept. Try a "
-                f"lower optim.lr (now {self.config.optim.lr}), a longer optim.warmup_epochs or "
-                "optim.max_grad_norm = 1"
+                f"the loss is {loss}, the norm of the weights {mean_norm}"
+                + (", and BatchNorm statistics are not finite" if mean_broken else "")
+                + f"; the last checkpoint is kept. {steadier(self.config)}"
             )
         return loss
 

@@ -79,9 +79,9 @@ class PairConfig:
 
     Args:
         objective: Training objective. `regress` predicts the teacher's feature, by cosine (validated best,
-            see docs/results.md); `match` classifies whether clip and frames belong together (the paper's);
-            `contrastive` finds the frames of a clip among those of the batch, and the clip of frames
-            (InfoNCE); `sum` adds all three.
+            see docs/project/results.md); `match` classifies whether clip and frames belong together (the
+            paper's); `contrastive` finds the frames of a clip among those of the batch, and the clip of
+            frames (InfoNCE); `sum` adds all three.
         negatives: Negative pairs of `match`: `one` draws one per positive pair (the paper's 1 : 1); `all`
             takes every other video of the batch, weighted like the positives in total.
         other_time: Also use frames of another, non-overlapping time of the same video as negatives.
@@ -124,6 +124,11 @@ class TransferConfig(RunConfig):
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(epochs=150, batch_size=32, schedule="step")
     )
+
+    def caches(self) -> dict[str, str]:
+        """Return the folders that keep what is computed before the first step, by what they keep."""
+        features = {"teacher features": self.teacher.cache} if self.teacher.cache else {}
+        return super().caches() | features
 
     def __post_init__(self) -> None:
         if not self.data.videos:

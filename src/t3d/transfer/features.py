@@ -6,14 +6,11 @@ by which frames it holds, so that nothing stale is ever read. It is written whol
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -23,8 +20,9 @@ from t3d.data.clips.transforms import center_view
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, VideoError
-from t3d.io.files import ABANDONED, FileDigests, sweep
+from t3d.io.files import ABANDONED, FileDigests, sweep, writable_folder
 from t3d.models.weights import write_tensors
+from t3d.progress import progress
 from t3d.transfer.pairs import Indices
 from t3d.transfer.teachers.base import Teacher
 
@@ -48,17 +46,11 @@ class FeatureStore:
     """
 
     def __init__(self, folder: str, *, digest: str, step: int, index: VideoIndex | None = None) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = writable_folder(Path(folder).expanduser(), name="teacher.cache")
         self.digest = digest
         self.step = step
         known = (VideoIndex.empty() if index is None else index).digest
         self._digests = FileDigests(f"{_FORMAT} {digest} {step} ".encode(), known=known)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"teacher.cache: the folder {self.folder} cannot be made: {error}") from error
-        if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
-            raise ConfigError(f"teacher.cache: the folder {self.folder} cannot be read and written")
 
     def entry(self, path: Path) -> Path:
         """The file that holds a video's features, whether it exists or not.
@@ -132,9 +124,7 @@ class FeatureStore:
         )
         device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
         parts: dict[int, list[torch.Tensor]] = {}
-        console = Console(stderr=True)
-        with Progress(console=console, disable=not console.is_terminal) as bar:
-            task = bar.add_task(f"features of {teacher.name}", total=len(missing))
+        with progress(f"Computing features of {teacher.name}", len(missing), unit="videos") as bar:
             for number, frames, last in loader:
                 path = missing[number]
                 if isinstance(frames, str):  # the reason why there are none
@@ -146,7 +136,7 @@ class FeatureStore:
                     features = torch.cat(parts.pop(number))  # G D
                     self._write(features, path)
                 if last:
-                    bar.advance(task)
+                    bar.advance()
         return bad
 
     def _write(self, features: torch.Tensor, path: Path) -> None:

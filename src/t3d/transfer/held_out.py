@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import SampleKey
 from t3d.errors import Failed, ManifestError
+from t3d.progress import track
 from t3d.transfer.dataset import CollatePairs, TransferClips
 from t3d.transfer.objectives import transfer_loss
 from t3d.transfer.step import TransferStep, first_of, pair_metrics
@@ -54,7 +55,7 @@ class HeldOut:
         self.bad = []
         config = self.step.config
         metrics, losses = pair_metrics(config), []
-        for batch in self.loader:
+        for batch in track(self.loader, "Validating", unit="batches"):
             self.bad += batch.bad
             if batch.frames is None:
                 continue

@@ -13,14 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from t3d.clip import ClipSpec
-from t3d.data.catalog import open_index, open_manifest, refuse_other_targets
+from t3d.data.catalog import open_index, open_videos, refuse_other_targets
 from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.transforms import normalize
@@ -71,7 +66,9 @@ def run_probe(config: ProbeConfig) -> TestResult:
     for name, part in (("train", known), ("test", asked)):
         if reading.cache:
             open_all(part, store, workers=compute.workers)  # the clips report what cannot be read
-        vectors[name], bad[name] = each_clip(function, part, Protocol(spec), store=store, compute=compute)
+        vectors[name], bad[name] = each_clip(
+            function, part, Protocol(spec), store=store, compute=compute, shown=f"Computing {name} features"
+        )
         refuse_many(bad[name], among=len(part), max_bad=reading.max_bad, option="max_bad")
     broken = {failed.row for failed in bad["train"]}
     classifier = fit_linear(known, [row for row in vectors["train"] if row[0] not in broken])
@@ -81,7 +78,7 @@ def run_probe(config: ProbeConfig) -> TestResult:
 def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
     """Open the training videos, cut down to the labels that are used, and the test videos."""
     root = config.reading.root
-    known = open_manifest(config.train, root=root, source_pattern=config.source_pattern)
+    known = open_videos(config.train, root=root, source_pattern=config.source_pattern)
     if not known.label_column.fits("single"):
         raise ManifestError(
             f"{config.train}: a probe learns one label per video, and these have several (column labels); "
@@ -90,7 +87,7 @@ def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
     if (known.labels < 0).any() or len(known.classes) < 2:
         raise ManifestError(f"{config.train}: a probe needs a label for every video, and at least 2 classes")
     known = known.label_subset(config.label_fraction, seed=config.label_seed)
-    asked = open_manifest(config.test, root=root)
+    asked = open_videos(config.test, root=root)
     refuse_other_targets(asked, "single", name=config.test, other=config.train)
     return known, asked.with_classes(known.classes)
 
@@ -164,6 +161,13 @@ def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> Any:
     Raises:
         ManifestError: Fewer than two classes have a readable video.
     """
+    # Imported here: it takes a second, which opening the videos need not wait for.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     features: npt.NDArray[np.float64] = np.stack([vector for _, _, vector in rows])  # N D
     videos = np.array([video for video, _, _ in rows])
     labels = manifest.labels[videos]

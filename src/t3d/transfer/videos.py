@@ -9,7 +9,7 @@ import numpy as np
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from t3d.data.catalog import open_manifest
+from t3d.data.catalog import open_videos
 from t3d.data.clips.check import refuse_many
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, ManifestError
@@ -30,7 +30,7 @@ def open_pool(config: TransferConfig) -> Manifest:
     if Path(data.videos).is_dir():
         full = Manifest.from_files([data.videos], source_pattern=data.source_pattern)
     else:
-        full = open_manifest(data.videos, root=data.root, source_pattern=data.source_pattern)
+        full = open_videos(data.videos, root=data.root, source_pattern=data.source_pattern)
     return full.without_labels()
 
 

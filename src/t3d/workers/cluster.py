@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 from t3d.errors import ConfigError, did_you_mean
-from t3d.workers.pool import Lost, shown, watched
+from t3d.progress import track
+from t3d.workers.pool import Lost, watched
 
 Kind = Literal["none", "ray"]
 
@@ -67,7 +68,7 @@ def outcomes(
         workers: Watched processes on this machine; on a cluster, the processes of each task. As many tasks
             run as the cluster has room for.
         timeout: Time limit per file, in seconds.
-        title: Title of the progress bar.
+        title: Title of the progress, see `t3d.progress`.
 
     Yields:
         Each item with its result, or with how it was lost, as they come.
@@ -77,7 +78,7 @@ def outcomes(
         Exception: What `function` raises: a mistake of ours is no fact about a file.
 
     Example:
-        >>> list(outcomes(abs, [-3], cluster=ONE_MACHINE, workers=1, timeout=60, title="counting"))
+        >>> list(outcomes(abs, [-3], cluster=ONE_MACHINE, workers=1, timeout=60, title="Counting"))
         [(-3, 3)]
     """
     if cluster.kind == "none":
@@ -90,4 +91,4 @@ def outcomes(
         return
     with joined(cluster.ray_address):
         pool = WatchedTasks(function, workers=workers, timeout=timeout)
-        yield from shown(spread(pool, blocks_of(items, pool.block)), title, len(items))
+        yield from track(spread(pool, blocks_of(items, pool.block)), title, len(items))

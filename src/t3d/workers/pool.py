@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
-from rich.console import Console
-from rich.progress import track
+
+from t3d.progress import track
 
 _AHEAD = 4  # files handed out for each process, so that none waits
 
@@ -37,14 +37,14 @@ class Lost:
 def watched(
     function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, timeout: float, title: str
 ) -> Iterator[tuple[Item, Result | Lost]]:
-    """Call a function for each of many files in other processes, and show a progress bar.
+    """Call a function for each of many files in other processes, and show the progress.
 
     Args:
         function: The function; it and what it needs must be importable.
         items: Its arguments, one per file.
         workers: Processes.
         timeout: Time limit per file, in seconds.
-        title: Title of the progress bar.
+        title: Title of the progress, see `t3d.progress`.
 
     Yields:
         Each item with its result, or with how it was lost, as soon as it is known: no file waits for a slower
@@ -54,19 +54,7 @@ def watched(
         Exception: What `function` raises: a mistake of ours is no fact about a file.
     """
     outcomes = _outcomes(function, items, workers=workers, timeout=timeout)
-    yield from shown(outcomes, title, len(items))
-
-
-def shown(outcomes: Iterator[Result], title: str, total: int) -> Iterator[Result]:
-    """Pass outcomes on, and show a progress bar on a terminal.
-
-    Args:
-        outcomes: The outcomes.
-        title: Title of the progress bar.
-        total: Their number.
-    """
-    console = Console(stderr=True)
-    yield from track(outcomes, title, total, console=console, disable=not console.is_terminal)
+    yield from track(outcomes, title, len(items))
 
 
 def _outcomes(

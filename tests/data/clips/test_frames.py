@@ -410,7 +410,7 @@ def test_a_damaged_entry_is_named(
 def test_a_cache_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here")
     for nonsense in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ConfigError, match=f"data.cache: the folder {nonsense} cannot be made"):
+        with pytest.raises(ConfigError, match=f"data.cache: the folder {nonsense} cannot be created"):
             store_at(nonsense)
 
 

@@ -41,15 +41,15 @@ def test_a_page_of_nothing_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_some_videos_of_each_class_are_shown(tmp_path: Path, lists: dict[str, Manifest]) -> None:
-    page = write_page(tmp_path / "page.html", lists, per_class=1, frames=3, height=48).read_text()
-    assert page.count("high &lt;jump&gt;</h2>") == page.count("run</h2>") == 2
+    page = write_page(tmp_path / "page.html", lists, per_class=1, pairs=0, frames=3, height=48).read_text()
+    assert page.count("high &lt;jump&gt;</h2>") == page.count("run</h2>") == 1
     assert "<jump>" not in page
-    assert "2 videos in train" in page
-    assert "3 videos in test" in page
+    assert "<h3>train: 2 videos</h3>" in page
+    assert "<h3>test: 3 videos</h3>" in page
     shown = pictures(page)
     assert len(shown) in (3, 4)  # an unreadable video may be the one drawn
     assert {picture.size for picture in shown} == {(3 * 80, 48)}
-    again = write_page(tmp_path / "again.html", lists, per_class=1, frames=3, height=48).read_text()
+    again = write_page(tmp_path / "again.html", lists, per_class=1, pairs=0, frames=3, height=48).read_text()
     assert again == page
 
 
@@ -72,7 +72,17 @@ def test_what_cannot_be_read_and_what_is_shared_is_shown(tmp_path: Path, lists: 
     assert re.search(r'empty\.mp4 ·[^<]*<span class="wrong">is empty \(0 bytes\)', page)
     assert "train and test share" in page
     assert "1 pairs of files with the same bytes" in page
-    assert "copy.mp4 · 20 frames, 0.8 s · test · the same bytes" in page
+    assert "copy.mp4 · 20 frames, 0.8 s · test · same bytes" in page
+
+
+def test_lists_of_one_name_are_told_apart(tmp_path: Path, lists: dict[str, Manifest]) -> None:
+    named = {"old/train": lists["train"], "new/train": lists["test"]}
+    page = write_page(tmp_path / "page.html", named, per_class=1, frames=1).read_text()
+    assert "<h1>old/train, new/train</h1>" in page
+    assert "<h3>old/train: 2 videos</h3>" in page
+    assert "<h3>new/train: 3 videos</h3>" in page
+    assert '<span class="list list0">old/train</span>' in page
+    assert '<span class="list list1">new/train</span>' in page
 
 
 def test_the_command(tmp_path: Path, lists: dict[str, Manifest], capsys) -> None:

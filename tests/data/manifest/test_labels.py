@@ -329,7 +329,7 @@ def test_a_list_is_counted_and_shown(films: Path, tmp_path: Path) -> None:
     page = write_page(tmp_path / "page.html", {"clips": manifest}).read_text(encoding="utf-8")
     for title in ("jump", "run", "swim", "without a label", "no class applies"):
         assert page.count(f">{title}") >= 1, title
-    assert page.count("jump, run · source s") == 2  # once below each of its classes
+    assert page.count("jump, run · group s") == 2  # once below each of its classes
 
 
 def test_clips_bring_their_labels(films: Path) -> None:

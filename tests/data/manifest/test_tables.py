@@ -84,7 +84,7 @@ def test_spans_of_one_video_share_its_source(tmp_path):
         ("", "it is empty; its first line names the columns: path, label"),
         ("path,label\n", "no rows"),
         ("path,lable\na.mp4,x\n", "line 1: unknown column 'lable'.*did you mean 'label'"),
-        ("a.mp4,x\nb.mp4,y\n", "line 1: unknown column 'a.mp4'.*known: end, label, labels, path"),
+        ("a.mp4,x\nb.mp4,y\n", "line 1: unknown column 'a.mp4'.*add a first line such as path,label"),
         ("path;label\na.mp4;x\n", "unknown column 'path;label'.*separated by commas"),
         ("label\nx\n", "column 'path' is missing"),
         ("path,path\na,b\n", "named twice"),

@@ -131,7 +131,7 @@ def test_a_list_of_ids_alone(tmp_path: Path) -> None:
             [HEADER, ROWS[0], "yoga,aaaaaaaaaaa,1,2,test"],
             r"joins several parts \('test', 'train' in the column",
         ),
-        (["lable" + HEADER[5:], *ROWS], r"line 1: unknown column 'lable' .*did you mean 'label'\?"),
+        (["lable" + HEADER[5:], *ROWS], r"line 1: unknown column 'lable'; did you mean 'label'\?"),
         (["label,time_start,time_end", "a,1,2"], "line 1: the column 'youtube_id' is missing"),
         ([HEADER, "a,aaaaaaaaaaa,1,2"], "line 2: 4 fields for 5 columns"),
         ([HEADER], "the table has no rows"),

@@ -9,8 +9,9 @@ import torch
 from safetensors import safe_open
 from torchvision.transforms.v2.functional import to_pil_image
 
-from t3d.errors import CheckpointError, ConfigError, ManifestError
+from t3d.errors import CheckpointError, ConfigError, DivergedError, ManifestError
 from t3d.models.weights import read_tensors
+from t3d.transfer.teachers import train
 from t3d.transfer.teachers.config import TeacherTraining
 from t3d.transfer.teachers.open import open_teacher
 from t3d.transfer.teachers.train import train_teacher
@@ -91,6 +92,22 @@ def test_frames_of_labeled_videos_will_do(made: Made, tmp_path: Path) -> None:
         made(images=str(tmp_path / "list.csv"), frames=3, epochs=10, val_fraction=0.25)
     )
     assert accuracy > 0.7
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_an_image_is_read(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(train, "_open_images", lambda _: pytest.fail("read the images first"))
+    with pytest.raises(ConfigError, match=rf"out: the folder {tmp_path}/file cannot be created"):
+        train_teacher(made(out=str(tmp_path / "file" / "teacher.safetensors")))
+
+
+def test_a_teacher_that_diverges_stops_and_writes_nothing(made: Made) -> None:
+    config = made(lr=1e30)
+    with pytest.raises(DivergedError, match=r"the training loss is .*lower `lr` \(now 1e\+30\)"):
+        train_teacher(config)
+    assert not Path(config.out).exists()
 
 
 def test_what_cannot_be_learned_from(made: Made, tmp_path: Path, images: Path) -> None:

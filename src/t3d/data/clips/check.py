@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 from torch.utils.data import Dataset
 
 from t3d.data.clips.dataset import frame_range
@@ -14,6 +12,7 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed, ManifestError, VideoError
+from t3d.progress import track
 
 
 class _Openable(Dataset[Failed | None]):
@@ -50,10 +49,8 @@ def open_all(manifest: Manifest, store: FrameStore, *, workers: int = 0) -> list
         Those that cannot be read, or that no clip can be cut from.
     """
     loader = Loader(_Openable(manifest, store), batch_size=None, num_workers=workers)
-    console = Console(stderr=True)
-    seen = track(
-        loader, "reading videos", total=len(manifest), console=console, disable=not console.is_terminal
-    )
+    title = "Opening videos" if store.folder is None else "Decoding videos into the cache"
+    seen = track(loader, title, len(manifest))
     return [outcome for outcome in seen if outcome is not None]
 
 

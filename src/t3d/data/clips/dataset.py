@@ -33,12 +33,14 @@ class ClipItem:
         frames: uint8 [T, C, H, W].
         label: Row of the class, or -1. With several labels per video, float32 [K]: 1 where a class applies,
             else 0; NaN if the video is unlabeled.
+        share: Share of the video that is scored with this view: 1 / (clips · crops).
     """
 
     video: int
     clip: int
     frames: torch.Tensor
     label: int | torch.Tensor
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Batch:
         labels: int64 [B], -1 where there is none; or float32 [B, K], see `ClipItem`.
         videos: Row of each clip's video, int64 [B].
         clips: Which clip of its video each is, int64 [B].
+        shares: Share of its video that each is, float64 [B], see `ClipItem`.
         bad: The videos that could not be read.
     """
 
@@ -57,6 +60,7 @@ class Batch:
     labels: torch.Tensor
     videos: torch.Tensor
     clips: torch.Tensor
+    shares: torch.Tensor
     bad: tuple[Failed, ...]
 
     def pin_memory(self) -> Batch:
@@ -72,6 +76,7 @@ def collate(items: list[ClipItem | Failed]) -> Batch:
         labels=_stacked([item.label for item in good]),
         videos=torch.tensor([item.video for item in good], dtype=torch.int64),
         clips=torch.tensor([item.clip for item in good], dtype=torch.int64),
+        shares=torch.tensor([item.share for item in good], dtype=torch.float64),
         bad=tuple(item for item in items if isinstance(item, Failed)),
     )
 
@@ -164,12 +169,14 @@ class VideoClips(IterableDataset[ClipItem | Failed]):
         try:
             frames = self.store.open(entry.path)
             low, high = frame_range(frames, entry, self.spec)
-            for number, clip in enumerate(self.views.clips_of(high - low, self.spec)):
+            clips = list(self.views.clips_of(high - low, self.spec))
+            share = 1 / (len(clips) * self.views.crops)
+            for number, clip in enumerate(clips):
                 rng = np.random.default_rng((self.seed, row, number))
                 parts = [reorder(part, self.order, rng) for part in np.split(clip, self.spec.segments)]
                 wanted = low + np.concatenate(parts)
                 for view in crop_views(frames.get(wanted), self.spec, crops=self.views.crops):
-                    yield ClipItem(row, number, view, label_of(row, self.manifest))
+                    yield ClipItem(row, number, view, label_of(row, self.manifest), share)
         except VideoError as error:
             # Clips of this video that went out before are withdrawn by whoever scores them.
             yield Failed(str(entry.path), error.reason, row)
@@ -193,6 +200,11 @@ class ClipBatches(IterableDataset[Batch]):
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
+
+    def videos(self) -> int:
+        """Return how many videos this process scores."""
+        rows = range(len(self.clips.manifest))
+        return sum(row // self.batch_size % self.world_size == self.rank for row in rows)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()

@@ -26,12 +26,12 @@ from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.prefetch import Shards
 from t3d.errors import ConfigError, VideoError
-from t3d.io.files import ABANDONED, FileDigests, atomic_path
+from t3d.io.files import ABANDONED, FileDigests, atomic_path, is_temporary, writable_folder
 from t3d.video.video import Video
 
 _FORMAT = 2  # raise it when cached frames would come out differently: old entries are then never read
 _CHUNK = 16  # frames decoded and resized at a time, so that a long video does not fill the memory
-_NAME = re.compile(r"(?P<part>\.)?[0-9a-f]{32}(?(part)\.part)\.safetensors")  # an entry, or one being written
+_ENTRY = re.compile(r"[0-9a-f]{32}\.safetensors")
 # Other processes write as well: what one finds free, it takes this share of before it looks again.
 _SHARE = 0.05
 
@@ -71,22 +71,13 @@ class FrameStore:
         index: VideoIndex | None = None,
     ) -> None:
         self.spec = spec
-        self.folder = Path(cache) if cache else None
+        self.folder = writable_folder(cache, name="data.cache") if cache else None
         self.max_bytes = cache_gb * 1e9
         self.index = VideoIndex.empty() if index is None else index
         what = [_FORMAT, spec.resize, spec.resize_mode]
         self._digests = FileDigests(json.dumps(what).encode(), known=self.index.digest)
         self._begun = time.time() - 1  # file systems' clocks lag a little
         self._free = 0.0  # bytes that this process may write before it measures the folder again
-        if self.folder:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"data.cache: the folder {self.folder} cannot be made: {error}") from error
-            if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
-                raise ConfigError(
-                    f"data.cache: the folder {self.folder} cannot be read and written; choose another"
-                )
 
     def open(self, path: Path) -> Frames:
         """Open a video.
@@ -182,12 +173,12 @@ class FrameStore:
         free, old = self.max_bytes, []
         abandoned = time.time() - ABANDONED
         for entry in os.scandir(self.folder):
-            name = _NAME.fullmatch(entry.name)
+            half = is_temporary(entry.name)
             with suppress(FileNotFoundError):  # another process finished or deleted it just now
-                if name:
+                if half or _ENTRY.fullmatch(entry.name):
                     stat = entry.stat()
                     free -= stat.st_size
-                    if stat.st_mtime < (abandoned if name["part"] else self._begun):
+                    if stat.st_mtime < (abandoned if half else self._begun):
                         old.append((stat.st_mtime, stat.st_size, entry.path))
         if free + sum(size for _, size, _ in old) < wanted:
             return free

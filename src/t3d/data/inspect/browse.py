@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import jinja2
@@ -16,7 +17,8 @@ import PIL.Image
 
 from t3d.clip import ClipSpec
 from t3d.data.index import VideoIndex
-from t3d.data.inspect.audit import Shared, compare, summarize
+from t3d.data.inspect.audit import Summary, compare, summarize
+from t3d.data.inspect.shared import Shared
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.manifest.table import Entry
 from t3d.errors import VideoError, at_least
@@ -50,9 +52,20 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Some videos of a class."""
+class List:
+    """A list as the page shows it."""
 
+    number: int
+    name: str
+    short: str
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class ClassVideos:
+    """Some videos of a class in one list."""
+
+    number: int
     title: str
     caption: str
     videos: Sequence[Strip]
@@ -95,17 +108,21 @@ def write_page(
     at_least("seed", seed, 0)
     maker = _StripMaker(index, frames=frames, height=height)
     rng = np.random.default_rng(seed)
-    shared = [_pairs(each, maker, manifests, most=pairs) for each in compare(manifests, index)]
-    groups = _groups(manifests, maker, per_class, rng)
+    short = short_names(list(manifests))
+    shared = [_pairs(each, maker, manifests, short, most=pairs) for each in compare(manifests, index)]
+    by_class = groupby(_class_videos(manifests, maker, short, per_class, rng), key=lambda each: each.title)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("t3d"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("browse.html").render(
-        title=", ".join(map(_short, manifests)),
-        lead=f"{per_class} videos of each class at most, drawn at random; {frames} frames of each.",
-        summaries=[(name, summarize(manifest, index)) for name, manifest in manifests.items()],
+        title=", ".join(short.values()),
+        lead=f"At most {per_class} videos per class and list, drawn at random; {frames} frames per video.",
+        lists=[
+            List(number, name, short[name], summarize(manifest, index))
+            for number, (name, manifest) in enumerate(manifests.items())
+        ],
         shared=shared,
-        groups=groups,
+        classes=[(title, list(groups)) for title, groups in by_class],
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -147,11 +164,30 @@ class _StripMaker:
         return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _groups(
-    manifests: Mapping[str, Manifest], maker: _StripMaker, per_class: int, rng: np.random.Generator
-) -> list[Group]:
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Shorten paths to their last parts, as few as tell them apart.
+
+    Example:
+        >>> list(short_names(["a/train", "b/train", "b/test"]).values())
+        ['a/train', 'b/train', 'b/test']
+    """
+    for count in range(1, max((len(Path(name).parts) for name in names), default=1) + 1):
+        short = {name: "/".join(Path(name).parts[-count:]) for name in names}
+        if len(set(short.values())) == len(short):
+            return short
+    return {name: name for name in names}
+
+
+def _class_videos(
+    manifests: Mapping[str, Manifest],
+    maker: _StripMaker,
+    short: Mapping[str, str],
+    per_class: int,
+    rng: np.random.Generator,
+) -> list[ClassVideos]:
+    """Draw videos of each class and list, in the order of the classes' names."""
     groups = []
-    for listed, manifest in manifests.items():
+    for number, (listed, manifest) in enumerate(manifests.items()):
         paired, labels = manifest.label_pairs()
         bare, labeled = paired[labels < 0], manifest.labeled
         classes = [(name, paired[labels == label]) for label, name in enumerate(manifest.classes)]
@@ -161,46 +197,49 @@ def _groups(
                 continue
             chosen = np.sort(rng.choice(rows, min(per_class, len(rows)), replace=False))
             videos = [maker.strip(manifest[row], _caption(manifest, row)) for row in chosen.tolist()]
-            groups.append(Group(name, f"{len(rows)} videos in {_short(listed)}", videos))
+            groups.append(ClassVideos(number, name, f"{short[listed]}: {len(rows)} videos", videos))
     return sorted(groups, key=lambda group: group.title)
 
 
 def _caption(manifest: Manifest, row: int) -> str:
     entry = manifest[row]
     several = ", ".join(manifest.classes[label] for label in entry.labels or ())
-    return f"{several} · source {entry.source}" if several else f"source {entry.source}"
+    return f"{several} · group {entry.source}" if several else f"group {entry.source}"
 
 
-def _pairs(shared: Shared, maker: _StripMaker, manifests: Mapping[str, Manifest], *, most: int) -> Pairs:
-    """The same bytes, then of each two sources the pair that looks most alike."""
+def _pairs(
+    shared: Shared,
+    maker: _StripMaker,
+    manifests: Mapping[str, Manifest],
+    short: Mapping[str, str],
+    *,
+    most: int,
+) -> Pairs:
+    """Show the files with the same bytes, then the nearest pair of each two groups."""
     sources: dict[str, str] = {}
     for name in (shared.one, shared.two):
         table = manifests[name].table
         sources |= zip(table["path"].to_pylist(), table["source"].to_pylist(), strict=True)
-    reasons = dict.fromkeys(shared.same, "the same bytes")
+    reasons = dict.fromkeys(shared.same, "same bytes")
     alike = Counter((sources[one], sources[two]) for one, two, _ in shared.near)
     for one, two, apart in shared.near:
         if count := alike.pop((sources[one], sources[two]), 0):
-            more = f", and {count - 1} more pairs of these sources" if count > 1 else ""
-            reasons[one, two] = f"looks the same, {apart:.1%} apart{more}"
+            more = f", and {count - 1} more pairs of these groups" if count > 1 else ""
+            reasons[one, two] = f"near-duplicate, {apart:.1%} of the bits differ{more}"
     return Pairs(
-        title=f"{_short(shared.one)} and {_short(shared.two)} share",
+        title=f"{short[shared.one]} and {short[shared.two]} share",
         caption=(
-            f"{len(shared.files)} files, {len(shared.sources)} sources, {len(shared.same)} pairs of files "
-            f"with the same bytes, {len(shared.near)} near-duplicates from different sources."
+            f"{len(shared.files)} files, {len(shared.sources)} groups, {len(shared.same)} pairs of files "
+            f"with the same bytes, {len(shared.near)} near-duplicates from different groups."
         ),
         pairs=[
             (
-                maker.strip(_whole(one), _short(shared.one)),
-                maker.strip(_whole(two), f"{_short(shared.two)} · {reason}"),
+                maker.strip(_whole(one), short[shared.one]),
+                maker.strip(_whole(two), f"{short[shared.two]} · {reason}"),
             )
             for (one, two), reason in list(reasons.items())[:most]
         ],
     )
-
-
-def _short(name: str) -> str:
-    return Path(name).name
 
 
 def _whole(path: str) -> Entry:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from t3d.data.listing import absolute, in_name_order, joined, passed_over, scan, videos_below
 from t3d.data.manifest.sources import default_sources, pattern_sources
+from t3d.data.paths import strings
 from t3d.errors import ManifestError
 
 _log = logging.getLogger(__name__)
@@ -50,14 +51,6 @@ class Rows:
     skipped: Mapping[str, int] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
     several: pa.Array | None = None
-
-
-def strings(values: Sequence[str | None]) -> pa.Array:
-    """Make a string column; a file name that is no Unicode text is a ManifestError."""
-    try:
-        return pa.array(values, pa.string())
-    except UnicodeEncodeError as error:
-        raise ManifestError(f"{error.object!r}: the name is not valid UTF-8; rename the file") from error
 
 
 def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Rows:

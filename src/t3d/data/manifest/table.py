@@ -236,6 +236,20 @@ class VideoTable:
             ConfigError: `fraction` is not between 0 and 1.
             ManifestError: A class has only one source; with several labels per video, only a warning.
         """
+        held = self.held_out(fraction, seed=seed)
+        return self.select(~held), self.select(held)
+
+    def held_out(self, fraction: float, *, seed: int) -> npt.NDArray[np.bool_]:
+        """Return which rows `split_by_source` holds out, bool [N].
+
+        Args:
+            fraction: Share to hold out, between 0 and 1.
+            seed: Seed of the draw, not negative.
+
+        Raises:
+            ConfigError: `fraction` is not between 0 and 1.
+            ManifestError: A class has only one source; with several labels per video, only a warning.
+        """
         rows, labels = self.label_pairs()
         sources = self.table["source"].combine_chunks().take(pa.array(rows))
         held = np.zeros(len(self), np.bool_)
@@ -247,7 +261,7 @@ class VideoTable:
             seed=seed,
             refuse_lone=self._labels.every_class_needed,
         )
-        return self.select(~held), self.select(held)
+        return held
 
     def label_subset(self, fraction: float, *, seed: int) -> Self:
         """Keep a share of each class as whole sources, as if no more had been labeled.

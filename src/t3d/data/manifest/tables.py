@@ -23,9 +23,11 @@ import pyarrow.json
 
 from t3d.data.listing import absolute
 from t3d.data.manifest.checks import Refuse, refuse_both, refuse_names, refuse_repeats, refuse_spans
+from t3d.data.manifest.column_names import header_hint
 from t3d.data.manifest.labels import SEPARATOR, join_names, split_names, unwritable
-from t3d.data.manifest.readers import Rows, strings
+from t3d.data.manifest.readers import Rows
 from t3d.data.manifest.sources import default_sources
+from t3d.data.paths import absolute_paths, relative_to
 from t3d.errors import ManifestError, did_you_mean
 from t3d.io.files import atomic_path
 
@@ -185,7 +187,7 @@ def _rows(
     refuse_spans(start, end, refuse)
 
     base = absolute(root if root is not None else Path(file).parent)
-    path = _absolute(path, base)
+    path = absolute_paths(path, base)
     names = pc.utf8_normalize(several if "labels" in columns else label, form="NFC")
     refuse_repeats(path, names, start, end, refuse)
     relative = relative_to(path, base)
@@ -232,10 +234,10 @@ def _checked_csv(file: str, reader: _Reader, allowed: Columns) -> Records:
         )
     wrong = [column for column in header if column not in allowed.known]
     if wrong:
-        raise ManifestError(
-            f"{file}, line 1: unknown column {wrong[0]!r} (line 1 names the columns, separated by commas); "
-            f"{did_you_mean(wrong[0], allowed.known)}"
+        hint = header_hint(header, allowed.known) or (
+            f"{did_you_mean(wrong[0], allowed.known)} (line 1 names the columns, separated by commas)"
         )
+        raise ManifestError(f"{file}, line 1: unknown column {wrong[0]!r}; {hint}")
     if len(set(header)) < len(header):
         raise ManifestError(f"{file}, line 1: a column is named twice: {', '.join(header)}")
     if allowed.needed not in header:
@@ -272,7 +274,8 @@ def _json_records(file: str, data: bytes) -> Records:
             raise ManifestError(f'{where}: must be an object such as {{"path": …, "label": …}}')
         for key, value in record.items():
             if key not in _JSON_TYPES:
-                raise ManifestError(f"{where}: unknown field {key!r}; {did_you_mean(key, COLUMNS)}")
+                hint = header_hint(list(record), COLUMNS) or did_you_mean(key, COLUMNS)
+                raise ManifestError(f"{where}: unknown field {key!r}; {hint}")
             expected = _JSON_TYPES[key]
             right = isinstance(value, (int, float) if expected is float else expected)
             if expected is list and right:
@@ -298,20 +301,3 @@ def _bytes(file: str | os.PathLike[str]) -> bytes:
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks()
-
-
-def _absolute(paths: pa.Array, base: str) -> pa.Array:
-    """Join relative paths to a folder, and take `.` and `..` out."""
-    rooted = pc.match_substring_regex(paths, r"^([A-Za-z]:)?[/\\]" if os.sep == "\\" else "^/")
-    joined = pc.if_else(rooted, paths, pc.binary_join_element_wise(base.rstrip(os.sep), paths, os.sep))
-    crooked = pc.match_substring_regex(joined, r"[/\\][/\\]|(^|[/\\])\.\.?([/\\]|$)")
-    if not pc.any(crooked).as_py():
-        return joined
-    pairs = zip(joined.to_pylist(), crooked.to_pylist(), strict=True)
-    return strings([os.path.normpath(path) if bent else path for path, bent in pairs])
-
-
-def relative_to(paths: pa.Array, folder: str) -> pa.Array:
-    """Make the paths that lie below a folder relative to it, and leave the others, string [N]."""
-    prefix = folder.rstrip(os.sep) + os.sep
-    return pc.if_else(pc.starts_with(paths, prefix), pc.utf8_slice_codeunits(paths, start=len(prefix)), paths)

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Literal, cast
 
 from t3d.data.listing import absolute, in_name_order, scan
-from t3d.data.manifest.readers import read_lines, strings
+from t3d.data.manifest.readers import read_lines
 from t3d.data.manifest.sources import default_sources
 from t3d.data.official.listed import OfficialList
 from t3d.data.official.published import PUBLISHED
+from t3d.data.paths import strings
 from t3d.errors import ConfigError, ManifestError, did_you_mean
 
 Part = Literal["train", "test"]

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from t3d.data.listing import absolute, joined, videos_below
 from t3d.data.manifest.manifest import Manifest
-from t3d.data.manifest.readers import Rows, strings
+from t3d.data.manifest.readers import Rows
 from t3d.data.manifest.sources import pattern_sources
 from t3d.data.official.published import Published
+from t3d.data.paths import strings
 from t3d.errors import ManifestError
 
 _log = logging.getLogger(__name__)

@@ -12,10 +12,11 @@ import re
 from pathlib import Path
 
 from t3d.data.listing import in_name_order
-from t3d.data.manifest.readers import read_lines, strings
+from t3d.data.manifest.readers import read_lines
 from t3d.data.manifest.sources import default_sources
 from t3d.data.official.listed import OfficialList
 from t3d.data.official.published import PUBLISHED
+from t3d.data.paths import strings
 from t3d.errors import ManifestError
 
 _LINE = re.compile(r"(?P<name>[^/\\]+)[/\\](?P<stem>[^/\\]+)\.\w+(?:\s+\d+)?")

@@ -14,7 +14,7 @@ import io
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -33,6 +33,7 @@ from t3d.data.synthetic.scene import (
 )
 from t3d.errors import ConfigError
 from t3d.io.files import atomic_path, sweep
+from t3d.progress import track
 from t3d.video.encode import write_video
 
 RECORD = "synthetic.json"
@@ -96,7 +97,6 @@ def write_synthetic(
     spec: SyntheticSpec | None = None,
     *,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the videos `SPLIT/CLASS/NAME.mp4` and their lists below a folder.
 
@@ -110,7 +110,6 @@ def write_synthetic(
         spec: What to draw. None: `SyntheticSpec()`.
         workers: Processes that draw. None: one per core, or this one alone for a small set. A script
             that calls this with more than one keeps its main code under `if __name__ == "__main__":`.
-        progress: Called after each video with the number written and the number to write.
 
     Returns:
         The folder.
@@ -138,7 +137,7 @@ def write_synthetic(
     for place in {(folder / video.path).parent for video in videos}:
         place.mkdir(parents=True, exist_ok=True)
         sweep(place)
-    _write_videos(folder, spec, missing, workers=workers, progress=progress)
+    _write_videos(folder, spec, missing, workers=workers)
     _write_lists(folder, spec)
     _write_record(folder, spec, complete=True)
     return folder
@@ -179,24 +178,20 @@ def _write_videos(
     videos: list[SyntheticVideo],
     *,
     workers: int | None,
-    progress: Callable[[int, int], None] | None,
 ) -> None:
     if workers is None:
         workers = max(1, min(os.cpu_count() or 1, len(videos) // _WORTH_A_PROCESS))
-    write = partial(_write_one, folder, spec)
+    write, title = partial(_write_one, folder, spec), "Generating videos"
     if workers == 1:
-        for done, video in enumerate(videos, 1):
+        for video in track(videos, title):
             write(video)
-            if progress:
-                progress(done, len(videos))
         return
     # Not fork: a copy of a process that has threads (torch's) may hang.
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(min(workers, len(videos)), mp_context=context) as pool:
-            for done, _ in enumerate(pool.map(write, videos, chunksize=8), 1):
-                if progress:
-                    progress(done, len(videos))
+            for _ in track(pool.map(write, videos, chunksize=8), title, len(videos)):
+                pass
     except BrokenProcessPool as error:
         raise ConfigError(
             f"{folder}: a drawing process ended early ({error}). If a script of yours called this, put its "

@@ -29,8 +29,10 @@ from t3d.data.clips.transforms import center_view, normalize, random_view, resiz
 from t3d.data.config import AugmentConfig
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import pick_device
-from t3d.errors import ConfigError, ManifestError, VideoError, did_you_mean
+from t3d.errors import ConfigError, DivergedError, ManifestError, VideoError, did_you_mean
+from t3d.io.files import writable_folder
 from t3d.models.weights import write_tensors
+from t3d.progress import track
 from t3d.transfer.teachers.base import TEACHER_KEY
 from t3d.transfer.teachers.config import TeacherTraining
 
@@ -46,10 +48,12 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
 
     Raises:
         ConfigError: An option cannot work.
+        DivergedError: The loss is infinite or NaN.
         ManifestError: The images cannot be used.
     """
     if config.name not in timm.list_models():
         raise ConfigError(f"no timm model {config.name!r}; {did_you_mean(config.name, timm.list_models())}")
+    writable_folder(Path(config.out).parent, name="out")
     table = _open_images(config)
     training, held_out = table.split_by_source(config.val_fraction, seed=config.seed)
     device = pick_device(config.device)
@@ -75,7 +79,9 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
         sampler.set_state(epoch=epoch, step=0)
         net.train()
         losses = []
-        for frames, labels in loader:
+        for frames, labels in track(
+            loader, f"Training, epoch {epoch + 1} of {config.epochs}", unit="batches"
+        ):
             loss = F.cross_entropy(net(_pixels(frames, images.spec, device)), _each(labels, frames, device))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -83,7 +89,7 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
             schedule.step()
             losses.append(float(loss.detach()))
         if not math.isfinite(sum(losses)):
-            raise ConfigError(f"the loss became {losses[-1]}; try a lower lr (now {config.lr})")
+            raise DivergedError(f"the training loss is {losses[-1]}; try a lower `lr` (now {config.lr})")
         accuracy = _accuracy(net, _Images(held_out, config, None), device)
         print(
             f"epoch {epoch + 1:>3}/{config.epochs}  loss {np.mean(losses):.3f}  "
@@ -120,7 +126,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
 
     def check(self) -> None:
         """Read every image once, and decode the videos where there is a cache."""
-        for row, entry in enumerate(self.table):
+        for row, entry in enumerate(track(self.table, "Opening images", len(self.table))):
             try:
                 if entry.path.suffix.lower() not in IMG_EXTENSIONS:
                     self.store.prepare(entry.path)

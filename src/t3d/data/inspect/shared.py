@@ -1,0 +1,239 @@
+"""Find what two lists of videos share: a leak, where one is for training and the other for testing."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t3d.data.index import VideoIndex
+from t3d.data.inspect.duplicates import hashed, near_pairs
+from t3d.data.manifest.table import VideoTable
+from t3d.io.files import content_digest
+
+Reason = Literal["file", "bytes", "group", "near"]
+"""Why a video counts as shared: the same file, the same bytes, the same group (source), a near-duplicate."""
+
+MOST_PAIRS = 5_000_000_000
+"""Pairs of files up to which near-duplicates are searched for by default: more take minutes."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What two lists share.
+
+    Args:
+        one: Name of a list.
+        two: Name of another.
+        files: Files that are in both lists.
+        sources: Groups (column `source`) that are in both lists. A file that is its own group does not count.
+        same: Pairs of different files with the same bytes, the first of `one`.
+        near: Near-duplicates: pairs of files of different groups, the first of `one`, with the share of bits
+            that differ, nearest first.
+    """
+
+    one: str
+    two: str
+    files: tuple[str, ...]
+    sources: tuple[str, ...]
+    same: tuple[tuple[str, str], ...]
+    near: tuple[tuple[str, str, float], ...]
+
+    def __bool__(self) -> bool:
+        """Whether they share anything."""
+        return bool(self.files or self.sources or self.same or self.near)
+
+
+class SharedRow(NamedTuple):
+    """A tested video that training has seen, or has seen something like.
+
+    Args:
+        row: Its row in the tested list.
+        reason: The strongest reason: `file`, then `bytes`, `group`, `near`.
+        path: Its file.
+        other: A file of the training list that it shares this with.
+        distance: Share of bits of the perceptual hashes that differ, for `near`; else 0.
+    """
+
+    row: int
+    reason: Reason
+    path: str
+    other: str
+    distance: float = 0.0
+
+
+@dataclass(frozen=True)
+class SharedRows:
+    """The tested videos that are also in training, in one form or another.
+
+    Args:
+        rows: One entry per such video, in the order of the tested list.
+        total: Rows of the tested list.
+        hashed: Rows of the tested list whose perceptual hash was compared with the training list: 0 without
+            an index, or with too many pairs. Near-duplicates of the other rows cannot be found.
+    """
+
+    rows: tuple[SharedRow, ...]
+    total: int
+    hashed: int
+
+    def __len__(self) -> int:
+        """Count the videos that are shared."""
+        return len(self.rows)
+
+    def counts(self) -> dict[Reason, int]:
+        """Count the shared videos by reason, all reasons in order."""
+        by_reason = Counter(row.reason for row in self.rows)
+        return {reason: by_reason[reason] for reason in get_args(Reason)}
+
+
+def shared_rows(
+    tested: VideoTable, trained: VideoTable, index: VideoIndex | None = None, *, near: bool | None = None
+) -> SharedRows:
+    """Find the tested videos that are in the training list, or are copies or near-duplicates of its videos.
+
+    Paths and groups are compared by name. Files of equal size are read to compare their bytes, unless the
+    index knows them. Near-duplicates are found only with an index that has both lists' files.
+
+    Args:
+        tested: The list that figures are computed on.
+        trained: The list that the model was trained on.
+        index: What is known of the files of both lists.
+        near: Whether to search for near-duplicates; None does so up to `MOST_PAIRS` pairs.
+
+    Example:
+        >>> columns = {"path": ["/a.mp4", "/b.mp4"], "label": [0, 0], "start": [0.0, 0], "end": [9.0, 9]}
+        >>> videos = VideoTable(("Jump",), pa.table(columns | {"source": ["tape", "film"]}))
+        >>> shared = shared_rows(videos, videos.select([1]))
+        >>> shared.rows[0].row, shared.counts()["file"], shared.total
+        (1, 1, 2)
+    """
+    facts = file_facts(tested, index), file_facts(trained, index)
+    if near is None:
+        near = facts[0].num_rows * facts[1].num_rows <= MOST_PAIRS
+    shared = find_shared(*facts, near=near)
+    by_path: dict[str, tuple[Reason, str, float]] = {}
+    for one, two, distance in shared.near:
+        by_path.setdefault(one, ("near", two, distance))
+    by_path |= _of_groups(*facts, shared.sources)
+    by_path |= {one: ("bytes", two, 0.0) for one, two in reversed(shared.same)}
+    by_path |= {path: ("file", path, 0.0) for path in shared.files}
+    rows = tuple(
+        SharedRow(row, reason, path, other, distance)
+        for row, path in enumerate(tested.table["path"].to_pylist())
+        if path in by_path
+        for reason, other, distance in [by_path[path]]
+    )
+    return SharedRows(rows, len(tested), _hashed_rows(tested, *facts) if near else 0)
+
+
+def find_shared(left: pa.Table, right: pa.Table, *, names: tuple[str, str] = ("", ""), near: bool) -> Shared:
+    """Find what the files of two lists share.
+
+    Args:
+        left: Files of one list, as `file_facts` gives them.
+        right: Files of the other.
+        names: What the lists are called.
+        near: Whether to search for near-duplicates.
+    """
+    sizes = set(_sizes(left).values()) & set(_sizes(right).values())
+    left, right = with_digests(left, sizes), with_digests(right, sizes)
+    files = set(left["path"].to_pylist()) & set(right["path"].to_pylist())
+    sources = set(left["source"].to_pylist()) & set(right["source"].to_pylist())
+    # Every pair of one digest, not only one of each: each is a video that should not be there.
+    by_digest: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})
+    for table, groups in zip((left, right), by_digest, strict=True):
+        for path, digest in zip(table["path"].to_pylist(), table["digest"].to_pylist(), strict=True):
+            if digest is not None and path not in files:
+                groups.setdefault(digest, []).append(path)
+    both = by_digest[0].keys() & by_digest[1].keys()
+    same = sorted((a, b) for digest in both for a in by_digest[0][digest] for b in by_digest[1][digest])
+    pairs = near_pairs(left, right) if near else []
+    return Shared(
+        one=names[0],
+        two=names[1],
+        files=tuple(sorted(files)),
+        sources=tuple(sorted(sources - files)),  # a file that is its own group is in `files`
+        same=tuple(same),
+        near=tuple(pair for pair in pairs if not files.issuperset(pair[:2])),
+    )
+
+
+def file_facts(manifest: VideoTable, index: VideoIndex | None) -> pa.Table:
+    """Return what is known of each file of a list.
+
+    Args:
+        manifest: The list.
+        index: What is known of the files.
+
+    Returns:
+        Columns `path`, `source` (the whole path where a file is its own group) and `FACT_FIELDS`, one row per
+        file.
+    """
+    rows = manifest.table.group_by("path", use_threads=False).aggregate([("source", "first")])
+    paths, sources = rows["path"].to_pylist(), rows["source_first"].to_pylist()
+    facts = (index or VideoIndex.empty()).rows(paths)
+    own = [_own(path, source) for path, source in zip(paths, sources, strict=True)]
+    columns = {"path": rows["path"], "source": pa.array(own, pa.string())}
+    return pa.table(columns | {name: facts[name] for name in facts.column_names}).combine_chunks()
+
+
+def _own(path: str, source: str) -> str:
+    """The source, or the whole path where a file is its own: `fight/1` of two folders are two videos."""
+    stem = path[: path.rfind(".")].replace(os.sep, "/")
+    return path if f"/{stem}".endswith(f"/{source}") else source
+
+
+def _of_groups(
+    tested: pa.Table, trained: pa.Table, sources: Iterable[str]
+) -> dict[str, tuple[Reason, str, float]]:
+    """For each tested file of a shared group: a file of the training list of the same group."""
+    wanted = pa.array(list(sources), pa.string())
+    tested, trained = (files.filter(pc.is_in(files["source"], wanted)) for files in (tested, trained))
+    other = dict(zip(trained["source"].to_pylist()[::-1], trained["path"].to_pylist()[::-1], strict=True))
+    pairs = zip(tested["path"].to_pylist(), tested["source"].to_pylist(), strict=True)
+    return {path: ("group", other[source], 0.0) for path, source in pairs}
+
+
+def _hashed_rows(tested: VideoTable, facts: pa.Table, trained: pa.Table) -> int:
+    """Count the rows of a list whose perceptual hash can be compared with another list."""
+    if not hashed(trained).num_rows:
+        return 0
+    return int(pc.sum(pc.is_in(tested.table["path"], hashed(facts)["path"].combine_chunks())).as_py() or 0)
+
+
+def with_digests(files: pa.Table, sizes: Collection[int] | None = None) -> pa.Table:
+    """Fill in the digest of files that the index does not know, where it can matter.
+
+    Args:
+        files: As `file_facts` gives them.
+        sizes: Files of these sizes are read. Default: the sizes that two files have.
+    """
+    size_of = _sizes(files)
+    if sizes is None:
+        sizes = {size for size, count in Counter(size_of.values()).items() if count > 1}
+    digests = files["digest"].to_pylist()
+    for row, path in enumerate(files["path"].to_pylist()):
+        if digests[row] is None and size_of.get(path) in sizes:
+            with suppress(OSError):  # it cannot be read: nothing is known of its bytes
+                digests[row] = content_digest(Path(path))
+    place = files.schema.get_field_index("digest")
+    return files.set_column(place, "digest", pa.array(digests, pa.string()))
+
+
+def _sizes(files: pa.Table) -> dict[str, int]:
+    """The size of each file that is not empty: from the index, or from the file system."""
+    sizes: dict[str, int] = {}
+    columns = (files[name].to_pylist() for name in ("path", "digest", "size"))
+    for path, digest, size in zip(*columns, strict=True):
+        with suppress(OSError):
+            if value := size if digest is not None else Path(path).stat().st_size:
+                sizes[path] = value
+    return sizes

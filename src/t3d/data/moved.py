@@ -1,0 +1,208 @@
+"""Find files that are missing because a data set was moved, and the folder in which they are now."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from t3d.data.listing import absolute
+from t3d.data.manifest.table import VideoTable
+from t3d.data.paths import strings
+from t3d.errors import ManifestError
+
+Videos = TypeVar("Videos", bound=VideoTable)
+
+_SEARCHED = 500_000  # files and folders that a search looks at, at most
+_VOTES = 1000  # missing files that say where they were and are
+_CANDIDATES = 50  # files of one name that a missing file is compared with
+_SAMPLE = 50  # files of a list that are looked for before a run
+
+
+@dataclass(frozen=True)
+class MissingFiles:
+    """The files of a list that are missing.
+
+    Args:
+        paths: The missing files, in the order of the list.
+        files: Number of all files of the list.
+        old: Folder in which the list expects them, as the list writes it; empty if its relative paths are
+            written with backslashes. None if they were not found.
+        new: Folder in which files of the same names are. None if there is none.
+        found: Missing files that are below `new`.
+        root: Whether `old` is the folder that relative paths start from, so that `new` may be given instead.
+        searched: Folders that were searched.
+        moved: The new path of each missing file that was found.
+    """
+
+    paths: tuple[str, ...]
+    files: int
+    old: str | None
+    new: str | None
+    found: int
+    root: bool
+    searched: tuple[str, ...]
+    moved: dict[str, str] = field(repr=False)
+
+    def __str__(self) -> str:
+        text = f"{len(self.paths)} of {self.files} files are missing, first {self.paths[0]}"
+        if self.new is None:
+            return f"{text}; no files of these names are below {' or '.join(self.searched)}"
+        where = f"where the list has {self.old}" if self.old else "and the list has backslashes in its paths"
+        return f"{text}; {self.found} of them are below {self.new}, {where}"
+
+
+def find_missing(videos: VideoTable, *, list_folder: str, root: str | None = None) -> MissingFiles | None:
+    """Look for every file of a list, and search for those that are missing.
+
+    Files of the same name are searched below `root`, then below the list's folder and the folder that holds
+    it. Of all places, the one that most missing files agree on is proposed.
+
+    Args:
+        videos: The list.
+        list_folder: Folder of the list.
+        root: Folder that relative paths start from, if it is not the list's.
+
+    Returns:
+        None if no file is missing. Videos in shards are not looked for.
+    """
+    files: list[str] = pc.unique(videos.table["path"]).to_pylist()
+    missing = tuple(path for path in files if not _exists(path))
+    if not missing:
+        return None
+    base = absolute(root if root is not None else list_folder)
+    searched = list(dict.fromkeys([base, absolute(list_folder), str(Path(absolute(list_folder)).parent)]))
+    for folder in searched:
+        existing = set(_videos_below(folder))
+        if proposal := _proposal(missing, base, existing):
+            old, new = proposal
+            moved = {path: to for path in missing if (to := _moved(path, base, old, new)) in existing}
+            return MissingFiles(
+                missing, len(files), old, new, len(moved), old == base, tuple(searched), moved
+            )
+    return MissingFiles(missing, len(files), None, None, 0, False, tuple(searched), {})
+
+
+def refuse_moved(videos: VideoTable, name: str, *, root: str | None = None) -> None:
+    """Stop before a run if the files of a list are not where it says.
+
+    Only some files are looked for, since a list may have a million: if one of them exists, nothing is said,
+    and a run names those that it cannot read.
+
+    Args:
+        videos: The list.
+        name: What the user calls it.
+        root: Folder that relative paths start from.
+
+    Raises:
+        ManifestError: None of the files exists; the message says where files of the same names are.
+    """
+    places = np.unique(np.linspace(0, len(videos) - 1, min(_SAMPLE, len(videos))).astype(np.int64))
+    if not len(videos) or any(map(_exists, videos.table["path"].take(pa.array(places)).to_pylist())):
+        return
+    given = Path(name)
+    folder = given if given.is_dir() else given.parent
+    missing = find_missing(videos, list_folder=str(folder), root=root)
+    if missing is not None and len(missing.paths) == missing.files:
+        raise ManifestError(f"{name}: {missing}. `t3d data check {name}` can write a corrected list")
+
+
+def with_found(videos: Videos, missing: MissingFiles) -> Videos:
+    """Return a list with the new paths of the files that were found.
+
+    Args:
+        videos: The list.
+        missing: Its missing files.
+    """
+    paths, sources = (videos.table[name].to_pylist() for name in ("path", "source"))
+    new = [missing.moved.get(path, path) for path in paths]
+    for row, (before, after) in enumerate(zip(paths, new, strict=True)):
+        if before != after and _is_stem(sources[row], before) and not _is_stem(sources[row], after):
+            sources[row] = _stem(after)  # a file that was its own group still is
+    table = videos.table
+    for name, column in (("path", new), ("source", sources)):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), strings(column))
+    return type(videos)(videos.classes, table, videos.skipped, videos.missing)
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists() or Path(path).parent.suffix == ".tar"  # a video in a shard has no path
+
+
+def _videos_below(folder: str) -> Iterator[str]:
+    """Yield files below a folder, hidden ones left out; unreadable folders are passed over."""
+    looked_at = 0
+    for top, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (os.path.join(top, name) for name in files if not name.startswith("."))  # noqa: PTH118
+        looked_at += len(folders) + len(files)
+        if looked_at > _SEARCHED:
+            return
+
+
+def _proposal(missing: Sequence[str], base: str, existing: set[str]) -> tuple[str, str] | None:
+    """The folder that most missing files were in, and the one that files of the same names are in."""
+    by_name: dict[str, list[list[str]]] = defaultdict(list)
+    for path in sorted(existing):
+        parts = _parts(path)
+        for key in (parts[-1], "/".join(parts[-2:])):
+            if len(by_name[key]) < _CANDIDATES:
+                by_name[key].append(parts)
+    votes: Counter[tuple[str, str]] = Counter()
+    for path in missing[:: max(1, len(missing) // _VOTES)]:
+        written = _as_written(path, base)
+        parts = _parts(written)
+        candidates = by_name.get("/".join(parts[-2:])) or by_name.get(parts[-1], [])
+        common, best = max(((_common(parts, each), each) for each in candidates), default=(0, []))
+        if common:
+            separator = "\\" if "\\" in written else "/"
+            votes[separator.join(parts[:-common]), _joined(best[:-common]) or os.sep] += 1
+    return votes.most_common(1)[0][0] if votes else None
+
+
+def _moved(path: str, base: str, old: str, new: str) -> str | None:
+    """The path of a missing file in the new folder; None if it was not in the old one."""
+    parts, start = _parts(_as_written(path, base)), _parts(old) if old else []
+    if parts[: len(start)] != start:
+        return None
+    return _joined([new.rstrip(os.sep), *parts[len(start) :]])
+
+
+def _as_written(path: str, base: str) -> str:
+    """A Windows path as the list has it: elsewhere, reading the list put the base before it."""
+    rest = path.removeprefix(base.rstrip(os.sep) + os.sep)
+    return rest if "\\" in rest else path
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return os.sep.join(parts)  # noqa: PTH118 (of a million paths)
+
+
+def _parts(path: str) -> list[str]:
+    return re.split(r"[/\\]", path)
+
+
+def _common(one: Sequence[str], two: Sequence[str]) -> int:
+    """Number of last parts that two paths share."""
+    count = 0
+    while count < min(len(one), len(two)) and one[-1 - count] == two[-1 - count]:
+        count += 1
+    return count
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(path)[0].replace(os.sep, "/")  # noqa: PTH122 (of a million paths)
+
+
+def _is_stem(source: str, path: str) -> bool:
+    """Whether a file is its own group."""
+    return f"/{_stem(path)}".endswith(f"/{source}")

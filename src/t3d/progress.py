@@ -1,0 +1,361 @@
+"""Progress of everything that takes long: a bar on a terminal, a line at least every 30 seconds elsewhere.
+
+Both go to stderr, so that stdout holds nothing but results. Nothing is shown until `show_progress` switches
+progress on, as the command line does; processes that are not the main one of a run show nothing.
+
+One thread draws. A file that takes minutes therefore does not silence the progress, and `Bar.advance` costs
+next to nothing. The thread draws under a lock that every fork takes first: a child inherits neither half a
+line nor a lock that nobody releases.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+FIRST_LINE = 5.0
+"""Seconds after which the first line about a task is printed; shorter tasks print none."""
+LINE_EVERY = 30.0
+"""Seconds between two lines."""
+_TICK = 0.2  # seconds between two looks at the clock
+_SAMPLES = 50  # places of a task that are kept to estimate its speed
+
+Item = TypeVar("Item")
+
+_clock = time.monotonic
+_shown = False
+_lock = threading.RLock()
+_bars: list[Bar] = []  # open ones, the outermost first
+_view: _View | None = None
+_thread: threading.Thread | None = None
+_stopping = threading.Event()
+
+
+class Bar:
+    """The progress of one task; see `progress`.
+
+    Args:
+        title: What is done, such as "Decoding videos".
+        total: Number of items; None if it is unknown.
+        unit: What an item is, such as "steps". "bytes" shows MB or GB. Empty if the title says it.
+        done: Items that were done before.
+    """
+
+    def __init__(self, title: str, total: float | None, *, unit: str = "", done: float = 0) -> None:
+        self.title = title
+        self.total = total
+        self.unit = unit
+        self.done = done
+        self.note = ""
+        self.began = _clock()
+        self._samples = deque([(self.began, done)])
+
+    def advance(self, count: float = 1, *, note: str = "") -> None:
+        """Count items as done.
+
+        Args:
+            count: Number of items, or a part of one.
+            note: What to show besides, such as the loss. Empty keeps the last note.
+        """
+        self.done += count
+        self.note = note or self.note
+
+    def move(self, done: float, total: float | None) -> None:
+        """Set what is done, and how much there is in all: both may change while a file is downloaded."""
+        self.done, self.total = done, total
+
+    def text(self) -> str:
+        """Return the state in words: `120 of 500 (24 %), about 4 min left`."""
+        return ", ".join(filter(None, (self.count(), self.note, self.left())))
+
+    def count(self) -> str:
+        """Return how much is done: `120 of 500 (24 %)`."""
+        if self.unit == "bytes":
+            size, name = (1e9, "GB") if max(self.total or 0, self.done) >= 1e9 else (1e6, "MB")
+            done, unit = f"{self.done / size:,.1f}", f" {name}"
+            total = "" if self.total is None else f"{self.total / size:,.1f}"
+        else:
+            done, unit = f"{int(self.done + 1e-6):,}", f" {self.unit}" if self.unit else ""
+            total = "" if self.total is None else f"{self.total:,.0f}"
+        if not total:
+            return done + unit
+        share = f" ({int(100 * self.done / self.total + 1e-6)} %)" if self.total else ""
+        return f"{done} of {total}{unit}{share}"
+
+    def left(self) -> str:
+        """Return the estimated time left: `about 4 min left`; empty if there is no estimate yet."""
+        now = _clock()
+        time_before, done_before = self._samples[0]
+        if self.total is None or self.done <= done_before or now <= time_before:
+            return ""
+        seconds = (self.total - self.done) * (now - time_before) / (self.done - done_before)
+        return f"about {in_words(seconds)} left" if seconds >= 1 else ""
+
+    def sample(self, now: float) -> None:
+        """Note how far the task is, to estimate its speed by the later half of its time.
+
+        What an earlier run had done often passes in an instant, which says nothing about the rest.
+        """
+        age = now - self.began
+        if now - self._samples[-1][0] >= max(1.0, age / _SAMPLES):
+            self._samples.append((now, self.done))
+        while len(self._samples) > 2 and self._samples[1][0] <= now - age / 2:
+            self._samples.popleft()
+
+
+def show_progress(on: bool = True) -> None:
+    """Switch progress on or off for this process.
+
+    Args:
+        on: Whether to show it.
+    """
+    global _shown
+    _shown = on
+
+
+@contextmanager
+def progress(title: str, total: float | None = None, *, unit: str = "", done: float = 0) -> Iterator[Bar]:
+    """Show the progress of a task. Tasks may be nested.
+
+    Args:
+        title: What is done, such as "Decoding videos".
+        total: Number of items; None if it is unknown.
+        unit: What an item is, such as "steps". "bytes" shows MB or GB. Leave it out if the title says it.
+        done: Items that were done before.
+
+    Yields:
+        The bar, to advance.
+
+    Example:
+        >>> with progress("Decoding videos", total=3) as bar:
+        ...     bar.advance(2)
+        ...     bar.count()
+        '2 of 3 (66 %)'
+    """
+    bar = Bar(title, total, unit=unit, done=done)
+    if not _shown or os.environ.get("RANK", "0") != "0":
+        yield bar
+        return
+    _open(bar)
+    finished = False
+    try:
+        yield bar
+        finished = True
+    finally:
+        _close(bar, finished)
+
+
+def track(
+    items: Iterable[Item], title: str, total: float | None = None, *, unit: str = "", done: float = 0
+) -> Iterator[Item]:
+    """Yield items, and show how many are done.
+
+    Args:
+        items: The items.
+        title: See `progress`, as for the others.
+        total: Number of items; None takes the length of `items` if it has one.
+        unit: What an item is.
+        done: Items that were done before.
+
+    Example:
+        >>> list(track("ab", "Reading letters"))
+        ['a', 'b']
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with progress(title, total, unit=unit, done=done) as bar:
+        for item in items:
+            yield item
+            bar.advance()
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration in words.
+
+    Example:
+        >>> [in_words(seconds) for seconds in (7, 44, 250, 7800, 300_000)]
+        ['7 s', '40 s', '4 min', '2 h 10 min', '3 days']
+    """
+    minutes = round(seconds / 60)
+    if seconds < 20:
+        return f"{seconds:.0f} s"
+    if seconds < 55:
+        return f"{10 * round(seconds / 10)} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+    return f"{minutes / 60 / 24:.0f} days"
+
+
+# --- two views ----------------------------------------------------------------------------------------------
+
+
+class _View(Protocol):
+    """Shows all open bars, the innermost last."""
+
+    def draw(self, now: float) -> None: ...
+
+    def closed(self, bar: Bar, finished: bool) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class _Lines:
+    """Lines for a file, a pipe or a CI log: about the innermost task, since that is what takes long now."""
+
+    def __init__(self) -> None:
+        self.last = _clock()
+        self.titles: set[str] = set()  # already announced
+        self.printed: set[Bar] = set()
+
+    def draw(self, now: float) -> None:
+        bar = _bars[-1]
+        announced = bar.title in self.titles
+        begins = not announced and now - bar.began >= FIRST_LINE
+        if begins or now - self.last >= LINE_EVERY:
+            self._print(bar, bar.text())
+            self.last = now
+
+    def closed(self, bar: Bar, finished: bool) -> None:
+        if finished and bar in self.printed:
+            self._print(bar, f"{bar.count()}, done in {in_words(_clock() - bar.began)}")
+            self.last = _clock()
+
+    def end(self) -> None:
+        pass
+
+    def _print(self, bar: Bar, text: str) -> None:
+        self.titles.add(bar.title)
+        self.printed.add(bar)
+        print(f"{bar.title}: {text}", file=sys.stderr, flush=True)
+
+
+class _Terminal:
+    """Bars on a terminal, one below the other; what is printed meanwhile appears above them."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.progress: Progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=Console(stderr=True),
+            auto_refresh=False,
+            # If stdout is a file, results must not be turned aside to the terminal.
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self.tasks: dict[Bar, TaskID] = {}
+        self.progress.start()
+
+    def draw(self, now: float) -> None:  # noqa: ARG002 (the bars know the time)
+        for bar in _bars:
+            if bar not in self.tasks:
+                self.tasks[bar] = self.progress.add_task(bar.title, text="")
+            self.progress.update(self.tasks[bar], total=bar.total, completed=bar.done, text=bar.text())
+        self.progress.refresh()
+
+    def closed(self, bar: Bar, finished: bool) -> None:
+        task = self.tasks.pop(bar, None)
+        age = _clock() - bar.began
+        if not _bars and age >= FIRST_LINE and task is not None:  # stays on the screen, in its last state
+            text = f"{bar.count()}, done in {in_words(age)}" if finished else bar.text()
+            self.progress.update(task, total=bar.total, completed=bar.done, text=text)
+            self.progress.refresh()
+            return
+        self.progress.live.transient = not _bars
+        if task is not None:
+            self.progress.remove_task(task)
+
+    def end(self) -> None:
+        self.progress.stop()
+
+
+def _new_view() -> _View:
+    dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
+    return _Terminal() if sys.stderr.isatty() and not dumb else _Lines()
+
+
+# --- the thread that draws ----------------------------------------------------------------------------------
+
+
+def _open(bar: Bar) -> None:
+    global _view, _thread
+    with _lock:
+        _bars.append(bar)
+        if _view is None:
+            _view = _new_view()
+            _stopping.clear()
+            _thread = threading.Thread(target=_run, args=(_stopping,), name="progress", daemon=True)
+            _thread.start()
+
+
+def _close(bar: Bar, finished: bool) -> None:
+    global _view, _thread
+    thread = None
+    with _lock:
+        if _view is None or bar not in _bars:  # the bar of a parent process
+            return
+        _bars.remove(bar)
+        _view.closed(bar, finished)
+        if not _bars:
+            _view.end()
+            _view, thread, _thread = None, _thread, None
+            _stopping.set()
+    if thread is not None and thread is not threading.current_thread():
+        thread.join()
+
+
+def _run(stopping: threading.Event) -> None:
+    while not stopping.wait(_TICK):
+        tick()
+
+
+def tick() -> None:
+    """Draw the open bars as they are now, if it is time to."""
+    with _lock:
+        if _view is None or not _bars:
+            return
+        now = _clock()
+        for bar in _bars:
+            bar.sample(now)
+        _view.draw(now)
+
+
+def _stop_at_exit() -> None:
+    """Stop the thread before Python ends: a thread that writes then can bring the process down."""
+    for bar in reversed(_bars.copy()):
+        _close(bar, False)
+
+
+def _forget_in_child() -> None:
+    """Leave the bars to the parent process."""
+    global _lock, _shown, _stopping, _thread, _view
+    _lock = threading.RLock()
+    _stopping = threading.Event()
+    _bars.clear()
+    _shown, _thread, _view = False, None, None
+    for name in ("stdout", "stderr"):  # rich redirects them while it draws
+        stream: Any = getattr(sys, name)
+        setattr(sys, name, getattr(stream, "rich_proxied_file", stream))
+
+
+atexit.register(_stop_at_exit)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=lambda: _lock.acquire(),
+        after_in_parent=lambda: _lock.release(),
+        after_in_child=_forget_in_child,
+    )

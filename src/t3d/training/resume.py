@@ -1,0 +1,41 @@
+"""Resume a run for another number of epochs."""
+
+from __future__ import annotations
+
+from t3d.errors import ConfigError
+from t3d.training.checkpoint import read_header
+from t3d.training.config import RunConfig, TrainConfig
+from t3d.training.run_folder import RunFolder
+
+
+def check_length(config: RunConfig, folder: RunFolder) -> None:
+    """Refuse a length that a run cannot be resumed with, before any video is read.
+
+    Args:
+        config: The options to resume with.
+        folder: The run.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged, or another version wrote it.
+        ConfigError: The run has trained for more epochs than that, or it stopped early and would stop again.
+    """
+    if not folder.checkpoint.exists():
+        return
+    header = read_header(folder.checkpoint)
+    progress, epochs = header["progress"], config.optim.epochs
+    started = progress["epoch"] + (progress["step"] > 0)
+    if epochs < started:
+        raise ConfigError(
+            f"optim.epochs is {epochs}, but the run in {folder.path} has already started epoch {started}; "
+            f"give at least {started}, or start a new run"
+        )
+    if (
+        isinstance(config, TrainConfig)
+        and 0 < config.early_stopping <= progress["since_best"]
+        and epochs > header["schedule"]["end"]
+    ):
+        raise ConfigError(
+            f"optim.epochs is {epochs}, but the run in {folder.path} stopped early, after "
+            f"{progress['since_best']} validations without improvement, and would stop again immediately. "
+            f"Set early_stopping to more than {progress['since_best']}, or to 0"
+        )
