@@ -31,7 +31,7 @@ ORDERS: tuple[FrameOrder, ...] = ("normal", "shuffled", "reversed", "static")
 
 
 def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
-    """Draw the synthetic set, transfer from a 2D net, fine-tune beside from scratch, test, report.
+    """Draw the synthetic set, transfer from a 2D net, fine-tune, train from scratch, test, report.
 
     A 2D net learns from stills of other scenes which pattern the object has. It teaches a T3D from all
     training videos, without their labels. That T3D, and a fresh one, then learn from the sixth of the videos
@@ -172,7 +172,7 @@ def demo_config(out: Path, *, init: Path | None, seed: int, quick: bool) -> Trai
             cache=str(out / "cache"),
             workers=0,
         ),
-        # Neighboring frames: over longer steps a pattern seems to run backwards, as wheels do in films.
+        # Neighboring frames: over longer steps a pattern seems to run backward, as wheels do in films.
         clip=ClipSpec(num_frames=8, stride=1, size=64, resize=64),
         augment=AugmentConfig(flip=0.0),
         model=ModelConfig(name="t3d_tiny", init=None if init is None else str(init)),

@@ -1,4 +1,4 @@
-"""Where a model computes: the device, the precision, and how many clips and processes at a time."""
+"""Compute settings: the device, the precision, and how many clips and processes at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how a model computes. None of it changes what is computed, beyond rounding.
+    """Compute settings of a model. They change results by rounding only.
 
     Args:
         device: Device to compute on: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda` or

@@ -1,4 +1,4 @@
-"""Which videos a command works on: the options that `t3d prepare` and `t3d data` share."""
+"""Videos that a command works on: the options that `t3d prepare` and `t3d data` share."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class VideoLists:
     index: str | None = None
 
     def open(self) -> tuple[dict[str, Manifest], VideoIndex | None]:
-        """Read the lists by name, and what is known of their files.
+        """Read the lists by name, and the index of their files.
 
         Raises:
             ManifestError: A list cannot be read.

@@ -75,7 +75,7 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class PairConfig:
-    """What the student learns about pairs of a clip and frames.
+    """Objective: pairs of a clip and frames that the student learns from.
 
     Args:
         objective: Training objective. `regress` predicts the teacher's feature, by cosine (validated best,
@@ -112,7 +112,7 @@ class TransferConfig(RunConfig):
         data: Unlabeled videos, and how they are read.
         model: The student.
         teacher: The frozen 2D teacher.
-        pairs: What the student learns about pairs of a clip and frames.
+        pairs: Objective: pairs of a clip and frames that the student learns from.
         optim: Optimizer and schedule of the student. Default: the paper's recipe.
     """
 
