@@ -45,13 +45,13 @@ class ClipItem:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a loader hands over.
+    """One batch of clips, as loaders return it.
 
     Args:
-        frames: uint8 [B, T, C, H, W], or None when every video of the batch was bad.
+        frames: uint8 [B, T, C, H, W], or None if no video of the batch could be read.
         labels: int64 [B], -1 where there is none; or float32 [B, K], see `ClipItem`.
         videos: Row of each clip's video, int64 [B].
-        clips: Which clip of its video each is, int64 [B].
+        clips: Number of each clip within its video, int64 [B].
         shares: Share of its video that each is, float64 [B], see `ClipItem`.
         bad: The videos that could not be read.
     """
@@ -64,12 +64,12 @@ class Batch:
     bad: tuple[Failed, ...]
 
     def pin_memory(self) -> Batch:
-        """The same batch in memory that a GPU copies from without waiting; loaders call it."""
+        """Return the batch in pinned memory, which a GPU copies asynchronously; loaders call it."""
         return self if self.frames is None else replace(self, frames=self.frames.pin_memory())
 
 
 def collate(items: list[ClipItem | Failed]) -> Batch:
-    """Stack clips; bad videos are set apart."""
+    """Stack clips into a batch; videos that could not be read are listed apart."""
     good = [item for item in items if isinstance(item, ClipItem)]
     return Batch(
         frames=stack([item.frames for item in good]) if good else None,
@@ -82,7 +82,7 @@ def collate(items: list[ClipItem | Failed]) -> Batch:
 
 
 def _stacked(labels: list[int | torch.Tensor]) -> torch.Tensor:
-    """One tensor of the labels of a batch; all are of one kind, since they come from one manifest."""
+    """Stack the labels of a batch; all are of one kind, since they come from one manifest."""
     several = [label for label in labels if isinstance(label, torch.Tensor)]
     return torch.stack(several) if several else torch.tensor(labels, dtype=torch.int64)
 
@@ -178,7 +178,7 @@ class VideoClips(IterableDataset[ClipItem | Failed]):
                 for view in crop_views(frames.get(wanted), self.spec, crops=self.views.crops):
                     yield ClipItem(row, number, view, label_of(row, self.manifest), share)
         except VideoError as error:
-            # Clips of this video that went out before are withdrawn by whoever scores them.
+            # Scoring drops the clips of this video that it already has.
             yield Failed(str(entry.path), error.reason, row)
 
 
@@ -224,7 +224,7 @@ def label_of(row: int, manifest: Manifest) -> int | torch.Tensor:
 
 
 def frame_range(frames: Frames, entry: Entry, spec: ClipSpec) -> tuple[int, int]:
-    """First frame of a manifest row's time span, and the frame behind its last.
+    """Return the first frame of a manifest row's time span, and the frame after its last.
 
     Raises:
         VideoError: The span holds no frame, or is shorter than a clip and `spec.short` is `error`.
@@ -251,7 +251,7 @@ def frame_range(frames: Frames, entry: Entry, spec: ClipSpec) -> tuple[int, int]
 def reorder(
     clip: npt.NDArray[np.int64], order: FrameOrder, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """The frame indices of a clip in another order, see `VideoClips`.
+    """Return the frame indices of a clip in another order, see `VideoClips`.
 
     Example:
         >>> reorder(np.array([3, 5, 7]), "static", np.random.default_rng(0))
