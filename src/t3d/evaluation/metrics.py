@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from t3d.errors import ManifestError
 from t3d.evaluation.scores import Scores
@@ -68,6 +67,9 @@ def measure_single(scores: Scores) -> Metrics:
     Raises:
         ManifestError: No labeled video could be read.
     """
+    # Importing torchmetrics takes a second, and predictions are scored without being measured.
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+
     known = (scores.labels >= 0) & np.isfinite(scores.video_probs).all(1)
     if not known.any():
         raise ManifestError(

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchmetrics.functional.classification import binary_average_precision, binary_f1_score
 
 from t3d.errors import ManifestError
 from t3d.evaluation.scores import THRESHOLD, Scores
@@ -111,10 +110,15 @@ def measure_multi(scores: Scores) -> MultiMetrics:
 def _average_precisions(
     probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int8], present: npt.NDArray[np.int64]
 ) -> list[float]:
+    # Importing torchmetrics takes a second, and predictions are scored without being measured.
+    from torchmetrics.functional.classification import binary_average_precision
+
     columns = ((torch.from_numpy(probs[:, k].copy()), torch.from_numpy(labels[:, k].copy())) for k in present)
     return [float(binary_average_precision(p, y)) for p, y in columns]
 
 
 def _f1(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int8]) -> float:
+    from torchmetrics.functional.classification import binary_f1_score
+
     said = torch.from_numpy((probs >= THRESHOLD).astype(np.int8))
     return float(binary_f1_score(said, torch.from_numpy(labels.copy())))
