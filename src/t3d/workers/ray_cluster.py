@@ -1,13 +1,12 @@
 """Bulk work on a Ray cluster: send blocks of files to its machines, and collect the outcome of each file.
 
-A task supervises the processes that touch the files, as on a single machine: a file that crashes or hangs
-its decoder costs that process, not the task. A task that dies all the same, with its machine perhaps, is
-started again elsewhere with what it had left. If that happens too often, each of its files goes alone, so
-that the one to blame is found; and that one is lost, not the run.
+A task supervises the processes that read the files, as on a single machine. A file that crashes or hangs its
+decoder ends that process, not the task. If a task dies, for example with its machine, it is started again
+elsewhere with its remaining files. If that happens too often, each of its files runs alone to find the cause.
+Only that file is lost, not the run.
 
-These are Ray's tasks and actors, not Ray Data: there, a block whose process died is tried again without end
-unless one gives options that are on their way out, and one that is given up is dropped without a word of what
-was in it.
+This uses Ray's tasks and actors, not Ray Data. If a process dies, Ray Data retries its block without limit,
+unless deprecated options are set. It also drops a failed block without reporting its files.
 """
 
 from __future__ import annotations
