@@ -149,7 +149,7 @@ def test_truncated_file(net: VideoNet, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "message"), [([1, 2], "holds a list"), ({"epoch": 3}, "its keys are epoch")]
+    ("values", "message"), [([1, 2], "contains a list"), ({"epoch": 3}, "its keys are epoch")]
 )
 def test_files_without_tensors(tmp_path: Path, values: object, message: str) -> None:
     torch.save(values, tmp_path / "x.pth")

@@ -1,8 +1,8 @@
-"""2D weights made 3D: the cheap start for a 3D network whose 2D twin is trained.
+"""Inflate 2D weights to 3D, to initialize a 3D model from its trained 2D counterpart.
 
-A net inflated by `center` and shown one frame again and again computes its twin's features at every step,
-whatever its time padding. Inflated by `mean` it does so only with `time_padding="replicate"`: zeros before
-and behind the clip take part in the mean, so that the first and last steps come out too small.
+On a clip that repeats one frame, a model inflated by `center` computes its 2D counterpart's features at every
+step, with any time padding. A model inflated by `mean` does so only with `time_padding="replicate"`. Zeros
+before and after the clip would enter the mean, and make the first and last steps too small.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def inflate(state_2d: Mapping[str, Tensor], model: VideoNet, *, how: Inflation =
             gives the 2D kernel to step (d-1)//2 and zeros to the others.
 
     Returns:
-        What was loaded and what was not: a T3D's transitions, and blocks whose width they change, are not.
+        Which tensors were loaded. A T3D's transitions, and blocks whose width they change, are not loaded.
 
     Raises:
         ConfigError: An unknown `how`.
-        CheckpointError: Nothing of the backbone fits.
+        CheckpointError: No tensor of the backbone fits.
 
     Example:
         >>> from torchvision.models import densenet121
@@ -53,7 +53,7 @@ def inflate(state_2d: Mapping[str, Tensor], model: VideoNet, *, how: Inflation =
 
 
 def inflate_kernel(kernel: Tensor, depth: int, *, how: Inflation = "mean") -> Tensor:
-    """Make one 2D kernel 3D.
+    """Inflate one 2D kernel to 3D.
 
     Args:
         kernel: Weights, C' C H W.

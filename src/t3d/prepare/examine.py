@@ -1,6 +1,6 @@
-"""Decode one file from start to end and say what it holds: a row of the index.
+"""Decode one file from start to end, and return its row of the index.
 
-This runs in processes that are started for nothing else, so that nothing heavy is imported here.
+This runs in processes started only for it, so this module imports nothing heavy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Decode every file of a dataset once, and write down what it holds: `t3d prepare index`.
+"""Decode every file of a dataset once, and write an index of its content: `t3d prepare index`.
 
-Files are read in watched processes, on this machine or on many. A journal beside the index records what is
+Files are read in watched processes, on this machine or on many. A journal next to the index records what is
 done, so that an interrupted run resumes. An existing index is brought up to date.
 """
 

@@ -1,6 +1,6 @@
-"""Which files the publishers of video data sets let anybody download, and where.
+"""URLs of the files that publishers of video datasets offer for download.
 
-Addresses, sizes and digests are those that the named source gives; what no source gives is left out.
+URLs, sizes and digests come from the named sources. Values that no source states are omitted.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class RemoteFile:
     """A file to download.
 
     Args:
-        url: Where it is.
-        size: Its bytes, if a source gives them.
-        digest: Its SHA-256 or MD5, if a source gives it.
+        url: Its URL.
+        size: Its size in bytes, if a source states it.
+        digest: Its SHA-256 or MD5, if a source states it.
         nested: Whether it is an archive of archives.
     """
 
@@ -36,14 +36,14 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a data set that can be had alone.
+    """Part of a dataset that can be downloaded separately.
 
     Args:
         files: Its files.
-        links: A text that lists its files, an address a line, instead.
-        about: What it is, and how large, for people.
-        size: Its bytes, exactly or about, if a source gives them.
-        asked: Whether to download it only when the user names it.
+        links: URL of a text file that lists its files, one URL per line, instead of `files`.
+        about: Description for users, with its size.
+        size: Its exact or approximate size in bytes, if a source states it.
+        asked: Whether to download it only if the user requests it by name.
     """
 
     files: tuple[RemoteFile, ...] = ()
@@ -55,11 +55,11 @@ class Part:
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A data set that can be downloaded.
+    """A dataset that can be downloaded.
 
     Args:
         parts: Its parts by name.
-        terms: What its publishers let one do with it, and where they say so.
+        terms: Terms of use, and where the publishers state them.
         train_list: Its list of training videos, below the folder that it was downloaded to.
         train_videos: The folder of the list's videos, below the same folder.
     """
@@ -173,7 +173,7 @@ KNOWN: Mapping[str, PublishedSet] = {
         {},
     ),
 }
-"""What can be downloaded, by name."""
+"""Datasets that can be downloaded, by name."""
 
 ELSEWHERE: Mapping[str, str] = {
     "kinetics700": "has its videos in kinetics700-2020, which holds those of both: name that",
@@ -183,4 +183,4 @@ ELSEWHERE: Mapping[str, str] = {
         "comes from its publishers after registration only: download it there, and unpack it by hand"
     ),
 }
-"""Data sets that cannot be downloaded here, and the way out."""
+"""Datasets that cannot be downloaded with t3d, and how to get them."""

@@ -1,6 +1,6 @@
-"""Write one video again, small, cheap to read at random places, with the same frames at the same times.
+"""Transcode one video to a small file with cheap random access, keeping all frames and their times.
 
-This runs in processes that are started for nothing else, so that nothing heavy is imported here.
+This runs in processes started only for it, so this module imports nothing heavy.
 
 Legend: T frames, H height, W width.
 """
@@ -81,12 +81,12 @@ class TranscodeSpec:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A file that was written again.
+    """A transcoded file.
 
     Args:
-        row: What `examine` says of the new file, under its final name.
+        row: Result of `examine` for the new file, under its final name.
         size: Bytes of the source.
-        modified: When the source was last changed, in nanoseconds.
+        modified: Modification time of the source, in nanoseconds.
         damage: What is wrong with the source, or None.
     """
 
@@ -97,11 +97,11 @@ class Rewritten:
 
 
 class _DisagreementError(Exception):
-    """The decoder gave another frame than the packets had promised."""
+    """The decoder returned a frame that does not match the packets."""
 
 
 def rewritten_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width of a video after it was written again.
+    """Return the height and width of a video after transcoding.
 
     Example:
         >>> rewritten_shape(1080, 1920, 256), rewritten_shape(240, 321, 256)
@@ -114,7 +114,7 @@ def rewritten_shape(height: int, width: int, short_side: int) -> tuple[int, int]
 
 
 def rewrite(source: Path, target: Path, spec: TranscodeSpec) -> Rewritten:
-    """Write a file again, check the new one, and only then give it its name.
+    """Transcode a file, check the new one, and only then rename it to its final name.
 
     Pixels are scaled by swscale's bicubic filter, which agrees with torchvision's in kind, not bit for bit.
 
@@ -275,7 +275,7 @@ def _on_clock(table: FrameTable, source: Path) -> tuple[Fraction, Int64s, list[i
 
 @dataclass(frozen=True)
 class Task:
-    """A file to write again.
+    """A file to transcode.
 
     Args:
         source: The file.
@@ -304,7 +304,7 @@ class Staged:
 
 
 def stage(task: Task, *, spec: TranscodeSpec) -> Staged | Failed:
-    """Write a file again under a temporary name.
+    """Transcode a file under a temporary name.
 
     Whoever asked gives it its name. So one process alone keeps the journal, and a file that is done twice,
     since a machine was thought dead, is there once.

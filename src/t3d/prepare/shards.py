@@ -1,4 +1,4 @@
-"""Pack many videos into few large files that are read from start to end: `t3d prepare shards`.
+"""Pack many videos into a few large files for sequential reading: `t3d prepare shards`.
 
 The index and the options determine what goes into which shard before anything is written. So an interrupted
 run resumes with the missing shards, and the same videos give the same shards.
@@ -200,7 +200,7 @@ def _usable(manifest: Manifest, index: VideoIndex) -> tuple[Manifest, pa.Table, 
 
 
 def _plan(rows: Manifest, files: pa.Table, folder: Path, *, shard_mb: float, seed: int) -> list[ShardTask]:
-    """What goes into which shard: the files in an order drawn by the seed, cut where a shard is full."""
+    """Assign files to shards: shuffle them by the seed, and start a new shard when one is full."""
     order = np.random.default_rng(seed).permutation(files.num_rows)
     columns = [files[name].take(pa.array(order)) for name in ("path", "digest", "size")]
     notes = _notes(rows)
@@ -228,7 +228,7 @@ def _key(number: int, path: str) -> str:
 
 
 def _notes(rows: Manifest) -> dict[str, str]:
-    """What is said of each file in its shard, as JSON."""
+    """Return the JSON record of each file in its shard."""
     clips: dict[str, list[dict[str, Any]]] = {}
     for entry, label in zip(rows, rows.label_names().to_pylist(), strict=True):
         clip = {rows.label_column.name: label, "start": entry.start, "end": entry.end, "source": entry.source}
@@ -294,6 +294,6 @@ def _write(folder: Path, rows: Manifest, files: pa.Table, lines: Sequence[dict[s
 
 
 def _in_order(places: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """The rows that have a place, by place."""
+    """Return the rows that are in a shard, in shard order."""
     order = np.argsort(places, kind="stable")
     return order[np.isfinite(places[order])]
