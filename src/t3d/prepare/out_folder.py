@@ -1,4 +1,4 @@
-"""The output folder of `t3d prepare`: its own, and always of the options that it was begun with."""
+"""Output folder of `t3d prepare`: it belongs to one command and the options it was started with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from t3d.io.files import atomic_path, sweep
 
 
 def read_record(file: Path) -> dict[str, object]:
-    """Return the options that a command wrote down; nothing if it has not begun.
+    """Return the options that a command wrote down; nothing if it has not started.
 
     Raises:
         ConfigError: The record is damaged, or the folder is a file.

@@ -1,13 +1,12 @@
-"""Bulk work on the machines of a Ray cluster: blocks of files go out, the outcome of each file comes back.
+"""Bulk work on the machines of a Ray cluster: blocks of files are sent, and the outcome of each file returns.
 
-A task watches the processes that touch the files, as one machine does alone: a file that crashes or hangs
-its decoder costs that process, not the task. A task that dies all the same, with its machine perhaps, is
-started again elsewhere with what it had left. If that happens too often, each of its files goes alone, so
-that the one to blame is found; and that one is lost, not the run.
+A task watches the processes that read the files, as on a single machine: a file that crashes or hangs its
+decoder costs that process, not the task. A task that still dies, perhaps with its machine, starts
+again elsewhere with its remaining files. If that happens too often, each file gets its own task, to identify
+the one that causes it. Only that file is lost, not the run.
 
-These are Ray's tasks and actors, not Ray Data: there, a block whose process died is tried again without end
-unless one gives options that are on their way out, and one that is given up is dropped without a word of what
-was in it.
+This uses Ray's tasks and actors, not Ray Data. Ray Data retries a block whose process died without limit,
+unless deprecated options are set, and drops a failed block without listing its files.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from t3d.workers.pool import Lost
 
 DEATHS = 3
 """Processes that may die over a block, and then over each of its files, before that file is lost."""
-_KNOCK = 10.0  # seconds to wait for a cluster's door
+_KNOCK = 10.0  # seconds to wait for a connection
 _STORE = 128 << 20  # bytes of shared memory of a cluster of our own: outcomes are small
 
 Item = TypeVar("Item")
@@ -58,7 +57,9 @@ def joined(address: str | None) -> Iterator[None]:
         )
     options: dict[str, Any] = {}
     if where == "local":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of our own reports to nobody
+        os.environ.setdefault(
+            "RAY_USAGE_STATS_ENABLED", "0"
+        )  # no usage reports from a cluster that this process starts
         options = {"include_dashboard": False, "object_store_memory": _STORE}
     try:
         _knock(where)
@@ -74,10 +75,10 @@ def joined(address: str | None) -> Iterator[None]:
 
 
 def _knock(where: str) -> None:
-    """Make sure that somebody listens at HOST:PORT, for which Ray would wait many minutes.
+    """Check that a server listens at HOST:PORT; Ray alone would wait for many minutes.
 
     Raises:
-        OSError: Nobody does.
+        OSError: No server listens.
     """
     host, colon, port = where.rpartition(":")
     if colon and port.isdecimal():
@@ -113,14 +114,14 @@ def blocks_of(items: Sequence[Item], most: int) -> deque[Block[Item]]:
 
 
 class Pool(Protocol):
-    """What runs blocks in other processes."""
+    """Runs blocks in other processes."""
 
     @property
     def starting(self) -> Sequence[Any]:
-        """References of which one is ready when there is room for another block."""
+        """References; one of them is ready when there is room for another block."""
 
     def start(self, items: dict[int, Any]) -> Any:
-        """Start on a block: a stream of references to (number, outcome); None where there is no room now."""
+        """Start a block: return a stream of references to (number, outcome), or None if there is no room."""
 
     def ended(self, stream: Any, *, died: bool) -> None:
         """Forget a stream that has ended."""
@@ -130,17 +131,17 @@ class Pool(Protocol):
 
 
 def spread(pool: Pool, blocks: deque[Block[Item]]) -> Iterator[tuple[Item, Any | Lost]]:
-    """Have blocks done by a pool, whatever dies meanwhile.
+    """Process blocks with a pool, even if processes or machines die.
 
     Args:
-        pool: Who does them.
-        blocks: All there is to do; it is emptied.
+        pool: Processes that do the work.
+        blocks: All blocks; the queue is emptied.
 
     Yields:
-        Each item once, with its outcome, or with how it was lost, as they come.
+        Each item once, with its outcome or a `Lost`, as soon as it is known.
 
     Raises:
-        Exception: What a task raises.
+        Exception: Any error that a task raises.
     """
     import ray
 
@@ -152,7 +153,7 @@ def spread(pool: Pool, blocks: deque[Block[Item]]) -> Iterator[tuple[Item, Any |
             while room and blocks and (stream := pool.start(blocks[0].left)) is not None:
                 running[stream] = blocks.popleft()
             room = False
-            # Where there is nothing left to start, room for it is no news.
+            # If no block is left to start, room does not matter.
             for ready in _ready([*running, *(pool.starting if blocks else ())]):
                 if ready not in running:
                     room = True
@@ -185,7 +186,7 @@ def _ready(waited_for: list[Any]) -> list[Any]:
 
 
 def deaths_of_tasks() -> tuple[type[Exception], ...]:
-    """What is raised for a task whose process or machine is gone."""
+    """Return the errors of tasks whose process or machine is gone."""
     from ray import exceptions
 
     return (
@@ -210,7 +211,7 @@ def _after_death(block: Block[Item], blocks: deque[Block[Item]]) -> Iterator[tup
 
 
 def _cause(error: Any) -> Exception:
-    """What went wrong in a task, as if it had here."""
+    """Return the error of a task, as if it had been raised in this process."""
     cause: Exception = error.cause
     if isinstance(cause, ImportError) or "ModuleNotFoundError" in str(cause):  # Ray wraps it in several ways
         return unfit(cause)
@@ -218,7 +219,7 @@ def _cause(error: Any) -> Exception:
 
 
 def unfit(error: Exception) -> T3DError:
-    """What is said where a machine cannot run our code at all."""
+    """Return the error for a machine that cannot run the code at all."""
     reason = str(error).strip().splitlines()[-1]
     return T3DError(
         f"a machine of the cluster cannot start its part ({reason}); install the same t3d on all of them"

@@ -1,6 +1,6 @@
-"""What runs blocks of files on a Ray cluster, for `t3d.workers.ray_cluster.spread`.
+"""Pools that run blocks of files on a Ray cluster, for `t3d.workers.ray_cluster.spread`.
 
-Tasks watch processes of their own; actors keep what is costly to make, such as a net.
+Tasks watch processes that they start. Actors keep expensive objects, such as a model.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from t3d.errors import ConfigError
 from t3d.workers.pool import watched
 from t3d.workers.ray_cluster import DEATHS, deaths_of_tasks, unfit
 
-_BLOCK = 32  # files a process; large enough that starting the process, about a second, is little beside them
+_BLOCK = 32  # files per process, so that its start, about a second, does not matter
 
 # --- watched processes ----------------------------------------------------------------------------------
 
 
 class WatchedTasks:
-    """Tasks that each give a block of files to watched processes of their own.
+    """Tasks that each process a block of files in watched processes.
 
     Args:
         function: See `t3d.workers.cluster.outcomes`, as for the others.
@@ -28,7 +28,7 @@ class WatchedTasks:
         timeout: Time limit per file, in seconds.
 
     Raises:
-        ConfigError: No machine of the cluster has so many processors.
+        ConfigError: No machine of the cluster has enough processors.
     """
 
     starting = ()
@@ -67,7 +67,7 @@ class WatchedTasks:
 def _watch(
     function: Callable[[Any], Any], *, items: dict[int, Any], workers: int, timeout: float
 ) -> Iterator[tuple[int, Any]]:
-    # The processes would run this one's main script once more, which is Ray's own and brings Ray along.
+    # Without this, the processes would run the main script of this one again, which would import Ray.
     vars(sys.modules["__main__"]).pop("__file__", None)
     work = partial(_on_second, function)
     pairs = list(items.items())
@@ -83,16 +83,16 @@ def _on_second(function: Callable[[Any], Any], pair: tuple[int, Any]) -> Any:
 
 
 class Actors:
-    """Processes that make something costly once, such as a net on its device, and keep it for many blocks.
+    """Processes that create something expensive once, such as a model, and keep it for many blocks.
 
     Args:
-        make: Called once in each; gives a function from the items of a block to their outcomes.
+        make: Called once in each process; returns a function from the items of a block to their outcomes.
         cpus: Processors reserved for each.
         gpus: GPUs reserved for each.
-        most: Most of them; more are not made even if there is room.
+        most: Maximum number of processes.
 
     Raises:
-        ConfigError: No machine of the cluster has so many.
+        ConfigError: No machine of the cluster has enough of them.
         T3DError: They cannot be started.
     """
 
@@ -113,7 +113,7 @@ class Actors:
 
     @property
     def starting(self) -> Sequence[Any]:
-        """References of which one is ready when an actor has come up."""
+        """References; one of them is ready when an actor has started."""
         return list(self._starting)
 
     def start(self, items: dict[int, Any]) -> Any:
@@ -186,12 +186,12 @@ def _machines() -> list[dict[str, float]]:
 
 
 def _room(needs: dict[str, float]) -> int:
-    """How many processes with such needs the machines hold together."""
+    """Return the number of processes with such needs that the machines can run together."""
     return sum(min(int(there.get(what, 0) // much) for what, much in needs.items()) for there in _machines())
 
 
 def _fits(needs: dict[str, float]) -> None:
-    """Refuse what would wait for ever."""
+    """Refuse needs that no machine can fulfill."""
     if _room(needs):
         return
     wanted = " and ".join(f"{much:g} {what}" for what, much in needs.items())
