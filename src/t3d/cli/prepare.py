@@ -32,7 +32,7 @@ def _show(report: Report, out: str, show: Callable[[Report, str], None], *, json
 
 @Spelling(forwards="t3d.prepare.index:index_videos")
 def index(source: VideoSet, *, out: str, json: bool = False, **options: Any) -> int:
-    """Decode every video once, so that training opens it at once.
+    """Decode every video once, so that training can open it immediately.
 
     The exit status is 1 if some videos cannot be read.
 
@@ -59,7 +59,9 @@ def _print_index(report: IndexReport, out: str) -> None:
         [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in near],
     )
     if not report.duplicates.compared:
-        print("Near-duplicates were not searched for among so many files; --near-duplicates true does so")
+        print(
+            "Skipped the search for near-duplicates: too many files. --near-duplicates true searches anyway"
+        )
 
 
 @Spelling(forwards="t3d.prepare.transcode:transcode_videos", hidden=("root",))

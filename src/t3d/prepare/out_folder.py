@@ -1,4 +1,4 @@
-"""Output folder of `t3d prepare`, which must be used with the same options in every run."""
+"""Output folder of `t3d prepare`: it belongs to one command and the options it was started with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from t3d.io.files import atomic_path, sweep
 
 
 def read_record(file: Path) -> dict[str, object]:
-    """Return the recorded options of a command, or an empty record if it has not started.
+    """Return the options that a command wrote down; nothing if it has not started.
 
     Raises:
         ConfigError: The record is damaged, or the folder is a file.

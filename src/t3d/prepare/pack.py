@@ -1,6 +1,6 @@
-"""Write one shard: a tar file in WebDataset's form, with each video's bytes as they are.
+"""Write one shard: a tar file in WebDataset format with the unchanged bytes of each video.
 
-This runs in processes started only for it, so this module imports nothing heavy.
+Processes start only to run this module, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Packed:
 
     Args:
         source: The file.
-        key: Name of its members, without the file extension.
+        key: Name of its members, without the extension.
         digest: Digest of its bytes when it was indexed.
-        note: Content of `key.json`, as JSON.
+        note: Content of `key.json`.
     """
 
     source: str
@@ -43,7 +43,7 @@ class ShardTask:
 
     Args:
         target: The `.tar` file.
-        videos: Videos of the shard, in order.
+        videos: Its videos, in order.
     """
 
     target: str
@@ -53,7 +53,7 @@ class ShardTask:
 def write_shard(task: ShardTask) -> dict[str, Any]:
     """Write a shard. It appears complete or not at all, and the same videos give the same bytes.
 
-    Each video is a member `key.mp4` (or what its ending is), followed by `key.json`.
+    Each video is a member `key.mp4` (or another extension), followed by `key.json`.
 
     Returns:
         A record for the journal: `shard`, `bytes` and `sha256` of it, `offsets` (source, name in the shard
@@ -85,7 +85,7 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
 
 
 def _unlike(video: Packed) -> str | None:
-    """Return why a file differs from the indexed one, or None if it does not."""
+    """Return why a file is not the indexed one; None if it is."""
     try:
         same = content_digest(Path(video.source)) == video.digest
     except OSError as error:
@@ -94,7 +94,7 @@ def _unlike(video: Packed) -> str | None:
 
 
 def _info(name: str, size: int) -> tarfile.TarInfo:
-    """Return a tar header without modification time and owner."""
+    """Return a member without time and owner, so that the same videos give the same bytes."""
     info = tarfile.TarInfo(name)
     info.size = size
     return info

@@ -1,6 +1,6 @@
-"""URLs of the files that publishers of video datasets offer for download.
+"""Files of video data sets that their publishers offer for download.
 
-URLs, sizes and digests come from the named sources. Values that no source states are omitted.
+Addresses, sizes and digests are those of the named source. Unknown ones are left out.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ _KINETICS = "https://s3.amazonaws.com/kinetics"
 _HMDB51 = "https://serre-lab.clps.brown.edu/wp-content/uploads/2013/10"
 _UCF101 = "https://www.crcv.ucf.edu/data/UCF101"
 _YOUTUBE = (
-    "is published as names of YouTube videos. They are not downloaded here: get those you may have, call "
-    "each ID.mp4, and name them in a list (docs/guides/data.md, YouTube videos without labels)"
+    "is published as IDs of YouTube videos, which t3d does not download: get those you may use, name each "
+    "file ID.mp4, and put them into a list (docs/guides/data.md, YouTube videos without labels)"
 )
 
 
@@ -23,8 +23,8 @@ class RemoteFile:
 
     Args:
         url: Its URL.
-        size: Its size in bytes, if a source states it.
-        digest: Its SHA-256 or MD5, if a source states it.
+        size: Size in bytes, if it is published.
+        digest: SHA-256 or MD5, if it is published.
         nested: Whether it is an archive of archives.
     """
 
@@ -36,14 +36,14 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Part:
-    """Part of a dataset that can be downloaded separately.
+    """A part of a data set that can be downloaded alone.
 
     Args:
         files: Its files.
-        links: URL of a text file that lists its files, one URL per line, instead of `files`.
-        about: Description for users, with its size.
-        size: Its exact or approximate size in bytes, if a source states it.
-        asked: Whether to download it only if the user requests it by name.
+        links: URL of a text that lists its files instead, one address per line.
+        about: Description with the size, for people.
+        size: Exact or approximate size in bytes, if it is published.
+        asked: Whether to download it only when the user names it.
     """
 
     files: tuple[RemoteFile, ...] = ()
@@ -173,14 +173,14 @@ KNOWN: Mapping[str, PublishedSet] = {
         {},
     ),
 }
-"""Datasets that can be downloaded, by name."""
+"""Data sets that can be downloaded, by name."""
 
 ELSEWHERE: Mapping[str, str] = {
-    "kinetics700": "has its videos in kinetics700-2020, which holds those of both: name that",
+    "kinetics700": "is part of kinetics700-2020, which contains the videos of both: download that",
     "sports1m": _YOUTUBE,
     "youtube8m": _YOUTUBE,
     "something-something": (
-        "comes from its publishers after registration only: download it there, and unpack it by hand"
+        "needs a registration with its publishers: download it there, and unpack it yourself"
     ),
 }
-"""Datasets that cannot be downloaded with t3d, and how to get them."""
+"""Data sets that cannot be downloaded here, and what to do instead."""

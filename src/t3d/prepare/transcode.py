@@ -36,7 +36,7 @@ RECORD = "transcode.json"
 INDEX = "index.parquet"
 """The index of the new files, in the same folder."""
 _NOTES = ".transcode.journal"
-_FORMAT = 1  # raise it when files would come out differently: a folder made before is then refused
+_FORMAT = 1  # raise it when the content of files changes: older folders are then refused
 _HINTS = {"root": "if the videos were moved, write the new folder into it"}
 _LINE = pa.schema(
     [
@@ -64,7 +64,7 @@ class TranscodeReport:
         frames_now: Frames that were written in this run.
         took: Duration of this run, in seconds.
         bad: Files that could not be transcoded.
-        damaged: Files of which only a part could be read.
+        damaged: Files that could only be read in part.
     """
 
     videos: int
@@ -135,7 +135,7 @@ def transcode_videos(
     at_least("workers", workers, 1)
     at_least("timeout", timeout, 1e-3)
     if not len(manifest):
-        raise ManifestError("there is no video to transcode")
+        raise ManifestError("the list has no video to transcode")
     folder = Path(absolute(out))
     paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
     refuse_members(paths)

@@ -1,4 +1,4 @@
-"""Where bulk work runs: in processes of this machine, or on the machines of a Ray cluster.
+"""Bulk work in processes of this machine, or on the machines of a Ray cluster.
 
 Either way, the outcome of every file is returned as soon as it is known, and only the calling process records
 what was done. So an interrupted run resumes in the same way, on one machine or on many.
@@ -44,7 +44,7 @@ class Cluster:
         if self.kind not in get_args(Kind):
             raise ConfigError(f"cluster is {self.kind!r}; {did_you_mean(str(self.kind), get_args(Kind))}")
         if self.kind == "none" and self.ray_address is not None:
-            raise ConfigError(f"ray_address is {self.ray_address}, but `cluster` is none; set it to ray")
+            raise ConfigError(f"ray_address is {self.ray_address}, but `cluster` is 'none'; set it to 'ray'")
 
 
 ONE_MACHINE = Cluster()
@@ -71,11 +71,11 @@ def outcomes(
         title: Title of the progress, see `t3d.progress`.
 
     Yields:
-        Each item with its result, or with `Lost` and the reason, in order of completion.
+        Each item with its result or a `Lost`, as soon as it is known.
 
     Raises:
         ConfigError: Ray is not installed, or the cluster cannot be joined or is too small.
-        Exception: Any exception of `function`, since it is a bug and not a property of a file.
+        Exception: Any error that `function` raises: a bug is not a property of a file.
 
     Example:
         >>> list(outcomes(abs, [-3], cluster=ONE_MACHINE, workers=1, timeout=60, title="Counting"))

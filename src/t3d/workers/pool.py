@@ -51,7 +51,7 @@ def watched(
             slower one.
 
     Raises:
-        Exception: Any exception of `function`, since it is a bug and not a property of a file.
+        Exception: Any error that `function` raises: a bug is not a property of a file.
     """
     outcomes = _outcomes(function, items, workers=workers, timeout=timeout)
     yield from track(outcomes, title, len(items))
@@ -87,6 +87,6 @@ def _outcome(future: Any, timeout: float) -> Any:
     try:
         return future.result()
     except TooLongError:
-        return Lost(f"was given up: not read to its end within {timeout:g} s")
+        return Lost(f"timeout: not finished within {timeout:g} s")
     except ProcessExpired as error:
         return Lost(f"the process that read it died (exit status {error.exitcode})")

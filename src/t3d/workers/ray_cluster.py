@@ -1,12 +1,12 @@
-"""Bulk work on a Ray cluster: send blocks of files to its machines, and collect the outcome of each file.
+"""Bulk work on the machines of a Ray cluster: blocks of files are sent, and the outcome of each file returns.
 
-A task supervises the processes that read the files, as on a single machine. A file that crashes or hangs its
-decoder ends that process, not the task. If a task dies, for example with its machine, it is started again
-elsewhere with its remaining files. If that happens too often, each of its files runs alone to find the cause.
-Only that file is lost, not the run.
+A task watches the processes that read the files, as on a single machine: a file that crashes or hangs its
+decoder costs that process, not the task. A task that still dies, perhaps with its machine, starts
+again elsewhere with its remaining files. If that happens too often, each file gets its own task, to identify
+the one that causes it. Only that file is lost, not the run.
 
-This uses Ray's tasks and actors, not Ray Data. If a process dies, Ray Data retries its block without limit,
-unless deprecated options are set. It also drops a failed block without reporting its files.
+This uses Ray's tasks and actors, not Ray Data. Ray Data retries a block whose process died without limit,
+unless deprecated options are set, and drops a failed block without listing its files.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from t3d.errors import ConfigError, T3DError
 from t3d.workers.pool import Lost
 
 DEATHS = 3
-"""Number of process deaths allowed per block, and then per file, before the file is given up."""
-_KNOCK = 10.0  # connection timeout, in seconds
-_STORE = 128 << 20  # bytes of shared memory for a cluster started here: outcomes are small
+"""Processes that may die over a block, and then over each of its files, before that file is lost."""
+_KNOCK = 10.0  # seconds to wait for a connection
+_STORE = 128 << 20  # bytes of shared memory of a cluster of our own: outcomes are small
 
 Item = TypeVar("Item")
 
@@ -57,7 +57,9 @@ def joined(address: str | None) -> Iterator[None]:
         )
     options: dict[str, Any] = {}
     if where == "local":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports from a cluster started here
+        os.environ.setdefault(
+            "RAY_USAGE_STATS_ENABLED", "0"
+        )  # no usage reports from a cluster that this process starts
         options = {"include_dashboard": False, "object_store_memory": _STORE}
     try:
         _knock(where)
@@ -73,10 +75,10 @@ def joined(address: str | None) -> Iterator[None]:
 
 
 def _knock(where: str) -> None:
-    """Check that HOST:PORT accepts connections, since Ray itself would wait many minutes.
+    """Check that a server listens at HOST:PORT; Ray alone would wait for many minutes.
 
     Raises:
-        OSError: The connection fails.
+        OSError: No server listens.
     """
     host, colon, port = where.rpartition(":")
     if colon and port.isdecimal():
@@ -112,14 +114,14 @@ def blocks_of(items: Sequence[Item], most: int) -> deque[Block[Item]]:
 
 
 class Pool(Protocol):
-    """Interface for running blocks in other processes."""
+    """Runs blocks in other processes."""
 
     @property
     def starting(self) -> Sequence[Any]:
-        """Return references, one of which becomes ready when there is room for another block."""
+        """References; one of them is ready when there is room for another block."""
 
     def start(self, items: dict[int, Any]) -> Any:
-        """Start a block. Return a stream of references to (number, outcome), or None if there is no room."""
+        """Start a block: return a stream of references to (number, outcome), or None if there is no room."""
 
     def ended(self, stream: Any, *, died: bool) -> None:
         """Forget a stream that has ended."""
@@ -129,17 +131,17 @@ class Pool(Protocol):
 
 
 def spread(pool: Pool, blocks: deque[Block[Item]]) -> Iterator[tuple[Item, Any | Lost]]:
-    """Run blocks in a pool, and retry those whose process dies.
+    """Process blocks with a pool, even if processes or machines die.
 
     Args:
-        pool: Pool that runs the blocks.
-        blocks: All blocks to run. The list is emptied.
+        pool: Processes that do the work.
+        blocks: All blocks; the queue is emptied.
 
     Yields:
-        Each item once, with its outcome, or with `Lost` and the reason, in order of completion.
+        Each item once, with its outcome or a `Lost`, as soon as it is known.
 
     Raises:
-        Exception: Any exception of a task.
+        Exception: Any error that a task raises.
     """
     import ray
 
@@ -151,7 +153,7 @@ def spread(pool: Pool, blocks: deque[Block[Item]]) -> Iterator[tuple[Item, Any |
             while room and blocks and (stream := pool.start(blocks[0].left)) is not None:
                 running[stream] = blocks.popleft()
             room = False
-            # If no block is left to start, there is no need to wait for room.
+            # If no block is left to start, room does not matter.
             for ready in _ready([*running, *(pool.starting if blocks else ())]):
                 if ready not in running:
                     room = True
@@ -184,7 +186,7 @@ def _ready(waited_for: list[Any]) -> list[Any]:
 
 
 def deaths_of_tasks() -> tuple[type[Exception], ...]:
-    """Return the exceptions of a task whose process or machine died."""
+    """Return the errors of tasks whose process or machine is gone."""
     from ray import exceptions
 
     return (
@@ -209,7 +211,7 @@ def _after_death(block: Block[Item], blocks: deque[Block[Item]]) -> Iterator[tup
 
 
 def _cause(error: Any) -> Exception:
-    """Return the exception of a task as if it were raised in this process."""
+    """Return the error of a task, as if it had been raised in this process."""
     cause: Exception = error.cause
     if isinstance(cause, ImportError) or "ModuleNotFoundError" in str(cause):  # Ray wraps it in several ways
         return unfit(cause)
@@ -217,7 +219,7 @@ def _cause(error: Any) -> Exception:
 
 
 def unfit(error: Exception) -> T3DError:
-    """Return the error for a machine that cannot run this package."""
+    """Return the error for a machine that cannot run the code at all."""
     reason = str(error).strip().splitlines()[-1]
     return T3DError(
         f"a machine of the cluster cannot start its part ({reason}); install the same t3d on all of them"

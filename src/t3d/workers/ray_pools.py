@@ -1,6 +1,6 @@
 """Pools that run blocks of files on a Ray cluster, for `t3d.workers.ray_cluster.spread`.
 
-Tasks supervise their own processes. Actors keep objects that are expensive to create, such as a model.
+Tasks watch processes that they start. Actors keep expensive objects, such as a model.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from t3d.errors import ConfigError
 from t3d.workers.pool import watched
 from t3d.workers.ray_cluster import DEATHS, deaths_of_tasks, unfit
 
-_BLOCK = 32  # files per process; large enough to make the start of a process, about a second, negligible
+_BLOCK = 32  # files per process, so that its start, about a second, does not matter
 
 # --- supervised processes -------------------------------------------------------------------------------
 
 
 class WatchedTasks:
-    """Tasks that each process a block of files in their own supervised processes.
+    """Tasks that each process a block of files in watched processes.
 
     Args:
         function: See `t3d.workers.cluster.outcomes`.
@@ -28,7 +28,7 @@ class WatchedTasks:
         timeout: Time limit per file, in seconds.
 
     Raises:
-        ConfigError: No machine of the cluster has enough CPUs.
+        ConfigError: No machine of the cluster has enough processors.
     """
 
     starting = ()
@@ -67,7 +67,7 @@ class WatchedTasks:
 def _watch(
     function: Callable[[Any], Any], *, items: dict[int, Any], workers: int, timeout: float
 ) -> Iterator[tuple[int, Any]]:
-    # The processes would run this process's main script again, which is Ray's and would import Ray.
+    # Without this, the processes would run the main script of this one again, which would import Ray.
     vars(sys.modules["__main__"]).pop("__file__", None)
     work = partial(_on_second, function)
     pairs = list(items.items())
@@ -83,17 +83,17 @@ def _on_second(function: Callable[[Any], Any], pair: tuple[int, Any]) -> Any:
 
 
 class Actors:
-    """Processes that create an expensive object once, such as a model, and reuse it for many blocks.
+    """Processes that create something expensive once, such as a model, and keep it for many blocks.
 
     Args:
-        make: Called once per process. Returns a function from the items of a block to their outcomes.
-        cpus: CPUs reserved per process.
-        gpus: GPUs reserved per process.
-        most: Maximum number of processes, even if there is room for more.
+        make: Called once in each process; returns a function from the items of a block to their outcomes.
+        cpus: Processors reserved for each.
+        gpus: GPUs reserved for each.
+        most: Maximum number of processes.
 
     Raises:
-        ConfigError: No machine of the cluster has enough CPUs or GPUs.
-        T3DError: The processes cannot be started.
+        ConfigError: No machine of the cluster has enough of them.
+        T3DError: They cannot be started.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Actors:
 
     @property
     def starting(self) -> Sequence[Any]:
-        """Return references, one of which becomes ready when an actor has started."""
+        """References; one of them is ready when an actor has started."""
         return list(self._starting)
 
     def start(self, items: dict[int, Any]) -> Any:
@@ -186,12 +186,12 @@ def _machines() -> list[dict[str, float]]:
 
 
 def _room(needs: dict[str, float]) -> int:
-    """Return how many processes with these needs fit on all machines together."""
+    """Return the number of processes with such needs that the machines can run together."""
     return sum(min(int(there.get(what, 0) // much) for what, much in needs.items()) for there in _machines())
 
 
 def _fits(needs: dict[str, float]) -> None:
-    """Raise an error for needs that no machine can ever meet."""
+    """Refuse needs that no machine can fulfill."""
     if _room(needs):
         return
     wanted = " and ".join(f"{much:g} {what}" for what, much in needs.items())
