@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from t3d.clip import ClipSpec
+    from t3d.data.clips.arrays import load_clips
     from t3d.data.manifest.manifest import Manifest
     from t3d.errors import CheckpointError, ConfigError, ManifestError, T3DError, VideoError
     from t3d.evaluation.predictor import Prediction, Predictor
@@ -37,6 +38,7 @@ _HOMES = {
     "VideoMetadata": "t3d.video.batch",
     "create_model": "t3d.models.registry",
     "list_models": "t3d.models.registry",
+    "load_clips": "t3d.data.clips.arrays",
     "load_model": "t3d.models.weights",
     "save_model": "t3d.models.weights",
 }
@@ -57,6 +59,7 @@ __all__ = [
     "VideoMetadata",
     "create_model",
     "list_models",
+    "load_clips",
     "load_model",
     "save_model",
 ]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from t3d.clip import ClipSpec
 from t3d.data.clips import dataset as dataset_module
@@ -124,6 +125,43 @@ def test_each_visit_in_an_epoch_is_another_clip_and_the_first_is_as_ever(real: M
     assert len(set(shown)) == 3
     assert shown[1] == shown[3]
     assert torch.equal(items[0].frames, clips[SampleKey(2, 1)].frames)
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_a_row_number_gives_the_clip_of_the_epoch(real: Manifest, epoch: int) -> None:
+    clips = TrainClips(real, SPEC, store=FrameStore(SPEC), augment=ALL, seed=5)
+    clips.set_epoch(epoch)
+    for row in (0, 8, np.int64(2)):
+        want = clips[SampleKey(epoch, int(row))]
+        assert isinstance(want, ClipItem)
+        assert torch.equal(clips[row].frames, want.frames)
+        assert clips[row].video == row
+    assert torch.equal(clips[-1].frames, clips[8].frames)
+    for row in (9, -10):
+        with pytest.raises(IndexError, match=f"row {row} does not exist; there are 9 videos"):
+            clips[row]
+    with pytest.raises(VideoError, match=r"4\.mp4"):
+        clips[4]
+    with pytest.raises(TypeError):
+        clips["4"]  # type: ignore[call-overload]
+
+
+def test_torchs_own_loader_shuffles_and_collates_clips(real: Manifest) -> None:
+    videos = real.select([row for row in range(9) if row != 4])
+    clips = TrainClips(videos, SPEC, store=FrameStore(SPEC), augment=ALL, seed=5)
+    shown = []
+    for epoch in range(2):
+        clips.set_epoch(epoch)
+        batches = list(DataLoader(clips, batch_size=4, shuffle=True, num_workers=2 * epoch))
+        assert [batch.frames.shape for batch in batches] == [(4, 4, 3, 16, 16)] * 2
+        rows = torch.cat([batch.video for batch in batches]).tolist()
+        assert sorted(rows) == list(range(8))
+        frames = torch.cat([batch.frames for batch in batches])
+        for row, one in zip(rows, frames, strict=True):
+            assert torch.equal(one, clips[row].frames)
+        assert torch.cat([batch.label for batch in batches]).tolist() == videos.labels[rows].tolist()
+        shown.append(frames[rows.index(7)])
+    assert not torch.equal(*shown)
 
 
 def visits(

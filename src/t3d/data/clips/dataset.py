@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from typing import NamedTuple, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import Frames, FrameStore
-from t3d.data.clips.sampler import SampleKey
+from t3d.data.clips.sampler import SampleKey, key_of
 from t3d.data.clips.sampling import check_length, random_clip
 from t3d.data.clips.transforms import crop_views, random_view, stack
 from t3d.data.clips.views import PAPER_VIEWS, FrameOrder, Views
@@ -23,9 +24,8 @@ from t3d.data.manifest.table import Entry
 from t3d.errors import ConfigError, Failed, VideoError
 
 
-@dataclass(frozen=True)
-class ClipItem:
-    """One clip of one video.
+class ClipItem(NamedTuple):
+    """One clip of one video. torch's own loaders collate it, field by field.
 
     Args:
         video: Row of the video in its manifest.
@@ -88,7 +88,10 @@ def _stacked(labels: list[int | torch.Tensor]) -> torch.Tensor:
 
 
 class TrainClips(Dataset[ClipItem | Failed]):
-    """One random clip and view of a video for each key; every draw follows from (seed, epoch, row).
+    """One random clip and view per video. Every draw follows from (seed, epoch, row).
+
+    A row number gives the clip of the current epoch (see `set_epoch`), so `dataset[0]` and torch's own
+    loaders work. A `SampleKey` names its epoch itself: runs use it, with `ResumableBatchSampler`.
 
     Args:
         manifest: The videos.
@@ -96,6 +99,20 @@ class TrainClips(Dataset[ClipItem | Failed]):
         store: Where frames come from.
         augment: How a clip is varied.
         seed: Where all draws come from.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> spec = ClipSpec(num_frames=16, size=112, resize=128)
+        >>> videos = Manifest.from_folder("videos")  # doctest: +SKIP
+        >>> clips = TrainClips(
+        ...     videos, spec, store=FrameStore(spec), augment=AugmentConfig(), seed=0
+        ... )  # doctest: +SKIP
+        >>> clips[0].frames.shape  # doctest: +SKIP
+        torch.Size([16, 3, 112, 112])
+        >>> for epoch in range(10):  # doctest: +SKIP
+        ...     clips.set_epoch(epoch)
+        ...     for batch in DataLoader(clips, batch_size=8, shuffle=True):
+        ...         x = normalize(batch.frames, spec)  # B C T H W
     """
 
     def __init__(
@@ -106,11 +123,47 @@ class TrainClips(Dataset[ClipItem | Failed]):
         self.store = store
         self.augment = augment
         self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose clips row numbers give, as torch's `DistributedSampler` does.
+
+        Call it before each epoch, or every epoch has the same clips. Loaders with `persistent_workers` copy
+        the dataset once, so they keep the epoch of their first iteration.
+
+        Args:
+            epoch: Epoch, from 0.
+        """
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: SampleKey) -> ClipItem | Failed:
+    @overload
+    def __getitem__(self, key: SampleKey) -> ClipItem | Failed: ...
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> ClipItem: ...
+    def __getitem__(self, key: SampleKey | SupportsIndex) -> ClipItem | Failed:
+        """Return a random clip of a video.
+
+        Args:
+            key: Row of the video; negative rows count from the end. Or epoch, row and visit.
+
+        Returns:
+            The clip; for a `SampleKey` of a video that cannot be read, the reason.
+
+        Raises:
+            IndexError: There is no such row.
+            VideoError: The video of a row number cannot be read.
+        """
+        if isinstance(key, SampleKey):
+            return self._clip(key)
+        item = self._clip(key_of(key, epoch=self.epoch, length=len(self)))
+        if isinstance(item, Failed):
+            raise VideoError(item.path, item.reason)
+        return item
+
+    def _clip(self, key: SampleKey) -> ClipItem | Failed:
         rng = np.random.default_rng((self.seed, *(key if key.visit else key[:2])))
         entry = self.manifest[key.row]
         try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from operator import index
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,27 @@ class SampleKey(NamedTuple):
     epoch: int
     row: int
     visit: int = 0
+
+
+def key_of(row: SupportsIndex, *, epoch: int, length: int) -> SampleKey:
+    """Return the key of a row in an epoch.
+
+    Args:
+        row: Row of the video; negative rows count from the end.
+        epoch: Epoch, from 0.
+        length: Number of videos.
+
+    Raises:
+        IndexError: There is no such row, which also ends a loop over the dataset.
+
+    Example:
+        >>> key_of(-1, epoch=2, length=5)
+        SampleKey(epoch=2, row=4, visit=0)
+    """
+    number = index(row)
+    if not -length <= number < length:
+        raise IndexError(f"row {number} does not exist; there are {length} videos, numbered from 0")
+    return SampleKey(epoch, number % length)
 
 
 @dataclass(frozen=True, eq=False)
