@@ -103,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = error.filename is not None and error.strerror
         print(f"t3d: {error.filename}: {error.strerror}" if known else f"t3d: {error}", file=sys.stderr)
         return 2
+    finally:
+        show_progress(False)
 
 
 def load(name: str) -> Command:
