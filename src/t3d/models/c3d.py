@@ -155,8 +155,8 @@ class C3D(VideoNet):
 
     def own_name(self, foreign: str) -> str:
         """Translate names of the common PyTorch ports (`conv3a.weight`), see `VideoNet.own_name`."""
-        found = _FLAT_NAME.match(foreign)
-        return f"conv{found[1]}.{found[2] or 'a'}.{found[3]}" if found else foreign
+        parts = _FLAT_NAME.match(foreign)
+        return f"conv{parts[1]}.{parts[2] or 'a'}.{parts[3]}" if parts else foreign
 
 
 def _pool(*, depth: int = 2) -> nn.MaxPool3d:

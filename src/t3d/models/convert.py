@@ -117,7 +117,7 @@ def inflate_checkpoint(
     *,
     card: ModelCard,
     rename: Mapping[str, str] | None = None,
-    how: Inflation = "mean",
+    method: Inflation = "mean",
 ) -> LoadReport:
     """Inflate a 2D model's file into a 3D model's file without classifier, as initial weights for training.
 
@@ -127,14 +127,14 @@ def inflate_checkpoint(
         card: The 3D model and its options, without classes, and how clips are cut. Use the normalization of
             the 2D model's images. `t3d.models.inflate` describes which models have a 2D counterpart.
         rename: See `import_torch_file`.
-        how: See `inflate`.
+        method: See `inflate`.
 
     Returns:
         Which tensors were filled and which were not.
 
     Raises:
         CheckpointError: The file cannot be read, or none of its tensors fit.
-        ConfigError: An unknown architecture, option or `how`, or a card with classes.
+        ConfigError: An unknown architecture, option or `method`, or a card with classes.
 
     Example:
         >>> card = ModelCard("resnet3d50", clip=ClipSpec())  # doctest: +SKIP
@@ -147,10 +147,10 @@ def inflate_checkpoint(
         )
     model = create_model(card.architecture, num_classes=0, options=card.options)
     try:
-        report = inflate(_read(src, model, rename), model, how=how)
+        report = inflate(_read(src, model, rename), model, method=method)
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(src)}: {error}") from error
-    provenance = {**card.provenance, "inflated": how, **_origin(src)}
+    provenance = {**card.provenance, "inflated": method, **_origin(src)}
     save_model(model, dst, card=replace(card, provenance=provenance))
     return report
 
@@ -160,10 +160,10 @@ def _read(
 ) -> dict[str, Tensor]:
     """Return the tensors of another project's file by the model's own names."""
     if Path(src).suffix == ".safetensors":
-        found = _renamed(read_tensors(src)[0], rename or {})
+        foreign = _renamed(read_tensors(src)[0], rename or {})
     else:
-        found = import_torch_file(src, rename=rename)
-    state = {model.own_name(name): tensor for name, tensor in found.items()}
+        foreign = import_torch_file(src, rename=rename)
+    state = {model.own_name(name): tensor for name, tensor in foreign.items()}
     for name in model.state_dict():
         # PyTorch before 0.4.1 did not count batches, and inference does not use the count.
         if name.endswith(".num_batches_tracked"):
@@ -191,5 +191,5 @@ def _renamed(state: Mapping[str, Tensor], rename: Mapping[str, str]) -> dict[str
 
 def _reason(error: Exception) -> str:
     # PyTorch's message advises loading the file unsafely, so only the offending name is repeated.
-    found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return f"it names {found[1]}" if found else type(error).__name__
+    match = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"it names {match[1]}" if match else type(error).__name__

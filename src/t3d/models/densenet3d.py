@@ -188,12 +188,12 @@ class DenseNet3D(VideoNet):
 
     def layers(self) -> dict[str, list[nn.Module]]:
         """`stem`, and each `denseblock` with the transition or BN that follows it, see `VideoNet.layers`."""
-        found: dict[str, list[nn.Module]] = {"stem": []}
+        groups: dict[str, list[nn.Module]] = {"stem": []}
         for name, module in self.features.named_children():
             if name.startswith("denseblock"):
-                found[name] = []
-            list(found.values())[-1].append(module)
-        return found
+                groups[name] = []
+            list(groups.values())[-1].append(module)
+        return groups
 
     def min_input_size(self) -> tuple[int, int]:
         """Return the minimum (frames, side) that leaves one time step and one pixel for the last block."""

@@ -16,7 +16,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Which tensors of a file were loaded into a network. Printing it gives a summary.
+    """Result of loading a file into a network, tensor by tensor. Printing it gives a summary.
 
     Attributes:
         loaded: Names whose tensors were copied.
@@ -34,7 +34,7 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Whether everything but the classifier was loaded."""
+        """True if everything but the classifier was loaded."""
         return not self.missing and not self.mismatched
 
     def __str__(self) -> str:

@@ -121,7 +121,7 @@ def scan_table(
 ) -> tuple[FrameTable, str | None]:
     """Decode a file from start to end, and correct its frame table by the result.
 
-    While a file is being opened, an undamaged file can still find its frames by time stamp afterwards. A
+    While a file is being opened, an undamaged file can still find its frames by time stamp later. A
     later scan means that this failed, so frames are counted from the start. Once the number of frames was
     reported, it does not change: if the decoder returns a different number, frames keep their numbers, and
     missing ones are marked.

@@ -1,4 +1,4 @@
-"""How a stored frame must be rotated and mirrored for display.
+"""Rotation and mirroring of stored frames for display.
 
 Legend: C = 3 channels (RGB), H height, W width.
 """
@@ -19,7 +19,7 @@ Image = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a stored frame is turned for display: first mirrored (optionally), then rotated.
+    """Orientation of stored frames: for display they are mirrored (optionally), then rotated.
 
     Args:
         rotation: Degrees clockwise: 0, 90, 180 or 270.

@@ -248,7 +248,7 @@ def _pick(path: Path, container: av.container.InputContainer) -> av.video.VideoS
     best = container.streams.best("video")
     video = next((s for s in videos if best is not None and s.index == best.index), videos[0])
     if video.codec_context is None:
-        raise VideoError(path, "its video codec is none that this build of FFmpeg can decode")
+        raise VideoError(path, "this build of FFmpeg cannot decode its video codec")
     return video
 
 

@@ -97,7 +97,7 @@ class Video:
 
     @property
     def damage(self) -> str | None:
-        """What is wrong with a file that can be read only in part, as far as known; else None."""
+        """Damage of a file that can be read only in part, as far as known; None for a whole file."""
         return self._reader.damage
 
     @property
@@ -235,7 +235,7 @@ class Video:
         return max(int(np.searchsorted(self.times, seconds + _TIME_TOLERANCE, side="right")) - 1, 0)
 
     def close(self) -> None:
-        """Close the file. Frames cannot be read afterwards."""
+        """Close the file. After that, frames cannot be read."""
         with self._lock:
             self._reader.release()
             self._closed = True

@@ -32,7 +32,7 @@ _BT601 = 6
 
 @dataclass(frozen=True)
 class Encoding:
-    """How frames are compressed.
+    """Compression of frames.
 
     Args:
         codec: One of `CODECS`.
