@@ -31,7 +31,7 @@ ORDERS: tuple[FrameOrder, ...] = ("normal", "shuffled", "reversed", "static")
 
 
 def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
-    """Run the demo: generate videos, transfer, fine-tune with and without transfer, test, report.
+    """Draw the synthetic set, transfer from a 2D net, fine-tune, train from scratch, test, report.
 
     - A 2D model learns to recognize the pattern of an object from stills of other scenes.
     - It teaches a T3D with all training videos, without their labels.

@@ -32,7 +32,7 @@ def _show(report: Report, out: str, show: Callable[[Report, str], None], *, json
 
 @Spelling(forwards="t3d.prepare.index:index_videos")
 def index(source: VideoSet, *, out: str, json: bool = False, **options: Any) -> int:
-    """Decode every video once, so that training can open it immediately.
+    """Decode every video once, so that later runs open it faster.
 
     The exit status is 1 if some videos cannot be read.
 
@@ -60,7 +60,7 @@ def _print_index(report: IndexReport, out: str) -> None:
     )
     if not report.duplicates.compared:
         print(
-            "Skipped the search for near-duplicates: too many files. --near-duplicates true searches anyway"
+            "Near-duplicates were not searched for, because there are many files; pass --near-duplicates true"
         )
 
 
@@ -103,7 +103,7 @@ def shards(
 ) -> int:
     """Pack videos into large files that are read sequentially.
 
-    The exit status is 1 if some videos are in no shard.
+    The exit status is 1 if some videos could not be packed.
 
     Args:
         out: Folder for the shards and their `index.parquet`.

@@ -1,4 +1,4 @@
-"""Options that select the videos of `t3d prepare` and `t3d data`."""
+"""Videos that a command works on: the options that `t3d prepare` and `t3d data` share."""
 
 from __future__ import annotations
 

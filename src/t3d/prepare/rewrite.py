@@ -43,8 +43,8 @@ class TranscodeSpec:
         keyframe_interval: Maximum number of frames from one key frame to the next (H.264).
         crf: Constant rate factor of x264, 0 to 51. Lower values give better quality and larger files: 18 is
             fine, 23 is small.
-        codec: Codec of the new files. With `jpeg` (Motion JPEG) every frame is a separate picture: all
-            frames are equally fast to read, and files are several times as large.
+        codec: Codec of the new files. With `jpeg` (Motion JPEG) every frame is a separate picture, so any
+            frame is equally fast to read, and files are several times as large.
         jpeg_q: Quantizer of JPEG pictures, 1 to 31. Lower values give better quality and larger files.
 
     Raises:

@@ -46,12 +46,13 @@ class PairItem:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """What a loader hands over.
+    """Batch that the loader returns.
 
     Args:
         frames: Clips, uint8 [B, T, C, H, W]; None when every video of the batch was bad.
-        teacher: Frames, uint8 [M, X, 3, S, S], or features, float32 [M, X, D]; the B clips' own come first,
-            then those of another time where `other` is not None; zeros where a video has no other time.
+        teacher: Frames, uint8 [M, X, 3, S, S], or features, float32 [M, X, D]. Those of the B clips
+            come first. If `other` is not None, those of another time follow, with zeros for videos without
+            one.
         other: Which videos gave frames of another time, bool [B]; None where none was asked for.
         videos: Row of each clip's video, int64 [B].
         bad: The videos that could not be read.
@@ -99,7 +100,7 @@ class CollatePairs:
 
 @dataclass(frozen=True)
 class TeacherView:
-    """What the teacher sees of a clip's time span.
+    """The teacher's frames of a clip's time span.
 
     Args:
         store: Where its frames come from, at the teacher's size.
