@@ -117,7 +117,8 @@ def measure_multi(scores: Scores) -> MultiMetrics:
         ManifestError: No labeled video could be read, or no class applies to any.
     """
     known = known_rows(scores)
-    labels, probs = scores.labels[known], scores.video_probs[known]
+    all_labels = scores.labels.astype(np.int8)
+    labels, probs = all_labels[known], scores.video_probs[known]
     positives = labels.sum(0)
     present = np.flatnonzero(positives)
     if not len(present):
@@ -126,7 +127,7 @@ def measure_multi(scores: Scores) -> MultiMetrics:
             "test on videos of which some have labels"
         )
     clips = known[scores.clip_video]
-    clip_probs, clip_labels = scores.clip_probs[clips], scores.labels[scores.clip_video[clips]]
+    clip_probs, clip_labels = scores.clip_probs[clips], all_labels[scores.clip_video[clips]]
     precisions = _average_precisions(probs, labels, present)
     clipped = np.clip(probs, 1e-12, 1 - 1e-12)
     groups = groups_of(scores, np.flatnonzero(known))
