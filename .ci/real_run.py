@@ -65,10 +65,10 @@ def main(data: Path) -> None:
             scores = list(csv.DictReader(file))
         lines = t3d("predict", weights, *(row["path"] for row in scores), "--json", "--top", "2").splitlines()
         for row, line in zip(scores, lines, strict=True):
-            said = json.loads(line)["classes"]
+            classes = json.loads(line)["classes"]
             for label in ("fight", "no_fight"):
-                assert abs(float(row[label]) - said[label]) < 1e-5, (
-                    f"{row['path']}: {row[label]}, {said[label]}"
+                assert abs(float(row[label]) - classes[label]) < 1e-5, (
+                    f"{row['path']}: {row[label]}, {classes[label]}"
                 )
         print(f"test and predict agree on {len(scores)} videos")
 

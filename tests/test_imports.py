@@ -8,7 +8,14 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 import t3d
+from t3d.clip import ClipSpec
+from t3d.models.registry import create_model
+from t3d.models.weights import ModelCard, save_model
+from t3d.video.encode import write_video
 
 _SRC = Path(t3d.__file__).parent
 _MODULES = sorted(
@@ -20,7 +27,7 @@ _IMPORT_ALL = """
 import importlib, os, sys
 # Other packages import what they need first: on Windows they have other ways.
 import accelerate, av, filelock, jsonargparse, matplotlib.pyplot, pebble, pyarrow.dataset, pyarrow.parquet
-import rich.progress, sklearn, timm, torch, torch.distributed, torch.utils.data, torchmetrics, torchvision
+import rich.progress, sklearn, timm, torch, torch.distributed, torch.utils.data, torchvision
 import multiprocessing.pool, subprocess, tempfile, torch.utils.tensorboard
 for name in ("fcntl", "pwd", "grp", "resource", "termios"):
     sys.modules[name] = None
@@ -48,6 +55,48 @@ def test_preparing_videos_is_described_without_torch() -> None:
     program += "; import t3d.workers.cluster; assert 'torch' not in sys.modules"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
+
+
+_HEAVY = "torchvision.models, torch._dynamo, scipy, sklearn, matplotlib, timm, onnxruntime, ray"
+
+
+@pytest.mark.parametrize(
+    ("modules", "forbidden"),
+    [
+        ("t3d.evaluation.predictor, t3d.evaluation.bulk", f"{_HEAVY}, accelerate, jsonargparse, tensorboard"),
+        ("t3d.evaluation.run_test", f"{_HEAVY}, accelerate, tensorboard"),
+        ("t3d.training.run", _HEAVY),
+        ("t3d.transfer.run", _HEAVY),
+        ("t3d.transfer.probe", f"{_HEAVY}, accelerate"),
+        ("t3d.models.convert, t3d.doctor", f"{_HEAVY}, accelerate"),
+        ("t3d.demo, t3d.reproduce.run", "torchvision.models, torch._dynamo, sklearn, timm, onnxruntime, ray"),
+    ],
+)
+def test_a_command_starts_without_packages_that_take_seconds(modules: str, forbidden: str) -> None:
+    """They are imported where they are used, if they are."""
+    program = f"import {modules}; import sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    loaded = set(run.stdout.split())
+    assert not loaded & set(forbidden.split(", "))
+    assert "torch" in loaded
+
+
+def test_a_prediction_imports_no_package_that_takes_seconds(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", np.zeros((20, 3, 32, 48), np.uint8))
+    spec = ClipSpec(num_frames=8, stride=1, size=32, resize=32)
+    card = ModelCard("t3d_tiny", {}, ("no", "yes"), spec)
+    save_model(create_model("t3d_tiny", num_classes=2), tmp_path / "w.safetensors", card=card)
+    program = (
+        "import sys; from t3d.cli.main import main; "
+        "status = main(['predict', *sys.argv[1:]]); print(*sys.modules); sys.exit(status)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "w.safetensors"), str(video)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    prediction, modules = run.stdout.splitlines()
+    assert prediction.startswith(str(video))
+    assert not set(modules.split()) & set(f"{_HEAVY}, accelerate, tensorboard".split(", "))
 
 
 _WITHOUT_OTHER_PACKAGES = """

@@ -26,7 +26,6 @@ from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
 from t3d.transfer.run import transfer
 from t3d.transfer.teachers.config import TeacherTraining
-from t3d.transfer.teachers.train import train_teacher
 
 ORDERS: tuple[FrameOrder, ...] = ("normal", "shuffled", "reversed", "static")
 
@@ -65,6 +64,8 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     print(f"{spec.count + stills.count} videos drawn in {out} ({_minutes(began)} min)", flush=True)
 
     print("\n1. A 2D net learns from stills which pattern the object has", flush=True)
+    from t3d.transfer.teachers.train import train_teacher  # here: importing timm takes longer than torch
+
     teacher, accuracy = train_teacher(teacher_training(out, seed=seed, quick=quick))
     print("\n2. It teaches a 3D net from videos without labels", flush=True)
     student = RunFolder(transfer(transfer_config(out, seed=seed, quick=quick)))

@@ -226,7 +226,7 @@ def test_a_folder_without_group_names_does_not_leak(
     words = ["data", "split", str(folder), "--val-fraction", "0.2", "--test-fraction", "0.2", "--overwrite"]
     assert main([*words, "--group-near-duplicates", "--workers", "1"]) == 0
     output = capsys.readouterr().out
-    assert "10 pairs of near-duplicates, joined into groups: 10 groups, the largest with 2 of 20" in output
+    assert "Near-duplicates: 10 pairs, joined into 10 groups, the largest with 2 of 20 videos" in output
     lists = {name: Manifest.from_csv(folder / f"{name}.csv") for name in ("train", "val", "test")}
     assert [len(each) for each in lists.values()] == [12, 4, 4]
     known = VideoIndex.read(index)

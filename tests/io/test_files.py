@@ -14,10 +14,10 @@ from t3d.errors import ConfigError
 from t3d.io.files import (
     ABANDONED,
     RESUMABLE,
-    TEMPORARY,
     FileDigests,
     atomic_folder,
     atomic_path,
+    is_temporary,
     resumable_name,
     sweep,
     writable_folder,
@@ -88,10 +88,10 @@ def test_the_temporary_name_is_hidden_and_keeps_the_ending(tmp_path: Path, name:
     with atomic_path(target) as temporary:
         assert temporary.suffix == target.suffix or not target.suffix
         assert temporary.name.startswith(".")
-        assert temporary.match(TEMPORARY)
+        assert is_temporary(temporary.name)
         temporary.touch()
     assert target.exists()
-    assert not target.match(TEMPORARY)
+    assert not is_temporary(target.name)
 
 
 def test_what_killed_processes_left_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_digests_follow_content_and_prefix(tmp_path: Path) -> None:
 def test_a_folder_appears_whole_and_alone(tmp_path: Path) -> None:
     target = tmp_path / "new" / "videos"
     with atomic_folder(target) as temporary:
-        assert temporary.match(TEMPORARY)
+        assert is_temporary(temporary.name)
         (temporary / "a").mkdir()
         (temporary / "a" / "b.txt").write_text("whole")
         assert not target.exists()

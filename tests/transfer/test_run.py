@@ -394,3 +394,27 @@ def test_a_run_is_gone_on_with_by_its_own_command(small: Small) -> None:
         folder.read_config(TrainConfig)
     with pytest.raises(ConfigError, match="already holds a run of t3d transfer"):
         transfer(small())
+
+
+def test_a_run_stopped_while_it_computes_teacher_features_keeps_them(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = tmp_path / "features"
+    config = small(teacher={"cache": str(features)})
+    written: list[Path] = []
+    write = FeatureStore._write
+
+    def stopping(self: FeatureStore, values: torch.Tensor, path: Path) -> None:
+        write(self, values, path)
+        written.append(path)
+        if len(written) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(FeatureStore, "_write", stopping)
+    with pytest.raises(InterruptedRunError, match=f"the teacher features in {features} are kept and reused"):
+        transfer(config)
+    folder = RunFolder(config.out)
+    assert folder.undecided
+    transfer(folder.read_config(TransferConfig), resume=True)
+    assert len(written) == len(set(written))  # none was computed twice
+    assert folder.last.exists()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @Spelling(metavars={"lists": "LIST", "write_fixed": "PATH"})
 def check(source: VideoLists, *, write_fixed: str | None = None, json: bool = False) -> int:
-    """Count what lists of videos hold, and find what they share.
+    """Count the videos in lists, and find files that are missing or shared.
 
     The exit status is 1 if a file is missing or cannot be read, or if two lists share something.
 
@@ -96,7 +96,7 @@ def _write_fixed(manifest: Manifest, missing: MissingFiles | None, file: str) ->
 
 @Spelling(forwards="t3d.data.inspect.browse:write_page", hidden=("index",), metavars={"lists": "LIST"})
 def browse(source: VideoLists, *, out: str, **options: Any) -> int:
-    """Write a page with some videos of each class.
+    """Write an HTML page with some videos per class.
 
     Args:
         out: The `.html` file to write.
@@ -111,7 +111,7 @@ def browse(source: VideoLists, *, out: str, **options: Any) -> int:
 def _describe(name: str, summary: Summary) -> None:
     print(
         f"{name}: {summary.videos} videos in {summary.files} files, {len(summary.classes)} classes, "
-        f"{summary.sources} sources"
+        f"{summary.sources} groups"
         + (f", {summary.unlabeled} unlabeled" if summary.unlabeled else "")
         + (f", {summary.none} to which no class applies" if summary.none else "")
     )
@@ -125,24 +125,24 @@ def _describe(name: str, summary: Summary) -> None:
     if summary.frames:
         print(
             f"  {summary.seconds / 3600:.2f} h, {summary.size / 1e9:.2f} GB; frames per file: "
-            f"{summary.frames[0]} to {summary.frames[2]}, half of them up to {summary.frames[1]}"
+            f"{summary.frames[0]} to {summary.frames[2]}, median {summary.frames[1]}"
         )
         for what, counts in (("", summary.shapes), (" fps", summary.rates), ("", summary.codecs)):
             shown = [f"{value}{what}: {count}" for value, count in list(counts.items())[:5]]
             print("  " + ", ".join([*shown, *(["…"] if len(counts) > 5 else [])]))
     if summary.unknown:
-        print(f"  {summary.unknown} files are in no index, so only their names are known: use --index")
-    print_list("cannot be read", list(map(str, summary.bad)))
-    print_list("can be read only in part", list(map(str, summary.damaged)))
+        print(f"  {summary.unknown} files are not in an index (--index): their contents are unknown")
+    print_list("unreadable files", list(map(str, summary.bad)))
+    print_list("damaged files", list(map(str, summary.damaged)))
 
 
 def _print_shared(shared: Shared) -> None:
     if not shared:
-        print(f"{shared.one} and {shared.two} share nothing that could be found")
+        print(f"No overlap found between {shared.one} and {shared.two}")
         return
     print(f"{shared.one} and {shared.two} share")
     print_list("files", list(shared.files))
-    print_list("sources", list(shared.sources))
+    print_list("groups (column `source`)", list(shared.sources))
     print_list("pairs of the same bytes", [f"{one} = {two}" for one, two in shared.same])
-    near = [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in shared.near]
-    print_list("near-duplicates from different sources", near)
+    near = [f"{one} ~ {two} ({apart:.0%} of the bits differ)" for one, two, apart in shared.near]
+    print_list("near-duplicates from different groups", near)

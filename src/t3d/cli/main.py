@@ -26,16 +26,16 @@ from t3d.progress import show_progress
 
 GROUPS = {
     "prepare": "Prepare a data set once, before training.",
-    "data": "Inspect a data set.",
+    "data": "Check, split and browse a data set.",
 }
 COMMANDS = {
     "prepare download": ("Download a published data set or a file, and unpack it.", "download:download"),
     "prepare index": ("Decode every video once, so that training opens it at once.", "prepare:index"),
     "prepare transcode": ("Re-encode videos to be small and fast to seek in.", "prepare:transcode"),
     "prepare shards": ("Pack videos into large files that are read sequentially.", "prepare:shards"),
-    "data check": ("Count what lists of videos hold, and find what they share.", "data:check"),
+    "data check": ("Count the videos in lists, and find files that are missing or shared.", "data:check"),
     "data split": ("Divide videos into lists for training, validation and testing.", "split:split"),
-    "data browse": ("Write a page with some videos of each class.", "data:browse"),
+    "data browse": ("Write an HTML page with some videos per class.", "data:browse"),
     "train": ("Train a model on labeled videos.", "training:train"),
     "transfer": ("Train a 3D model on unlabeled videos with a frozen 2D model.", "training:transfer"),
     "teacher": ("Train a small 2D model on still images, to use as a teacher.", "training:teacher"),
@@ -103,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = error.filename is not None and error.strerror
         print(f"t3d: {error.filename}: {error.strerror}" if known else f"t3d: {error}", file=sys.stderr)
         return 2
+    finally:
+        show_progress(False)
 
 
 def load(name: str) -> Command:

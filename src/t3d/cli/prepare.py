@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from t3d.cli.listing import print_list
 from t3d.cli.options import Spelling
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
     from t3d.prepare.index import IndexReport
     from t3d.prepare.shards import ShardReport
     from t3d.prepare.transcode import TranscodeReport
+
+Report = TypeVar("Report", "IndexReport", "TranscodeReport", "ShardReport")
+
+
+def _show(report: Report, out: str, show: Callable[[Report, str], None], *, json: bool) -> int:
+    """Print a report as JSON or in words, and return the exit status: 1 if files could not be used."""
+    if json:
+        print(dumps(as_json(report), ensure_ascii=False))
+    else:
+        show(report, out)
+    return 1 if report.bad else 0
 
 
 @Spelling(forwards="t3d.prepare.index:index_videos")
@@ -30,12 +42,7 @@ def index(source: VideoSet, *, out: str, json: bool = False, **options: Any) -> 
     """
     from t3d.prepare.index import index_videos
 
-    report = index_videos(source.open(), out, **options)
-    if json:
-        print(dumps(as_json(report), ensure_ascii=False))
-    else:
-        _print_index(report, out)
-    return 1 if report.bad else 0
+    return _show(index_videos(source.open(), out, **options), out, _print_index, json=json)
 
 
 def _print_index(report: IndexReport, out: str) -> None:
@@ -69,11 +76,7 @@ def transcode(source: VideoSet, spec: TranscodeSpec, *, out: str, json: bool = F
 
     root = source.videos if Path(source.videos).is_dir() else source.root
     report = transcode_videos(source.open(), out, spec=spec, root=root, **options)
-    if json:
-        print(dumps(as_json(report), ensure_ascii=False))
-    else:
-        _print_transcoded(report, out)
-    return 1 if report.bad else 0
+    return _show(report, out, _print_transcoded, json=json)
 
 
 def _print_transcoded(report: TranscodeReport, out: str) -> None:
@@ -117,12 +120,7 @@ def shards(
         raise ConfigError(
             f"`videos` is {source.videos}, which is not an index, and `index` is not set: {hint}"
         )
-    report = write_shards(source.open(), known, out, **options)
-    if json:
-        print(dumps(as_json(report), ensure_ascii=False))
-    else:
-        _print_shards(report, out)
-    return 1 if report.bad else 0
+    return _show(write_shards(source.open(), known, out, **options), out, _print_shards, json=json)
 
 
 def _print_shards(report: ShardReport, out: str) -> None:

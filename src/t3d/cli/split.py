@@ -121,12 +121,12 @@ def _print_groups(grouped: Grouped[Manifest], *, near: bool, named: bool) -> Non
         unnamed = f"; {grouped.own} files without a group name are their own groups" if grouped.own else ""
         print(f"{grouped.files} files in {count} groups{unnamed}")
     if grouped.copies:
-        print(f"{grouped.copies} files are copies of another; copies are in one group")
+        print(f"{grouped.copies} files are copies of other files; copies are in one group")
     if near:
-        print(
-            f"{grouped.near} pairs of near-duplicates, joined into groups: {count} groups, the largest with "
-            f"{grouped.largest} of {len(grouped.videos)} videos"
+        joined = (
+            f"joined into {count} groups, the largest with {grouped.largest} of {len(grouped.videos)} videos"
         )
+        print(f"Near-duplicates: {grouped.near} pairs" + (f", {joined}" if grouped.near else ""))
         if grouped.hashed < grouped.files:
             unhashed = grouped.files - grouped.hashed
             print(

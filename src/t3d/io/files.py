@@ -19,16 +19,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from t3d.errors import ConfigError
 
-TEMPORARY = "." + "[0-9a-f]" * 32 + ".part*"
-"""Pattern of the names that `atomic_path` and `atomic_folder` give."""
 ABANDONED = 3600.0
 """Seconds without a change after which nobody is still writing under a temporary name."""
 RESUMABLE = 30 * 24 * 3600.0
 """Seconds without a change after which an unfinished download is given up."""
+_TEMPORARY = "." + "[0-9a-f]" * 32 + ".part*"
 _RESUMED = ".resume.part"
 
 
@@ -138,6 +138,16 @@ def temporary_name(final: Path, *, suffix: str | None = None) -> Path:
     return final.with_name(f".{uuid.uuid4().hex}.part{final.suffix if suffix is None else suffix}")
 
 
+def is_temporary(name: str) -> bool:
+    """Return whether `temporary_name` gave this name.
+
+    Example:
+        >>> is_temporary(temporary_name(Path("a.csv")).name), is_temporary("a.csv")
+        (True, False)
+    """
+    return fnmatchcase(name, _TEMPORARY)
+
+
 def resumable_name(final: Path) -> Path:
     """Return the name under which a file grows over several runs: `.NAME.resume.part` beside its own."""
     return final.with_name(f".{final.name}{_RESUMED}")
@@ -151,7 +161,7 @@ def sweep(folder: Path, *, older_than: float = 0.0) -> None:
         older_than: Seconds since the last change; `ABANDONED` where others may be writing just now.
             Unfinished downloads always stay for `RESUMABLE`.
     """
-    oldest = {TEMPORARY: older_than, f".*{_RESUMED}*": max(older_than, RESUMABLE)}
+    oldest = {_TEMPORARY: older_than, f".*{_RESUMED}*": max(older_than, RESUMABLE)}
     for pattern, age in oldest.items():
         for entry in folder.glob(pattern):
             with suppress(FileNotFoundError):  # another process was faster

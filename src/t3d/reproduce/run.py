@@ -146,7 +146,7 @@ def _run(run: Run, row: str) -> None:
     if run.mark.exists():
         return
     run.part.write()
-    resume = run.folder.path.exists()  # a run folder is made whole or not at all
+    resume = run.folder.config.exists()
     try:
         with noticed_signals() as noticed:
             if isinstance(run.config, TransferConfig):

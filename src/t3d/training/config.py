@@ -164,6 +164,10 @@ class RunConfig:
         for name in ("eval_every", "log_every"):
             at_least(name, getattr(self, name), 1)
 
+    def caches(self) -> dict[str, str]:
+        """Return the folders that keep what is computed before the first step, by what they keep."""
+        return {"decoded frames": self.data.cache} if self.data.cache else {}
+
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):

@@ -21,11 +21,12 @@ class InterruptedRunError(T3DError):
     Args:
         folder: The run folder.
         number: The signal.
-        command: The command that started the run and resumes it.
+        command: The command that started the run and resumes it; empty if it cannot be resumed.
+        state: What is left of the run, as the end of the message.
     """
 
-    def __init__(self, folder: Path, number: int, command: str) -> None:
-        super().__init__(f"{folder}: {signal.Signals(number).name} stopped the run; its state is saved")
+    def __init__(self, folder: Path, number: int, command: str, *, state: str = "its state is saved") -> None:
+        super().__init__(f"{folder}: {signal.Signals(number).name} stopped the run; {state}")
         self.folder = folder
         self.signal = number
         self.command = command

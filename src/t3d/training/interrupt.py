@@ -1,14 +1,52 @@
-"""Signals: the step under way ends and the state is saved before a run stops."""
+"""Signals: during start-up they stop a run at once; later, the step under way ends and the state is saved."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import torch
 from accelerate import Accelerator
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _StopSignal(KeyboardInterrupt):
+    """A signal, on its way out of whatever the main thread was doing: no `except Exception` keeps it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def raised_signals(error: Callable[[int], Exception]) -> Iterator[None]:
+    """End the block at once at SIGINT or SIGTERM.
+
+    Args:
+        error: Makes the error to raise, from the number of the signal.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (signal's own signature)
+        raise _StopSignal(number)
+
+    try:
+        with _handled_by(stop):
+            yield
+    except _StopSignal as stopped:
+        raise error(stopped.number) from None
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 @contextmanager
@@ -21,12 +59,8 @@ def caught_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt  # asked twice: stop at once
         caught.append(number)
 
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handled_by(remember):
         yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def agree(accelerator: Accelerator, caught: list[int], due: bool) -> tuple[int, bool]:

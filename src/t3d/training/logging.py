@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-
 from t3d.io.journal import Journal, read_journal
 from t3d.progress import progress
 
@@ -28,7 +26,6 @@ class RunLog:
 
     def __init__(self, path: Path, *, main: bool, steps: int, done: int = 0, validated: bool = True) -> None:
         self.main = main
-        self.console = Console(quiet=not main)
         if not main:
             return
         self._files = ExitStack()
@@ -62,7 +59,8 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self.main:
+            print(text, flush=True)
 
     def advance(self, note: str) -> None:
         """Advance the progress by one step, with a note such as the epoch."""

@@ -46,22 +46,23 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         CheckpointError: The checkpoint or the weights of `model.init` are corrupt or another model's.
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
         DivergedError: The loss, a weight or a validation score is infinite or NaN.
-        InterruptedRunError: A signal stopped the run, after saving.
+        InterruptedRunError: A signal stopped the run, after saving; or in its start-up.
     """
     check_model(config)
     data = config.data
     run = open_run(config, open_index(data.index, data.train, data.val, root=data.root), resume=resume)
-    videos = run.reopen_videos() if resume else choose_videos(run)
-    model, initial = run.new_model(videos.train.classes, videos.train.targets)
-    trainer = Trainer(
-        run,
-        model,
-        label_step(videos.train.targets, config, run.device),
-        videos=videos.train,
-        describe=lambda progress: _card(config, videos.train, progress),
-        classes=videos.train.labels if data.balance else None,
-    )
-    run.start(videos)
+    with run.starting():
+        videos = run.reopen_videos() if run.resume else choose_videos(run)
+        model, initial = run.new_model(videos.train.classes, videos.train.targets)
+        trainer = Trainer(
+            run,
+            model,
+            label_step(videos.train.targets, config, run.device),
+            videos=videos.train,
+            describe=lambda progress: _card(config, videos.train, progress),
+            classes=videos.train.labels if data.balance else None,
+        )
+        run.start(videos)
     clips = TrainClips(videos.train, config.clip, store=run.store, augment=config.augment, seed=config.seed)
     with trainer.running(_opening(run, videos), initial):
         loader = trainer.loader(clips, collate)

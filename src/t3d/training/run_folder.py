@@ -1,8 +1,9 @@
-"""The folder of a run: made once, replaced only with `overwrite`, read again to resume."""
+"""The folder of a run: created at its start, replaced only with `overwrite`, read again to resume."""
 
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, is_dataclass
@@ -13,11 +14,11 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import CheckpointError, ConfigError, Failed
+from t3d.errors import CheckpointError, ConfigError, Failed, T3DError
 from t3d.io.files import atomic_folder, atomic_path, sweep
 from t3d.io.locks import alone_in
 from t3d.training.config import RunConfig, TrainConfig
-from t3d.training.errors import RunExistsError, WrongCommandError
+from t3d.training.errors import InterruptedRunError, RunExistsError, WrongCommandError
 from t3d.training.old_names import refuse_old_names
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -28,6 +29,7 @@ _MARK = "# A run of: "
 class RunFolder:
     """The files of a run.
 
+    A run in start-up, or interrupted there, has only its `config`: its lists of videos are not decided.
     While a run is under way, the only weights are those in `checkpoint`; `best` (if the run validates) and
     `last` are written together at its end. A finished run that is trained longer keeps them until then.
 
@@ -47,6 +49,14 @@ class RunFolder:
         self.last = self.path / "last.safetensors"
         self.best = self.path / "best.safetensors"
 
+    @property
+    def undecided(self) -> bool:
+        """Whether the folder is of a run in start-up, whose lists of videos are not written yet."""
+        if not self.config.is_file() or not self._first_line().startswith(_MARK):
+            return False
+        early = {file.name for file in (self.config, self.classes, self.val_csv, self.bad_csv)}
+        return all(entry.name in early or entry.name.startswith(".") for entry in self.path.iterdir())
+
     def refuse_existing(self, *, overwrite: bool) -> None:
         """Make sure that a new run deletes nothing that it may not.
 
@@ -60,6 +70,8 @@ class RunFolder:
             )
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return
+        if self.undecided:  # nothing that could be lost
+            return
         is_run = all(file.is_file() for file in (self.config, self.classes, self.train_csv))
         if not is_run:
             raise ConfigError(
@@ -69,25 +81,71 @@ class RunFolder:
         if not overwrite:
             raise RunExistsError(self.path, self.command())
 
+    @contextmanager
+    def starting(self, config: RunConfig) -> Iterator[None]:
+        """Create the folder before the slow part of a start, and hold it until the block ends.
+
+        The block calls `start`. If it fails, a folder that was created here is deleted; if a signal
+        interrupts it, the folder stays, and the run can be resumed. A run that is to be replaced stays as it
+        is until `start`.
+
+        Raises:
+            ConfigError: See `refuse_existing`. Or another run is starting in the folder.
+        """
+        self.refuse_existing(overwrite=config.overwrite)
+        known = self.undecided
+        if not known and self.path.is_dir() and any(self.path.iterdir()):
+            yield
+            return
+        if not known:
+            with self._new_folder() as part:
+                part._write_config(config.command, asdict(config))
+        with alone_in(self.log):
+            if known:
+                sweep(self.path)
+                self._write_config(config.command, asdict(config))
+            try:
+                yield
+            except InterruptedRunError:
+                raise
+            except (T3DError, OSError):
+                if not known and self.undecided:
+                    shutil.rmtree(self.path, ignore_errors=True)
+                raise
+
     def start(self, config: RunConfig, train: Manifest, val: Manifest | None, bad: Sequence[Failed]) -> None:
-        """Make the folder, whole or not at all, with the options and videos of the run.
+        """Write the options and videos of the run, into the folder that `starting` created or a new one.
 
         Raises:
             ConfigError: See `refuse_existing`; another run may have taken the folder meanwhile. Or the run
                 to be replaced is under way.
         """
         self.refuse_existing(overwrite=config.overwrite)
+        if self.undecided:
+            self._write_videos(train, val, bad)
+            return
+        with self._new_folder(replace=config.overwrite) as part:
+            part._write_config(config.command, asdict(config))
+            part._write_videos(train, val, bad)
+
+    @contextmanager
+    def _new_folder(self, *, replace: bool = False) -> Iterator[RunFolder]:
+        """Create the folder, with all that the block writes or not at all."""
         final = self.path.resolve()
         with suppress(OSError):  # only an empty folder: another run may have made its own meanwhile
             final.rmdir()
-        with self._unused(), atomic_folder(final, replace=config.overwrite) as temporary:
-            part = RunFolder(temporary)
-            train.write_csv(part.train_csv)
-            if val is not None:
-                val.write_csv(part.val_csv)
-            part.classes.write_text("".join(f"{name}\n" for name in train.classes), encoding="utf-8")
-            part.add_bad({video.path: video.reason for video in bad})
-            part._write_config(config.command, asdict(config))
+        with self._unused(), atomic_folder(final, replace=replace) as temporary:
+            yield RunFolder(temporary)
+
+    def _write_videos(self, train: Manifest, val: Manifest | None, bad: Sequence[Failed]) -> None:
+        """Write the lists of videos; the training list is the last, so that it tells that all are there."""
+        for file in (self.val_csv, self.bad_csv):  # of a start that was interrupted here
+            file.unlink(missing_ok=True)
+        if val is not None:
+            val.write_csv(self.val_csv)
+        self.classes.write_text("".join(f"{name}\n" for name in train.classes), encoding="utf-8")
+        self.add_bad({video.path: video.reason for video in bad})
+        train.write_csv(self.train_csv)
 
     def sweep(self) -> None:
         """Delete what killed processes left half-written.
@@ -106,9 +164,12 @@ class RunFolder:
 
     def command(self) -> str:
         """Return the command that started the run."""
-        with self.config.open(encoding="utf-8") as file:
-            first = file.readline().rstrip("\n")
+        first = self._first_line()
         return first.removeprefix(_MARK) if first.startswith(_MARK) else TrainConfig.command
+
+    def _first_line(self) -> str:
+        with self.config.open(encoding="utf-8", errors="replace") as file:
+            return file.readline().rstrip("\n")
 
     def read_config(self, kind: type[Config]) -> Config:
         """Read the options of the run.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import atexit
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -23,7 +24,9 @@ from t3d.errors import ConfigError, Failed
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
 from t3d.training.config import RunConfig
+from t3d.training.errors import InterruptedRunError
 from t3d.training.initial import check_initial, load_initial
+from t3d.training.interrupt import raised_signals
 from t3d.training.resume import check_length
 from t3d.training.run_folder import RunFolder
 
@@ -54,7 +57,8 @@ class Run(Generic[Config]):
         accelerator: This process and the others.
         folder: Where the run is written.
         store: Where frames come from.
-        resume: Whether the folder's run is resumed.
+        resume: Whether the run continues with the videos that it wrote down. A run that was interrupted
+            before it did so starts again.
     """
 
     config: Config
@@ -72,6 +76,31 @@ class Run(Generic[Config]):
     def restores(self) -> bool:
         """Whether the run continues from a checkpoint; a run interrupted before its first one does not."""
         return self.resume and self.folder.checkpoint.exists()
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Create the run folder before the slow part of a start. The block ends with `start`.
+
+        Raises:
+            InterruptedRunError: A signal stopped the block. The run can be resumed.
+            ConfigError: See `RunFolder.starting`.
+        """
+        if not self.accelerator.is_main_process:  # the others wait for it, and end with it
+            yield
+            return
+        folder = nullcontext() if self.resume else self.folder.starting(self.config)
+        with folder, raised_signals(self._interrupted):
+            yield
+
+    def _interrupted(self, number: int) -> InterruptedRunError:
+        """Return the error of a start that a signal stopped, which tells what is kept."""
+        kept = " and ".join(f"the {name} in {folder}" for name, folder in self.config.caches().items())
+        state = f"{kept} are kept and reused" if kept else "it had not taken a step yet"
+        command = self.config.command
+        if not self.resume and not self.folder.undecided:
+            state += ". The run that it would replace is unchanged; run the same command again to start anew"
+            command = ""
+        return InterruptedRunError(self.folder.path, number, command, state=state)
 
     def check_videos(self, train: Manifest, val: Manifest | None = None) -> RunVideos:
         """Leave out videos that cannot be read; the main process looks, and tells the others.
@@ -121,7 +150,7 @@ class Run(Generic[Config]):
         return model.to(memory_format=torch.channels_last_3d), initial
 
     def start(self, videos: RunVideos) -> None:
-        """Make the run folder, unless the run is resumed."""
+        """Write options and videos into the run folder, unless the run is resumed."""
         if self.accelerator.is_main_process and not self.resume:
             self.folder.start(self.config, videos.train, videos.val, videos.bad)
         self.accelerator.wait_for_everyone()
@@ -150,6 +179,7 @@ def open_run(config: Config, index: VideoIndex | None, *, resume: bool) -> Run[C
     accelerator = make_accelerator()
     folder = RunFolder(config.out)
     store = FrameStore(config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index)
+    resume = resume and not folder.undecided
     if resume:
         check_length(config, folder)
     else:

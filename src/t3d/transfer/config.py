@@ -124,6 +124,11 @@ class TransferConfig(RunConfig):
         default_factory=lambda: OptimConfig(epochs=150, batch_size=32, schedule="step")
     )
 
+    def caches(self) -> dict[str, str]:
+        """Return the folders that keep what is computed before the first step, by what they keep."""
+        features = {"teacher features": self.teacher.cache} if self.teacher.cache else {}
+        return super().caches() | features
+
     def __post_init__(self) -> None:
         if not self.data.videos:
             raise ConfigError(

@@ -13,11 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from t3d.clip import ClipSpec
 from t3d.data.catalog import open_index, open_videos, refuse_other_targets
@@ -166,6 +161,13 @@ def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> Any:
     Raises:
         ManifestError: Fewer than two classes have a readable video.
     """
+    # Imported here: it takes a second, which opening the videos need not wait for.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     features: npt.NDArray[np.float64] = np.stack([vector for _, _, vector in rows])  # N D
     videos = np.array([video for video, _, _ in rows])
     labels = manifest.labels[videos]

@@ -47,33 +47,36 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
         CheckpointError: The teacher's weights are damaged or another model's.
         ManifestError: The videos cannot be used, or too few sources, or too many cannot be read.
         DivergedError: The loss became infinite or NaN; the last checkpoint is from before.
-        InterruptedRunError: A signal stopped the run, after saving.
+        InterruptedRunError: A signal stopped the run, after saving; or in its start-up.
     """
     check_model(config)
     data = config.data
     run = open_run(config, open_index(data.index, data.videos, root=data.root), resume=resume)
-    pool = None if resume else open_pool(config)  # a misspelled path fails before a teacher is downloaded
     asked = config.teacher
-    teacher = open_teacher(asked.name, weights=asked.weights, size=asked.size).to(run.device)
-    view = _teacher_view(run, teacher)
-    videos = run.reopen_videos() if pool is None else choose_videos(run, pool)
-    if view.features is not None:
-        videos = with_features(run, videos, teacher, view)
-    groups = torch.from_numpy(source_groups(videos.train, run.store.index))
-    refuse_few_sources(videos.train, groups, config, run.accelerator.num_processes)
-
-    student, initial = run.new_model()
-    seen = teacher.num_features * (1 if asked.average else asked.frames)
-    step = TransferStep(config, run.device, teacher=teacher if view.features is None else None, groups=groups)
-    trainer = Trainer(
-        run,
-        TransferNet(student, seen, config.pairs),
-        step,
-        videos=videos.train,
-        describe=lambda progress: _card(config, teacher, videos.train, progress),
-        part="student",
-    )
-    run.start(videos)
+    with run.starting():
+        # Before the teacher, which may have to be downloaded: a misspelled path fails first.
+        pool = None if run.resume else open_pool(config)
+        teacher = open_teacher(asked.name, weights=asked.weights, size=asked.size).to(run.device)
+        view = _teacher_view(run, teacher)
+        videos = run.reopen_videos() if pool is None else choose_videos(run, pool)
+        if view.features is not None:
+            videos = with_features(run, videos, teacher, view)
+        groups = torch.from_numpy(source_groups(videos.train, run.store.index))
+        refuse_few_sources(videos.train, groups, config, run.accelerator.num_processes)
+        student, initial = run.new_model()
+        seen = teacher.num_features * (1 if asked.average else asked.frames)
+        step = TransferStep(
+            config, run.device, teacher=teacher if view.features is None else None, groups=groups
+        )
+        trainer = Trainer(
+            run,
+            TransferNet(student, seen, config.pairs),
+            step,
+            videos=videos.train,
+            describe=lambda progress: _card(config, teacher, videos.train, progress),
+            part="student",
+        )
+        run.start(videos)
     held_out = None
     if videos.val is not None:
         val_groups = torch.from_numpy(source_groups(videos.val, run.store.index))

@@ -131,18 +131,21 @@ def test_the_command(parts: Path, index: Path, capsys: pytest.CaptureFixture[str
     assert main(["data", "check", train, test, "--index", str(index)]) == 1
     said = capsys.readouterr().out
     assert (
-        f"{train}: 4 videos in 4 files, 2 classes, 4 sources\n  videos per class: 1 (run) to 3 (jump)" in said
+        f"{train}: 4 videos in 4 files, 2 classes, 4 groups\n  videos per class: 1 (run) to 3 (jump)" in said
     )
     assert "frames per file: 16 to 16" in said
     assert "64 × 48: 5, 32 × 24: 1" in said
-    assert f"1 cannot be read:\n  {test}/run/v_run_g22_c01.mp4: is empty" in said
-    assert f"{train} and {test} share\n1 sources:\n  run_g07\n1 pairs of the same bytes:" in said
+    assert f"1 unreadable files:\n  {test}/run/v_run_g22_c01.mp4: is empty" in said
+    assert (
+        f"{train} and {test} share\n1 groups (column `source`):\n  run_g07\n1 pairs of the same bytes:"
+        in said
+    )
     assert main(["data", "check", train, test, "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["lists"][train]["unknown"] == 4
     assert report["shared"][0]["sources"] == ["run_g07"]
     assert main(["data", "check", train]) == 0
-    assert "in no index, so only their names are known" in capsys.readouterr().out
+    assert "files are not in an index (--index): their contents are unknown" in capsys.readouterr().out
 
 
 @pytest.mark.real

@@ -85,6 +85,16 @@ def test_flat_frames_look_like_nothing(tmp_path: Path) -> None:
     assert found(tmp_path) == Duplicates((), ())
 
 
+def test_black_borders_do_not_hide_a_video(tmp_path: Path) -> None:
+    for seed in range(6):
+        frames = torch.zeros(24, 3, 96, 128, dtype=torch.uint8)
+        frames[:, :, 20:-20, 20:-20] = F.resize(scene(seed), [56, 88])
+        write_video(tmp_path / f"{seed}.mp4", frames)
+        write_video(tmp_path / f"{seed}b.mp4", frames, crf=30)
+    pairs = {(Path(one).stem, Path(two).stem) for one, two, _ in found(tmp_path).near}
+    assert pairs == {(f"{seed}", f"{seed}b") for seed in range(6)}
+
+
 @pytest.mark.real
 def test_the_known_duplicates_of_hockey_fights(real_data, tmp_path: Path) -> None:
     """Three pairs, as the data set's description says, two of them across splits."""

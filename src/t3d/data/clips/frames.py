@@ -26,12 +26,12 @@ from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.prefetch import Shards
 from t3d.errors import ConfigError, VideoError
-from t3d.io.files import ABANDONED, FileDigests, atomic_path, writable_folder
+from t3d.io.files import ABANDONED, FileDigests, atomic_path, is_temporary, writable_folder
 from t3d.video.video import Video
 
 _FORMAT = 2  # raise it when cached frames would come out differently: old entries are then never read
 _CHUNK = 16  # frames decoded and resized at a time, so that a long video does not fill the memory
-_NAME = re.compile(r"(?P<part>\.)?[0-9a-f]{32}(?(part)\.part)\.safetensors")  # an entry, or one being written
+_ENTRY = re.compile(r"[0-9a-f]{32}\.safetensors")
 # Other processes write as well: what one finds free, it takes this share of before it looks again.
 _SHARE = 0.05
 
@@ -173,12 +173,12 @@ class FrameStore:
         free, old = self.max_bytes, []
         abandoned = time.time() - ABANDONED
         for entry in os.scandir(self.folder):
-            name = _NAME.fullmatch(entry.name)
+            half = is_temporary(entry.name)
             with suppress(FileNotFoundError):  # another process finished or deleted it just now
-                if name:
+                if half or _ENTRY.fullmatch(entry.name):
                     stat = entry.stat()
                     free -= stat.st_size
-                    if stat.st_mtime < (abandoned if name["part"] else self._begun):
+                    if stat.st_mtime < (abandoned if half else self._begun):
                         old.append((stat.st_mtime, stat.st_size, entry.path))
         if free + sum(size for _, size, _ in old) < wanted:
             return free

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from t3d.clip import ClipSpec
+from t3d.data.clips import pixels
 from t3d.data.clips.views import Crops
 from t3d.data.config import AugmentConfig
 
@@ -31,9 +30,7 @@ def resize_frames(frames: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
         uint8 [T, C, H', W'], the shorter side (or both) `spec.resize` long.
     """
     height, width = resized_shape(frames.shape[-2], frames.shape[-1], spec)
-    if (height, width) == tuple(frames.shape[-2:]):
-        return frames
-    return F.resize(frames, [height, width], interpolation=InterpolationMode.BILINEAR, antialias=True)
+    return pixels.resize(frames, height, width)
 
 
 def resized_shape(height: int, width: int, spec: ClipSpec) -> tuple[int, int]:
@@ -87,7 +84,7 @@ def crop_views(frames: torch.Tensor, spec: ClipSpec, *, crops: Crops) -> Iterato
     for mirrored in (False, True) if crops == 10 else (False,):
         for top, left in corners:
             view = frames[..., top : top + spec.size, left : left + spec.size]
-            yield _packed(F.horizontal_flip(view) if mirrored else view)
+            yield _packed(pixels.flip(view) if mirrored else view)
 
 
 def random_view(
@@ -111,15 +108,14 @@ def random_view(
     else:
         top, left, crop_height, crop_width = _random_box(height, width, augment.min_area, rng)
         view = frames[..., top : top + crop_height, left : left + crop_width]
-        side = [spec.size, spec.size]
-        view = F.resize(view, side, interpolation=InterpolationMode.BILINEAR, antialias=True)
+        view = pixels.resize(view, spec.size, spec.size)
     if rng.random() < augment.flip:
-        view = F.horizontal_flip(view)
+        view = pixels.flip(view)
     if augment.color > 0:
         brightness, contrast, saturation = 1 + augment.color * rng.uniform(-1, 1, size=3)
-        view = F.adjust_brightness(view, brightness)
-        view = F.adjust_contrast(view, contrast)
-        view = F.adjust_saturation(view, saturation)
+        view = pixels.adjust_brightness(view, brightness)
+        view = pixels.adjust_contrast(view, contrast)
+        view = pixels.adjust_saturation(view, saturation)
     return _packed(view)
 
 

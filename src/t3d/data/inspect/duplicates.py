@@ -24,7 +24,9 @@ NEAR = 0.1
 MOST_COMPARED = 200_000
 """Files up to which every pair is compared by default: more take minutes to hours."""
 _ROWS = 4096  # files compared with as many others at a time: 64 MB a table
-_LEAST_BITS = 24
+# Flat frames (a black screen) have few bits set and all look alike, so they are not compared. With 16 of 64
+# bits, 97 % of the clips of Hockey Fights, which have black borders, are compared; with 24, 44 %.
+_LEAST_BITS = 16  # per frame, on average
 
 
 @dataclass(frozen=True)

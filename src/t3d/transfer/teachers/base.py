@@ -13,9 +13,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
+from t3d.data.clips.pixels import center_crop, resize_short_side
 from t3d.errors import ConfigError
 
 TEACHER_KEY = "t3d.teacher"
@@ -87,9 +86,7 @@ class Teacher(nn.Module, ABC):
                 f"teacher {self.name} got frames {frames.dtype} {list(frames.shape)}; "
                 "it takes RGB as torch.uint8 [n, 3, h, w]"
             )
-        if min(frames.shape[-2:]) != self.size:
-            frames = F.resize(frames, [self.size], interpolation=InterpolationMode.BILINEAR, antialias=True)
-        x = F.center_crop(frames, [self.size, self.size]).float().div_(255)
+        x = center_crop(resize_short_side(frames, self.size), self.size).float().div_(255)
         mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return x.sub_(mean).div_(std)
 

@@ -1,0 +1,197 @@
+"""Runs that are stopped in their start-up, before their lists of videos are decided."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from t3d.cli.main import main
+from t3d.data.clips.frames import FrameStore
+from t3d.errors import ConfigError, ManifestError
+from t3d.io.locks import alone_in
+from t3d.models.weights import read_tensors
+from t3d.training.config import TrainConfig
+from t3d.training.errors import InterruptedRunError, RunExistsError
+from t3d.training.run import train
+from t3d.training.run_folder import RunFolder
+
+Tiny = Callable[..., TrainConfig]
+Patch = pytest.MonkeyPatch
+
+
+def stop_at(patch: Patch, video: int, number: int = signal.SIGINT) -> list[Path]:
+    """Send this process a signal when it caches its n-th video; return the list of those it was asked for."""
+    prepare = FrameStore.prepare
+    asked: list[Path] = []
+
+    def stopping(self: FrameStore, path: Path) -> bool:
+        asked.append(path)
+        if len(asked) == video:
+            os.kill(os.getpid(), number)
+        return prepare(self, path)
+
+    patch.setattr(FrameStore, "prepare", stopping)
+    return asked
+
+
+def written(patch: Patch) -> list[Path]:
+    """Return the list of entries that are decoded into the cache from now on."""
+    entries: list[Path] = []
+    write = FrameStore._write
+
+    def writing(self: FrameStore, path: Path, video: object) -> None:
+        entries.append(path)
+        write(self, path, video)  # type: ignore[arg-type]
+
+    patch.setattr(FrameStore, "_write", writing)
+    return entries
+
+
+def same_weights(one: RunFolder, two: RunFolder) -> bool:
+    first, second = read_tensors(one.last)[0], read_tensors(two.last)[0]
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_stopped_in_its_start_up_is_resumed(
+    tiny: Tiny, tmp_path: Path, monkeypatch: Patch, number: signal.Signals
+) -> None:
+    straight = RunFolder(train(tiny(out=str(tmp_path / "straight"))))
+    cache = tmp_path / "cache"
+    config = tiny(data={"cache": str(cache)})
+    folder = RunFolder(config.out)
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5, number)
+        with pytest.raises(InterruptedRunError) as caught:
+            train(config)
+    assert str(caught.value) == (
+        f"{config.out}: {number.name} stopped the run; the decoded frames in {cache} are kept and reused"
+    )
+    assert (caught.value.signal, caught.value.command) == (number, "t3d train")
+    assert signal.getsignal(number) == before
+    assert [file.name for file in folder.path.iterdir()] == ["config.yaml"]
+    kept = len(list(cache.glob("[!.]*")))
+    assert kept == 4
+
+    entries = written(monkeypatch)
+    assert train(folder.read_config(TrainConfig), resume=True) == folder.path
+    assert len(entries) == 22 - kept
+    assert same_weights(folder, straight)
+
+
+def test_the_command_says_what_is_kept_and_how_to_resume(
+    colors: Path, tmp_path: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    options = ["--model", "t3d_tiny", "--epochs", "1", "--batch-size", "4", "--workers", "0"]
+    options += ["--clip.num_frames", "8", "--clip.size", "32", "--clip.resize", "32"]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        cached = ["--cache", str(cache)]
+        status = main(["train", "--videos", str(colors / "train.csv"), "--out", str(run), *options, *cached])
+    assert status == 130
+    assert capsys.readouterr().err == (
+        f"t3d: {run}: SIGINT stopped the run; the decoded frames in {cache} are kept and reused\n"
+        f"  Resume it with: t3d train --resume {run}\n"
+    )
+    assert main(["train", "--resume", str(run)]) == 0
+    assert RunFolder(run).last.exists()
+
+
+def test_a_run_killed_in_its_start_up_is_resumed(tiny: Tiny) -> None:
+    config = tiny()
+    folder = RunFolder(config.out)
+    child = os.fork()
+    if not child:
+        with folder.starting(config):
+            (folder.path / f".{'0' * 32}.part.csv").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert folder.undecided
+    assert len(list(folder.path.glob(".*"))) == 2  # the lock of a process that is gone, and half a file
+    train(folder.read_config(TrainConfig), resume=True)
+    assert folder.last.exists()
+    assert list(folder.path.glob(".*")) == []
+
+
+def test_a_start_that_ended_while_it_wrote_its_lists_is_made_again(tiny: Tiny, monkeypatch: Patch) -> None:
+    config = tiny()
+    folder = RunFolder(config.out)
+
+    def stop(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "add_bad", stop)
+        with pytest.raises(InterruptedRunError, match=r"it had not taken a step yet$"):
+            train(config)
+    assert {file.name for file in folder.path.iterdir()} == {"config.yaml", "val.csv", "classes.txt"}
+    train(replace(config, data=replace(config.data, val=None, val_fraction=0.0)), resume=True)
+    assert not folder.val_csv.exists()
+
+
+def test_a_new_run_may_take_the_place_of_one_that_never_left_its_start_up(tiny: Tiny) -> None:
+    folder = RunFolder(tiny().out)
+    with pytest.raises(KeyboardInterrupt), folder.starting(tiny()):
+        raise KeyboardInterrupt
+    assert folder.undecided
+    train(tiny(seed=9))
+    assert folder.read_config(TrainConfig).seed == 9
+    assert not folder.undecided
+    with pytest.raises(RunExistsError):
+        train(tiny())
+
+
+def test_a_run_to_be_replaced_stays_until_its_successor_has_started(tiny: Tiny, monkeypatch: Patch) -> None:
+    folder = RunFolder(train(tiny()))
+    before = {file.name: file.read_bytes() for file in folder.path.iterdir() if file.is_file()}
+    again = tiny(overwrite=True, data={"cache": f"{folder.path}-cache"})
+    stop_at(monkeypatch, 3)
+    with pytest.raises(InterruptedRunError, match="is unchanged; run the same command again") as caught:
+        train(again)
+    assert caught.value.command == ""
+    assert before == {file.name: file.read_bytes() for file in folder.path.iterdir() if file.is_file()}
+    with pytest.raises(ManifestError):
+        train(replace(again, data=replace(again.data, train="missing.csv")))
+    assert before == {file.name: file.read_bytes() for file in folder.path.iterdir() if file.is_file()}
+
+
+def test_a_failed_start_leaves_no_folder_but_keeps_one_that_was_interrupted(tiny: Tiny) -> None:
+    config = tiny()
+    wrong = replace(config, optim=replace(config.optim, batch_size=1000))
+    with pytest.raises(ConfigError, match="batch_size"):
+        train(wrong)
+    assert not Path(config.out).exists()
+    with pytest.raises(KeyboardInterrupt), RunFolder(config.out).starting(config):
+        raise KeyboardInterrupt
+    with pytest.raises(ConfigError, match="batch_size"):
+        train(wrong, resume=True)
+    assert RunFolder(config.out).undecided
+
+
+def test_two_runs_do_not_start_in_one_folder(tiny: Tiny) -> None:
+    folder = RunFolder(tiny().out)
+    with folder.starting(tiny()):
+        with pytest.raises(ConfigError, match="another run is writing"):
+            train(tiny())
+        with pytest.raises(ConfigError, match="another run is writing"), alone_in(folder.log):
+            pass
+        assert folder.undecided
+
+
+def test_a_folder_with_other_files_is_not_an_interrupted_run(tiny: Tiny) -> None:
+    folder = RunFolder(tiny().out)
+    with pytest.raises(KeyboardInterrupt), folder.starting(tiny()):
+        raise KeyboardInterrupt
+    (folder.path / "thesis.tex").write_text("mine")
+    assert not folder.undecided
+    with pytest.raises(ConfigError, match="is not a run"):
+        train(tiny(overwrite=True))
+    assert (folder.path / "thesis.tex").exists()
