@@ -217,6 +217,13 @@ def test_the_tail_may_be_chosen_for_a_test(weights: Path, films: Path) -> None:
     assert clips == {None: [1, 1, 3, 5, 2], "drop": [1, 1, 2, 4, 2], "shift": [1, 1, 3, 5, 2]}
 
 
+def as_json(result: TestResult) -> dict[str, Any]:
+    """Return the metrics as a file holds them: two classes have no top-5."""
+    metrics = json.loads(json.dumps(asdict(result.metrics)))
+    assert metrics.pop("video_top5") is metrics.pop("clip_top5") is None
+    return metrics
+
+
 @pytest.mark.filterwarnings("ignore:Glyph")  # 坐, in the confusion matrix
 def test_a_test_may_average_many_views(
     weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -233,8 +240,8 @@ def test_a_test_may_average_many_views(
     write_result(outcome, tmp_path / "many")
     write_result(plain, tmp_path / "plain")
     many, paper = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("many", "plain"))
-    assert many == asdict(outcome.metrics) | {"views": {"clips": 4, "crops": 3}}
-    assert paper == asdict(plain.metrics)
+    assert many == as_json(outcome) | {"views": {"clips": 4, "crops": 3}}
+    assert paper == as_json(plain)
     print_result(outcome)
     print_result(plain)
     assert capsys.readouterr().out.count("clips: 4, crops: 3") == 1
