@@ -26,8 +26,8 @@ def inflate(state_2d: Mapping[str, Tensor], model: VideoNet, *, method: Inflatio
     Args:
         state_2d: State of a 2D network, such as torchvision's DenseNet-121 for `densenet3d121`.
         model: The 3D network; changed in place. Its classifier is left as it is.
-        method: `mean` gives every time step of a kernel the 2D kernel divided by the temporal depth d; `center`
-            gives the 2D kernel to step (d-1)//2 and zeros to the others.
+        method: `mean` gives every time step of a kernel the 2D kernel divided by the temporal depth d;
+            `center` gives the 2D kernel to step (d-1)//2 and zeros to the others.
 
     Returns:
         Which tensors were loaded. A T3D's transitions, and blocks whose width they change, are not loaded.
