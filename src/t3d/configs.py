@@ -70,6 +70,6 @@ def _put(options: dict[str, object], key: str, value: object) -> None:
     for section in sections:
         inner = table.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"unknown option {key}: {section} has no options that is separate")
+            raise ConfigError(f"unknown option {key}: {section} is an option without parts")
         table = inner
     table[last] = value
