@@ -1,4 +1,4 @@
-"""What a clip is, and what a model learns of it: the two facts that travel with the weights."""
+"""Clip format and kind of labels, which are saved with the weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from t3d.errors import ConfigError, one_of
 
 Targets = Literal["single", "multi"]
-"""What a net learns of a video: its one class out of all, or for each class whether it applies."""
+"""Labels per video: exactly one class (`single`), or any number of classes (`multi`)."""
 ResizeMode = Literal["short_side", "square"]
 ShortPolicy = Literal["wrap", "repeat_last", "error"]
 TailPolicy = Literal["drop", "pad", "shift"]
@@ -19,7 +19,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """What a clip is: how many frames, how far apart, how large, and how its pixels are scaled.
+    """Clip format: number of frames, their distance and size, and the scaling of pixels.
 
     The same spec is used in training, testing and prediction, and travels with the weights.
     Defaults are the paper's (Training and testing T3D; temporal stride: Table 6).

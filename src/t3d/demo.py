@@ -1,4 +1,4 @@
-"""The whole way on videos that the project draws itself: teacher, transfer, fine-tuning, test, report."""
+"""The demo on generated videos: teacher, transfer, fine-tuning, test, report."""
 
 from __future__ import annotations
 
@@ -31,43 +31,45 @@ ORDERS: tuple[FrameOrder, ...] = ("normal", "shuffled", "reversed", "static")
 
 
 def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
-    """Draw the synthetic set, transfer from a 2D net, fine-tune beside from scratch, test, report.
+    """Draw the synthetic set, transfer from a 2D net, fine-tune, train from scratch, test, report.
 
-    A 2D net learns from stills of other scenes which pattern the object has. It teaches a T3D from all
-    training videos, without their labels. That T3D, and a fresh one, then learn from the sixth of the videos
-    that have a label which pattern goes left or right. The pattern takes many examples to learn, since its
-    colors tell nothing: there transfer helps. The direction is nothing that a teacher of stills knows: it
-    comes from the labels, and is lost when the frames are shuffled or static. A demo that was made before is
-    made again in the same place; what was drawn is kept.
+    - A 2D model learns to recognize the pattern of an object from stills of other scenes.
+    - It teaches a T3D with all training videos, without their labels.
+    - This T3D and one with random weights then learn pattern and direction from the sixth of the videos that
+      has labels.
+
+    The pattern takes many examples to learn, since its colors are not informative: transfer helps here. No
+    still shows the direction. It is learned from the labels, and is lost when frames are shuffled or static.
+    An earlier demo in the same folder is replaced; its generated videos are kept.
 
     Args:
         out: Folder for videos, runs, tests and report.
         seed: Seed of all training, not of the videos.
-        quick: Few videos and one epoch, to see in a minute that all parts work.
+        quick: Few videos and one epoch, to check in a minute that all parts work.
 
     Returns:
         The report.
 
     Raises:
-        ConfigError: The folder holds something else.
+        ConfigError: The folder holds other files.
     """
     at_least("seed", seed, 0)
     began = time.monotonic()
     out = Path(out)
-    # Seed 0 drew the videos by which the speeds were chosen; these are others.
+    # The speeds were chosen with the videos of seed 0; these are others.
     spec = SyntheticSpec(train=96, val=32, test=64, seed=1)
     if quick:
         spec = replace(spec, train=8, val=8, test=8)
     write_synthetic(out / "videos", spec)
     stills = replace(spec, val=0, test=0, frames=8, seed=2)  # short, since single frames are taken of them
     write_synthetic(out / "stills", stills)
-    print(f"{spec.count + stills.count} videos drawn in {out} ({_minutes(began)} min)", flush=True)
+    print(f"{spec.count + stills.count} videos generated in {out} ({_minutes(began)} min)", flush=True)
 
-    print("\n1. A 2D net learns from stills which pattern the object has", flush=True)
+    print("\n1. A 2D model learns the pattern of an object from still images", flush=True)
     from t3d.transfer.teachers.train import train_teacher  # here: importing timm takes longer than torch
 
     teacher, accuracy = train_teacher(teacher_training(out, seed=seed, quick=quick))
-    print("\n2. It teaches a 3D net from videos without labels", flush=True)
+    print("\n2. It teaches a 3D model from videos without labels", flush=True)
     student = RunFolder(transfer(transfer_config(out, seed=seed, quick=quick)))
     runs = {}
     for number, (name, init) in enumerate((("after transfer", student.last), ("from scratch", None)), 3):
@@ -172,7 +174,7 @@ def demo_config(out: Path, *, init: Path | None, seed: int, quick: bool) -> Trai
             cache=str(out / "cache"),
             workers=0,
         ),
-        # Neighboring frames: over longer steps a pattern seems to run backwards, as wheels do in films.
+        # Neighboring frames: over longer steps a pattern seems to run backward, as wheels do in films.
         clip=ClipSpec(num_frames=8, stride=1, size=64, resize=64),
         augment=AugmentConfig(flip=0.0),
         model=ModelConfig(name="t3d_tiny", init=None if init is None else str(init)),

@@ -1,4 +1,4 @@
-"""Where a model computes: the device, the precision, and how many clips and processes at a time."""
+"""Compute settings: the device, the precision, and how many clips and processes at a time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how a model computes. None of it changes what is computed, beyond rounding.
+    """Compute settings of a model. They change results by rounding only.
 
     Args:
-        device: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, …
+        device: Device to compute on: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda` or
+            `cuda:1`.
         precision: `fp32`, `bf16`, or `auto`, which is bf16 on devices that compute it in hardware.
         batch_size: Clips, or crops of clips, per forward pass. Affects speed and memory only.
         workers: Processes that read videos. 0 reads them in this process.

@@ -28,7 +28,7 @@ FIRST_LINE = 5.0
 LINE_EVERY = 30.0
 """Seconds between two lines."""
 _TICK = 0.2  # seconds between two looks at the clock
-_SAMPLES = 50  # places of a task that are kept to estimate its speed
+_SAMPLES = 50  # positions of a task that are stored, from which its speed is estimated
 
 Item = TypeVar("Item")
 
@@ -65,7 +65,7 @@ class Bar:
 
         Args:
             count: Number of items, or a part of one.
-            note: What to show besides, such as the loss. Empty keeps the last note.
+            note: Additional text to show, such as the loss. Empty keeps the last note.
         """
         self.done += count
         self.note = note or self.note

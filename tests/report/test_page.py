@@ -210,3 +210,12 @@ def test_pictures_are_drawn_from_little(tmp_path: Path) -> None:
     sizes = [Image.open(tmp_path / f"{name}.png").size for name in "abcde"]
     assert sizes[1] > sizes[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.png" for name in "abcde"]
+
+
+def test_frames_are_drawn_alike_with_channels_first_or_last() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 8, 9, 3), dtype=np.uint8)
+    shown = [
+        [axes.images[0].get_array().tolist() for axes in frames_figure([("a", each)]).axes]
+        for each in (frames, frames.transpose(0, 3, 1, 2))
+    ]
+    assert shown[0] == shown[1] == [frame.tolist() for frame in frames]

@@ -105,7 +105,7 @@ def _to_screen(config: PredictConfig, paths: list[str], *, json: bool) -> int:
                 for rank in range(len(table.columns), len(cells)):
                     table.add_column(f"top-{rank}")
                 if prediction.targets == "multi":
-                    table.caption = "each class by itself: several may apply"
+                    table.caption = "each class is scored separately; several may apply"
                 table.add_row(*map(escape, cells))
             else:
                 print(*cells, sep="\t", flush=True)

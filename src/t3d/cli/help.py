@@ -1,4 +1,4 @@
-"""What `t3d COMMAND --help` prints."""
+"""The help that `t3d COMMAND --help` prints."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def _text(option: Option, options: Sequence[Option], *, brief: bool = False) -> 
     section = option.key.rpartition(".")[0]
     names = {each.key: each.flag for each in options}
 
-    def name(found: re.Match[str]) -> str:
-        word = found[1]
+    def name(match: re.Match[str]) -> str:
+        word = match[1]
         return names.get(f"{section}.{word}" if section else word, names.get(word, word))
 
     text = re.split(r"(?<=[.!])\s+(?=[A-Z])", option.help)[0] if brief else option.help
@@ -153,7 +153,7 @@ def _section(option: Option) -> str:
 
 
 def _order(option: Option, first: Sequence[str]) -> int:
-    """What is required comes first in a section, and then the options used most; `--json` is last."""
+    """Return the place in a section: required options first, then the most used ones, `--json` last."""
     if option.key == "json":
         return len(first) + 1
     if option.default is REQUIRED:

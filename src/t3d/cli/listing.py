@@ -1,4 +1,4 @@
-"""Long lists, shortened for the terminal."""
+"""Shorten long lists for the terminal."""
 
 from __future__ import annotations
 

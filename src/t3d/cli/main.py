@@ -1,7 +1,7 @@
 """The command `t3d`: finds the function of a command, reads its options, calls it, and reports errors.
 
-Only the module of the chosen command is imported, and no command imports torch before it runs: help comes at
-once. To add a command, write a function (see `t3d.cli.options`) and name it in `COMMANDS`.
+Only the module of the chosen command is imported, and no command imports torch before it runs, so help is
+fast. To add a command, write a function (see `t3d.cli.options`) and name it in `COMMANDS`.
 
 Errors: the library raises a `T3DError` that names parameters; `t3d.cli.parser.in_options` turns them into
 options. The attributes `folder` and `command` of an error say which run can be resumed, and `signal` what
@@ -30,7 +30,7 @@ GROUPS = {
 }
 COMMANDS = {
     "prepare download": ("Download a published data set or a file, and unpack it.", "download:download"),
-    "prepare index": ("Decode every video once, so that training opens it at once.", "prepare:index"),
+    "prepare index": ("Decode every video once, so that later runs open it faster.", "prepare:index"),
     "prepare transcode": ("Re-encode videos to be small and fast to seek in.", "prepare:transcode"),
     "prepare shards": ("Pack videos into large files that are read sequentially.", "prepare:shards"),
     "data check": ("Count the videos in lists, and find files that are missing or shared.", "data:check"),
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after `t3d`; None takes them from the shell.
 
     Returns:
-        The exit status: 0 success; 1 a part of the input could not be used; 2 nothing was done, and the
+        The exit status: 0 success; 1 some of the input could not be used; 2 the command failed, and the
         message says why; 128 + n stopped by signal n, with the state saved.
     """
     name, rest = _find(list(sys.argv[1:] if argv is None else argv))

@@ -65,7 +65,7 @@ class Option:
         positional: Whether it is given by place instead of by name.
         short: Another, shorter name, as the user types it.
         metavar: What stands for its value in help.
-        family: The names that the last part of the key may have, where each is an option of its own.
+        family: All names that the last part of the key may have, if each is a separate option.
         path: The parameter and the fields that its value goes to.
     """
 
@@ -97,12 +97,12 @@ class Option:
 
     @property
     def is_flag(self) -> bool:
-        """Whether it takes no value."""
+        """True if it takes no value."""
         return self.kind is bool
 
     @property
     def many(self) -> bool:
-        """Whether it takes several words."""
+        """True if it takes several words."""
         return get_origin(without_none(self.kind)) in (list, tuple, Sequence)
 
     @property
@@ -133,11 +133,11 @@ class Spelling:
         short: Keys by short name.
         first: Keys that `--help` shows; the others need `--help-all`. Empty: all are shown.
         metavars: What stands for a value in help, by key.
-        positional: Keys with a default that are given by place nevertheless.
+        positional: Keys of options with a default that are positional arguments.
         yaml: Whether `--config`, `--recipe` and `--resume` set its options, see `t3d.cli.recipes`.
         forwards: The library function that a command gives its `**options` to, as `module:function`. Its
             keyword-only parameters are options of the command.
-        hidden: Those of its parameters that are no options.
+        hidden: Its parameters that do not become options.
     """
 
     short: Mapping[str, str] = field(default_factory=dict)
@@ -158,7 +158,7 @@ _SPELLINGS: dict[Command, Spelling] = {}
 
 
 def spelling_of(command: Command) -> Spelling:
-    """Return what `@Spelling(…)` says of a command."""
+    """Return the `@Spelling(…)` of a command."""
     return _SPELLINGS.get(command, Spelling())
 
 
@@ -196,7 +196,7 @@ def call(command: Command, options: Sequence[Option], values: Mapping[str, Any])
         ConfigError: A value cannot work.
     """
     by_path = {option.path: values[option.key] for option in options}
-    given = {path[0] for path in by_path}  # a parameter that is no option keeps its default
+    given = {path[0] for path in by_path}  # a parameter without an option keeps its default
     arguments = {
         parameter.name: _value(get_type_hints(function)[parameter.name], (parameter.name,), by_path)
         for function, parameter in _parameters(command)
@@ -291,7 +291,7 @@ def _keyed(kind: Any) -> tuple[str, ...]:
 
 
 def _documented(thing: Any) -> dict[str, str]:
-    """What the `Args:` of a function, or of a class and its bases, say of each name."""
+    """Return the `Args:` text per name, of a function or of a class and its bases."""
     docs: dict[str, str] = {}
     for each in reversed(inspect.getmro(thing)) if isinstance(thing, type) else (thing,):
         parsed = docstring_parser.parse(each.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)

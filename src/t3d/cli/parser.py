@@ -137,7 +137,7 @@ def parse(options: Sequence[Option], given: Sequence[Given], *, yaml_files: bool
 
 
 def check_yaml(path: str, options: Sequence[Option]) -> None:
-    """Refuse a YAML file whose keys are no options, by the file's name.
+    """Refuse a YAML file with keys that are not options, and name the file.
 
     Raises:
         UsageError: The file cannot be read, is not YAML, or has an unknown key.
@@ -248,12 +248,12 @@ def in_options(message: str, options: Iterable[Option], given: Iterable[Given] =
     if distinct:
         patterns.append(rf"(?<![\w./-])({distinct})(?![\w/=-]|\.\w)")
     for pattern in patterns:
-        message = re.sub(pattern, lambda found: names[found[1]], message)
+        message = re.sub(pattern, lambda match: names[match[1]], message)
     return message
 
 
 def _is_name(word: str) -> bool:
-    """Whether a word is an option's name, and neither a value nor a negative number."""
+    """Return True for the name of an option, and False for a value or a negative number."""
     return word.startswith("-") and word != "-" and not re.match(r"-\.?\d", word)
 
 
@@ -308,9 +308,9 @@ def _with_value(option: Option) -> str:
 
 def _explained(message: str, options: Sequence[Option], given: Sequence[Given]) -> str:
     """Say in plain words what jsonargparse found."""
-    found = re.search(r'Parser key "(.*?)"', message)
+    key_match = re.search(r'Parser key "(.*?)"', message)
     value = re.search(r"(?:Got value|Given value): (.*)", message, re.DOTALL)
-    option = next((each for each in options if found and each.key == found[1]), None)
+    option = next((each for each in options if key_match and each.key == key_match[1]), None)
     if option is None or value is None:
         return re.sub(r"\s+", " ", message.strip())
     name = next((each.spelled for each in reversed(given) if each.key == option.key), option.key)

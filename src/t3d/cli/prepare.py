@@ -32,7 +32,7 @@ def _show(report: Report, out: str, show: Callable[[Report, str], None], *, json
 
 @Spelling(forwards="t3d.prepare.index:index_videos")
 def index(source: VideoSet, *, out: str, json: bool = False, **options: Any) -> int:
-    """Decode every video once, so that training opens it at once.
+    """Decode every video once, so that later runs open it faster.
 
     The exit status is 1 if some videos cannot be read.
 
@@ -59,7 +59,9 @@ def _print_index(report: IndexReport, out: str) -> None:
         [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in near],
     )
     if not report.duplicates.compared:
-        print("Near-duplicates were not searched for among so many files; --near-duplicates true does so")
+        print(
+            "Near-duplicates were not searched for, because there are many files; pass --near-duplicates true"
+        )
 
 
 @Spelling(forwards="t3d.prepare.transcode:transcode_videos", hidden=("root",))
@@ -101,7 +103,7 @@ def shards(
 ) -> int:
     """Pack videos into large files that are read sequentially.
 
-    The exit status is 1 if some videos are in no shard.
+    The exit status is 1 if some videos could not be packed.
 
     Args:
         out: Folder for the shards and their `index.parquet`.

@@ -1,4 +1,4 @@
-"""Where the options of `t3d train` and `t3d transfer` come from besides the command line.
+"""Sources of the options of `t3d train` and `t3d transfer` other than the command line.
 
 From weakest to strongest: the defaults, `--recipe`, the card of `--init`, `--config`, and options. `--resume`
 takes them from the run itself; only its length may change.
@@ -87,7 +87,7 @@ def _read_run(folder: Path, command: Command) -> RunConfig:
 
 
 def _with_defaults(command: str, given: Sequence[Given], options: Sequence[Option]) -> list[Given]:
-    """Replace `--recipe` by its file, and put what it and `--init` say in front, so that options override it.
+    """Replace `--recipe` by its file, and put its values and those of `--init` first: options override them.
 
     Raises:
         UsageError: An unknown recipe, two of them, or a YAML file that cannot be used.

@@ -1,4 +1,4 @@
-"""Which videos a command works on: the options that `t3d prepare` and `t3d data` share."""
+"""Videos that a command works on: the options that `t3d prepare` and `t3d data` share."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class VideoSet:
     Args:
         videos: Folder with one folder per class, `.csv` or `.jsonl` table, official list, or index
             (`.parquet`).
-        root: Folder that the files of a list or table are in.
-        unlabeled: Take all videos of a folder, without classes.
+        root: Folder that relative paths of a table start from, or that holds the files of an official list.
+        unlabeled: Use all videos below a folder, without labels.
         source_pattern: Regular expression whose group names the source of a video (the recording that it was
             cut from), searched in its path.
     """
@@ -33,7 +33,7 @@ class VideoSet:
         """Read the list.
 
         Raises:
-            ManifestError: It cannot be read.
+            ManifestError: The list cannot be read.
         """
         from t3d.data.catalog import open_manifest
         from t3d.data.manifest.manifest import Manifest
@@ -50,7 +50,7 @@ class VideoLists:
     Args:
         lists: Lists of videos: folder with one folder per class, `.csv` or `.jsonl` table, official list, or
             index (`.parquet`).
-        root: Folder that the files of lists and tables are in.
+        root: Folder that relative paths of tables start from, or that holds the files of official lists.
         source_pattern: Regular expression whose group names the source of a video (the recording that it was
             cut from), searched in its path.
         index: Index of the files, written by `t3d prepare index`.
@@ -62,7 +62,7 @@ class VideoLists:
     index: str | None = None
 
     def open(self) -> tuple[dict[str, Manifest], VideoIndex | None]:
-        """Read the lists by name, and what is known of their files.
+        """Read the lists by name, and the index of their files.
 
         Raises:
             ManifestError: A list cannot be read.

@@ -6,6 +6,7 @@ Legend: V videos, N clips in all, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -219,7 +220,7 @@ def measure_single(scores: Scores) -> Metrics:
     )
 
 
-def _among(k: int, probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _among(k: int, probs: npt.NDArray[np.float64], labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return whether each label is among the k likeliest classes; of equal ones the first counts."""
     likely = np.argsort(-probs, axis=1, kind="stable")[:, :k]
     return np.asarray((likely == labels[:, None]).any(1))

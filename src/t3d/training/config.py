@@ -137,7 +137,7 @@ class RunConfig:
         eval_every: Epochs between validations. The last epoch is always validated.
         log_every: Optimizer steps between log lines.
         checkpoint_minutes: Minutes between checkpoints within an epoch. Every epoch also ends with one.
-        overwrite: Delete the run in `out`, if there is one, and start anew.
+        overwrite: Delete the run in `out`, if there is one, and start a new run.
     """
 
     command: ClassVar[str] = "t3d"

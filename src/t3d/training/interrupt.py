@@ -1,4 +1,4 @@
-"""Signals: during start-up they stop a run at once; later, the step under way ends and the state is saved."""
+"""Signals stop a run: immediately during start-up, later after the current step, when its state is saved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _StopSignal(KeyboardInterrupt):
 
 @contextmanager
 def raised_signals(error: Callable[[int], Exception]) -> Iterator[None]:
-    """End the block at once at SIGINT or SIGTERM.
+    """End the block immediately at SIGINT or SIGTERM.
 
     Args:
         error: Makes the error to raise, from the number of the signal.
@@ -51,12 +51,12 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
 
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that the step under way ends and its state is saved."""
+    """Collect SIGINT and SIGTERM, so that the current step ends and the state is saved."""
     caught: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (signal's own signature)
         if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt  # asked twice: stop at once
+            raise KeyboardInterrupt  # the second request stops immediately
         caught.append(number)
 
     with _handled_by(remember):

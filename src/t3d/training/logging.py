@@ -17,11 +17,11 @@ class RunLog:
     """The log of a run. On processes other than the main one it does nothing.
 
     Args:
-        path: The file; TensorBoard's folder lies beside it.
+        path: The file. TensorBoard's folder is next to it.
         main: Whether this is the main process.
         steps: Optimizer steps of the whole run, for the progress.
-        done: Steps already taken, when a run goes on; later lines of an interrupted run are cut off.
-        validated: Whether the validation behind step `done` is over; if not, its line is cut off too.
+        done: Steps that a resumed run has taken before; later lines are removed from the log.
+        validated: Whether the validation after step `done` has ended; if not, its line is removed too.
     """
 
     def __init__(self, path: Path, *, main: bool, steps: int, done: int = 0, validated: bool = True) -> None:
@@ -81,7 +81,7 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; none where there is no log."""
+    """Return the lines of a run's log; an empty list if there is no log."""
     return list(read_journal(path))
 
 

@@ -51,7 +51,7 @@ class RunFolder:
 
     @property
     def undecided(self) -> bool:
-        """Whether the folder is of a run in start-up, whose lists of videos are not written yet."""
+        """True for a run in start-up, whose lists of videos are not written yet."""
         if not self.config.is_file() or not self._first_line().startswith(_MARK):
             return False
         early = {file.name for file in (self.config, self.classes, self.val_csv, self.bad_csv)}

@@ -50,7 +50,7 @@ class RunVideos:
 
 @dataclass(frozen=True)
 class Run(Generic[Config]):
-    """What a run has before it has a model.
+    """A run before its model is created.
 
     Args:
         config: The run's options.
@@ -69,12 +69,12 @@ class Run(Generic[Config]):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.accelerator.device
 
     @property
     def restores(self) -> bool:
-        """Whether the run continues from a checkpoint; a run interrupted before its first one does not."""
+        """True for a run that continues from a checkpoint; one interrupted before its first one does not."""
         return self.resume and self.folder.checkpoint.exists()
 
     @contextmanager
@@ -98,7 +98,7 @@ class Run(Generic[Config]):
         state = f"{kept} are kept and reused" if kept else "it had not taken a step yet"
         command = self.config.command
         if not self.resume and not self.folder.undecided:
-            state += ". The run that it would replace is unchanged; run the same command again to start anew"
+            state += ". The run that it would replace is unchanged; run the same command again to start over"
             command = ""
         return InterruptedRunError(self.folder.path, number, command, state=state)
 
@@ -167,7 +167,7 @@ def open_run(config: Config, index: VideoIndex | None, *, resume: bool) -> Run[C
 
     Args:
         config: The run's options.
-        index: What is known of the video files.
+        index: Index of the video files.
         resume: Resume the run in `config.out`.
 
     Raises:

@@ -40,13 +40,14 @@ class TeacherConfig:
             timm is searched first), an ONNX file that maps images to features, or a file of `t3d teacher`.
         weights: Weights of the teacher, a `.safetensors` file. Default: the library's ImageNet weights.
         size: Side of the square images that the teacher sees, in pixels. Default: the teacher's own.
-        frames: Number of frames the teacher sees, spread evenly over the time of the clip (X in the paper).
+        frames: Number of frames that the teacher sees per clip, spread evenly over its time (X in the paper).
         average: Average the teacher's features over these frames, as the paper does. Otherwise they are
             concatenated in order of time, and the student must also know when each frame is shown.
         augment: Crop and flip the teacher's frames at random, independently of the clip. Cannot be combined
             with `cache`.
         cache: Folder for teacher features, so that each frame is computed once for all epochs and runs. Only
-            every `frame_step`-th frame is kept; the nearest one stands in for the others. Default: no cache.
+            every `frame_step`-th frame is kept; other frames use the features of the nearest one.
+            Default: no cache.
         frame_step: Distance between frames with kept features, in frames of the video, see `cache`.
     """
 
@@ -67,14 +68,14 @@ class TeacherConfig:
             at_least("teacher.size", self.size, 1)
         if self.augment and self.cache:
             raise ConfigError(
-                "teacher.augment shows the teacher other pixels each time, and teacher.cache keeps its "
-                "features: switch one of them off"
+                "teacher.augment changes the teacher's frames at random each time, so their features cannot "
+                "be cached: turn off teacher.augment, or remove teacher.cache"
             )
 
 
 @dataclass(frozen=True)
 class PairConfig:
-    """What the student learns about pairs of a clip and frames.
+    """Objective: pairs of a clip and frames that the student learns from.
 
     Args:
         objective: Training objective. `regress` predicts the teacher's feature, by cosine (validated best,
@@ -111,7 +112,7 @@ class TransferConfig(RunConfig):
         data: Unlabeled videos, and how they are read.
         model: The student.
         teacher: The frozen 2D teacher.
-        pairs: What the student learns about pairs of a clip and frames.
+        pairs: Objective: pairs of a clip and frames that the student learns from.
         optim: Optimizer and schedule of the student. Default: the paper's recipe.
     """
 
@@ -132,11 +133,13 @@ class TransferConfig(RunConfig):
     def __post_init__(self) -> None:
         if not self.data.videos:
             raise ConfigError(
-                "data.videos is missing: give a folder of videos, a .csv, a .jsonl or a split list"
+                "data.videos is missing: set it to a folder of videos, a .csv or .jsonl table, or an "
+                "official list"
             )
         if not self.teacher.name:
             raise ConfigError(
-                "teacher.name is missing: give a timm or torchvision model, such as resnet50, or an ONNX file"
+                "teacher.name is missing: set it to a timm or torchvision model, such as resnet50, or "
+                "an ONNX file"
             )
         super().__post_init__()
         if self.clip.segments > 1:

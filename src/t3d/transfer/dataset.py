@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import SupportsIndex, overload
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import frame_range
 from t3d.data.clips.frames import FrameStore
-from t3d.data.clips.sampler import SampleKey
+from t3d.data.clips.sampler import SampleKey, key_of
 from t3d.data.clips.sampling import random_clip
 from t3d.data.clips.transforms import center_view, random_view, stack
 from t3d.data.config import AugmentConfig
@@ -45,12 +46,13 @@ class PairItem:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """What a loader hands over.
+    """Batch that the loader returns.
 
     Args:
         frames: Clips, uint8 [B, T, C, H, W]; None when every video of the batch was bad.
-        teacher: Frames, uint8 [M, X, 3, S, S], or features, float32 [M, X, D]; the B clips' own come first,
-            then those of another time where `other` is not None; zeros where a video has no other time.
+        teacher: Frames, uint8 [M, X, 3, S, S], or features, float32 [M, X, D]. Those of the B clips
+            come first. If `other` is not None, those of another time follow, with zeros for videos without
+            one.
         other: Which videos gave frames of another time, bool [B]; None where none was asked for.
         videos: Row of each clip's video, int64 [B].
         bad: The videos that could not be read.
@@ -98,7 +100,7 @@ class CollatePairs:
 
 @dataclass(frozen=True)
 class TeacherView:
-    """What the teacher sees of a clip's time span.
+    """The teacher's frames of a clip's time span.
 
     Args:
         store: Where its frames come from, at the teacher's size.
@@ -132,7 +134,10 @@ class TeacherView:
 
 
 class TransferClips(Dataset[PairItem | Failed]):
-    """One random clip of a video for each key, with the teacher's frames of the same time.
+    """One random clip per video, with the teacher's frames of the same time.
+
+    A row number gives the clip of the current epoch (see `set_epoch`), so `dataset[0]` and torch's own
+    loaders work, with `collate_fn=CollatePairs(other_time)`. A `SampleKey` names its epoch itself.
 
     Every draw follows from (seed, epoch, row). Views of clip and frames are drawn independently of each
     other, so that pixel positions do not give a pair away (PAPER: Supervision transfer, our choice).
@@ -165,11 +170,44 @@ class TransferClips(Dataset[PairItem | Failed]):
         self.seed = seed
         self.teacher = teacher
         self.other_time = other_time
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose clips row numbers give; see `t3d.data.clips.dataset.TrainClips`.
+
+        Args:
+            epoch: Epoch, from 0.
+        """
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: SampleKey) -> PairItem | Failed:
+    @overload
+    def __getitem__(self, key: SampleKey) -> PairItem | Failed: ...
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> PairItem: ...
+    def __getitem__(self, key: SampleKey | SupportsIndex) -> PairItem | Failed:
+        """Return a random clip of a video, with what the teacher sees.
+
+        Args:
+            key: Row of the video; negative rows count from the end. Or epoch and row.
+
+        Returns:
+            The pair; for a `SampleKey` of a video that cannot be read, the reason.
+
+        Raises:
+            IndexError: There is no such row.
+            VideoError: The video of a row number cannot be read.
+        """
+        if isinstance(key, SampleKey):
+            return self._pair(key)
+        item = self._pair(key_of(key, epoch=self.epoch, length=len(self)))
+        if isinstance(item, Failed):
+            raise VideoError(item.path, item.reason)
+        return item
+
+    def _pair(self, key: SampleKey) -> PairItem | Failed:
         rng = np.random.default_rng((self.seed, key.epoch, key.row))
         entry = self.manifest[key.row]
         try:

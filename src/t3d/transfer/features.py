@@ -26,7 +26,7 @@ from t3d.progress import progress
 from t3d.transfer.pairs import Indices
 from t3d.transfer.teachers.base import Teacher
 
-_FORMAT = 1  # raise it when features would come out differently
+_FORMAT = 1  # raise it when features change
 _CHUNK = 32  # frames that the teacher sees at a time
 
 
@@ -39,7 +39,7 @@ class FeatureStore:
         folder: Where the features lie; made where it is missing. `~` is the home folder.
         digest: The teacher's, see `Teacher`.
         step: Every `step`-th frame, from the first, has features.
-        index: What is known of the files, so that they need not be read to be told apart.
+        index: Index of the files. With it, files are identified without reading them.
 
     Raises:
         ConfigError: The folder cannot be made or written to.
@@ -83,8 +83,8 @@ class FeatureStore:
                 features = file.get_tensor("features")  # G D
         except (SafetensorError, OSError) as error:
             raise ConfigError(
-                f"teacher.cache: the features {entry} of {path} are missing or damaged ({error}); start "
-                "again (a damaged file must be deleted) and they are made anew"
+                f"teacher.cache: the features {entry} of {path} are missing or damaged ({error}); delete "
+                "the file if it exists, and start again: missing features are computed again"
             ) from error
         nearest = np.clip((frames + self.step // 2) // self.step, 0, len(features) - 1)
         return features[torch.from_numpy(nearest)].float()
@@ -142,8 +142,8 @@ class FeatureStore:
     def _write(self, features: torch.Tensor, path: Path) -> None:
         if not features.isfinite().all():
             raise ConfigError(
-                f"{path}: features of the teacher are no numbers, or above the 65504 that half precision "
-                "holds; leave teacher.cache out"
+                f"{path}: the teacher's features are not finite or exceed 65504, the maximum of half "
+                "precision, so they cannot be cached; remove teacher.cache"
             )
         try:
             write_tensors({"features": features}, self.entry(path), metadata={})

@@ -1,4 +1,4 @@
-"""How well pairs are told apart, and by kind of negative."""
+"""Metrics of telling true pairs from false ones, also per kind of negative."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ class PairMetrics:
         self._negative["other_video"].append(table[apart & ~time])
         self._negative["other_time"].append(table[apart & time])
         rival = np.where(apart, table, -np.inf).max(1)
-        told = np.isfinite(rival)
-        self._top1.append((table[own] > rival)[told].astype(np.float64))
+        has_rival = np.isfinite(rival)
+        self._top1.append((table[own] > rival)[has_rival].astype(np.float64))
 
     def figures(self) -> dict[str, float]:
         """The figures; those without a single pair are left out.
 
         Returns:
-            `auc`: how often a true pair scores above a false one, ties counted as half; `top1`: how often
-            it scores above all false ones of its clip in the batch; with a threshold also `accuracy`,
+            `auc`: how often a true pair scores above a false one, ties counted as half. `top1`: how often
+            it scores above all false ones of its clip in the batch. Also, with a threshold also `accuracy`,
             `precision` and `recall`, false pairs together weighing as much as true ones, so that guessing
             gives 0.5. Where there are two kinds of negatives, `auc`, `accuracy` and `precision` are repeated
             for each; `recall` is about true pairs alone.

@@ -1,4 +1,4 @@
-"""What is asked of the scores of a batch's pairs.
+"""Objectives: losses of the scores of a batch's pairs.
 
 Legend: B clips, M sets of frames; scores and masks are [B, M], the positive pairs lie on the diagonal.
 """
@@ -26,7 +26,7 @@ def transfer_loss(
     Args:
         scores: By objective, see `TransferNet`.
         positive: Pairs that belong together, bool [B, M].
-        negative: Pairs that surely do not.
+        negative: Pairs that certainly do not.
         pairs: Which negatives count.
         rng: Draws the negatives of `match`; None takes all, whatever `pairs.negatives` says.
 
@@ -53,7 +53,7 @@ def draw_one(negative: Tensor, rng: np.random.Generator) -> Tensor:
         rng: Where the draws come from.
 
     Returns:
-        bool [B, M], at most one a row.
+        bool [B, M], at most one per row.
     """
     rows = negative.cpu().numpy()
     count = len(rows)

@@ -1,4 +1,4 @@
-"""Which clip and which frames belong together, and which surely do not.
+"""Positive and negative pairs of clips and frames in a batch.
 
 Legend: N rows, B clips of a batch, M sets of frames (the first B are those of the clips, in order; B more
 come from another time of the same videos where `other_time` is on).
@@ -33,7 +33,7 @@ def source_groups(manifest: Manifest, index: VideoIndex | None = None) -> Indice
 
     Args:
         manifest: The videos; N rows.
-        index: What is known of the files, so that they need not be read to compare their bytes.
+        index: Index of the files. With it, their bytes are compared without reading them.
 
     Returns:
         A group's number for each row, from 0, int64 [N].
@@ -133,7 +133,7 @@ def other_time(clip: Indices, total: int, spec: ClipSpec, rng: np.random.Generat
 
 
 def allowed_pairs(groups: torch.Tensor, other: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which pairs of a batch are positive, and which are negative.
+    """Return the positive and the negative pairs of a batch.
 
     Args:
         groups: The group of each clip's video, int64 [B].
@@ -146,6 +146,6 @@ def allowed_pairs(groups: torch.Tensor, other: torch.Tensor | None) -> tuple[tor
     apart = groups[:, None] != groups[None]
     if other is None:
         return own, apart
-    # Frames of another time are a negative of their own clip, and of clips of other sources.
+    # Frames of another time are negatives for their clip, and for clips of other sources.
     later = (apart | own) & other[None]
     return torch.cat([own, torch.zeros_like(own)], 1), torch.cat([apart, later], 1)

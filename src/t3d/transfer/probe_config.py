@@ -19,8 +19,9 @@ class ProbeConfig:
             index (.parquet), or an official list.
         test: Labeled videos to test on, in any of the same forms. Classes are matched by name.
         model: Weights file of the 3D model, or the folder of a finished training run (its best weights, else
-            its last). Give it or `teacher`.
-        teacher: 2D model: a timm or torchvision name, or an .onnx or .safetensors file.
+            its last). Set either `model` or `teacher`.
+        teacher: 2D model to probe instead of `model`: a timm or torchvision name, or an .onnx or .safetensors
+            file.
         teacher_weights: Weights of the teacher, a .safetensors file. By default its published weights.
         teacher_size: Side of the square that the teacher sees, in pixels. By default the teacher's own.
         num_frames: Number of frames per clip that a teacher sees. A 3D model has its own.

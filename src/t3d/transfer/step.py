@@ -1,4 +1,4 @@
-"""What a transfer learns: clips to the student, frames to the teacher, all pairs to the objectives."""
+"""Training step of a transfer: clips to the student, frames to the teacher, all pairs to the objectives."""
 
 from __future__ import annotations
 

@@ -19,13 +19,13 @@ _SHARED = 256  # of the space that `contrastive` compares in
 
 
 class TransferNet(nn.Module):
-    """A student and what it is taught through; only `student` is kept afterwards.
+    """A student with its heads. Only `student` is kept after training.
 
     Either side ends in a fully connected layer of 1024 with ReLU: on the teacher's features, averaged over
     the frames or side by side, and on the student's pooled ones. The objectives' heads stand on these two.
     Where the teacher's own feature is predicted (`regress`, or `contrastive` in its space), one linear layer
-    does it from the student's pooled features, so that these must hold what the teacher knows in a form that
-    a linear classifier can use: with the layer of 1024 between, fine-tuning had less of it.
+    does it from the student's pooled features. These must then contain the teacher's knowledge in a form that
+    a linear classifier can use. With the layer of 1024 in between, fine-tuning gained less.
 
     The teacher's features are first brought to mean 0 and variance 1 over the batch (BatchNorm without
     parameters), because networks differ widely in their scale; the teacher itself stays as it is.

@@ -24,7 +24,7 @@ def open_pool(config: TransferConfig) -> Manifest:
     """Find all videos to learn from, and drop their labels.
 
     Raises:
-        ManifestError: There are none.
+        ManifestError: The list has no videos.
     """
     data = config.data
     if Path(data.videos).is_dir():
@@ -70,9 +70,9 @@ def with_features(
     if run.resume and bad:  # its epochs would not be the same without them
         assert view.features is not None
         raise ManifestError(
-            f"{run.folder.path} cannot be resumed: {view.features.folder} lacks teacher features, and "
+            f"{run.folder.path} cannot be resumed: features are missing in {view.features.folder}, and "
             + "; ".join(f"{video.path} {video.reason}" for video in bad[:5])
-            + "; put the file(s) back, or start anew with overwrite=True"
+            + "; restore the file(s), or start a new run with overwrite=True"
         )
     return RunVideos(train, val, [*videos.bad, *bad])
 

@@ -18,9 +18,9 @@ from t3d.data.clips.pixels import center_crop, resize_short_side
 from t3d.errors import ConfigError
 
 TEACHER_KEY = "t3d.teacher"
-"""Where the header of a file of `t3d teacher` says which model it is."""
+"""Header key of a file of `t3d teacher` that describes the model."""
 
-_FORMAT = 1  # raise it when features would come out differently: kept features are then never read
+_FORMAT = 1  # raise it when features change: cached features of another format are never read
 Triple = tuple[float, float, float]
 
 

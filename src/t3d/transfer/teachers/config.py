@@ -16,14 +16,14 @@ class TeacherTraining:
     """The options of a teacher's training on still images.
 
     Args:
-        images: Images, in one folder per class; or labeled videos, of which single frames are used: a folder
-            with one folder per class, a `.csv`, a `.jsonl` or a split list.
-        out: Weights file to write, `.safetensors`; it can be given wherever a teacher is.
+        images: Folder of images with one folder per class, or labeled videos (a folder with one folder per
+            class, a `.csv` or `.jsonl` table, or an official list). Videos are used frame by frame.
+        out: The `.safetensors` weights file to write. Use it as `teacher` in `t3d transfer` and `t3d probe`.
         name: Name of a timm model.
         size: Side of the square images that the model sees, in pixels.
         epochs: Number of passes over the images.
         batch_size: Images per optimizer step.
-        frames: Frames taken from each video per epoch; images ignore it.
+        frames: Frames taken from each video per epoch. Ignored for images.
         lr: Peak learning rate of AdamW.
         min_area: Smallest share of the image that a random crop covers. 1 keeps a square image whole.
         flip: Probability of a horizontal flip.

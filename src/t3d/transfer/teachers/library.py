@@ -90,10 +90,10 @@ def _open_timm(name: str, short: str, weights: str | Path | None, size: int | No
 
 
 def _timm_size(name: str, short: str, size: int | None) -> tuple[dict[str, Any], bool]:
-    """Say how to bring a timm model to a size: options to build it with, and whether to resize it afterwards.
+    """Say how to bring a timm model to a size: options to build it with, and whether to resize it then.
 
-    Transformers are built for one size. Those that can be resized afterwards take weights of their own size,
-    whose positions are then interpolated. Convolutional models take any size.
+    Transformers are built for one size. Some can be resized: they load weights of the original size,
+    and their positions are then interpolated. Convolutional models take any size.
     """
     import timm
 
@@ -155,7 +155,7 @@ LIBRARIES: Mapping[str, tuple[Callable[[], list[str]], _Open]] = MappingProxyTyp
         "torchvision": (_torchvision_names, _open_torchvision),
     }
 )
-"""How each library lists its models and opens one: by the teacher's full and short name, weights and size."""
+"""Functions per library: list the models; open one by full and short name, weights and size."""
 
 
 def _built(name: str, build: Callable[[], nn.Module], *, download: bool) -> nn.Module:

@@ -21,8 +21,8 @@ class OnnxTeacher(Teacher):
 
     Args:
         name: The file: one input float32 [n, 3, h, w]; its only output with 2 axes is the feature, or where
-            there is none its only output with 4, which is averaged over height and width. A fixed n is kept
-            to: frames then go through in parts of n.
+            there is none its only output with 4, which is averaged over height and width. With a fixed
+            n, frames are computed in parts of n.
         size: Side of the square it sees, in pixels; None takes the file's own, or 224 where it takes any.
 
     Raises:
@@ -46,7 +46,7 @@ class OnnxTeacher(Teacher):
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         # Weights in a second file would not be in the digest, and would be looked for in the working folder:
-        # a file is no folder, so none is found.
+        # a file is not a folder, so no external data is found.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
         try:
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

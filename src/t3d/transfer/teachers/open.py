@@ -51,10 +51,10 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
     if library not in ("", *LIBRARIES):
         raise ConfigError(f"teacher {name!r}: no library {library!r}; {did_you_mean(library, LIBRARIES)}")
     known = {key: list_them() for key, (list_them, _) in LIBRARIES.items() if library in ("", key)}
-    found = next((key for key, names in known.items() if short in names), None)
-    if found is None:
+    library_name = next((key for key, names in known.items() if short in names), None)
+    if library_name is None:
         raise ConfigError(_unknown(name, short, known))
-    return LIBRARIES[found][1](name, short, weights, size)
+    return LIBRARIES[library_name][1](name, short, weights, size)
 
 
 def _open_own(name: str, weights: str | Path | None, size: int | None) -> Teacher:

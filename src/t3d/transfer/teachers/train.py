@@ -174,7 +174,7 @@ def _image_table(root: Path, files: list[Path]) -> Manifest:
     relative = [path.relative_to(root) for path in files]
     if any(len(path.parts) < 2 for path in relative):
         raise ManifestError(
-            f"{root}: images lie directly in this folder; give each class a folder of its own"
+            f"{root}: images are directly in this folder; move them into one folder per class"
         )
     classes = sorted({path.parts[0] for path in relative})
     columns = {
