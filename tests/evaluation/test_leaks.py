@@ -97,7 +97,7 @@ def test_a_test_says_how_many_figures_rest_on_shared_videos(
     text = " ".join(capsys.readouterr().out.split())
     assert (
         "3 of 4 test videos also occur in the training list or look like one of its videos (1 same file, "
-        "1 same bytes, 1 same group). Near-duplicates of 4 of them were not looked for"
+        "1 same bytes, 1 same group). Near-duplicates were not looked for"
     ) in text
     assert "of 1 videos, 95% interval" in text
     assert "4 of 4 test videos also occur in the validation list" in text
@@ -145,6 +145,8 @@ def test_what_was_not_compared_is_said() -> None:
     names = {"tested": "test", "other": "training"}
     nothing = sharing_sentence(shared(), **names)
     assert nothing.startswith("None of the 4 test videos occurs in the training list (same file, bytes or")
-    assert "Near-duplicates of 4 of them were not looked for" in nothing
+    assert "Near-duplicates were not looked for" in nothing
     assert "not looked for" not in sharing_sentence(shared(hashed=4), **names)
-    assert "Near-duplicates of 1 of them" in sharing_sentence(shared(0, hashed=3), **names)
+    assert "Near-duplicates of 1 test videos were not looked for" in sharing_sentence(
+        shared(0, hashed=3), **names
+    )

@@ -93,9 +93,10 @@ def sharing_sentence(shared: SharedRows, *, tested: str, other: str) -> str:
             "group)."
         )
     if missing := shared.total - shared.hashed:
+        some = "" if missing == shared.total else f" of {missing:,} {tested} videos"
         sentence += (
-            f" Near-duplicates of {missing:,} of them were not looked for: that needs an index with the "
-            "perceptual hashes of both lists."
+            f" Near-duplicates{some} were not looked for: that needs an index with the perceptual hashes of "
+            "both lists."
         )
     return sentence
 
