@@ -88,18 +88,24 @@ def test_a_row_of_three_steps_from_clips_to_table_and_once_more(choices: Choices
     assert calls == ["transfer", "train", "train", "run_test"]
     assert files == (choices.out / "table8-small.json", choices.out / "table8-small.md")
     (metrics,) = choices.out.glob("runs/*/test-ucf101-1-*/metrics.json")
-    top1 = json.loads(metrics.read_text())["video_top1"]
+    test = json.loads(metrics.read_text())
+    top1, low, high = 100 * test["video_top1"], 100 * test["interval"][0], 100 * test["interval"][1]
     figures = result(files)
     assert figures.pop("T3D-FT-Transfer") == {
         "paper": None,
-        "ours": round(100 * top1, 4),
+        "ours": round(top1, 4),
         "difference": None,
-        "splits": {"1": round(100 * top1, 4)},
+        "splits": {"1": round(top1, 4)},
+        "interval": [round(low, 4), round(high, 4)],
+        "videos": test["videos"],
+        "majority": round(100 * test["majority"]["share"], 4),
+        "chance": round(100 * test["chance"], 4),
         "missing": 0,
         "bad": 0,
     }
     assert {figure["ours"] for figure in figures.values()} == {None}
-    assert f"| T3D-FT-Transfer |  | {100 * top1:.1f} |  |\n" in files[1].read_text()
+    assert f"| T3D-FT-Transfer |  | {top1:.1f} ({low:.1f}–{high:.1f}) |  |\n" in files[1].read_text()
+    assert f"UCF101: {test['videos']} tested videos, 95% intervals in parentheses." in files[1].read_text()
     assert "they mean nothing" in files[1].read_text()
 
     # Each step began from the one before.
@@ -111,12 +117,12 @@ def test_a_row_of_three_steps_from_clips_to_table_and_once_more(choices: Choices
     before = {path: path.stat().st_mtime_ns for path in choices.out.glob("runs/**/*") if path.is_file()}
     again = reproduce("8", choices, rows=["T3D-FT-Transfer"])
     assert calls == ["transfer", "train", "train", "run_test"]  # nothing was run again
-    assert result(again)["T3D-FT-Transfer"]["ours"] == round(100 * top1, 4)
+    assert result(again)["T3D-FT-Transfer"]["ours"] == round(top1, 4)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
     reproduce("8", choices, rows=["T3D-Transfer"])
     assert calls[4:] == ["train", "run_test"]  # its transfer was there
-    assert result(again)["T3D-FT-Transfer"]["ours"] == round(100 * top1, 4)  # a row of another command stays
+    assert result(again)["T3D-FT-Transfer"]["ours"] == round(top1, 4)  # a row of another command stays
 
 
 def test_a_stopped_row_goes_on_and_ends_as_if_it_never_had_been(
@@ -228,10 +234,14 @@ def test_the_difference_from_the_paper_once_every_split_is_tested(tmp_path: Path
     found = []
     for trial, top1 in zip(mine, (0.88, 0.9, 0.911), strict=True):
         trial.folder.mkdir(parents=True)
-        trial.metrics.write_text(json.dumps({"video_top1": top1, "bad": 1}))
+        written = {"video_top1": top1, "interval": [top1 - 0.02, top1 + 0.01], "chance": 0.01}
+        written |= {"majority": {"name": "a", "share": 0.02}, "videos": 50, "bad": 1}
+        trial.metrics.write_text(json.dumps(written))
         found.append(figure(90.3, mine, scale="paper"))
     assert [(said.ours, said.difference) for said in found] == [(None, None), (None, None), (89.7, -0.6)]
     assert (found[2].splits, found[2].bad) == ({1: 88.0, 2: 90.0, 3: 91.1}, 3)
+    assert (found[1].interval, found[2].interval) == (None, (87.7, 90.7))
+    assert (found[2].videos, found[2].majority, found[2].chance) == (150, 2.0, 1.0)
     assert figure(None, mine, scale="paper").difference is None
 
 
@@ -242,8 +252,16 @@ def test_the_written_table_by_hand() -> None:
         ResultRow(
             "T3D", "t3d121", {"ucf101": Figure(90.3, 89.0, -1.3, {1: 88, 2: 89, 3: 90}), "hmdb51": nothing}
         ),
-        ResultRow("C3D", "c3d", {"ucf101": nothing, "hmdb51": Figure(None, 51.25, None, {1: 51.25}, 7, 1)}),
-        ResultRow("I3D", "i3d", {"ucf101": nothing, "hmdb51": Figure(None, 52.5, None, {1: 52.5}, 7, 1)}),
+        ResultRow(
+            "C3D",
+            "c3d",
+            {"ucf101": nothing, "hmdb51": Figure(None, 51.25, None, {1: 51.25}, missing=7, bad=1)},
+        ),
+        ResultRow(
+            "I3D",
+            "i3d",
+            {"ucf101": nothing, "hmdb51": Figure(None, 52.5, None, {1: 52.5}, (50, 55), 90, 4, 2, 7, 1)},
+        ),
     ]
     assert markdown(table, rows, scale="paper") == (
         "# Table 10. UCF101 and HMDB51, mean of three splits\n\nVideo top-1 in percent.\n\n"
@@ -251,7 +269,9 @@ def test_the_written_table_by_hand() -> None:
         "|---|---:|---:|---:|---:|---:|---:|\n"
         "| T3D | 90.3 | 89.0 | -1.3 |  |  |  |\n"
         "| C3D |  |  |  |  | 51.2 |  |\n"
-        "| I3D |  |  |  |  | 52.5 |  |\n\n"
+        "| I3D |  |  |  |  | 52.5 (50.0–55.0) |  |\n\n"
+        "HMDB51: 90 tested videos, 95% intervals in parentheses. Always answering the most frequent class "
+        "would give 4.0, guessing 2.0.\n\n"
         "C3D, I3D on HMDB51: 7 listed videos were missing, 1 unreadable.\n"
     )
 

@@ -117,6 +117,13 @@ class Metrics:
             sentences.append(f"Classes differ: {extremes}.")
         return sentences
 
+    def summary(self) -> str:
+        """Return the accuracy with its count and interval, as a part of a sentence."""
+        return (
+            f"{self.video_top1:.1%} ({self.correct:,} of {self.videos:,} videos, "
+            f"95% interval {interval_text(self.interval)})"
+        )
+
     def _extremes(self) -> str:
         """Name the classes of lowest and highest recall, if they are far apart."""
         worst = min(self.per_class, key=self.per_class.__getitem__)
@@ -135,10 +142,7 @@ class Metrics:
         else:
             verdict = f"{name}: {share:.1%}"
         extremes = f", {extremes}" if (extremes := self._extremes()) else ""
-        return (
-            f"loss {self.loss:.3f}  top-1 {self.video_top1:.1%} ({self.correct:,} of {self.videos:,} videos, "
-            f"95% interval {interval_text(self.interval)}){top5}; {verdict}{extremes}"
-        )
+        return f"loss {self.loss:.3f}  top-1 {self.summary()}{top5}; {verdict}{extremes}"
 
 
 def groups_sentence(groups: int, videos: int) -> str:
@@ -182,10 +186,11 @@ def measure_single(scores: Scores) -> Metrics:
     """
     known = known_rows(scores)
     classes = len(scores.classes)
-    probs, labels = scores.video_probs[known], scores.labels[known]
+    all_labels = scores.labels.astype(np.int64)
+    probs, labels = scores.video_probs[known], all_labels[known]
     clips = known[scores.clip_video]
     clip_video = scores.clip_video[clips]
-    clip_probs, clip_labels = scores.clip_probs[clips], scores.labels[clip_video]
+    clip_probs, clip_labels = scores.clip_probs[clips], all_labels[clip_video]
     confusion = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(confusion, (labels, probs.argmax(1)), 1)
     count = confusion.sum(1)

@@ -95,16 +95,18 @@ class MultiMetrics:
             sentences.append(groups_sentence(self.groups, self.videos))
         return sentences
 
+    def summary(self) -> str:
+        """Return the mAP with its count and interval, as a part of a sentence."""
+        interval = interval_text(self.interval)
+        return f"mAP {self.video_map:.1%} ({self.videos:,} videos, 95% interval {interval})"
+
     def __str__(self) -> str:
         verdict = (
             f"random scores: {self.chance:.1%}"
             if self.interval.low > self.chance
             else f"not better than random scores ({self.chance:.1%})"
         )
-        return (
-            f"loss {self.loss:.3f}  mAP {self.video_map:.1%} ({self.videos:,} videos, 95% interval "
-            f"{interval_text(self.interval)})  micro F1 {self.micro_f1:.1%}; {verdict}"
-        )
+        return f"loss {self.loss:.3f}  {self.summary()}  micro F1 {self.micro_f1:.1%}; {verdict}"
 
 
 def measure_multi(scores: Scores) -> MultiMetrics:

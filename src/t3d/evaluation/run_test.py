@@ -11,6 +11,7 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.views import PAPER_VIEWS, Views
 from t3d.errors import ManifestError
 from t3d.evaluation.config import TestConfig
+from t3d.evaluation.leaks import Overlap, overlaps, shared_with_run
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.protocol import Protocol
@@ -28,6 +29,8 @@ class TestResult:
         metrics: Figures over all videos.
         scores: Scores of each video.
         views: The views of each video that were scored.
+        overlaps: What the videos share with other lists of the model, such as its training list; empty if
+            these are unknown.
     """
 
     __test__ = False  # the name starts as those of pytest's classes do
@@ -35,6 +38,7 @@ class TestResult:
     metrics: Metrics | MultiMetrics
     scores: Scores
     views: Views = PAPER_VIEWS
+    overlaps: tuple[Overlap, ...] = ()
 
     @property
     def single(self) -> Metrics:
@@ -55,7 +59,14 @@ class TestResult:
         A figure that does not apply, such as a top-5 accuracy of two classes, is left out.
         """
         views = {} if self.views == PAPER_VIEWS else {"views": asdict(self.views)}
-        return {name: value for name, value in asdict(self.metrics).items() if value is not None} | views
+        shared = {overlap.other: overlap.to_json() for overlap in self.overlaps}
+        figures = {name: value for name, value in asdict(self.metrics).items() if value is not None}
+        return figures | views | ({"shared": shared} if shared else {})
+
+    def sentences(self) -> list[str]:
+        """Return the result in plain sentences: headline, limits, shared videos."""
+        shared = (sentence for overlap in self.overlaps for sentence in overlap.sentences())
+        return [self.metrics.headline(), *self.metrics.remarks(), *shared]
 
 
 def run_test(config: TestConfig) -> TestResult:
@@ -87,10 +98,11 @@ def run_test(config: TestConfig) -> TestResult:
     refuse_other_targets(manifest, card.targets, name=config.videos, other=config.model)
     manifest = manifest.with_classes(card.classes)
     index = open_index(reading.index, config.videos, root=reading.root)
+    shared = shared_with_run(config.model, manifest, index)
     store = FrameStore(spec, cache=reading.cache, index=index)
     if reading.cache:
         open_all(manifest, store, workers=compute.workers)  # scoring reports what cannot be read
     protocol = Protocol(spec, card.targets, config.views, config.frame_order, config.seed)
     scores = score_videos(model, manifest, protocol, store=store, compute=compute, shown="Testing")
     refuse_many(scores.bad, among=len(manifest), max_bad=reading.max_bad, option="max_bad")
-    return TestResult(measure(scores), scores, config.views)
+    return TestResult(measure(scores), scores, config.views, overlaps(scores, shared))

@@ -111,8 +111,7 @@ def write_report(
     page = environment.get_template("report.html").render(
         title=title,
         lead=lead,
-        headline=metrics.headline(),
-        remarks=metrics.remarks(),
+        sentences=outcome.sentences(),
         figures=_figures(metrics, minutes),
         chance=chance,
         rivals=rivals,

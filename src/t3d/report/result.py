@@ -35,7 +35,7 @@ def print_result(result: TestResult) -> None:
     """Print the metrics, what limits them, and the videos that could not be read."""
     views = "" if result.views == PAPER_VIEWS else str(result.views)
     metrics = result.metrics
-    say(metrics.headline(), *metrics.remarks())
+    say(*result.sentences())
     tables = _multi_tables(metrics) if isinstance(metrics, MultiMetrics) else _single_tables(metrics)
     tables[0].title = views or None
     Console().print(*tables)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 from t3d.errors import CheckpointError
 from t3d.io.files import atomic_path
@@ -29,6 +30,11 @@ class Figure:
         ours: The mean over splits; None where a split has not been tested.
         difference: Ours less the paper's.
         splits: Ours on each split.
+        interval: 95 % interval of ours: the mean of the splits' ends, rather too wide than too narrow; None
+            where ours is.
+        videos: Tested videos of all splits.
+        majority: Accuracy of always answering the most frequent class, mean over splits.
+        chance: Accuracy of guessing.
         missing: Videos that lists name and that were not there, in training or in testing.
         bad: Videos of tests that could not be read.
     """
@@ -37,6 +43,10 @@ class Figure:
     ours: float | None
     difference: float | None
     splits: Mapping[int, float]
+    interval: tuple[float, float] | None = None
+    videos: int = 0
+    majority: float | None = None
+    chance: float | None = None
     missing: int = 0
     bad: int = 0
 
@@ -67,25 +77,59 @@ def figure(paper: float | None, trials: Sequence[Trial], *, scale: Scale) -> Fig
     Raises:
         CheckpointError: A test's metrics.json is damaged.
     """
-    splits: dict[int, float] = {}
-    bad = 0
+    tests: dict[int, _Test] = {}
     for trial in trials:
         if trial.metrics.exists():
-            top1, unread = _read(trial.metrics)
-            splits[trial.split] = round(100 * top1, 4)
-            bad += unread
-    ours = round(fmean(splits.values()), 4) if splits and len(splits) == len(trials) else None
+            tests[trial.split] = _read(trial.metrics)
+    splits = {split: test.top1 for split, test in tests.items()}
+    complete = bool(tests) and len(tests) == len(trials)
+    ours = _mean(splits.values()) if complete else None
     difference = None
     if ours is not None and paper is not None and scale == "paper":
         difference = round(ours - paper, 4)
     parts = {part.name: part.missing for trial in trials for part in (trial.test, trial.runs[-1].part)}
-    return Figure(paper, ours, difference, splits, sum(parts.values()), bad)
+    known = list(tests.values()) if complete else []
+    return Figure(
+        paper,
+        ours,
+        difference,
+        splits,
+        interval=(_mean(t.low for t in known), _mean(t.high for t in known)) if known else None,
+        videos=sum(test.videos for test in tests.values()),
+        majority=_mean(test.majority for test in known) if known else None,
+        chance=known[0].chance if known else None,
+        missing=sum(parts.values()),
+        bad=sum(test.bad for test in tests.values()),
+    )
 
 
-def _read(file: Path) -> tuple[float, int]:
+class _Test(NamedTuple):
+    """The figures of one test; all but the counts in percent."""
+
+    top1: float
+    low: float
+    high: float
+    majority: float
+    chance: float
+    videos: int
+    bad: int
+
+
+def _mean(values: Iterable[float]) -> float:
+    return round(fmean(values), 4)
+
+
+def _read(file: Path) -> _Test:
     try:
         metrics = json.loads(file.read_text(encoding="utf-8"))
-        return float(metrics["video_top1"]), int(metrics["bad"])
+        shares = (
+            metrics["video_top1"],
+            *metrics["interval"],
+            metrics["majority"]["share"],
+            metrics["chance"],
+        )
+        top1, low, high, majority, chance = (round(100 * float(share), 4) for share in shares)
+        return _Test(top1, low, high, majority, chance, int(metrics["videos"]), int(metrics["bad"]))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file}: not what a test wrote ({error}); delete it to test again") from error
 
@@ -124,6 +168,8 @@ def markdown(table: PaperTable, rows: Sequence[ResultRow], *, scale: Scale) -> s
     for row in rows:
         cells = [cell for on in table.results for cell in _cells(row.figures[on])]
         lines.append(f"| {row.row} | {' | '.join(cells)} |")
+    for on in table.results:
+        lines += _compared(on, [row.figures[on] for row in rows])
     notes: dict[str, list[str]] = {}  # rows by note, in the table's order
     for row in rows:
         for on, accuracy in row.figures.items():
@@ -135,8 +181,26 @@ def markdown(table: PaperTable, rows: Sequence[ResultRow], *, scale: Scale) -> s
     return "\n".join(lines) + "\n"
 
 
+def _compared(on: str, figures: Sequence[Figure]) -> list[str]:
+    """Say how many videos a column rests on, and what answering without a model would give."""
+    measured = [figure for figure in figures if figure.majority is not None and figure.chance is not None]
+    if not measured:
+        return []
+    counts = sorted({figure.videos for figure in measured})
+    videos = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    return [
+        "",
+        f"{SETS[on]}: {videos} tested videos, 95% intervals in parentheses. Always answering the most "
+        f"frequent class would give {measured[0].majority:.1f}, guessing {measured[0].chance:.1f}.",
+    ]
+
+
 def _cells(accuracy: Figure) -> tuple[str, str, str]:
     def one(value: float | None, sign: str = "") -> str:
         return "" if value is None else f"{value:{sign}.1f}"
 
-    return one(accuracy.paper), one(accuracy.ours), one(accuracy.difference, "+")
+    ours = one(accuracy.ours)
+    if accuracy.interval is not None:
+        low, high = accuracy.interval
+        ours += f" ({low:.1f}–{high:.1f})"
+    return one(accuracy.paper), ours, one(accuracy.difference, "+")

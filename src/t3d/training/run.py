@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from accelerate.utils import broadcast, gather_object
+from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import nn
 
 from t3d.data.catalog import open_index
 from t3d.data.clips.dataset import TrainClips, collate
+from t3d.data.inspect.shared import SharedRows, shared_rows
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import DivergedError
+from t3d.evaluation.leaks import measure_without, sharing_sentence
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.protocol import Protocol
+from t3d.evaluation.scores import Scores
 from t3d.evaluation.scoring import Processes, score_videos
 from t3d.evaluation.task import measure
 from t3d.models.weights import ModelCard
@@ -53,6 +56,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     run = open_run(config, open_index(data.index, data.train, data.val, root=data.root), resume=resume)
     with run.starting():
         videos = run.reopen_videos() if run.resume else choose_videos(run)
+        shared = _shared(run, videos)
         model, initial = run.new_model(videos.train.classes, videos.train.targets)
         trainer = Trainer(
             run,
@@ -64,16 +68,20 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         )
         run.start(videos)
     clips = TrainClips(videos.train, config.clip, store=run.store, augment=config.augment, seed=config.seed)
-    with trainer.running(_opening(run, videos), initial):
+    with trainer.running(_opening(run, videos) + _sharing(shared), initial):
         loader = trainer.loader(clips, collate)
         for epoch in trainer.epochs(loader, early_stopping=config.early_stopping):
             note = ""
             if videos.val is not None and trainer.validates_after(epoch):
                 trainer.save()  # a signal's grace period may end before the validation does
-                metrics = _validate(run, trainer.learner.averaged, videos.val)
-                trainer.validated(epoch, metrics.loss, metrics.log_line())
+                scores = _validate(run, trainer.learner.averaged, videos.val)
+                metrics = measure(scores)
+                without = measure_without(scores, shared) if shared else None
+                trainer.validated(epoch, metrics.loss, metrics.log_line() | _unshared(without))
                 trainer.keep_if_best(epoch, metrics.best_by)
                 note = f"  val {metrics}"
+                if without is not None:
+                    note += f"; without shared videos {without.summary()}"
             trainer.say(epoch, note)
             trainer.save(finished=epoch)
         trainer.finish()
@@ -109,7 +117,28 @@ def _opening(run: Run[TrainConfig], videos: RunVideos) -> str:
     )
 
 
-def _validate(run: Run[TrainConfig], model: nn.Module, videos: Manifest) -> Metrics | MultiMetrics:
+def _shared(run: Run[TrainConfig], videos: RunVideos) -> SharedRows | None:
+    """Find the validation videos that are also in the training list; the main process looks."""
+    if videos.val is None:
+        return None
+    shared: list[SharedRows | None] = [None]
+    if run.accelerator.is_main_process:
+        shared = [shared_rows(videos.val, videos.train, run.store.index)]
+    return broadcast_object_list(shared)[0]
+
+
+def _sharing(shared: SharedRows | None) -> str:
+    """Say what the validation shares with the training, on a new line."""
+    return "" if shared is None else "\n" + sharing_sentence(shared, tested="validation", other="training")
+
+
+def _unshared(without: Metrics | MultiMetrics | None) -> dict[str, float | int]:
+    """Return the accuracy or mAP without shared videos, and their count, for the log."""
+    figures = {} if without is None else without.log_line()
+    return {f"{name}_without_shared": figures[name] for name in ("top1", "map", "videos") if name in figures}
+
+
+def _validate(run: Run[TrainConfig], model: nn.Module, videos: Manifest) -> Scores:
     config, accelerator = run.config, run.accelerator
     if accelerator.num_processes > 1:  # the BatchNorm buffers of each process come from its own clips
         for tensor in model.buffers():
@@ -128,4 +157,4 @@ def _validate(run: Run[TrainConfig], model: nn.Module, videos: Manifest) -> Metr
         raise DivergedError(f"validation: {error}. {steadier(config)}") from error
     for video in scores.bad:
         accelerator.print(f"left out of the validation: {video}")
-    return measure(scores)
+    return scores

@@ -19,8 +19,10 @@ from t3d.data.catalog import open_index, open_videos, refuse_other_targets
 from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.transforms import normalize
+from t3d.data.inspect.shared import shared_rows
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed, ManifestError
+from t3d.evaluation.leaks import overlaps
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import ClipRow
@@ -72,7 +74,8 @@ def run_probe(config: ProbeConfig) -> TestResult:
         refuse_many(bad[name], among=len(part), max_bad=reading.max_bad, option="max_bad")
     broken = {failed.row for failed in bad["train"]}
     classifier = fit_linear(known, [row for row in vectors["train"] if row[0] not in broken])
-    return result_of(classifier, asked, vectors["test"], bad["test"])
+    result = result_of(classifier, asked, vectors["test"], bad["test"])
+    return replace(result, overlaps=overlaps(result.scores, {"training": shared_rows(asked, known, index)}))
 
 
 def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:

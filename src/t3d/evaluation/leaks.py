@@ -1,0 +1,153 @@
+"""Find the tested videos that a model has seen in training, and measure the model without them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from t3d.data.index import VideoIndex
+from t3d.data.inspect.shared import Reason, SharedRows, shared_rows
+from t3d.data.manifest.manifest import Manifest
+from t3d.errors import ManifestError
+from t3d.evaluation.metrics import Metrics
+from t3d.evaluation.multilabel import MultiMetrics
+from t3d.evaluation.scores import Scores
+from t3d.evaluation.task import measure
+
+_WORDS: dict[Reason, str] = {
+    "file": "same file",
+    "bytes": "same bytes",
+    "group": "same group",
+    "near": "near-duplicate",
+}
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Tested videos that are also in another list of the model, and the metrics without them.
+
+    Args:
+        tested: Name of the tested list, such as `test`.
+        other: Name of the other list, such as `training`.
+        shared: The tested videos that are the same as, or look like, a video of the other list.
+        without: Metrics of the other tested videos; None if none of them can be measured.
+    """
+
+    tested: str
+    other: str
+    shared: SharedRows
+    without: Metrics | MultiMetrics | None
+
+    def sentences(self) -> list[str]:
+        """Say how many videos are shared, what the figures are without them, and what was not compared."""
+        sentences = [sharing_sentence(self.shared, tested=self.tested, other=self.other)]
+        if self.shared and self.without is not None:
+            sentences.append(f"Without them: {self.without.summary()}.")
+        elif self.shared:
+            sentences.append("No video is left to measure without them.")
+        return sentences
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts and the metrics without the shared videos."""
+        without = self.without
+        counts = {str(reason): count for reason, count in self.shared.counts().items()}
+        return {
+            "videos": len(self.shared),
+            "of": self.shared.total,
+            **counts,
+            "compared_by_hash": self.shared.hashed,
+            "without": None if without is None else without.log_line(),
+        }
+
+
+def sharing_sentence(shared: SharedRows, *, tested: str, other: str) -> str:
+    """Say how many tested videos are also in another list, and what was not compared.
+
+    Args:
+        shared: The tested videos that are shared.
+        tested: Name of the tested list.
+        other: Name of the other list.
+
+    Example:
+        >>> sharing_sentence(SharedRows((), 50, hashed=50), tested="test", other="training")
+        'None of the 50 test videos occurs in the training list or looks like one of its videos.'
+    """
+    if shared:
+        reasons = ", ".join(f"{count} {_WORDS[reason]}" for reason, count in shared.counts().items() if count)
+        sentence = (
+            f"{len(shared):,} of {shared.total:,} {tested} videos also occur in the {other} list or look "
+            f"like one of its videos ({reasons})."
+        )
+    elif shared.hashed == shared.total:
+        return (
+            f"None of the {shared.total:,} {tested} videos occurs in the {other} list or looks like one of "
+            "its videos."
+        )
+    else:
+        sentence = (
+            f"None of the {shared.total:,} {tested} videos occurs in the {other} list (same file, bytes or "
+            "group)."
+        )
+    if missing := shared.total - shared.hashed:
+        some = "" if missing == shared.total else f" of {missing:,} {tested} videos"
+        sentence += (
+            f" Near-duplicates{some} were not looked for: that needs an index with the perceptual hashes of "
+            "both lists."
+        )
+    return sentence
+
+
+def measure_without(scores: Scores, shared: SharedRows) -> Metrics | MultiMetrics | None:
+    """Measure the videos that are not shared; None if none of them can be measured."""
+    labels = scores.labels.copy()
+    labels[np.array([row.row for row in shared.rows], dtype=np.int64)] = -1
+    try:
+        return measure(replace(scores, labels=labels))
+    except ManifestError:  # none is left, or, of several labels per video, none applies to those left
+        return None
+
+
+def overlaps(
+    scores: Scores, shared: Mapping[str, SharedRows], *, tested: str = "test"
+) -> tuple[Overlap, ...]:
+    """Measure a tested list without what it shares with each of some other lists.
+
+    Args:
+        scores: Scores of the tested list.
+        shared: What it shares with each list, by the list's name, as `shared_rows` finds it.
+        tested: Name of the tested list.
+    """
+    return tuple(
+        Overlap(tested, other, rows, measure_without(scores, rows) if rows else None)
+        for other, rows in shared.items()
+    )
+
+
+def shared_with_run(model: str, tested: Manifest, index: VideoIndex | None) -> dict[str, SharedRows]:
+    """Compare a tested list with the videos of the run that the weights are from.
+
+    Args:
+        model: A run folder, or a file in it. For any other weights there is nothing to compare with.
+        tested: The tested list.
+        index: What is known of the files.
+
+    Returns:
+        What is shared with the run's training and validation list, by `training` and `validation`.
+
+    Raises:
+        ManifestError: A list of the run cannot be read.
+    """
+    path = Path(model)
+    folder = path if path.is_dir() else path.parent
+    if not (folder / "config.yaml").exists():
+        return {}
+    lists = {"training": folder / "train.csv", "validation": folder / "val.csv"}
+    return {
+        name: shared_rows(tested, Manifest.from_csv(file), index)
+        for name, file in lists.items()
+        if file.exists()
+    }

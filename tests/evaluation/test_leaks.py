@@ -1,0 +1,152 @@
+"""Tested videos that training has seen: found, counted, and left out of a second figure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from t3d.cli.main import main
+from t3d.data.inspect.shared import SharedRow, SharedRows
+from t3d.data.manifest.manifest import Manifest
+from t3d.evaluation.leaks import measure_without, overlaps, shared_with_run, sharing_sentence
+from t3d.evaluation.metrics import Metrics
+from t3d.evaluation.run_test import TestResult
+from t3d.evaluation.scores import Scores
+from t3d.evaluation.task import measure
+from t3d.training.logging import read_log
+from t3d.video.encode import write_video
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five videos of two classes to train on, and four to test on.
+
+    Of the four, one is in the training list, one is a copy of another of its files, and one is of a group
+    that it has.
+    """
+    folder = tmp_path_factory.mktemp("leaks")
+    rng = np.random.default_rng(0)
+    for name in ("r1", "r2", "r3", "b1", "b2", "new", "tape"):
+        frames = rng.integers(0, 256, (10, 3, 32, 32), dtype=np.uint8)
+        write_video(folder / f"{name}.mp4", torch.from_numpy(frames))
+    (folder / "copy.mp4").write_bytes((folder / "b2.mp4").read_bytes())
+    head = "path,label,source\n"
+    (folder / "train.csv").write_text(
+        head + "r1.mp4,red,r1\nr2.mp4,red,r2\nr3.mp4,red,T\nb1.mp4,blue,b1\nb2.mp4,blue,b2\n"
+    )
+    (folder / "test.csv").write_text(head + "r1.mp4,red,r1\nnew.mp4,red,n\ntape.mp4,red,T\ncopy.mp4,blue,c\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    options = {
+        "--data.train": folder / "train.csv",
+        "--data.val": folder / "test.csv",
+        "--out": folder / "run",
+        "--model.name": "densenet3d_tiny",
+        "--model.options": json.dumps({"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8}),
+        "--clip.num_frames": 8,
+        "--clip.stride": 1,
+        "--clip.size": 32,
+        "--clip.resize": 32,
+        "--data.workers": 0,
+        "--optim.epochs": 1,
+        "--optim.batch_size": 2,
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    assert main(["train", *words]) == 0
+    return folder / "run"
+
+
+def shared(*rows: int, total: int = 4, hashed: int = 0) -> SharedRows:
+    return SharedRows(
+        tuple(SharedRow(row, "file", f"{row}.mp4", f"{row}.mp4") for row in rows), total, hashed
+    )
+
+
+def scores() -> Scores:
+    probs = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6]])
+    return Scores(("a", "b"), probs, np.arange(4), probs, np.array([0, 0, 0, 1]), tuple("wxyz"), ())
+
+
+def test_a_run_folder_knows_its_videos(folder: Path, run: Path) -> None:
+    tested = Manifest.from_csv(folder / "test.csv")
+    for model in (run, run / "last.safetensors"):
+        found = shared_with_run(str(model), tested, None)
+        assert list(found) == ["training", "validation"]
+        assert [(row.row, row.reason) for row in found["training"].rows] == [
+            (0, "file"),
+            (2, "group"),
+            (3, "bytes"),
+        ]
+        assert len(found["validation"]) == 4
+    assert shared_with_run(str(folder / "elsewhere.safetensors"), tested, None) == {}
+
+
+def test_a_test_says_how_many_figures_rest_on_shared_videos(
+    folder: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["test", str(run), str(folder / "test.csv"), "--workers", "0"]
+    assert main(command) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert (
+        "3 of 4 test videos also occur in the training list or look like one of its videos (1 same file, "
+        "1 same bytes, 1 same group). Near-duplicates were not looked for"
+    ) in text
+    assert "of 1 videos, 95% interval" in text
+    assert "4 of 4 test videos also occur in the validation list" in text
+    assert "No video is left to measure without them." in text
+    assert main([*command, "--json"]) == 0
+    line = json.loads(capsys.readouterr().out)["shared"]
+    training = {name: line["training"][name] for name in ("videos", "of", "file", "bytes", "group", "near")}
+    assert training == {"videos": 3, "of": 4, "file": 1, "bytes": 1, "group": 1, "near": 0}
+    assert line["training"]["without"]["videos"] == 1
+    assert line["validation"]["without"] is None
+
+
+def test_a_training_measures_its_validation_without_shared_videos(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [line for line in read_log(run / "log.jsonl") if line["kind"] == "val"]
+    assert [line["videos_without_shared"] for line in lines] == [1]
+    assert lines[0]["top1_without_shared"] in (0, 1)
+    assert main(["train", "--resume", str(run), "--optim.epochs", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "3 of 4 validation videos also occur in the training list or look like one of its videos" in text
+    assert "; without shared videos " in text
+
+
+def test_a_probe_says_so_too(folder: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lists = [str(folder / "train.csv"), str(folder / "test.csv")]
+    command = ["probe", *lists, "--model", str(run), "--workers", "0"]
+    assert main(command) == 0
+    assert "3 of 4 test videos also occur in the training list" in " ".join(capsys.readouterr().out.split())
+
+
+def test_figures_without_shared_videos() -> None:
+    rest = measure_without(scores(), shared(1))
+    assert isinstance(rest, Metrics)
+    assert (rest.videos, rest.correct) == (3, 3)
+    assert measure_without(scores(), shared(0, 1, 2, 3)) is None
+    (overlap,) = overlaps(scores(), {"training": shared(1)})
+    result = TestResult(measure(scores()), scores(), overlaps=(overlap,))
+    assert result.sentences()[-1].startswith("Without them: 100.0% (3 of 3 videos, 95% interval ")
+    several = replace(scores(), labels=np.eye(4, 2, dtype=np.int8), targets="multi")
+    assert measure_without(several, shared(0, 1)) is None  # no class applies to those left
+
+
+def test_what_was_not_compared_is_said() -> None:
+    names = {"tested": "test", "other": "training"}
+    nothing = sharing_sentence(shared(), **names)
+    assert nothing.startswith("None of the 4 test videos occurs in the training list (same file, bytes or")
+    assert "Near-duplicates were not looked for" in nothing
+    assert "not looked for" not in sharing_sentence(shared(hashed=4), **names)
+    assert "Near-duplicates of 1 test videos were not looked for" in sharing_sentence(
+        shared(0, hashed=3), **names
+    )
