@@ -20,9 +20,9 @@ def reproduce(
 
     Args:
         table: Table of the paper: table2 … table6, table8, table9 or table10.
-        row: Rows to run. Otherwise all; `plan` shows their names.
-        plan: Show what would run and what it costs, and run nothing.
-        rate: Speed of the device in training in GFLOP/s, for `plan`. Otherwise it is measured.
+        row: Rows to run. Default: all rows. `plan` prints their names.
+        plan: Print the planned runs and their cost, without running them.
+        rate: Training speed of the device in GFLOP/s, for `plan`. Default: measured.
     """
     from t3d.reproduce import run
 
