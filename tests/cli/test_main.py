@@ -347,7 +347,7 @@ def test_init_with_another_model_is_refused_by_both_names(
     words = ["--init", trained.last, "--model", "t3d_tiny", "--videos", clips, "--out", tmp_path / "run"]
     assert run("train", *words) == 2
     err = capsys.readouterr().err
-    assert f"--init: {trained.last} holds the weights of densenet3d_tiny" in err
+    assert f"--init: {trained.last} contains the weights of densenet3d_tiny" in err
     assert "the run trains t3d_tiny" in err
     assert not (tmp_path / "run").exists()
 
@@ -375,7 +375,7 @@ def test_a_folder_is_not_overwritten_unasked(trained: RunFolder, clips: Path, ca
     before = trained.last.read_bytes()
     assert run("train", "--data.train", clips, "--out", trained.path) == 2
     err = capsys.readouterr().err
-    assert "already holds a run of t3d train; resume it, choose another --out, or set --overwrite" in err
+    assert "already contains a run of t3d train; resume it, choose another --out, or set --overwrite" in err
     assert err.endswith(f"  Resume it with: t3d train --resume {trained.path}\n")
     assert trained.last.read_bytes() == before
 
