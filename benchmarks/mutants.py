@@ -63,7 +63,7 @@ TESTS = {
 # Pinned values: run for every module, after its own tests, if the folder exists.
 GOLDEN = "tests/golden"
 # Imported before the first fork.
-HEAVY = ["accelerate", "av", "pyarrow.parquet", "pytest", "torchmetrics", "torchvision.transforms.v2"]
+HEAVY = ["accelerate", "av", "pyarrow.parquet", "pytest", "torchvision.transforms.v2"]
 
 # Operator -> replacements, one mutant each.
 _OPERATORS = """\

@@ -27,7 +27,7 @@ _IMPORT_ALL = """
 import importlib, os, sys
 # Other packages import what they need first: on Windows they have other ways.
 import accelerate, av, filelock, jsonargparse, matplotlib.pyplot, pebble, pyarrow.dataset, pyarrow.parquet
-import rich.progress, sklearn, timm, torch, torch.distributed, torch.utils.data, torchmetrics, torchvision
+import rich.progress, sklearn, timm, torch, torch.distributed, torch.utils.data, torchvision
 import multiprocessing.pool, subprocess, tempfile, torch.utils.tensorboard
 for name in ("fcntl", "pwd", "grp", "resource", "termios"):
     sys.modules[name] = None
@@ -57,7 +57,7 @@ def test_preparing_videos_is_described_without_torch() -> None:
     assert run.returncode == 0, run.stderr[-2000:]
 
 
-_HEAVY = "torchmetrics, torchvision.models, torch._dynamo, scipy, sklearn, matplotlib, timm, onnxruntime, ray"
+_HEAVY = "torchvision.models, torch._dynamo, scipy, sklearn, matplotlib, timm, onnxruntime, ray"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""T3D writes plain American English: `language.toml` lists the words to avoid, and what to write instead.
+"""T3D writes plain American English: `language.toml` lists words to avoid, each with the plain word.
 
-Run as a program, this file prints the findings below some paths: `python tests/test_language.py src/t3d/io`.
+`python tests/test_language.py src/t3d/io` prints all findings below a path.
 """
 
 from __future__ import annotations
@@ -19,17 +19,48 @@ from typing import NamedTuple
 
 import pytest
 
+from t3d.cli import main as cli
+
 ROOT = Path(__file__).resolve().parents[1]
 RULES = tomllib.loads(Path(__file__).with_name("language.toml").read_text(encoding="utf-8"))["rule"]
 MOST_WORDS = 35
-TO_DO = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "src", "tests", "benchmarks")
+TO_DO = (
+    "src/t3d/data",
+    "src/t3d/evaluation",
+    "src/t3d/io",
+    "src/t3d/models",
+    "src/t3d/prepare",
+    "src/t3d/report",
+    "src/t3d/reproduce",
+    "src/t3d/templates",
+    "src/t3d/training",
+    "src/t3d/video",
+    "src/t3d/workers",
+    "tests/benchmarks",
+    "tests/cli",
+    "tests/conftest.py",
+    "tests/data",
+    "tests/evaluation",
+    "tests/golden",
+    "tests/io",
+    "tests/models",
+    "tests/prepare",
+    "tests/report",
+    "tests/reproduce",
+    "tests/test_demo.py",
+    "tests/test_doctor.py",
+    "tests/transfer",
+    "tests/video",
+    "tests/workers",
+    "benchmarks",
+)
 """Files and folders whose language is not plain yet."""
 
 OPENINGS = ("Of", "For", "What", "Instead", "That", "Which", "Who", "Where", "Whether", "How", "As", "If")
-"""Words that the help of an option and the first line of a docstring do not start with."""
+"""Words that neither the help of an option nor a docstring starts with."""
 
 VAGUE_NAMES = {"how", "said", "told", "found", "here"}
-"""Names that do not say what a variable holds."""
+"""Names that do not describe the value of a variable."""
 
 
 class Passage(NamedTuple):
@@ -102,23 +133,18 @@ def _blank(match: re.Match[str]) -> str:
     return " " + "\n" * match[0].count("\n")
 
 
-_MARKDOWN_PART = re.compile(
-    r"(?:^\s*(?:[-*|#]|\d+\.).*\n?|.*\n?)(?:^(?!\s*(?:[-*|#]|\d+\. )).*\S.*\n?)*", re.MULTILINE
-)
-
-
 def _of_markdown(name: str, text: str) -> Iterator[Passage]:
     text = re.sub(r"^(\s*)```.*?^\s*```", _blank, text, flags=re.S | re.M)
     text = re.sub(r"`[^`\n]*`", "`…`", text)
     text = re.sub(r"\]\([^)]*\)", "]", text)
     for block in re.finditer(r"(?:.*\S.*\n?)+", text):
         line = text.count("\n", 0, block.start()) + 1
-        # Rows of a table and items of a list are texts of their own.
-        for part in re.finditer(
-            r"(?:^\s*(?:[-*|#]|\d+\.).*\n?|.*\n?)(?:^(?!\s*(?:[-*|#]|\d+\. )).*\S.*\n?)*", block[0], re.M
-        ):
-            if part[0].strip():
-                yield Passage(name, line + block[0].count("\n", 0, part.start()), part[0], "prose")
+        # Every row of a table and every item of a list is a separate text.
+        start = 0
+        for end in [*re.finditer(r"\n(?=\s*(?:[-*|#]|\d+\. ))", block[0]), None]:
+            part = block[0][start : end.end() if end else None]
+            yield Passage(name, line + block[0].count("\n", 0, start), part, "prose")
+            start = end.end() if end else 0
 
 
 def _of_python(name: str, text: str) -> Iterator[Passage]:
@@ -169,7 +195,7 @@ def _comments(name: str, text: str) -> Iterator[Passage]:
 
 
 def _sentences(passage: Passage) -> Iterator[tuple[int, str]]:
-    """Return the sentences of a text with their lines. Entries of `Args:` and list items end a sentence."""
+    """The sentences of a text, with their lines. An entry of `Args:` or of a list starts a new sentence."""
     text = re.sub(r"`[^`\n]*`|``[^`]*``", "x", passage.text)
     if passage.kind == "docstring":
         text = re.sub(r"^ *(>>>|\.\.\.).*(\n(?! *\n).*)*", _blank, text, flags=re.M)
@@ -195,7 +221,7 @@ def findings(passage: Passage) -> Iterator[Finding]:
             for match in pattern.finditer(text):
                 yield finding(match[0], instead, match.start())
     if passage.kind == "name" and passage.text in VAGUE_NAMES:
-        yield finding(passage.text, "a noun of what the variable holds")
+        yield finding(passage.text, "a noun that describes the value")
     if passage.kind in ("docstring", "prose"):
         for line, sentence in _sentences(passage):
             count = len(re.findall(r"[A-Za-z][\w'’-]*", sentence))
@@ -212,12 +238,11 @@ def findings(passage: Passage) -> Iterator[Finding]:
 
 @cache
 def _all_findings(paths: tuple[str, ...]) -> list[Finding]:
-    every = (found for file in files(paths) for text in passages(file) for found in findings(text))
-    return sorted(set(every))
+    return sorted({each for file in files(paths) for text in passages(file) for each in findings(text)})
 
 
-def _report(found: list[Finding]) -> str:
-    return "\n".join([f"{len(found)} places are not plain American English:", *map(str, found)])
+def _report(places: list[Finding]) -> str:
+    return "\n".join([f"{len(places)} places are not plain American English:", *map(str, places)])
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["write"][:20])
@@ -231,6 +256,62 @@ def test_a_rule_matches_its_example(rule: dict[str, str]) -> None:
 def test_what_people_read_is_plain() -> None:
     bad = [each for each in _all_findings(("",)) if not _within(each.file, TO_DO)]
     assert not bad, _report(bad)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_is_plain(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    cli.main([*command.split(), "--help-all"])
+    title = f"t3d {command} --help-all"
+    bad = list(findings(Passage(title, 1, capsys.readouterr().out, "message")))
+    for option in cli.all_options(command, cli.load(command)):
+        place = f"{title}, {option.full}"
+        bad += [each for each in findings(Passage(place, 1, option.help, "prose")) if each not in bad]
+        first = option.help.split()[0]
+        if first in OPENINGS or first == "See" or not (first[0].isupper() or first[0] in "`0123456789"):
+            bad.append(Finding(place, 1, option.help[:40], "start with a noun phrase or an imperative"))
+        if not option.help.endswith("."):
+            bad.append(Finding(place, 1, option.help[-40:], "end with a period"))
+    assert not bad, _report(bad)
+
+
+@pytest.mark.parametrize("group", ["", *cli.GROUPS])
+def test_the_lists_of_commands_are_plain(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main([*group.split(), "--help"])
+    bad = list(findings(Passage(f"t3d {group} --help", 1, capsys.readouterr().out, "message")))
+    assert not bad, _report(bad)
+
+
+def test_findings_name_the_place_and_the_plain_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    source = tmp_path / "src" / "module.py"
+    source.parent.mkdir()
+    long = " ".join(["word"] * (MOST_WORDS + 1))
+    source.write_text(
+        f'"""Which colour it is.\n\n{long.capitalize()}.\n"""\n\n'
+        "# A comment that goes\n# on and lacks sense.\nhow = f'{1} a file of\\nits own'\n"
+        "greyscale = len('a key is told')  # is `mend`ed\n"
+    )
+    document = tmp_path / "page.md"
+    document.write_text(f"It is\nmended.\n\n```sh\nlacks this\n```\n\n- {long}.\n- `lacks`\n")
+    shown = [str(each) for file in files() for text in passages(file) for each in findings(text)]
+    assert sorted(line.partition(": ")[0] + ": " + line.split("'")[1] for line in shown) == [
+        "page.md:2: mended",
+        f"page.md:8: - {'word ' * 5}…",
+        "src/module.py:1: Which colour it is.",
+        "src/module.py:1: colour",
+        f"src/module.py:3: {long.capitalize()[:29]} …",
+        "src/module.py:6: goes on",
+        "src/module.py:7: lacks",
+        "src/module.py:8: how",
+        "src/module.py:8: of its own",
+        "src/module.py:9: greyscale",
+        "src/module.py:9: is told",
+        "src/module.py:9: mend",
+    ]
+    assert shown[0] == "page.md:2: 'mended': fix / repair"
 
 
 if __name__ == "__main__":

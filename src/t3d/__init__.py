@@ -13,52 +13,87 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from t3d.clip import ClipSpec
+    from t3d.configs import list_recipes, recipe
+    from t3d.data.clips.arrays import load_clips
+    from t3d.data.clips.dataset import TrainClips
+    from t3d.data.clips.frames import FrameStore
+    from t3d.data.config import AugmentConfig
     from t3d.data.manifest.manifest import Manifest
+    from t3d.device import Compute
     from t3d.errors import CheckpointError, ConfigError, ManifestError, T3DError, VideoError
+    from t3d.evaluation.config import TestConfig
     from t3d.evaluation.predictor import Prediction, Predictor
+    from t3d.evaluation.run_test import run_test
     from t3d.models.registry import create_model, list_models
     from t3d.models.weights import ModelCard, load_model, save_model
+    from t3d.training.config import TrainConfig
+    from t3d.training.run import train
+    from t3d.transfer.config import TransferConfig
     from t3d.video.batch import FrameBatch, VideoMetadata
     from t3d.video.video import Video
 
 _HOMES = {
+    "AugmentConfig": "t3d.data.config",
     "CheckpointError": "t3d.errors",
     "ClipSpec": "t3d.clip",
+    "Compute": "t3d.device",
     "ConfigError": "t3d.errors",
     "FrameBatch": "t3d.video.batch",
+    "FrameStore": "t3d.data.clips.frames",
     "Manifest": "t3d.data.manifest.manifest",
     "ManifestError": "t3d.errors",
     "ModelCard": "t3d.models.weights",
     "Prediction": "t3d.evaluation.predictor",
     "Predictor": "t3d.evaluation.predictor",
     "T3DError": "t3d.errors",
+    "TestConfig": "t3d.evaluation.config",
+    "TrainClips": "t3d.data.clips.dataset",
+    "TrainConfig": "t3d.training.config",
+    "TransferConfig": "t3d.transfer.config",
     "Video": "t3d.video.video",
     "VideoError": "t3d.errors",
     "VideoMetadata": "t3d.video.batch",
     "create_model": "t3d.models.registry",
     "list_models": "t3d.models.registry",
+    "list_recipes": "t3d.configs",
+    "load_clips": "t3d.data.clips.arrays",
     "load_model": "t3d.models.weights",
+    "recipe": "t3d.configs",
+    "run_test": "t3d.evaluation.run_test",
     "save_model": "t3d.models.weights",
+    "train": "t3d.training.run",
 }
 
 __all__ = [
+    "AugmentConfig",
     "CheckpointError",
     "ClipSpec",
+    "Compute",
     "ConfigError",
     "FrameBatch",
+    "FrameStore",
     "Manifest",
     "ManifestError",
     "ModelCard",
     "Prediction",
     "Predictor",
     "T3DError",
+    "TestConfig",
+    "TrainClips",
+    "TrainConfig",
+    "TransferConfig",
     "Video",
     "VideoError",
     "VideoMetadata",
     "create_model",
     "list_models",
+    "list_recipes",
+    "load_clips",
     "load_model",
+    "recipe",
+    "run_test",
     "save_model",
+    "train",
 ]
 
 

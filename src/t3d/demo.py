@@ -129,7 +129,7 @@ def _test(out: Path, name: str, run: RunFolder, orders: Sequence[FrameOrder]) ->
                 compute=Compute(workers=0),
             )
         )
-        print(f"{name}, {order} frames: video top-1 {results[order].single.video_top1:.1%}", flush=True)
+        print(f"{name}, {order} frames: {results[order].single.headline()}", flush=True)
     return results
 
 

@@ -56,7 +56,7 @@ def test_without_videos_a_table_stands_in_its_own_folder(videos: Path) -> None:
 
 def test_a_split_list_needs_the_folder_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "trainlist01.txt").write_text("Jump/v_Jump_g01_c01.avi\n")
-    with pytest.raises(ManifestError, match=r"give their folder as root"):
+    with pytest.raises(ManifestError, match=r"give their folder as `root`"):
         open_manifest(str(tmp_path / "trainlist01.txt"))
 
 
@@ -81,7 +81,7 @@ def test_official_lists_give_their_videos(tmp_path: Path, kind: str) -> None:
     (tmp_path / (name[1:] if name[0] == "/" else "Jump_test_split1.txt")).write_text(text)
     manifest = open_manifest(f"{tmp_path}{name}", root=str(tmp_path / "videos"))
     assert rows(manifest) == [(f"{clip}.mp4", "Jump") for clip in clips]
-    with pytest.raises(ManifestError, match=r"give their folder as root"):
+    with pytest.raises(ManifestError, match=r"give their folder as `root`"):
         open_manifest(f"{tmp_path}{name}")
 
     patterned = open_manifest(f"{tmp_path}{name}", root=str(tmp_path / "videos"), source_pattern="^(Jump/.)")
@@ -100,6 +100,6 @@ def test_what_is_not_there_or_of_no_known_form_is_named(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"absent\.csv: no such file or folder"):
         open_manifest(str(tmp_path / "absent.csv"))
     with pytest.raises(
-        ManifestError, match=r"'\.xlsx' is none of \.csv, \.jsonl, \.parquet \(an index\), \.txt"
+        ManifestError, match=r"ending is '\.xlsx'; use \.csv, \.jsonl, \.parquet \(an index\) or \.txt"
     ):
         open_manifest(str(tmp_path / "list.xlsx"))

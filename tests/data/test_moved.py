@@ -51,7 +51,7 @@ def test_moved_files_are_found(case: str, home: Path) -> None:
     videos = Manifest.from_csv(table)
     missing = find_missing(videos, list_folder=str(table.parent))
     assert missing is not None
-    assert (len(missing.paths), missing.files, missing.found) == (6, 6, 6)
+    assert (len(missing.paths), missing.files, missing.count) == (6, 6, 6)
     assert missing.old == old.format(base=home)
     assert missing.new == str(home / new)
     assert missing.root is root
@@ -74,12 +74,19 @@ def test_some_missing_files_are_found_and_others_are_not(home: Path) -> None:
     missing = find_missing(videos, list_folder=str(home))
     assert missing is not None
     assert missing.paths == ("/old/jump/2.mp4", "/old/run/1.mp4", "/old/run/gone.mp4")
-    assert (missing.files, missing.found, missing.old, missing.new) == (4, 2, "/old", str(home / "videos"))
+    assert (missing.files, missing.count, missing.old, missing.new) == (4, 2, "/old", str(home / "videos"))
     fixed = with_found(videos, missing).table["path"].to_pylist()
     assert fixed == [
         *(str(home / "videos" / clip) for clip in ("jump/1.mp4", "jump/2.mp4", "run/1.mp4")),
         "/old/run/gone.mp4",
     ]
+
+
+def test_a_few_equal_file_names_prove_nothing(home: Path) -> None:
+    paths = ["/old/elsewhere/1.mp4", *(f"/old/elsewhere/other{number}.mp4" for number in range(5))]
+    missing = find_missing(Manifest.from_csv(listed(home / "list.csv", paths)), list_folder=str(home))
+    assert missing is not None
+    assert (missing.new, missing.count) == (None, 0)
 
 
 def test_the_root_is_searched(home: Path, tmp_path: Path) -> None:
@@ -88,11 +95,11 @@ def test_the_root_is_searched(home: Path, tmp_path: Path) -> None:
     videos = Manifest.from_csv(table)
     missing = find_missing(videos, list_folder=str(table.parent))
     assert missing is not None
-    assert (missing.new, missing.found) == (None, 0)
+    assert (missing.new, missing.count) == (None, 0)
     assert "no files of these names are below" in str(missing)
     missing = find_missing(videos, list_folder=str(table.parent), root=str(home))
     assert missing is not None
-    assert (missing.new, missing.found) == (str(home / "videos"), 6)
+    assert (missing.new, missing.count) == (str(home / "videos"), 6)
 
 
 def test_a_search_ends(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +107,7 @@ def test_a_search_ends(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = Manifest.from_csv(listed(home / "list.csv", [f"/old/{clip}" for clip in CLIPS]))
     missing = find_missing(videos, list_folder=str(home))
     assert missing is not None
-    assert missing.found == 0
+    assert missing.count == 0
 
 
 def test_groups_of_a_corrected_list_are_those_of_its_column(home: Path) -> None:
@@ -169,7 +176,7 @@ def test_check_reports_missing_files_and_corrects_the_list(
     fixed = str(home / "fixed.csv")
     assert main(["data", "check", table, "--write-fixed", fixed, "--json"]) == 1
     report = json.loads(capsys.readouterr().out)["lists"][table]["missing_files"]
-    assert (report["old"], report["new"], report["found"]) == ("/old", f"{home}/videos", 6)
+    assert (report["old"], report["new"], report["count"]) == ("/old", f"{home}/videos", 6)
     assert main(["data", "check", fixed]) == 0
     assert "files are missing" not in capsys.readouterr().out
     assert Path(fixed).read_text().splitlines()[1].startswith('"videos/jump/1.mp4","jum"')

@@ -109,7 +109,7 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Pat
     for text in ("path,label\n", "[]\n", '{"path": "a.mp4"}\n'):
         out.write_text(text)
         with (
-            pytest.raises(ConfigError, match=r"is not a JSON object|holds a line that is not a prediction"),
+            pytest.raises(ConfigError, match=r"not a JSON object|holds a line that is not a prediction"),
             PredictionFile(out, model=weights, top=2),
         ):
             pass

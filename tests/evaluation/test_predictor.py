@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import t3d
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.clips.views import Views
@@ -28,6 +29,7 @@ from t3d.prepare.index import index_videos
 from t3d.prepare.shards import write_shards
 from t3d.report.result import print_result, write_result
 from t3d.video.encode import write_video
+from t3d.video.video import Video
 
 CLASSES = ("jump", "run, fast", "坐")
 SPEC = ClipSpec(num_frames=8, stride=1, size=64, resize=64, tail="pad")
@@ -215,6 +217,13 @@ def test_the_tail_may_be_chosen_for_a_test(weights: Path, films: Path) -> None:
     assert clips == {None: [1, 1, 3, 5, 2], "drop": [1, 1, 2, 4, 2], "shift": [1, 1, 3, 5, 2]}
 
 
+def as_json(result: TestResult) -> dict[str, Any]:
+    """Return the metrics as a file holds them: two classes have no top-5."""
+    metrics = json.loads(json.dumps(asdict(result.metrics)))
+    assert metrics.pop("video_top5") is metrics.pop("clip_top5") is None
+    return metrics
+
+
 @pytest.mark.filterwarnings("ignore:Glyph")  # 坐, in the confusion matrix
 def test_a_test_may_average_many_views(
     weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -231,8 +240,8 @@ def test_a_test_may_average_many_views(
     write_result(outcome, tmp_path / "many")
     write_result(plain, tmp_path / "plain")
     many, paper = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("many", "plain"))
-    assert many == asdict(outcome.metrics) | {"views": {"clips": 4, "crops": 3}}
-    assert paper == asdict(plain.metrics)
+    assert many == as_json(outcome) | {"views": {"clips": 4, "crops": 3}}
+    assert paper == as_json(plain)
     print_result(outcome)
     print_result(plain)
     assert capsys.readouterr().out.count("clips: 4, crops: 3") == 1
@@ -298,3 +307,50 @@ def test_an_index_names_the_videos_and_a_shard_gives_the_same(
             np.testing.assert_allclose([*line["classes"].values()], wanted.probs, atol=1e-6, rtol=0)
     assert main(["predict", str(weights)]) == 2
     assert "no video" in capsys.readouterr().err
+
+
+# --- frames in memory, and features -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_frames_in_memory_are_classified_as_their_file(
+    weights: Path, films: Path, channels_last: bool
+) -> None:
+    predictor = Predictor(weights)
+    path = films / "set/坐/e.mp4"
+    frames = Video(path)[:]
+    want = predictor(path)
+    got = predictor(frames.permute(0, 2, 3, 1).numpy() if channels_last else frames)
+    assert got == replace(want, path=got.path)
+    assert got.clips == 5
+    assert torch.equal(predictor.embed(frames), predictor.embed(path))
+
+
+def test_features_are_the_mean_of_what_the_classifier_sees(weights: Path, films: Path) -> None:
+    predictor = Predictor(weights, compute=Compute(precision="fp32", workers=0))
+    model, card = load_model(weights)
+    path = films / "set/坐/e.mp4"
+    with torch.inference_mode():
+        features = model.forward_features(t3d.load_clips(path, card.clip))
+        want = features.mean((2, 3, 4)).mean(0)
+    got = predictor.embed(path)
+    assert got.shape == (model.num_features,)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want)
+    with pytest.raises(VideoError, match=r"empty\.mp4"):
+        predictor.embed(films / "bad/empty.mp4")
+    with pytest.raises(VideoError, match="is a folder"):
+        predictor.embed(films / "set")
+
+
+def test_features_of_segments_are_averaged(tmp_path: Path, films: Path) -> None:
+    net = create_model("densenet3d_tiny", num_classes=3).eval()
+    spec = replace(SPEC, segments=2, num_frames=4)
+    save_model(net, tmp_path / "w.safetensors", card=ModelCard("densenet3d_tiny", classes=CLASSES, clip=spec))
+    predictor = Predictor(tmp_path / "w.safetensors", compute=Compute(precision="fp32", workers=0))
+    path = films / "set/坐/e.mp4"
+    clips = t3d.load_clips(path, spec)
+    assert clips.shape == (1, 3, 8, 64, 64)
+    with torch.inference_mode():
+        parts = [net.forward_features(clips[:, :, at : at + 4]).mean((2, 3, 4)) for at in (0, 4)]
+    torch.testing.assert_close(predictor.embed(path), torch.cat(parts).mean(0))

@@ -20,6 +20,7 @@ from t3d.data.clips.views import FrameOrder, Views
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute, Precision
 from t3d.errors import DivergedError, Failed, ManifestError, VideoError
+from t3d.evaluation.figures import Majority
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import Scores
@@ -568,13 +569,21 @@ def test_measures_are_those_of_a_slow_count(classes: int, videos: int, seed: int
     assert got.videos == len(rows)
     assert got.bad == 2
     assert got.video_top1 == pytest.approx(sum(r < 1 for r in ranks) / len(ranks), abs=1e-6)
-    assert got.video_top5 == pytest.approx(sum(r < 5 for r in ranks) / len(ranks), abs=1e-6)
+    assert got.correct == sum(r < 1 for r in ranks)
+    assert got.clips == len(clip_ranks)
     assert got.clip_top1 == pytest.approx(sum(r < 1 for r in clip_ranks) / len(clip_ranks), abs=1e-6)
-    assert got.clip_top5 == pytest.approx(sum(r < 5 for r in clip_ranks) / len(clip_ranks), abs=1e-6)
+    if classes < 6:
+        assert got.video_top5 is got.clip_top5 is None
+    else:
+        assert got.video_top5 == pytest.approx(sum(r < 5 for r in ranks) / len(ranks))
+        assert got.clip_top5 == pytest.approx(sum(r < 5 for r in clip_ranks) / len(clip_ranks))
+    counts = [sum(row) for row in confusion]
+    assert got.chance == 1 / classes
+    assert got.majority == Majority(scores.classes[counts.index(max(counts))], max(counts) / len(rows))
     assert got.confusion == confusion
     assert got.per_class == pytest.approx(per_class, abs=1e-6)
     assert f"class {classes - 1}" not in got.per_class
-    assert got.mean_class == pytest.approx(np.mean(list(per_class.values())), abs=1e-6)
+    assert got.balanced_accuracy == pytest.approx(np.mean(list(per_class.values())), abs=1e-6)
     loss = -np.mean([math.log(scores.video_probs[v][scores.labels[v]]) for v in rows])
     assert got.loss == pytest.approx(loss, rel=1e-6)
 

@@ -56,7 +56,7 @@ def test_what_is_there_is_not_asked_for_again(site: Any, tmp_path: Path) -> None
     (tmp_path / "a").write_bytes(CONTENT)
     quick(site.url("/a"), tmp_path / "a", size=300_000)
     assert site.asked == []
-    with pytest.raises(FetchError, match=r"is there with 300,000 bytes, but 5 are wanted; take it away"):
+    with pytest.raises(FetchError, match=r"exists with 300,000 bytes, but 5 are expected; remove it"):
         quick(site.url("/a"), tmp_path / "a", size=5)
 
 
@@ -113,7 +113,9 @@ def test_attempts_that_bring_something_do_not_count(site: Any, tmp_path: Path) -
 
 def test_a_later_call_goes_on_where_one_gave_up(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, cuts=[1000, 0, 0])
-    with pytest.raises(FetchError, match=r"1,000 bytes came, of 300,000 .*after 2 attempts; the first 1,000"):
+    with pytest.raises(
+        FetchError, match=r"received 1,000 of the 300,000 .*after 2 attempts; the first 1,000"
+    ):
         quick(site.url("/a"), tmp_path / "a", attempts=2)
     assert alone(tmp_path) == [".a.resume.part", ".a.resume.part.json"]
     site.pages["/a"].cuts.clear()
@@ -233,14 +235,14 @@ def test_nobody_listens(site: Any, tmp_path: Path) -> None:
 
 def test_a_server_that_falls_silent(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, pause=1.0)
-    with pytest.raises(FetchError, match="timed out"):
+    with pytest.raises(FetchError, match="timeout"):
         fetch(site.url("/a"), tmp_path / "a", retry=Retry(attempts=1, timeout=0.1))
 
 
 def test_a_length_that_is_too_long(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, length=300_001, ranges=False)
     with pytest.raises(
-        FetchError, match=r"300,000 bytes came, of 300,001 that the server announced, after 2"
+        FetchError, match=r"received 300,000 of the 300,001 bytes that the server announced, after 2"
     ):
         quick(site.url("/a"), tmp_path / "a", attempts=2)
     assert not (tmp_path / "a").exists()
@@ -249,7 +251,7 @@ def test_a_length_that_is_too_long(site: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("known", [{"size": 300_000}, {"digest": SHA256}])
 def test_a_length_that_is_too_short(site: Any, tmp_path: Path, known: dict[str, Any]) -> None:
     site.put("/a", CONTENT, length=299_999)
-    with pytest.raises(FetchError, match=r"299,999 bytes"):
+    with pytest.raises(FetchError, match=r"299,999 (received )?bytes"):
         quick(site.url("/a"), tmp_path / "a", **known)
     assert alone(tmp_path) == []
 
@@ -259,7 +261,7 @@ def test_a_range_that_was_not_asked_for(site: Any, tmp_path: Path) -> None:
     with pytest.raises(FetchError):
         quick(site.url("/a"), tmp_path / "a", attempts=1)
     page.ranges, page.refusals, page.headers = False, [206], {"Content-Range": "bytes 5-9/300000"}
-    with pytest.raises(FetchError, match="another range than it was asked for"):
+    with pytest.raises(FetchError, match="a different range than requested"):
         quick(site.url("/a"), tmp_path / "a")
 
 
@@ -320,7 +322,7 @@ def test_through_a_proxy(site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_wrong_digest_leaves_nothing(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT)
-    with pytest.raises(FetchError, match=rf"have sha256 {SHA256}, but {'0' * 64} is wanted"):
+    with pytest.raises(FetchError, match=rf"have sha256 {SHA256}, but {'0' * 64} is expected"):
         quick(site.url("/a"), tmp_path / "a", digest="0" * 64)
     assert alone(tmp_path) == []
 
@@ -333,18 +335,18 @@ def test_what_is_no_digest(tmp_path: Path, digest: str) -> None:
 
 def test_a_size_that_the_server_denies(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT)
-    with pytest.raises(FetchError, match=r"announces 300,000 bytes, but 5 are wanted"):
+    with pytest.raises(FetchError, match=r"announces 300,000 bytes, but 5 are expected"):
         quick(site.url("/a"), tmp_path / "a", size=5)
     assert alone(tmp_path) == []
 
 
 def test_more_than_is_taken(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT)
-    with pytest.raises(FetchError, match=r"announces 300,000 bytes; at most 299,999 are taken"):
+    with pytest.raises(FetchError, match=r"announces 300,000 bytes; the limit is 299,999"):
         quick(site.url("/a"), tmp_path / "a", at_most=299_999)
     quick(site.url("/a"), tmp_path / "a", at_most=300_000)
     site.put("/b", CONTENT, length=-1)
-    with pytest.raises(FetchError, match=r"more than 299,999 bytes come"):
+    with pytest.raises(FetchError, match=r"sends more than 299,999 bytes"):
         quick(site.url("/b"), tmp_path / "b", at_most=299_999)
     assert alone(tmp_path) == ["a"]
 
@@ -355,7 +357,7 @@ def test_a_length_that_is_not_said(site: Any, tmp_path: Path) -> None:
     quick(site.url("/a"), tmp_path / "a", size=300_000, progress=lambda _, whole: seen.append(whole))
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert set(seen) == {None}
-    with pytest.raises(FetchError, match=r"300,000 bytes came, but 5 are wanted; they were deleted"):
+    with pytest.raises(FetchError, match=r"received 300,000 bytes, but 5 are expected; they were deleted"):
         quick(site.url("/a"), tmp_path / "b", size=5)
     assert alone(tmp_path) == ["a"]
 
@@ -364,7 +366,7 @@ def test_more_than_the_disk_holds(site: Any, tmp_path: Path, monkeypatch: pytest
     site.put("/a", CONTENT)
     used = module.shutil.disk_usage(tmp_path)._replace(free=299_999)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: used)
-    with pytest.raises(FetchError, match=r"300,000 bytes are to come, 299,999 are free in"):
+    with pytest.raises(FetchError, match=r"needs 300,000 bytes, and .* has 299,999 bytes free"):
         quick(site.url("/a"), tmp_path / "a")
 
 
@@ -492,7 +494,7 @@ def test_a_file_of_this_machine(tmp_path: Path, as_url: bool) -> None:
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     for url in (str(tmp_path / "none"), (tmp_path / "none").as_uri()):
-        with pytest.raises(FetchError, match="not there"):
+        with pytest.raises(FetchError, match="missing"):
             quick(url, tmp_path / "a")
     with pytest.raises(FetchError, match="a folder"):
         quick(str(tmp_path), tmp_path / "a")
@@ -509,7 +511,7 @@ def test_an_object_store(site: Any, tmp_path: Path) -> None:
     site.put("/bucket/a.tar", CONTENT, headers={"Last-Modified": "Wed, 01 Jan 2020 00:00:00 GMT"})
     quick(store(site, "/a.tar"), tmp_path / "a", digest=SHA256)
     assert (tmp_path / "a").read_bytes() == CONTENT
-    with pytest.raises(FetchError, match=r"s3://bucket/b\?…: it is not there") as caught:
+    with pytest.raises(FetchError, match=r"s3://bucket/b\?…: it is missing") as caught:
         quick(store(site, "/b"), tmp_path / "b")
     assert "secret" not in str(caught.value)
     with pytest.raises(FetchError, match="always verified"):
@@ -529,7 +531,7 @@ def test_another_object_store(site: Any, tmp_path: Path) -> None:
     options = f"scheme=http&endpoint_override={site.host}&retry_limit_seconds=5"
     quick(f"gs://anonymous@b/a.gz?{options}", tmp_path / "a", digest=SHA256)
     assert (tmp_path / "a").read_bytes() == CONTENT
-    with pytest.raises(FetchError, match=r"gs://b/none\?…: it is not there"):
+    with pytest.raises(FetchError, match=r"gs://b/none\?…: it is missing"):
         quick(f"gs://anonymous@b/none?{options}", tmp_path / "b")
 
 

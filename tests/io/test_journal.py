@@ -64,7 +64,7 @@ def test_a_file_of_one_torn_line_begins_anew(tmp_path: Path) -> None:
 def test_what_is_no_journal_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "j"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"j, line 1: is not a JSON object"), Journal(path) as journal:
+    with pytest.raises(ConfigError, match=r"j, line 1: not a JSON object"), Journal(path) as journal:
         list(journal.records())
     assert path.read_bytes() == content
 
@@ -138,7 +138,7 @@ with Journal(sys.argv[1]) as journal:
 def test_a_disk_that_fills_up_is_named_and_what_is_written_stays(tmp_path: Path) -> None:
     path = tmp_path / "j"
     run = subprocess.run([sys.executable, "-c", _FILL, str(path)], capture_output=True, text=True, check=True)
-    assert f"{path}: cannot be written: File too large. Everything recorded before is kept" in run.stdout
+    assert f"{path}: cannot be written: File too large. Finished work is kept" in run.stdout
     lines = path.read_bytes().splitlines(keepends=True)
     assert [json.loads(line)["number"] for line in lines] == [*range(len(lines) - 1), -1]
     assert 9_000 < len(b"".join(lines[:-1])) <= 10_000

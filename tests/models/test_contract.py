@@ -130,7 +130,7 @@ def test_input_checks(net: VideoNet) -> None:
     assert net(clips(net, frames=frames, side=side)).shape == (2, 6)
     for wrong, message in [
         (x[0], "unsqueeze"),
-        (x[:, :1], "1 channels; this net takes 3"),
+        (x[:, :1], "1 channels; this model takes 3"),
         (x.transpose(1, 2), r"x\.transpose\(1, 2\)"),
         (x.to(torch.uint8), "divide 8-bit pixels by 255"),
         (x[..., : side - 1], f"at least {frames} frames of {side} × {side}"),

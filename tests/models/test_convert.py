@@ -149,7 +149,7 @@ def test_truncated_file(net: VideoNet, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "message"), [([1, 2], "holds a list"), ({"epoch": 3}, "its keys are epoch")]
+    ("values", "message"), [([1, 2], "contains a list"), ({"epoch": 3}, "its keys are epoch")]
 )
 def test_files_without_tensors(tmp_path: Path, values: object, message: str) -> None:
     torch.save(values, tmp_path / "x.pth")
@@ -162,6 +162,6 @@ def test_a_file_of_which_nothing_fits_is_not_inflated(tmp_path: Path) -> None:
     target = tmp_path / "ours.safetensors"
     with pytest.raises(CheckpointError, match=r"other\.pth: 2D weights: no weight of the backbone fits"):
         inflate_checkpoint(
-            tmp_path / "other.pth", target, card=ModelCard("resnet3d18", clip=ClipSpec()), how="mean"
+            tmp_path / "other.pth", target, card=ModelCard("resnet3d18", clip=ClipSpec()), method="mean"
         )
     assert not target.exists()

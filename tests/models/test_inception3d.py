@@ -122,7 +122,7 @@ def test_a_full_net_computes() -> None:
     [
         ({"pool_depths": [3, 3, 3]}, "must be a list of 4"),
         ({"pool_depths": [3, 3, 0, 2]}, "each must be 1 or more"),
-        ({"pool_depths": [2, 3, 3, 2]}, "a pool that keeps T has an odd depth"),
+        ({"pool_depths": [2, 3, 3, 2]}, "a pool that keeps T needs an odd depth"),
         ({"pool_time_strides": [1, 2, 2, 3]}, "allowed: 1, 2"),
         ({"width": 0.01}, "width is 0.01"),
         ({"drop_rate": -0.1}, r"\[0, 1\)"),

@@ -36,9 +36,9 @@ def twin() -> nn.Module:
     return trained(torchvision.models.densenet121(num_classes=5))
 
 
-def inflated(twin: nn.Module, how: Inflation, time_padding: TimePadding) -> VideoNet:
+def inflated(twin: nn.Module, method: Inflation, time_padding: TimePadding) -> VideoNet:
     model = create_model("densenet3d121", num_classes=5, options={"time_padding": time_padding})
-    report = inflate(twin.state_dict(), model.double(), how=how)
+    report = inflate(twin.state_dict(), model.double(), method=method)
     assert report.complete
     assert set(report.skipped) == {"classifier.weight", "classifier.bias"}
     return model.eval()
@@ -55,11 +55,11 @@ def both(twin: nn.Module, model: VideoNet) -> tuple[Tensor, Tensor]:
     return expected.unsqueeze(2).expand_as(got), got
 
 
-@pytest.mark.parametrize(("how", "time_padding"), [("center", "zeros"), ("mean", "replicate")])
+@pytest.mark.parametrize(("method", "time_padding"), [("center", "zeros"), ("mean", "replicate")])
 def test_repeated_frame_gives_the_2d_features(
-    twin: nn.Module, how: Inflation, time_padding: TimePadding
+    twin: nn.Module, method: Inflation, time_padding: TimePadding
 ) -> None:
-    expected, got = both(twin, inflated(twin, how, time_padding))
+    expected, got = both(twin, inflated(twin, method, time_padding))
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -92,14 +92,14 @@ def test_every_tensor_of_the_2d_twin_has_a_place(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:a TTL looks at")
-@pytest.mark.parametrize(("how", "time_padding"), [("center", "zeros"), ("mean", "replicate")])
+@pytest.mark.parametrize(("method", "time_padding"), [("center", "zeros"), ("mean", "replicate")])
 @pytest.mark.parametrize("name", ["resnet3d18", "resnet3d50_ttl", "inception3d", "i3d"])
-def test_repeated_frame_gives_the_2d_scores(name: str, how: Inflation, time_padding: TimePadding) -> None:
+def test_repeated_frame_gives_the_2d_scores(name: str, method: Inflation, time_padding: TimePadding) -> None:
     torch.manual_seed(0)
     frames, side = 6, 48
     parent = trained(TWINS[name]())
     model = create_model(name, num_classes=5, options={"time_padding": time_padding}).double().eval()
-    inflate(parent.state_dict(), model, how=how)
+    inflate(parent.state_dict(), model, method=method)
     model.get_classifier().load_state_dict(parent.get_submodule("fc").state_dict())
     frame = torch.randn(1, 3, side, side, dtype=torch.float64)
     still = frame.unsqueeze(2).expand(-1, -1, frames, -1, -1)
@@ -128,13 +128,13 @@ def test_where_zero_padding_breaks_mean(depth: int) -> None:
     expected = F.conv2d(frame, kernel, padding=1)
     still = frame.unsqueeze(2).expand(-1, -1, frames, -1, -1)
     before, after = (depth - 1) // 2, depth // 2
-    for how in ("mean", "center"):
+    for method in ("mean", "center"):
         conv = TemporalConv3d(3, 4, kernel_size=(depth, 3, 3)).double()
-        conv.weight.data = inflate_kernel(kernel, depth, how=how)  # type: ignore[arg-type]
+        conv.weight.data = inflate_kernel(kernel, depth, method=method)  # type: ignore[arg-type]
         out = conv(still)
         for t in range(frames):
             inside = sum(0 <= t + k < frames for k in range(-before, after + 1))
-            share = inside / depth if how == "mean" else 1
+            share = inside / depth if method == "mean" else 1
             torch.testing.assert_close(out[:, :, t], share * expected)
 
 
@@ -170,4 +170,4 @@ def test_what_cannot_be_inflated() -> None:
     with pytest.raises(CheckpointError, match="no weight of the backbone fits"):
         inflate(torchvision.models.squeezenet1_1().state_dict(), model)
     with pytest.raises(ConfigError, match="did you mean 'center'"):
-        inflate({}, model, how="centre")  # type: ignore[arg-type]
+        inflate({}, model, method="centre")  # type: ignore[arg-type]

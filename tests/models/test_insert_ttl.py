@@ -202,7 +202,7 @@ def test_a_depth_beyond_the_map_is_told_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ttl(torch.rand(1, 4, 6, 3, 3))
-    with pytest.warns(UserWarning, match="looks at 6 time steps of a map that has 2"):
+    with pytest.warns(UserWarning, match="looks at 6 time steps, but its map has only 2"):
         assert ttl(torch.rand(1, 4, 2, 3, 3)).shape == (1, 4, 2, 3, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -216,7 +216,7 @@ def test_depths_that_were_chosen_are_told_of_in_training_only() -> None:
         warnings.simplefilter("error")
         create_model("t3d_tiny", num_classes=2)(clip)  # the paper's
         chosen.eval()(clip)
-    with pytest.warns(UserWarning, match="looks at 5 time steps of a map that has 2"):
+    with pytest.warns(UserWarning, match="looks at 5 time steps, but its map has only 2"):
         chosen.train()(clip)
 
 
@@ -226,8 +226,8 @@ def test_depths_that_were_chosen_are_told_of_in_training_only() -> None:
         (["layr1"], [(1,)], "cannot follow 'layr1'; did you mean 'layer1'"),
         (["layer1", "layer2"], [(1,)], "names 2 stages and ttl_depths has 1 entries"),
         (["layer1", "layer1"], [(1,), (3,)], "'layer1' already has a TTL"),
-        (["layer1"], [()], "one temporal depth of 1 or more"),
-        (["layer1"], [(1, 0)], "one temporal depth of 1 or more"),
+        (["layer1"], [()], "one temporal depth of at least 1"),
+        (["layer1"], [(1, 0)], "one temporal depth of at least 1"),
     ],
 )
 def test_what_cannot_work_changes_nothing(

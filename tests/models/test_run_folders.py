@@ -88,7 +88,9 @@ def test_an_unfinished_run_stands_for_its_weights_so_far_if_that_is_allowed(
 
 def test_other_folders_and_checkpoints_are_refused(tmp_path: Path) -> None:
     for allow_unfinished in (False, True):
-        with pytest.raises(CheckpointError, match=r"holds no best\.safetensors, last\.safetensors or check"):
+        with pytest.raises(
+            CheckpointError, match=r"does not contain best\.safetensors, last\.safetensors or check"
+        ):
             load_model(tmp_path, allow_unfinished=allow_unfinished)
     path = tmp_path / "checkpoint.safetensors"
     for text in ("{}", "[]", "{", json.dumps({"weights": "best."})):

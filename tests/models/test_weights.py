@@ -100,7 +100,7 @@ def test_card_must_describe_the_net(tmp_path: Path) -> None:
         save_model(model, path, card=ModelCard("t3d_tiny", classes=("a", "b")))
     with pytest.raises(CheckpointError, match=r"missing: features\.transition1\.norm\.weight"):
         save_model(model, path, card=ModelCard("densenet3d_tiny", classes=("a", "b", "c")))
-    with pytest.raises(CheckpointError, match=r"ends with \.safetensors"):
+    with pytest.raises(CheckpointError, match=r"must end with \.safetensors"):
         save_model(model, tmp_path / "net.pth", card=ModelCard("t3d_tiny", classes=("a", "b", "c")))
     assert list(tmp_path.iterdir()) == []
 
@@ -128,7 +128,7 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [0, 4, 100, 5000])
 def test_truncated_file(saved: Path, kept: int) -> None:
     saved.write_bytes(saved.read_bytes()[:kept])
-    with pytest.raises(CheckpointError, match=r"net\.safetensors: not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match=r"net\.safetensors: not a complete safetensors file"):
         load_model(saved)
 
 

@@ -236,7 +236,7 @@ def test_an_archive_that_would_write_elsewhere(site: Any, tmp_path: Path, names:
     [
         ("kinetic400", {}, "did you mean 'kinetics400'"),
         ("videos/a.zip", {}, "neither a known data set nor a URL"),
-        ("youtube8m", {}, "names of YouTube videos. They are not downloaded here"),
+        ("youtube8m", {}, "IDs of YouTube videos, which t3d does not download"),
         ("kinetics700", {}, "kinetics700-2020"),
         ("ucf101", {"parts": ["vidoes"]}, "no part 'vidoes'; did you mean 'videos'"),
         ("ucf101", {"sha256": "0" * 64}, "are for URLs"),

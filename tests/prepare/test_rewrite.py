@@ -291,7 +291,9 @@ def test_a_new_file_that_differs_never_takes_its_name(tmp_path, numbered_frames,
         add(self, image, tick + (tick > 0), duration=duration)
 
     monkeypatch.setattr(VideoWriter, "add", late)
-    with pytest.raises(VideoError, match="not hold what it should: its frames are not those of the source"):
+    with pytest.raises(
+        VideoError, match="the new file is wrong: its frames or their times differ from the source"
+    ):
         rewritten(source, tmp_path / "new" / "a.mp4")
     assert list((tmp_path / "new").iterdir()) == []
 

@@ -133,7 +133,22 @@ def test_the_page_stands_alone(tmp_path: Path, run: RunFolder, outcome: TestResu
 
 def test_the_page_says_what_came_out(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
     words = Page(written(tmp_path, run, outcome)).words
-    for expected in ("75.0%", "25.0%", "1.2", "normal", "static", "4 test videos, 1 more could not be read"):
+    assert (
+        "3 of 4 videos correct: 75.0% (95% interval 30–95%). Always answering '<b>bold</b>' would give 25.0%"
+        in words
+    )
+    assert "Classes differ: recall 0% for '[red]', 100% for '<b>bold</b>'." in words
+    assert "top-5" not in words
+    for expected in (
+        "75.0%",
+        "25.0%",
+        "30–95%",
+        "3 of 4",
+        "1.2",
+        "normal",
+        "static",
+        "4 test videos, 1 more could not be read",
+    ):
         assert expected in words
     assert "densenet3d_tiny" in words
     assert "num_frames: 8" in words
@@ -150,7 +165,7 @@ def test_names_are_shown_and_never_obeyed(tmp_path: Path, run: RunFolder, outcom
         assert name in page.words
     assert "i" not in page.tags
     assert "script" not in page.tags
-    assert page.tags.count("b") == 5  # the figures' own
+    assert page.tags.count("b") == 6  # the figures' own
 
 
 def test_one_sample_of_each_class_that_could_be_read(outcome: TestResult) -> None:
@@ -177,11 +192,11 @@ def test_results_are_printed_with_names_as_they_are(
     outcome: TestResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
     print_result(outcome)
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     for name in CLASSES:
-        assert name in told.out
-    assert "75.00%" in told.out
-    assert "kaputt.mp4: is empty" in told.err
+        assert name in printed.out
+    assert "75.00%" in printed.out
+    assert "kaputt.mp4: is empty" in printed.err
 
 
 def test_pictures_are_drawn_from_little(tmp_path: Path) -> None:
@@ -195,3 +210,12 @@ def test_pictures_are_drawn_from_little(tmp_path: Path) -> None:
     sizes = [Image.open(tmp_path / f"{name}.png").size for name in "abcde"]
     assert sizes[1] > sizes[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.png" for name in "abcde"]
+
+
+def test_frames_are_drawn_alike_with_channels_first_or_last() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 8, 9, 3), dtype=np.uint8)
+    shown = [
+        [axes.images[0].get_array().tolist() for axes in frames_figure([("a", each)]).axes]
+        for each in (frames, frames.transpose(0, 3, 1, 2))
+    ]
+    assert shown[0] == shown[1] == [frame.tolist() for frame in frames]

@@ -538,7 +538,7 @@ def refused(config: TrainConfig, kind: type[Exception], match: str) -> None:
 def test_videos_that_cannot_be_trained_on_leave_no_folder(
     tiny: Tiny, more_videos: Callable[..., Path], tmp_path: Path
 ) -> None:
-    refused(tiny(optim={"batch_size": 17}), ConfigError, r"batch_size is 17, and there are only 16")
+    refused(tiny(optim={"batch_size": 17}), ConfigError, r"batch_size is 17, but there are only 16")
     refused(
         tiny(data={"train": str(more_videos(only="red"))}), ManifestError, r"at least 2 classes.*1 \(red\)"
     )

@@ -38,14 +38,14 @@ def test_all_but_the_objective_is_the_papers_recipe_by_default() -> None:
     assert (clip.num_frames, clip.size) == (32, 224)
 
 
-def test_options_cannot_be_changed_behind_their_check() -> None:
+def test_options_cannot_be_changed_after_their_check() -> None:
     for part, name in ((run(), "seed"), (POOL, "root"), (TEACHER, "frames"), (PairConfig(), "temperature")):
         with pytest.raises(FrozenInstanceError):
             setattr(part, name, 0)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (
             {"data": PoolConfig()},
@@ -70,10 +70,10 @@ def test_options_cannot_be_changed_behind_their_check() -> None:
         ({"data": UNWATCHED, "optim": PLATEAU}, "set data.val_fraction above 0, or choose another schedule"),
     ],
 )
-def test_a_run_that_cannot_work_is_refused_with_the_mend(changes: dict[str, Any], told: str) -> None:
+def test_a_run_that_cannot_work_is_refused_with_the_fix(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         run(**changes)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_what_is_near_a_refusal_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"frames": 0}, "teacher.frames is 0; it must be at least 1"),
         ({"frame_step": 0}, "teacher.frame_step is 0; it must be at least 1"),
@@ -111,10 +111,10 @@ def test_what_is_near_a_refusal_is_taken() -> None:
         ({"augment": True, "cache": "features"}, "turn one of them off"),
     ],
 )
-def test_a_teacher_that_cannot_work_is_refused_with_the_mend(values: dict[str, Any], told: str) -> None:
+def test_a_teacher_that_cannot_work_is_refused_with_the_fix(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         TeacherConfig(name="resnet50", **values)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -0.1, float("nan")])
@@ -124,7 +124,7 @@ def test_a_temperature_is_above_zero(temperature: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"val_fraction": 0.95}, "data.val_fraction is 0.95; it must lie between 0 and 0.9"),
         ({"val_fraction": -0.1}, "data.val_fraction is -0.1; it must lie between 0 and 0.9"),
@@ -133,10 +133,10 @@ def test_a_temperature_is_above_zero(temperature: float) -> None:
         ({"workers": -1}, "data.workers is -1; it must be at least 0"),
     ],
 )
-def test_a_pool_is_read_by_the_rules_of_all_runs(values: dict[str, Any], told: str) -> None:
+def test_a_pool_is_read_by_the_rules_of_all_runs(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         PoolConfig(videos="videos", **values)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_options_are_read_without_torch() -> None:
@@ -145,15 +145,15 @@ def test_options_are_read_without_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "told"),
+    ("option", "message"),
     [
         ({"objective": "matching"}, r"pairs\.objective is 'matching'; did you mean 'match'"),
         ({"negatives": "on"}, r"pairs\.negatives is 'on'.*one"),
         ({"space": "teachers"}, r"pairs\.space is 'teachers'; did you mean 'teacher'"),
     ],
 )
-def test_misspelt_choices_are_refused_from_python_too(option: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_misspelt_choices_are_refused_from_python_too(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         PairConfig(**option)
 
 

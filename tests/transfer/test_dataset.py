@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import FrameStore
@@ -572,3 +573,20 @@ def test_what_a_gpu_copies_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pinned.frames is not batch.frames
     assert pinned.teacher is not batch.teacher
     assert pinned.bad == batch.bad
+
+
+def test_a_row_number_gives_the_pair_of_the_epoch(noise: Manifest) -> None:
+    pairs = decoded(noise.select([row for row in range(len(noise)) if noise[row].path.name != "2.mp4"]))
+    for epoch in (0, 2):
+        pairs.set_epoch(epoch)
+        assert same(pairs[1], item_of(pairs, epoch, 1))
+        (batch,) = DataLoader(pairs, batch_size=len(pairs), collate_fn=CollatePairs(pairs.other_time))
+        assert torch.equal(batch.frames[1], pairs[1].frames)
+    with pytest.raises(IndexError, match=f"there are {len(pairs)} videos"):
+        pairs[len(pairs)]
+
+
+def test_a_row_number_of_a_bad_video_is_an_error() -> None:
+    pairs = clips(table("bad"), {"bad": "is damaged"})
+    with pytest.raises(VideoError, match="is damaged"):
+        pairs[0]

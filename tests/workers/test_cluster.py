@@ -18,7 +18,7 @@ def test_this_machine_gives_each_item_its_outcome() -> None:
 def test_clusters_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match=r"cluster is 'rya'; did you mean 'ray'\?"):
         Cluster("rya")
-    with pytest.raises(ConfigError, match=r"ray_address is 10\.0\.0\.7:6379, but `cluster` is none"):
+    with pytest.raises(ConfigError, match=r"ray_address is 10\.0\.0\.7:6379, but `cluster` is 'none'"):
         Cluster(ray_address="10.0.0.7:6379")
 
 

@@ -25,7 +25,7 @@ def test_no_file_waits_for_a_slower_one(tmp_path: Path) -> None:
 
 def test_a_file_that_takes_too_long_is_given_up_and_the_others_are_not() -> None:
     outcomes = watched(time.sleep, [60.0, 0.0, 0.1], workers=1, timeout=2.0, title="sleeping")
-    given_up = Lost("was given up: not read to its end within 2 s")
+    given_up = Lost("timeout: not finished within 2 s")
     assert dict(outcomes) == {60.0: given_up, 0.0: None, 0.1: None}
 
 

@@ -90,7 +90,7 @@ def test_crashes_and_hangs_are_facts_about_a_file() -> None:
     found = dict(done(eval, [crash, "1 + 1", hang, "2 + 2"], workers=2, timeout=3.0))
     assert found == {
         crash: Lost("the process that read it died (exit status 3)"),
-        hang: Lost("was given up: not read to its end within 3 s"),
+        hang: Lost("timeout: not finished within 3 s"),
         "1 + 1": 2,
         "2 + 2": 4,
     }

@@ -70,7 +70,7 @@ def _print_missing(missing: MissingFiles | None) -> None:
             "pass the folder that they are in now: --root FOLDER"
         )
         return
-    print(f"  {missing.found} of them are below {missing.new}")
+    print(f"  {missing.count} of them are below {missing.new}")
     if missing.old:
         print(f"  The list has {missing.old} instead")
     else:
@@ -91,7 +91,7 @@ def _write_fixed(manifest: Manifest, missing: MissingFiles | None, file: str) ->
     if Path(file).exists():
         raise ManifestError(f"{file}: already exists; choose another name")
     with_found(manifest, missing).write_csv(file)
-    print(f"Wrote {file}: {missing.found} paths corrected", file=sys.stderr)
+    print(f"Wrote {file}: {missing.count} paths corrected", file=sys.stderr)
 
 
 @Spelling(forwards="t3d.data.inspect.browse:write_page", hidden=("index",), metavars={"lists": "LIST"})

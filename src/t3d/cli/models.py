@@ -79,7 +79,7 @@ def convert(
     if inflate:
         if classes:
             raise ConfigError("`inflate` drops the classifier of the 2D model; remove `classes`")
-        print(inflate_checkpoint(source, target, card=card, how=inflate))
+        print(inflate_checkpoint(source, target, card=card, method=inflate))
         return 0
     if not classes:
         raise ConfigError(

@@ -101,7 +101,7 @@ def shards(
 ) -> int:
     """Pack videos into large files that are read sequentially.
 
-    The exit status is 1 if some videos are in no shard.
+    The exit status is 1 if some videos could not be packed.
 
     Args:
         out: Folder for the shards and their `index.parquet`.

@@ -23,7 +23,8 @@ def doctor(*, device: str = "auto") -> int:
     """Check that decoding, torch and the device work.
 
     Args:
-        device: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, …
+        device: Device to compute on: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda` or
+            `cuda:1`.
     """
     from t3d.doctor import examine
 

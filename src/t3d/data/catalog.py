@@ -1,4 +1,4 @@
-"""From what a user names on the command line to a manifest."""
+"""Open a list of videos in any form that a user may give."""
 
 from __future__ import annotations
 
@@ -19,25 +19,28 @@ from t3d.io.shard_cache import is_url, local_copy
 
 
 def open_manifest(name: str, *, root: str | None = None, source_pattern: str | None = None) -> Manifest:
-    """Read a table of videos and labels, whatever form it has.
+    """Read a list of videos and labels.
 
     Args:
-        name: A folder with one folder per class; a `.csv` or `.jsonl` table; an index (`.parquet`), that of
-            shards also by its URL; several indexes as a pattern with `*`; or a list in the official format of
-            UCF101, HMDB51 or Kinetics (see `t3d.data.official.read.read_official`).
-        root: Folder that relative paths start from, or that the files of an official list are in; a list
-            needs it.
-        source_pattern: Regular expression whose group names a video's source; not for a table.
+        name: One of:
+
+            - a folder with one folder per class
+            - a `.csv` or `.jsonl` table
+            - an index (`.parquet`), or several as a pattern with `*`; an index of shards also by its URL
+            - a list in the official format of UCF101, HMDB51 or Kinetics (see
+              `t3d.data.official.read.read_official`)
+        root: Folder that relative paths start from. Required for an official list: the folder of its files.
+        source_pattern: Regular expression whose group is a video's source. Not for a table.
 
     Raises:
-        ManifestError: Nothing there, or something of no known form.
-        FetchError: What lies behind a URL cannot be brought here.
-        ConfigError: A source pattern for a table.
+        ManifestError: The list does not exist, or its format is unknown.
+        FetchError: An index cannot be downloaded.
+        ConfigError: A source pattern was given for a table.
     """
     if (listed := read_official(name)) is not None:
         if root is None:
             raise ManifestError(
-                f"{name}: an official list does not say where its files are; give their folder as root"
+                f"{name}: an official list does not say where its files are; give their folder as `root`"
             )
         return open_list(listed, root, source_pattern=source_pattern)
     path = Path(name)
@@ -48,8 +51,8 @@ def open_manifest(name: str, *, root: str | None = None, source_pattern: str | N
         raise ManifestError(f"{path}: no such file or folder")
     if source_pattern is not None:
         raise ConfigError(
-            f"source_pattern is for a folder or an official list, and {path} is a table; tables name sources "
-            "in their column 'source'"
+            f"source_pattern is for a folder or an official list, but {path} is a table; give sources in its "
+            "column 'source'"
         )
     if files:
         return Manifest.from_index(*files, root=root)
@@ -59,7 +62,7 @@ def open_manifest(name: str, *, root: str | None = None, source_pattern: str | N
     if ending == ".jsonl":
         return Manifest.from_jsonl(path, root=root)
     raise ManifestError(
-        f"{path}: not a folder, and its ending {ending!r} is none of .csv, .jsonl, .parquet (an index), "
+        f"{path}: not a folder, and its ending is {ending!r}; use .csv, .jsonl, .parquet (an index) or "
         ".txt (a split list)"
     )
 
@@ -84,42 +87,41 @@ def open_videos(name: str, *, root: str | None = None, source_pattern: str | Non
 
 
 def refuse_other_targets(manifest: Manifest, targets: Targets, *, name: str, other: str) -> None:
-    """Refuse videos with one label each for a model, or a list, of several labels each, and vice versa.
+    """Refuse videos with one label each for a model of several labels per video, and vice versa.
 
-    A video whose list names one class may show the others too, so that the one cannot stand for the other.
+    A video that is labeled with one class may also show others, so neither kind can replace the other.
 
     Args:
         manifest: The videos.
-        targets: What they must have; videos that are not labeled at all will do for either.
-        name: What they are called where the user names them.
-        other: What they are used with.
+        targets: The kind of labels that is needed. Unlabeled videos fit both.
+        name: The name of the videos in the message.
+        other: The name of the model or list that they are used with.
 
     Raises:
-        ManifestError: They have something else.
+        ManifestError: The videos have labels of the other kind.
     """
     labels = manifest.label_column
     if not labels.fits(targets):
         raise ManifestError(
-            f"{name} has {labels.description}, and {other} is for {KINDS[targets].description}; both must be "
-            "of one kind"
+            f"{name} has {labels.description}, but {other} is for {KINDS[targets].description}; "
+            "use two of the same kind"
         )
 
 
 def open_index(index: str | None, *names: str | None, root: str | None = None) -> VideoIndex | None:
-    """What is known of the files: of those in an index, and in each manifest that is one.
+    """Open an index, together with the manifests that are indexes.
 
     Args:
-        index: An index, or several as a pattern, that cover the files of any manifest; relative paths start
-            from its own folder.
+        index: An index, or several as a pattern. Its relative paths start from its own folder.
         names: Manifests as in `open_manifest`.
         root: As in `open_manifest`.
 
     Returns:
-        None where there is no index.
+        None if there is no index.
 
     Raises:
-        ManifestError: One of them cannot be read.
-        FetchError: What lies behind a URL cannot be brought here.
+        ManifestError: An index cannot be read.
+        FetchError: An index cannot be downloaded.
     """
     tables = [] if index is None else [read_table(file) for file in _indexes(index) or [index]]
     tables += [read_table(file, root=root) for name in names if name for file in _indexes(name)]
@@ -127,7 +129,7 @@ def open_index(index: str | None, *names: str | None, root: str | None = None) -
 
 
 def _indexes(name: str) -> list[str]:
-    """The indexes that a name stands for, here and in name order; none if it stands for anything else."""
+    """Return the local files of an index or a pattern of indexes, in name order; else none."""
     if is_url(name):
         return [local_copy(name)]
     if not name.lower().endswith(".parquet"):

@@ -12,15 +12,15 @@ Crop = Literal["five", "random_resized"]
 
 @dataclass(frozen=True)
 class ReadConfig:
-    """How videos are read and held out: what every kind of run asks.
+    """Options for reading and holding out videos, shared by all kinds of runs.
 
     Args:
         val_fraction: Share of the training videos held out for validation, whole sources at a time. 0 holds
             out none.
         source_pattern: Regular expression whose group names the source of a video (the recording or scene
             that it was cut from), searched in its path. Clips of one source stay together.
-        index: Index of the files, written by `t3d prepare index`, so that no file is read through to open it.
-            A list of videos that is an index itself (`.parquet`) needs no other.
+        index: Index of the files, written by `t3d prepare index`, which makes opening them fast. Not needed
+            if the list of videos is an index (`.parquet`).
         cache: Folder for decoded, resized frames, so that each video is decoded once. Default: no cache.
         cache_gb: Largest size of `cache`, in GB.
         max_bad: Largest accepted share of unreadable videos.
@@ -52,7 +52,7 @@ class ReadConfig:
 
 @dataclass(frozen=True)
 class DataConfig(ReadConfig):
-    """Which videos, with which labels.
+    """Options for the labeled videos of a run.
 
     Args:
         train: Labeled videos to train on: a folder with one folder per class, a `.csv` or `.jsonl` table, an
@@ -87,7 +87,7 @@ class DataConfig(ReadConfig):
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How a training clip is varied; drawn once a clip, so that all its frames change alike.
+    """Augmentation of training clips, drawn once per clip, so that all its frames change equally.
 
     Args:
         crop: `five` takes one of the four corners or the center (the paper); `random_resized` takes a

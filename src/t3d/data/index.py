@@ -1,6 +1,6 @@
-"""What `t3d prepare index` found out about every file, so that nobody has to look through a file to open it.
+"""Read an index: the facts that `t3d prepare index` stores about every file, so that opening is fast.
 
-An index is one Parquet table: a manifest's columns, and beside them what reading the whole file has shown.
+An index is one Parquet table with a manifest's columns and the results of reading each whole file.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ ENTRY_FIELDS = (
     pa.field("source", pa.string(), nullable=False),
     pa.field("labels", pa.list_(pa.string())),  # where a video may have several; then `label` is null
 )
-"""What stands in a manifest as well; a path below the index's folder is relative to it."""
+"""Columns of a manifest. Paths below the index's folder are relative to it."""
 FACT_FIELDS = (
-    pa.field("offset", pa.int64()),  # bytes before it in its shard; null: it is a file of its own
+    pa.field("offset", pa.int64()),  # bytes before it in its shard; null: a separate file
     pa.field("size", pa.int64()),  # bytes
     pa.field("modified", pa.int64()),  # nanoseconds since 1970
     pa.field("digest", pa.string()),  # of the bytes: BLAKE2b, 128 bits
@@ -51,22 +51,22 @@ FACT_FIELDS = (
     pa.field("counted", pa.bool_()),  # whether frames must be counted from the start: time stamps do not help
     pa.field("key_times", pa.list_(pa.int64())),  # ticks of the key frames
     pa.field("key_seeks", pa.list_(pa.int64())),  # ticks to seek to for each
-    pa.field("looks", pa.list_(pa.uint64())),  # hashes of eight frames, by what they look like
+    pa.field("looks", pa.list_(pa.uint64())),  # perceptual hashes of eight frames
     pa.field("damage", pa.string()),  # what is wrong with a file that can be read in part
     pa.field("error", pa.string()),  # why a file cannot be read at all
 )
-"""What reading the file has shown; null where it could not be read."""
+"""Results of reading the file; null if it could not be read."""
 SCHEMA = pa.schema([*ENTRY_FIELDS, *FACT_FIELDS], metadata={"t3d.index": "1"})
-_NEWER = ("labels", "offset")  # columns that indexes of older versions lack, and that are nulls then
+_NEWER = ("labels", "offset")  # columns that are missing from indexes of older versions; read as nulls
 
 
 class VideoIndex:
-    """The facts of many files, found by path.
+    """The facts of many files, by path.
 
-    It costs memory by the number of files, not of frames, and is shared by processes that are forked.
+    Its memory grows with the number of files, not of frames. Forked processes share it.
 
     Args:
-        table: Columns of `SCHEMA` with absolute paths, N rows. Rows of one file say the same of it.
+        table: Columns of `SCHEMA` with absolute paths, N rows. Rows of one file have the same facts.
         name: The file it was read from, for messages.
 
     Example:
@@ -92,14 +92,14 @@ class VideoIndex:
             root: Folder that relative paths start from; without it, each index's own folder.
 
         Raises:
-            ManifestError: One of them is missing, damaged or no index.
+            ManifestError: One of them is missing, damaged or not an index.
         """
         tables = [read_table(file, root=root) for file in files]
         return cls(pa.concat_tables(tables), name=", ".join(os.fspath(file) for file in files))
 
     @classmethod
     def empty(cls) -> VideoIndex:
-        """An index of no file."""
+        """Return an index without files."""
         return cls(SCHEMA.empty_table())
 
     def __len__(self) -> int:
@@ -107,11 +107,11 @@ class VideoIndex:
         return len(self._paths)
 
     def __contains__(self, path: Path) -> bool:
-        """Whether the index names a file."""
+        """Return whether the index has a file."""
         return self._row(path) is not None
 
     def facts(self, path: Path) -> VideoFacts | None:
-        """What is known of a file; None where the index does not name it.
+        """Return the facts of a file, or None if the index does not have it.
 
         Raises:
             VideoError: The file could not be read when it was indexed.
@@ -125,10 +125,10 @@ class VideoIndex:
         return VideoFacts.of_row(values)
 
     def digest(self, path: Path) -> str | None:
-        """A file's digest, unless the file is unknown or was changed since.
+        """Return a file's digest, or None if the file is unknown or has changed since.
 
         Raises:
-            OSError: The file cannot be looked at.
+            OSError: The size and time of the file cannot be read.
         """
         row = self._row(path)
         if row is None:
@@ -142,13 +142,13 @@ class VideoIndex:
         return str(digest) if digest is not None else None
 
     def shards(self, paths: Sequence[str]) -> Shards | None:
-        """Which of these videos lie in one shard; those of no shard are taken by folder.
+        """Return the shard of each video; videos outside shards are grouped by folder.
 
         Args:
             paths: The videos.
 
         Returns:
-            None where no video lies in a shard.
+            None if no video is in a shard.
         """
         offsets = self._facts["offset"]
         if offsets.null_count == len(offsets):  # no shard at all: nothing to look up
@@ -160,9 +160,9 @@ class VideoIndex:
         return Shards(of_row.astype(np.int64), [Path(name) for name in names.tolist()])
 
     def rows(self, paths: Sequence[str]) -> pa.Table:
-        """What is known of some files, as columns of `FACT_FIELDS`; nulls where a file is unknown."""
-        found = pa.array([self._row(path) for path in paths], pa.int64())
-        return pa.table({name: column.take(found) for name, column in self._facts.items()})
+        """Return the facts of some files as columns of `FACT_FIELDS`, nulls for unknown files."""
+        rows = pa.array([self._row(path) for path in paths], pa.int64())
+        return pa.table({name: column.take(rows) for name, column in self._facts.items()})
 
     def _row(self, path: str | Path) -> int | None:
         wanted = absolute(path)
@@ -193,7 +193,7 @@ def read_table(
         Columns of `SCHEMA`, N rows.
 
     Raises:
-        ManifestError: It is missing, damaged or no index.
+        ManifestError: It is missing, damaged or not an index.
     """
     name = os.fspath(file)
     try:
@@ -206,7 +206,9 @@ def read_table(
     except FileNotFoundError as error:
         raise ManifestError(f"{name}: no such file; `t3d prepare index` writes an index") from error
     except (OSError, pa.ArrowException) as error:
-        raise ManifestError(f"{name}: cannot be read as Parquet ({error}); make it again") from error
+        raise ManifestError(
+            f"{name}: cannot be read as Parquet ({error}); delete it and index again"
+        ) from error
     if table is None:
         raise ManifestError(f"{name}: not an index of this version of T3D; `t3d prepare index` writes one")
     base = absolute(root if root is not None else Path(name).parent)

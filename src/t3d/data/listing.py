@@ -1,4 +1,4 @@
-"""Which files below a folder are videos, and what else lay there."""
+"""Find the videos below a folder, and count the other files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VIDEO_ENDINGS = frozenset(_ENDINGS.split())
 
 
 def is_video(name: str) -> bool:
-    """Say whether a file's ending is a video's; the file is not opened.
+    """Return whether a file's ending is that of a video; the file is not opened.
 
     Args:
         name: A file name or path.
@@ -38,29 +38,29 @@ def in_name_order(names: Iterator[str] | list[str] | set[str]) -> list[str]:
 def videos_below(folder: str) -> tuple[list[str], Counter[str]]:
     """Find the videos in a folder and its subfolders, by their endings.
 
-    Hidden files and folders (a name that begins with a dot) and files that are no videos are passed over
-    and counted. Links are followed, but never round in a circle.
+    Hidden files and folders (whose names begin with a dot) and other files are skipped and counted. Links are
+    followed, except in a circle.
 
     Args:
-        folder: Where to look.
+        folder: The folder.
 
     Returns:
-        Paths relative to `folder` with forward slashes, in name order; and how many files were passed over,
+        Paths relative to `folder` with forward slashes, in name order; and the number of skipped files
         by ending (`.txt`), or as `hidden`, `no ending`, `broken link` or `not a file`.
 
     Raises:
         ManifestError: The folder, or one below it, cannot be read.
     """
     skipped: Counter[str] = Counter()
-    found = in_name_order(_walk(folder, "", frozenset(), skipped))
-    return found, skipped
+    videos = in_name_order(_walk(folder, "", frozenset(), skipped))
+    return videos, skipped
 
 
 def passed_over(entry: os.DirEntry[str]) -> str | None:
-    """Say why a directory entry is neither a video nor a folder to look into, or None if it is one.
+    """Return why a directory entry is skipped, or None if it is a video or a folder to search.
 
     Args:
-        entry: What `os.scandir` gave.
+        entry: Entry of `os.scandir`.
     """
     if entry.name.startswith("."):
         return "hidden"
@@ -72,28 +72,30 @@ def passed_over(entry: os.DirEntry[str]) -> str | None:
 
 
 def scan(folder: str) -> list[os.DirEntry[str]]:
-    """List one folder; a folder that cannot be listed is a ManifestError.
+    """List one folder.
 
     Args:
-        folder: Which.
+        folder: The folder.
 
     Raises:
-        ManifestError: It is absent, no folder, or closed to us.
+        ManifestError: It does not exist, is not a folder, or cannot be read.
     """
     try:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError as error:
-        raise ManifestError(f"{folder}: cannot be listed ({error.strerror}); give a folder") from error
+        raise ManifestError(
+            f"{folder}: cannot be listed ({error.strerror}); give a readable folder"
+        ) from error
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """Give the whole path without `.` and `..`; a link stays a link, since its name may tell the class."""
+    """Return the absolute path without `.` and `..`; a link stays a link, since its name may be the class."""
     return os.path.abspath(os.fspath(path))  # noqa: PTH100
 
 
 def joined(base: str, relative: list[str]) -> list[str]:
-    """Join paths with forward slashes to a folder; by hand, since pathlib needs seconds for a million."""
+    """Join paths with forward slashes to a folder, without pathlib, which needs seconds for a million."""
     prefix = base.rstrip(os.sep) + os.sep
     return [prefix + path.replace("/", os.sep) for path in relative]
 

@@ -37,7 +37,7 @@ class MissingFiles:
         old: Folder in which the list expects them, as the list writes it; empty if its relative paths are
             written with backslashes. None if they were not found.
         new: Folder in which files of the same names are. None if there is none.
-        found: Missing files that are below `new`.
+        count: Number of missing files that are below `new`.
         root: Whether `old` is the folder that relative paths start from, so that `new` may be given instead.
         searched: Folders that were searched.
         moved: The new path of each missing file that was found.
@@ -47,7 +47,7 @@ class MissingFiles:
     files: int
     old: str | None
     new: str | None
-    found: int
+    count: int
     root: bool
     searched: tuple[str, ...]
     moved: dict[str, str] = field(repr=False)
@@ -57,7 +57,7 @@ class MissingFiles:
         if self.new is None:
             return f"{text}; no files of these names are below {' or '.join(self.searched)}"
         where = f"where the list has {self.old}" if self.old else "and the list has backslashes in its paths"
-        return f"{text}; {self.found} of them are below {self.new}, {where}"
+        return f"{text}; {self.count} of them are below {self.new}, {where}"
 
 
 def find_missing(videos: VideoTable, *, list_folder: str, root: str | None = None) -> MissingFiles | None:
@@ -83,8 +83,10 @@ def find_missing(videos: VideoTable, *, list_folder: str, root: str | None = Non
     for folder in searched:
         existing = set(_videos_below(folder))
         if proposal := _proposal(missing, base, existing):
-            old, new = proposal
+            old, new, same_folders = proposal
             moved = {path: to for path in missing if (to := _moved(path, base, old, new)) in existing}
+            if not same_folders and 2 * len(moved) < len(missing):
+                continue  # a few equal file names, such as 1.mp4, prove nothing
             return MissingFiles(
                 missing, len(files), old, new, len(moved), old == base, tuple(searched), moved
             )
@@ -149,15 +151,20 @@ def _videos_below(folder: str) -> Iterator[str]:
             return
 
 
-def _proposal(missing: Sequence[str], base: str, existing: set[str]) -> tuple[str, str] | None:
-    """The folder that most missing files were in, and the one that files of the same names are in."""
+def _proposal(missing: Sequence[str], base: str, existing: set[str]) -> tuple[str, str, bool] | None:
+    """Propose where the missing files are now.
+
+    Returns:
+        The folder that most missing files were in, the folder of files of the same names, and whether the
+        names of the files' own folders are the same as well.
+    """
     by_name: dict[str, list[list[str]]] = defaultdict(list)
     for path in sorted(existing):
         parts = _parts(path)
         for key in (parts[-1], "/".join(parts[-2:])):
             if len(by_name[key]) < _CANDIDATES:
                 by_name[key].append(parts)
-    votes: Counter[tuple[str, str]] = Counter()
+    votes: Counter[tuple[str, str, bool]] = Counter()
     for path in missing[:: max(1, len(missing) // _VOTES)]:
         written = _as_written(path, base)
         parts = _parts(written)
@@ -165,12 +172,13 @@ def _proposal(missing: Sequence[str], base: str, existing: set[str]) -> tuple[st
         common, best = max(((_common(parts, each), each) for each in candidates), default=(0, []))
         if common:
             separator = "\\" if "\\" in written else "/"
-            votes[separator.join(parts[:-common]), _joined(best[:-common]) or os.sep] += 1
+            old, new = separator.join(parts[:-common]), _joined(best[:-common]) or os.sep
+            votes[old, new, common > 1] += 1
     return votes.most_common(1)[0][0] if votes else None
 
 
 def _moved(path: str, base: str, old: str, new: str) -> str | None:
-    """The path of a missing file in the new folder; None if it was not in the old one."""
+    """Return the path of a missing file in the new folder, or None if it was not in the old one."""
     parts, start = _parts(_as_written(path, base)), _parts(old) if old else []
     if parts[: len(start)] != start:
         return None
@@ -178,7 +186,7 @@ def _moved(path: str, base: str, old: str, new: str) -> str | None:
 
 
 def _as_written(path: str, base: str) -> str:
-    """A Windows path as the list has it: elsewhere, reading the list put the base before it."""
+    """Return a Windows path as the list has it: on other systems, reading the list prepends the base."""
     rest = path.removeprefix(base.rstrip(os.sep) + os.sep)
     return rest if "\\" in rest else path
 
@@ -192,7 +200,7 @@ def _parts(path: str) -> list[str]:
 
 
 def _common(one: Sequence[str], two: Sequence[str]) -> int:
-    """Number of last parts that two paths share."""
+    """Count the last parts that two paths share."""
     count = 0
     while count < min(len(one), len(two)) and one[-1 - count] == two[-1 - count]:
         count += 1
@@ -204,5 +212,5 @@ def _stem(path: str) -> str:
 
 
 def _is_stem(source: str, path: str) -> bool:
-    """Whether a file is its own group."""
+    """Return whether a file is its own group."""
     return f"/{_stem(path)}".endswith(f"/{source}")

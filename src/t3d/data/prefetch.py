@@ -1,4 +1,4 @@
-"""Bring the shards of an epoch here before their videos are asked for."""
+"""Download the shards of an epoch before their videos are needed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy.typing as npt
 from t3d.errors import T3DError
 from t3d.io.shard_cache import shard_cache_of
 
-_SHARDS_AHEAD = 4  # shards that are there before they are needed, besides those in use
+_SHARDS_AHEAD = 4  # shards that are downloaded ahead, besides those in use
 
 
 @dataclass(frozen=True)
 class Shards:
-    """Which shard each video lies in.
+    """Shards of videos.
 
     Args:
-        of_row: A number for each video's shard, int64 [N].
+        of_row: Number of each video's shard, int64 [N].
         paths: The shards, by number.
     """
 
@@ -31,19 +31,19 @@ class Shards:
 
     @property
     def remote(self) -> bool:
-        """Whether any of them lies behind a URL."""
+        """Return whether a shard is a local copy of a remote one."""
         return any(shard_cache_of(folder) is not None for folder in {path.parent for path in self.paths})
 
 
 def needs(order: npt.NDArray[np.int64], shards: Shards) -> list[tuple[int, Path]]:
-    """When each shard is needed first.
+    """Return the first place in an epoch at which each shard is needed.
 
     Args:
-        order: Rows as they are read, int64 [N].
-        shards: Where they lie.
+        order: Rows in the order of reading, int64 [N].
+        shards: Shards of the rows.
 
     Returns:
-        The place in the order, and the shard, by place.
+        Place and shard, sorted by place.
 
     Example:
         >>> shards = Shards(np.array([0, 1, 1, 0]), [Path("a.tar"), Path("b.tar")])
@@ -55,13 +55,13 @@ def needs(order: npt.NDArray[np.int64], shards: Shards) -> list[tuple[int, Path]
 
 
 class Prefetcher:
-    """A thread that brings remote shards here in the order in which they are needed; use it with `with`.
+    """Thread that downloads remote shards in the order in which they are needed; a context manager.
 
-    What it fails to bring, whoever needs it will try again and tell.
+    It ignores failures: the reader that needs the shard tries again and reports the error.
 
     Args:
-        order: Rows as this process reads them, int64 [N].
-        shards: Where they lie. Shards that are no copies of remote ones are left alone.
+        order: Rows in the order in which this process reads them, int64 [N].
+        shards: Shards of the rows. Local shards are ignored.
     """
 
     def __init__(self, order: npt.NDArray[np.int64], shards: Shards) -> None:
@@ -75,7 +75,7 @@ class Prefetcher:
         self._thread = threading.Thread(target=self._run, name="shards ahead", daemon=True)
 
     def at(self, place: int) -> None:
-        """Say how many videos of the order were read."""
+        """Report the number of videos that were read."""
         with self._moved:
             self._place = place
             self._moved.notify()

@@ -94,7 +94,7 @@ class PredictConfig:
         videos: Video files, and folders of videos. Without any, all videos that `index` names.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. Videos in shards
             need theirs.
-        top: Number of classes per prediction, the likeliest first.
+        top: Number of classes per prediction, most probable first.
         out: JSONL file to write the predictions to. Repeating the command resumes an interrupted run. By
             default predictions are printed.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.

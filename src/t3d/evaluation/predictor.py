@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from t3d.clip import Targets
 from t3d.data.catalog import open_index
+from t3d.data.clips.arrays import ArrayStore, FrameArray
 from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.transforms import normalize
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import VideoError
 from t3d.evaluation.protocol import Protocol
-from t3d.evaluation.scoring import score_videos
+from t3d.evaluation.scoring import each_clip, score_videos
 from t3d.models.weights import load_classifier
 from t3d.progress import Bar, progress
 
@@ -68,6 +71,10 @@ class Predictor:
         >>> predictor = Predictor("runs/mine")  # doctest: +SKIP
         >>> predictor("holiday.mp4").classes[0]  # doctest: +SKIP
         'Surfing'
+        >>> predictor(frames).classes[0]  # uint8 [T, H, W, 3] or [T, 3, H, W]  # doctest: +SKIP
+        'Surfing'
+        >>> predictor.embed("holiday.mp4").shape  # doctest: +SKIP
+        torch.Size([1024])
     """
 
     def __init__(
@@ -84,18 +91,69 @@ class Predictor:
         self.store = FrameStore(self.card.clip, index=open_index(index))
         self.compute = compute
 
-    def __call__(self, path: str | os.PathLike[str]) -> Prediction:
+    def __call__(self, video: str | os.PathLike[str] | FrameArray) -> Prediction:
         """Classify one video.
 
+        Args:
+            video: A file, or RGB frames in memory, uint8 [T, H, W, 3] or [T, 3, H, W]. Strides count frames,
+                so such frames need the frame rate of the videos that the model was trained on.
+
         Raises:
-            VideoError: It cannot be read.
+            ConfigError: The frames have another shape or type.
+            VideoError: The video cannot be read.
         """
-        if Path(path).is_dir():
-            raise VideoError(path, "is a folder; `many` takes the videos in it")
-        (prediction,) = self.many([path])
+        manifest, store = self._opened(video)
+        with progress("Classifying videos", 1) as bar:
+            (prediction,) = self._group(manifest.with_classes(self.card.classes), bar, store)
         if prediction.error is not None:
             raise VideoError(prediction.path, prediction.error)
         return prediction
+
+    def embed(self, video: str | os.PathLike[str] | FrameArray) -> torch.Tensor:
+        """Return the features of one video: what the classifier sees, averaged over the clips.
+
+        Args:
+            video: As for a prediction.
+
+        Returns:
+            float32 [D] on the CPU, with D = `predictor.model.num_features`.
+
+        Raises:
+            ConfigError: The frames have another shape or type.
+            VideoError: The video cannot be read.
+        """
+        manifest, store = self._opened(video)
+        device = next(self.model.parameters()).device
+        bf16 = self.compute.use_bf16(device)
+        segments = self.card.clip.segments
+
+        @torch.inference_mode()
+        def pooled(clips: torch.Tensor) -> torch.Tensor:
+            x = normalize(clips.to(device), self.card.clip)
+            parts = torch.cat(x.chunk(segments, dim=2))  # S·B C T H W
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                features = self.model.forward_head(self.model.forward_features(parts), pre_logits=True)
+            return torch.stack(features.double().chunk(segments)).mean(0)  # B D
+
+        rows, bad = each_clip(
+            pooled,
+            manifest,
+            Protocol(self.card.clip),
+            store=store,
+            compute=replace(self.compute, workers=0),
+        )
+        if bad:
+            raise VideoError(bad[0].path, bad[0].reason)
+        return torch.from_numpy(np.mean([vector for _, _, vector in rows], axis=0)).float()
+
+    def _opened(self, video: str | os.PathLike[str] | FrameArray) -> tuple[Manifest, FrameStore]:
+        """Return a list of the one video, and the store that opens it."""
+        if isinstance(video, np.ndarray | torch.Tensor):
+            array = ArrayStore(video, self.card.clip)
+            return array.manifest(), array
+        if Path(video).is_dir():
+            raise VideoError(video, "is a folder; `many` takes the videos in it")
+        return Manifest.from_files([video]), self.store
 
     def many(self, paths: Sequence[str | os.PathLike[str]]) -> Iterator[Prediction]:
         """Classify videos, in their order; one that cannot be read says so in `error`.
@@ -119,13 +177,13 @@ class Predictor:
             for group in groups:
                 yield from self._group(group, bar)
 
-    def _group(self, manifest: Manifest, bar: Bar) -> Iterator[Prediction]:
+    def _group(self, manifest: Manifest, bar: Bar, store: FrameStore | None = None) -> Iterator[Prediction]:
         workers = min(self.compute.workers, len(manifest))
         scores = score_videos(
             self.model,
             manifest,
             Protocol(self.card.clip, self.card.targets),
-            store=self.store,
+            store=store or self.store,
             compute=replace(self.compute, workers=workers),
             shown=bar,
         )

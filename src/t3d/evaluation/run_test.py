@@ -38,19 +38,24 @@ class TestResult:
 
     @property
     def single(self) -> Metrics:
-        """The metrics, where each video has one label.
+        """The metrics of videos with one label each.
 
         Raises:
-            ManifestError: The videos have several.
+            ManifestError: The videos have several labels each.
         """
         if isinstance(self.metrics, MultiMetrics):
-            raise ManifestError("this is for videos with one label each, and these have several")
+            raise ManifestError(
+                "these videos do not have one label each but several; `metrics` holds their figures"
+            )
         return self.metrics
 
     def to_json(self) -> dict[str, Any]:
-        """Return the metrics for `metrics.json`; with the views, unless they are the paper's."""
+        """Return the metrics for `metrics.json`, with the views unless they are the paper's.
+
+        A figure that does not apply, such as a top-5 accuracy of two classes, is left out.
+        """
         views = {} if self.views == PAPER_VIEWS else {"views": asdict(self.views)}
-        return asdict(self.metrics) | views
+        return {name: value for name, value in asdict(self.metrics).items() if value is not None} | views
 
 
 def run_test(config: TestConfig) -> TestResult:

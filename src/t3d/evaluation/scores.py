@@ -20,7 +20,7 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Scores:
-    """What a net says of some videos.
+    """The scores that a model gives to some videos.
 
     Args:
         classes: Class names, K.
@@ -28,11 +28,12 @@ class Scores:
             float64 [N, K], in order of video and clip.
         clip_video: Row of each clip's video, int64 [N].
         video_probs: Mean over the clips of each video, float64 [V, K]; NaN for a video that cannot be read.
-        labels: Row of each video's class, int64 [V]; -1 where there is none. Where a video may have several
+        labels: Row of each video's class, int64 [V]; -1 where there is none. If videos may have several
             labels, int8 [V, K]: 1 where a class applies, else 0; -1 throughout a video that is unlabeled.
         paths: File of each video.
         bad: The videos that could not be read.
-        targets: `single`: the probabilities of a clip sum to 1; `multi`: each class has one of its own.
+        targets: `single`: the probabilities of a clip sum to 1; `multi`: each class has its own probability.
+        groups: Group (column `source`) of each video; empty if unknown: then each video is its own group.
     """
 
     classes: tuple[str, ...]
@@ -43,3 +44,4 @@ class Scores:
     paths: tuple[str, ...]
     bad: tuple[Failed, ...]
     targets: Targets = "single"
+    groups: tuple[str, ...] = ()

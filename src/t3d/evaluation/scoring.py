@@ -229,4 +229,5 @@ def collect(
         paths=tuple(str(manifest[i].path) for i in range(len(manifest))),
         bad=tuple(sorted(bad, key=lambda failed: failed.row)),
         targets=targets,
+        groups=tuple(manifest.table["source"].to_pylist()),
     )

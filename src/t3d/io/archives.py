@@ -1,7 +1,7 @@
 """Unpack an archive, whole or not at all: plain files and folders below one folder, and nothing else.
 
-An archive from elsewhere may name files outside the folder, hold links that lead there, or grow without end.
-So its names and kinds are looked at here, and its contents written here; no tool unpacks anything by itself.
+An untrusted archive may name files outside the folder, hold links to them, or expand without limit. This
+module therefore checks the name and kind of each member and writes its content; it calls no unpacking tool.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from t3d.errors import ArchiveError, ConfigError
 from t3d.io.files import ABANDONED, atomic_folder, sweep
 
 MAX_FILES = 1_000_000
-"""Most files and folders that an archive may hold."""
+"""Maximum number of files and folders in an archive."""
 GROWTH = 20
-"""How many times an archive's size its content may have; videos hardly shrink."""
+"""Maximum size of the content, as a multiple of the archive's size; videos hardly compress."""
 SMALL = 1 << 30
-"""Bytes that any archive's content may have."""
+"""Size in bytes that the content of any archive may have, however small the archive is."""
 _BLOCK = 1 << 20
 _LONGEST_HEADER = 1 << 24
 
-# What the readers raise over bytes that make no sense, by experiment among others.
+# Errors that the readers raise for corrupt bytes; some were found by experiment.
 _DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -51,7 +51,7 @@ _Member = tuple[str, Callable[[], IO[bytes]] | None]
 
 
 def archive_kind(path: Path) -> str | None:
-    """What a file is by its first bytes: `zip`, `rar`, `tar`, `gz`, `bz2`, `xz`, or None for anything else.
+    """Return the kind of a file by its first bytes: `zip`, `rar`, `tar`, `gz`, `bz2`, `xz`, or None.
 
     Raises:
         OSError: It cannot be read.
@@ -83,23 +83,24 @@ def extract_archive(
 ) -> int:
     """Unpack zip, tar, tar.gz, tar.bz2, tar.xz or rar into a new folder.
 
-    The content is written under a temporary name beside the folder, which gets its name at the end. Rights,
-    owners and times are not taken over.
+    The content is written under a temporary name next to the folder, which gets its final name at the end.
+    Permissions, owners and times are not restored.
 
     Args:
-        archive: The file. Its kind is known by its first bytes. For rar, the package `rarfile` is needed,
-            and where the content is compressed a program that it can call.
-        folder: Where to; it must not exist.
-        nested: Whether archives in the archive are unpacked too, each where it lies, and deleted.
-        max_files: Most files and folders.
-        max_bytes: Most bytes of content; None takes `GROWTH` times the archive's size, and at least `SMALL`.
+        archive: The file. Its first bytes determine its kind. A rar needs the package `rarfile`, and a
+            program that it can call if the content is compressed.
+        folder: Folder to create; it must not exist.
+        nested: Whether to unpack archives in the archive in place and delete them.
+        max_files: Maximum number of files and folders.
+        max_bytes: Maximum size of the content, in bytes. None: `GROWTH` times the archive's size, and at
+            least `SMALL`.
 
     Returns:
         The number of files.
 
     Raises:
-        ArchiveError: It is damaged or no archive, is too large, or holds something that is not a file or
-            folder below the folder.
+        ArchiveError: The archive is corrupt or too large, the file is not an archive, or a member is not a
+            file or folder below the folder.
         ConfigError: The folder exists.
         OSError: The folder cannot be written to.
 
@@ -138,7 +139,7 @@ def _extract(archive: Path, folder: Path, max_files: int, max_bytes: int | None)
         if member is None and files:
             return files
         if member is None:
-            raise ArchiveError(f"{archive}: holds no file")
+            raise ArchiveError(f"{archive}: the archive is empty")
         name, opening = member
         entries += 1
         if entries > max_files:
@@ -184,7 +185,7 @@ def _below(archive: Path, folder: Path, name: str) -> Path:
 
 @contextmanager
 def _reading(archive: Path) -> Iterator[None]:
-    """Turn what readers raise over a damaged archive into one error."""
+    """Turn the errors of the readers into an `ArchiveError`."""
     try:
         yield
     except tarfile.FilterError as error:
@@ -192,7 +193,7 @@ def _reading(archive: Path) -> Iterator[None]:
     except (NotImplementedError, OSError) as error:  # a method of packing that is not known; a failing disk
         raise ArchiveError(f"{archive}: cannot be read: {error}") from error
     except _DAMAGED as error:
-        raise ArchiveError(f"{archive}: is damaged: {error}") from error
+        raise ArchiveError(f"{archive}: the archive is corrupt: {error}") from error
     except Exception as error:
         rarfile: Any = sys.modules.get("rarfile")  # optional: its errors come only where it was imported
         if rarfile is None or not isinstance(error, rarfile.Error):
@@ -228,7 +229,7 @@ def _zip(archive: Path) -> Iterator[_Member]:
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _special(archive, info.filename, "a link or device")
             if info.flag_bits & 1:
-                raise ArchiveError(f"{archive}: {info.filename!r} is encrypted; unpack it by hand")
+                raise ArchiveError(f"{archive}: {info.filename!r} is encrypted; unpack it yourself")
             yield info.filename, None if info.is_dir() else partial(opened.open, info)
 
 
@@ -246,10 +247,10 @@ def _tar(archive: Path, kind: str) -> Iterator[_Member]:
                 tarfile.data_filter(member, str(archive.parent))  # a second opinion of the name
                 yield member.name, None if member.isdir() else partial(_file_of, opened, member)
         if len(bounded.last) != tarfile.BLOCKSIZE or bounded.last.strip(b"\0"):
-            raise ArchiveError(f"{archive}: is damaged: it ends before its end mark")
-        bounded.read(_LONGEST_HEADER)  # only at its very end a compressed file says whether it is whole
+            raise ArchiveError(f"{archive}: the archive is corrupt: it ends before its end marker")
+        bounded.read(_LONGEST_HEADER)  # the checksum of a compressed file is at its very end
         if bounded.read(1):
-            raise ArchiveError(f"{archive}: is damaged: it continues after its end mark")
+            raise ArchiveError(f"{archive}: the archive is corrupt: it continues after its end marker")
 
 
 def _file_of(opened: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
@@ -260,7 +261,7 @@ def _file_of(opened: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 
 
 class _Bounded:
-    """A file to be read in pieces: tarfile takes a header's word for how much memory it needs."""
+    """File with bounded reads: tarfile allocates as much memory as a header asks for."""
 
     def __init__(self, file: IO[bytes], archive: Path) -> None:
         self.tell, self.seek = file.tell, file.seek
@@ -282,12 +283,12 @@ def _rar(archive: Path) -> Iterator[_Member]:
         import rarfile
     except ModuleNotFoundError as error:
         raise ArchiveError(
-            f"{archive}: a rar needs the package rarfile (pip install 't3d[rar]'); or unpack it by hand: "
-            f"unrar x {archive.name}"
+            f"{archive}: unpacking a rar needs the package rarfile: pip install 't3d[rar]'. Or unpack it "
+            f"yourself: unrar x {archive.name}"
         ) from error
     with rarfile.RarFile(archive, errors="strict") as opened:
         if opened.needs_password():
-            raise ArchiveError(f"{archive}: is encrypted; unpack it by hand")
+            raise ArchiveError(f"{archive}: the archive is encrypted; unpack it yourself")
         for info in opened.infolist():
             if not (info.is_file() or info.is_dir()):
                 raise _special(archive, info.filename, "a link or device")

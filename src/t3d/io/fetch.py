@@ -1,4 +1,4 @@
-"""Bring one file from a URL to its final name: resumed, retried, checked, and whole or not there at all."""
+"""Download one file: resumed, retried, checked, and complete or not created at all."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from t3d.io.locks import lock
 from t3d.io.remote import Opened, TransferError, open_remote
 
 SCHEMES = ("http", "https", "s3", "gs", "file", "")
-"""What a URL may begin with; nothing stands for a path."""
+"""Schemes of the URLs that can be downloaded; the empty one is a path."""
 _LONGEST_PAUSE = 60.0
 _DIGESTS = {32: "md5", 64: "sha256"}  # by their hexadecimal digits
 
 
 @dataclass(frozen=True)
 class Retry:
-    """How long a download is tried.
+    """Limits on the attempts of a download.
 
     Args:
-        attempts: Attempts in a row that bring no new bytes before the download fails.
+        attempts: Attempts in a row without new bytes before the download fails.
         pause: Seconds before the second attempt. Each further pause is twice as long, up to a minute.
         timeout: Seconds in which an http(s) server must answer or send something.
 
@@ -61,12 +61,11 @@ def fetch(
 ) -> None:
     """Download one file to its final name.
 
-    The file grows as `.NAME.resume.part` beside the target. The next call resumes it, after a kill too, if
-    the server says that the content is still the same; otherwise the download starts again. The target
-    appears when the whole file is there and was checked. A target that exists is taken to be whole, and
-    stays.
+    The file grows as `.NAME.resume.part` next to the target. The next call resumes it, even after a kill, if
+    the server reports the same content; otherwise the download starts again. The target appears when the
+    file is complete and checked. A target that exists is considered complete and is kept.
 
-    Threads and processes may fetch one target at once: one downloads it, the others wait.
+    Several threads and processes may fetch the same target: one downloads it, the others wait.
 
     Without `size` or `digest`, a file can only be compared with the length that the server announces. HTTP
     hides bytes after that length, and some servers announce none.
@@ -82,7 +81,7 @@ def fetch(
         progress: Called with the bytes downloaded so far and the bytes of the whole file, or None.
 
     Raises:
-        FetchError: The file cannot be had, is not the one that is wanted, or does not fit on the disk.
+        FetchError: The file cannot be downloaded, is not the expected one, or does not fit on the disk.
         ConfigError: An option cannot work.
         OSError: The target cannot be written.
 
@@ -97,7 +96,7 @@ def fetch(
     wanted = _Wanted(url, size, _checked_digest(digest), at_most, retry)
     if _scheme(url) not in SCHEMES:
         allowed = ", ".join(f"{scheme}://" for scheme in SCHEMES if scheme)
-        raise FetchError(shown(url), f"only {allowed} and paths can be fetched")
+        raise FetchError(shown(url), f"only {allowed} and paths can be downloaded")
     target.parent.mkdir(parents=True, exist_ok=True)
     if _is_there(target, wanted):
         return
@@ -126,7 +125,7 @@ def _download(target: Path, wanted: _Wanted, progress: Callable[[int, int | None
 
 
 def shown(url: str) -> str:
-    """A URL as it may be read by others: without what may hold passwords and signatures.
+    """Return a URL for messages: without passwords and signatures.
 
     Example:
         >>> shown("https://me:secret@example.org/a.tar?signature=1")
@@ -174,33 +173,33 @@ def _is_there(target: Path, wanted: _Wanted) -> bool:
     except FileNotFoundError:
         return False
     if target.is_dir():
-        raise wanted.wrong(f"{target} is a folder; give the name of a file")
+        raise wanted.wrong(f"{target} is a folder; give a file name")
     if wanted.size not in (None, there):
         raise wanted.wrong(
-            f"{target} is there with {there:,} bytes, but {wanted.size:,} are wanted; take it away first"
+            f"{target} exists with {there:,} bytes, but {wanted.size:,} are expected; remove it first"
         )
     return True
 
 
-# --- what comes ------------------------------------------------------------------------------------------
+# --- the transfer ---------------------------------------------------------------------------------------
 
 
 def _bring(
     wanted: _Wanted, file: BufferedRandom, note: Path, progress: Callable[[int, int | None], None] | None
 ) -> None:
-    """Try until all has come."""
+    """Try until the file is complete."""
     failures, furthest = 0, _length(file)
     while True:
         try:
             return _attempt(wanted, file, note, progress or (lambda *_: None))
         except TransferError as error:
-            here = _length(file)
-            failures = 1 if here > furthest else failures + 1
-            furthest = max(here, furthest)
+            length = _length(file)
+            failures = 1 if length > furthest else failures + 1
+            furthest = max(length, furthest)
             if error.lasting:
                 raise wanted.wrong(str(error)) from error
             if failures >= wanted.retry.attempts:
-                kept = f"; the first {here:,} bytes are kept for another try" if here else ""
+                kept = f"; the first {length:,} bytes are kept and resumed" if length else ""
                 raise wanted.wrong(f"{error}, after {failures} attempts{kept}") from error
             time.sleep(min(max(wanted.retry.pause * 2 ** (failures - 1), error.wait), _LONGEST_PAUSE))
 
@@ -216,35 +215,37 @@ def _attempt(
         _accept(remote, wanted, note.parent)
         if remote.start == 0:
             _write_note(note, wanted.url, remote.version)
-        here = remote.start
-        progress(here, remote.size)
+        length = remote.start
+        progress(length, remote.size)
         for block in remote.blocks:
-            here += len(block)
-            if wanted.at_most is not None and here > wanted.at_most:
+            length += len(block)
+            if wanted.at_most is not None and length > wanted.at_most:
                 file.truncate(0)
-                raise TransferError(f"more than {wanted.at_most:,} bytes come", lasting=True)
+                raise TransferError(f"the server sends more than {wanted.at_most:,} bytes", lasting=True)
             file.write(block)
-            progress(here, remote.size)
+            progress(length, remote.size)
         file.flush()
-    if remote.size is not None and here != remote.size:
-        raise TransferError(f"{here:,} bytes came, of {remote.size:,} that the server announced")
+    if remote.size is not None and length != remote.size:
+        raise TransferError(f"received {length:,} of the {remote.size:,} bytes that the server announced")
 
 
 def _accept(remote: Opened, wanted: _Wanted, folder: Path) -> None:
-    """Refuse what need not even begin to come."""
+    """Refuse a file that cannot be the expected one, or cannot fit, before it is downloaded."""
     if remote.size is None:
         return
     if wanted.size not in (None, remote.size):
         raise TransferError(
-            f"the server announces {remote.size:,} bytes, but {wanted.size:,} are wanted", lasting=True
+            f"the server announces {remote.size:,} bytes, but {wanted.size:,} are expected", lasting=True
         )
     if wanted.at_most is not None and remote.size > wanted.at_most:
         raise TransferError(
-            f"the server announces {remote.size:,} bytes; at most {wanted.at_most:,} are taken", lasting=True
+            f"the server announces {remote.size:,} bytes; the limit is {wanted.at_most:,}", lasting=True
         )
     needed, free = remote.size - remote.start, shutil.disk_usage(folder).free
     if needed > free:
-        raise TransferError(f"{needed:,} bytes are to come, {free:,} are free in {folder}", lasting=True)
+        raise TransferError(
+            f"the download needs {needed:,} bytes, and {folder} has {free:,} bytes free", lasting=True
+        )
 
 
 def _length(file: BufferedRandom) -> int:
@@ -253,11 +254,11 @@ def _length(file: BufferedRandom) -> int:
 
 
 def _noted(note: Path, url: str) -> str | None:
-    """The version of what is in the part file; None if it cannot be continued."""
+    """Return the version of the content in the part file; None if it cannot be resumed."""
     with suppress(OSError, ValueError, KeyError, TypeError):  # absent, or half-written
-        found = json.loads(note.read_bytes())
-        if found["url"] == _fingerprint(url) and isinstance(found["version"], str):
-            return found["version"]
+        state = json.loads(note.read_bytes())
+        if state["url"] == _fingerprint(url) and isinstance(state["version"], str):
+            return state["version"]
     return None
 
 
@@ -270,18 +271,18 @@ def _fingerprint(url: str) -> str:
 
 
 def _check(wanted: _Wanted, file: BufferedRandom) -> None:
-    """Compare what came with what is wanted."""
-    here = _length(file)
-    if wanted.size not in (None, here):
+    """Compare the received file with the expected size and digest."""
+    length = _length(file)
+    if wanted.size not in (None, length):
         file.truncate(0)
-        raise wanted.wrong(f"{here:,} bytes came, but {wanted.size:,} are wanted; they were deleted")
+        raise wanted.wrong(f"received {length:,} bytes, but {wanted.size:,} are expected; they were deleted")
     if wanted.digest is not None:
         name = _DIGESTS[len(wanted.digest)]
         file.seek(0)
-        found = hashlib.file_digest(file, lambda: hashlib.new(name, usedforsecurity=False)).hexdigest()
-        if found != wanted.digest:
+        actual = hashlib.file_digest(file, lambda: hashlib.new(name, usedforsecurity=False)).hexdigest()
+        if actual != wanted.digest:
             file.truncate(0)
             raise wanted.wrong(
-                f"the {here:,} bytes that came have {name} {found}, but {wanted.digest} is wanted; they were "
-                "deleted. The file was changed by its publisher, or damaged on its way"
+                f"the {length:,} received bytes have {name} {actual}, but {wanted.digest} is expected; they "
+                "were deleted. The publisher changed the file, or the transfer corrupted it"
             )

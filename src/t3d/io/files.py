@@ -1,4 +1,4 @@
-"""Files and folders that appear under their final names when they are whole, and the names they have before.
+"""Files and folders that get their final names when they are complete, and their temporary names.
 
 Every hidden name that a run makes is one of these (HEX: 32 hexadecimal digits):
 
@@ -25,23 +25,23 @@ from pathlib import Path
 from t3d.errors import ConfigError
 
 ABANDONED = 3600.0
-"""Seconds without a change after which nobody is still writing under a temporary name."""
+"""Seconds without a change after which a temporary file is considered abandoned."""
 RESUMABLE = 30 * 24 * 3600.0
-"""Seconds without a change after which an unfinished download is given up."""
+"""Seconds without a change after which an unfinished download is deleted."""
 _TEMPORARY = "." + "[0-9a-f]" * 32 + ".part*"
 _RESUMED = ".resume.part"
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary name beside `path`, which takes `path`'s place when the block ends well.
+    """Yield a temporary name next to `path`, which replaces `path` when the block succeeds.
 
     Args:
-        path: The final name; its folder is made if it is missing, an existing file is replaced.
+        path: The final name. Its folder is created if it is missing; an existing file is replaced.
 
     Yields:
-        The temporary name, of its own for every writer. It keeps the ending, since some writers choose the
-        format by it.
+        The temporary name, different for every writer. It keeps the file extension, by which some writers
+        choose the format.
 
     Example:
         >>> import tempfile
@@ -56,7 +56,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = temporary_name(final)
     try:
         temporary.touch(exist_ok=False)
-        rights = temporary.stat().st_mode  # as new files have here; safetensors would keep others out
+        rights = (
+            temporary.stat().st_mode
+        )  # those of new files in this folder; safetensors would deny others access
         temporary.unlink()
         yield temporary
         temporary.chmod(rights)
@@ -69,17 +71,17 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
-    """Give an empty folder under a temporary name, which gets its final name when the block ends well.
+    """Yield an empty folder with a temporary name, which gets its final name when the block succeeds.
 
     Args:
-        path: The final name; the folder above is made if it is missing.
-        replace: Whether to delete a folder that has this name, just before the new one takes its place.
+        path: The final name. Its parent folder is created if it is missing.
+        replace: Whether to delete an existing folder of this name just before the new one replaces it.
 
     Yields:
         The folder to fill.
 
     Raises:
-        ConfigError: The final name is taken, and `replace` is off.
+        ConfigError: The final name exists, and `replace` is off.
 
     Example:
         >>> import tempfile
@@ -129,11 +131,11 @@ def writable_folder(path: str | os.PathLike[str], *, name: str) -> Path:
 
 
 def temporary_name(final: Path, *, suffix: str | None = None) -> Path:
-    """Return a new name beside a final one, of the kind that `sweep` deletes.
+    """Return a new temporary name next to a final one; `sweep` deletes files of such names.
 
     Args:
         final: The final name.
-        suffix: The ending; None takes that of the final name.
+        suffix: The file extension; None takes that of the final name.
     """
     return final.with_name(f".{uuid.uuid4().hex}.part{final.suffix if suffix is None else suffix}")
 
@@ -149,16 +151,16 @@ def is_temporary(name: str) -> bool:
 
 
 def resumable_name(final: Path) -> Path:
-    """Return the name under which a file grows over several runs: `.NAME.resume.part` beside its own."""
+    """Return the name of a download that several runs may continue: `.NAME.resume.part` next to the file."""
     return final.with_name(f".{final.name}{_RESUMED}")
 
 
 def sweep(folder: Path, *, older_than: float = 0.0) -> None:
-    """Delete what killed processes left half-written in a folder, and downloads that nobody resumed.
+    """Delete the unfinished files that killed processes left in a folder, and abandoned downloads.
 
     Args:
-        folder: Where files and folders were written under temporary names.
-        older_than: Seconds since the last change; `ABANDONED` where others may be writing just now.
+        folder: Folder in which files and folders were written under temporary names.
+        older_than: Minimum seconds since the last change; `ABANDONED` if others may be writing.
             Unfinished downloads always stay for `RESUMABLE`.
     """
     oldest = {_TEMPORARY: older_than, f".*{_RESUMED}*": max(older_than, RESUMABLE)}
@@ -180,7 +182,7 @@ def _last_change(path: Path) -> float:
 
 
 def content_digest(path: Path) -> str:
-    """What a file contains, as 32 hexadecimal digits (BLAKE2b, 128 bits).
+    """Return a digest of the content of a file: 32 hexadecimal digits (BLAKE2b, 128 bits).
 
     Raises:
         OSError: It cannot be read.
@@ -193,11 +195,11 @@ def content_digest(path: Path) -> str:
 
 
 class FileDigests:
-    """Names files by what they contain; a file that did not change since is not read again.
+    """Names of files by their content. A file that has not changed since is not read again.
 
     Args:
-        prefix: What else the name depends on.
-        known: Gives the `content_digest` of a file as it is now where that is known; else None.
+        prefix: Bytes that the name depends on as well.
+        known: Function that returns the `content_digest` of a file if it is known; else None.
     """
 
     def __init__(self, prefix: bytes, *, known: Callable[[Path], str | None] = lambda _: None) -> None:
@@ -206,7 +208,7 @@ class FileDigests:
         self._seen: dict[tuple[str, int, int], str] = {}
 
     def __call__(self, path: Path) -> str:
-        """A file's name: 32 hexadecimal digits.
+        """Return the name of a file: 32 hexadecimal digits.
 
         Raises:
             OSError: It cannot be read.

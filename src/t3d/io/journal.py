@@ -1,9 +1,8 @@
-"""The journal: what a long run has done so far, one JSON object per line, so that a killed run resumes.
+"""Journal of the finished work of a long run: one JSON object per line, from which a killed run resumes.
 
 A record reaches the operating system before `Journal.add` returns, so it survives the end of the process. It
-is forced to the disk when the journal closes: a power failure may cost the last seconds, whose work is then
-done again. A last line without its end is what a killed process was writing. Readers ignore it, and the next
-writer cuts it off.
+is synced to disk when the journal closes: a power failure may cost the last seconds, whose work is then done
+again. A killed process can leave an unfinished last line. Readers ignore it, and the next writer removes it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Journal:
     """A journal that is open for adding records, by one process at a time; use it with `with`.
 
     Args:
-        path: The file, new or of an earlier run; its folder is made if it is missing.
+        path: The file, new or of an earlier run. Its folder is created if it is missing.
 
     Raises:
         ConfigError: Another run is writing to the journal.
@@ -77,7 +76,7 @@ class Journal:
         end = os.fstat(self._file.fileno()).st_size
         try:
             written = 0
-            while written < len(line):  # a disk that is nearly full takes a part, and then says why
+            while written < len(line):  # a nearly full disk takes a part, and then reports the error
                 written += self._file.write(line[written:])
         except BaseException as error:
             with suppress(OSError):
@@ -99,12 +98,12 @@ class Journal:
 
     def _open(self) -> None:
         self._file = cast(BinaryIO, self.path.open("ab", buffering=0))
-        self._whole = False  # nothing is cut off a file that nobody has added to yet
+        self._whole = False  # checked before the first record is added
 
     def _not_written(self, error: OSError) -> T3DError:
         return T3DError(
-            f"{self.path}: cannot be written: {error.strerror}. Everything recorded before is kept; free "
-            "some space and run the same again to resume"
+            f"{self.path}: cannot be written: {error.strerror}. Finished work is kept; free some space and "
+            "run the same command again to resume"
         )
 
 
@@ -112,7 +111,7 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a journal; none if it does not exist.
 
     Raises:
-        ConfigError: A line is no JSON object: the file is damaged, or something else.
+        ConfigError: A line is not a JSON object: the file is corrupt, or not a journal.
         OSError: It cannot be read.
     """
     return (record for _, record in _lines(path)) if path.exists() else iter(())
@@ -138,8 +137,8 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
             if record is None and (whole or not line.startswith(b"{")):
                 start = line[:60].decode(errors="replace").strip()
                 raise ConfigError(
-                    f"{path}, line {number}: is not a JSON object ({start}); the file is damaged or "
-                    "something else. Remove the line to do its work again, or choose another path"
+                    f"{path}, line {number}: not a JSON object ({start}); the file is corrupt or not a "
+                    "journal. Remove the line to do its work again, or choose another path"
                 )
             if record is not None:
                 yield line, record
@@ -161,8 +160,8 @@ def _end_of_lines(path: Path) -> int:
         while end > 0:
             start = max(end - block, 0)
             file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
             end = start
     return 0

@@ -1,8 +1,8 @@
-"""The lock: a hidden file that one process at a time holds, and that a killed process lets go at once.
+"""Lock: a hidden file that one process at a time holds, and that a killed process releases immediately.
 
 `lock` keeps everyone else out. `share` is for readers: many hold it, and `lock_unshared` takes the exclusive
 lock only while nobody does. The operating system frees the lock of a process that ends, however it ends. The
-hidden file goes when its holder releases it; what a killed process leaves behind, the next holder removes.
+holder deletes the hidden file when it releases the lock. The next holder deletes that of a killed process.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def lock(path: Path, *, wait: bool = False) -> Lock | None:
     """Lock a file or folder against every other caller of `lock`.
 
     Args:
-        path: The file, which need not exist, or the folder. A file's lock is `.NAME.lock` beside it, a
+        path: The file, which need not exist, or the folder. A file's lock is `.NAME.lock` next to it, a
             folder's is `.lock` in it.
         wait: Whether to wait until the lock is free.
 
     Returns:
-        The lock; None if somebody else holds it.
+        The lock; None if another process holds it.
 
     Raises:
         OSError: The lock cannot be made, or the file system has no locks.
@@ -105,10 +105,10 @@ def share(path: Path) -> Lock:
 
 
 def lock_unshared(path: Path) -> Lock | None:
-    """Lock a file that nobody reads; see `share`.
+    """Lock a file that has no readers; see `share`.
 
     Returns:
-        The lock; None if somebody reads the file or holds its lock.
+        The lock; None if the file has readers or is locked.
 
     Raises:
         OSError: The lock cannot be made.
@@ -131,7 +131,7 @@ def lock_unshared(path: Path) -> Lock | None:
 
 @contextmanager
 def alone_in(path: Path) -> Iterator[None]:
-    """Let no other run write to a folder or file while the block runs.
+    """Keep other runs from writing to a folder or file while the block runs.
 
     Raises:
         ConfigError: Another run is writing to it.

@@ -1,4 +1,4 @@
-"""Open what a URL names, from a given byte on: http(s), object stores (s3, gs), local files."""
+"""Open a URL, starting at a given byte: http(s), object stores (s3, gs), local files."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 _BLOCK = 1 << 20
-_STORE_BLOCK = 8 << 20  # s3 is asked for each block by itself
-_PASSING = {408, 425, 429}  # besides 5xx: statuses that may be another one in a while
+_STORE_BLOCK = 8 << 20  # one s3 request per block
+_PASSING = {408, 425, 429}  # besides 5xx: statuses after which another attempt may succeed
 
 
 class TransferError(Exception):
     """One attempt failed.
 
     Args:
-        reason: Why, in one sentence.
+        reason: The reason, in one sentence.
         lasting: Whether another attempt would fail in the same way.
-        wait: Seconds that the server wants us to wait.
+        wait: Seconds to wait before another attempt, as the server asks.
     """
 
     def __init__(self, reason: str, *, lasting: bool = False, wait: float = 0.0) -> None:
@@ -39,13 +39,13 @@ class TransferError(Exception):
 
 @dataclass(frozen=True)
 class Opened:
-    """A file that is about to come.
+    """A file that is open for download.
 
     Args:
-        start: The byte that the first block begins with.
-        size: Bytes of the whole file; None where nobody says.
-        version: Is another one when the content is; None where nothing tells contents apart, so that what
-            came once cannot be continued.
+        start: Position of the first block in the file, in bytes.
+        size: Size of the whole file in bytes; None if it is unknown.
+        version: Mark that changes with the content. None if there is no such mark, so that the download
+            cannot be resumed.
         blocks: The content from `start` on. Reading it raises `TransferError`.
     """
 
@@ -57,13 +57,13 @@ class Opened:
 
 @contextmanager
 def open_remote(url: str, *, offset: int = 0, version: str | None = None, timeout: float) -> Iterator[Opened]:
-    """Open what a URL names.
+    """Open a URL.
 
     Args:
         url: `http://`, `https://`, `s3://`, `gs://`, `file://`, or a path.
-        offset: Bytes that are here already, of this `version`.
-        version: What `Opened.version` was when they came. If it is another now, all comes from byte 0.
-        timeout: Seconds in which http(s) must answer or send something.
+        offset: Bytes of this `version` that were downloaded before.
+        version: `Opened.version` of these bytes. If it has changed, the download starts at byte 0.
+        timeout: Timeout of an http(s) server, in seconds.
 
     Yields:
         The file, open.
@@ -97,11 +97,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 @contextmanager
 def _open_http(url: str, offset: int, version: str | None, timeout: float) -> Iterator[Opened]:
     if "@" in urlsplit(url).netloc:
-        raise TransferError("a name and password in the address are not used; leave them out", lasting=True)
+        raise TransferError("user name and password in a URL are not supported; remove them", lasting=True)
     headers = {"User-Agent": "t3d", "Accept-Encoding": "identity"}
     if offset and version:
         headers |= {"Range": f"bytes={offset}-", "If-Range": version}
-    # Spaces and letters beyond ASCII are quoted, whatever is quoted already stays.
+    # Quotes spaces and non-ASCII letters; what is quoted already stays.
     request = urllib.request.Request(quote(url, safe=string.punctuation), headers=headers)
     try:
         response = urllib.request.build_opener(_Redirects).open(request, timeout=timeout)
@@ -111,7 +111,7 @@ def _open_http(url: str, offset: int, version: str | None, timeout: float) -> It
                 raise _refused(error) from error
             whole = error.headers.get("Content-Range") == f"bytes */{offset}"
             same = whole and _version(error.headers) in (version, None)
-        if same:  # all was here: there is nothing behind the last byte
+        if same:  # everything was downloaded before: no byte is left
             yield Opened(offset, offset, version, iter(()))
             return
         response = None
@@ -123,18 +123,22 @@ def _open_http(url: str, offset: int, version: str | None, timeout: float) -> It
             if opened is not None:
                 yield opened
                 return
-    with _open_http(url, 0, None, timeout) as opened:  # another content than the one that began to come
+    with _open_http(url, 0, None, timeout) as opened:  # the content has changed since
         yield opened
 
 
 def _described(response: HTTPResponse, url: str, offset: int, version: str | None) -> Opened | None:
-    """What an answer brings; None if it continues another content than the one that is here."""
+    """Return the file of a response; None if it is not the content that was downloaded before."""
     encoding = response.headers.get("Content-Encoding", "identity").lower()
-    packed = urlsplit(url).path.endswith((".gz", ".tgz"))  # some servers say gzip of what simply is gzip
+    packed = urlsplit(url).path.endswith(
+        (".gz", ".tgz")
+    )  # some servers declare the encoding gzip for a gzip file
     if encoding != "identity" and not packed:
-        raise TransferError(f"the server sends it encoded ({encoding}), though asked not to", lasting=True)
+        raise TransferError(
+            f"the server sends the file encoded ({encoding}), against the request", lasting=True
+        )
     now = _version(response.headers)
-    if response.status == 200:  # to a range too: of another content, or of a server without ranges
+    if response.status == 200:  # also for a range, if the content has changed or the server has no ranges
         return Opened(0, response.length, now, _body(response))
     if response.status != 206 or not offset:
         raise TransferError(f"the server answers {response.status} {response.reason}", lasting=True)
@@ -142,14 +146,14 @@ def _described(response: HTTPResponse, url: str, offset: int, version: str | Non
         return None
     content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     if content_range is None or int(content_range[1]) != offset:
-        raise TransferError("the server sends another range than it was asked for", lasting=True)
+        raise TransferError("the server sends a different range than requested", lasting=True)
     return Opened(
         offset, None if content_range[2] == "*" else int(content_range[2]), version, _body(response)
     )
 
 
 def _version(headers: Message) -> str | None:
-    """What an If-Range may hold: a strong ETag, or a time of change that no later change can share."""
+    """Return the mark for If-Range: a strong ETag, or a time of change that no later change can share."""
     etag = headers.get("ETag")
     if etag and not etag.startswith("W/"):
         return str(etag)
@@ -162,7 +166,7 @@ def _version(headers: Message) -> str | None:
 
 def _body(response: HTTPResponse) -> Iterator[bytes]:
     try:
-        while block := response.read1(_BLOCK):  # whatever is there: a slow line is not waited for
+        while block := response.read1(_BLOCK):  # returns available bytes without waiting for a full block
             yield block
     except (OSError, HTTPException) as error:
         raise _failed(error) from error
@@ -183,12 +187,12 @@ def _failed(error: Exception) -> TransferError:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
         return TransferError(
-            f"its certificate is not trusted ({cause.verify_message}); if an authority of yours signed it, "
-            "name its file in SSL_CERT_FILE",
+            f"its certificate is not trusted ({cause.verify_message}); if your own authority signed it, set "
+            "SSL_CERT_FILE to the file of that authority",
             lasting=True,
         )
     if isinstance(cause, TimeoutError):
-        return TransferError("the server sends nothing any more (timed out)")
+        return TransferError("the server stopped sending (timeout)")
     unknown = isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN
     lasting = unknown or isinstance(cause, InvalidURL | ValueError)
     reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
@@ -207,7 +211,7 @@ def _open_store(url: str, offset: int, version: str | None, _timeout: float) -> 
     def state() -> tuple[int, str]:
         info = _asked(lambda: filesystem.get_file_info(path))
         if info.type != pafs.FileType.File:
-            kind = "a folder" if info.type == pafs.FileType.Directory else "not there"
+            kind = "a folder" if info.type == pafs.FileType.Directory else "missing"
             raise TransferError(f"it is {kind}", lasting=True)
         return info.size, f"{info.size} {info.mtime_ns}"
 
@@ -219,7 +223,7 @@ def _open_store(url: str, offset: int, version: str | None, _timeout: float) -> 
             _asked(lambda: stream.seek(start))
         while block := _asked(lambda: stream.read(_STORE_BLOCK)):
             yield block
-        if state()[1] != now:  # blocks may be asked for one by one: they may be of two contents
+        if state()[1] != now:  # separate requests may return blocks of two versions
             raise TransferError("it changed while it was read")
 
     def opened() -> Any:
@@ -244,9 +248,7 @@ def _store(url: str) -> tuple[Any, str]:
             )
         return pafs.LocalFileSystem(), urllib.request.url2pathname(parts.path)
     if "tls_verify_certificates" in parse_qs(parts.query, keep_blank_values=True):
-        raise TransferError(
-            "certificates are always verified; leave tls_verify_certificates out", lasting=True
-        )
+        raise TransferError("certificates are always verified; remove tls_verify_certificates", lasting=True)
     filesystem, path = _asked(lambda: pafs.FileSystem.from_uri(url))
     return filesystem, path
 

@@ -1,6 +1,6 @@
 """Local cache of remote shards: downloaded when they are needed, evicted when others need the room.
 
-A folder of shards at `https://…` or `s3://…` has a copy on this machine. Its index is downloaded at once, a
+A folder of shards at `https://…` or `s3://…` has a copy on this machine. Its index is downloaded first, and a
 shard when a video in it is read. All processes of a machine share the copy. Readers of a shard share its
 lock, so that a shard in use is never evicted.
 """
@@ -23,13 +23,13 @@ from t3d.io.files import atomic_path
 from t3d.io.locks import Lock, lock_unshared, share
 
 FOLDER = "T3D_SHARDS"
-"""Environment variable: the folder for the copies; `~/.cache/t3d/shards` without it."""
+"""Environment variable: folder for the copies. Default: `~/.cache/t3d/shards`."""
 SIZE = "T3D_SHARDS_GB"
-"""Environment variable: largest size of the shards in that folder, in GB; 100 without it."""
+"""Environment variable: maximum size of the shards in that folder, in GB. Default: 100."""
 INDEX = "index.parquet"
 LIST = "shards.json"
 _ORIGIN = "origin.json"
-_TRIES = 100  # another process may make room of a shard just after it came
+_TRIES = 100  # another process may evict a shard just after its download
 
 
 class ShardCache:
@@ -38,7 +38,7 @@ class ShardCache:
     Args:
         folder: The local folder, which `local_copy` made.
         url: The remote folder.
-        query: What follows the URL of each file, from `?` on.
+        query: Query string of the URL of each file, with its `?`.
     """
 
     def __init__(self, folder: Path, url: str, query: str = "") -> None:
@@ -52,7 +52,7 @@ class ShardCache:
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ManifestError(
-                f"{url}/{LIST}: is not a finished list of t3d prepare shards ({error!r}); its copy is "
+                f"{url}/{LIST}: not a finished list of t3d prepare shards ({error!r}); its copy is "
                 f"{folder / LIST}"
             ) from error
 
@@ -60,9 +60,9 @@ class ShardCache:
         """Open a shard for reading. It is not evicted while it is open.
 
         Raises:
-            FetchError: It cannot be brought here.
+            FetchError: It cannot be downloaded.
             FileNotFoundError: There is no such shard.
-            ConfigError: The largest size of the cache is not a number, or too small for what is in use.
+            ConfigError: The maximum size of the cache is not a number, or too small for the shards in use.
         """
         path = self.folder / name
         for _ in range(_TRIES):
@@ -70,17 +70,17 @@ class ShardCache:
                 return _open_shared(path)
             self.bring(name)
         raise ConfigError(
-            f"{path} is cleared away as soon as it comes: {SIZE} = {_room() / 1e9:g} GB is too small for "
-            "what is read at one time"
+            f"{path} is evicted as soon as it is downloaded: {SIZE} = {_room() / 1e9:g} GB is too small for "
+            "the shards that are read at the same time"
         )
 
     def bring(self, name: str) -> None:
-        """Bring a shard here, unless it is there.
+        """Download a shard, unless it exists.
 
         Raises:
-            FetchError: It cannot be brought here.
+            FetchError: It cannot be downloaded.
             FileNotFoundError: There is no such shard.
-            ConfigError: The largest size of the cache is not a number.
+            ConfigError: The maximum size of the cache is not a number.
         """
         from t3d.io.fetch import fetch
 
@@ -95,7 +95,7 @@ class ShardCache:
 
 
 def local_copy(name: str) -> str:
-    """Bring the index of remote shards here.
+    """Download the index of remote shards.
 
     Args:
         name: Its URL.
@@ -104,20 +104,20 @@ def local_copy(name: str) -> str:
         The path of its copy.
 
     Raises:
-        ManifestError: A URL of anything else.
-        FetchError: It cannot be brought here.
+        ManifestError: The URL is not that of an index of shards.
+        FetchError: It cannot be downloaded.
     """
     address, mark, rest = name.partition("?")
     base, _, last = address.rpartition("/")
     if last != INDEX:
         raise ManifestError(
-            f"{address}: of what lies behind a URL, T3D reads shards, by the {INDEX} that t3d prepare shards "
-            "left beside them"
+            f"{address}: from a URL, T3D reads shards only; give the URL of their {INDEX}, which t3d prepare "
+            "shards writes next to them"
         )
     from t3d.io.fetch import fetch
 
     query = mark + rest
-    # Behind an http address may stand what changes from day to day, a signature; behind s3, which server.
+    # The query of an http address may be a signature that changes daily; that of s3 names the server.
     place = base if base.startswith("http") else base + query
     folder = _home() / hashlib.sha256(place.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,13 +128,13 @@ def local_copy(name: str) -> str:
     if not (folder / _ORIGIN).exists() or (folder / _ORIGIN).read_text(encoding="utf-8") != origin:
         with atomic_path(folder / _ORIGIN) as temporary:
             temporary.write_text(origin, encoding="utf-8")
-        if query or "@" in base:  # a signature or a key is nobody else's business
+        if query or "@" in base:  # keeps a signature or a key from other users
             (folder / _ORIGIN).chmod(0o600)
     return str(folder / INDEX)
 
 
 def is_url(name: str) -> bool:
-    """Whether a name is a URL and not a path.
+    """Return whether a name is a URL and not a path.
 
     Example:
         >>> is_url("s3://bucket/shards/index.parquet"), is_url("C:/shards/index.parquet")
@@ -144,11 +144,11 @@ def is_url(name: str) -> bool:
 
 
 def open_shard(path: Path) -> BinaryIO:
-    """Open a shard, wherever it is.
+    """Open a local or remote shard.
 
     Raises:
-        OSError: It is not there.
-        FetchError: It lies behind a URL and cannot be brought here.
+        OSError: It is missing.
+        FetchError: It is remote and cannot be downloaded.
     """
     cache = shard_cache_of(path.parent)
     return path.open("rb") if cache is None else cache.open(path.name)
@@ -156,10 +156,10 @@ def open_shard(path: Path) -> BinaryIO:
 
 @lru_cache(maxsize=64)
 def shard_cache_of(folder: Path) -> ShardCache | None:
-    """Return the shard cache that a folder is; None for a folder with shards of its own.
+    """Return the cache of a folder with copies of remote shards; None for any other folder.
 
     Raises:
-        ManifestError: Its list of shards is damaged.
+        ManifestError: Its list of shards is corrupt.
     """
     try:
         origin = json.loads((folder / _ORIGIN).read_bytes())
@@ -176,7 +176,7 @@ def _home() -> Path:
 
 
 def _room() -> float:
-    """Bytes that shards may take."""
+    """Return the maximum size of all shards, in bytes."""
     given = os.environ.get(SIZE) or "100"
     try:
         room = float(given) * 1e9
@@ -204,7 +204,7 @@ def _open_shared(path: Path) -> BinaryIO:
     """Open a shard as one of its readers.
 
     Raises:
-        FileNotFoundError: It is not here, or not any more.
+        FileNotFoundError: It is not in the cache, or was evicted.
     """
     if not path.exists():
         raise FileNotFoundError(path)
@@ -213,7 +213,7 @@ def _open_shared(path: Path) -> BinaryIO:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        reader = None  # somebody else's cache, which we may only read: only its owner evicts
+        reader = None  # a cache without write permission: only its owner evicts
     try:
         file = io.BufferedReader(_SharedFile(path, reader))
     except BaseException:

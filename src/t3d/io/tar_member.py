@@ -1,4 +1,4 @@
-"""A video inside a shard: a run of bytes of a tar file that holds many videos (`t3d prepare shards`)."""
+"""Video inside a shard: a range of bytes in a tar file of many videos (`t3d prepare shards`)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import BinaryIO
 from t3d.errors import ManifestError, VideoError
 from t3d.io.shard_cache import open_shard
 
-_HEADER = tarfile.BLOCKSIZE  # a member's name and size stand in the block before its bytes
+_HEADER = tarfile.BLOCKSIZE  # the block before a member's bytes holds its name and size
 
 
 @dataclass(frozen=True)
 class TarMember:
-    """Where the bytes of a video lie in a shard.
+    """Position of a video in a shard.
 
     Args:
-        path: How the video is called: the shard, and its name in it.
-        start: Bytes of the shard before it.
-        size: Its bytes.
+        path: Path of the video: the shard, and the name in it.
+        start: Bytes of the shard before the video.
+        size: Bytes of the video.
 
     Example:
         >>> TarMember(Path("shards/000007.tar/000003120-jump.mp4"), 512, 9000).url
@@ -40,15 +40,15 @@ class TarMember:
 
     @property
     def url(self) -> str:
-        """The URL with which FFmpeg reads these bytes only."""
+        """URL with which FFmpeg reads these bytes only."""
         return f"subfile,,start,{self.start},end,{self.start + self.size},,:file:{os.fspath(self.shard)}"
 
     def open(self) -> BinaryIO:
-        """Open the shard, which stays where it is as long as it is open, and see that it holds the video.
+        """Open the shard and check that it contains the video. An open shard is not evicted.
 
         Raises:
-            VideoError: The shard is missing, or is another than the index tells of.
-            FetchError: It lies behind a URL and cannot be brought here.
+            VideoError: The shard is missing, or does not match the index.
+            FetchError: The shard is remote and cannot be downloaded.
         """
         try:
             file = open_shard(self.shard)
@@ -64,15 +64,15 @@ class TarMember:
         if not sound:
             file.close()
             reason = (
-                f"is not in {self.shard.name} where the index of the shards says; the shard is cut off, or "
-                "the index is of other shards: copy the whole folder once more from where it was made"
+                f"is not at its indexed position in {self.shard.name}; the shard is truncated, or the index "
+                "belongs to other shards. Copy the whole folder of shards again"
             )
             raise VideoError(self.path, reason)
         return file
 
 
 def refuse_members(paths: Iterable[str]) -> None:
-    """Refuse videos in shards where files are wanted.
+    """Refuse videos in shards where files are expected.
 
     Raises:
         ManifestError: One of them lies in a shard.
@@ -80,4 +80,4 @@ def refuse_members(paths: Iterable[str]) -> None:
     for path in paths:
         folder = os.path.dirname(path)  # noqa: PTH120 (of a million paths)
         if folder.endswith(".tar") and not os.path.isdir(folder):  # noqa: PTH112
-            raise ManifestError(f"{path} lies in a shard already; give the videos that shards were made of")
+            raise ManifestError(f"{path} is in a shard; give the videos that the shards were made from")

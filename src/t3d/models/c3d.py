@@ -1,11 +1,11 @@
 """C3D: eight 3×3×3 convolutions, five pools and two wide linear layers.
 
 Tran et al. (2015), "Learning spatiotemporal features with 3D convolutional networks"; the T3D paper
-compares with it (Tables 9 and 10). **How it is read:** as published, without BatchNorm, with 4096 features
-behind each linear layer and a dropout of a half behind both. The published network takes 16 × 112 × 112
-alone, where its last map is 1 × 4 × 4; the last map of any other clip is averaged to that. Pools may hang
-over the end of a map, as Caffe's do; ports that pad the last pool on both sides instead see its map shifted
-by a pixel.
+compares with it (Tables 9 and 10). **Interpretation:** as published, without BatchNorm, with 4096 features
+after each linear layer and a dropout of 0.5 after both. The published network accepts only 16 × 112 × 112,
+where its last map is 1 × 4 × 4. For other clips, the last map is averaged to that size. Pool windows may
+extend past the end of a map, as in Caffe. Ports that pad the last pool on both sides shift its map by one
+pixel.
 
 Legend: B batch, C channels, T time, H height, W width. Sizes at line ends are T × H × W for 16 × 112 × 112.
 """
@@ -30,20 +30,20 @@ _FLAT_NAME = re.compile(r"^conv([1-5])([ab]?)\.(weight|bias)$")
 
 @dataclass(frozen=True)
 class C3DOptions(InsertedTTLOptions):
-    """What can vary in C3D.
+    """Options of C3D.
 
     Args:
-        drop_rate: Dropout behind each of the two linear layers, in training.
+        drop_rate: Dropout after each of the two linear layers, in training.
 
     Raises:
-        ConfigError: A value that cannot work.
+        ConfigError: An invalid value.
     """
 
     drop_rate: float = 0.5
 
 
 class ConvStage(Recomputing):
-    """A pool, but in front of the first stage, and one or two convolutions with ReLU."""
+    """A pool (none in the first stage), then one or two convolutions with ReLU."""
 
     def __init__(
         self, in_channels: int, widths: tuple[int, ...], pool: nn.Module, options: C3DOptions
@@ -70,7 +70,7 @@ class ConvStage(Recomputing):
 
 
 class ToGrid(nn.Module):
-    """Average a map to 1 × 4 × 4, unless it is so large, and lay it flat: B C T H W → B 16·C."""
+    """Average a map to 1 × 4 × 4, unless it already has that size, and flatten it: B C T H W → B 16·C."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Flatten."""
@@ -85,8 +85,8 @@ class C3D(VideoNet):
     Its feature map is the last linear layer's output, B num_features 1 1 1.
 
     Args:
-        options: What can vary.
-        num_classes: K; 0 leaves the classifier out.
+        options: Options of the model.
+        num_classes: Number of classes, K. 0 omits the classifier.
 
     Example:
         >>> import torch
@@ -126,13 +126,13 @@ class C3D(VideoNet):
         insert_ttl_of(self, options)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Turn clips into the features behind the last linear layer, see `VideoNet.forward_features`.
+        """Turn clips into the features after the last linear layer, see `VideoNet.forward_features`.
 
         Args:
             x: Clips, B C T H W.
 
         Returns:
-            Map of one place, B num_features 1 1 1.
+            Map with a single position, B num_features 1 1 1.
         """
         self.check_input(x)
         return self.run_stages(x)
@@ -150,13 +150,13 @@ class C3D(VideoNet):
         }
 
     def min_input_size(self) -> tuple[int, int]:
-        """Least (frames, side): 1 and 1, since pools may hang over the end of a map."""
+        """Return the minimum (frames, side): 1 and 1, since pool windows may extend past the end of a map."""
         return 1, 1
 
     def own_name(self, foreign: str) -> str:
-        """Names of the common PyTorch ports (`conv3a.weight`) are known, see `VideoNet.own_name`."""
-        found = _FLAT_NAME.match(foreign)
-        return f"conv{found[1]}.{found[2] or 'a'}.{found[3]}" if found else foreign
+        """Translate names of the common PyTorch ports (`conv3a.weight`), see `VideoNet.own_name`."""
+        parts = _FLAT_NAME.match(foreign)
+        return f"conv{parts[1]}.{parts[2] or 'a'}.{parts[3]}" if parts else foreign
 
 
 def _pool(*, depth: int = 2) -> nn.MaxPool3d:

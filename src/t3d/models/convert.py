@@ -1,4 +1,4 @@
-"""Weights of other projects made into files of this one: the only place that reads .pth files."""
+"""Convert weights of other projects into weights files. The only module that reads .pth files."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ _DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 def import_torch_file(
     path: str | os.PathLike[str], *, rename: Mapping[str, str] | None = None
 ) -> dict[str, Tensor]:
-    """Read the tensors of a .pth or .pt file without running code that it may carry.
+    """Read the tensors of a .pth or .pt file without running any code in it.
 
-    A training checkpoint is unwrapped (`state_dict`), the `module.` of DataParallel is taken off, and dotted
-    names (`denselayer1.norm.1.weight`, of old DenseNets and the authors' code) get today's form (`norm1`).
+    A training checkpoint is unwrapped (`state_dict`), and the `module.` prefix of DataParallel is removed.
+    Dotted names of old DenseNets and the authors' code (`denselayer1.norm.1.weight`) get the current form
+    (`norm1`).
 
     Args:
         path: The file.
-        rename: New beginnings of names by old ones, applied last; the longest that fits wins.
+        rename: Map of old name prefixes to new ones, applied last. The longest matching prefix wins.
 
     Returns:
         Tensors by name, on the CPU.
 
     Raises:
-        CheckpointError: No such file, a file that needs code to be run, or no tensors in it.
+        CheckpointError: The file does not exist, requires running code, or contains no tensors.
 
     Example:
         >>> import_torch_file("resnet.pth", rename={"fc.": "classifier."})  # doctest: +SKIP
@@ -49,17 +50,17 @@ def import_torch_file(
         raise CheckpointError(f"{source}: no such weights file")
     try:
         values = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # given garbage, an unpickler raises errors of almost any kind
+    except Exception as error:  # on invalid input, an unpickler can raise almost any error
         raise CheckpointError(
-            f"{source}: not a file of plain tensors ({_reason(error)}); a file that holds Python objects is "
-            "refused, because reading it would run code: save its state_dict() alone where it was made"
+            f"{source}: not a file of plain tensors ({_reason(error)}); a file with Python objects is "
+            "not read, because reading it would run code: save only its state_dict() in the original project"
         ) from error
     for wrapper in _WRAPPERS:
         if isinstance(values, Mapping) and isinstance(values.get(wrapper), Mapping):
             values = values[wrapper]
             break
     if not isinstance(values, Mapping):
-        raise CheckpointError(f"{source}: holds a {type(values).__name__}, not named tensors")
+        raise CheckpointError(f"{source}: contains a {type(values).__name__}, not named tensors")
     state = {str(name): tensor for name, tensor in values.items() if isinstance(tensor, Tensor)}
     if not state:
         keys = ", ".join(map(str, list(values)[:5])) or "none"
@@ -76,20 +77,20 @@ def convert_checkpoint(
 ) -> ModelCard:
     """Convert a .pth, .pt or .safetensors file of another project into a weights file with a card.
 
-    Names that a family of models knows from other projects (`VideoNet.own_name`) are taken as its own.
+    Tensor names that the model family knows from other projects are translated (`VideoNet.own_name`).
 
     Args:
         src: The other project's file.
         dst: The file to write; ends with .safetensors.
-        card: The model, its options, its classes in the order of the scores, and the clips that it was
-            trained on. The source's name and SHA-256 are added to its provenance.
+        card: The model, its options, its classes in the order of the scores, and how its training clips
+            were cut. The source's name and SHA-256 are added to its provenance.
         rename: See `import_torch_file`.
 
     Returns:
         The card that was written.
 
     Raises:
-        CheckpointError: The file cannot be read, or names and shapes differ from the model's.
+        CheckpointError: The file cannot be read, or its names or shapes differ from the model's.
         ConfigError: An unknown architecture or option.
 
     Example:
@@ -116,24 +117,24 @@ def inflate_checkpoint(
     *,
     card: ModelCard,
     rename: Mapping[str, str] | None = None,
-    how: Inflation = "mean",
+    method: Inflation = "mean",
 ) -> LoadReport:
-    """Convert a 2D model's file into one of a 3D model without classifier, to start a training from.
+    """Inflate a 2D model's file into a 3D model's file without classifier, as initial weights for training.
 
     Args:
         src: The 2D model's .pth, .pt or .safetensors file.
         dst: The file to write; ends with .safetensors.
-        card: The 3D model and its options, without classes, and how clips are to be cut, normalized as the
-            2D model's images were. `t3d.models.inflate` says which models have a 2D twin.
+        card: The 3D model and its options, without classes, and how clips are cut. Use the normalization of
+            the 2D model's images. `t3d.models.inflate` describes which models have a 2D counterpart.
         rename: See `import_torch_file`.
-        how: See `inflate`.
+        method: See `inflate`.
 
     Returns:
-        What was filled and what was not.
+        Which tensors were filled and which were not.
 
     Raises:
-        CheckpointError: The file cannot be read, or nothing of it fits.
-        ConfigError: An unknown architecture, option or `how`, or a card with classes.
+        CheckpointError: The file cannot be read, or none of its tensors fit.
+        ConfigError: An unknown architecture, option or `method`, or a card with classes.
 
     Example:
         >>> card = ModelCard("resnet3d50", clip=ClipSpec())  # doctest: +SKIP
@@ -141,15 +142,15 @@ def inflate_checkpoint(
     """
     if card.classes:
         raise ConfigError(
-            f"card.classes has {len(card.classes)} names; the classifier of a 2D model is left behind, so "
-            "give a card without classes"
+            f"card.classes has {len(card.classes)} names; the classifier of a 2D model is not converted, so "
+            "pass a card without classes"
         )
     model = create_model(card.architecture, num_classes=0, options=card.options)
     try:
-        report = inflate(_read(src, model, rename), model, how=how)
+        report = inflate(_read(src, model, rename), model, method=method)
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(src)}: {error}") from error
-    provenance = {**card.provenance, "inflated": how, **_origin(src)}
+    provenance = {**card.provenance, "inflated": method, **_origin(src)}
     save_model(model, dst, card=replace(card, provenance=provenance))
     return report
 
@@ -157,14 +158,14 @@ def inflate_checkpoint(
 def _read(
     src: str | os.PathLike[str], model: VideoNet, rename: Mapping[str, str] | None
 ) -> dict[str, Tensor]:
-    """Tensors of a foreign file by a net's own names."""
+    """Return the tensors of another project's file by the model's own names."""
     if Path(src).suffix == ".safetensors":
-        found = _renamed(read_tensors(src)[0], rename or {})
+        foreign = _renamed(read_tensors(src)[0], rename or {})
     else:
-        found = import_torch_file(src, rename=rename)
-    state = {model.own_name(name): tensor for name, tensor in found.items()}
+        foreign = import_torch_file(src, rename=rename)
+    state = {model.own_name(name): tensor for name, tensor in foreign.items()}
     for name in model.state_dict():
-        # PyTorch before 0.4.1 did not count batches, and the count does not enter inference.
+        # PyTorch before 0.4.1 did not count batches, and inference does not use the count.
         if name.endswith(".num_batches_tracked"):
             state.setdefault(name, torch.zeros((), dtype=torch.long))
     return state
@@ -189,6 +190,6 @@ def _renamed(state: Mapping[str, Tensor], rename: Mapping[str, str]) -> dict[str
 
 
 def _reason(error: Exception) -> str:
-    # PyTorch's message advises to read the file unsafely; only what it found is worth repeating.
-    found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return f"it names {found[1]}" if found else type(error).__name__
+    # PyTorch's message advises loading the file unsafely, so only the offending name is repeated.
+    match = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"it names {match[1]}" if match else type(error).__name__

@@ -1,7 +1,7 @@
-"""DenseNet3D and T3D (the paper's Table 1): one net, two kinds of transition.
+"""DenseNet3D and T3D (the paper's Table 1): one network with two kinds of transition.
 
-DenseNet3D is DenseNet-BC with every 2D layer made 3D. T3D is the same net with a Temporal Transition Layer in
-the place of each plain transition. Weights carry torchvision's DenseNet names.
+DenseNet3D is DenseNet-BC with every 2D layer made 3D. T3D replaces each plain transition by a Temporal
+Transition Layer. Weights have torchvision's DenseNet names.
 
 Legend: B batch, C channels, T time, H height, W width. Sizes at line ends are T × H × W for 32 × 224 × 224.
 """
@@ -24,24 +24,24 @@ from t3d.models.ttl import PAPER_DEPTHS, TemporalConv3d, TemporalTransition, Tim
 
 @dataclass(frozen=True)
 class DenseNet3DOptions(NetOptions):
-    """What can vary in DenseNet3D and T3D; the defaults are DenseNet3D-121's.
+    """Options of DenseNet3D and T3D. The defaults are DenseNet3D-121's.
 
     Args:
         growth_rate: Channels that each dense layer adds.
         block_config: Dense layers in each block.
         stem_channels: Filters of the first convolution.
-        bottleneck: Width of a dense layer's 1×1×1 convolution, in growth rates.
+        bottleneck: Width of a dense layer's 1×1×1 convolution, as a multiple of the growth rate.
         ttl_depths: Temporal depths of each transition's branches; None means plain transitions.
         ttl_channels: Filters of each branch of a TTL.
-        ttl_projection: A 1×1×1 transition behind each TTL, as in the authors' code (not in Table 1).
+        ttl_projection: Add a 1×1×1 transition after each TTL, as in the authors' code (not in Table 1).
         stem_pool_time_stride: 1 keeps T in the stem's pool (Table 1), 2 halves it (the authors' code).
-        adapt_pool: Let clips be so short that a transition meets one time step; False refuses them.
+        adapt_pool: Accept clips so short that a transition's map has one time step. False rejects them.
         time_padding: How convolutions pad time, `zeros` or `replicate`.
-        drop_rate: Dropout behind each dense layer, in training.
+        drop_rate: Dropout after each dense layer, in training.
         in_channels: Channels of a clip.
 
     Raises:
-        ConfigError: A value that cannot work.
+        ConfigError: An invalid value.
     """
 
     growth_rate: int = 32
@@ -62,7 +62,7 @@ class DenseNet3DOptions(NetOptions):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if not self.block_config or min(self.block_config) < 1:
-            raise ConfigError(f"block_config is {self.block_config}; every block needs 1 layer or more")
+            raise ConfigError(f"block_config is {self.block_config}; every block needs at least 1 layer")
         if self.ttl_depths is not None and len(self.ttl_depths) != len(self.block_config) - 1:
             raise ConfigError(
                 f"ttl_depths has {len(self.ttl_depths)} entries for {len(self.block_config)} blocks; "
@@ -75,7 +75,7 @@ class DenseNet3DOptions(NetOptions):
 
 
 class DenseLayer(Recomputing):
-    """BN → ReLU → 1×1×1 → BN → ReLU → 3×3×3 on everything the block has made so far."""
+    """BN → ReLU → 1×1×1 → BN → ReLU → 3×3×3 on the concatenated outputs of all earlier layers."""
 
     def __init__(self, in_channels: int, options: DenseNet3DOptions) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class DenseLayer(Recomputing):
         """Add growth_rate channels.
 
         Args:
-            features: The block's input and what its earlier layers added, each B · T H W.
+            features: The block's input and the outputs of its earlier layers, each B · T H W.
 
         Returns:
             New channels, B growth_rate T H W.
@@ -115,7 +115,7 @@ class DenseBlock(nn.ModuleDict):
         self.out_channels = in_channels + num_layers * options.growth_rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the channels of all layers to those that came, B C T H W → B out_channels T H W."""
+        """Append the channels of all layers to the input's, B C T H W → B out_channels T H W."""
         features = [x]
         for layer in self.values():
             features.append(layer(features))
@@ -138,8 +138,8 @@ class DenseNet3D(VideoNet):
     """DenseNet3D, or T3D where `options.ttl_depths` is given (Table 1).
 
     Args:
-        options: What the family can vary.
-        num_classes: K; 0 leaves the classifier out.
+        options: Options of the model family.
+        num_classes: Number of classes, K. 0 omits the classifier.
 
     Example:
         >>> net = DenseNet3D(DenseNet3DOptions(ttl_depths=PAPER_DEPTHS), num_classes=10)
@@ -182,21 +182,21 @@ class DenseNet3D(VideoNet):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Turn clips into the map behind the last BN → ReLU, see `VideoNet.forward_features`."""
+        """Turn clips into the map after the last BN → ReLU, see `VideoNet.forward_features`."""
         self.check_input(x)
         return F.relu(self.run_stages(x))
 
     def layers(self) -> dict[str, list[nn.Module]]:
-        """`stem`, and each `denseblock` with the transition or the BN behind it, see `VideoNet.layers`."""
-        found: dict[str, list[nn.Module]] = {"stem": []}
+        """`stem`, and each `denseblock` with the transition or BN that follows it, see `VideoNet.layers`."""
+        groups: dict[str, list[nn.Module]] = {"stem": []}
         for name, module in self.features.named_children():
             if name.startswith("denseblock"):
-                found[name] = []
-            list(found.values())[-1].append(module)
-        return found
+                groups[name] = []
+            list(groups.values())[-1].append(module)
+        return groups
 
     def min_input_size(self) -> tuple[int, int]:
-        """Least (frames, side): what leaves one time step and one pixel for the last block."""
+        """Return the minimum (frames, side) that leaves one time step and one pixel for the last block."""
         behind_stem = 2 ** (len(self.options.block_config) - 1)
         side = _before_halving(_before_halving(behind_stem))
         if self.options.adapt_pool:
@@ -217,12 +217,12 @@ def _transition(
         projection=options.ttl_projection,
         time_padding=options.time_padding,
         adapt_pool=options.adapt_pool,
-        warn=options.ttl_depths != PAPER_DEPTHS,  # which are deeper than the last map of 16 frames
+        warn=options.ttl_depths != PAPER_DEPTHS,  # the paper's depths exceed the last map of 16 frames
     )
 
 
 def _before_halving(size: int) -> int:
-    """Least size that a stride of 2 with an odd, centered kernel turns into `size`."""
+    """Return the smallest size that a stride of 2 with an odd, centered kernel turns into `size`."""
     return 2 * size - 1
 
 

@@ -1,4 +1,4 @@
-"""How large a network is: parameters, and multiply-accumulates per clip."""
+"""Size of a network: parameters, and multiply-accumulates per clip."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def model_size(
     num_frames: int = 32,
     size: int = 224,
 ) -> ModelSize:
-    """Measure a network by name, without giving it memory.
+    """Measure a model by name, without allocating memory for its weights.
 
     Args:
-        name: A name out of `list_models()`.
+        name: Name of a model, one of `list_models()`.
         num_classes: Number of classes.
         options: Options that differ from the model's own.
         num_frames: Frames of the clip.
@@ -74,7 +74,7 @@ def model_size(
 
 
 class _Unfilled(TorchFunctionMode):
-    """Skips random filling: the meta device has nothing to fill, and trying takes half of the time."""
+    """Skips random initialization, which has no effect on the meta device but takes half of the time."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -85,7 +85,7 @@ class _Unfilled(TorchFunctionMode):
 
 
 def _drop_norms(model: nn.Module) -> None:
-    """Put identities in the place of BatchNorm, which counts for nothing and is slow on the meta device."""
+    """Replace BatchNorm by identities. It adds no counted operations and is slow on the meta device."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, _BatchNorm):
@@ -100,7 +100,7 @@ def count_parameters(model: nn.Module) -> int:
 def count_macs(model: VideoNet, *, num_frames: int = 32, size: int = 224) -> int:
     """Count the multiply-accumulates of convolutions and linear layers for one clip.
 
-    A network on the meta device is counted without computing anything.
+    For a network on the meta device, nothing is computed.
 
     Args:
         model: The network; its mode is kept.
@@ -116,7 +116,7 @@ def count_macs(model: VideoNet, *, num_frames: int = 32, size: int = 224) -> int
     weight = next(model.parameters())
     clip = torch.zeros(1, model.in_channels, num_frames, size, size, device=weight.device, dtype=weight.dtype)
     was_training = model.training
-    model.eval()  # one clip alone is too few for BatchNorm's statistics, and must not change them
+    model.eval()  # one clip is too little for BatchNorm's statistics, and must not change them
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(clip)

@@ -1,4 +1,4 @@
-"""Activations thrown away in the forward pass and computed again in the backward pass: time for memory."""
+"""Gradient checkpointing: recompute activations in the backward pass to save memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Recomputing(nn.Module):
-    """Base of the blocks that `VideoNet.set_grad_checkpointing` switches.
+    """Base class of the blocks that `VideoNet.set_grad_checkpointing` switches.
 
     Attributes:
-        grad_checkpointing: Whether the block recomputes; off at first.
+        grad_checkpointing: Whether the block recomputes its activations. Off by default.
     """
 
     def __init__(self) -> None:
@@ -22,14 +22,14 @@ class Recomputing(nn.Module):
         self.grad_checkpointing = False
 
     def recomputed(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """Compute a part of the block; where checkpointing is on, keep nothing but its inputs.
+        """Compute a part of the block. If checkpointing is on, keep only its inputs for the backward pass.
 
         Args:
-            part: What is computed, with modules of this block; nothing in it may be random.
-            *inputs: What goes in; `part` must not change them.
+            part: Function to compute, made of modules of this block. It must not be random.
+            *inputs: Arguments of `part`, which must not change them.
 
         Returns:
-            What `part` gives.
+            The result of `part`.
         """
         if not (self.grad_checkpointing and torch.is_grad_enabled()):
             return part(*inputs)
@@ -43,7 +43,7 @@ class Recomputing(nn.Module):
 
 @contextmanager
 def _spare_buffers(block: nn.Module) -> Iterator[None]:
-    # The second pass over a BatchNorm would count the batch twice: give it copies to spoil.
+    # The second pass would update BatchNorm's statistics twice, so it gets copies of them.
     kept = [(module, dict(module.named_buffers(recurse=False))) for module in block.modules()]
     for module, buffers in kept:
         for name, buffer in buffers.items():

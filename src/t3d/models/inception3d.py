@@ -1,11 +1,11 @@
 """Inception3D and I3D: Inception-v1 with every 2D layer made 3D.
 
-Inception3D is a baseline of the T3D paper (Tables 4, 9 and 10), which says of it no more than that; I3D is
-the RGB network of Carreira and Zisserman (2017), "Quo vadis, action recognition?", which Table 9 compares
-with. **How they are read:** Inception-v1 (Szegedy et al., 2014) with BatchNorm and with 3×3 in the place of
-its 5×5, as in I3D and in torchvision's GoogLeNet, and without auxiliary classifiers; k×k becomes k×k×k. The
-two differ in pooling alone: Inception3D keeps T in its first pool and halves it in the others, so that its
-maps have the sizes of the paper's Table 1; I3D keeps T in the first two pools, whose temporal kernel is 1.
+Inception3D is a baseline of the T3D paper (Tables 4, 9 and 10), which does not describe it further. I3D is
+the RGB network of Carreira and Zisserman (2017), "Quo vadis, action recognition?", a baseline in Table 9.
+**Interpretation:** Inception-v1 (Szegedy et al., 2014) with BatchNorm and without auxiliary classifiers.
+3×3 replaces 5×5, as in I3D and in torchvision's GoogLeNet, and k×k becomes k×k×k. The two differ only in
+pooling. Inception3D keeps T in its first pool and halves it in the others, so its maps have the sizes of
+the paper's Table 1. I3D keeps T in the first two pools, whose temporal kernel is 1.
 
 Weights carry torchvision's GoogLeNet names.
 
@@ -44,15 +44,15 @@ _MODULES = {
 
 @dataclass(frozen=True)
 class Inception3DOptions(InsertedTTLOptions):
-    """What can vary in Inception3D and I3D; the defaults are Inception3D's.
+    """Options of Inception3D and I3D. The defaults are Inception3D's.
 
     Args:
         pool_depths: Temporal kernel of each of the four max pools.
         pool_time_strides: Temporal stride of each of the four max pools, 1 or 2.
-        drop_rate: Dropout in front of the classifier, in training.
+        drop_rate: Dropout before the classifier, in training.
 
     Raises:
-        ConfigError: A value that cannot work.
+        ConfigError: An invalid value.
     """
 
     narrowest: ClassVar[int] = 16  # of a branch
@@ -70,7 +70,7 @@ class Inception3DOptions(InsertedTTLOptions):
             if stride == 1 and depth % 2 == 0:
                 raise ConfigError(
                     f"pool_depths is {self.pool_depths} with pool_time_strides {self.pool_time_strides}; "
-                    "a pool that keeps T has an odd depth"
+                    "a pool that keeps T needs an odd depth"
                 )
         super().__post_init__()
 
@@ -99,10 +99,10 @@ class BasicConv(nn.Module):
 
 
 class HangingMaxPool(nn.Module):
-    """Max pool of stride 2 in space whose last windows may hang over the end of the map.
+    """Max pool of stride 2 in space whose last windows may extend past the end of the map.
 
     Args:
-        depth: Temporal kernel; where T is shorter and to be halved, it is T.
+        depth: Temporal kernel. If T is shorter and is to be halved, the kernel is T.
         side: Kernel in space.
         time_stride: 1 keeps T, 2 halves it.
 
@@ -130,12 +130,12 @@ class HangingMaxPool(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """The options that print(model) shows."""
+        """Return the options that print(model) shows."""
         return f"{self.depth}×{self.side}×{self.side}, time_stride={self.time_stride}"
 
 
 class InceptionModule(Recomputing):
-    """Four branches side by side: 1×1×1; 1×1×1 → 3×3×3, twice; 3×3×3 max pool → 1×1×1."""
+    """Four parallel branches: 1×1×1; 1×1×1 → 3×3×3, twice; 3×3×3 max pool → 1×1×1."""
 
     def __init__(self, in_channels: int, name: str, options: Inception3DOptions) -> None:
         super().__init__()
@@ -165,11 +165,11 @@ class InceptionModule(Recomputing):
 
 
 class Inception3D(VideoNet):
-    """Inception3D, or I3D by its pooling.
+    """Inception3D, or I3D, depending on the pooling options.
 
     Args:
-        options: What the family can vary.
-        num_classes: K; 0 leaves the classifier out.
+        options: Options of the model family.
+        num_classes: Number of classes, K. 0 omits the classifier.
 
     Example:
         >>> net = Inception3D(Inception3DOptions(width=0.25), num_classes=10)
@@ -212,7 +212,7 @@ class Inception3D(VideoNet):
         insert_ttl_of(self, options)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Turn clips into the map behind the last module, see `VideoNet.forward_features`."""
+        """Turn clips into the map after the last module, see `VideoNet.forward_features`."""
         self.check_input(x)
         return self.run_stages(x)
 
@@ -230,7 +230,7 @@ class Inception3D(VideoNet):
         }
 
     def min_input_size(self) -> tuple[int, int]:
-        """Least (frames, side): 1, and 15, of which the third pool gets a map of 2 × 2."""
+        """Return the minimum (frames, side): 1 and 15, which gives the third pool a map of 2 × 2."""
         return 1, 15
 
 
@@ -240,7 +240,7 @@ def _pool(index: int, side: int, options: Inception3DOptions) -> HangingMaxPool:
 
 _INCEPTION = Inception3DOptions()
 _I3D = Inception3DOptions(pool_depths=(1, 1, 3, 2), pool_time_strides=(1, 1, 2, 2))
-# The maps of inception3 and inception4 are those that T3D's second and third TTL see; two TTLs in all.
+# The maps of inception3 and inception4 have the sizes that T3D's second and third TTLs see.
 _INCEPTION_TTL = Inception3DOptions(ttl_after=("inception3", "inception4"), ttl_depths=PAPER_DEPTHS[1:])
 
 
@@ -252,7 +252,7 @@ def inception3d(options: Inception3DOptions = _INCEPTION, *, num_classes: int = 
 
 @register_model
 def inception3d_ttl(options: Inception3DOptions = _INCEPTION_TTL, *, num_classes: int = 400) -> Inception3D:
-    """Inception3D with TTLs in front of its last two pools (the paper's conclusion)."""
+    """Inception3D with TTLs before its last two pools (the paper's conclusion)."""
     return Inception3D(options, num_classes=num_classes)
 
 

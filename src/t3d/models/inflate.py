@@ -1,8 +1,8 @@
-"""2D weights made 3D: the cheap start for a 3D network whose 2D twin is trained.
+"""Inflate 2D weights to 3D, to initialize a 3D model from its trained 2D counterpart.
 
-A net inflated by `center` and shown one frame again and again computes its twin's features at every step,
-whatever its time padding. Inflated by `mean` it does so only with `time_padding="replicate"`: zeros before
-and behind the clip take part in the mean, so that the first and last steps come out too small.
+On a clip that repeats one frame, a model inflated by `center` computes its 2D counterpart's features at every
+step, with any time padding. A model inflated by `mean` does so only with `time_padding="replicate"`. Zeros
+before and after the clip would enter the mean, and make the first and last steps too small.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from t3d.models.net import VideoNet
 Inflation = Literal["mean", "center"]
 
 
-def inflate(state_2d: Mapping[str, Tensor], model: VideoNet, *, how: Inflation = "mean") -> LoadReport:
+def inflate(state_2d: Mapping[str, Tensor], model: VideoNet, *, method: Inflation = "mean") -> LoadReport:
     """Fill a 3D network with 2D weights of the same names.
 
     Args:
         state_2d: State of a 2D network, such as torchvision's DenseNet-121 for `densenet3d121`.
         model: The 3D network; changed in place. Its classifier is left as it is.
-        how: `mean` gives every time step of a kernel the 2D kernel divided by the temporal depth d; `center`
-            gives the 2D kernel to step (d-1)//2 and zeros to the others.
+        method: `mean` gives every time step of a kernel the 2D kernel divided by the temporal depth d;
+            `center` gives the 2D kernel to step (d-1)//2 and zeros to the others.
 
     Returns:
-        What was loaded and what was not: a T3D's transitions, and blocks whose width they change, are not.
+        Which tensors were loaded. A T3D's transitions, and blocks whose width they change, are not loaded.
 
     Raises:
-        ConfigError: An unknown `how`.
-        CheckpointError: Nothing of the backbone fits.
+        ConfigError: An unknown `method`.
+        CheckpointError: No tensor of the backbone fits.
 
     Example:
         >>> from torchvision.models import densenet121
@@ -42,32 +42,34 @@ def inflate(state_2d: Mapping[str, Tensor], model: VideoNet, *, how: Inflation =
         >>> inflate(densenet121().state_dict(), create_model("densenet3d121")).complete
         True
     """
-    if how not in get_args(Inflation):
-        raise ConfigError(f"how is {how!r}; {did_you_mean(how, get_args(Inflation))}")
+    if method not in get_args(Inflation):
+        raise ConfigError(f"method is {method!r}; {did_you_mean(method, get_args(Inflation))}")
     depths = {name: model.get_parameter(name).shape[2] for name in convolutions(model)}
     state = {
-        name: inflate_kernel(tensor, depths[name], how=how) if name in depths and tensor.ndim == 4 else tensor
+        name: inflate_kernel(tensor, depths[name], method=method)
+        if name in depths and tensor.ndim == 4
+        else tensor
         for name, tensor in state_2d.items()
     }
     return load_matching(model, state, source="2D weights")
 
 
-def inflate_kernel(kernel: Tensor, depth: int, *, how: Inflation = "mean") -> Tensor:
-    """Make one 2D kernel 3D.
+def inflate_kernel(kernel: Tensor, depth: int, *, method: Inflation = "mean") -> Tensor:
+    """Inflate one 2D kernel to 3D.
 
     Args:
         kernel: Weights, C' C H W.
         depth: Temporal depth d.
-        how: See `inflate`.
+        method: See `inflate`.
 
     Returns:
         Weights, C' C d H W.
 
     Example:
-        >>> inflate_kernel(torch.ones(1, 1, 1, 1), 4, how="center").flatten().tolist()
+        >>> inflate_kernel(torch.ones(1, 1, 1, 1), 4, method="center").flatten().tolist()
         [0.0, 1.0, 0.0, 0.0]
     """
-    if how == "mean":
+    if method == "mean":
         return (kernel / depth).unsqueeze(2).repeat(1, 1, depth, 1, 1)
     inflated = torch.zeros(*kernel.shape[:2], depth, *kernel.shape[2:], dtype=kernel.dtype)
     inflated[:, :, (depth - 1) // 2] = kernel

@@ -1,11 +1,15 @@
-"""Temporal Transition Layers behind the stages of any network.
+"""Insert Temporal Transition Layers (TTLs) after the stages of any network.
 
-The paper's conclusion says that the TTL serves other 3D architectures too, and leaves open how. Here it
-stands where T3D has it, behind a stage and in front of the layer that halves the map, and looks at the same
-map with the same branches. Two things differ, so that weights trained without it stay usable: the net's own
-halving stays in the place of the TTL's pool, and BN → ReLU → 1×1×1 convolution brings the joined branches
-back to the stage's width, so that no layer behind it changes its shape. Added to the map (`shortcut`), with
-that convolution zero at first, the TTL leaves a trained net exactly as it was until it learns.
+The paper's conclusion suggests the TTL for other 3D architectures, but does not specify how. Here it is
+placed as in T3D: after a stage, before the layer that halves the map, with the same branches on the same map.
+Two things differ, so that weights trained without TTLs stay usable:
+
+- The network's own downsampling replaces the TTL's pool.
+- BN → ReLU → 1×1×1 convolution brings the concatenated branches back to the stage's width, so no later layer
+  changes its shape.
+
+With `shortcut`, the result is added to the map and that convolution starts at zero. So a trained network's
+outputs do not change until the TTL learns.
 
 Legend: B batch, C channels, T time, H height, W width.
 """
@@ -27,20 +31,20 @@ from t3d.models.ttl import TemporalBranch, TemporalTransition, TimePadding
 
 @dataclass(frozen=True)
 class InsertedTTLOptions(NetOptions):
-    """Base of the options of nets that may have TTLs behind their stages, and be made narrow.
+    """Base class of the options of models with a width factor and optional TTLs after their stages.
 
     Args:
-        width: All numbers of filters and of linear features times this.
+        width: Factor for all numbers of filters and linear features.
         time_padding: How convolutions pad time, `zeros` or `replicate`.
-        drop_rate: Dropout in training, in front of the classifier or where the net has it.
+        drop_rate: Dropout in training, before the classifier or where the model has it.
         in_channels: Channels of a clip.
-        ttl_after: The stages that a TTL stands behind; none by default.
-        ttl_depths: Temporal depths of the branches of each TTL, one entry for each stage in `ttl_after`.
+        ttl_after: Stages that a TTL follows. Default: none.
+        ttl_depths: Temporal depths of the branches of each TTL, one entry per stage in `ttl_after`.
         ttl_channels: Filters of each branch of a TTL.
-        ttl_shortcut: Add the TTL's map to the stage's; False puts it in the stage's place, as in T3D.
+        ttl_shortcut: Add the TTL's map to the stage's. False replaces the stage's map, as in T3D.
 
     Raises:
-        ConfigError: A value that cannot work.
+        ConfigError: An invalid value.
     """
 
     narrowest: ClassVar[int] = 64  # filters of the published network's narrowest layer
@@ -61,21 +65,21 @@ class InsertedTTLOptions(NetOptions):
             raise ConfigError(f"drop_rate is {self.drop_rate}; it must be in [0, 1)")
         if self.filters(self.narrowest) < 1:
             layer = f"the narrowest layer's {self.narrowest}"
-            raise ConfigError(f"width is {self.width}; it must leave 1 filter or more of {layer}")
+            raise ConfigError(f"width is {self.width}; it must leave at least 1 filter of {layer}")
 
     def filters(self, count: int) -> int:
-        """A number of filters or features of the published network, at this width."""
+        """Scale a published number of filters or features by `width`."""
         return int(count * self.width)
 
 
 class InsertedTTL(Recomputing):
-    """A TTL that keeps the size and the width of a map.
+    """TTL that keeps the size and the number of channels of a map.
 
     Args:
-        channels: Channels that come in and go out.
+        channels: Input and output channels.
         depths: Temporal depth of each branch.
         branch_channels: Filters of each branch.
-        shortcut: Add what the TTL gives to what came in, and begin at zero.
+        shortcut: Add the TTL's output, zero at first, to its input.
         time_padding: How branches pad time, see `TemporalConv3d`.
 
     Example:
@@ -106,7 +110,7 @@ class InsertedTTL(Recomputing):
             nn.init.zeros_(self.projection.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Look at the map over several temporal depths.
+        """Convolve the map over several temporal depths.
 
         Args:
             x: Map, B C T H W.
@@ -122,7 +126,7 @@ class InsertedTTL(Recomputing):
 
 
 def insert_ttl_of(model: VideoNet, options: InsertedTTLOptions) -> None:
-    """Put the TTLs that a network's options ask for behind its stages, see `insert_ttl`."""
+    """Insert the TTLs that a model's options request, see `insert_ttl`."""
     insert_ttl(
         model,
         after=options.ttl_after,
@@ -142,24 +146,24 @@ def insert_ttl(
     shortcut: bool = True,
     time_padding: TimePadding = "zeros",
 ) -> None:
-    """Put a Temporal Transition Layer behind stages of a network.
+    """Insert a Temporal Transition Layer after stages of a network.
 
     The network's own tensors keep names, shapes and values, so that weights made without TTLs can be loaded
-    before or after. A weights file knows a network by its options: the card of one with TTLs has the options
-    `ttl_after` and `ttl_depths`, which build it as well.
+    before or after. A weights file describes a model by its options. The card of a model with TTLs needs the
+    options `ttl_after` and `ttl_depths`, which build the same model.
 
     Args:
         model: The network; changed in place.
-        after: The stages, names out of `model.stages()`.
-        depths: Temporal depths of the branches, for each of these stages.
+        after: Names of stages, from `model.stages()`.
+        depths: Temporal depths of the branches, one entry per stage.
         branch_channels: Filters of each branch.
-        shortcut: Add each TTL's map to its stage's and begin at zero, so that the network computes at first
-            what it computed before; False puts it in the stage's place, for training from scratch.
+        shortcut: Add each TTL's map, zero at first, to its stage's, so that the network's outputs do not
+            change before training. False replaces the stage's map, for training from scratch.
         time_padding: How branches pad time, see `TemporalConv3d`.
 
     Raises:
-        ConfigError: A stage that does not exist, gives no map or has a TTL; not one entry of depths a stage;
-            a depth below 1.
+        ConfigError: A stage does not exist, does not produce a map or already has a TTL; `depths` does not
+            have one entry per stage; or a depth is below 1.
 
     Example:
         >>> from t3d.models import create_model
@@ -196,7 +200,7 @@ def insert_ttl(
 
 @torch.no_grad()
 def _widths(model: VideoNet) -> dict[str, int]:
-    """Channels of the map behind each stage that gives one, seen on the smallest clip."""
+    """Return the channels of each stage that produces a map, measured on the smallest clip."""
     frames, side = model.min_input_size()
     weight = next(model.parameters())
     x = torch.zeros(1, model.in_channels, frames, side, side, device=weight.device, dtype=weight.dtype)
@@ -204,7 +208,7 @@ def _widths(model: VideoNet) -> dict[str, int]:
     model.eval()  # the clip must not change the statistics of a BatchNorm
     widths = {}
     try:
-        for stage, modules in model.layers().items():  # TTLs that are there keep the width
+        for stage, modules in model.layers().items():  # existing TTLs keep the width
             for module in modules:
                 x = module(x)
             if x.ndim == 5:

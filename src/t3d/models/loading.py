@@ -1,4 +1,4 @@
-"""Put tensors into a network by name, and say which fitted."""
+"""Load tensors into a network by name, and report which ones fit."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What of a file went into a network and what did not; print it.
+    """Result of loading a file into a network, tensor by tensor. Printing it gives a summary.
 
     Attributes:
         loaded: Names whose tensors were copied.
-        missing: Names that only the network has; they keep their values.
-        unexpected: Names that only the file has; they were left out.
+        missing: Names that only the network has. Their values did not change.
+        unexpected: Names that only the file has. They were not loaded.
         mismatched: Names in both whose shapes differ: (name, shape in the file, shape in the network).
-        skipped: Names of the classifier, left out on purpose.
+        skipped: Names of the classifier, which is skipped on purpose.
     """
 
     loaded: tuple[str, ...]
@@ -34,7 +34,7 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Whether everything but the classifier was loaded."""
+        """True if everything but the classifier was loaded."""
         return not self.missing and not self.mismatched
 
     def __str__(self) -> str:
@@ -53,14 +53,14 @@ class LoadReport:
 
 
 def compare(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> str:
-    """Say where two sets of named tensors differ, first differences first.
+    """Describe where two sets of named tensors differ.
 
     Args:
-        expected: What there should be.
-        got: What there is.
+        expected: Expected tensors by name.
+        got: Actual tensors by name.
 
     Returns:
-        Half-sentences; empty where names and shapes agree.
+        Phrases for an error message; empty if names and shapes agree.
     """
     lines = []
     missing = tuple(name for name in expected if name not in got)
@@ -81,7 +81,7 @@ def compare(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> str:
 
 @torch.no_grad()
 def load_matching(model: VideoNet, state: Mapping[str, Tensor], *, source: str) -> LoadReport:
-    """Copy every tensor of the backbone whose name and shape fit; the classifier is left as it is.
+    """Copy every backbone tensor whose name and shape match. The classifier does not change.
 
     Args:
         model: The network; changed in place.
@@ -89,10 +89,10 @@ def load_matching(model: VideoNet, state: Mapping[str, Tensor], *, source: str) 
         source: Where they come from, for error messages.
 
     Returns:
-        What was loaded and what was not.
+        Which tensors were loaded.
 
     Raises:
-        CheckpointError: No convolution or linear weight of the backbone fits.
+        CheckpointError: No convolution or linear weight of the backbone matches.
     """
     backbone = {name: tensor for name, tensor in model.state_dict().items() if not is_classifier(model, name)}
     loaded, missing, mismatched = [], [], []
@@ -115,12 +115,12 @@ def load_matching(model: VideoNet, state: Mapping[str, Tensor], *, source: str) 
 
 
 def is_classifier(model: VideoNet, name: str) -> bool:
-    """Whether a tensor's name belongs to the classifier of a network."""
+    """Return whether a tensor's name belongs to the classifier of a network."""
     return name.startswith(f"{model.classifier_name}.")
 
 
 def convolutions(model: nn.Module) -> set[str]:
-    """Names of the weights of all 3D convolutions."""
+    """Return the names of the weights of all 3D convolutions."""
     return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Conv3d)}
 
 

@@ -14,12 +14,12 @@ from t3d.errors import ConfigError, did_you_mean
 from t3d.models.grad_checkpointing import Recomputing
 
 BACKBONE = "backbone"
-"""What `VideoNet.freeze` takes for all stages: everything but the classifier."""
+"""The name that `VideoNet.freeze` accepts for all stages: everything except the classifier."""
 
 
 @dataclass(frozen=True)
 class NetOptions:
-    """Base of the frozen dataclasses that hold the options of one family of networks."""
+    """Base class of the frozen dataclasses that hold the options of one model family."""
 
 
 class VideoNet(nn.Module, ABC):
@@ -27,18 +27,18 @@ class VideoNet(nn.Module, ABC):
 
     Legend: B batch, C channels, T time, H height, W width, K classes.
 
-    Training, testing, export and transfer know only this class. A new family derives from it, implements the
-    abstract methods and names its classifier's attribute in `classifier_name`.
+    Training, testing, export and transfer use only this class. A new model family derives from it, implements
+    the abstract methods, and sets `classifier_name` to the name of its classifier's attribute.
 
     Args:
-        options: What the family can vary; kept as `options` and written into the model's card.
+        options: Options of the model family, stored as `options` and written into the model card.
         in_channels: Channels of a clip: 3 for RGB.
         num_features: Length of the pooled feature vector that the classifier sees.
-        num_classes: K; 0 leaves the classifier out.
-        head_drop_rate: Dropout in front of the classifier, in training.
+        num_classes: Number of classes, K. 0 omits the classifier.
+        head_drop_rate: Dropout before the classifier, in training.
 
     Attributes:
-        inserted: Layers that stand behind a stage and are not the family's own, by the stage's name; see
+        inserted: Layers that `insert_ttl` added after a stage, by the stage's name; see
             `insert_ttl`.
 
     Raises:
@@ -67,9 +67,9 @@ class VideoNet(nn.Module, ABC):
 
     @abstractmethod
     def layers(self) -> Mapping[str, Sequence[nn.Module]]:
-        """The family's own modules of each stage by the stage's name, in the order in which a map meets them.
+        """Return the model family's modules of each stage by the stage's name, in forward order.
 
-        All but the classifier; `run_stages` calls them one after the other.
+        Includes everything except the classifier. `run_stages` calls the modules one after the other.
         """
 
     @abstractmethod
@@ -83,15 +83,15 @@ class VideoNet(nn.Module, ABC):
             Map, B num_features T' H' W'.
 
         Raises:
-            ConfigError: The input has another form or is smaller than `min_input_size()`.
+            ConfigError: The input has the wrong shape or type, or is smaller than `min_input_size()`.
         """
 
     @abstractmethod
     def min_input_size(self) -> tuple[int, int]:
-        """Least (frames, side) of a clip that this net takes with its options."""
+        """Return the minimum (frames, side) of a clip that this model accepts with its options."""
 
     def stages(self) -> dict[str, list[nn.Module]]:
-        """The modules of each stage by the stage's name, from the input on; all but the classifier."""
+        """Return the modules of each stage by the stage's name, in forward order, without the classifier."""
         return {
             name: [*modules, *([self.inserted[name]] if name in self.inserted else [])]
             for name, modules in self.layers().items()
@@ -104,7 +104,7 @@ class VideoNet(nn.Module, ABC):
             x: Clips, B C T H W.
 
         Returns:
-            What the last module of the last stage gives.
+            The output of the last module of the last stage.
         """
         for modules in self.stages().values():
             for module in modules:
@@ -112,9 +112,9 @@ class VideoNet(nn.Module, ABC):
         return x
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory: recompute a part of the activations in the backward pass.
+        """Turn gradient checkpointing on or off, which recomputes activations to save memory.
 
-        Outputs, gradients and BatchNorm buffers stay the same to the bit.
+        Outputs, gradients and BatchNorm buffers stay bit-identical.
 
         Args:
             enable: On or off.
@@ -124,22 +124,22 @@ class VideoNet(nn.Module, ABC):
                 module.grad_checkpointing = enable
 
     def own_name(self, foreign: str) -> str:
-        """The name that a tensor has here, by its name in another project's file of the same net.
+        """Translate a tensor's name from another project's file of the same model.
 
         Args:
-            foreign: The name there.
+            foreign: The name in the other project's file.
 
         Returns:
-            The name here; the same one where the family knows no other.
+            The name in this model; `foreign` itself if the model family does not know it.
         """
         return foreign
 
     def freeze(self, upto: str) -> None:
-        """Let the stages up to one learn no more; their BatchNorms keep their statistics, too.
+        """Freeze all stages up to and including one. Their BatchNorm statistics are frozen, too.
 
         Args:
-            upto: The last stage to freeze, a name out of `stages()`; `backbone` freezes all of them; empty
-                lets everything learn again.
+            upto: Last stage to freeze, a name from `stages()`. `backbone` freezes all of them. An empty
+                string unfreezes everything.
 
         Raises:
             ConfigError: There is no such stage.
@@ -158,7 +158,7 @@ class VideoNet(nn.Module, ABC):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; what is frozen stays in evaluation mode."""
+        """Set training or evaluation mode. Frozen stages stay in evaluation mode."""
         super().train(mode)
         for module in self._frozen:
             module.train(False)
@@ -171,7 +171,7 @@ class VideoNet(nn.Module, ABC):
             x: Clips, float, normalized, B C T H W.
 
         Returns:
-            Scores before the softmax, B K; pooled features, B num_features, where num_classes is 0.
+            Scores before the softmax, B K; pooled features, B num_features, if num_classes is 0.
         """
         return self.forward_head(self.forward_features(x))
 
@@ -179,7 +179,7 @@ class VideoNet(nn.Module, ABC):
         """Average the feature map over time and space, then classify.
 
         Args:
-            features: What `forward_features` gave, B num_features T' H' W'.
+            features: Output of `forward_features`, B num_features T' H' W'.
             pre_logits: Stop before the classifier.
 
         Returns:
@@ -193,14 +193,14 @@ class VideoNet(nn.Module, ABC):
         return self.get_classifier()(pooled)
 
     def get_classifier(self) -> nn.Module:
-        """The last layer: `nn.Linear`, or `nn.Identity` where num_classes is 0."""
+        """The last layer: `nn.Linear`, or `nn.Identity` if num_classes is 0."""
         return self.get_submodule(self.classifier_name)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a new, untrained classifier in, on the device and in the precision of the net.
+        """Replace the classifier with a new, untrained one, on the device and in the precision of the model.
 
         Args:
-            num_classes: K; 0 leaves the classifier out, so that the net returns pooled features.
+            num_classes: Number of classes, K. 0 omits the classifier, so the model returns pooled features.
 
         Raises:
             ConfigError: `num_classes` below 0.
@@ -219,19 +219,19 @@ class VideoNet(nn.Module, ABC):
         return classifier
 
     def check_input(self, x: Tensor) -> None:
-        """Refuse what is not a batch of clips this net can take, and say what to do.
+        """Raise an error with advice if the input is not a batch of clips that this model accepts.
 
         Args:
-            x: What was passed in.
+            x: Input of the model.
 
         Raises:
-            ConfigError: Wrong number of axes, channels, element type, or a clip below `min_input_size()`.
+            ConfigError: Wrong number of axes or channels, wrong dtype, or a clip below `min_input_size()`.
         """
         shape = " × ".join(map(str, x.shape))
         if x.ndim != 5:
             raise ConfigError(
-                f"the input has {x.ndim} axes ({shape}); a net takes B × C × T × H × W: "
-                "one clip needs a batch axis in front, clip.unsqueeze(0)"
+                f"the input has {x.ndim} axes ({shape}); a model takes B × C × T × H × W: "
+                "add a batch axis to a single clip, clip.unsqueeze(0)"
             )
         if x.shape[1] != self.in_channels:
             hint = (
@@ -241,17 +241,17 @@ class VideoNet(nn.Module, ABC):
             )
             raise ConfigError(
                 f"the input is {shape} (B × C × T × H × W) with {x.shape[1]} channels; "
-                f"this net takes {self.in_channels}{hint}"
+                f"this model takes {self.in_channels}{hint}"
             )
         if not x.is_floating_point():
             raise ConfigError(
-                f"the input is {x.dtype}; a net takes normalized floats: "
+                f"the input is {x.dtype}; a model takes normalized floats: "
                 "divide 8-bit pixels by 255, subtract the clip spec's mean, divide by its std"
             )
         frames, side = self.min_input_size()
         if x.shape[2] < frames or x.shape[3] < side or x.shape[4] < side:
             raise ConfigError(
-                f"the input is {shape} (B × C × T × H × W); with its options this net needs at least "
+                f"the input is {shape} (B × C × T × H × W); with its options this model needs at least "
                 f"{frames} frames of {side} × {side} pixels"
             )
 

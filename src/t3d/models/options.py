@@ -1,4 +1,4 @@
-"""Frozen dataclasses changed by plain values from a command line, YAML or JSON, with every type checked."""
+"""Override fields of frozen dataclasses with type-checked values from a command line, YAML or JSON."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def with_overrides(defaults: _Options, overrides: Mapping[str, object], *, where
 
     Args:
         defaults: An instance of a dataclass.
-        overrides: New values by field name; lists count as tuples, whole numbers as floats.
-        where: What the fields are, for error messages: "options of t3d121".
+        overrides: New values by field name; lists are accepted for tuples, and integers for floats.
+        where: Description of the fields for error messages, such as "options of t3d121".
 
     Returns:
         An instance of the same class.
 
     Raises:
-        ConfigError: An unknown field or a value of another type.
+        ConfigError: An unknown field or a value of the wrong type.
 
     Example:
         >>> from t3d.clip import ClipSpec

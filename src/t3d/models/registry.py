@@ -1,4 +1,4 @@
-"""The project's one registry: names of networks, and how they are built."""
+"""Model registry: names of models and the functions that build them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _Builder = TypeVar("_Builder", bound=Callable[..., VideoNet])
 
 
 def register_model(builder: _Builder) -> _Builder:
-    """Make a builder known by its function name.
+    """Register a model builder under its function name.
 
     Args:
-        builder: A function `name(options=<the net's own options>, *, num_classes=400)`.
+        builder: A function `name(options=<the model's default options>, *, num_classes=400)`.
 
     Returns:
         The builder, unchanged.
@@ -33,7 +33,7 @@ def register_model(builder: _Builder) -> _Builder:
     """
     name = getattr(builder, "__name__", repr(builder))
     if name in _BUILDERS:
-        raise ConfigError(f"two builders are called {name!r}; a model's name must be its own")
+        raise ConfigError(f"two builders are called {name!r}; model names must be unique")
     if not isinstance(_default_options(builder), NetOptions):
         raise ConfigError(f"the builder {name!r} needs a default for its argument 'options', a NetOptions")
     _BUILDERS[name] = builder
@@ -43,18 +43,18 @@ def register_model(builder: _Builder) -> _Builder:
 def create_model(
     name: str, *, num_classes: int = 400, options: Mapping[str, object] | None = None
 ) -> VideoNet:
-    """Build a network with random weights.
+    """Build a model with random weights.
 
     Args:
-        name: A name out of `list_models()`.
-        num_classes: Number of classes; 0 leaves the classifier out.
-        options: Options that differ from the model's own, by field name; lists count as tuples.
+        name: Name of a model, one of `list_models()`.
+        num_classes: Number of classes. 0 omits the classifier.
+        options: Options that differ from the model's own, by field name. Lists are accepted for tuples.
 
     Returns:
         The network, in training mode.
 
     Raises:
-        ConfigError: An unknown model or option, or a value that cannot work.
+        ConfigError: An unknown model or option, or an invalid value.
 
     Example:
         >>> create_model("t3d_tiny", num_classes=11, options={"drop_rate": 0.2}).num_classes
@@ -64,17 +64,17 @@ def create_model(
 
 
 def model_options(name: str, options: Mapping[str, object] | None = None) -> NetOptions:
-    """The options that a model has, with some of them changed.
+    """Return the options of a model, with some of them changed.
 
     Args:
-        name: A name out of `list_models()`.
+        name: Name of a model, one of `list_models()`.
         options: Options that differ from the model's own.
 
     Returns:
         A frozen dataclass with every option of the model.
 
     Raises:
-        ConfigError: An unknown model or option, or a value that cannot work.
+        ConfigError: An unknown model or option, or an invalid value.
 
     Example:
         >>> model_options("t3d121").ttl_depths
@@ -84,10 +84,10 @@ def model_options(name: str, options: Mapping[str, object] | None = None) -> Net
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of all networks.
+    """Return the names of all models.
 
     Args:
-        pattern: Which ones, with the wildcards of a shell: `t3d*`.
+        pattern: Filter with shell wildcards, such as `t3d*`.
 
     Returns:
         Names in alphabetical order.

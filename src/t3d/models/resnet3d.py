@@ -1,13 +1,12 @@
 """ResNet3D and R(2+1)D: residual networks with every 2D layer made 3D.
 
-ResNet3D-50 and -38 are baselines of the T3D paper (Tables 4, 8, 9 and 10), which says of them no more than
-that. **How they are read:** ResNet (He et al., 2015) with its stride in the 3×3 convolution, 3×3×3 in the
-place of 3×3 and 1×1×1 of 1×1, time halved wherever space is, behind the stem of the paper's Table 1; so the
-maps have the sizes of Table 1 at every stage. The other stem, `torchvision`, is that of Tran et al. (2018),
-"A closer look at spatiotemporal convolutions", where R(2+1)D comes from: each 3×3×3 is split into 1×3×3 and
-3×1×1.
+ResNet3D-50 and -38 are baselines of the T3D paper (Tables 4, 8, 9 and 10), which does not describe them
+further. **Interpretation:** ResNet (He et al., 2015) with its stride in the 3×3 convolution and the stem of
+the paper's Table 1. 3×3×3 replaces 3×3, 1×1×1 replaces 1×1, and time is halved wherever space is. So the maps
+have the sizes of Table 1 at every stage. The other stem, `torchvision`, and R(2+1)D are those of Tran et al.
+(2018), "A closer look at spatiotemporal convolutions". R(2+1)D splits each 3×3×3 into 1×3×3 and 3×1×1.
 
-Weights carry the names of torchvision's 2D ResNets; `t3d convert` knows those of its video ResNets, too.
+Weights have the names of torchvision's 2D ResNets. `t3d convert` also knows those of its video ResNets.
 
 Legend: B batch, C channels, T time, H height, W width. Sizes at line ends are T × H × W for 32 × 224 × 224.
 """
@@ -34,7 +33,7 @@ Convolution = Literal["3d", "2plus1d"]
 
 @dataclass(frozen=True)
 class ResNet3DOptions(InsertedTTLOptions):
-    """What can vary in ResNet3D and R(2+1)D; the defaults are ResNet3D-18's.
+    """Options of ResNet3D and R(2+1)D. The defaults are ResNet3D-18's.
 
     Args:
         block: `basic` has two 3×3×3 convolutions; `bottleneck` 1×1×1, 3×3×3 and, to four times the width,
@@ -44,10 +43,10 @@ class ResNet3DOptions(InsertedTTLOptions):
         stem: `paper` (Table 1: 3×7×7 of stride 2, then a 3×3×3 max pool) or `torchvision` (3×7×7 that keeps
             T, no pool).
         stem_pool_time_stride: 1 keeps T in the paper stem's pool (Table 1), 2 halves it.
-        drop_rate: Dropout in front of the classifier, in training.
+        drop_rate: Dropout before the classifier, in training.
 
     Raises:
-        ConfigError: A value that cannot work.
+        ConfigError: An invalid value.
     """
 
     block: Literal["basic", "bottleneck"] = "basic"
@@ -59,7 +58,7 @@ class ResNet3DOptions(InsertedTTLOptions):
 
     def __post_init__(self) -> None:
         if min(self.block_config) < 1:
-            raise ConfigError(f"block_config is {self.block_config}; every stage needs 1 block or more")
+            raise ConfigError(f"block_config is {self.block_config}; every stage needs at least 1 block")
         if self.stem_pool_time_stride not in (1, 2):
             raise ConfigError(f"stem_pool_time_stride is {self.stem_pool_time_stride}; allowed: 1, 2")
         super().__post_init__()
@@ -95,7 +94,7 @@ class Conv2Plus1D(nn.Sequential):
 
 
 class ResidualBlock(Recomputing, ABC):
-    """The input, brought to the block's size where it differs, plus what convolutions make of it → ReLU."""
+    """Residual block: the input, projected if its shape changes, plus the residual branch → ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -116,7 +115,7 @@ class ResidualBlock(Recomputing, ABC):
 
     @abstractmethod
     def residual(self, x: Tensor) -> Tensor:
-        """What is added to the input."""
+        """Compute the residual branch."""
 
 
 class BasicBlock(ResidualBlock):
@@ -129,12 +128,12 @@ class BasicBlock(ResidualBlock):
         between = _between(in_channels, width)
         self.conv1 = _conv3x3x3(in_channels, width, stride, between, options)
         self.bn1 = nn.BatchNorm3d(width)
-        # R(2+1)D's published weights have as many filters between space and time here as in conv1.
+        # R(2+1)D's published weights have the same number of intermediate filters here as in conv1.
         self.conv2 = _conv3x3x3(width, width, 1, between, options)
         self.bn2 = nn.BatchNorm3d(width)
 
     def residual(self, x: Tensor) -> Tensor:
-        """What is added to the input."""
+        """Compute the residual branch."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return self.bn2(self.conv2(x))
 
@@ -154,18 +153,18 @@ class Bottleneck(ResidualBlock):
         self.bn3 = nn.BatchNorm3d(width * self.expansion)
 
     def residual(self, x: Tensor) -> Tensor:
-        """What is added to the input."""
+        """Compute the residual branch."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         return self.bn3(self.conv3(x))
 
 
 class ResNet3D(VideoNet):
-    """ResNet3D, or R(2+1)D where `options.convolution` is `2plus1d`.
+    """ResNet3D, or R(2+1)D if `options.convolution` is `2plus1d`.
 
     Args:
-        options: What the family can vary.
-        num_classes: K; 0 leaves the classifier out.
+        options: Options of the model family.
+        num_classes: Number of classes, K. 0 omits the classifier.
 
     Example:
         >>> import torch
@@ -211,7 +210,7 @@ class ResNet3D(VideoNet):
         insert_ttl_of(self, options)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Turn clips into the map behind the last block, see `VideoNet.forward_features`."""
+        """Turn clips into the map after the last block, see `VideoNet.forward_features`."""
         self.check_input(x)
         return self.run_stages(x)
 
@@ -226,12 +225,12 @@ class ResNet3D(VideoNet):
         }
 
     def min_input_size(self) -> tuple[int, int]:
-        """Least (frames, side): 1 and 1, since every layer pads what it halves."""
+        """Return the minimum (frames, side): 1 and 1, since every layer that halves a map pads it."""
         return 1, 1
 
     def own_name(self, foreign: str) -> str:
-        """Names of torchvision's video ResNets, where the stem is theirs; see `VideoNet.own_name`."""
-        # Another stem has tensors of the same shapes: its net would load their weights and compute nonsense.
+        """Translate names of torchvision's video ResNets if the stem is theirs; see `VideoNet.own_name`."""
+        # The paper stem has tensors of the same shapes: it would load these weights and compute nonsense.
         if self.options.stem != "torchvision":
             return foreign
         for pattern, name in _TORCHVISION[self.options.convolution]:
@@ -273,7 +272,7 @@ def _stem(out_channels: int, options: ResNet3DOptions) -> nn.Module:
     return Conv2Plus1D(
         options.in_channels,
         out_channels,
-        between=options.filters(45),  # Tran et al. do not derive it; their published weights have it
+        between=options.filters(45),  # as in Tran et al.'s published weights; they do not derive it
         kernel_size=(3, 7, 7),
         stride=stride,
         time_padding=options.time_padding,
@@ -298,14 +297,14 @@ def _conv3x3x3(
 
 
 def _between(in_channels: int, out_channels: int) -> int:
-    """Filters between space and time that give a split convolution as many parameters as a 3×3×3 has."""
+    """Return the intermediate filters that give a split convolution as many parameters as a 3×3×3."""
     return in_channels * out_channels * 27 // (in_channels * 9 + out_channels * 3)
 
 
 _RESNET18 = ResNet3DOptions()
 _RESNET34 = ResNet3DOptions(block_config=(3, 4, 6, 3))
-# The paper names ResNet3D-38 (Table 9) and does not describe it. 12 bottlenecks are 36 convolutions, stem and
-# classifier make 38; spread evenly, as the 8 bottlenecks of a ResNet-26 commonly are.
+# The paper lists ResNet3D-38 (Table 9) but does not describe it. 12 bottlenecks have 36 convolutions; the
+# stem and the classifier make 38 layers. The blocks are spread evenly, as is common for a ResNet-26's 8.
 _RESNET38 = ResNet3DOptions(block="bottleneck", block_config=(3, 3, 3, 3))
 _RESNET50 = ResNet3DOptions(block="bottleneck", block_config=(3, 4, 6, 3))
 _RESNET101 = ResNet3DOptions(block="bottleneck", block_config=(3, 4, 23, 3))
@@ -350,7 +349,7 @@ def resnet3d101(options: ResNet3DOptions = _RESNET101, *, num_classes: int = 400
 
 @register_model
 def resnet3d50_ttl(options: ResNet3DOptions = _RESNET50_TTL, *, num_classes: int = 400) -> ResNet3D:
-    """ResNet3D-50 with T3D's TTLs behind its first three stages (the paper's conclusion)."""
+    """ResNet3D-50 with T3D's TTLs after its first three stages (the paper's conclusion)."""
     return ResNet3D(options, num_classes=num_classes)
 
 

@@ -1,8 +1,8 @@
-"""Temporal Segment Networks over any 3D network: clips from all parts of a video, one verdict.
+"""Temporal Segment Networks for any 3D network: one score per video from clips of all its parts.
 
 Wang et al. (2016), "Temporal segment networks"; the paper's "T3D + TSN". A video is divided into segments of
-equal length, each gives a clip, and the mean of the clips' class scores, before the softmax, is what is
-learned and tested. `ClipSpec.segments` says how many, and `t3d.data.clips.sampling` which frames.
+equal length, with one clip per segment. Training and testing use the mean of the clips' class scores, before
+the softmax. `ClipSpec.segments` sets the number of segments, and `t3d.data.clips.sampling` picks the frames.
 
 Legend: B batch, S segments, C channels, T time, H height, W width, K classes.
 """
@@ -16,7 +16,7 @@ from t3d.errors import ConfigError
 
 
 class SegmentConsensus(nn.Module):
-    """Score each segment's clip by one network, and average the scores.
+    """Score each segment's clip with one shared network, and average the scores.
 
     Args:
         model: The network, B C T H W → B K; its weights are shared by all segments.
@@ -49,7 +49,7 @@ class SegmentConsensus(nn.Module):
             Mean of the clips' scores before the softmax, B K.
 
         Raises:
-            ConfigError: The frames cannot be divided into so many clips.
+            ConfigError: The number of frames is not a multiple of `segments`.
         """
         if x.ndim != 5 or x.shape[2] % self.segments:
             raise ConfigError(
@@ -61,5 +61,5 @@ class SegmentConsensus(nn.Module):
 
 
 def with_consensus(model: nn.Module, segments: int) -> nn.Module:
-    """The network itself for one segment, and its consensus for more."""
+    """Return the network itself for one segment, or its consensus for more."""
     return model if segments == 1 else SegmentConsensus(model, segments=segments)

@@ -1,4 +1,4 @@
-"""The Temporal Transition Layer (TTL) of T3D, and the convolution in time that it is made of.
+"""The Temporal Transition Layer (TTL) of T3D, and the temporal convolution that it is built from.
 
 Legend: B batch, C channels, T time, H height, W width; every map is B C T H W.
 """
@@ -23,19 +23,19 @@ PAPER_DEPTHS = ((1, 3, 6), (1, 3, 4), (1, 3, 4))
 
 
 class TemporalConv3d(nn.Conv3d):
-    """3D convolution that keeps T at stride 1 for any temporal depth, even ones too.
+    """3D convolution that keeps T at stride 1 for any temporal depth, odd or even.
 
-    A depth of k is padded by (k-1)//2 steps before the clip and k//2 behind it, height and width by
-    (k-1)//2 zeros on both sides. No bias by default: a BatchNorm stands beside nearly every convolution here.
+    A depth of k is padded by (k-1)//2 steps before the clip and k//2 after it, height and width by
+    (k-1)//2 zeros on both sides. No bias by default, since nearly every convolution here has a BatchNorm.
 
     Args:
-        in_channels: Channels that come in.
-        out_channels: Channels that go out.
+        in_channels: Input channels.
+        out_channels: Output channels.
         kernel_size: Kernel as T × H × W; height and width must be odd.
         stride: Stride as T × H × W.
-        time_padding: `zeros`, or `replicate` for the first and last step of the clip once more; height and
+        time_padding: `zeros`, or `replicate` to repeat the first and last step of the clip. Height and
             width are always padded with zeros.
-        bias: Whether each filter adds a learned number.
+        bias: Whether each filter adds a learned bias.
 
     Raises:
         ConfigError: A kernel that cannot be centered, or an unknown padding.
@@ -65,7 +65,7 @@ class TemporalConv3d(nn.Conv3d):
                 f"time_padding is {time_padding!r}; {did_you_mean(time_padding, get_args(TimePadding))}"
             )
         before, after = (depth - 1) // 2, depth // 2
-        # The convolution pads by itself where it can: padding apart costs a copy of the map.
+        # The convolution does the padding where it can: separate padding costs a copy of the map.
         self_padded = time_padding == "zeros" and before == after
         self._pad: Kernel = (before if self_padded else 0, height // 2, width // 2)
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=self._pad, bias=bias)
@@ -96,9 +96,9 @@ class TemporalConv3d(nn.Conv3d):
 
 
 def misleads_onednn(*, device: str, bf16: bool, frames: int, depth: int) -> bool:
-    """Decide whether time must be padded before a convolution, since oneDNN fails where it pads by itself.
+    """Decide whether time must be padded before a convolution, because oneDNN's own padding is wrong.
 
-    Seen with torch 2.15 and AVX-512: where the map is shorter than the kernel, the gradient of the weights in
+    Seen with torch 2.15 and AVX-512: if the map is shorter than the kernel, the gradient of the weights in
     bfloat16 is computed from uninitialized memory (T = 2, depth 3): garbage, sometimes NaN. A depth of 7 at
     stride 2 corrupts the heap on maps of 5 to 7 time steps, in float32 as well, so deep kernels are always
     padded first. Some CPUs do not show the fault; the decision is the same on all of them.
@@ -115,10 +115,10 @@ def misleads_onednn(*, device: str, bf16: bool, frames: int, depth: int) -> bool
 
 
 class TransitionPool(nn.Module):
-    """Average pool 2×2×2, whose temporal kernel is 1 where the map has one time step left.
+    """Average pool 2×2×2, whose temporal kernel is 1 if the map has only one time step left.
 
     Args:
-        adapt: False refuses a map of one time step, as a plain 2×2×2 pool does.
+        adapt: Accept a map of one time step. False raises an error, as a plain 2×2×2 pool does.
 
     Example:
         >>> TransitionPool()(torch.zeros(1, 8, 1, 6, 6)).shape
@@ -136,13 +136,13 @@ class TransitionPool(nn.Module):
             x: Map, B C T H W.
 
         Returns:
-            Map, B C T//2 H//2 W//2; B C 1 H//2 W//2 where T is 1 and the pool adapts.
+            Map, B C T//2 H//2 W//2; B C 1 H//2 W//2 if T is 1 and the pool adapts.
         """
         depth = 1 if self.adapt and x.shape[2] == 1 else 2
         return F.avg_pool3d(x, kernel_size=(depth, 2, 2))
 
     def extra_repr(self) -> str:
-        """The options that print(model) shows."""
+        """Return the options that print(model) shows."""
         return f"2×2×2, adapt={self.adapt}"
 
 
@@ -161,25 +161,25 @@ class TemporalBranch(nn.Sequential):
 
 
 class TemporalTransition(nn.Module):
-    """Temporal Transition Layer: branches of several temporal depths side by side, then a pool.
+    """Temporal Transition Layer: parallel branches of several temporal depths, then a pool.
 
-    Each branch is BN → ReLU → convolution and keeps T; their maps are joined on the channel axis and
-    averaged 2×2×2 (section 3.1 and Table 1). The layer takes any map B C T H W and can stand in any net.
+    Each branch is BN → ReLU → convolution and keeps T. Their maps are concatenated on the channel axis and
+    average-pooled 2×2×2 (section 3.1 and Table 1). The layer takes any map B C T H W.
 
     Args:
-        in_channels: Channels that come in.
+        in_channels: Input channels.
         depths: Temporal depth of each branch; the paper's are (1, 3, 6), (1, 3, 4) and (1, 3, 4). A branch
             of depth 1 has a kernel of 1×1×1, one of depth d a kernel of d×3×3.
         branch_channels: Filters of each branch.
-        projection: Put BN → ReLU → 1×1×1 convolution of unchanged width between the joined branches and the
-            pool. The authors' code has it; the paper's Table 1 has not.
+        projection: Add BN → ReLU → 1×1×1 convolution of unchanged width between the branches and the
+            pool. The authors' code has it; the paper's Table 1 does not.
         time_padding: How branches pad time, see `TemporalConv3d`.
         adapt_pool: See `TransitionPool`.
-        pool: Whether the map is averaged 2×2×2; False keeps its size.
-        warn: Whether training on maps with fewer time steps than a branch is deep gives a warning, once.
+        pool: Whether to average-pool the map 2×2×2. False keeps its size.
+        warn: Whether to warn once when training on maps with fewer time steps than the deepest branch.
 
     Attributes:
-        out_channels: Channels that go out, `len(depths) * branch_channels`.
+        out_channels: Output channels, `len(depths) * branch_channels`.
 
     Raises:
         ConfigError: No depth, or a depth below 1.
@@ -205,7 +205,7 @@ class TemporalTransition(nn.Module):
         super().__init__()
         depths = tuple(depths)
         if not depths or min(depths) < 1:
-            raise ConfigError(f"depths is {depths}; give one temporal depth of 1 or more for each branch")
+            raise ConfigError(f"depths is {depths}; give one temporal depth of at least 1 per branch")
         self.out_channels = len(depths) * branch_channels
         self.branches = nn.ModuleList(
             TemporalBranch(
@@ -226,10 +226,10 @@ class TemporalTransition(nn.Module):
         self._may_warn = warn
 
     def forward(self, x: Tensor) -> Tensor:
-        """Look at the map over several temporal depths, join, pool.
+        """Convolve the map over several temporal depths, concatenate and pool.
 
         Args:
-            x: Map, B C T H W; where T is shorter than a branch is deep, the branch sees padding for the rest.
+            x: Map, B C T H W. If T is shorter than a branch's depth, the branch also sees padding.
 
         Returns:
             Map, B out_channels T//2 H//2 W//2; B out_channels T H W without pool.
@@ -245,7 +245,7 @@ class TemporalTransition(nn.Module):
         if self._may_warn:
             self._may_warn = False
             warnings.warn(
-                f"a TTL looks at {self._deepest} time steps of a map that has {steps}, and at padding for "
-                "the rest; longer clips or smaller ttl_depths spare it the work",
+                f"a TTL looks at {self._deepest} time steps, but its map has only {steps} and is padded; "
+                "longer clips or smaller ttl_depths avoid the wasted computation",
                 stacklevel=1,
             )

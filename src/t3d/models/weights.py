@@ -1,9 +1,9 @@
-"""Weights on disk: one safetensors file that says by itself what it is.
+"""Weights on disk: one self-describing safetensors file.
 
-The file's header carries a card as JSON: architecture, options, class names, clip and provenance. Loading a
-file never runs code. Files of other projects come in through `t3d.models.convert`.
+The file's header holds a model card as JSON: architecture, options, class names, clip and provenance. Loading
+a file never runs code. `t3d.models.convert` converts files of other projects.
 
-Wherever a weights file is read, the folder of a training run stands for its weights, see `weights_file`.
+Wherever a weights file is read, the folder of a training run is accepted too, see `weights_file`.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ CARD_KEY = "t3d.card"
 CARD_VERSION = 1
 CHECKPOINT_KEY = "t3d_checkpoint"
 BEST, LAST, CHECKPOINT = "best.safetensors", "last.safetensors", "checkpoint.safetensors"
-"""The weights in a run folder, and its state. While a run is under way, the state is all there is."""
+"""The weights in a run folder, and its state. An unfinished run has only the state."""
 
-_OLD_LAST = "model.safetensors"  # in the run folders of earlier versions, also while a run was under way
+_OLD_LAST = "model.safetensors"  # in the run folders of earlier versions, even of unfinished runs
 
 PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a weights file says of itself; enough to use it without any other file.
+    """Model card of a weights file: all that is needed to use it without any other file.
 
     Args:
-        architecture: A name out of `list_models()`.
-        options: The network's options that differ from the architecture's own, plain JSON values.
-        classes: Class names in the order of the scores; empty for a network without classifier.
+        architecture: Name of a model, one of `list_models()`.
+        options: Options that differ from the architecture's defaults, as plain JSON values.
+        classes: Class names in the order of the scores; empty for a model without classifier.
         clip: How clips are cut and normalized.
         provenance: Where the weights come from: data, recipe, figures, license; plain JSON values.
-        targets: What the scores are of: `single`, one class out of all (softmax), or `multi`, each class by
-            itself (sigmoid). Files from before there was a choice are `single`.
+        targets: Kind of scores: `single`, exactly one class (softmax), or `multi`, independent classes
+            (sigmoid). Files written before this field existed are `single`.
 
     Raises:
-        ConfigError: Options or provenance that JSON cannot hold, or targets of no kind.
+        ConfigError: Options or provenance cannot be stored as JSON, or `targets` is unknown.
 
     Example:
         >>> ModelCard("t3d_tiny", classes=("run", "jump")).clip.num_frames
@@ -83,9 +83,9 @@ class ModelCard:
             raise ConfigError(f"targets of a model card are {self.targets!r}; {hint}")
 
     def to_json(self) -> str:
-        """The card as JSON text."""
+        """Return the card as JSON text."""
         values = dataclasses.asdict(self)
-        if self.targets == "single":  # unsaid, so that versions from before there was a choice read the file
+        if self.targets == "single":  # omitted, so that versions without this field can read the file
             del values["targets"]
         return json.dumps({"version": CARD_VERSION, **values}, ensure_ascii=False)
 
@@ -94,13 +94,13 @@ class ModelCard:
         """Read a card.
 
         Args:
-            text: What `to_json` wrote.
+            text: Output of `to_json`.
 
         Returns:
             The card.
 
         Raises:
-            CheckpointError: The text is no card, or a card of a version that this software does not know.
+            CheckpointError: The text is not a card, or the card's version is not supported.
         """
         try:
             values = json.loads(text)
@@ -117,15 +117,15 @@ class ModelCard:
 
 
 def save_model(model: VideoNet, path: PathLike, *, card: ModelCard) -> None:
-    """Write weights and card into one file, at once or not at all.
+    """Write weights and card into one file. The file appears complete or not at all.
 
     Args:
-        model: The network itself, not its wrapping by DDP or torch.compile.
-        path: Where to; ends with .safetensors. An existing file is replaced.
-        card: What the file says of itself; it must describe `model`.
+        model: The model itself, not wrapped by DDP or torch.compile.
+        path: File to write, ending with .safetensors. An existing file is replaced.
+        card: Model card of the file. It must describe `model`.
 
     Raises:
-        CheckpointError: The card describes another network, so that the file could not be loaded again.
+        CheckpointError: The card describes a different model, so the file could not be loaded again.
 
     Example:
         >>> net = create_model("t3d_tiny", num_classes=2)
@@ -134,12 +134,12 @@ def save_model(model: VideoNet, path: PathLike, *, card: ModelCard) -> None:
     """
     target = Path(path)
     if target.suffix != ".safetensors":
-        raise CheckpointError(f"{target}: a weights file's name ends with .safetensors")
+        raise CheckpointError(f"{target}: the name of a weights file must end with .safetensors")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     difference = compare(_skeleton(card).state_dict(), state)
     if difference:
         raise CheckpointError(
-            f"{target}: not written, the card describes another network than the one to save ({difference})"
+            f"{target}: not written, because the card describes a different model ({difference})"
         )
     write_tensors(state, target, metadata={CARD_KEY: card.to_json()})
 
@@ -158,8 +158,8 @@ def load_model(
         The model, in evaluation mode, and the file's card.
 
     Raises:
-        CheckpointError: No such file, a damaged file, no card, weights that contradict the card, or the
-            folder of an unfinished run.
+        CheckpointError: The file does not exist, is damaged, has no card, or has weights that do not match
+            it; or the folder's run is not finished.
 
     Example:
         >>> net, card = load_model("net.safetensors")  # doctest: +SKIP
@@ -186,18 +186,18 @@ def load_model(
 
 
 def load_backbone(model: VideoNet, path: PathLike, *, allow_unfinished: bool = False) -> LoadReport:
-    """Start a model from a weights file: everything that fits, but never the classifier.
+    """Initialize a model from a weights file: load every tensor that fits, except the classifier.
 
     Args:
-        model: The model; changed in place.
+        model: The model, changed in place.
         path: A safetensors file, with or without a card, or the folder of a training run.
         allow_unfinished: See `weights_file`.
 
     Returns:
-        What was loaded and what was not.
+        Which tensors were loaded.
 
     Raises:
-        CheckpointError: No such file, a damaged file, or nothing of the backbone fits.
+        CheckpointError: The file does not exist or is damaged, or no tensor of the backbone fits.
 
     Example:
         >>> print(load_backbone(create_model("t3d_tiny"), "kinetics.safetensors"))  # doctest: +SKIP
@@ -207,20 +207,20 @@ def load_backbone(model: VideoNet, path: PathLike, *, allow_unfinished: bool = F
 
 
 def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
-    """Find the weights that a path stands for.
+    """Find the weights file for a path.
 
     Args:
-        path: A weights file, which stands for itself; or the folder of a training run, which stands for its
-            best weights, or its last weights if it did not validate.
-        allow_unfinished: Accept the folder of an unfinished run. It stands for its checkpoint, which holds
+        path: A weights file, which is returned unchanged; or the folder of a training run, for its best
+            weights, or its last weights if it did not validate.
+        allow_unfinished: Accept the folder of an unfinished run, and return its checkpoint, which contains
             the best weights so far.
 
     Returns:
         The file.
 
     Raises:
-        CheckpointError: There is no such file, the folder holds no run or one of an earlier version, or its
-            run is not finished.
+        CheckpointError: The file does not exist, the folder is not a run or is one of an earlier version, or
+            its run is not finished.
     """
     source = Path(path)
     if not source.is_dir():
@@ -238,7 +238,7 @@ def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
     checkpoint = source / CHECKPOINT
     if not checkpoint.is_file():
         raise CheckpointError(
-            f"{source}: the folder holds no {BEST}, {LAST} or {CHECKPOINT}; give a weights file, "
+            f"{source}: the folder does not contain {BEST}, {LAST} or {CHECKPOINT}; give a weights file, "
             "or the folder of a training run that has saved its state"
         )
     if not allow_unfinished:
@@ -271,7 +271,7 @@ def _unfinished(path: PathLike) -> str:
 
 
 def _read_weights(path: PathLike, *, allow_unfinished: bool) -> tuple[dict[str, Tensor], str | None]:
-    """Read tensors and card of a weights file, or those that a checkpoint offers."""
+    """Read the tensors and card of a weights file or a checkpoint."""
     with _weights(path, allow_unfinished=allow_unfinished) as (file, prefix, text):
         if prefix:
             warnings.warn(
@@ -283,7 +283,7 @@ def _read_weights(path: PathLike, *, allow_unfinished: bool) -> tuple[dict[str, 
 
 @contextmanager
 def _weights(path: PathLike, *, allow_unfinished: bool) -> Iterator[tuple[Any, str, str | None]]:
-    """Open weights: the file, what the names of their tensors begin with, and the text of their card."""
+    """Open weights: yield the file, the prefix of the tensors' names, and the text of the card."""
     source = weights_file(path, allow_unfinished=allow_unfinished)
     with _opened(source) as file:
         metadata = file.metadata() or {}
@@ -310,10 +310,10 @@ def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], str | None]:
         path: The file.
 
     Returns:
-        Tensors by name, on the CPU, and the text of the card, None where the file has none.
+        Tensors by name, on the CPU, and the text of the card, or None if the file has none.
 
     Raises:
-        CheckpointError: No such file, or not a whole safetensors file.
+        CheckpointError: The file does not exist, or is not a complete safetensors file.
     """
     with _opened(path) as file:
         text = (file.metadata() or {}).get(CARD_KEY)
@@ -328,10 +328,10 @@ def read_card(path: PathLike, *, allow_unfinished: bool = False) -> ModelCard | 
         allow_unfinished: See `weights_file`.
 
     Returns:
-        The card; None where the file has none.
+        The card, or None if the file has none.
 
     Raises:
-        CheckpointError: No such file, a damaged file or a damaged card.
+        CheckpointError: The file does not exist, or the file or its card is damaged.
     """
     with _weights(path, allow_unfinished=allow_unfinished) as (_, _, text):
         return None if text is None else _parsed(text, path)
@@ -354,28 +354,29 @@ def _opened(path: PathLike) -> Iterator[Any]:
             yield file
     except SafetensorError as error:
         raise CheckpointError(
-            f"{source}: not a whole safetensors file ({error}); "
-            "a .pth or .pt file of another project becomes one with `t3d convert`"
+            f"{source}: not a complete safetensors file ({error}); "
+            "convert a .pth or .pt file of another project with `t3d convert`"
         ) from error
 
 
 def write_tensors(state: Mapping[str, Tensor], path: Path, *, metadata: dict[str, str]) -> None:
-    """Write a safetensors file, at once or not at all.
+    """Write a safetensors file. It appears complete or not at all.
 
     Args:
         state: Tensors by name, contiguous, none sharing memory with another.
-        path: Where to; an existing file is replaced.
-        metadata: Texts for the header.
+        path: File to write. An existing file is replaced.
+        metadata: Strings for the header.
 
     Raises:
-        CheckpointError: It cannot be written, since the disk is full for example. An existing file stays.
+        CheckpointError: The file cannot be written, for example because the disk is full. An existing file
+        is kept.
     """
     with atomic_path(path) as temporary:
         try:
             save_file(dict(state), temporary, metadata=metadata)
         except SafetensorError as error:
             raise CheckpointError(
-                f"{path}: cannot be written ({error}); what was saved before is kept. Free some space and "
+                f"{path}: cannot be written ({error}); the previous file is kept. Free some disk space and "
                 "try again"
             ) from error
 

@@ -159,7 +159,7 @@ def _chosen(
 
 
 def _make_sure_of_room(folder: Path, parts: dict[str, Part]) -> None:
-    """Refuse many files that surely do not fit, before the first has come; `fetch` looks after each alone."""
+    """Refuse many files that cannot fit before the first is downloaded; `fetch` checks each single file."""
     many = {name: part.size for name, part in parts.items() if part.links and part.size}
     new = {name: size for name, size in many.items() if not (folder / name).exists()}
     needed, free = sum(new.values()), shutil.disk_usage(folder).free

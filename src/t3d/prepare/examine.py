@@ -1,6 +1,6 @@
-"""Decode one file from start to end and say what it holds: a row of the index.
+"""Decode one file from start to end and describe it: a row of the index.
 
-This runs in processes that are started for nothing else, so that nothing heavy is imported here.
+Processes start only to run this module, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def examine(path: str) -> dict[str, Any]:
         path: The file.
 
     Returns:
-        A row of the index without what the manifest says: the facts, or `error`.
+        A row of the index without the columns of the manifest: the facts, or `error`.
     """
     row: dict[str, Any] = {"path": path}
     try:
@@ -109,17 +109,17 @@ def _facts(path: Path) -> tuple[VideoFacts, list[int]]:
     status = path.stat()
     stream = Stream(path)
     try:
-        found = read_table(stream)
+        reading = read_table(stream)
         codec = stream.codec
     finally:
         stream.close()
-    inspector = _FrameInspector(len(found.table.pts), found.first)
+    inspector = _FrameInspector(len(reading.table.pts), reading.first)
     stream = Stream(path)
     try:
-        table, damage = scan_table(stream, found.table, opening=True, look=inspector)
+        table, damage = scan_table(stream, reading.table, opening=True, look=inspector)
     finally:
         stream.close()
-    noted = [text for text in (found.damage or damage, inspector.odd) if text]
+    noted = [text for text in (reading.damage or damage, inspector.odd) if text]
     facts = VideoFacts(
         size=status.st_size,
         modified=status.st_mtime_ns,
@@ -127,7 +127,7 @@ def _facts(path: Path) -> tuple[VideoFacts, list[int]]:
         codec=codec,
         table=_with_true_keys(table, inspector.keys),
         stored_size=inspector.size,
-        orientation=Orientation.of_frame(found.first),
+        orientation=Orientation.of_frame(reading.first),
         damage="; ".join(noted) or None,
     )
     return facts, inspector.hashes()

@@ -1,7 +1,7 @@
-"""Decode every file of a dataset once, and write down what it holds: `t3d prepare index`.
+"""Decode every file of a dataset once, and write an index of the files: `t3d prepare index`.
 
-Files are read in watched processes, on this machine or on many. A journal beside the index records what is
-done, so that an interrupted run resumes. An existing index is brought up to date.
+Files are read in watched processes, on this machine or on many. A journal next to the index records finished
+files, so that an interrupted run resumes. An existing index is brought up to date.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def index_videos(
     cluster: Cluster = ONE_MACHINE,
     near_duplicates: bool | None = None,
 ) -> IndexReport:
-    """Decode every video file once, and write an index of what it holds.
+    """Decode every video file once, and write an index of the files.
 
     Files that an index at `out`, or the journal of an interrupted run, knows with their present size and
     modification time are not decoded again, except those that could not be read.
@@ -87,7 +87,7 @@ def index_videos(
             as long for twice as many. Default: only up to 200,000 files.
 
     Returns:
-        What the files hold.
+        A summary of the files.
 
     Raises:
         ConfigError: An option cannot work, or another run is writing to `out`.
@@ -100,7 +100,7 @@ def index_videos(
     at_least("workers", workers, 1)
     at_least("timeout", timeout, 1e-3)
     if not len(manifest):
-        raise ManifestError("there is no video to index")
+        raise ManifestError("the list has no video to index")
     paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
     refuse_members(paths)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def index_videos(
 
 
 def report_of(table: pa.Table, *, near_duplicates: bool | None = None) -> IndexReport:
-    """Return what an index says of its files.
+    """Return a summary of the files of an index.
 
     Args:
         table: The index, as `t3d.data.index.read_table` returns it.

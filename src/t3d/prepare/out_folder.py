@@ -1,4 +1,4 @@
-"""The output folder of `t3d prepare`: its own, and always of the options that it was begun with."""
+"""Output folder of `t3d prepare`: it belongs to one command and the options it was started with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from t3d.io.files import atomic_path, sweep
 
 
 def read_record(file: Path) -> dict[str, object]:
-    """Return the options that a command wrote down; nothing if it has not begun.
+    """Return the options that a command wrote down; nothing if it has not started.
 
     Raises:
         ConfigError: The record is damaged, or the folder is a file.
@@ -35,7 +35,7 @@ def claim(record: Path, wanted: Mapping[str, object], *, hints: Mapping[str, str
     Args:
         record: The file in the folder that keeps the options.
         wanted: The options.
-        hints: What to do if only the option of this name differs.
+        hints: Advice by option name, for the case that only this option differs.
 
     Returns:
         The content of the record.
@@ -63,6 +63,6 @@ def claim(record: Path, wanted: Mapping[str, object], *, hints: Mapping[str, str
 
 
 def write_record(file: Path, record: Mapping[str, object]) -> None:
-    """Write a record; it appears whole or not at all."""
+    """Write a record. It appears complete or not at all."""
     with atomic_path(file) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

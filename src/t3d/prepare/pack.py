@@ -1,6 +1,6 @@
-"""Write one shard: a tar file in WebDataset's form, with each video's bytes as they are.
+"""Write one shard: a tar file in WebDataset format with the unchanged bytes of each video.
 
-This runs in processes that are started for nothing else, so that nothing heavy is imported here.
+Processes start only to run this module, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Packed:
 
     Args:
         source: The file.
-        key: What its members are called, without the ending.
-        digest: Of its bytes, when it was indexed.
-        note: What is said of it in `key.json`, as JSON.
+        key: Name of its members, without the extension.
+        digest: Digest of its bytes when it was indexed.
+        note: Content of `key.json`.
     """
 
     source: str
@@ -33,7 +33,7 @@ class Packed:
 
     @property
     def name(self) -> str:
-        """What the video is called in the shard."""
+        """Name of the video in the shard."""
         return self.key + Path(self.source).suffix.lower()
 
 
@@ -43,7 +43,7 @@ class ShardTask:
 
     Args:
         target: The `.tar` file.
-        videos: What goes into it, in order.
+        videos: Its videos, in order.
     """
 
     target: str
@@ -51,9 +51,9 @@ class ShardTask:
 
 
 def write_shard(task: ShardTask) -> dict[str, Any]:
-    """Write a shard; it appears whole or not at all, and the same videos give the same bytes.
+    """Write a shard. It appears complete or not at all, and the same videos give the same bytes.
 
-    Each video is a member `key.mp4` (or what its ending is), followed by `key.json`.
+    Each video is a member `key.mp4` (or another extension), followed by `key.json`.
 
     Returns:
         A record for the journal: `shard`, `bytes` and `sha256` of it, `offsets` (source, name in the shard
@@ -85,7 +85,7 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
 
 
 def _unlike(video: Packed) -> str | None:
-    """Why a file is not the one that was indexed; None where it is."""
+    """Return why a file is not the indexed one; None if it is."""
     try:
         same = content_digest(Path(video.source)) == video.digest
     except OSError as error:
@@ -94,7 +94,7 @@ def _unlike(video: Packed) -> str | None:
 
 
 def _info(name: str, size: int) -> tarfile.TarInfo:
-    """A member that says nothing of when and by whom it was made."""
+    """Return a member without time and owner, so that the same videos give the same bytes."""
     info = tarfile.TarInfo(name)
     info.size = size
     return info

@@ -1,6 +1,6 @@
-"""Which files the publishers of video data sets let anybody download, and where.
+"""Files of video data sets that their publishers offer for download.
 
-Addresses, sizes and digests are those that the named source gives; what no source gives is left out.
+Addresses, sizes and digests are those of the named source. Unknown ones are left out.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ _KINETICS = "https://s3.amazonaws.com/kinetics"
 _HMDB51 = "https://serre-lab.clps.brown.edu/wp-content/uploads/2013/10"
 _UCF101 = "https://www.crcv.ucf.edu/data/UCF101"
 _YOUTUBE = (
-    "is published as names of YouTube videos. They are not downloaded here: get those you may have, call "
-    "each ID.mp4, and name them in a list (docs/guides/data.md, YouTube videos without labels)"
+    "is published as IDs of YouTube videos, which t3d does not download: get those you may use, name each "
+    "file ID.mp4, and put them into a list (docs/guides/data.md, YouTube videos without labels)"
 )
 
 
@@ -22,9 +22,9 @@ class RemoteFile:
     """A file to download.
 
     Args:
-        url: Where it is.
-        size: Its bytes, if a source gives them.
-        digest: Its SHA-256 or MD5, if a source gives it.
+        url: Its URL.
+        size: Size in bytes, if it is published.
+        digest: SHA-256 or MD5, if it is published.
         nested: Whether it is an archive of archives.
     """
 
@@ -36,13 +36,13 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a data set that can be had alone.
+    """A part of a data set that can be downloaded alone.
 
     Args:
         files: Its files.
-        links: A text that lists its files, an address a line, instead.
-        about: What it is, and how large, for people.
-        size: Its bytes, exactly or about, if a source gives them.
+        links: URL of a text that lists its files instead, one address per line.
+        about: Description with the size, for people.
+        size: Exact or approximate size in bytes, if it is published.
         asked: Whether to download it only when the user names it.
     """
 
@@ -55,11 +55,11 @@ class Part:
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A data set that can be downloaded.
+    """A dataset that can be downloaded.
 
     Args:
         parts: Its parts by name.
-        terms: What its publishers let one do with it, and where they say so.
+        terms: Terms of use, and where the publishers state them.
         train_list: Its list of training videos, below the folder that it was downloaded to.
         train_videos: The folder of the list's videos, below the same folder.
     """
@@ -173,14 +173,14 @@ KNOWN: Mapping[str, PublishedSet] = {
         {},
     ),
 }
-"""What can be downloaded, by name."""
+"""Data sets that can be downloaded, by name."""
 
 ELSEWHERE: Mapping[str, str] = {
-    "kinetics700": "has its videos in kinetics700-2020, which holds those of both: name that",
+    "kinetics700": "is part of kinetics700-2020, which contains the videos of both: download that",
     "sports1m": _YOUTUBE,
     "youtube8m": _YOUTUBE,
     "something-something": (
-        "comes from its publishers after registration only: download it there, and unpack it by hand"
+        "needs a registration with its publishers: download it there, and unpack it yourself"
     ),
 }
-"""Data sets that cannot be downloaded here, and the way out."""
+"""Data sets that cannot be downloaded here, and what to do instead."""

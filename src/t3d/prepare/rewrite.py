@@ -1,6 +1,6 @@
-"""Write one video again, small, cheap to read at random places, with the same frames at the same times.
+"""Re-encode one video to be small and fast to seek in, with the same frames at the same times.
 
-This runs in processes that are started for nothing else, so that nothing heavy is imported here.
+Processes start only to run this module, so it imports nothing heavy.
 
 Legend: T frames, H height, W width.
 """
@@ -28,22 +28,22 @@ from t3d.video.writer import Encoding, video_writer
 # The finest clock that is kept as it is: an MP4 file's has 32 bits, and counts a frame's length in as many.
 _FINEST = 1_000_000
 
-# Files are read many times: "fastdecode" leaves out what costs the decoder most, for some more bytes, and
-# "veryfast" what costs the encoder most.
+# Files are read many times: "fastdecode" leaves out what is slowest to decode, at slightly larger files, and
+# "veryfast" leaves out what is slowest to encode.
 _X264 = {"preset": "veryfast", "tune": "fastdecode"}
 Codec = Literal["h264", "jpeg"]
 
 
 @dataclass(frozen=True)
 class TranscodeSpec:
-    """How videos are transcoded.
+    """Options of transcoding.
 
     Args:
         short_side: Maximum short side in pixels (even). Videos are never upscaled.
         keyframe_interval: Maximum number of frames from one key frame to the next (H.264).
         crf: Constant rate factor of x264, 0 to 51. Lower values give better quality and larger files: 18 is
             fine, 23 is small.
-        codec: Codec of the new files. With `jpeg` (Motion JPEG) every frame is a picture of its own, so any
+        codec: Codec of the new files. With `jpeg` (Motion JPEG) every frame is a separate picture, so any
             frame is equally fast to read, and files are several times as large.
         jpeg_q: Quantizer of JPEG pictures, 1 to 31. Lower values give better quality and larger files.
 
@@ -81,13 +81,13 @@ class TranscodeSpec:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A file that was written again.
+    """A transcoded file.
 
     Args:
-        row: What `examine` says of the new file, under its final name.
+        row: Result of `examine` for the new file, under its final name.
         size: Bytes of the source.
         modified: When the source was last changed, in nanoseconds.
-        damage: What is wrong with the source, or None.
+        damage: Damage of the source, or None.
     """
 
     row: dict[str, Any]
@@ -97,11 +97,11 @@ class Rewritten:
 
 
 class _DisagreementError(Exception):
-    """The decoder gave another frame than the packets had promised."""
+    """A decoded frame differs from the one that the packets announced."""
 
 
 def rewritten_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width of a video after it was written again.
+    """Return height and width of a re-encoded video.
 
     Example:
         >>> rewritten_shape(1080, 1920, 256), rewritten_shape(240, 321, 256)
@@ -114,31 +114,31 @@ def rewritten_shape(height: int, width: int, short_side: int) -> tuple[int, int]
 
 
 def rewrite(source: Path, target: Path, spec: TranscodeSpec) -> Rewritten:
-    """Write a file again, check the new one, and only then give it its name.
+    """Re-encode a file, check the new one, and only then give it its name.
 
     Pixels are scaled by swscale's bicubic filter, which agrees with torchvision's in kind, not bit for bit.
 
     Args:
         source: The file.
-        target: The `.mp4` file to write, in a folder that is made where it is missing.
+        target: The `.mp4` file to write, in a folder that is created if it is missing.
         spec: How the file is transcoded.
 
     Returns:
-        What the new file holds, and the source as it was.
+        The row of the new file, and the state of the source.
 
     Raises:
-        VideoError: The source cannot be read or written again, or changes meanwhile; or the new file does not
+        VideoError: The source cannot be read or re-encoded, or changes meanwhile; or the new file does not
             hold the same frames at the same times.
         OSError: The new file cannot be written.
     """
     size, modified = _state(source)
     stream = Stream(source)
     try:
-        found = read_table(stream)
+        reading = read_table(stream)
     finally:
         stream.close()
-    passing = _Pass(source, target, spec, found.first)
-    table, damage = found.table, found.damage
+    passing = _Pass(source, target, spec, reading.first)
+    table, damage = reading.table, reading.damage
 
     row: dict[str, Any] = {}
 
@@ -149,7 +149,7 @@ def rewrite(source: Path, target: Path, spec: TranscodeSpec) -> Rewritten:
             raise VideoError(source, "was changed while it was read")
 
     try:
-        if not found.sure:
+        if not reading.sure:
             raise _DisagreementError
         passing.write(table, sure=False, check=check)
     except _DisagreementError:
@@ -169,7 +169,7 @@ def rewrite(source: Path, target: Path, spec: TranscodeSpec) -> Rewritten:
 
 
 class _Pass:
-    """One file on its way: its frames are decoded, turned, made small and encoded one after the other."""
+    """One pass over a file, which decodes, rotates, scales and encodes its frames one by one."""
 
     def __init__(self, source: Path, target: Path, spec: TranscodeSpec, first: av.VideoFrame) -> None:
         self.source, self.target, self.spec = source, target, spec
@@ -202,12 +202,12 @@ class _Pass:
                 for image, tick, duration in zip(images, self._ticks.tolist(), durations, strict=True):
                     writer.add(image, tick, duration=duration)
         except ConfigError as error:
-            raise VideoError(self.source, f"cannot be written again: {error}") from error
+            raise VideoError(self.source, f"cannot be re-encoded: {error}") from error
         finally:
             stream.close()
 
     def checked(self, part: Path) -> dict[str, Any]:
-        """The row of a new file, decoded from start to end, if it holds what was asked for."""
+        """Decode a new file from start to end and return its row, if its frames are as expected."""
         row = examine(str(part))
         wrong = row.get("error") or row.get("damage")
         if wrong is None:
@@ -217,11 +217,11 @@ class _Pass:
             keys = np.flatnonzero(np.isin(table.pts, table.key_pts))
             gaps = np.diff(keys, append=len(table.pts))
             if table.order is not None or not np.array_equal(ticks, self._ticks * ratio.denominator):
-                wrong = "its frames are not those of the source, or not at their times"
+                wrong = "its frames or their times differ from the source"
             elif keys[:1].tolist() != [0] or gaps.max() > self.spec.encoding().keyframe_interval:
                 wrong = f"its key frames are {gaps.max()} frames apart"
         if wrong is not None:
-            raise VideoError(self.source, f"the new file does not hold what it should: {wrong}")
+            raise VideoError(self.source, f"the new file is wrong: {wrong}")
         return row
 
     def _images(self, stream: Stream, table: FrameTable, *, sure: bool) -> Iterator[Image]:
@@ -275,7 +275,7 @@ def _on_clock(table: FrameTable, source: Path) -> tuple[Fraction, Int64s, list[i
 
 @dataclass(frozen=True)
 class Task:
-    """A file to write again.
+    """A file to re-encode.
 
     Args:
         source: The file.
@@ -292,11 +292,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Staged:
-    """A file that was written again and has yet to take its name.
+    """A re-encoded file that does not have its final name yet.
 
     Args:
-        part: Where it lies: beside its final name, under a temporary one.
-        row: What the journal says of it.
+        part: Its temporary path, next to the final one.
+        row: Its record for the journal.
     """
 
     part: str
@@ -304,10 +304,10 @@ class Staged:
 
 
 def stage(task: Task, *, spec: TranscodeSpec) -> Staged | Failed:
-    """Write a file again under a temporary name.
+    """Re-encode a file under a temporary name.
 
-    Whoever asked gives it its name. So one process alone keeps the journal, and a file that is done twice,
-    since a machine was thought dead, is there once.
+    The main process gives the file its final name. It alone writes the journal. If two machines re-encode a
+    file, since one of them seemed dead, only one result is kept.
 
     Args:
         task: The file.

@@ -1,4 +1,4 @@
-"""Pack many videos into few large files that are read from start to end: `t3d prepare shards`.
+"""Pack many videos into a few large files for sequential reading: `t3d prepare shards`.
 
 The index and the options determine what goes into which shard before anything is written. So an interrupted
 run resumes with the missing shards, and the same videos give the same shards.
@@ -37,7 +37,7 @@ from t3d.workers.cluster import ONE_MACHINE, Cluster, outcomes
 from t3d.workers.pool import Lost
 
 _NOTES = ".shards.journal"
-_FORMAT = 1  # raise it when shards would come out differently: a folder made before is then refused
+_FORMAT = 1  # raise it when the content of shards changes: older folders are then refused
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def write_shards(
     """Pack video files into shards, in an order that is drawn once, and write an index of the shards.
 
     A shard is a tar file in WebDataset's format: for each video `KEY.mp4` with the bytes of the file,
-    whatever its format, and `KEY.json` with what the manifest says of it. `index.parquet` says where in which
-    shard each file lies; `shards.json` lists the shards with their SHA-256. An interrupted run resumes.
+    whatever its format, and `KEY.json` with its rows of the manifest. `index.parquet` gives the shard and the
+    position of each file; `shards.json` lists the shards with their SHA-256. An interrupted run resumes.
 
     Args:
         manifest: The videos; several rows may name one file, which is put into a shard once.
@@ -178,7 +178,7 @@ def _report(
 
 
 def _usable(manifest: Manifest, index: VideoIndex) -> tuple[Manifest, pa.Table, list[Failed]]:
-    """The rows whose files can go into a shard, what is known of these, and the files that cannot."""
+    """Return the rows whose files can go into a shard, the facts of these files, and the other files."""
     paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
     refuse_members(paths)
     facts = index.rows(paths).append_column("path", pa.array(paths, pa.string()))
@@ -200,7 +200,7 @@ def _usable(manifest: Manifest, index: VideoIndex) -> tuple[Manifest, pa.Table, 
 
 
 def _plan(rows: Manifest, files: pa.Table, folder: Path, *, shard_mb: float, seed: int) -> list[ShardTask]:
-    """What goes into which shard: the files in an order drawn by the seed, cut where a shard is full."""
+    """Divide the files into shards: in a random order drawn from the seed, cut when a shard is full."""
     order = np.random.default_rng(seed).permutation(files.num_rows)
     columns = [files[name].take(pa.array(order)) for name in ("path", "digest", "size")]
     notes = _notes(rows)
@@ -219,16 +219,16 @@ def _plan(rows: Manifest, files: pa.Table, folder: Path, *, shard_mb: float, see
 
 
 def _key(number: int, path: str) -> str:
-    """What a video is called in its shard: a number, since names repeat, and what the file was called.
+    """Return the key of a video in its shard: a number, since names repeat, and the name of the file.
 
-    WebDataset takes what lies before the first dot for the key, and old tar formats know 100 bytes of ASCII.
+    WebDataset takes the part before the first dot as the key; old tar formats allow 100 bytes of ASCII.
     """
     stem = re.sub(r"[^A-Za-z0-9_-]", "_", Path(path).stem)
     return f"{number:09}-{stem[:60]}"
 
 
 def _notes(rows: Manifest) -> dict[str, str]:
-    """What is said of each file in its shard, as JSON."""
+    """Return the content of the JSON file of each video."""
     clips: dict[str, list[dict[str, Any]]] = {}
     for entry, label in zip(rows, rows.label_names().to_pylist(), strict=True):
         clip = {rows.label_column.name: label, "start": entry.start, "end": entry.end, "source": entry.source}
@@ -255,7 +255,7 @@ def _record_all(
     records = {}
     for task, record in results:
         if isinstance(record, Lost):
-            raise ConfigError(f"{task.target}: {record.reason}; run the same again to resume from here")
+            raise ConfigError(f"{task.target}: {record.reason}; run the same command again to resume")
         journal.add(record)
         records[record["shard"]] = record
     return records
@@ -294,6 +294,6 @@ def _write(folder: Path, rows: Manifest, files: pa.Table, lines: Sequence[dict[s
 
 
 def _in_order(places: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """The rows that have a place, by place."""
+    """Return the rows that have a position, ordered by position."""
     order = np.argsort(places, kind="stable")
     return order[np.isfinite(places[order])]

@@ -1,4 +1,4 @@
-"""Write every file of a dataset again, small and cheap to read at random places: `t3d prepare transcode`.
+"""Transcode every file of a dataset to small files with cheap random access: `t3d prepare transcode`.
 
 Other processes, on this machine or on many, write the new files under temporary names. This process alone
 records in the folder's journal which file it is about to rename, and renames it. So a file is done if the
@@ -32,11 +32,11 @@ from t3d.workers.cluster import ONE_MACHINE, Cluster, outcomes
 from t3d.workers.pool import Lost
 
 RECORD = "transcode.json"
-"""The file in the folder that says how, and of what, its videos were made."""
+"""File in the folder that records the options and sources of its videos."""
 INDEX = "index.parquet"
 """The index of the new files, in the same folder."""
 _NOTES = ".transcode.journal"
-_FORMAT = 1  # raise it when files would come out differently: a folder made before is then refused
+_FORMAT = 1  # raise it when the content of files changes: older folders are then refused
 _HINTS = {"root": "if the videos were moved, write the new folder into it"}
 _LINE = pa.schema(
     [
@@ -64,7 +64,7 @@ class TranscodeReport:
         frames_now: Frames that were written in this run.
         took: Duration of this run, in seconds.
         bad: Files that could not be transcoded.
-        damaged: Files of which only a part could be read.
+        damaged: Files that could only be read in part.
     """
 
     videos: int
@@ -135,7 +135,7 @@ def transcode_videos(
     at_least("workers", workers, 1)
     at_least("timeout", timeout, 1e-3)
     if not len(manifest):
-        raise ManifestError("there is no video to transcode")
+        raise ManifestError("the list has no video to transcode")
     folder = Path(absolute(out))
     paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
     refuse_members(paths)
@@ -270,7 +270,7 @@ def _all_below(paths: Sequence[str], folder: str) -> bool:
 
 
 def _sweep(tasks: Sequence[Task]) -> None:
-    """Delete what processes that were killed left half-written."""
+    """Delete partial files of interrupted processes."""
     for place in {os.path.dirname(task.target) for task in tasks}:  # noqa: PTH120 (of a million paths)
         sweep(Path(place))
 
@@ -279,7 +279,7 @@ def _sweep(tasks: Sequence[Task]) -> None:
 
 
 def _adopt_all(journal: Journal, results: Iterable[tuple[Task, Staged | Failed | Lost]]) -> dict[str, Failed]:
-    """Give the new files their names as they come, and return the sources that could not be transcoded."""
+    """Rename the new files as they are finished, and return the sources that could not be transcoded."""
     failed: dict[str, Failed] = {}
     for task, result in results:
         if isinstance(result, Staged):
@@ -290,12 +290,12 @@ def _adopt_all(journal: Journal, results: Iterable[tuple[Task, Staged | Failed |
 
 
 def _adopt(journal: Journal, task: Task, staged: Staged) -> None:
-    """Record a new file in the journal, and then give it its name."""
+    """Record a new file in the journal, and then rename it to its final name."""
     # As this machine sees it, since the next run will compare from here.
     try:
         modified = Path(staged.part).stat().st_mtime_ns
     except FileNotFoundError:
-        return  # somebody removed it: it will not be among what is done
+        return  # the file was removed meanwhile, so it does not count as done
     journal.add(staged.row | {"modified": modified})
     Path(staged.part).replace(task.target)
 

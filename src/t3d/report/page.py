@@ -14,6 +14,8 @@ import torch
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import FrameStore
+from t3d.evaluation.figures import interval_text
+from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.run_test import TestResult
 from t3d.io.files import atomic_path
 from t3d.report.plots import confusion_figure, curves_figure, data_uri, frames_figure, race_figure
@@ -104,17 +106,14 @@ def write_report(
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("t3d"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    chance = 1 / len(outcome.scores.classes)
+    chance = metrics.chance
+    environment.filters["interval"] = interval_text
     page = environment.get_template("report.html").render(
         title=title,
         lead=lead,
-        figures=[
-            ("video top-1", f"{metrics.video_top1:.1%}"),
-            ("video top-5", f"{metrics.video_top5:.1%}"),
-            ("clip top-1", f"{metrics.clip_top1:.1%}"),
-            ("guessing", f"{chance:.1%}"),
-            ("minutes", f"{minutes:.1f}"),
-        ],
+        headline=metrics.headline(),
+        remarks=metrics.remarks(),
+        figures=_figures(metrics, minutes),
         chance=chance,
         rivals=rivals,
         race=data_uri(race_figure({r.name: r.log for r in rivals if r.log}, chance=chance)) if rivals else "",
@@ -133,6 +132,21 @@ def write_report(
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return Path(path)
+
+
+def _figures(metrics: Metrics, minutes: float) -> list[tuple[str, str]]:
+    """Return the name and value of each figure at the top of the page."""
+    figures = [
+        ("videos correct", f"{metrics.video_top1:.1%}"),
+        ("95% interval", interval_text(metrics.interval)),
+        ("always the most frequent class", f"{metrics.majority.share:.1%}"),
+        ("guessing", f"{metrics.chance:.1%}"),
+    ]
+    if metrics.uneven:
+        figures.append(("balanced (mean recall)", f"{metrics.balanced_accuracy:.1%}"))
+    if metrics.video_top5 is not None:
+        figures.append(("videos, top-5", f"{metrics.video_top5:.1%}"))
+    return [*figures, ("clips correct", f"{metrics.clip_top1:.1%}"), ("minutes", f"{minutes:.1f}")]
 
 
 def _frames(samples: Sequence[Sample], spec: ClipSpec) -> list[tuple[str, np.ndarray]]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from t3d.data.clips.arrays import FrameArray, frames_first
 from t3d.io.files import atomic_path
 
 
@@ -92,18 +92,21 @@ def race_figure(logs: Mapping[str, Sequence[dict[str, Any]]], *, chance: float |
     return figure
 
 
-def frames_figure(rows: Sequence[tuple[str, npt.NDArray[np.uint8]]]) -> Figure:
-    """Sample frames: one row a video.
+def frames_figure(rows: Sequence[tuple[str, FrameArray]]) -> Figure:
+    """Draw sample frames, one row per video.
 
     Args:
-        rows: Title and frames, uint8 [T, C, H, W], of each video; the same T throughout.
+        rows: Title and frames of each video, uint8 [T, C, H, W] or [T, H, W, C]; the same T throughout.
+
+    Raises:
+        ConfigError: Frames have another shape or type.
     """
     columns = rows[0][1].shape[0]
     figure = Figure(figsize=(1.1 * columns + 1.6, 1.12 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for (title, frames), cells in zip(rows, grid, strict=True):
-        for frame, cell in zip(frames, cells, strict=True):
-            cell.imshow(frame.transpose(1, 2, 0))
+        for frame, cell in zip(frames_first(frames).permute(0, 2, 3, 1).numpy(), cells, strict=True):
+            cell.imshow(frame)
             cell.set(xticks=[], yticks=[])
         cells[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
     return figure

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from t3d.data.clips.views import PAPER_VIEWS
+from t3d.evaluation.figures import interval_text
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.run_test import TestResult
@@ -20,7 +21,7 @@ from t3d.report.plots import confusion_figure, save_figure
 
 
 def write_result(result: TestResult, folder: str | Path) -> None:
-    """Write `metrics.json`, `scores.csv` (a row a video) and, of videos with one label, `confusion.png`."""
+    """Write `metrics.json`, `scores.csv` (one row per video) and, for one label each, `confusion.png`."""
     folder = Path(folder)
     with atomic_path(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(result.to_json(), indent=1, ensure_ascii=False), encoding="utf-8")
@@ -31,34 +32,63 @@ def write_result(result: TestResult, folder: str | Path) -> None:
 
 
 def print_result(result: TestResult) -> None:
-    """Print accuracies, and the videos that could not be read."""
-    title = f"{result.metrics.videos} videos"
-    if result.views != PAPER_VIEWS:
-        title += f"\n{result.views}"
-    if isinstance(result.metrics, MultiMetrics):
-        _print_multi(result.metrics, title=title)
-    else:
-        _print_single(result.metrics, title=title)
+    """Print the metrics, what limits them, and the videos that could not be read."""
+    views = "" if result.views == PAPER_VIEWS else str(result.views)
+    metrics = result.metrics
+    say(metrics.headline(), *metrics.remarks())
+    tables = _multi_tables(metrics) if isinstance(metrics, MultiMetrics) else _single_tables(metrics)
+    tables[0].title = views or None
+    Console().print(*tables)
     for video in result.scores.bad:
         print(f"could not be read: {video.path}: {video.reason}", file=sys.stderr)
 
 
-def _print_single(metrics: Metrics, *, title: str) -> None:
-    table = Table("", "top-1", "top-5", title=title)
-    table.add_row("video", f"{metrics.video_top1:.2%}", f"{metrics.video_top5:.2%}")
-    table.add_row("clip", f"{metrics.clip_top1:.2%}", f"{metrics.clip_top5:.2%}")
-    per_class = Table("class", "accuracy", title=f"mean over classes {metrics.mean_class:.2%}")
-    for name, accuracy in metrics.per_class.items():
-        per_class.add_row(Text(name), f"{accuracy:.1%}")
-    Console().print(table, per_class)
+def say(*sentences: str) -> None:
+    """Print each sentence on its own line, as it is."""
+    console = Console()
+    for sentence in sentences:
+        console.print(sentence, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
-def _print_multi(metrics: MultiMetrics, *, title: str) -> None:
-    table = Table("", "mAP", "micro F1", "macro F1", title=title)
-    table.add_row("video", f"{metrics.video_map:.2%}", f"{metrics.micro_f1:.2%}", f"{metrics.macro_f1:.2%}")
-    table.add_row("clip", f"{metrics.clip_map:.2%}", "", "")
+def _single_tables(metrics: Metrics) -> list[Table]:
+    table = Table("", "accuracy", "95% interval", "correct")
+    clips = round(metrics.clip_top1 * metrics.clips)
+    table.add_row(
+        "videos",
+        f"{metrics.video_top1:.2%}",
+        interval_text(metrics.interval),
+        f"{metrics.correct:,} of {metrics.videos:,}",
+    )
+    table.add_row(
+        "clips",
+        f"{metrics.clip_top1:.2%}",
+        interval_text(metrics.clip_interval),
+        f"{clips:,} of {metrics.clips:,}",
+    )
+    if metrics.video_top5 is not None and metrics.clip_top5 is not None:
+        table.add_row("videos, top-5", f"{metrics.video_top5:.2%}", "", "")
+        table.add_row("clips, top-5", f"{metrics.clip_top5:.2%}", "", "")
+    if metrics.uneven:
+        table.add_row("balanced (mean recall)", f"{metrics.balanced_accuracy:.2%}", "", "")
+    per_class = Table("class", "recall", "correct")
+    counts = [(sum(row), row[number]) for number, row in enumerate(metrics.confusion) if sum(row)]
+    for (name, recall), (count, correct) in zip(metrics.per_class.items(), counts, strict=True):
+        per_class.add_row(Text(name), f"{recall:.1%}", f"{correct:,} of {count:,}")
+    return [table, per_class]
+
+
+def _multi_tables(metrics: MultiMetrics) -> list[Table]:
+    table = Table("", "mAP", "95% interval", "micro F1", "macro F1")
+    table.add_row(
+        "videos",
+        f"{metrics.video_map:.2%}",
+        interval_text(metrics.interval),
+        f"{metrics.micro_f1:.2%}",
+        f"{metrics.macro_f1:.2%}",
+    )
+    table.add_row("clips", f"{metrics.clip_map:.2%}", "", "", "")
     per_class = Table("class", "average precision", "videos", caption="F1 at a probability of 0.5")
     for name, count in metrics.positives.items():
         precision = f"{metrics.per_class[name]:.1%}" if count else "–"
         per_class.add_row(Text(name), precision, str(count))
-    Console().print(table, per_class)
+    return [table, per_class]

@@ -140,7 +140,7 @@ def _run_trial(trial: Trial, choices: Choices) -> None:
         )
     )
     write_result(outcome, trial.folder)
-    print(f"{trial.on} split {trial.split}: video top-1 {outcome.single.video_top1:.1%}", flush=True)
+    print(f"{trial.on} split {trial.split}: {outcome.single.headline()}", flush=True)
 
 
 def _run(run: Run, row: str) -> None:

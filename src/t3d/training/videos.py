@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from t3d.data.catalog import open_videos, refuse_other_targets
+from t3d.data.catalog import open_manifest, refuse_other_targets
 from t3d.data.manifest.manifest import Manifest
+from t3d.data.moved import refuse_moved
 from t3d.errors import ConfigError, ManifestError
 from t3d.training.config import TrainConfig
 from t3d.training.start import Run, RunVideos
@@ -17,11 +18,12 @@ def choose_videos(run: Run[TrainConfig]) -> RunVideos:
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
     """
     data = run.config.data
-    full = open_videos(data.train, root=data.root, source_pattern=data.source_pattern)
+    full = open_manifest(data.train, root=data.root, source_pattern=data.source_pattern)
     _check_training(full, run.config)
+    refuse_moved(full, data.train, root=data.root)
     val: Manifest | None = None
     if data.val is not None:
-        val = open_videos(data.val, root=data.root, source_pattern=None)
+        val = open_manifest(data.val, root=data.root, source_pattern=None)
         _refuse_unlabeled(val, data.val)
         refuse_other_targets(val, full.targets, name=data.val, other=data.train)
         val = val.with_classes(full.classes)
@@ -32,6 +34,8 @@ def choose_videos(run: Run[TrainConfig]) -> RunVideos:
             f"{data.val or data.train}: no class applies to any validation video, so a validation cannot "
             "measure the model; set data.val to videos with labels, or data.val_fraction to 0"
         )
+    if val is not None and data.val is not None:
+        refuse_moved(val, data.val, root=data.root)
     return run.check_videos(full.label_subset(data.label_fraction, seed=data.label_seed), val)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import SupportsIndex, overload
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import frame_range
 from t3d.data.clips.frames import FrameStore
-from t3d.data.clips.sampler import SampleKey
+from t3d.data.clips.sampler import SampleKey, key_of
 from t3d.data.clips.sampling import random_clip
 from t3d.data.clips.transforms import center_view, random_view, stack
 from t3d.data.config import AugmentConfig
@@ -168,11 +169,44 @@ class TransferClips(Dataset[PairItem | Failed]):
         self.seed = seed
         self.teacher = teacher
         self.other_time = other_time
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose clips row numbers give; see `t3d.data.clips.dataset.TrainClips`.
+
+        Args:
+            epoch: Epoch, from 0.
+        """
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: SampleKey) -> PairItem | Failed:
+    @overload
+    def __getitem__(self, key: SampleKey) -> PairItem | Failed: ...
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> PairItem: ...
+    def __getitem__(self, key: SampleKey | SupportsIndex) -> PairItem | Failed:
+        """Return a random clip of a video, with what the teacher sees.
+
+        Args:
+            key: Row of the video; negative rows count from the end. Or epoch and row.
+
+        Returns:
+            The pair; for a `SampleKey` of a video that cannot be read, the reason.
+
+        Raises:
+            IndexError: There is no such row.
+            VideoError: The video of a row number cannot be read.
+        """
+        if isinstance(key, SampleKey):
+            return self._pair(key)
+        item = self._pair(key_of(key, epoch=self.epoch, length=len(self)))
+        if isinstance(item, Failed):
+            raise VideoError(item.path, item.reason)
+        return item
+
+    def _pair(self, key: SampleKey) -> PairItem | Failed:
         rng = np.random.default_rng((self.seed, key.epoch, key.row))
         entry = self.manifest[key.row]
         try:

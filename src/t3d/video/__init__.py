@@ -1,1 +1,1 @@
-"""One video file: exact frames, its frame table, and writing new files."""
+"""Read and write single video files, with exact random access to frames."""

@@ -1,4 +1,4 @@
-"""Values that describe a video and a run of its frames.
+"""Metadata of a video, and a batch of its frames.
 
 Legend: T frames, C = 3 channels (RGB), H height, W width.
 """
@@ -17,18 +17,18 @@ from t3d.video.orientation import Orientation
 
 @dataclass(frozen=True)
 class VideoMetadata:
-    """What is known of an open video. Numbers come from reading and decoding it, never from its header.
+    """Metadata of an open video. Numbers come from reading and decoding it, never from its header.
 
     Args:
         num_frames: Number of frames, T.
         duration: Seconds from the first frame's appearance to the last frame's end.
         average_fps: Frames per second, `num_frames / duration`.
-        height: Height in pixels, as shown.
-        width: Width in pixels, as shown.
+        height: Height in pixels, as displayed.
+        width: Width in pixels, as displayed.
         codec: FFmpeg's name of the codec, such as `h264`.
-        orientation: How stored frames are turned for showing; frames are returned turned.
-        damage: What is wrong with a file that can be read only in part, as far as reading it has shown; None
-            if nothing is known to be wrong.
+        orientation: How stored frames are rotated for display. Frames are returned rotated.
+        damage: What is wrong with a file that can be read only in part, as far as known. None if no damage
+            is known.
     """
 
     num_frames: int
@@ -43,7 +43,7 @@ class VideoMetadata:
 
 @dataclass(frozen=True, eq=False)
 class FrameBatch:
-    """Consecutive frames of a video with their times.
+    """Frames of a video with their times.
 
     Args:
         data: RGB, uint8 T C H W.
@@ -51,7 +51,7 @@ class FrameBatch:
         durations: Seconds for which each frame is shown, float64 [T].
 
     Raises:
-        ValueError: The shapes or types do not go together.
+        ValueError: The shapes or types do not match.
 
     Example:
         >>> data = torch.zeros((2, 3, 48, 64), dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Write frames to a video file: small, exact in time, cheap to read at random places.
+"""Write frames to a video file that is small, exact in time, and cheap for random access.
 
 Legend: T frames, C = 3 channels (RGB), H height, W width.
 """
@@ -18,7 +18,7 @@ import torch
 from t3d.errors import ConfigError
 from t3d.video.writer import Encoding, video_writer
 
-# The clock of MPEG: fine enough for any frame rate, and every container can hold it or something near.
+# MPEG's clock: fine enough for any frame rate, and every container supports it or a similar one.
 _CLOCK = 90_000
 
 
@@ -33,28 +33,29 @@ def write_video(
     pixel_format: str = "yuv420p",
     frame_times: Sequence[float] | None = None,
 ) -> Path:
-    """Encode frames into a video file; the file appears whole or not at all.
+    """Encode frames into a video file. The file appears complete or not at all.
 
-    The container follows the file's ending (.mp4 is the usual one; its index is put in front). x264 does not
-    promise the same bytes each time for the same frames.
+    The file extension determines the container (usually .mp4; its index is placed at the start). x264 does
+    not guarantee the same bytes each time for the same frames.
 
     Args:
         path: Where to write; an existing file is replaced once the new one is complete.
         frames: RGB frames, uint8 T C H W, on any device.
-        fps: Frames per second, exact as a `Fraction` (30000/1001). Left unused when `frame_times` is given.
+        fps: Frames per second, exact as a `Fraction` (30000/1001). Ignored if `frame_times` is given.
         codec: One of `t3d.video.writer.CODECS`.
         crf: Constant rate factor: lower is better and larger; 0 is lossless for libx264.
-        keyframe_interval: At most this many frames from one key frame to the next. A short interval makes
-            random access cheap: 16 costs a few per cent of file size.
-        pixel_format: What is stored. `yuv420p` plays everywhere and needs even sides; `yuv444p` takes any.
-        frame_times: Seconds at which each frame appears, ascending, for a variable frame rate; the file
-            counts from the first.
+        keyframe_interval: Maximum number of frames from one key frame to the next. A short interval makes
+            random access cheap: 16 costs a few percent of file size.
+        pixel_format: Stored pixel format. `yuv420p` plays everywhere and needs even sides; `yuv444p` takes
+            any.
+        frame_times: Seconds at which each frame appears, ascending, for a variable frame rate. Times in
+            the file start at the first.
 
     Returns:
         The path that was written.
 
     Raises:
-        ConfigError: A shape, dtype, codec, ending or option that cannot be written.
+        ConfigError: An unsupported shape, dtype, codec, file extension or option.
         OSError: The folder is missing or cannot be written to.
 
     Example:

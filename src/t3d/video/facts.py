@@ -1,4 +1,4 @@
-"""What is known of one video file before it is opened."""
+"""Indexed facts about one video file."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from t3d.video.orientation import Orientation
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What is known of a readable video file before it is opened.
+    """Indexed facts about a readable video file, which make reading it through unnecessary.
 
     Args:
         size: Bytes of the file.
-        modified: When it was last changed, in nanoseconds.
-        digest: Of its bytes, 32 hexadecimal digits.
-        codec: FFmpeg's name of how it is compressed.
+        modified: Modification time, in nanoseconds.
+        digest: Digest of its bytes, 32 hexadecimal digits.
+        codec: FFmpeg's name of the codec.
         table: When each frame is shown, and where decoding can start.
         stored_size: Height and width of a frame as stored.
-        orientation: How a stored frame is turned for showing.
+        orientation: How a stored frame is rotated for display.
         damage: What is wrong with it, or None.
-        offset: Bytes before it in its shard; None: it is a file of its own.
+        offset: Byte offset in its shard, or None for a separate file.
     """
 
     size: int
@@ -43,11 +43,11 @@ class VideoFacts:
     offset: int | None = None
 
     def member(self, path: Path) -> TarMember | None:
-        """Where a video of these facts lies in its shard; None: it is a file of its own."""
+        """Return where the video lies in its shard, or None for a separate file."""
         return None if self.offset is None else TarMember(path, self.offset, self.size)
 
     def to_row(self) -> dict[str, object]:
-        """The facts as a row of an index, without its `looks`."""
+        """Return the facts as a row of an index, without its column `looks`."""
         table = self.table
         height, width = self.orientation.size(self.stored_size)
         steps = np.diff(table.pts)
@@ -80,7 +80,7 @@ class VideoFacts:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> VideoFacts:
-        """The facts of a row that `to_row` made."""
+        """Return the facts from a row that `to_row` made."""
         steps = np.repeat(_int64s(row["steps"]), _int64s(row["repeats"]))
         pts = np.concatenate([[row["first"]], row["first"] + np.cumsum(steps)]).astype(np.int64)
         orientation = Orientation(row["rotation"], row["mirrored"])

@@ -28,9 +28,9 @@ class FrameTable:
         time_base: Seconds in one tick of `pts`.
         last: Ticks for which the last frame is shown, above 0.
         key_pts: Time stamps of the key frames, int64 [K], ascending.
-        key_seek: Where to seek to for each of them, int64 [K].
-        order: For a file that is decoded from its start and counted: which decoded frame is each, int64 [T];
-            -1 for one that cannot be decoded. None: frames are found by time stamp.
+        key_seek: Time stamp to seek to for each key frame, int64 [K].
+        order: For a file that must be decoded from its start: position of each frame in the decoder's output,
+            int64 [T]; -1 for a frame that cannot be decoded. None: frames are found by time stamp.
     """
 
     pts: Int64s
@@ -43,12 +43,12 @@ class FrameTable:
 
 @dataclass(frozen=True)
 class ReadTable:
-    """What reading a file's packets has shown.
+    """Result of reading a file's packets.
 
     Args:
-        table: The table as far as packets tell.
-        first: The first frame that decoding gives.
-        sure: Whether decoding will agree with the table, as far as can be told without doing it.
+        table: The frame table according to the packets.
+        first: The first decoded frame.
+        sure: Whether decoding is expected to agree with the table.
         damage: What is wrong with the file, or None.
     """
 
@@ -86,7 +86,7 @@ def read_table(stream: Stream) -> ReadTable:
 
     known = [(pts, dts, key, discard) for pts, dts, key, discard in rows if pts is not None]
     shown = np.sort(np.array([pts for pts, _, _, discard in known if not discard], dtype=np.int64))
-    # Containers index by decoding time or by showing time: the earlier of both never lands too late.
+    # Containers index by decoding time or by presentation time: seeking to the earlier is never too late.
     keys = sorted({(pts, pts if dts is None else min(pts, dts)) for pts, dts, key, _ in known if key})
     table = FrameTable(
         pts=shown,
@@ -119,21 +119,21 @@ def scan_table(
     opening: bool,
     look: Callable[[int, av.VideoFrame], None] | None = None,
 ) -> tuple[FrameTable, str | None]:
-    """Decode a file from start to end and take that as the truth.
+    """Decode a file from start to end, and correct its frame table by the result.
 
-    When a sound file is being opened, frames may still be found by time stamp afterwards. Later on a scan
-    means that finding them went wrong, so that they are counted from the start. Once a number of frames has
-    been told, it holds: where the decoder gives another, the frames keep their numbers, and those that are
-    missing are marked.
+    While a file is being opened, an undamaged file can still find its frames by time stamp later. A
+    later scan means that this failed, so frames are counted from the start. Once the number of frames was
+    reported, it does not change: if the decoder returns a different number, frames keep their numbers, and
+    missing ones are marked.
 
     Args:
         stream: The file, just opened.
-        table: What was believed before.
-        opening: Whether no frame has been handed out yet.
-        look: Is called with the number of each frame and the frame.
+        table: The frame table so far.
+        opening: Whether no frame has been returned yet.
+        look: Called with the number of each frame and the frame.
 
     Returns:
-        The table to believe now; what is wrong with the file, or None.
+        The corrected table, and what is wrong with the file, or None.
 
     Raises:
         VideoError: No frame can be decoded.
@@ -148,7 +148,7 @@ def scan_table(
     patched = sum(corrupt for _, corrupt in decoded)
     damage = _damage(stream, *([f"{patched} frames are patched up by the decoder"] if patched else []))
 
-    # A decoder may leave out what it cannot decode without a word: HEVC's does.
+    # A decoder may silently skip frames that it cannot decode: HEVC's does.
     if not opening and (damage or len(decoded) != len(table.pts)):
         places: dict[int | None, int] = {}
         for place, (stamp, _) in enumerate(decoded):
@@ -168,7 +168,7 @@ def scan_table(
 
 
 def _with_last(table: FrameTable) -> FrameTable:
-    """Give the last frame a length where the file states none."""
+    """Estimate the duration of the last frame if the file does not state it."""
     if table.last > 0:
         return table
     gaps = np.diff(table.pts)
@@ -178,7 +178,7 @@ def _with_last(table: FrameTable) -> FrameTable:
 
 def _one_packet_one_frame(stream: Stream, smallest: int) -> bool:
     container = stream.container.format.name.split(",")
-    # MPEG-4 in the wild holds packets of a few bytes that show nothing, or two frames to a packet.
+    # Real MPEG-4 files have packets of a few bytes without a frame, or two frames per packet.
     plain = smallest > 16 and not stream.video.codec_context.has_b_frames
     if "mov" in container or "matroska" in container:
         return stream.codec in {"h264", "hevc", "av1", "vp9", "mjpeg", "ffv1", "prores"} or (

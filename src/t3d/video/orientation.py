@@ -1,4 +1,4 @@
-"""How a stored frame must be turned for showing.
+"""Rotation and mirroring of stored frames for display.
 
 Legend: C = 3 channels (RGB), H height, W width.
 """
@@ -19,14 +19,14 @@ Image = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a stored frame is turned for showing: mirrored first if it is, then rotated.
+    """Orientation of stored frames: for display they are mirrored (optionally), then rotated.
 
     Args:
         rotation: Degrees clockwise: 0, 90, 180 or 270.
         mirrored: Whether left and right are exchanged before the rotation.
 
     Raises:
-        ValueError: Another rotation.
+        ValueError: Any other rotation.
 
     Example:
         >>> phone = Orientation(rotation=90)
@@ -69,12 +69,12 @@ class Orientation:
         return cls(180 if d < 0 else 0, mirrored=(a < 0) != (d < 0))
 
     def apply(self, image: Image) -> Image:
-        """Turn a stored image H W C, as a view of its memory."""
+        """Return a stored image H W C as displayed, as a view of its memory."""
         if self.mirrored:
             image = image[:, ::-1]
         return np.rot90(image, -self.rotation // 90) if self.rotation else image
 
     def size(self, stored: tuple[int, int]) -> tuple[int, int]:
-        """Return the height and width as shown of a stored frame; as stored, of a shown one."""
+        """Convert (height, width) of a stored frame to the displayed frame's, or back."""
         height, width = stored
         return (width, height) if self.rotation in (90, 270) else (height, width)

@@ -2,11 +2,11 @@
 
 Legend: T frames, C = 3 channels (RGB), H height, W width.
 
-How it is exact: all packets are read once, without decoding, for the time stamp of every frame. A call then
-decodes from the nearest key frame and finds its frames by their time stamps, checking each frame that comes
-by against the table. Where one packet need not be one frame (AVI with B-frames, MPEG streams, missing or
-repeated time stamps, damaged packets), or where a check fails, the whole file is decoded once without
-keeping pixels, and what that gives is the truth.
+Exactness: all packets are read once, without decoding, for the time stamp of every frame. A call then decodes
+from the nearest key frame and finds its frames by their time stamps. Each decoded frame is checked against
+the table. Some files do not have exactly one frame per packet: AVI with B-frames, MPEG streams, missing or
+repeated time stamps, damaged packets. For these, or if a check fails, the whole file is decoded once without
+keeping pixels, and the result replaces the table.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from t3d.video.stream import Stream, size_of
 if TYPE_CHECKING:
     from t3d.video.facts import VideoFacts
 
-# Going on decoding over this many frames costs no more than a seek.
+# Decoding this many frames forward costs no more than a seek.
 _SLACK = 6
-# Open decoders of a parent process: freeing them after a fork would wait for threads that are not there.
+# Open decoders of a parent process: freeing them after a fork would wait for missing threads.
 _left_by_fork: list[Stream] = []
 
 
 class _DisagreementError(Exception):
-    """The decoder gave another frame than the table has."""
+    """The decoder returned a frame that does not match the table."""
 
 
 class _Call:
-    """What the present call asks for; apart from the reader, so that its decoder does not hold it alive."""
+    """Frames wanted by the current call; separate from the reader, so its decoder does not keep it alive."""
 
     def __init__(self) -> None:
         self.wanted: list[int] = []  # time stamps, ascending
 
     def needless(self, stamp: int) -> bool:
-        """Whether neither this call nor one that goes on from it looks at the frame of this time stamp."""
+        """Return whether neither this call nor a continuation needs the frame of this time stamp."""
         place = bisect_left(self.wanted, stamp)
         return place < len(self.wanted) and self.wanted[place] != stamp
 
@@ -55,23 +55,23 @@ class _Call:
 class FrameReader:
     """The frame table of a file and, while frames are read, its open decoder.
 
-    It can be pickled and survives a fork; the file is then opened again. It is not safe for threads: `Video`
-    lets one in at a time.
+    It can be pickled and survives a fork; the file is then opened again. It is not thread-safe: `Video`
+    serializes the calls.
 
     Args:
         path: The file.
         threads: Decoding threads.
-        facts: What an index knows of the file, so that it is not read through.
+        facts: Facts from an index, so that the file need not be read through.
 
     Attributes:
         table: When each frame is shown, and where decoding can start.
-        size: Height and width of a frame in pixels, as shown.
-        orientation: How stored frames are turned for showing.
+        size: Height and width of a frame in pixels, as displayed.
+        orientation: How stored frames are rotated for display.
         codec: FFmpeg's name of the codec.
-        damage: What is wrong with the file, as far as reading it has shown.
+        damage: What is wrong with the file, as far as known.
 
     Raises:
-        VideoError: None of the file's frames can be decoded, or it is not as long as `facts` say.
+        VideoError: None of the file's frames can be decoded, or its size differs from that in `facts`.
     """
 
     def __init__(self, path: Path, *, threads: int, facts: VideoFacts | None) -> None:
@@ -80,9 +80,9 @@ class FrameReader:
         self._threads = threads
         self._member = None if facts is None else facts.member(path)
         self._stream: Stream | None = None
-        self._frames: Iterator[av.VideoFrame] | None = None  # what the decoder gives next
+        self._frames: Iterator[av.VideoFrame] | None = None  # the decoder's next frames
         self._known_errors = 0  # of the stream, when decoding began
-        self._next = 0  # which frame that is, counted in the table or (by count) in the decoder's output
+        self._next = 0  # number of the next frame, in the table or (by count) in the decoder's output
         self._call = _Call()
         self._pid = os.getpid()
         try:
@@ -100,13 +100,13 @@ class FrameReader:
         """Decode the frames with these numbers, each once, in any order and with repeats.
 
         Args:
-            numbers: Numbers of frames that the table has, int64 [T].
+            numbers: Frame numbers within the table, int64 [T].
 
         Returns:
-            RGB, uint8 T C H W in the order of `numbers`, the colors of a pixel side by side in memory.
+            RGB, uint8 T C H W in the order of `numbers`, the colors of a pixel adjacent in memory.
 
         Raises:
-            VideoError: A frame cannot be decoded or has another size than the first.
+            VideoError: A frame cannot be decoded, or its size differs from the first frame's.
         """
         try:
             return self._collect(numbers)
@@ -115,7 +115,7 @@ class FrameReader:
             return self._collect(numbers)
 
     def release(self) -> None:
-        """Let go of the file; `read` opens it again."""
+        """Close the file. `read` opens it again."""
         if self._stream is not None and self._foreign():
             _left_by_fork.append(self._stream)
         elif self._stream is not None:
@@ -124,7 +124,7 @@ class FrameReader:
         self._stream = self._frames = None
 
     def __del__(self) -> None:
-        # PyAV's containers and streams hold each other: else files stay open until a garbage collection.
+        # PyAV's containers and streams reference each other: files would stay open until garbage collection.
         if "_stream" in self.__dict__:
             self.release()
 
@@ -172,9 +172,9 @@ class FrameReader:
             if frame.pts is None or frame.is_corrupt or self._new_error():
                 break
             if key is not None and frame.pts < table.pts[self._next]:
-                continue  # the container went further back than asked, or shows frames of the group before
+                continue  # the container went too far back, or returns frames of the previous group
             if key is not None and frame.pts == key and not frame.key_frame:
-                break  # not a place to start from: what follows may lean on frames before it
+                break  # not a valid start: later frames may depend on frames before it
             while frame.pts != table.pts[self._next]:
                 if not self._call.needless(int(table.pts[self._next])):
                     raise _DisagreementError
@@ -186,7 +186,7 @@ class FrameReader:
         raise _DisagreementError
 
     def _go_to(self, number: int) -> int | None:
-        """Bring the decoder before a frame; gives the key frame's time stamp, or None if it just goes on."""
+        """Move the decoder before a frame; return the key frame's time stamp, or None if it did not seek."""
         running = self._frames is not None and not self._foreign() and number >= self._next
         if running and number <= self._next + _SLACK:
             return None
@@ -243,7 +243,7 @@ class FrameReader:
         return packets.table if packets.sure else self._scan(packets.table, opening=True)
 
     def _trust(self, facts: VideoFacts) -> FrameTable:
-        # A shard is looked at when frames are asked for: until then it need not be here.
+        # A shard is checked when frames are read: until then it need not be on this machine.
         size = facts.size if self._member is not None else size_of(self.path)
         if size != facts.size:
             reason = (

@@ -1,6 +1,6 @@
-"""One open video file going forward: packets, frames, RGB pixels. `t3d.video.reader` adds random access.
+"""Sequential reading of one video file: packets, frames, RGB pixels. `t3d.video.reader` adds random access.
 
-Everything FFmpeg can raise leaves this file as a `VideoError`.
+All FFmpeg errors are converted to `VideoError`.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from t3d.video.orientation import Image
 if TYPE_CHECKING:
     VideoPacket = av.Packet[av.video.VideoStream]
 
-# Containers of video only: a playlist or script would make FFmpeg open other files, or wait for them.
+# Video containers only: a playlist or script would make FFmpeg open other files, or wait for them.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,live_flv,asf,ogg,h264,hevc,vvc,m4v,"
     "h263,av1,obu,ivf,mjpeg,mjpeg_2000,gif,apng,yuv4mpegpipe,mxf,mxf_opatom,nut,dv,rm,gxf,wtv,nsv,vc1,dirac,"
     "avs,avs2,avs3,cavsvideo,swf,smjpeg,flic,bink,smk,roq,thp,amv,r3d,webp_pipe"
 )
 
-# Codecs that mark the frames which no other frame is made from, and whose decoders can leave those out.
-# HEVC is none of them: what it marks may still be used by frames of a higher temporal layer.
+# Codecs that mark frames that no other frame depends on, and whose decoders can skip them.
+# HEVC is not included: frames that it marks may still be used by frames of a higher temporal layer.
 _LEAVES = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video"})
 
 # Values of AVColorSpace that swscale can read. Others (YCgCo, ICtCp, …) are read as BT.601.
 _KNOWN_COLORSPACES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
 
-# Without the flags swscale drops every other color sample on the way, which costs 1 to 3 dB.
+# Without these flags swscale drops every other color sample, which costs 1 to 3 dB.
 _SCALING = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND
@@ -49,15 +49,15 @@ _SCALING = (
 
 
 class Stream:
-    """A demuxer and a decoder over the best video stream of a file, read once from where it stands.
+    """Demuxer and decoder for the best video stream of a file, read forward from the current position.
 
     Args:
         path: The file.
         threads: Decoding threads.
-        member: Where the file lies if it is a part of a shard.
+        member: Position of the file in its shard, if it is part of one.
 
     Raises:
-        VideoError: The file is missing, no video, or of a kind that cannot be decoded.
+        VideoError: The file is missing, is not a video, or cannot be decoded.
     """
 
     def __init__(self, path: Path, *, threads: int = 1, member: TarMember | None = None) -> None:
@@ -66,7 +66,7 @@ class Stream:
         self.size = size_of(path) if member is None else member.size
         self._member = member
         self._shard = None if member is None else member.open()
-        self.errors: list[str] = []  # what went wrong on the way, one line each
+        self.errors: list[str] = []  # errors while reading, one line each
         try:
             # "file:" keeps a colon in the name from being read as a protocol.
             container: av.container.InputContainer = av.open(
@@ -89,14 +89,14 @@ class Stream:
         context.thread_type = "AUTO" if threads > 1 else "NONE"
         self.codec: str = context.codec.canonical_name  # FFmpeg's name
         if self.codec == "hevc":
-            # Else this decoder keeps errors to itself and gives what is left of a frame as if it were sound.
+            # Otherwise this decoder hides errors and returns the rest of a frame as if it were undamaged.
             context.options = {"err_detect": "explode"}
         self._reformatter = VideoReformatter()
         self._leaves = self.codec in _LEAVES
 
     def packets(self) -> Iterator[VideoPacket]:
-        """Packets of the video stream in the order of the file; the last, an empty one, may be missing."""
-        # A packet holds a byte at least; a crafted index can repeat itself for hours.
+        """Yield the packets of the video stream in file order. The last, empty packet may be missing."""
+        # A packet has at least one byte; a maliciously crafted index could repeat itself for hours.
         bound = 1000 + self.size
         source = self.container.demux(self.video)
         count = 0
@@ -107,7 +107,7 @@ class Stream:
                 self.errors.append(f"reading stops after {count} packets: {_text(error)}")
                 packet = None
             except IndexError:
-                # PyAV stumbles over streams that came up on the way, but only once it has read everything.
+                # PyAV fails on streams that appear in mid-file, but only after it has read everything.
                 packet = None
             if packet is None:
                 return
@@ -121,7 +121,7 @@ class Stream:
             yield packet
 
     def decode(self, packet: VideoPacket | None) -> list[av.VideoFrame]:
-        """Frames that come out of the decoder for one packet; None flushes it. Failures go into `errors`."""
+        """Decode one packet into frames. None flushes the decoder. Failures are added to `errors`."""
         try:
             return self.video.codec_context.decode(packet)
         except av.EOFError:
@@ -131,11 +131,11 @@ class Stream:
             return []
 
     def frames(self, needless: Callable[[int], bool] | None = None) -> Iterator[av.VideoFrame]:
-        """Frames from here to the end, in the order of showing.
+        """Yield the frames from here to the end, in presentation order.
 
         Args:
-            needless: Says of a time stamp whether nobody will look at that frame. Such a frame is passed
-                over where no other frame is made from it; the rest come out bit-identical all the same.
+            needless: Returns for a time stamp whether that frame is not needed. Such a frame is skipped
+                if no other frame depends on it. The other frames stay bit-identical.
         """
         context = self.video.codec_context
         passing = False
@@ -145,7 +145,7 @@ class Stream:
             pass_over = (
                 needless is not None
                 and packet.pts is not None
-                and not packet.is_keyframe  # a place to begin from
+                and not packet.is_keyframe  # decoding can start here
                 and needless(packet.pts)
             )
             if pass_over != passing and self._leaves:
@@ -155,7 +155,7 @@ class Stream:
         yield from self.decode(None)
 
     def seek(self, timestamp: int) -> None:
-        """Go to the last key frame at or before a time stamp, as far as the container can tell.
+        """Seek to the last key frame at or before a time stamp, according to the container's index.
 
         Raises:
             VideoError: The container cannot seek.
@@ -166,10 +166,10 @@ class Stream:
             raise VideoError(self.path, f"cannot go to time stamp {timestamp}: {_text(error)}") from error
 
     def rgb(self, frame: av.VideoFrame, *, shape: tuple[int, int] | None = None) -> Image:
-        """Pixels of a frame as stored (not turned), uint8 H W C, by its own color space and range.
+        """Convert a frame to RGB as stored (not rotated), uint8 H W C, by its own color space and range.
 
         Args:
-            frame: What `frames` gave.
+            frame: A frame from `frames`.
             shape: Height and width to scale it to, by swscale's bicubic filter.
         """
         known = frame.colorspace in _KNOWN_COLORSPACES
@@ -194,14 +194,14 @@ class Stream:
         return cast(Image, image)
 
     def beyond_end(self) -> int:
-        """How many frames of the container's index lie, in part or whole, beyond the end of the file.
+        """Return how many frames of the container's index lie, in part or whole, beyond the end of the file.
 
-        Known once the packets are read: an MP4 with its index in front says so, most others cannot.
+        Known after the packets are read, and only if the index is at the start, as in some MP4 files.
         """
         return sum(entry.pos + entry.size > self.size for entry in self.video.index_entries)
 
     def ends(self) -> bytes:
-        """The first and last bytes of the file, where an MP4 names its boxes."""
+        """Return the first and last bytes of the file, where an MP4 lists its boxes."""
         with self.path.open("rb") if self._member is None else self._member.open() as file:
             start = 0 if self._member is None else self._member.start
             file.seek(start)
@@ -210,17 +210,17 @@ class Stream:
             return first + file.read(min(1 << 16, self.size))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.container.close()
         if self._shard is not None:
             self._shard.close()
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file that may be a video.
+    """Return the size in bytes of a file that may be a video.
 
     Raises:
-        VideoError: It is missing, no regular file, or empty.
+        VideoError: It is missing, is not a regular file, or is empty.
     """
     try:
         status = path.stat()
@@ -248,7 +248,7 @@ def _pick(path: Path, container: av.container.InputContainer) -> av.video.VideoS
     best = container.streams.best("video")
     video = next((s for s in videos if best is not None and s.index == best.index), videos[0])
     if video.codec_context is None:
-        raise VideoError(path, "its video codec is none that this build of FFmpeg can decode")
+        raise VideoError(path, "this build of FFmpeg cannot decode its video codec")
     return video
 
 

@@ -30,25 +30,25 @@ _TIME_TOLERANCE = 5e-6
 
 
 class Video:
-    """A video file as a sequence of frames: frame i is the i-th that decoding from start to end gives.
+    """A video file as a sequence of frames: frame i is the i-th frame when decoding from start to end.
 
-    `video[i]` is a frame, uint8 C H W; `video[a:b:c]` is several, uint8 T C H W; a loop over the video
-    decodes it once, frame by frame. The number of frames, their times and the size come from reading and
-    decoding, never from the header. Rotation and mirroring that the file asks for are applied (to the nearest
-    quarter turn), any pixel format becomes RGB by the color space and range that the stream states, alpha is
-    dropped. Cover pictures are not videos; of several video streams FFmpeg's best is read.
+    `video[i]` returns a frame, uint8 C H W. `video[a:b:c]` returns several, uint8 T C H W. A loop over the
+    video decodes it once, frame by frame. The number of frames, their times and the size come from reading
+    and decoding, never from the header. The file's rotation and mirroring are applied, to the nearest
+    quarter turn. Any pixel format is converted to RGB by the stream's color space and range. Alpha is
+    dropped. Cover pictures are ignored. If a file has several video streams, FFmpeg's best one is read.
 
-    A `Video` can be pickled, survives a fork, and may be shared by threads (calls wait for each other). After
-    an error it stays usable.
+    A `Video` can be pickled, survives a fork, and can be shared by threads (calls wait for each other). It
+    stays usable after an error.
 
     Args:
         path: The file.
-        threads: Decoding threads. 1 is best where many videos are read by many processes.
-        facts: What an index knows of the file (`t3d.data.index`), so that it is not read through.
+        threads: Decoding threads. 1 is best if many processes read many videos.
+        facts: Facts from an index (`t3d.data.index`), so that the file need not be read through.
 
     Raises:
-        VideoError: The file is missing, empty, no video, or none of its frames can be decoded; or it is not
-            as long as `facts` say.
+        VideoError: The file is missing, is empty, is not a video, has no frame that can be decoded, or
+            differs in size from `facts`.
         ValueError: `threads` is below 1.
 
     Example:
@@ -73,7 +73,7 @@ class Video:
 
     @property
     def metadata(self) -> VideoMetadata:
-        """What is known of the video now; reading damaged parts may add to `damage`."""
+        """Current metadata of the video. Reading damaged parts may add to `damage`."""
         return VideoMetadata(
             num_frames=len(self),
             duration=self.duration,
@@ -87,17 +87,17 @@ class Video:
 
     @property
     def height(self) -> int:
-        """Height in pixels, as shown."""
+        """Height in pixels, as displayed."""
         return self._reader.size[0]
 
     @property
     def width(self) -> int:
-        """Width in pixels, as shown."""
+        """Width in pixels, as displayed."""
         return self._reader.size[1]
 
     @property
     def damage(self) -> str | None:
-        """What is wrong with a file that can be read only in part, as far as is known yet; else None."""
+        """Damage of a file that can be read only in part, as far as known; None for a whole file."""
         return self._reader.damage
 
     @property
@@ -119,7 +119,7 @@ class Video:
         """Decode one frame, or those of a slice.
 
         Args:
-            key: A frame number in -T … T - 1, or a slice, as of a list.
+            key: A frame number in -T … T - 1, or a slice, as for a list.
 
         Returns:
             RGB, uint8 C H W for a number, uint8 T C H W for a slice.
@@ -143,7 +143,7 @@ class Video:
         return self.frames_at([number % count])[0]
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        """Yield the frames in order, uint8 C H W, one at a time; the file is decoded forward once."""
+        """Yield the frames in order, uint8 C H W, one at a time. The file is decoded once."""
         for number in range(len(self)):
             yield self[number]
 
@@ -154,12 +154,12 @@ class Video:
             indices: Frame numbers in 0 … T - 1.
 
         Returns:
-            RGB, uint8 T C H W in the order of `indices`, with the colors of a pixel side by side in memory
-            (`channels_last`), as FFmpeg gives them.
+            RGB, uint8 T C H W in the order of `indices`, with the colors of a pixel adjacent in memory
+            (`channels_last`), as FFmpeg returns them.
 
         Raises:
             IndexError: A number outside the video.
-            VideoError: A frame that cannot be decoded or has another size than the first, or a closed video.
+            VideoError: A frame cannot be decoded or differs in size from the first, or the video is closed.
         """
         with self._lock:
             wanted = self._checked(indices)
@@ -202,7 +202,7 @@ class Video:
             start_seconds: Start of the span, counted from the first frame's appearance; the frame on screen
                 at this time is the first.
             stop_seconds: End of the span, in `start_seconds` … `duration`. A frame that appears only then is
-                left out; a span of no length has no frames.
+                excluded; a span of zero length has no frames.
 
         Raises:
             IndexError: A span outside the video.
@@ -221,8 +221,8 @@ class Video:
         """Find the frame that is shown at a time.
 
         Args:
-            seconds: Time from the first frame's appearance, in 0 … `duration`; at `duration` itself the last
-                frame is meant.
+            seconds: Time from the first frame's appearance, in 0 … `duration`. `duration` itself means
+                the last frame.
 
         Returns:
             The frame's number.
@@ -235,7 +235,7 @@ class Video:
         return max(int(np.searchsorted(self.times, seconds + _TIME_TOLERANCE, side="right")) - 1, 0)
 
     def close(self) -> None:
-        """Let go of the file; frames cannot be read afterwards."""
+        """Close the file. After that, frames cannot be read."""
         with self._lock:
             self._reader.release()
             self._closed = True

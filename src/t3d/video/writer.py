@@ -1,4 +1,4 @@
-"""Write a video file frame by frame, so that a long one never lies in memory as a whole.
+"""Write a video file frame by frame, so that a long video is never in memory as a whole.
 
 Legend: C = 3 channels (RGB), H height, W width.
 """
@@ -26,23 +26,23 @@ from t3d.io.files import atomic_path
 CODECS = ("libx264", "libx264rgb", "libvpx-vp9", "mjpeg")
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
 
-# AVCOL_SPC_SMPTE170M, written into the file so that no reader has to guess.
+# AVCOL_SPC_SMPTE170M, written into the file so that readers need not guess.
 _BT601 = 6
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How frames are compressed.
+    """Compression of frames.
 
     Args:
         codec: One of `CODECS`.
         crf: Constant rate factor: lower is better and larger; 0 is lossless for libx264. `mjpeg` ignores it.
-        keyframe_interval: At most this many frames from one key frame to the next.
-        pixel_format: What is stored, such as `yuv420p`.
-        extra: Options of the encoder itself, such as `{"preset": "veryfast"}`.
+        keyframe_interval: Maximum number of frames from one key frame to the next.
+        pixel_format: Stored pixel format, such as `yuv420p`.
+        extra: Additional encoder options, such as `{"preset": "veryfast"}`.
 
     Raises:
-        ConfigError: A value that cannot work.
+        ConfigError: An invalid value.
     """
 
     codec: str = "libx264"
@@ -67,7 +67,7 @@ class Encoding:
 
 
 class VideoWriter:
-    """Takes the frames of a file that `video_writer` opened."""
+    """Encoder for the frames of a file that `video_writer` opened."""
 
     def __init__(
         self, container: av.container.OutputContainer, stream: av.video.VideoStream, what: str
@@ -83,9 +83,9 @@ class VideoWriter:
 
         Args:
             image: RGB, uint8 H W C.
-            tick: When it is shown, in the writer's `time_base`; more than the frame's before.
-            duration: Ticks for which it is shown. A container needs it only of the last frame; None lets it
-                guess.
+            tick: When it is shown, in the writer's `time_base`. Must exceed the previous frame's.
+            duration: Ticks for which it is shown. A container needs it only for the last frame. None lets
+                the container guess.
         """
         context = self._stream.codec_context
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
@@ -110,12 +110,12 @@ class VideoWriter:
             self._container.mux(packets)
 
     def finish(self) -> None:
-        """Write what the encoder still holds, and the file's index; `video_writer` calls it."""
+        """Flush the encoder and write the file's index. `video_writer` calls it."""
         with _refused(self._what):
             packets = self._stream.encode(None)
             if packets and self._last is not None:
-                # Frames leave the encoder in another order, and a container takes the file's end from the
-                # packet that comes last.
+                # The encoder reorders frames, and a container takes the file's end from the packet written
+                # last.
                 packets[-1].duration = self._last
             self._container.mux(packets)
             self._container.close()
@@ -132,22 +132,22 @@ def video_writer(
     encoding: Encoding | None = None,
     check: Callable[[Path], None] | None = None,
 ) -> Iterator[VideoWriter]:
-    """Open a video file for writing; it appears whole when the block ends well, or not at all.
+    """Open a video file for writing. It appears complete when the block ends without error, or not at all.
 
-    The container follows the file's ending (.mp4 is the usual one; its index is put in front).
+    The file extension determines the container (usually .mp4; its index is placed at the start).
 
     Args:
         path: Where to write; an existing file is replaced once the new one is complete.
-        height: Of every frame, pixels.
-        width: Of every frame, pixels.
-        time_base: Seconds in a tick.
-        rate: Frames per second, for players that ask the header; the frames' own ticks are the truth.
-        encoding: How frames are compressed; by default `Encoding()`.
-        check: Is called with the name of the whole file before it takes the place of `path`; an error of it
-            prevents that.
+        height: Height of every frame, in pixels.
+        width: Width of every frame, in pixels.
+        time_base: Seconds per tick.
+        rate: Frames per second for the header. Exact times come from the frames' ticks.
+        encoding: How frames are compressed. Default: `Encoding()`.
+        check: Called with the path of the complete temporary file before it replaces `path`. If it raises,
+            `path` is not replaced.
 
     Raises:
-        ConfigError: A size or a frame that cannot be written.
+        ConfigError: An unsupported frame size or frame.
         OSError: The folder cannot be written to, or is full.
 
     Example:
@@ -180,7 +180,7 @@ def video_writer(
                 if not av.VideoFormat(encoding.pixel_format).is_rgb:
                     context.colorspace = _BT601
                     context.color_range = _range(encoding.pixel_format)
-                context.thread_count = 1  # short clips gain nothing by more, and callers run many processes
+                context.thread_count = 1  # short clips gain nothing from more, and callers run many processes
             writer = VideoWriter(container, stream, what)
             yield writer
             writer.finish()
@@ -213,7 +213,7 @@ def _check_sides(pixel_format: str, *, height: int, width: int) -> None:
     form = av.VideoFormat(pixel_format, 64, 64)
     if len(form.components) == 1:
         return
-    # A color plane half as wide needs an even width: the codecs refuse or crop an odd one.
+    # A color plane of half the width needs an even width: codecs reject or crop an odd one.
     odd = [f"width {width}"] if width % (64 // form.chroma_width()) else []
     odd += [f"height {height}"] if height % (64 // form.chroma_height()) else []
     if odd:

@@ -1,1 +1,1 @@
-"""Many processes: a watched pool on this machine, or tasks on a Ray cluster."""
+"""Bulk work in many processes: a supervised pool on this machine, or tasks on a Ray cluster."""

@@ -1,7 +1,7 @@
-"""Where bulk work runs: in processes of this machine, or on the machines of a Ray cluster.
+"""Bulk work in processes of this machine, or on the machines of a Ray cluster.
 
-Either way the outcome of every file arrives as soon as it is known, and only the process that asked writes
-down what was done. So an interrupted run resumes in the same way, on one machine or on many.
+Either way, the outcome of every file is returned as soon as it is known, and only the calling process records
+what was done. So an interrupted run resumes in the same way, on one machine or on many.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Cluster:
         if self.kind not in get_args(Kind):
             raise ConfigError(f"cluster is {self.kind!r}; {did_you_mean(str(self.kind), get_args(Kind))}")
         if self.kind == "none" and self.ray_address is not None:
-            raise ConfigError(f"ray_address is {self.ray_address}, but `cluster` is none; set it to ray")
+            raise ConfigError(f"ray_address is {self.ray_address}, but `cluster` is 'none'; set it to 'ray'")
 
 
 ONE_MACHINE = Cluster()
@@ -59,23 +59,23 @@ def outcomes(
     timeout: float,
     title: str,
 ) -> Iterator[tuple[Item, Result | Lost]]:
-    """Call a function for each of many files in watched processes, here or on many machines.
+    """Call a function for each of many files in supervised processes, on this machine or a cluster.
 
     Args:
         function: The function; it and what it needs must be importable wherever it runs.
         items: Its arguments, one per file.
         cluster: The machines that work.
-        workers: Watched processes on this machine; on a cluster, the processes of each task. As many tasks
-            run as the cluster has room for.
+        workers: Processes on this machine; on a cluster, the processes of each task. The cluster runs as
+            many tasks as it has room for.
         timeout: Time limit per file, in seconds.
         title: Title of the progress, see `t3d.progress`.
 
     Yields:
-        Each item with its result, or with how it was lost, as they come.
+        Each item with its result or a `Lost`, as soon as it is known.
 
     Raises:
         ConfigError: Ray is not installed, or the cluster cannot be joined or is too small.
-        Exception: What `function` raises: a mistake of ours is no fact about a file.
+        Exception: Any error that `function` raises: a bug is not a property of a file.
 
     Example:
         >>> list(outcomes(abs, [-3], cluster=ONE_MACHINE, workers=1, timeout=60, title="Counting"))

@@ -1,6 +1,6 @@
-"""Process many files in watched processes.
+"""Process many files in supervised processes.
 
-A file that exceeds its time limit, or crashes the process that reads it, is reported. The others go on.
+A file that exceeds its time limit, or crashes the process that reads it, is reported. The others continue.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from t3d.progress import track
 
-_AHEAD = 4  # files handed out for each process, so that none waits
+_AHEAD = 4  # files queued per process, so that none waits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,11 +47,11 @@ def watched(
         title: Title of the progress, see `t3d.progress`.
 
     Yields:
-        Each item with its result, or with how it was lost, as soon as it is known: no file waits for a slower
-            one.
+        Each item with its result, or with `Lost` and the reason, in order of completion. No file waits for a
+            slower one.
 
     Raises:
-        Exception: What `function` raises: a mistake of ours is no fact about a file.
+        Exception: Any error that `function` raises: a bug is not a property of a file.
     """
     outcomes = _outcomes(function, items, workers=workers, timeout=timeout)
     yield from track(outcomes, title, len(items))
@@ -62,8 +62,8 @@ def _outcomes(
 ) -> Iterator[tuple[Item, Result | Lost]]:
     if not items:
         return
-    # Not forked: this process may have threads, whose locks a child would inherit in any state. Ctrl-C, which
-    # a terminal sends to all, is ignored: the parent ends the processes.
+    # Not forked: this process may have threads, and a child would inherit their locks in any state. Ctrl-C,
+    # which a terminal sends to all processes, is ignored: the parent stops the children.
     context = multiprocessing.get_context("spawn")
     ignore_interrupts = (signal.SIGINT, signal.SIG_IGN)
     waiting: dict[Any, Item] = {}
@@ -87,6 +87,6 @@ def _outcome(future: Any, timeout: float) -> Any:
     try:
         return future.result()
     except TooLongError:
-        return Lost(f"was given up: not read to its end within {timeout:g} s")
+        return Lost(f"timeout: not finished within {timeout:g} s")
     except ProcessExpired as error:
         return Lost(f"the process that read it died (exit status {error.exitcode})")

@@ -1,13 +1,12 @@
-"""Bulk work on the machines of a Ray cluster: blocks of files go out, the outcome of each file comes back.
+"""Bulk work on the machines of a Ray cluster: blocks of files are sent, and the outcome of each file returns.
 
-A task watches the processes that touch the files, as one machine does alone: a file that crashes or hangs
-its decoder costs that process, not the task. A task that dies all the same, with its machine perhaps, is
-started again elsewhere with what it had left. If that happens too often, each of its files goes alone, so
-that the one to blame is found; and that one is lost, not the run.
+A task watches the processes that read the files, as on a single machine: a file that crashes or hangs its
+decoder costs that process, not the task. A task that still dies, perhaps with its machine, starts
+again elsewhere with its remaining files. If that happens too often, each file gets its own task, to identify
+the one that causes it. Only that file is lost, not the run.
 
-These are Ray's tasks and actors, not Ray Data: there, a block whose process died is tried again without end
-unless one gives options that are on their way out, and one that is given up is dropped without a word of what
-was in it.
+This uses Ray's tasks and actors, not Ray Data. Ray Data retries a block whose process died without limit,
+unless deprecated options are set, and drops a failed block without listing its files.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from t3d.workers.pool import Lost
 
 DEATHS = 3
 """Processes that may die over a block, and then over each of its files, before that file is lost."""
-_KNOCK = 10.0  # seconds to wait for a cluster's door
+_KNOCK = 10.0  # seconds to wait for a connection
 _STORE = 128 << 20  # bytes of shared memory of a cluster of our own: outcomes are small
 
 Item = TypeVar("Item")
@@ -34,11 +33,11 @@ Item = TypeVar("Item")
 
 @contextmanager
 def joined(address: str | None) -> Iterator[None]:
-    """Join a Ray cluster, or start one on this machine and end it with the block.
+    """Join a Ray cluster, or start one on this machine and stop it at the end of the block.
 
     Args:
-        address: As `ray.init` takes it; None takes `RAY_ADDRESS`, or else starts one. Where this process has
-            joined one already, that one serves.
+        address: Address for `ray.init`. None uses `RAY_ADDRESS`, or else starts a cluster. If this process
+            has already joined a cluster, that one is used.
 
     Raises:
         ConfigError: Ray is not installed, or the cluster cannot be joined.
@@ -58,7 +57,9 @@ def joined(address: str | None) -> Iterator[None]:
         )
     options: dict[str, Any] = {}
     if where == "local":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of our own reports to nobody
+        os.environ.setdefault(
+            "RAY_USAGE_STATS_ENABLED", "0"
+        )  # no usage reports from a cluster that this process starts
         options = {"include_dashboard": False, "object_store_memory": _STORE}
     try:
         _knock(where)
@@ -74,10 +75,10 @@ def joined(address: str | None) -> Iterator[None]:
 
 
 def _knock(where: str) -> None:
-    """Make sure that somebody listens at HOST:PORT, for which Ray would wait many minutes.
+    """Check that a server listens at HOST:PORT; Ray alone would wait for many minutes.
 
     Raises:
-        OSError: Nobody does.
+        OSError: No server listens.
     """
     host, colon, port = where.rpartition(":")
     if colon and port.isdecimal():
@@ -86,11 +87,11 @@ def _knock(where: str) -> None:
 
 @dataclass
 class Block(Generic[Item]):
-    """Files that one process gets.
+    """Block of files for one process.
 
     Args:
-        left: Those without an outcome yet, by number.
-        deaths: Processes that died over them.
+        left: Files without an outcome yet, by number.
+        deaths: Number of processes that died while working on them.
     """
 
     left: dict[int, Item]
@@ -98,11 +99,11 @@ class Block(Generic[Item]):
 
 
 def blocks_of(items: Sequence[Item], most: int) -> deque[Block[Item]]:
-    """Divide files into blocks of neighbors.
+    """Divide files into blocks of consecutive files.
 
     Args:
         items: The files.
-        most: Most in a block.
+        most: Maximum number of files per block.
 
     Example:
         >>> [list(block.left.values()) for block in blocks_of("abcde", 2)]
@@ -113,46 +114,46 @@ def blocks_of(items: Sequence[Item], most: int) -> deque[Block[Item]]:
 
 
 class Pool(Protocol):
-    """What runs blocks in other processes."""
+    """Runs blocks in other processes."""
 
     @property
     def starting(self) -> Sequence[Any]:
-        """References of which one is ready when there is room for another block."""
+        """References; one of them is ready when there is room for another block."""
 
     def start(self, items: dict[int, Any]) -> Any:
-        """Start on a block: a stream of references to (number, outcome); None where there is no room now."""
+        """Start a block: return a stream of references to (number, outcome), or None if there is no room."""
 
     def ended(self, stream: Any, *, died: bool) -> None:
         """Forget a stream that has ended."""
 
     def close(self) -> None:
-        """Stop what still runs."""
+        """Stop all running work."""
 
 
 def spread(pool: Pool, blocks: deque[Block[Item]]) -> Iterator[tuple[Item, Any | Lost]]:
-    """Have blocks done by a pool, whatever dies meanwhile.
+    """Process blocks with a pool, even if processes or machines die.
 
     Args:
-        pool: Who does them.
-        blocks: All there is to do; it is emptied.
+        pool: Processes that do the work.
+        blocks: All blocks; the queue is emptied.
 
     Yields:
-        Each item once, with its outcome, or with how it was lost, as they come.
+        Each item once, with its outcome or a `Lost`, as soon as it is known.
 
     Raises:
-        Exception: What a task raises.
+        Exception: Any error that a task raises.
     """
     import ray
 
     deaths = deaths_of_tasks()
     running: dict[Any, Block[Item]] = {}
-    room = True  # perhaps; to ask costs too much to do so for every file
+    room = True  # assumed; checking for every file is too expensive
     try:
         while blocks or running:
             while room and blocks and (stream := pool.start(blocks[0].left)) is not None:
                 running[stream] = blocks.popleft()
             room = False
-            # Where there is nothing left to start, room for it is no news.
+            # If no block is left to start, room does not matter.
             for ready in _ready([*running, *(pool.starting if blocks else ())]):
                 if ready not in running:
                     room = True
@@ -176,7 +177,7 @@ def spread(pool: Pool, blocks: deque[Block[Item]]) -> Iterator[tuple[Item, Any |
 
 
 def _ready(waited_for: list[Any]) -> list[Any]:
-    """All that are ready, as soon as one is: so each gets its turn, and one question serves them all."""
+    """Wait for one reference, and return all that are ready: fair, and one request for all of them."""
     import ray
 
     ray.wait(waited_for, num_returns=1)
@@ -185,7 +186,7 @@ def _ready(waited_for: list[Any]) -> list[Any]:
 
 
 def deaths_of_tasks() -> tuple[type[Exception], ...]:
-    """What is raised for a task whose process or machine is gone."""
+    """Return the errors of tasks whose process or machine is gone."""
     from ray import exceptions
 
     return (
@@ -210,7 +211,7 @@ def _after_death(block: Block[Item], blocks: deque[Block[Item]]) -> Iterator[tup
 
 
 def _cause(error: Any) -> Exception:
-    """What went wrong in a task, as if it had here."""
+    """Return the error of a task, as if it had been raised in this process."""
     cause: Exception = error.cause
     if isinstance(cause, ImportError) or "ModuleNotFoundError" in str(cause):  # Ray wraps it in several ways
         return unfit(cause)
@@ -218,7 +219,7 @@ def _cause(error: Any) -> Exception:
 
 
 def unfit(error: Exception) -> T3DError:
-    """What is said where a machine cannot run our code at all."""
+    """Return the error for a machine that cannot run the code at all."""
     reason = str(error).strip().splitlines()[-1]
     return T3DError(
         f"a machine of the cluster cannot start its part ({reason}); install the same t3d on all of them"

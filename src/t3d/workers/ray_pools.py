@@ -1,6 +1,6 @@
-"""What runs blocks of files on a Ray cluster, for `t3d.workers.ray_cluster.spread`.
+"""Pools that run blocks of files on a Ray cluster, for `t3d.workers.ray_cluster.spread`.
 
-Tasks watch processes of their own; actors keep what is costly to make, such as a net.
+Tasks watch processes that they start. Actors keep expensive objects, such as a model.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from t3d.errors import ConfigError
 from t3d.workers.pool import watched
 from t3d.workers.ray_cluster import DEATHS, deaths_of_tasks, unfit
 
-_BLOCK = 32  # files a process; large enough that starting the process, about a second, is little beside them
+_BLOCK = 32  # files per process, so that its start, about a second, does not matter
 
-# --- watched processes ----------------------------------------------------------------------------------
+# --- supervised processes -------------------------------------------------------------------------------
 
 
 class WatchedTasks:
-    """Tasks that each give a block of files to watched processes of their own.
+    """Tasks that each process a block of files in watched processes.
 
     Args:
-        function: See `t3d.workers.cluster.outcomes`, as for the others.
-        workers: Processes of a task; as many processors are reserved for it.
+        function: See `t3d.workers.cluster.outcomes`.
+        workers: Processes per task. The same number of CPUs is reserved for it.
         timeout: Time limit per file, in seconds.
 
     Raises:
-        ConfigError: No machine of the cluster has so many processors.
+        ConfigError: No machine of the cluster has enough processors.
     """
 
     starting = ()
@@ -39,13 +39,13 @@ class WatchedTasks:
         self.block = _BLOCK * workers  # files that one task should get
         self._needs = {"CPU": float(workers)}
         _fits(self._needs)
-        # A death is our own affair, see `spread`.
+        # `spread` handles retries.
         task = ray.remote(_watch).options(num_cpus=workers, num_returns="streaming", max_retries=0)
         self._start = partial(task.remote, function, workers=workers, timeout=timeout)
         self._running: set[Any] = set()
 
     def start(self, items: dict[int, Any]) -> Any:
-        """Start on a block; some more wait at Ray than it has room for, so that no machine waits for us."""
+        """Start a block. Ray gets a few more blocks than it has room for, so that no machine is idle."""
         if len(self._running) >= 2 * max(_room(self._needs), 1):
             return None
         stream = self._start(items=items)
@@ -53,11 +53,11 @@ class WatchedTasks:
         return stream
 
     def ended(self, stream: Any, *, died: bool) -> None:  # noqa: ARG002 (a task leaves nothing behind)
-        """Forget a task that has ended."""
+        """Remove a task that has ended."""
         self._running.remove(stream)
 
     def close(self) -> None:
-        """Stop the tasks that still run."""
+        """Stop all running tasks."""
         import ray
 
         for stream in self._running:
@@ -67,7 +67,7 @@ class WatchedTasks:
 def _watch(
     function: Callable[[Any], Any], *, items: dict[int, Any], workers: int, timeout: float
 ) -> Iterator[tuple[int, Any]]:
-    # The processes would run this one's main script once more, which is Ray's own and brings Ray along.
+    # Without this, the processes would run the main script of this one again, which would import Ray.
     vars(sys.modules["__main__"]).pop("__file__", None)
     work = partial(_on_second, function)
     pairs = list(items.items())
@@ -83,16 +83,16 @@ def _on_second(function: Callable[[Any], Any], pair: tuple[int, Any]) -> Any:
 
 
 class Actors:
-    """Processes that make something costly once, such as a net on its device, and keep it for many blocks.
+    """Processes that create something expensive once, such as a model, and keep it for many blocks.
 
     Args:
-        make: Called once in each; gives a function from the items of a block to their outcomes.
+        make: Called once in each process; returns a function from the items of a block to their outcomes.
         cpus: Processors reserved for each.
         gpus: GPUs reserved for each.
-        most: Most of them; more are not made even if there is room.
+        most: Maximum number of processes.
 
     Raises:
-        ConfigError: No machine of the cluster has so many.
+        ConfigError: No machine of the cluster has enough of them.
         T3DError: They cannot be started.
     """
 
@@ -107,19 +107,19 @@ class Actors:
         self._new = partial(kind.remote, make)
         self._starting: dict[Any, Any] = {}
         self._busy: dict[Any, Any] = {}
-        self._failures = 0  # one after the other to come up at all
+        self._failures = 0  # consecutive failures to start
         for _ in range(min(_room(needs), most)):
             self._hire()
 
     @property
     def starting(self) -> Sequence[Any]:
-        """References of which one is ready when an actor has come up."""
+        """References; one of them is ready when an actor has started."""
         return list(self._starting)
 
     def start(self, items: dict[int, Any]) -> Any:
-        """Give a block to an actor that is up and idle.
+        """Send a block to an idle actor that has started.
 
-        One that is still coming up gets none: where a machine is gone, it may never have a place.
+        An actor that is still starting gets none: after the loss of a machine, it may never start.
         """
         import ray
 
@@ -140,16 +140,16 @@ class Actors:
         return None
 
     def ended(self, stream: Any, *, died: bool) -> None:
-        """Take the actor back, or another in the place of one that died."""
+        """Return the actor to the pool, or replace it if it died."""
         import ray
 
         actor = self._busy.pop(stream)
         if died:
-            ray.kill(actor)  # it may only be out of reach
+            ray.kill(actor)  # it may just be unreachable
         self._hire(None if died else actor)
 
     def close(self) -> None:
-        """End all actors."""
+        """Stop all actors."""
         import ray
 
         for actor in [*self._starting.values(), *self._busy.values()]:
@@ -169,10 +169,10 @@ class _Holder:
         return True
 
     def run(self, items: dict[int, Any]) -> Iterator[tuple[int, Any]]:
-        # Not when the actor is made: an error there would pass for the death of a process.
+        # Not in the constructor: an error there would look like the death of a process.
         self._function = self._function or self._make()
         results = self._function(list(items.values()))
-        # Ray sends into it, which a zip does not take.
+        # Ray sends values into the generator, which a zip does not support.
         yield from (each for each in zip(items, results, strict=True))
 
 
@@ -186,12 +186,12 @@ def _machines() -> list[dict[str, float]]:
 
 
 def _room(needs: dict[str, float]) -> int:
-    """How many processes with such needs the machines hold together."""
+    """Return the number of processes with such needs that the machines can run together."""
     return sum(min(int(there.get(what, 0) // much) for what, much in needs.items()) for there in _machines())
 
 
 def _fits(needs: dict[str, float]) -> None:
-    """Refuse what would wait for ever."""
+    """Refuse needs that no machine can fulfill."""
     if _room(needs):
         return
     wanted = " and ".join(f"{much:g} {what}" for what, much in needs.items())
@@ -203,5 +203,5 @@ def _fits(needs: dict[str, float]) -> None:
 
 
 def has_gpus() -> bool:
-    """Say whether a machine of the cluster has a GPU."""
+    """Return whether a machine of the cluster has a GPU."""
     return any(there.get("GPU", 0) for there in _machines())

@@ -82,7 +82,7 @@ def test_more_than_the_stated_share_stops_the_run_and_names_them(films: Path) ->
 def test_a_class_that_loses_all_its_videos_stops_the_run(films: Path) -> None:
     for name in ("b/1", "b/2"):
         (films / f"{name}.mp4").write_bytes(b"broken")
-    with pytest.raises(ManifestError, match=r"(?s)no readable video is left of class b:\n.*b/1\.mp4: "):
+    with pytest.raises(ManifestError, match=r"(?s)class b has no readable video:\n.*b/1\.mp4: "):
         readable(Manifest.from_folder(films), FrameStore(SPEC), max_bad=1)
 
 
@@ -95,12 +95,12 @@ def test_a_class_that_had_no_video_loses_none(films: Path) -> None:
 
 def test_without_labels_at_least_one_video_must_be_left(films: Path) -> None:
     broken = Manifest.from_files([films / "a/empty.mp4"])
-    with pytest.raises(ManifestError, match="no readable video is left:"):
+    with pytest.raises(ManifestError, match="no video can be read:"):
         readable(broken, FrameStore(SPEC), max_bad=1)
 
 
 def test_a_span_outside_its_video_is_found_before_the_run(films: Path) -> None:
-    film = films / "a/1.mp4"  # 12 frames, 25 a second
+    film = films / "a/1.mp4"  # 12 frames, 25 per second
     manifest = table((film, 0, None, None), (film, 0, 0.1, 0.3), (film, 1, 7.0, 9.0), (film, 1, None, 0.2))
     (bad,) = open_all(manifest, FrameStore(SPEC))
     assert bad.row == 2

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from t3d.clip import ClipSpec
 from t3d.data.clips import dataset as dataset_module
@@ -59,7 +60,7 @@ def table(
 
 
 class Numbered:
-    """Frames whose every pixel is their own number; counts how many clips are alive at once."""
+    """Frames whose every pixel is their own number; counts the clips in memory at the same time."""
 
     def __init__(self, times: npt.NDArray[np.float64]) -> None:
         self.times = times
@@ -126,6 +127,43 @@ def test_each_visit_in_an_epoch_is_another_clip_and_the_first_is_as_ever(real: M
     assert torch.equal(items[0].frames, clips[SampleKey(2, 1)].frames)
 
 
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_a_row_number_gives_the_clip_of_the_epoch(real: Manifest, epoch: int) -> None:
+    clips = TrainClips(real, SPEC, store=FrameStore(SPEC), augment=ALL, seed=5)
+    clips.set_epoch(epoch)
+    for row in (0, 8, np.int64(2)):
+        want = clips[SampleKey(epoch, int(row))]
+        assert isinstance(want, ClipItem)
+        assert torch.equal(clips[row].frames, want.frames)
+        assert clips[row].video == row
+    assert torch.equal(clips[-1].frames, clips[8].frames)
+    for row in (9, -10):
+        with pytest.raises(IndexError, match=f"row {row} does not exist; there are 9 videos"):
+            clips[row]
+    with pytest.raises(VideoError, match=r"4\.mp4"):
+        clips[4]
+    with pytest.raises(TypeError):
+        clips["4"]  # type: ignore[call-overload]
+
+
+def test_torchs_own_loader_shuffles_and_collates_clips(real: Manifest) -> None:
+    videos = real.select([row for row in range(9) if row != 4])
+    clips = TrainClips(videos, SPEC, store=FrameStore(SPEC), augment=ALL, seed=5)
+    shown = []
+    for epoch in range(2):
+        clips.set_epoch(epoch)
+        batches = list(DataLoader(clips, batch_size=4, shuffle=True, num_workers=2 * epoch))
+        assert [batch.frames.shape for batch in batches] == [(4, 4, 3, 16, 16)] * 2
+        rows = torch.cat([batch.video for batch in batches]).tolist()
+        assert sorted(rows) == list(range(8))
+        frames = torch.cat([batch.frames for batch in batches])
+        for row, one in zip(rows, frames, strict=True):
+            assert torch.equal(one, clips[row].frames)
+        assert torch.cat([batch.label for batch in batches]).tolist() == videos.labels[rows].tolist()
+        shown.append(frames[rows.index(7)])
+    assert not torch.equal(*shown)
+
+
 def visits(
     manifest: Manifest, store: FrameStore, *, workers: int, epochs: int = 2, seed: int = 3, batch: int = 3
 ) -> dict[SampleKey, bytes | str]:
@@ -137,15 +175,15 @@ def visits(
         num_workers=workers,
         collate_fn=collate,
     )
-    found: dict[SampleKey, bytes | str] = {}
+    clips_read: dict[SampleKey, bytes | str] = {}
     for epoch in range(epochs):
         sampler.set_state(epoch=epoch, step=0)
         for batch_of in loader:
             for k, row in enumerate(batch_of.videos.tolist()):
                 assert batch_of.labels[k] == row % 2
-                found[SampleKey(epoch, row)] = batch_of.frames[k].numpy().tobytes()
-            found |= {SampleKey(epoch, video.row): video.path for video in batch_of.bad}
-    return found
+                clips_read[SampleKey(epoch, row)] = batch_of.frames[k].numpy().tobytes()
+            clips_read |= {SampleKey(epoch, video.row): video.path for video in batch_of.bad}
+    return clips_read
 
 
 def test_the_same_seed_epoch_and_row_give_the_same_pixels_however_they_are_read(
@@ -167,10 +205,10 @@ def test_the_same_seed_epoch_and_row_give_the_same_pixels_however_they_are_read(
 
 def test_other_epochs_rows_and_seeds_give_other_clips(real: Manifest) -> None:
     store = FrameStore(SPEC)
-    here = visits(real, store, workers=0)
-    there = visits(real, store, workers=0, seed=4)
-    assert all(here[key] != there[key] for key in here if key.row != 4)
-    assert all(here[SampleKey(0, row)] != here[SampleKey(1, row)] for row in range(9) if row != 4)
+    first = visits(real, store, workers=0)
+    second = visits(real, store, workers=0, seed=4)
+    assert all(first[key] != second[key] for key in first if key.row != 4)
+    assert all(first[SampleKey(0, row)] != first[SampleKey(1, row)] for row in range(9) if row != 4)
 
 
 def test_a_clip_starts_anywhere_over_the_epochs() -> None:
@@ -334,16 +372,16 @@ def test_a_loader_with_workers_gives_the_same_clips(real: Manifest, batch_size: 
         clips = VideoClips(real, SPEC, store=FrameStore(SPEC), order="shuffled")
         batches = ClipBatches(clips, batch_size=batch_size)
         loader = Loader(batches, batch_size=None, num_workers=workers)
-        found: dict[tuple[int, int], bytes] = {}
+        clips_read: dict[tuple[int, int], bytes] = {}
         bad = []
         for batch in loader:
             keys = zip(batch.videos.tolist(), batch.clips.tolist(), strict=True)
             for k, key in enumerate(keys):
-                assert key not in found
-                found[key] = batch.frames[k].numpy().tobytes()
+                assert key not in clips_read
+                clips_read[key] = batch.frames[k].numpy().tobytes()
             bad += [video.row for video in batch.bad]
         assert bad == [4]
-        return found
+        return clips_read
 
     assert read(2) == read(0)
 
@@ -423,7 +461,7 @@ def test_all_crops_of_a_clip_are_shuffled_alike_and_each_clip_in_its_way() -> No
     )
     shown = [numbers(item) for item in clips]
     orders = [[number - 8 * clip for number in shown[3 * clip]] for clip in range(4)]
-    assert shown == [found for found in shown[::3] for _ in range(3)]
+    assert shown == [frames for frames in shown[::3] for _ in range(3)]
     assert len(set(map(tuple, orders))) == 4
 
 
@@ -479,15 +517,15 @@ def test_shuffling_follows_from_seed_video_and_clip() -> None:
 
     first = read(0)
     assert read(0) == first
-    orders = [tuple(number - 8 * clip for number in found) for (_, clip), found in first.items()]
+    orders = [tuple(number - 8 * clip for number in frames) for (_, clip), frames in first.items()]
     assert all(sorted(order) == list(range(8)) for order in orders)
-    assert len(set(orders)) == 20  # every clip has an order of its own
+    assert len(set(orders)) == 20  # every clip has its own order
     other = read(1)
     assert all(first[key] != other[key] for key in first)
     # A video alone is shuffled as it is in the whole.
     part = VideoClips(manifest, spec, store=films_of(x=80, y=80), order="shuffled").of(1)
     assert {(item.video, item.clip): numbers(item) for item in part} == {
-        key: found for key, found in first.items() if key[0] == 1
+        key: frames for key, frames in first.items() if key[0] == 1
     }
 
 

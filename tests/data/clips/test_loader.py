@@ -105,7 +105,7 @@ def batches_of(both: Both, *, start: str | None, workers: int) -> list[tuple[Bat
 
 
 class Weighed(Dataset[tuple[int, int, int]]):
-    """The reader's process, its memory and its open files behind each clip, in the place of the clip."""
+    """Each clip replaced by its reader's process, memory and open files after reading it."""
 
     def __init__(self, clips: TrainClips) -> None:
         self.clips = clips

@@ -179,8 +179,8 @@ def test_balance_survives_restarts_and_processes() -> None:
 def slow_turns(row_class: np.ndarray, *, seed: int, epoch: int) -> list[dict[tuple[int, int], int]]:
     """For each class, the visits (row, round) of an epoch: a piece of its endless series of shuffled rounds.
 
-    An epoch takes one place in the series more than the smaller share of a class, so that no place is taken
-    twice whichever classes have the larger share; the number of places taken is not checked here.
+    An epoch takes one place more in the series than the smaller share of a class, so that no place is taken
+    twice. The number of places taken is not checked in this test.
     """
     classes = np.unique(row_class)
     share = len(row_class) // len(classes)
@@ -365,7 +365,7 @@ def test_what_is_coming_is_what_comes() -> None:
 def test_shards_that_cannot_be_read_in_this_way_are_refused() -> None:
     with pytest.raises(ConfigError, match="a batch of 8 cannot be split evenly over them; choose a divisor"):
         of_shards(lanes=3)
-    with pytest.raises(ConfigError, match=r"data\.balance takes videos from anywhere"):
+    with pytest.raises(ConfigError, match=r"data\.balance samples videos in any order"):
         ResumableBatchSampler(
             200, batch_size=8, seed=0, shards=ShardOrder(UNEVEN), classes=np.zeros(200, dtype=np.int64)
         )

@@ -240,7 +240,7 @@ def test_a_random_box_lies_in_the_picture_and_is_as_large_as_asked(height: int, 
     for _ in range(300):
         view = random_view(frames, spec, augment=augment, rng=rng)[0].double()
         assert view.shape == (3, 32, 32)
-        # Rows and columns of the box, read off its own pixels: first and last are half a step from its edge.
+        # Rows and columns of the box, read off its own pixels: the outer ones are 0.5 steps inside.
         extents = []
         for plane, axis, whole in ((view[0], 0, height), (view[1], 1, width)):
             line = plane.mean(1 - axis)

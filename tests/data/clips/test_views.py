@@ -40,7 +40,7 @@ def test_less_than_a_clip_is_refused(clips: int) -> None:
 def test_segments_give_one_clip_which_may_be_cropped() -> None:
     segments = replace(SPEC, segments=3)
     Views(crops=10).check(segments)
-    with pytest.raises(ConfigError, match=r"clips is 10, and the net looks at 3 segments.*leave clips out"):
+    with pytest.raises(ConfigError, match=r"clips is 10, but this model sees 3 segments.*leave clips out"):
         Views(clips=10).check(segments)
 
 

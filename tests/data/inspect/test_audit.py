@@ -129,16 +129,17 @@ def test_a_file_in_both_lists_is_named_once(parts: Path, index: Path) -> None:
 def test_the_command(parts: Path, index: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train, test = str(parts / "train"), str(parts / "test")
     assert main(["data", "check", train, test, "--index", str(index)]) == 1
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        f"{train}: 4 videos in 4 files, 2 classes, 4 groups\n  videos per class: 1 (run) to 3 (jump)" in said
+        f"{train}: 4 videos in 4 files, 2 classes, 4 groups\n  videos per class: 1 (run) to 3 (jump)"
+        in output
     )
-    assert "frames per file: 16 to 16" in said
-    assert "64 × 48: 5, 32 × 24: 1" in said
-    assert f"1 unreadable files:\n  {test}/run/v_run_g22_c01.mp4: is empty" in said
+    assert "frames per file: 16 to 16" in output
+    assert "64 × 48: 5, 32 × 24: 1" in output
+    assert f"1 unreadable files:\n  {test}/run/v_run_g22_c01.mp4: is empty" in output
     assert (
         f"{train} and {test} share\n1 groups (column `source`):\n  run_g07\n1 pairs of the same bytes:"
-        in said
+        in output
     )
     assert main(["data", "check", train, test, "--json"]) == 1
     report = json.loads(capsys.readouterr().out)

@@ -30,8 +30,8 @@ def lists(tmp_path: Path, numbered_frames) -> dict[str, Manifest]:
 
 
 def pictures(page: str) -> list[PIL.Image.Image]:
-    found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
-    return [PIL.Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+    addresses = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    return [PIL.Image.open(io.BytesIO(base64.b64decode(data))) for data in addresses]
 
 
 @pytest.mark.parametrize("name", ["per_class", "frames", "height"])

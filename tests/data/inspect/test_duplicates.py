@@ -24,7 +24,7 @@ def scene(seed: int, frames: int = 24) -> torch.Tensor:
     return (torch.stack(cut) * 255).to(torch.uint8)
 
 
-def found(folder: Path, **sources: str) -> Duplicates:
+def duplicates_in(folder: Path, **sources: str) -> Duplicates:
     table = folder / "list.csv"
     names = sorted(path.name for path in folder.glob("*.mp4"))
     table.write_text("path,source\n" + "".join(f"{n},{sources.get(n[:-4], n)}\n" for n in names))
@@ -37,7 +37,7 @@ def test_same_bytes_and_same_looks_are_found_and_others_are_not(tmp_path: Path) 
         write_video(tmp_path / f"{seed}.mp4", scene(seed))
     (tmp_path / "copy.mp4").write_bytes((tmp_path / "3.mp4").read_bytes())
     write_video(tmp_path / "small.mp4", F.resize(scene(4), [48, 64]), crf=35, keyframe_interval=5, fps=30)
-    duplicates = found(tmp_path)
+    duplicates = duplicates_in(tmp_path)
     assert duplicates.same == ((str(tmp_path / "3.mp4"), str(tmp_path / "copy.mp4")),)
     ((one, two, apart),) = duplicates.near
     assert (one, two) == (str(tmp_path / "4.mp4"), str(tmp_path / "small.mp4"))
@@ -72,7 +72,7 @@ def test_clips_of_one_source_may_look_alike(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", scene(0))
     write_video(tmp_path / "b.mp4", scene(0), crf=30)
     write_video(tmp_path / "c.mp4", scene(0), crf=35)
-    duplicates = found(tmp_path, a="tape", b="tape", c="other")
+    duplicates = duplicates_in(tmp_path, a="tape", b="tape", c="other")
     assert {(Path(one).name, Path(two).name) for one, two, _ in duplicates.near} == {
         ("a.mp4", "c.mp4"),
         ("b.mp4", "c.mp4"),
@@ -82,7 +82,7 @@ def test_clips_of_one_source_may_look_alike(tmp_path: Path) -> None:
 def test_flat_frames_look_like_nothing(tmp_path: Path) -> None:
     for gray in (0, 3, 128):
         write_video(tmp_path / f"{gray}.mp4", torch.full((12, 3, 64, 64), gray, dtype=torch.uint8))
-    assert found(tmp_path) == Duplicates((), ())
+    assert duplicates_in(tmp_path) == Duplicates((), ())
 
 
 def test_black_borders_do_not_hide_a_video(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_black_borders_do_not_hide_a_video(tmp_path: Path) -> None:
         frames[:, :, 20:-20, 20:-20] = F.resize(scene(seed), [56, 88])
         write_video(tmp_path / f"{seed}.mp4", frames)
         write_video(tmp_path / f"{seed}b.mp4", frames, crf=30)
-    pairs = {(Path(one).stem, Path(two).stem) for one, two, _ in found(tmp_path).near}
+    pairs = {(Path(one).stem, Path(two).stem) for one, two, _ in duplicates_in(tmp_path).near}
     assert pairs == {(f"{seed}", f"{seed}b") for seed in range(6)}
 
 

@@ -49,7 +49,7 @@ def names(manifest: Manifest) -> list[set[str] | None]:
 
 
 def random_manifest(seed: int, *, rows: int = 300, classes: int = 6, sources: int = 300) -> Manifest:
-    """Each class applies to a row by itself, the last ones seldom; some rows are unlabeled."""
+    """Classes apply to rows independently, the last ones rarely; some rows are unlabeled."""
     rng = np.random.default_rng(seed)
     applies = rng.random((rows, classes)) < np.linspace(0.6, 0.05, classes)
     lists = [np.flatnonzero(row).tolist() if rng.random() < 0.95 else None for row in applies]
@@ -121,7 +121,10 @@ def test_csv_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
     [
         ('{"path": "a", "labels": "x"}\n', "line 1: labels is 'x'; it must be a list of class names"),
         ('{"path": "a", "labels": ["x", 3]}\n', "line 1: labels is .*must be a list of class names"),
-        ('{"path": "a"}\n{"path": "b", "labels": ["x|y"]}\n', "line 2: labels holds a null, or a name with"),
+        (
+            '{"path": "a"}\n{"path": "b", "labels": ["x|y"]}\n',
+            "line 2: labels contains a null, or a name with",
+        ),
         ('{"path": "a", "labels": [null]}\n', "line 1: labels (is|holds)"),
         ('{"path": "a", "labels": ["x", ""]}\n', "line 1: a class name is empty"),
         ('{"path": "a", "labels": [""]}\n', "line 1: labels is blank"),
@@ -137,10 +140,10 @@ def test_jsonl_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("lists", "says"),
     [
-        ([[0, 3]], "labels run from 0 to 3, but the classes are only 3"),
+        ([[0, 3]], "labels run from 0 to 3, but there are only 3 classes"),
         ([[-1]], "labels run from -1"),
         ([[0], [2, 1, 2]], "row 1 has a label twice"),
-        ([[0, None]], "holds a null"),
+        ([[0, None]], "contains a null"),
     ],
 )
 def test_a_table_that_cannot_be(lists: list[list[int | None]], says: str) -> None:
@@ -158,7 +161,7 @@ def test_a_table_that_cannot_be(lists: list[list[int | None]], says: str) -> Non
 
 def test_a_name_that_no_table_could_hold() -> None:
     manifest = random_manifest(0, classes=2)
-    with pytest.raises(ManifestError, match=r"class name 'A\|B' holds \|"):
+    with pytest.raises(ManifestError, match=r"class name 'A\|B' contains \|"):
         manifest.with_classes(("A", "B", "A|B"))
 
 
@@ -182,7 +185,7 @@ def test_a_list_of_youtube_videos(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     ids = [letter * 11 for letter in "abcd"]
     cells = ["run|jump", "|", "", "swim"]
     lines = [f"{cell},{video},10,20" for cell, video in zip(cells, ids, strict=True)]
-    file = tmp_path / "k400_train.csv"  # its published list has one label a video, and is no match
+    file = tmp_path / "k400_train.csv"  # its published list has one label per video, so it does not match
     file.write_text("\n".join(["labels,youtube_id,time_start,time_end", *lines]) + "\n")
     for video in ids[:3]:
         (tmp_path / f"{video}_000010_000020.mp4").touch()
@@ -282,9 +285,9 @@ def test_one_kind_beside_the_other_is_refused(tmp_path: Path) -> None:
     several, one = read(tmp_path), read(tmp_path, "path,label\na.mp4,x\n", "one.csv")
     refuse_other_targets(several, "multi", name="a", other="b")
     refuse_other_targets(one.without_labels(), "multi", name="a", other="b")
-    with pytest.raises(ManifestError, match=r"a has several labels .*, and b is for one label"):
+    with pytest.raises(ManifestError, match=r"a has several labels .*, but b is for one label"):
         refuse_other_targets(several, "single", name="a", other="b")
-    with pytest.raises(ManifestError, match=r"a has one label .*, and b is for several labels"):
+    with pytest.raises(ManifestError, match=r"a has one label .*, but b is for several labels"):
         refuse_other_targets(one, "multi", name="a", other="b")
 
 
@@ -352,10 +355,10 @@ def test_json_names_what_csv_names(tmp_path: Path) -> None:
             {
                 "path": str(entry.path),
                 "source": entry.source,
-                "labels": None if said is None else sorted(said),
+                "labels": None if several is None else sorted(several),
             }
         )
-        for entry, said in zip(manifest, names(manifest), strict=True)
+        for entry, several in zip(manifest, names(manifest), strict=True)
     ]
     again = read(tmp_path, "\n".join(lines), "again.jsonl")
     assert names(again) == names(manifest)

@@ -34,14 +34,14 @@ def small(**columns):
 
 def slow_folder(root):
     """Read a folder per class by os.walk, file by file."""
-    found = []
+    videos = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for file in files:
             if not file.startswith(".") and Path(file).suffix.lower() in VIDEO_ENDINGS:
                 path = Path(folder) / file
-                found.append((str(path), path.relative_to(root).parts[0]))
-    return sorted(found)
+                videos.append((str(path), path.relative_to(root).parts[0]))
+    return sorted(videos)
 
 
 def test_folder_per_class(tmp_path):
@@ -210,7 +210,7 @@ def test_immutable():
 @pytest.mark.parametrize(
     ("classes", "columns", "says"),
     [
-        (("Jump",), {}, "labels run from 0 to 1, but the classes are only 1"),
+        (("Jump",), {}, "labels run from 0 to 1, but there are only 1 classes"),
         (("Jump", "Jump"), {}, "class names must differ"),
         (("Jump", ""), {}, "class names must differ"),
         (("Jump", "Run"), {"path": ["a", None, "b", "c"]}, "with a path and a source in every row"),

@@ -31,10 +31,10 @@ def slow_source(path: str) -> str:
 
 
 def test_default_sources_as_a_slow_reading_gives_them():
-    found = default_sources(pa.array(PATHS)).to_pylist()
-    assert found == [slow_source(path) for path in PATHS]
-    assert found[:3] == ["Basketball_g08", "Basketball_g08", "HandstandPushups_g01"]
-    assert found[5:8] == ["Punch/v_Punch_g25", "Jump/24", "Tai Chi/été 1.final"]
+    sources = default_sources(pa.array(PATHS)).to_pylist()
+    assert sources == [slow_source(path) for path in PATHS]
+    assert sources[:3] == ["Basketball_g08", "Basketball_g08", "HandstandPushups_g01"]
+    assert sources[5:8] == ["Punch/v_Punch_g25", "Jump/24", "Tai Chi/été 1.final"]
     assert default_sources(pa.array(["Jump/24.mp4"])).to_pylist() == ["Jump/24"]
 
 
@@ -77,5 +77,5 @@ def test_pattern_without_its_group(pattern, says):
 def test_pattern_names_the_first_that_do_not_match():
     with pytest.raises(ManifestError, match=r"2 of 3 paths.*first 'Jump/24', 'Jump/25'"):
         pattern_sources(pa.array(["Jump/24.mp4", "Jump/Jump_1_2.mp4", "Jump/25.mp4"]), r"_(\d+)_\d+$")
-    with pytest.raises(ManifestError, match="1 of 1"):  # a group that took no part is no match
+    with pytest.raises(ManifestError, match="1 of 1"):  # a group that matched nothing is not a match
         pattern_sources(pa.array(["a.mp4"]), r"a|(b)")

@@ -56,7 +56,7 @@ def test_rounding_evens_out_over_the_classes():
     held = cut(labels, [f"{i}" for i in range(80)], 0.25)
     assert held.sum() == 20
     assert set(np.bincount(labels[held])) == {2, 3}
-    # A tenth of a row a class: it adds up to half a row before a class makes up for it.
+    # A tenth of a row per class adds up to 0.5 rows before a class compensates for it.
     assert (
         cut(
             np.repeat(np.arange(20), 10), [f"{i}" for i in range(200)], 0.21, classes="ABCDEFGHIJKLMNOPQRST"
@@ -259,7 +259,7 @@ def test_unlabeled_rows_are_spread_too():
 
 
 def test_a_class_with_one_source_is_named():
-    with pytest.raises(ManifestError, match=r"class 'B' has only one source, 'studio', and.*source_pattern"):
+    with pytest.raises(ManifestError, match=r"class 'B' has only one source, 'studio', but.*source_pattern"):
         cut([0, 0, 1, 1], ["a", "b", "studio", "studio"])
     with pytest.raises(ManifestError, match=r"'A'.*and likewise 1 more"):
         cut([0, 1], ["a", "b"])

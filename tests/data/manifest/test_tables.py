@@ -81,7 +81,7 @@ def test_spans_of_one_video_share_its_source(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "it is empty; its first line names the columns: path, label"),
+        ("", "the table is empty; its first line must name the columns: path, label"),
         ("path,label\n", "no rows"),
         ("path,lable\na.mp4,x\n", "line 1: unknown column 'lable'.*did you mean 'label'"),
         ("a.mp4,x\nb.mp4,y\n", "line 1: unknown column 'a.mp4'.*add a first line such as path,label"),
@@ -103,7 +103,7 @@ def test_spans_of_one_video_share_its_source(tmp_path):
         ("path,label\na.mp4,x\nb.mp4,x\n./a.mp4,y\n", "line 2, 4: .*contradicting labels: 'x', 'y'"),
         ("path,label\na.mp4,x\na.mp4,\n", "contradicting labels: 'x', None"),
         ("path,start,end\na.mp4,1,2\na.mp4,1,2\na.mp4,1,3\n", "line 2, 3: .*from 1.0 to 2.0 s is there more"),
-        ("path\n\udcff.mp4\n", "is not UTF-8 text"),
+        ("path\n\udcff.mp4\n", "not UTF-8 text"),
     ],
 )
 def test_csv_mistakes_are_named(tmp_path, text, says):
@@ -122,7 +122,7 @@ def test_csv_mistakes_are_named(tmp_path, text, says):
             '{"path": "a"}\n{"path": "b", "lable": "x"}\n',
             "line 2: unknown field 'lable'.*did you mean 'label'",
         ),
-        ('{"path": "a"}\n\n{"path": "b"\n', "line 3: no JSON object"),
+        ('{"path": "a"}\n\n{"path": "b"\n', "line 3: not a JSON object"),
         ('["a"]\n', "line 1: must be an object"),
         ('{"path": 3}\n', "line 1: path is 3; it must be a text"),
         ('{"path": "a", "label": 3}\n', "label is 3; it must be a text .a class is given by its name"),
@@ -133,7 +133,7 @@ def test_csv_mistakes_are_named(tmp_path, text, says):
         ('{"path": "a", "label": ""}\n', "line 1: the label is blank"),
         ('{"path": "a", "start": 3, "end": 1}\n', "line 1: end must be after start"),
         ('{"path": "a"}\n{"path": "a"}\n', "line 1, 2: .*more than once"),
-        ('{"path": "\udcff"}\n', "line 1: no JSON object in UTF-8"),
+        ('{"path": "\udcff"}\n', "line 1: not a JSON object in UTF-8"),
     ],
 )
 def test_jsonl_mistakes_are_named(tmp_path, text, says):
@@ -164,7 +164,7 @@ def test_written_csv_reads_back(tmp_path):
     assert Manifest.from_csv(file) == manifest
     text = file.read_text(encoding="utf-8")
     assert "\nsub/клип.mp4" in text.replace('"sub', "sub")
-    assert f"{inside}/" not in text  # what lies beside the table moves with it
+    assert f"{inside}/" not in text  # files next to the table move with it
     assert f"{inside}2/c.mp4" in text
 
     moved = inside.rename(tmp_path / "moved")

@@ -9,7 +9,7 @@ from t3d.data.official.hmdb51 import has_split_files, named_part, read_hmdb51
 from t3d.data.official.listed import open_list
 from t3d.errors import ConfigError, ManifestError
 
-# Split files as they are published: a blank behind the code, every clip of the class in each split.
+# Split files as they are published: a blank after the code, every clip of the class in each split.
 CLIMB = (
     "BATMAN_BEGINS_climb_f_cm_np1_ba_bad_1.avi {} \nTwo_Towers_6_climb_u_nm_np2_fr_med_0.avi {} \n"
     "Two_Towers_6_climb_u_nm_np2_le_goo_1.avi {} \n#20_Rhythm!_climb_l_nm_np1_ri_med_0.avi {} \n"
@@ -49,14 +49,14 @@ def videos(tmp_path: Path) -> Path:
 
 def slow_split(folder: Path, split: int, code: int) -> set[tuple[str, str]]:
     """Read line by line what a split does with a code."""
-    found = set()
+    clips = set()
     for file in folder.iterdir():
         if file.name.endswith(f"_test_split{split}.txt"):
             for line in file.read_text().splitlines():
-                name, said = line.split()
-                if int(said) == code:
-                    found.add((file.name.removesuffix(f"_test_split{split}.txt"), Path(name).stem))
-    return found
+                name, use = line.split()
+                if int(use) == code:
+                    clips.add((file.name.removesuffix(f"_test_split{split}.txt"), Path(name).stem))
+    return clips
 
 
 @pytest.mark.parametrize("split", [1, 2])

@@ -158,7 +158,7 @@ def test_two_files_of_one_clip_are_refused(train: Path, videos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "part", "said"),
+    ("name", "part", "expected"),
     [
         ("kinetics-400_train.csv", "train", "Kinetics-400 train"),
         ("k600/annotations/val.csv", "validate", "Kinetics-600 val"),
@@ -167,10 +167,10 @@ def test_two_files_of_one_clip_are_refused(train: Path, videos: Path) -> None:
         ("kinetics-400_train.csv", "", "None"),
     ],
 )
-def test_which_published_list_it_should_equal(tmp_path: Path, name: str, part: str, said: str) -> None:
+def test_which_published_list_it_should_equal(tmp_path: Path, name: str, part: str, expected: str) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     file = write(tmp_path / name, HEADER, f"yoga,aaaaaaaaaaa,1,2,{part}")
-    assert str(read_kinetics(file).published) == said
+    assert str(read_kinetics(file).published) == expected
 
 
 def test_an_edition_is_known_by_its_number_of_classes_too(tmp_path: Path) -> None:

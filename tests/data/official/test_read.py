@@ -22,7 +22,7 @@ def lists(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "stem"),
+    ("name", "expected", "stem"),
     [
         ("/trainlist01.txt", "UCF101 split 1 train", "v_Jump_g01_c01"),
         ("/kinetics-400_train.csv", "Kinetics-400 train", "aaaaaaaaaaa_000001_000011"),
@@ -30,14 +30,14 @@ def lists(tmp_path: Path) -> Path:
         (":test2", "HMDB51 split 2 test", "Film_jump_f_cm_np1_fr_med_0"),
     ],
 )
-def test_a_list_is_known_by_its_form(lists: Path, name: str, said: str, stem: str) -> None:
+def test_a_list_is_known_by_its_form(lists: Path, name: str, expected: str, stem: str) -> None:
     listed = read_official(f"{lists}{name}")
     assert listed is not None
-    assert str(listed.published) == said
+    assert str(listed.published) == expected
     assert listed.stems.to_pylist() == [stem]
     difference = check_list(f"{lists}{name}")
     assert difference is not None
-    assert difference.startswith(f"it lists 1 video of 1 class, but {said} has")
+    assert difference.startswith(f"it lists 1 video of 1 class, but {expected} has")
 
 
 @pytest.mark.parametrize("name", ["table.csv", "absent.txt", "list.jsonl"])

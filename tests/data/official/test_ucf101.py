@@ -82,9 +82,9 @@ def test_ucf101_mistakes_are_named(tmp_path, lists):
 
 def test_which_published_list_it_should_equal_is_known_by_its_name(tmp_path, lists):
     assert read_ucf101(lists[0]).published is None
-    for name, said in [("trainlist01.txt", "split 1 train"), ("TestList03.txt", "split 3 test")]:
+    for name, expected in [("trainlist01.txt", "split 1 train"), ("TestList03.txt", "split 3 test")]:
         (tmp_path / name).write_text(TEST)
-        assert str(read_ucf101(tmp_path / name).published) == f"UCF101 {said}"
+        assert str(read_ucf101(tmp_path / name).published) == f"UCF101 {expected}"
 
 
 def test_a_list_cut_short_is_named_and_read(tmp_path, lists, caplog):
@@ -135,9 +135,9 @@ def test_real_lists_are_as_published(real_data, tmp_path, caplog):
     assert check_list(str(splits / "testlist01.txt")) is None
 
     open_list(read_ucf101(splits / "trainlist01.txt"), videos)
-    (told,) = [record.getMessage() for record in caplog.records]
-    assert "UCF101 split 1 train: 831 of 9,537 listed videos, 11 of 101 classes in" in told
-    assert told.endswith(
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "UCF101 split 1 train: 831 of 9,537 listed videos, 11 of 101 classes in" in message
+    assert message.endswith(
         "; videos are missing from Diving (50), JumpRope (44), Swing (31) and 2 more classes"
     )
 

@@ -89,9 +89,9 @@ def same_after(shift: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.nd
         column, row = (np.rint(at + way).astype(int) % 80 for at, way in zip(center, (x, y), strict=True))
         return bright[row, column]
 
-    here, there = crest(x, y), crest(*shift(x, y))
-    middle = (float(here.min()) + float(here.max())) / 2
-    return float(((here > middle) == (there > middle)).mean())
+    before, after = crest(x, y), crest(*shift(x, y))
+    middle = (float(before.min()) + float(before.max())) / 2
+    return float(((before > middle) == (after > middle)).mean())
 
 
 def test_the_object_has_the_pattern_of_its_label() -> None:
@@ -168,7 +168,7 @@ def test_places_are_even_and_alike_in_every_class_at_every_moment() -> None:
     places, labels = proof.tracks(SyntheticSpec(seed=5), "train", 200)
     even, independent = proof.place_p_values(places, labels, 80)
     assert min(even, independent) > 0.01
-    # The check itself finds a class that keeps to one half of the frame.
+    # The check itself finds a class that stays in one half of the frame.
     places[labels == 2] %= (40, 80)
     assert max(proof.place_p_values(places, labels, 80)) < 1e-6
 

@@ -327,5 +327,5 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.safetensors"
     save_file(models.resnet18().state_dict(), damaged)
     damaged.write_bytes(damaged.read_bytes()[:-9])
-    with pytest.raises(CheckpointError, match=r"damaged\.safetensors: not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match=r"damaged\.safetensors: not a complete safetensors file"):
         opened(damaged)

@@ -1,4 +1,4 @@
-"""Look at every video before a run: what cannot be read is named, counted and left out, or stops the run."""
+"""Open every video before a run: unreadable videos are reported and left out, or stop the run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Openable(Dataset[Failed | None]):
             frames = self.store.open(entry.path)
             low, high = frame_range(frames, entry, self.store.spec)
             if not cached and entry.path not in self.store.index:
-                # Its ends must decode; damage in between shows when a clip meets it.
+                # Both ends must decode. Damage in between is reported when a clip needs those frames.
                 frames.get(np.array([low, high - 1]))
         except VideoError as error:
             return Failed(str(entry.path), error.reason, row)
@@ -46,7 +46,7 @@ def open_all(manifest: Manifest, store: FrameStore, *, workers: int = 0) -> list
         workers: Processes that open videos. 0: this one.
 
     Returns:
-        Those that cannot be read, or that no clip can be cut from.
+        The videos that cannot be read, or that are too short for a clip.
     """
     loader = Loader(_Openable(manifest, store), batch_size=None, num_workers=workers)
     title = "Opening videos" if store.folder is None else "Decoding videos into the cache"
@@ -55,16 +55,16 @@ def open_all(manifest: Manifest, store: FrameStore, *, workers: int = 0) -> list
 
 
 def refuse_many(bad: Sequence[Failed], *, among: int, max_bad: float, option: str) -> None:
-    """Stop where too many videos cannot be read.
+    """Stop if too many videos cannot be read.
 
     Args:
-        bad: Those that cannot be read.
+        bad: The videos that cannot be read.
         among: Number of all videos.
         max_bad: Largest share of unreadable videos.
         option: Name of the option that sets this share.
 
     Raises:
-        ManifestError: More cannot be read; the message names them and says why.
+        ManifestError: A larger share cannot be read. The message lists the videos with the reasons.
     """
     if len(bad) > max_bad * among:
         raise ManifestError(
@@ -76,7 +76,7 @@ def refuse_many(bad: Sequence[Failed], *, among: int, max_bad: float, option: st
 def readable(
     manifest: Manifest, store: FrameStore, *, workers: int = 0, max_bad: float = 0.01
 ) -> tuple[Manifest, list[Failed]]:
-    """Open every video, into the cache where the store has one, and leave out what cannot be read.
+    """Open every video, into the cache if the store has one, and leave out unreadable videos.
 
     Args:
         manifest: The videos.
@@ -85,7 +85,7 @@ def readable(
         max_bad: Largest share of unreadable videos.
 
     Returns:
-        The videos that can be read, and the others with the reason.
+        The videos that can be read, and the others with the reasons.
 
     Raises:
         ManifestError: More than `max_bad` of the videos cannot be read, or a class has none left.
@@ -99,9 +99,9 @@ def readable(
     before, after = manifest.class_counts(), kept.class_counts()
     empty = [name for name in before if before[name] and not after[name]]
     if empty and manifest.label_column.every_class_needed:
-        raise ManifestError(f"no readable video is left of class {', '.join(empty)}:{_named(bad)}")
+        raise ManifestError(f"class {', '.join(empty)} has no readable video:{_named(bad)}")
     if not len(kept):
-        raise ManifestError(f"no readable video is left:{_named(bad)}")
+        raise ManifestError(f"no video can be read:{_named(bad)}")
     return kept, bad
 
 

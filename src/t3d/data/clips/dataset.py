@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from typing import NamedTuple, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import Frames, FrameStore
-from t3d.data.clips.sampler import SampleKey
+from t3d.data.clips.sampler import SampleKey, key_of
 from t3d.data.clips.sampling import check_length, random_clip
 from t3d.data.clips.transforms import crop_views, random_view, stack
 from t3d.data.clips.views import PAPER_VIEWS, FrameOrder, Views
@@ -23,9 +24,8 @@ from t3d.data.manifest.table import Entry
 from t3d.errors import ConfigError, Failed, VideoError
 
 
-@dataclass(frozen=True)
-class ClipItem:
-    """One clip of one video.
+class ClipItem(NamedTuple):
+    """One clip of one video. torch's own loaders collate it, field by field.
 
     Args:
         video: Row of the video in its manifest.
@@ -45,13 +45,13 @@ class ClipItem:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a loader hands over.
+    """One batch of clips, as loaders return it.
 
     Args:
-        frames: uint8 [B, T, C, H, W], or None when every video of the batch was bad.
+        frames: uint8 [B, T, C, H, W], or None if no video of the batch could be read.
         labels: int64 [B], -1 where there is none; or float32 [B, K], see `ClipItem`.
         videos: Row of each clip's video, int64 [B].
-        clips: Which clip of its video each is, int64 [B].
+        clips: Number of each clip within its video, int64 [B].
         shares: Share of its video that each is, float64 [B], see `ClipItem`.
         bad: The videos that could not be read.
     """
@@ -64,12 +64,12 @@ class Batch:
     bad: tuple[Failed, ...]
 
     def pin_memory(self) -> Batch:
-        """The same batch in memory that a GPU copies from without waiting; loaders call it."""
+        """Return the batch in pinned memory, which a GPU copies asynchronously; loaders call it."""
         return self if self.frames is None else replace(self, frames=self.frames.pin_memory())
 
 
 def collate(items: list[ClipItem | Failed]) -> Batch:
-    """Stack clips; bad videos are set apart."""
+    """Stack clips into a batch; videos that could not be read are listed apart."""
     good = [item for item in items if isinstance(item, ClipItem)]
     return Batch(
         frames=stack([item.frames for item in good]) if good else None,
@@ -82,13 +82,16 @@ def collate(items: list[ClipItem | Failed]) -> Batch:
 
 
 def _stacked(labels: list[int | torch.Tensor]) -> torch.Tensor:
-    """One tensor of the labels of a batch; all are of one kind, since they come from one manifest."""
+    """Stack the labels of a batch; all are of one kind, since they come from one manifest."""
     several = [label for label in labels if isinstance(label, torch.Tensor)]
     return torch.stack(several) if several else torch.tensor(labels, dtype=torch.int64)
 
 
 class TrainClips(Dataset[ClipItem | Failed]):
-    """One random clip and view of a video for each key; every draw follows from (seed, epoch, row).
+    """One random clip and view per video. Every draw follows from (seed, epoch, row).
+
+    A row number gives the clip of the current epoch (see `set_epoch`), so `dataset[0]` and torch's own
+    loaders work. A `SampleKey` names its epoch itself: runs use it, with `ResumableBatchSampler`.
 
     Args:
         manifest: The videos.
@@ -96,6 +99,20 @@ class TrainClips(Dataset[ClipItem | Failed]):
         store: Where frames come from.
         augment: How a clip is varied.
         seed: Where all draws come from.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> spec = ClipSpec(num_frames=16, size=112, resize=128)
+        >>> videos = Manifest.from_folder("videos")  # doctest: +SKIP
+        >>> clips = TrainClips(
+        ...     videos, spec, store=FrameStore(spec), augment=AugmentConfig(), seed=0
+        ... )  # doctest: +SKIP
+        >>> clips[0].frames.shape  # doctest: +SKIP
+        torch.Size([16, 3, 112, 112])
+        >>> for epoch in range(10):  # doctest: +SKIP
+        ...     clips.set_epoch(epoch)
+        ...     for batch in DataLoader(clips, batch_size=8, shuffle=True):
+        ...         x = normalize(batch.frames, spec)  # B C T H W
     """
 
     def __init__(
@@ -106,11 +123,47 @@ class TrainClips(Dataset[ClipItem | Failed]):
         self.store = store
         self.augment = augment
         self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose clips row numbers give, as torch's `DistributedSampler` does.
+
+        Call it before each epoch, or every epoch has the same clips. Loaders with `persistent_workers` copy
+        the dataset once, so they keep the epoch of their first iteration.
+
+        Args:
+            epoch: Epoch, from 0.
+        """
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: SampleKey) -> ClipItem | Failed:
+    @overload
+    def __getitem__(self, key: SampleKey) -> ClipItem | Failed: ...
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> ClipItem: ...
+    def __getitem__(self, key: SampleKey | SupportsIndex) -> ClipItem | Failed:
+        """Return a random clip of a video.
+
+        Args:
+            key: Row of the video; negative rows count from the end. Or epoch, row and visit.
+
+        Returns:
+            The clip; for a `SampleKey` of a video that cannot be read, the reason.
+
+        Raises:
+            IndexError: There is no such row.
+            VideoError: The video of a row number cannot be read.
+        """
+        if isinstance(key, SampleKey):
+            return self._clip(key)
+        item = self._clip(key_of(key, epoch=self.epoch, length=len(self)))
+        if isinstance(item, Failed):
+            raise VideoError(item.path, item.reason)
+        return item
+
+    def _clip(self, key: SampleKey) -> ClipItem | Failed:
         rng = np.random.default_rng((self.seed, *(key if key.visit else key[:2])))
         entry = self.manifest[key.row]
         try:
@@ -178,7 +231,7 @@ class VideoClips(IterableDataset[ClipItem | Failed]):
                 for view in crop_views(frames.get(wanted), self.spec, crops=self.views.crops):
                     yield ClipItem(row, number, view, label_of(row, self.manifest), share)
         except VideoError as error:
-            # Clips of this video that went out before are withdrawn by whoever scores them.
+            # Scoring drops the clips of this video that it already has.
             yield Failed(str(entry.path), error.reason, row)
 
 
@@ -224,7 +277,7 @@ def label_of(row: int, manifest: Manifest) -> int | torch.Tensor:
 
 
 def frame_range(frames: Frames, entry: Entry, spec: ClipSpec) -> tuple[int, int]:
-    """First frame of a manifest row's time span, and the frame behind its last.
+    """Return the first frame of a manifest row's time span, and the frame after its last.
 
     Raises:
         VideoError: The span holds no frame, or is shorter than a clip and `spec.short` is `error`.
@@ -251,7 +304,7 @@ def frame_range(frames: Frames, entry: Entry, spec: ClipSpec) -> tuple[int, int]
 def reorder(
     clip: npt.NDArray[np.int64], order: FrameOrder, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """The frame indices of a clip in another order, see `VideoClips`.
+    """Return the frame indices of a clip in another order, see `VideoClips`.
 
     Example:
         >>> reorder(np.array([3, 5, 7]), "static", np.random.default_rng(0))

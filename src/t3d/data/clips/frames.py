@@ -1,7 +1,7 @@
-"""The one door from a video file to resized frames, through the decoded cache where there is one.
+"""Read resized frames of video files, through a cache of decoded frames if there is one.
 
-Training, validation, testing and prediction all ask a `FrameStore`; cached and decoded frames are
-bit-identical, so that a cache changes the speed of a run and nothing else.
+Training, validation, testing and prediction all use a `FrameStore`. Cached and decoded frames are
+bit-identical, so a cache changes only the speed of a run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from t3d.errors import ConfigError, VideoError
 from t3d.io.files import ABANDONED, FileDigests, atomic_path, is_temporary, writable_folder
 from t3d.video.video import Video
 
-_FORMAT = 2  # raise it when cached frames would come out differently: old entries are then never read
+_FORMAT = 2  # raise it when cached frames would differ: old entries are then never read
 _CHUNK = 16  # frames decoded and resized at a time, so that a long video does not fill the memory
 _ENTRY = re.compile(r"[0-9a-f]{32}\.safetensors")
 # Other processes write as well: what one finds free, it takes this share of before it looks again.
@@ -53,13 +53,13 @@ class FrameStore:
     Args:
         spec: `resize` and `resize_mode` say how frames are resized.
         cache: Folder for decoded frames; None decodes every time.
-        cache_gb: Largest size of that folder, in GB; processes that fill it at once may exceed it by a video
-            each. Entries that were not prepared for longest make room, but none that this run prepared. A
-            video that does not fit is decoded every time.
-        index: What is known of the files, so that they need not be read through to be opened.
+        cache_gb: Largest size of that folder, in GB. Processes that fill it at the same time may exceed it by
+            one video each. The oldest entries are evicted, but none of this run. A video that does not fit is
+            decoded every time.
+        index: Index of the files, which makes opening them fast.
 
     Raises:
-        ConfigError: The cache folder cannot be made or written to.
+        ConfigError: The cache folder cannot be created or written to.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class FrameStore:
         return _DecodedFrames(self._video(path), self.spec)
 
     def shards(self, manifest: Manifest) -> Shards | None:
-        """Which videos lie in one shard, where they are read from shards; None where they are not."""
+        """Return the shards of the videos, or None if they are read from files or from the cache."""
         return None if self.folder else self.index.shards(manifest.table["path"].to_pylist())
 
     def prepare(self, path: Path) -> bool:
-        """Decode a video into the cache, unless it is there or no room is left.
+        """Decode a video into the cache, unless the cache has it or is full.
 
         Returns:
             Whether the cache now holds the video.
@@ -130,7 +130,7 @@ class FrameStore:
         return len(video), *resized_shape(video.height, video.width, self.spec)
 
     def _write(self, path: Path, video: Video) -> None:
-        """Write all frames as a safetensors file; by hand, as its own writer wants them in memory whole."""
+        """Write all frames as a safetensors file in chunks; its own writer needs them all in memory."""
         count, height, width = self._shape(video)
         times = video.times.astype("<f8").tobytes()
         end = len(times) + count * 3 * height * width
@@ -149,7 +149,7 @@ class FrameStore:
             raise VideoError(video.path, f"seemed to hold {count} frames, but {len(video)} can be decoded")
 
     def _entry(self, path: Path) -> Path | None:
-        """Where the cache holds this video: named by what the file contains and how frames are resized."""
+        """Return the cache file of a video, named by the content of the video and the resizing."""
         if self.folder is None:
             return None
         try:
@@ -158,7 +158,7 @@ class FrameStore:
             raise VideoError(path, f"cannot be read: {error.strerror}") from error
 
     def _make_room(self, wanted: int) -> bool:
-        """Whether `wanted` bytes fit, once old entries have made room."""
+        """Evict old entries if needed, and return whether `wanted` bytes fit."""
         if wanted > self._free:
             free = self._measure_and_evict(wanted)
             if wanted > free:
@@ -168,7 +168,7 @@ class FrameStore:
         return True
 
     def _measure_and_evict(self, wanted: int) -> float:
-        """Bytes that are free, once entries that this run has not prepared have made room for `wanted`."""
+        """Evict entries of earlier runs until `wanted` bytes are free, and return the free bytes."""
         assert self.folder is not None
         free, old = self.max_bytes, []
         abandoned = time.time() - ABANDONED
@@ -191,7 +191,7 @@ class FrameStore:
 
 
 class _DecodedFrames:
-    """Frames that come straight from the file."""
+    """Frames decoded from the file."""
 
     def __init__(self, video: Video, spec: ClipSpec) -> None:
         self._video = video
@@ -199,7 +199,7 @@ class _DecodedFrames:
         self.times = self._video.times
 
     def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
-        # A clip that wraps round or holds a frame names frames twice: each is decoded and resized once.
+        # A clip that wraps around or repeats a frame has indices twice: each frame is decoded once.
         unique, where = np.unique(indices, return_inverse=True)
         frames = resize_frames(self._video.frames_at(unique), self._spec)
         if np.array_equal(unique, indices):
@@ -208,7 +208,7 @@ class _DecodedFrames:
 
 
 class _CachedFrames:
-    """Frames that were decoded before; the file is mapped into memory and only what is asked for is read."""
+    """Frames from the cache: the file is mapped into memory, and only the requested frames are read."""
 
     def __init__(self, entry: Path) -> None:
         try:
@@ -219,7 +219,7 @@ class _CachedFrames:
             raise
         except (SafetensorError, OSError) as error:
             raise ConfigError(
-                f"data.cache: {entry} is damaged ({error}); delete it and it is made again"
+                f"data.cache: {entry} is damaged ({error}); delete it, and it is decoded again"
             ) from error
 
     def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:

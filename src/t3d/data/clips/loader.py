@@ -1,4 +1,4 @@
-"""torch's loader, whose processes outlive the signals to a run, and pass on our errors as they are."""
+"""torch's DataLoader with workers that outlive signals to the run and pass on T3D's errors unchanged."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _workers: WeakSet[BaseProcess] = WeakSet()
 class Loader(DataLoader[Any]):
     """Batches of a dataset, read by other processes.
 
-    An error of ours that is raised in one of them is raised here, as it was. torch's own loader raises
-    another one, whose message is a traceback.
+    A T3DError that is raised in a worker is raised here unchanged. torch's own loader raises another error,
+    whose message is a traceback.
 
     Args:
-        dataset: What is read.
-        options: As of `torch.utils.data.DataLoader`.
+        dataset: Map-style or iterable dataset.
+        options: Options of `torch.utils.data.DataLoader`.
 
     Example:
         >>> [batch.tolist() for batch in Loader([1, 2, 3, 4], batch_size=2)]
@@ -45,18 +45,18 @@ class Loader(DataLoader[Any]):
 
 
 def start_worker(number: int) -> None:  # noqa: ARG001 (a loader's worker_init_fn is called with it)
-    """Let a worker outlive the signals that ask a run to stop: the run first saves its state, then ends it.
+    """Ignore the signals that ask a run to stop: the run first saves its state, then ends its workers.
 
-    A terminal's Ctrl-C and a cluster's SIGTERM go to every process of a run at once.
+    Ctrl-C in a terminal and SIGTERM from a cluster go to every process of a run.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _end_workers() -> None:
-    """End the processes that are left when this one ends: they are deaf to the signal that it sends them.
+    """Kill the workers that are left when this process ends: they ignore the signals of multiprocessing.
 
-    Such are those of a loader that an error's traceback keeps alive.
+    A traceback may keep a loader and its workers alive.
     """
     for worker in list(_workers):
         if worker.is_alive():
@@ -74,12 +74,12 @@ def _raised(batches: Iterator[Any]) -> Iterator[Any]:
         yield batch
     else:
         return
-    del batches  # its processes end now: a traceback would keep them
+    del batches  # ends the workers now: a traceback would keep them alive
     raise batch
 
 
 class _Caught(Dataset[Any]):
-    """A dataset whose errors are items."""
+    """Wrap a map-style dataset and return its T3DErrors as items."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -95,7 +95,7 @@ class _Caught(Dataset[Any]):
 
 
 class _CaughtStream(IterableDataset[Any]):
-    """The same of a dataset that is gone through."""
+    """Wrap an iterable dataset and yield its T3DErrors as items."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -108,7 +108,7 @@ class _CaughtStream(IterableDataset[Any]):
 
 
 class _Collate:
-    """Makes a batch of items, unless one of them is an error: then that is the batch."""
+    """Collate items, unless one of them is an error: then the error is the batch."""
 
     def __init__(self, collate: Callable[[Any], Any]) -> None:
         self.collate = collate

@@ -1,11 +1,12 @@
-"""Which training clip comes when: an order that is a function of (seed, epoch, step) and nothing else."""
+"""Order of the training clips: a function of (seed, epoch, step) and nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from operator import index
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +23,35 @@ class SampleKey(NamedTuple):
     visit: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class ShardOrder:
-    """How the videos of shards are shuffled, so that each shard is read in one go.
+def key_of(row: SupportsIndex, *, epoch: int, length: int) -> SampleKey:
+    """Return the key of a row in an epoch.
 
     Args:
-        shard_of: Which shard each video lies in, int64 [N].
+        row: Row of the video; negative rows count from the end.
+        epoch: Epoch, from 0.
+        length: Number of videos.
+
+    Raises:
+        IndexError: There is no such row, which also ends a loop over the dataset.
+
+    Example:
+        >>> key_of(-1, epoch=2, length=5)
+        SampleKey(epoch=2, row=4, visit=0)
+    """
+    number = index(row)
+    if not -length <= number < length:
+        raise IndexError(f"row {number} does not exist; there are {length} videos, numbered from 0")
+    return SampleKey(epoch, number % length)
+
+
+@dataclass(frozen=True, eq=False)
+class ShardOrder:
+    """Shuffling of videos in shards that lets each shard be read sequentially.
+
+    Args:
+        shard_of: Shard of each video, int64 [N].
         window: A video moves by fewer places than this.
-        lanes: Parts of an epoch that are read side by side; a divisor of the batch size.
+        lanes: Parts of an epoch that are read in parallel; a divisor of the batch size.
     """
 
     shard_of: npt.NDArray[np.int64]
@@ -40,26 +62,27 @@ class ShardOrder:
 class ResumableBatchSampler(Sampler[list[SampleKey]]):
     """Shuffled batches whose order survives restarts, worker counts and process counts.
 
-    Every epoch is a fresh permutation of all videos; the videos behind its last whole batch are left out of
-    that epoch. All processes draw the same permutation, and each takes its own part of every batch.
+    Every epoch is a new permutation of all videos. The videos after its last whole batch are left out of that
+    epoch. All processes draw the same permutation, and each takes its own part of every batch.
 
-    With `classes`, an epoch is as long but has every class equally often, to within one: the videos of a
-    large class take turns over the epochs, those of a small one come several times, each with another clip.
+    With `classes`, an epoch has the same length, but every class equally often, to within one. The videos of
+    a large class take turns over the epochs. Those of a small class come several times, each time with
+    another clip.
 
-    With `shards`, the permutation keeps the videos of a shard near each other: every epoch draws an order of
-    the shards, deals their videos into `shards.lanes` runs of equal length, and within each run moves every
-    video by less than `shards.window` places. A batch takes as many from each lane, in lane order, so that a
-    process meets the lanes of its part of the batch only.
+    With `shards`, the permutation keeps the videos of a shard near each other. Every epoch draws an order of
+    the shards, and deals their videos into `shards.lanes` runs of equal length. Within each run it moves
+    every video by less than `shards.window` places. A batch takes equally many from each lane, in lane
+    order, so a process reads only the lanes of its part of the batch.
 
     Args:
         length: Number of videos.
         batch_size: Videos in one optimizer step, over all processes and passes.
-        seed: Where the order comes from.
+        seed: Seed of the order.
         rank: This process, from 0.
         world_size: Number of processes.
-        accumulate: Forward passes an optimizer step is spread over; each is one batch of this sampler.
-        classes: Class of each video, int64 [length]; None takes videos as they are.
-        shards: How videos of shards are shuffled; None for files, which are read in any order.
+        accumulate: Forward passes per optimizer step; each is one batch of this sampler.
+        classes: Class of each video, int64 [length]; None samples every video once.
+        shards: Shuffling of videos in shards; None for files, which are read in any order.
 
     Raises:
         ConfigError: The batch cannot be split evenly, or is larger than the number of videos; or `classes`
@@ -91,17 +114,17 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
             )
         if batch_size > length:
             raise ConfigError(
-                f"optim.batch_size is {batch_size}, and there are only {length} training videos; "
+                f"optim.batch_size is {batch_size}, but there are only {length} training videos; "
                 f"choose {length} or less"
             )
         if classes is not None and shards is not None:
             raise ConfigError(
-                "data.balance takes videos from anywhere, and shards are read one after another; pack a list "
-                "that is balanced (t3d prepare shards), or train from files"
+                "data.balance samples videos in any order, but shards are read sequentially; pack a balanced "
+                "list (t3d prepare shards), or train from files"
             )
         if shards is not None and batch_size % shards.lanes:
             raise ConfigError(
-                f"data.lanes is {shards.lanes}, and a batch of {batch_size} cannot be split evenly over "
+                f"data.lanes is {shards.lanes}, but a batch of {batch_size} cannot be split evenly over "
                 "them; choose a divisor of optim.batch_size"
             )
         self.shards = shards
@@ -121,10 +144,10 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         return self.length // self.batch_size
 
     def set_state(self, *, epoch: int, step: int) -> None:
-        """Go to a place: the next iteration gives what is left of `epoch` after `step` optimizer steps.
+        """Continue at a place: the next iteration yields the rest of `epoch` after `step` optimizer steps.
 
         Raises:
-            ConfigError: There is no such place.
+            ConfigError: The step or the epoch does not exist.
         """
         if epoch < 0 or not 0 <= step <= self.steps_per_epoch:
             raise ConfigError(
@@ -148,13 +171,13 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
                 yield [SampleKey(epoch, row, visit) for row, visit in order[begin : begin + part].tolist()]
 
     def coming(self) -> npt.NDArray[np.int64]:
-        """The rows that this process reads in what is left of the epoch, in order, int64 [N]."""
+        """Return the rows that this process reads in the rest of the epoch, in order, int64 [N]."""
         share = self.batch_size // self.world_size
         rows = self._order(self.epoch)[: self.steps_per_epoch * self.batch_size, 0]
         return rows.reshape(self.steps_per_epoch, self.world_size, share)[self.step :, self.rank].reshape(-1)
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Row and number of visit of each place in an epoch, of its whole batches at least, int64 [N, 2]."""
+        """Return row and visit of each place in an epoch, at least of its whole batches, int64 [N, 2]."""
         rng = np.random.default_rng((self.seed, epoch))
         if self.shards is not None:
             order = self._shard_by_shard(self.shards, rng)
@@ -171,7 +194,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         return rng.permutation(np.concatenate(places))
 
     def _shard_by_shard(self, shards: ShardOrder, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Rows of the whole batches of an epoch, in an order that keeps shards together, int64 [N]."""
+        """Return the rows of an epoch's whole batches in an order that keeps shards together, int64 [N]."""
         places = rng.permutation(int(shards.shard_of.max()) + 1)[shards.shard_of]
         by_shard = np.argsort(places, kind="stable")
         bounds = np.arange(shards.lanes + 1) * self.length // shards.lanes
@@ -186,7 +209,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
     def _turns(
         self, number: int, rows: npt.NDArray[np.int64], first: int, count: int
     ) -> npt.NDArray[np.int64]:
-        """A part of an endless series in which a class's rows take turns, shuffled anew in every round.
+        """Return a part of an endless series in which a class's rows take turns, reshuffled in every round.
 
         Returns:
             Row and round, counted from the first round of the part, int64 [count, 2].

@@ -1,4 +1,4 @@
-"""Which frames make a clip: random ones for training, non-overlapping or spread ones for testing.
+"""Frames of a clip: random for training, non-overlapping or spread for testing.
 
 Legend: T is the number of frames of a clip, N the number of frames of a video, S the number of segments.
 """
@@ -64,7 +64,7 @@ def clips_of(total: int, spec: ClipSpec) -> list[Indices]:
         middles = [(first + last) // 2 for first, last in _starts(total, spec)]
         return [np.concatenate([_clip_at(start, spec) for start in middles])]
     step = spec.num_frames * spec.stride
-    # The last clip needs only its span: the stride's gap behind its last frame may lie past the end.
+    # The last clip needs only its span: the stride's gap after its last frame may lie past the end.
     count = (total - spec.span) // step + 1
     clips = [_clip_at(i * step, spec) for i in range(count)]
     rest = total - count * step

@@ -66,9 +66,12 @@ def crop_views(frames: torch.Tensor, spec: ClipSpec, *, crops: Crops) -> Iterato
     Args:
         frames: Resized frames, uint8 [T, C, H, W].
         spec: `size` is used.
-        crops: 1: the center crop. 3: left, center and right, or top, center and bottom of frames higher than
-            wide; the middle of the shorter side. 5: the four corners and the center. 10: these five, then
-            their mirror images.
+        crops: Number of crops.
+
+            - 1: the center.
+            - 3: left, center and right; top, center and bottom if frames are higher than wide.
+            - 5: the four corners and the center.
+            - 10: these five, then their mirror images.
 
     Yields:
         uint8 [T, C, size, size], packed `channels_last`.
@@ -151,7 +154,7 @@ def stack(clips: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _packed(view: torch.Tensor) -> torch.Tensor:
-    """A view of [T, C, H, W] as memory of its own, so that the frames it was cut from can be freed."""
+    """Copy a view of [T, C, H, W], so that the frames that it was cut from can be freed."""
     return view.contiguous(memory_format=torch.channels_last)
 
 

@@ -1,4 +1,4 @@
-"""Which views of a video a test scores: how many clips of it, and how many crops of each clip.
+"""Views of a video that are scored: the number of clips, and of crops per clip.
 
 The paper's protocol, all clips that do not overlap and the center crop of each, is the default. Others take
 more views:
@@ -72,8 +72,8 @@ class Views:
         """
         if self.clips is not None and spec.segments > 1:
             raise ConfigError(
-                f"clips is {self.clips}, and the net looks at {spec.segments} segments of a video at once "
-                "(clip.segments), which give one clip of the whole; leave clips out, crops may be chosen"
+                f"clips is {self.clips}, but this model sees {spec.segments} segments of a video "
+                "(clip.segments) as one clip; leave clips out (crops may be chosen)"
             )
         if self.crops > 1 and spec.resize_mode == "square" and spec.resize == spec.size:
             raise ConfigError(

@@ -1,1 +1,1 @@
-"""Look at a data set: counts, near-duplicates, what lists share, a page to browse."""
+"""Inspect a data set: counts, near-duplicates, overlap between lists, a page to browse."""

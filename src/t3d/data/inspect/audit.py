@@ -1,4 +1,4 @@
-"""What lists of videos hold, and what they share that they should not: `t3d data check`."""
+"""Count the contents of lists of videos, and find their overlap: `t3d data check`."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from t3d.errors import Failed
 
 @dataclass(frozen=True)
 class Summary:
-    """What one list holds.
+    """Contents of one list.
 
     Args:
         videos: Rows.
         targets: Whether a row has one label (`single`) or may have several (`multi`).
-        files: Files that they name.
-        sources: Distinct sources.
+        files: Distinct files.
+        sources: Distinct sources (groups).
         classes: Rows of each class, in class order.
-        unlabeled: Rows that nobody has labeled.
-        none: Rows of which the list says that no class applies.
-        missing: Listed videos that are not there, by class.
-        unknown: Files that the index does not name; all of them where there is none. The rest of this
-            summary is about the others.
-        bad: Files that cannot be read.
-        damaged: Files that can be read in part.
+        unlabeled: Rows without a label.
+        none: Rows that are labeled with no class.
+        missing: Videos of an official list that are missing, by class.
+        unknown: Files that are not in the index; all files without an index. The rest of this summary is
+            about the others.
+        bad: Unreadable files.
+        damaged: Files that can be read only in part.
         seconds: Length of all files.
         size: Bytes of all files.
-        frames: Least, median and largest number of frames.
+        frames: Smallest, median and largest number of frames.
         shapes: Files by width × height, the most frequent first.
         rates: Files by frames per second, the most frequent first.
         codecs: Files by codec, the most frequent first.
@@ -62,11 +62,11 @@ class Summary:
 
 
 def summarize(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
-    """Count what a list holds.
+    """Count the contents of a list.
 
     Args:
         manifest: The list.
-        index: What is known of its files.
+        index: Index of its files.
 
     Example:
         >>> import pyarrow as pa
@@ -102,11 +102,11 @@ def summarize(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
 
 
 def compare(manifests: Mapping[str, Manifest], index: VideoIndex | None = None) -> list[Shared]:
-    """Find what lists share, two by two.
+    """Find the overlap between every two lists.
 
     Args:
         manifests: Two lists or more, by name.
-        index: What is known of their files; without it, near-duplicates are not found.
+        index: Index of their files; without it, near-duplicates are not found.
 
     Returns:
         One entry for each two lists.

@@ -1,4 +1,4 @@
-"""A page of one file that shows what is in lists of videos, and what they share: `t3d data browse`."""
+"""Write a page that shows videos of lists, and the overlap between the lists: `t3d data browse`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Strip:
     Args:
         name: The file's name.
         caption: Text below its frames.
-        picture: Its frames side by side, as a `data:` address; empty where it cannot be read.
-        wrong: Why it cannot be read.
+        picture: Its frames side by side, as a `data:` URL; empty if it cannot be read.
+        wrong: Reason why it cannot be read.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What two lists share, as the page shows it."""
+    """Overlap between two lists, as the page shows it."""
 
     title: str
     caption: str
@@ -82,19 +82,18 @@ def write_page(
     height: int = 96,
     seed: int = 0,
 ) -> Path:
-    """Write a contact sheet of some videos of each class, and of pairs that two lists share.
+    """Write a page with some videos of each class, and with pairs that two lists share.
 
     Args:
-        path: The .html file; it needs no other.
+        path: The `.html` file, which is self-contained.
         manifests: The lists, by name.
-        index: What is known of their files; pairs of the same bytes and near-duplicates are known by it
-            alone.
-        per_class: Videos shown per class, drawn at random.
+        index: Index of their files, needed to find near-duplicates.
+        per_class: Videos shown per class and list, drawn at random.
         pairs: Largest number of pairs shown per two lists: identical files first, then one pair per two
-            sources.
+            groups.
         frames: Frames shown per video, spread evenly over its span.
         height: Height of each frame, in pixels.
-        seed: Seed of the draw of videos.
+        seed: Seed of the random draw of videos.
 
     Returns:
         The file.
@@ -157,7 +156,9 @@ class _StripMaker:
 
     def _picture(self, pixels: np.ndarray) -> str:
         row = PIL.Image.fromarray(np.concatenate(list(pixels.transpose(0, 2, 3, 1)), axis=1))
-        if row.height > self.height:  # an upright video: its width was made so long
+        if (
+            row.height > self.height
+        ):  # an upright video: `height` was the length of its shorter side, the width
             row = row.resize((row.width * self.height // row.height, self.height))
         file = io.BytesIO()
         row.save(file, "jpeg", quality=80)

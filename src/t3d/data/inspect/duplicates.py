@@ -1,4 +1,4 @@
-"""Files with the same bytes, and near-duplicates: two parts of a dataset that share one leak.
+"""Files with the same bytes, and near-duplicates: a leak if they are in two parts of a dataset.
 
 Legend: N files, F = 8 frames of each, spread evenly over it.
 """
@@ -24,20 +24,20 @@ NEAR = 0.1
 MOST_COMPARED = 200_000
 """Files up to which every pair is compared by default: more take minutes to hours."""
 _ROWS = 4096  # files compared with as many others at a time: 64 MB a table
-# Flat frames (a black screen) have few bits set and all look alike, so they are not compared. With 16 of 64
-# bits, 97 % of the clips of Hockey Fights, which have black borders, are compared; with 24, 44 %.
+# Flat frames (a black screen) have few bits set and all look the same, so they are not compared. With 16 of
+# 64 bits, 97 % of the clips of Hockey Fights, which have black borders, are compared; with 24, 44 %.
 _LEAST_BITS = 16  # per frame, on average
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Files of a data set that are there more than once.
+    """Files that a data set has more than once.
 
     Args:
         same: Groups of files with the same bytes, each in name order.
         near: Near-duplicates: pairs of other files, of different sources, with the share of bits that differ,
             nearest first.
-        compared: Whether near-duplicates were searched for.
+        compared: Whether near-duplicates were searched.
     """
 
     same: tuple[tuple[str, ...], ...]
@@ -50,7 +50,7 @@ def find_duplicates(files: pa.Table, *, near: bool | None = None) -> Duplicates:
 
     Near-duplicates are found with a perceptual hash (dHash, 64 bits for each of 8 frames, at the same shares
     of the videos' lengths). Another size, format or quality changes few bits. So does another moment of a
-    scene that hardly moves: such a pair is of one scene, if not of one clip. Every pair is compared, so ten
+    scene that hardly moves: such pairs share a scene, but not always a clip. Every pair is compared, so ten
     times as many files take a hundred times as long.
 
     Args:
@@ -66,7 +66,7 @@ def find_duplicates(files: pa.Table, *, near: bool | None = None) -> Duplicates:
         near = files.num_rows <= MOST_COMPARED
     if not near:
         return Duplicates(tuple(same), (), compared=False)
-    # Of each group one file stands for all.
+    # One file represents each group of identical files.
     heads = hashed(known.filter(pc.is_in(known["path"], pa.array(sorted(map(min, groups.values()))))))
     pairs = [(min(one, two), max(one, two), apart) for one, two, apart in _near(heads)]
     return Duplicates(tuple(same), tuple(sorted(pairs, key=_nearest_first)))

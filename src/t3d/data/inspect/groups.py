@@ -49,7 +49,7 @@ def join_groups(videos: Videos, index: VideoIndex | None = None, *, near: bool =
 
     Args:
         videos: The list.
-        index: What is known of its files. Files that it does not know are read if two have the same size.
+        index: Index of its files. Files that it does not have are read if two have the same size.
         near: Whether to join near-duplicates; their perceptual hashes come from the index.
 
     Example:

@@ -1,4 +1,4 @@
-"""Find what two lists of videos share: a leak, where one is for training and the other for testing."""
+"""Find the overlap between two lists: a leak if one is for training and the other for testing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_PAIRS = 5_000_000_000
 
 @dataclass(frozen=True)
 class Shared:
-    """What two lists share.
+    """Overlap between two lists.
 
     Args:
         one: Name of a list.
@@ -47,7 +47,7 @@ class Shared:
     near: tuple[tuple[str, str, float], ...]
 
     def __bool__(self) -> bool:
-        """Whether they share anything."""
+        """Return whether the lists share anything."""
         return bool(self.files or self.sources or self.same or self.near)
 
 
@@ -105,7 +105,7 @@ def shared_rows(
     Args:
         tested: The list that figures are computed on.
         trained: The list that the model was trained on.
-        index: What is known of the files of both lists.
+        index: Index of the files of both lists.
         near: Whether to search for near-duplicates; None does so up to `MOST_PAIRS` pairs.
 
     Example:
@@ -135,7 +135,7 @@ def shared_rows(
 
 
 def find_shared(left: pa.Table, right: pa.Table, *, names: tuple[str, str] = ("", ""), near: bool) -> Shared:
-    """Find what the files of two lists share.
+    """Find the overlap between the files of two lists.
 
     Args:
         left: Files of one list, as `file_facts` gives them.
@@ -167,11 +167,11 @@ def find_shared(left: pa.Table, right: pa.Table, *, names: tuple[str, str] = (""
 
 
 def file_facts(manifest: VideoTable, index: VideoIndex | None) -> pa.Table:
-    """Return what is known of each file of a list.
+    """Return the facts of each file of a list.
 
     Args:
         manifest: The list.
-        index: What is known of the files.
+        index: Index of the files.
 
     Returns:
         Columns `path`, `source` (the whole path where a file is its own group) and `FACT_FIELDS`, one row per
@@ -186,7 +186,7 @@ def file_facts(manifest: VideoTable, index: VideoIndex | None) -> pa.Table:
 
 
 def _own(path: str, source: str) -> str:
-    """The source, or the whole path where a file is its own: `fight/1` of two folders are two videos."""
+    """Return the source, or the path of a file that is its own group: two folders may have a `fight/1`."""
     stem = path[: path.rfind(".")].replace(os.sep, "/")
     return path if f"/{stem}".endswith(f"/{source}") else source
 
@@ -194,7 +194,7 @@ def _own(path: str, source: str) -> str:
 def _of_groups(
     tested: pa.Table, trained: pa.Table, sources: Iterable[str]
 ) -> dict[str, tuple[Reason, str, float]]:
-    """For each tested file of a shared group: a file of the training list of the same group."""
+    """Find, for each tested file of a shared group, a training file of the same group."""
     wanted = pa.array(list(sources), pa.string())
     tested, trained = (files.filter(pc.is_in(files["source"], wanted)) for files in (tested, trained))
     other = dict(zip(trained["source"].to_pylist()[::-1], trained["path"].to_pylist()[::-1], strict=True))
@@ -222,14 +222,14 @@ def with_digests(files: pa.Table, sizes: Collection[int] | None = None) -> pa.Ta
     digests = files["digest"].to_pylist()
     for row, path in enumerate(files["path"].to_pylist()):
         if digests[row] is None and size_of.get(path) in sizes:
-            with suppress(OSError):  # it cannot be read: nothing is known of its bytes
+            with suppress(OSError):  # an unreadable file has no digest
                 digests[row] = content_digest(Path(path))
     place = files.schema.get_field_index("digest")
     return files.set_column(place, "digest", pa.array(digests, pa.string()))
 
 
 def _sizes(files: pa.Table) -> dict[str, int]:
-    """The size of each file that is not empty: from the index, or from the file system."""
+    """Return the size of each file that is not empty, from the index or from the file system."""
     sizes: dict[str, int] = {}
     columns = (files[name].to_pylist() for name in ("path", "digest", "size"))
     for path, digest, size in zip(*columns, strict=True):

@@ -1,4 +1,4 @@
-"""Checks that every table of videos must pass; each names the lines that are wrong."""
+"""Checks that every table of videos must pass; each reports the wrong lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from t3d.data.manifest.labels import SEPARATOR, repeated, split_names
 from t3d.errors import ManifestError
 
 Refuse = Callable[[pa.Array, str], None]
-"""Name the first rows that are wrong, if there are any: takes a mask, bool [N], and the reason."""
+"""Function that reports the first wrong rows, if any: takes a mask, bool [N], and the reason."""
 
 
 def refuse_both(file: str, columns: Mapping[str, pa.Array]) -> None:
@@ -26,28 +26,28 @@ def refuse_both(file: str, columns: Mapping[str, pa.Array]) -> None:
     """
     if "label" in columns and "labels" in columns:
         raise ManifestError(
-            f"{file}: has both label and labels; give one: label where a video has one class, labels where "
+            f"{file}: has both label and labels; keep one: label where a video has one class, labels where "
             "it may have several"
         )
 
 
 def refuse_names(several: pa.Array, refuse: Refuse) -> None:
-    """Refuse rows whose column `labels` is no list of class names.
+    """Refuse rows whose column `labels` is not a list of class names.
 
     Args:
         several: The column, string [N].
-        refuse: What names the lines.
+        refuse: Function that reports the lines.
     """
     refuse(
         pc.equal(pc.utf8_trim_whitespace(several), ""),
-        f"labels is blank; leave it empty if nobody has labeled the video, or write {SEPARATOR} if no class "
+        f"labels is blank; leave it empty if the video is unlabeled, or write {SEPARATOR} if no class "
         "applies",
     )
     names = pc.if_else(pc.equal(several, SEPARATOR), None, several)
     bar = rf"\{SEPARATOR}"
     refuse(
         pc.match_substring_regex(names, rf"^\s*{bar}|{bar}\s*{bar}|{bar}\s*$"),
-        f"a class name is empty; {SEPARATOR} stands between names only, or alone where no class applies",
+        f"a class name is empty; write {SEPARATOR} between names only, or alone if no class applies",
     )
     refuse(
         pc.match_substring_regex(names, rf"^\s|\s{bar}|{bar}\s|\s$"),
@@ -60,12 +60,12 @@ def refuse_names(several: pa.Array, refuse: Refuse) -> None:
 
 
 def refuse_spans(start: pa.Array, end: pa.Array, refuse: Refuse) -> None:
-    """Refuse rows whose span of time cannot be.
+    """Refuse rows with an impossible time span.
 
     Args:
         start: Seconds, float64 [N].
         end: Seconds, float64 [N].
-        refuse: What names the lines.
+        refuse: Function that reports the lines.
     """
     for key, column in (("start", start), ("end", end)):
         refuse(pc.invert(pc.is_finite(column)), f"{key} must be a number of seconds")
@@ -74,14 +74,14 @@ def refuse_spans(start: pa.Array, end: pa.Array, refuse: Refuse) -> None:
 
 
 def refuse_repeats(path: pa.Array, names: pa.Array, start: pa.Array, end: pa.Array, refuse: Refuse) -> None:
-    """Refuse a video that stands in several rows with the same span, with one label or with several.
+    """Refuse a video that is in several rows with the same time span.
 
     Args:
-        path: What names the video, string [N].
+        path: Path or ID of the video, string [N].
         names: Class names, string [N].
         start: Seconds, float64 [N].
         end: Seconds, float64 [N].
-        refuse: What names the lines.
+        refuse: Function that reports the lines.
     """
     spans = pa.table({"path": path, "start": start, "end": end, "name": names})
     groups = spans.group_by(["path", "start", "end"])
@@ -100,6 +100,9 @@ def refuse_repeats(path: pa.Array, names: pa.Array, start: pa.Array, end: pa.Arr
     )
     if clash.num_rows:
         labels = ", ".join(map(repr, pc.unique(names.filter(same)).to_pylist()))
-        refuse(same, f"{span['path']!r}{when} has contradicting labels: {labels}; keep the right one")
-    more = f" ({both.num_rows} videos are repeated so)" if both.num_rows > 1 else ""
-    refuse(same, f"{span['path']!r}{when} is there more than once{more}; keep one row of each")
+        refuse(
+            same,
+            f"{span['path']!r}{when} has contradicting labels: {labels}; keep one row with the right label",
+        )
+    more = f" ({both.num_rows} videos are repeated)" if both.num_rows > 1 else ""
+    refuse(same, f"{span['path']!r}{when} is there more than once{more}; keep one row per video")

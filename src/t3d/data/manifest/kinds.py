@@ -41,7 +41,7 @@ class Labels(ABC):
     min_classes: ClassVar[int]
     """Fewest classes that a model can learn to tell apart."""
     every_class_needed: ClassVar[bool]
-    """Whether each class must have a video in every part of a split."""
+    """True if each class must have a video in every part of a split."""
 
     @classmethod
     def of(cls, column: pa.Array, classes: tuple[str, ...]) -> Labels:
@@ -167,8 +167,8 @@ class SeveralLabels(Labels):
             ManifestError: Always.
         """
         raise ManifestError(
-            "these videos have several labels each (column labels of their list), and one is needed here: "
-            "give a list with a column label"
+            "these videos have several labels each (column labels of their list), but one label per video is "
+            "needed here; give a list with a column label"
         )
 
     def vector(self, row: int) -> int | npt.NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """Several labels per video as Arrow columns of lists, and as text in a table.
 
-An empty list says that no class applies to a video; null says that nobody has labeled it.
+An empty list means that no class applies to a video; null means that the video is unlabeled.
 
 Legend: N rows, M labels of all rows together, K classes.
 """
@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 from t3d.errors import ManifestError
 
 SEPARATOR = "|"
-"""Stands between class names in a table; alone it says that no class applies."""
+"""Separator of class names in a table. Alone it means that no class applies."""
 
 Ints = npt.NDArray[np.int64]
 
 
 def split_names(text: pa.Array) -> pa.Array:
-    """Take a table's column apart.
+    """Split the text of a table's column into lists.
 
     Args:
         text: Class names with `SEPARATOR` between them, string [N].
@@ -39,7 +39,7 @@ def split_names(text: pa.Array) -> pa.Array:
 
 
 def join_names(names: pa.Array) -> pa.Array:
-    """Write lists of class names as a table's column, the other way round.
+    """Join lists of class names into the text of a table's column.
 
     Args:
         names: Class names, list<string> [N].
@@ -52,11 +52,11 @@ def join_names(names: pa.Array) -> pa.Array:
 
 
 def mapped(lists: pa.Array, table: pa.Array) -> pa.Array:
-    """Replace each number in lists by what stands there in a table, such as numbers by names.
+    """Replace each index in lists by its entry of a table, such as class indices by names.
 
     Args:
-        lists: Places in the table, list<int32> [N].
-        table: What stands there.
+        lists: Indices into the table, list<int32> [N].
+        table: The entries.
 
     Returns:
         Lists of the table's type [N].
@@ -69,7 +69,7 @@ def mapped(lists: pa.Array, table: pa.Array) -> pa.Array:
 
 
 def numbered(names: pa.Array, classes: pa.Array) -> pa.Array:
-    """Replace each name in lists by its place among the classes, list<int32> [N].
+    """Replace each name in lists by its index among the classes, list<int32> [N].
 
     Args:
         names: Class names, list<string> [N].
@@ -80,7 +80,7 @@ def numbered(names: pa.Array, classes: pa.Array) -> pa.Array:
 
 
 def checked_labels(column: pa.Array, num_classes: int) -> pa.Array:
-    """Check a manifest's labels, and bring those of each row into the order of the classes.
+    """Check a manifest's labels, and sort those of each row by class.
 
     Args:
         column: One label per row, int32 [N], or several, list<int32> [N].
@@ -96,11 +96,13 @@ def checked_labels(column: pa.Array, num_classes: int) -> pa.Array:
     values = column.flatten() if several else column
     least, most = pc.min_max(values).as_py().values()
     if least is not None and (least < 0 or most >= num_classes):
-        raise ManifestError(f"labels run from {least} to {most}, but the classes are only {num_classes}")
+        raise ManifestError(f"labels run from {least} to {most}, but there are only {num_classes} classes")
     if not several:
         return column
     if values.null_count:
-        raise ManifestError("a list of labels holds a null; an unlabeled row is null as a whole")
+        raise ManifestError(
+            "a list of labels contains a null; the whole list must be null in an unlabeled row"
+        )
     rows, labels = _places(column)
     keys = rows * num_classes + labels
     if (np.diff(keys) > 0).all():
@@ -108,13 +110,13 @@ def checked_labels(column: pa.Array, num_classes: int) -> pa.Array:
     keys = np.sort(keys)
     twice = np.flatnonzero(np.diff(keys) == 0)
     if len(twice):
-        raise ManifestError(f"row {keys[twice[0]] // num_classes} has a label twice; keep one of each")
+        raise ManifestError(f"row {keys[twice[0]] // num_classes} has a label twice; keep one")
     ordered = pa.array((keys % num_classes).astype(np.int32))
     return _lists(ordered, _lengths(column), missing=column.is_null())
 
 
 def label_pairs(column: pa.Array) -> tuple[Ints, Ints]:
-    """Each label of each row, and -1 once for a row that has none.
+    """Return each label of each row, and -1 once for a row without labels.
 
     Args:
         column: One label per row, int32 [N], or several, list<int32> [N].
@@ -136,7 +138,7 @@ def label_pairs(column: pa.Array) -> tuple[Ints, Ints]:
 
 
 def multi_hot(column: pa.Array, num_classes: int) -> npt.NDArray[np.int8]:
-    """For each row and class 1 if the class applies, else 0; -1 in unlabeled rows.
+    """Return 1 for each row and class that applies, else 0; -1 in unlabeled rows.
 
     Args:
         column: One label per row, int32 [N], or several, list<int32> [N].
@@ -153,7 +155,7 @@ def multi_hot(column: pa.Array, num_classes: int) -> npt.NDArray[np.int8]:
 
 
 def repeated(names: pa.Array) -> pa.Array:
-    """Which rows name a class twice, bool [N].
+    """Return the rows that repeat a class, bool [N].
 
     Args:
         names: Class names, list<string> [N].
@@ -166,7 +168,7 @@ def repeated(names: pa.Array) -> pa.Array:
 
 
 def unwritable(names: pa.Array) -> pa.Array:
-    """Which rows hold a null or a name with the separator in it, bool [N].
+    """Return the rows with a null or with a name that contains the separator, bool [N].
 
     Args:
         names: Class names, list<string> [N].
@@ -176,7 +178,7 @@ def unwritable(names: pa.Array) -> pa.Array:
 
 
 def _places(column: pa.Array) -> tuple[Ints, Ints]:
-    """Row and value of each number in lists, int64 [M] each."""
+    """Return row and value of each number in lists, int64 [M] each."""
     rows = pc.list_parent_indices(column).to_numpy()
     return rows.astype(np.int64), column.flatten().to_numpy().astype(np.int64)
 

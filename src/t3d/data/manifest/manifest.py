@@ -1,7 +1,6 @@
-"""A manifest: the table of a data set's videos, made of whatever a user has and checked where it is made.
+"""Manifest: the table of a data set's videos, read from folders, tables and indexes, and checked.
 
-The videos themselves are neither opened nor looked for: a row that names no readable video is found when the
-clip is read.
+The videos themselves are not opened. A missing or unreadable video is reported when it is read.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from t3d.data.manifest.tables import read_csv, read_jsonl, write_csv
 class Manifest(VideoTable):
     """The videos of a data set, with labels, time spans and sources; see `VideoTable` for its columns.
 
-    Make one with `from_folder`, `from_files`, `from_csv` or `from_jsonl`, from an official list with
+    Create one with `from_folder`, `from_files`, `from_csv` or `from_jsonl`, from an official list with
     `t3d.data.official.listed.open_list`, or from any of these with `t3d.data.catalog.open_manifest`. Classes
     are in name order regardless of case (UCF101's own order is that one too), and class names are brought
     into Unicode's composed form, since some file systems take it apart.
 
-    A row's source is, unless the set says otherwise, what the file's name tells if it is one of UCF101's,
-    HMDB51's or Kinetics' (see `t3d.data.manifest.sources.default_sources`); else the file itself, as its
-    path relative to the set's root without the ending.
+    The source of a row (its group) is the recording that it was cut from. If the set does not name it, file
+    names of UCF101, HMDB51 and Kinetics do (see `t3d.data.manifest.sources.default_sources`). Any other file
+    is its own source: its path without ending, relative to the set's root.
 
     Example:
         >>> table = pa.table({"path": ["a.mp4"], "label": [0], "start": [0.0], "end": [9], "source": ["a"]})
@@ -46,19 +45,19 @@ class Manifest(VideoTable):
     def from_folder(cls, root: str | os.PathLike[str], *, source_pattern: str | None = None) -> Manifest:
         r"""Read a folder that holds one folder of videos per class.
 
-        A class is named as its folder; videos in its subfolders belong to it. Videos are known by their
-        endings, in any case. Hidden files and those that are no videos are counted in `skipped`.
+        The name of a folder is the name of its class; videos in its subfolders belong to it. Videos are
+        recognized by their endings, in any case. Hidden and other files are counted in `skipped`.
 
         Args:
             root: The folder that holds the class folders.
             source_pattern: Regular expression, searched in each file's path relative to `root`, forward
                 slashes, without ending; its one group, or the group named `source`, is the source.
-                For names as `Jump/Jump_11_2.mp4` (class, scene, clip): `_(\d+)_\d+$`.
+                For names like `Jump/Jump_11_2.mp4` (class, scene, clip): `_(\d+)_\d+$`.
 
         Raises:
             ManifestError: No class folder; a class folder without video; videos directly in `root`; folders
                 that are parts of a data set (train, test), not classes; files that do not match the pattern.
-            ConfigError: The pattern is no regular expression or lacks its group.
+            ConfigError: The pattern is not a regular expression, or has no group.
         """
         return cls.from_rows(read_folder(root, source_pattern))
 
@@ -87,15 +86,15 @@ class Manifest(VideoTable):
         Columns: `path` (needed), `label` (class name; empty: unlabeled), `start` and `end` (seconds),
         `source`. Other columns are refused. UTF-8, with or without byte-order mark, any line ends.
 
-        Several labels per video stand in a column `labels` instead of `label`: class names with `|` between
-        them, a lone `|` where no class applies.
+        For several labels per video, use a column `labels` instead of `label`: class names separated by
+        `|`, a lone `|` if no class applies.
 
         Args:
             file: The table.
             root: Folder that relative paths start from; without it, the table's own folder.
 
         Raises:
-            ManifestError: With the line: an unknown column, a wrong value, `end` not behind `start`, a row
+            ManifestError: With the line: an unknown column, a wrong value, `end` not after `start`, a row
                 repeated (same path, start and end), the same video with two labels, or `label` and `labels`
                 in one table.
         """
@@ -105,9 +104,9 @@ class Manifest(VideoTable):
     def from_jsonl(
         cls, file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
     ) -> Manifest:
-        """Read JSON Lines: one object a line, with the fields that are `from_csv`'s columns.
+        """Read JSON Lines: one object per line, with the columns of `from_csv` as fields.
 
-        `labels` is a list of class names, empty where no class applies.
+        `labels` is a list of class names, empty if no class applies.
 
         Args:
             file: The table, UTF-8.
@@ -129,7 +128,7 @@ class Manifest(VideoTable):
             root: Folder that relative paths start from; without it, each index's own folder.
 
         Raises:
-            ManifestError: One of them is missing, damaged or no index.
+            ManifestError: One of them is missing, damaged or not an index.
         """
         names = ["path", "label", "source", "start", "end", "labels"]
         table = pa.concat_tables([read_table(file, root=root, columns=names) for file in files])
@@ -168,9 +167,10 @@ class Manifest(VideoTable):
     def write_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as a table that `from_csv` reads back.
 
-        Files below the table's folder are written relative to it, so that the folder can be moved as a whole;
-        others with their whole path. Classes without rows, and an order of classes other than by name, are
-        not in the table: `with_classes` brings them back. Nothing half-written is left behind.
+        Files below the table's folder are written relative to it, so that the folder can be moved as a whole.
+        Others are written with their absolute path. The table does not store classes without rows, nor an
+        order of classes other than by name: `with_classes` restores them. The table is written completely or
+        not at all.
 
         Args:
             path: The table to write; an existing one is replaced.

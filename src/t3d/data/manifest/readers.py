@@ -27,7 +27,7 @@ _SPLIT_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Rows:
-    """What a reader hands over: columns of equal length N, class names not yet numbered.
+    """Result of a reader: columns of equal length N with class names.
 
     Args:
         paths: Files, absolute, string [N].

@@ -1,7 +1,7 @@
-"""The source of a clip: what it was cut from, so that clips of one source are never separated.
+"""Source of a clip: the recording that it was cut from. Clips of one source are never separated.
 
-Two clips of one film, game or scene look alike; with one of them in training and the other in testing, a
-network is rewarded for knowing the scene. Splits, label fractions and negatives therefore go by source.
+Two clips of one film, game or scene look similar. With one in training and the other in testing, a model is
+rewarded for recognizing the scene. Splits, label fractions and negatives therefore go by source (group).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def without_ending(relative: pa.Array) -> pa.Array:
 
 
 def default_sources(relative: pa.Array) -> pa.Array:
-    """Give each clip the source that its name tells.
+    """Return the source of each clip, from its name.
 
     A name of UCF101's form `v_Class_gXX_cYY` gives `Class_gXX`, its group: clips of one group were cut from
     one video. The data set spells the class of some files `HandStandPushups` and its folder
@@ -47,7 +47,7 @@ def default_sources(relative: pa.Array) -> pa.Array:
 
     A name of Kinetics' form `ID_000010_000020` gives `ID`, the video on YouTube.
 
-    Any other file is a source of its own: its path without ending.
+    Any other file is its own source: its path without ending.
 
     Args:
         relative: Paths relative to the set's root, forward slashes, string [N].
@@ -79,7 +79,7 @@ def default_sources(relative: pa.Array) -> pa.Array:
 
 
 def _film(head: str) -> str:
-    """Read HMDB51's film out of `folder/FILM_CLASS`, the part of a name that stands before what was seen."""
+    """Return HMDB51's film from `folder/FILM_CLASS`, the first part of a name."""
     folder, _, name = head.rpartition("/")
     for label in (folder.partition("/")[0], *_LONGEST_FIRST):  # a film may end like another, shorter class
         if label and name.casefold().endswith(f"_{label.casefold()}"):
@@ -88,7 +88,7 @@ def _film(head: str) -> str:
 
 
 def pattern_sources(relative: pa.Array, pattern: str) -> pa.Array:
-    r"""Read each clip's source out of its path.
+    r"""Return the source of each clip, from its path and a pattern.
 
     Args:
         relative: Paths relative to the set's root, forward slashes, string [N].
@@ -100,7 +100,7 @@ def pattern_sources(relative: pa.Array, pattern: str) -> pa.Array:
 
     Raises:
         ConfigError: The pattern is not a regular expression or does not have that one group.
-        ManifestError: It does not match some of the paths; the message names the first of them.
+        ManifestError: It does not match some of the paths; the message lists the first of them.
 
     Example:
         >>> pattern_sources(pa.array(["Jump/Jump_11_1.mp4"]), r"_(\d+)_\d+$").to_pylist()

@@ -1,6 +1,6 @@
-"""Which sources to hold out: whole sources, every class in both parts, each class near the fraction.
+"""Hold out whole sources, with every class in both parts and each class near the fraction.
 
-Legend: N rows, K sources, S strata (the classes that occur; unlabeled rows are a stratum of their own).
+Legend: N rows, K sources, S strata (the classes that occur, and one for unlabeled rows).
 """
 
 from __future__ import annotations
@@ -33,28 +33,29 @@ def hold_out(
 ) -> Mask:
     """Choose the rows to hold out.
 
-    Within each class the sources are shuffled and held out from the front up to the point nearest to the
-    fraction. The rounding of one class is made up for by the next, so that the total is near the fraction
-    too. Where every source belongs to one class, a class is off by at most the rows of its largest source,
-    unless it has so few sources that one must be held out, or left, to have the class in both parts.
-    Where sources span classes (a scene in which several actions were filmed), sources are then moved one by
-    one, and exchanged in pairs, as long as that brings the classes nearer to the fraction; having every class
-    in both parts comes first, and if that is not to be had, a warning names the classes.
+    Within each class the sources are shuffled and held out from the front, up to the point nearest to the
+    fraction. The next class compensates for the rounding of the last one, so the total is near the fraction
+    too. If every source belongs to one class, a class is off by at most the rows of its largest source. An
+    exception is a class with so few sources that one must be held out, or left, to have it in both parts.
 
-    A video of several labels counts as one row for each; its rows share their source, and so their part.
+    If sources span classes (a scene in which several actions were filmed), sources are then moved one by one,
+    and exchanged in pairs, while that brings the classes nearer to the fraction. To have every class in both
+    parts comes first. If that is impossible, a warning lists the classes.
 
-    (scikit-learn's StratifiedGroupKFold knows only the fractions 1/k, leaves classes out where sources
-    span them, and takes a time that grows with sources × classes × k.)
+    A video with several labels counts as one row per label. Its rows share their source, so also their part.
+
+    (scikit-learn's StratifiedGroupKFold supports only the fractions 1/k, leaves classes out if sources span
+    them, and its time grows with sources × classes × k.)
 
     Args:
         labels: Class of each row, -1 for none, int64 [N].
         sources: Source of each row, string [N].
         classes: Class names.
         fraction: Share to hold out, between 0 and 1.
-        seed: Of the draw. The outcome depends on it and on which labels and sources there are, not on the
-            order of rows or classes.
-        refuse_lone: Refuse a class whose rows come from one source; else, where there are others, it stays in
-            the rest as a rule, and a warning names it.
+        seed: Seed of the draw. The result depends on the seed, the labels and the sources, not on the order
+            of rows or classes.
+        refuse_lone: Refuse a class whose rows come from one source. Otherwise it usually stays in the rest,
+            and a warning lists it.
 
     Returns:
         True where a row is held out, bool [N].
@@ -67,7 +68,7 @@ def hold_out(
         raise ConfigError(f"the fraction to hold out is {fraction}; it must lie between 0 and 1, such as 0.2")
     if not len(labels):
         raise ManifestError("an empty manifest cannot be split")
-    names = [*classes, "\U0010ffff"]  # unlabeled rows behind every class
+    names = [*classes, "\U0010ffff"]  # unlabeled rows after every class
     rank = np.argsort(np.argsort(np.array(names, dtype=object), kind="stable"))
     _, first, strata = np.unique(
         rank[np.where(labels < 0, len(classes), labels)], return_index=True, return_inverse=True
@@ -81,15 +82,15 @@ def hold_out(
         who = f"class {classes[labels[row]]!r} has" if labels[row] >= 0 else "the unlabeled videos have"
         more = f" (and likewise {lone.size - 1} more)" if lone.size > 1 else ""
         raise ManifestError(
-            f"{who} only one source, {sources[row].as_py()!r}{more}, and clips of one source are never "
-            "separated: add videos of another source, name sources more finely (source_pattern, or the "
+            f"{who} only one source, {sources[row].as_py()!r}{more}, but clips of one source are never "
+            "separated; add videos of another source, name sources more finely (source_pattern, or the "
             "column `source`), or give validation videos of your own"
         )
     table = _Table(source_of, stratum_of, counts, num_sources, fraction)
     rng = np.random.default_rng(seed)
     held = table.fill(rng)
     if len(pairs) > num_sources:
-        # Few sources that span classes make a rugged search, and one so short that it can be run again.
+        # With few sources that span classes the search finds local optima, but is fast: repeat it.
         starts = [held] + [table.fill(rng) for _ in range(min(19, 20_000 // len(pairs)))]
         held = min((table.improve(start, rng) for start in starts), key=table.cost)
         table.warn(held, [classes[labels[i]] if labels[i] >= 0 else "(unlabeled)" for i in first])
@@ -99,15 +100,15 @@ def hold_out(
 def label_share(labels: Ints, sources: pa.Array, *, fraction: float, seed: int) -> Mask:
     """Choose the rows whose labels are used, as if only a share of the videos had been labeled.
 
-    In each class the sources are brought into a random order, and taken from the front up to the number of
-    rows nearest to the fraction, at least one source. A smaller share is thus a part of a larger one of the
-    same seed. Where a source spans classes, only its rows of the class it was taken for count.
+    In each class the sources are put into a random order. They are taken from the front, up to the number of
+    rows nearest to the fraction, but at least one. With the same seed, a smaller share is therefore part of a
+    larger one. If a source spans classes, only its rows of the class that it was taken for count.
 
     Args:
         labels: Class of each row, int64 [N].
         sources: Source of each row, string [N].
         fraction: Share of each class's rows, above 0, up to 1.
-        seed: Of the order, which depends on it and on the sources' names alone, not on the order of rows.
+        seed: Seed of the order, which depends only on the seed and the names of the sources.
 
     Returns:
         True where a row is used, bool [N].
@@ -133,19 +134,19 @@ def label_share(labels: Ints, sources: pa.Array, *, fraction: float, seed: int) 
 
 
 def source_share(rows: Ints, labels: Ints, sources: pa.Array, *, fraction: float, seed: int) -> Mask:
-    """Choose the rows whose labels are used where videos have several.
+    """Choose the rows whose labels are used if videos have several.
 
-    The sources are brought into a random order, and taken from the front up to the number of rows nearest to
-    the fraction; for a class that none of them has, the first source that has it comes too. A smaller share
-    is thus a part of a larger one of the same seed. (Class by class, as in `label_share`, a video of many
-    labels would be drawn for any of them, and far more than the share would be used.)
+    The sources are put into a random order, and taken from the front up to the number of rows nearest to the
+    fraction. For a class that none of them has, the first source that has it is added. With the same seed, a
+    smaller share is therefore part of a larger one. (Class by class, as in `label_share`, a video with many
+    labels would be drawn for any of them, which exceeds the share.)
 
     Args:
         rows: Row of each label, int64 [M].
         labels: The label, int64 [M]; below 0 for a row without one.
         sources: Source of each row, string [N].
         fraction: Share of all rows, above 0, up to 1.
-        seed: Of the order, which depends on it and on the sources' names alone.
+        seed: Seed of the order, which depends only on the seed and the names of the sources.
 
     Returns:
         True where a row is used, bool [N].
@@ -174,7 +175,7 @@ def _refuse_share(fraction: float) -> None:
 
 
 def _ranks(sources: pa.Array, seed: int) -> tuple[Ints, int]:
-    """Place of each row's source in a random order of the sources, int64 [N] in [0, K)."""
+    """Return the place of each row's source in a random order of the sources, int64 [N] in [0, K)."""
     codes, num_sources = _codes(sources)
     order = np.random.default_rng(seed).permutation(num_sources)
     rank = np.empty(num_sources, dtype=np.int64)
@@ -192,7 +193,7 @@ def _codes(sources: pa.Array) -> tuple[Ints, int]:
 
 
 class _Table:
-    """How many rows of each stratum each source has, sparse, and what a choice of sources costs."""
+    """Sparse counts of the rows per stratum and source, and the cost of a choice of sources."""
 
     def __init__(self, source_of: Ints, stratum_of: Ints, counts: Ints, num_sources: int, fraction: float):
         self.stratum_of, self.counts, self.fraction = stratum_of, counts, fraction
@@ -204,12 +205,12 @@ class _Table:
         self.main_stratum, self.main_count = stratum_of[main], counts[main]
 
     def fill(self, rng: np.random.Generator) -> Mask:
-        """Hold out, stratum by stratum, as many of its shuffled sources as come nearest to the fraction."""
+        """Hold out, in each stratum, the number of shuffled sources that is nearest to the fraction."""
         held = np.zeros(len(self.main_stratum), np.bool_)
         shuffled = rng.permutation(len(held))
         shuffled = shuffled[np.argsort(self.main_stratum[shuffled], kind="stable")]
         bounds = np.searchsorted(self.main_stratum[shuffled], np.arange(len(self.totals) + 1))
-        debt = 0.0  # rows held out too few so far
+        debt = 0.0  # rows that are missing from the held-out part so far
         for stratum in rng.permutation(len(self.totals)):
             members = shuffled[bounds[stratum] : bounds[stratum + 1]]
             if not members.size:
@@ -217,7 +218,7 @@ class _Table:
             sizes = self.main_count[members]
             steps = np.concatenate([[0], np.cumsum(sizes)])
             wanted = self.fraction * steps[-1]
-            most = sizes.max() / 2  # so that a small class never pays for a large one
+            most = sizes.max() / 2  # so that a small class never compensates for a large one
             num = int(np.abs(steps - (wanted + np.clip(debt, -most, most))).argmin())
             num = min(max(num, 1), members.size - 1) if members.size > 1 else num
             held[members[:num]] = True
@@ -270,7 +271,7 @@ class _Table:
         rows = self.rows(held)
         for part, absent in (("held-out", rows == 0), ("remaining", rows == self.totals)):
             if absent.any():
-                lacking = [repr(names[i]) for i in np.flatnonzero(absent)]
-                more = f" and {len(lacking) - 20} more classes" if len(lacking) > 20 else ""
-                listed = ", ".join(lacking[:20]) + more
+                labels = [repr(names[i]) for i in np.flatnonzero(absent)]
+                more = f" and {len(labels) - 20} more classes" if len(labels) > 20 else ""
+                listed = ", ".join(labels[:20]) + more
                 _log.warning("sources span classes so that the %s part has no %s", part, listed)

@@ -1,6 +1,6 @@
-"""A table of videos with labels, spans and sources: what it holds, and the tables that are made of its rows.
+"""Table of videos with labels, time spans and sources: its contents, and selections of its rows.
 
-`t3d.data.manifest.manifest` makes one of whatever a user has.
+`t3d.data.manifest.manifest` reads one from files and folders.
 
 Legend: N rows, K classes, M labels of all rows together.
 """
@@ -44,9 +44,9 @@ class Entry:
         path: The video file.
         label: Its class as an index into the manifest's `classes`; None if unlabeled, or if the manifest has
             several labels per video.
-        start: Where the row's part of the file begins, in seconds; None for the file's beginning.
-        end: Where it ends, in seconds; None for the file's end.
-        source: What the clip was cut from: clips of one source are never separated.
+        start: Start of the row's time span, in seconds; None for the file's beginning.
+        end: End of the time span, in seconds; None for the file's end.
+        source: Recording that the clip was cut from. Clips of one source are never separated.
         labels: Where the manifest has several labels per video: its classes in order, empty if none applies;
             None if unlabeled.
     """
@@ -67,14 +67,14 @@ class VideoTable:
         classes: Class names; a label is an index into them.
         table: Columns `path` string, `label` int32 (null: unlabeled), `start` and `end` float64 seconds
             (null: the file's beginning, its end), `source` string; N rows. With several labels per video
-            `labels`, list<int32>, stands in the place of `label`: an empty list says that no class applies,
-            null that the row is unlabeled. They are brought into the order of the classes.
-        skipped: What a reader passed over, as counts by reason (`hidden`, or an ending such as `.txt`).
-        missing: Videos that a list names and the folder lacks, as counts by class.
+            `labels`, list<int32>, replaces `label`: an empty list means that no class applies, null that the
+            row is unlabeled. Labels are sorted by class.
+        skipped: Number of files that a reader skipped, by reason (`hidden`, or an ending such as `.txt`).
+        missing: Number of videos of an official list that are missing from the folder, by class.
 
     Raises:
         ManifestError: A class name is repeated or empty, the columns differ from those above, or a label has
-            no class or is there twice in a row.
+            no class or is repeated within a row.
     """
 
     classes: tuple[str, ...]
@@ -96,16 +96,18 @@ class VideoTable:
         except (ValueError, pa.ArrowException) as error:
             raise ManifestError(
                 f"a manifest's columns are {', '.join(f'{f.name} {f.type}' for f in SCHEMA)}, in this order, "
-                f"with a path and a source in every row ({MULTI_SCHEMA.field(LABEL)} in the place of label "
-                f"where videos have several); got {self.table.schema.names} ({error})"
+                f"with a path and a source in every row ({MULTI_SCHEMA.field(LABEL)} instead of label "
+                f"if videos have several); got {self.table.schema.names} ({error})"
             ) from error
         if schema is MULTI_SCHEMA and (bad := [name for name in classes if SEPARATOR in name]):
-            raise ManifestError(f"the class name {bad[0]!r} holds {SEPARATOR}, which tables need; rename it")
+            raise ManifestError(
+                f"the class name {bad[0]!r} contains {SEPARATOR}, which separates labels; rename it"
+            )
         checked = checked_labels(table.column(LABEL).combine_chunks(), len(classes))
         table = table.set_column(LABEL, schema.field(LABEL), checked)
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "table", table)
-        # One array a column: a table's own columns are chunked, and slow to take single rows from.
+        # One array per column: a table's own columns are chunked, and slow to take single rows from.
         object.__setattr__(self, "_columns", tuple(column.combine_chunks() for column in table.columns))
         object.__setattr__(self, "_labels", Labels.of(self._columns[LABEL], classes))
 
@@ -118,7 +120,7 @@ class VideoTable:
         return self.table.num_rows
 
     def __getitem__(self, i: int) -> Entry:
-        """Give row `i`; IndexError outside, negative indices count from the end."""
+        """Return row `i`; negative indices count from the end."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"row {i} of a manifest with {len(self)} rows")
         path, start, end, source = (c[i].as_py() for at, c in enumerate(self._columns) if at != LABEL)
@@ -126,7 +128,7 @@ class VideoTable:
         return Entry(Path(path), label, start, end, source, labels)
 
     def __iter__(self) -> Iterator[Entry]:
-        """Go through the rows in order."""
+        """Iterate over the rows in order."""
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
@@ -137,17 +139,17 @@ class VideoTable:
 
     @property
     def label_column(self) -> Labels:
-        """The labels of all rows, of one kind."""
+        """Labels of all rows."""
         return self._labels
 
     @property
     def targets(self) -> Targets:
-        """Whether a video has one label or several."""
+        """Return `single` for one label per video, `multi` for several."""
         return self._labels.targets
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """The label of each row, -1 where there is none, int64 [N].
+        """Return the label of each row, -1 if it has none, int64 [N].
 
         Raises:
             ManifestError: The videos have several labels each.
@@ -156,11 +158,11 @@ class VideoTable:
 
     @property
     def labeled(self) -> npt.NDArray[np.bool_]:
-        """Which rows are labeled, be it that no class applies, bool [N]."""
+        """Return the rows that are labeled, also with no class, bool [N]."""
         return np.array(pc.is_valid(self.table.column(LABEL)).to_numpy())
 
     def label_pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Each label of each row, and -1 once for a row that has none.
+        """Return each label of each row, and -1 once for a row without labels.
 
         Returns:
             The row, ascending, int64 [M], and the label, int64 [M].
@@ -168,11 +170,11 @@ class VideoTable:
         return self._labels.pairs()
 
     def multi_hot(self) -> npt.NDArray[np.int8]:
-        """For each row and class 1 if the class applies, else 0; -1 in unlabeled rows; int8 [N, K]."""
+        """Return 1 for each row and class that applies, else 0; -1 in unlabeled rows; int8 [N, K]."""
         return self._labels.multi_hot()
 
     def class_counts(self) -> dict[str, int]:
-        """Count the rows of each class, in class order; unlabeled rows count nowhere."""
+        """Count the rows of each class, in class order; unlabeled rows are not counted."""
         _, labels = self.label_pairs()
         counts = np.bincount(labels[labels >= 0], minlength=len(self.classes))
         return dict(zip(self.classes, counts.tolist(), strict=True))
@@ -182,7 +184,7 @@ class VideoTable:
         return sorted(pc.unique(self.table["source"]).to_pylist())
 
     def select(self, indices: Sequence[int] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Self:
-        """Take some rows, in the order given; classes stay as they are.
+        """Select rows, in the given order; the classes do not change.
 
         Args:
             indices: Rows, repeats allowed, negative ones counted from the end; or a mask, bool [N].
@@ -213,7 +215,7 @@ class VideoTable:
         return type(self)(tuple(classes), table, self.skipped, self.missing)
 
     def without_labels(self) -> Self:
-        """The same rows, without classes and labels."""
+        """Return the same rows without classes and labels."""
         table = self.table.set_column(LABEL, "label", pa.nulls(len(self), pa.int32()))
         return type(self)((), table, self.skipped, self.missing)
 
@@ -221,13 +223,13 @@ class VideoTable:
         """Hold out a share of the videos as whole sources, with every class in both parts.
 
         The draw depends on the seed and on which sources and labels there are, not on the order of rows. In
-        each class the share held out differs from `fraction` by at most its largest source, except where a
-        class has too few sources for that, or where sources span classes (see
+        each class the held-out share differs from `fraction` by at most its largest source, unless the class
+        has too few sources, or sources span classes (see
         `t3d.data.manifest.split.hold_out`).
 
         Args:
             fraction: Share to hold out, between 0 and 1.
-            seed: Of the draw, not negative.
+            seed: Seed of the draw, not negative.
 
         Returns:
             The rest, and the part held out; both with all classes, rows in the order they had.
@@ -266,13 +268,13 @@ class VideoTable:
     def label_subset(self, fraction: float, *, seed: int) -> Self:
         """Keep a share of each class as whole sources, as if no more had been labeled.
 
-        Of one seed, a smaller share is a part of a larger one (see `t3d.data.manifest.split.label_share`).
-        With several labels per video it is a share of all rows, and at least one source of each class
-        (`t3d.data.manifest.split.source_share`).
+        With the same seed, a smaller share is part of a larger one (see
+        `t3d.data.manifest.split.label_share`). With several labels per video it is a share of all rows, and
+        at least one source of each class (`t3d.data.manifest.split.source_share`).
 
         Args:
             fraction: Share of each class, above 0, up to 1.
-            seed: Of the draw, not negative.
+            seed: Seed of the draw, not negative.
 
         Raises:
             ConfigError: `fraction` is not above 0 or is above 1.
@@ -283,5 +285,5 @@ class VideoTable:
         return self.select(self._labels.share(sources, fraction=fraction, seed=seed))
 
     def label_names(self) -> pa.Array:
-        """The class names of each row: string [N], or list<string> [N] with several labels per video."""
+        """Return the class names of each row: string [N], or list<string> [N] with several labels."""
         return self._labels.names()

@@ -1,6 +1,6 @@
 """Read a manifest's rows from CSV and JSON Lines, and write CSV.
 
-pyarrow reads the whole table at once; only to name the line of a mistake is the file read again, slowly.
+pyarrow reads the whole table. Only to find the line of a mistake, the file is read again, slowly.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ Records = Iterator[tuple[int, Mapping[str, object]]]
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns a CSV table may have.
+    """Columns that a CSV table may have.
 
     Args:
-        known: Names; others are refused.
-        needed: The one that must be there.
-        seconds: Those that hold seconds; the others are text.
+        known: Names of all columns; others are refused.
+        needed: Required column.
+        seconds: Columns of seconds; the others are text.
     """
 
     known: Sequence[str]
@@ -59,7 +59,7 @@ class Columns:
 
 
 class _Reader(Protocol):
-    """What `csv.reader` gives, which has no name of its own."""
+    """Type of `csv.reader`'s result, which has no public name."""
 
     line_num: int
 
@@ -82,11 +82,11 @@ def csv_columns(file: str | os.PathLike[str], allowed: Columns) -> tuple[dict[st
         allowed: Its columns.
 
     Returns:
-        The columns there are, text or seconds, null where a field is empty, N rows; and how to refuse rows.
+        The columns, text or seconds, null for empty fields, N rows; and the function that refuses rows.
 
     Raises:
         ManifestError: With the line: a column that is not allowed, a row of another length, seconds that are
-            no number; no rows.
+            not a number; no rows.
     """
     name, data = os.fspath(file), _bytes(file)
 
@@ -136,7 +136,7 @@ def read_jsonl(file: str | os.PathLike[str], root: str | os.PathLike[str] | None
         raise _named(name, records, error) from error
     columns = {key: _flat(table[key]) for key in table.column_names}
     refuse = _refusing(name, records)
-    for key in ("label", "labels"):  # a field that no line has is no column
+    for key in ("label", "labels"):  # a field that no line has does not count as a column
         if columns[key].null_count == len(columns[key]):
             del columns[key]
     if "labels" in columns:
@@ -145,7 +145,7 @@ def read_jsonl(file: str | os.PathLike[str], root: str | os.PathLike[str] | None
 
 
 def write_csv(file: str | os.PathLike[str], columns: dict[str, pa.Array]) -> None:
-    """Write columns as CSV, at once or not at all; see `Manifest.write_csv`."""
+    """Write columns as CSV, completely or not at all; see `Manifest.write_csv`."""
     target = Path(file).absolute()
     table = pa.table({**columns, "path": relative_to(columns["path"], str(target.parent))})
     with atomic_path(target) as temporary, temporary.open("wb") as stream:
@@ -199,15 +199,16 @@ def _rows(
 
 
 def _as_text(names: pa.Array, refuse: Refuse) -> pa.Array:
-    """Lists of names, list<string> [N], as a table would hold them, string [N]."""
+    """Return lists of names, list<string> [N], as a table's text, string [N]."""
     refuse(
-        unwritable(names), f"labels holds a null, or a name with {SEPARATOR}, which tables need; rename it"
+        unwritable(names),
+        f"labels contains a null, or a name with {SEPARATOR}, which separates labels; rename it",
     )
     return join_names(names)
 
 
 def _named(file: str, records: Callable[[], Records], error: Exception) -> ManifestError:
-    """Find the line of a mistake by reading slowly, and say what pyarrow says if no line is found."""
+    """Find the line of a mistake by reading slowly; without one, return pyarrow's message."""
     try:
         for _ in records():
             pass
@@ -223,14 +224,14 @@ def _csv_records(file: str, data: bytes, allowed: Columns) -> Records:
     except csv.Error as error:
         raise ManifestError(f"{file}, line {reader.line_num}: {error}") from error
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{file}: is not UTF-8 text ({error}); save the table as UTF-8") from error
+        raise ManifestError(f"{file}: not UTF-8 text ({error}); save the table as UTF-8") from error
 
 
 def _checked_csv(file: str, reader: _Reader, allowed: Columns) -> Records:
     header = next((row for row in reader if row), [])
     if not header:
         raise ManifestError(
-            f"{file}: it is empty; its first line names the columns: {', '.join(allowed.known)}"
+            f"{file}: the table is empty; its first line must name the columns: {', '.join(allowed.known)}"
         )
     wrong = [column for column in header if column not in allowed.known]
     if wrong:
@@ -250,7 +251,7 @@ def _checked_csv(file: str, reader: _Reader, allowed: Columns) -> Records:
         if len(row) != len(header):
             raise ManifestError(
                 f"{file}, line {reader.line_num}: {len(row)} fields for {len(header)} columns "
-                f"({', '.join(header)}); put quotation marks round a field that holds a comma"
+                f"({', '.join(header)}); put quotation marks around a field with a comma"
             )
         record = dict(zip(header, row, strict=True))
         for key in allowed.seconds:
@@ -269,7 +270,7 @@ def _json_records(file: str, data: bytes) -> Records:
         try:
             record = json.loads(line.decode("utf-8"))
         except ValueError as error:
-            raise ManifestError(f"{where}: no JSON object in UTF-8 ({error})") from error
+            raise ManifestError(f"{where}: not a JSON object in UTF-8 ({error})") from error
         if not isinstance(record, dict):
             raise ManifestError(f'{where}: must be an object such as {{"path": …, "label": …}}')
         for key, value in record.items():

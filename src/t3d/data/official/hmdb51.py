@@ -1,10 +1,10 @@
 """HMDB51's official split files (Kuehne et al. 2011): one file a class and split, `CLASS_test_split1.txt`.
 
 Its lines are `April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1`: a clip, and what the split does with it (0
-nothing, 1 training, 2 testing). Every file lists all clips of its class. A clip's name tells the film or web
-video it was cut from, its class, and what the annotators saw: visible part of the body (head, upper, full,
-lower), camera motion (nm, cm), number of people, camera's side (front, back, left, right), quality (bad,
-medium, good), number.
+nothing, 1 training, 2 testing). Every file lists all clips of its class. A clip's name has the film or web
+video it was cut from, its class, and notes of the annotators. These are: visible part of the body (head,
+upper, full, lower), camera motion (nm, cm), number of people, camera's side (front, back, left, right),
+quality (bad, medium, good), number.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Kinetics' official lists (Kay et al. 2017; the editions of 600 and 700 classes), and others of their form.
 
 A CSV file with the columns `label,youtube_id,time_start,time_end,split`: a class, the video on YouTube, the
-seconds between which the clip lies, and `train`, `val` or `test`. Lists of test videos may lack the labels;
-some lists have a column `is_cc` (Creative Commons) too. Where a video may have several labels, a column
-`labels` stands in the place of `label`. Clips are usually kept as `ID_000010_000020.mp4`.
+seconds between which the clip lies, and `train`, `val` or `test`. Lists of test videos may have no labels.
+Some lists also have a column `is_cc` (Creative Commons). If a video may have several labels, a column
+`labels` replaces `label`. Clips are usually kept as `ID_000010_000020.mp4`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read_kinetics(file: str | os.PathLike[str]) -> OfficialList:
     start, end = (columns.get(key, seconds) for key in COLUMNS.seconds)
     refuse(
         pc.invert(pc.fill_null(pc.match_substring_regex(ids, "^[0-9A-Za-z_-]{11}$"), False)),
-        "youtube_id must be YouTube's 11 letters, digits, - and _; a spreadsheet may have spoilt it",
+        "youtube_id must be YouTube's 11 letters, digits, - and _; a spreadsheet may have changed it",
     )
     refuse_spans(start, end, refuse)
     refuse(

@@ -22,14 +22,14 @@ from t3d.errors import ManifestError
 _log = logging.getLogger(__name__)
 
 UNLABELED = "(unlabeled)"
-"""Where a manifest counts missing videos that have no class."""
+"""Key under which a manifest counts missing videos without a class."""
 SEVERAL = "(of several labels)"
-"""Where it counts them, once each, if videos may have several labels."""
+"""Key under which it counts missing videos if videos may have several labels, each once."""
 
 
 @dataclass(frozen=True)
 class OfficialList:
-    """What a list names, before any file is looked for: N videos in the list's order.
+    """Contents of an official list, before files are searched: N videos in the list's order.
 
     Args:
         where: The file or folder it was read from.
@@ -37,12 +37,13 @@ class OfficialList:
         names: Class names, null where there is none, string [N].
         sources: Sources, string [N].
         classes: Class names in order.
-        published: What is known of the published list; None for a list of one's own.
+        published: Counts of the published list; None for any other list.
         uncut: Names without ending of the long videos that the listed ones were cut from, string [N].
-        start: Where in the long video, seconds, float64 [N].
-        end: Until where, seconds, float64 [N].
-        class_of: Tells the class of a file that is not on this list from its name without ending, in lower
-            case. A class with such a file counts as there, so that all lists of a set give the same classes.
+        start: Start within the long video, in seconds, float64 [N].
+        end: End within the long video, in seconds, float64 [N].
+        class_of: Function that returns the class of a file that is not on this list, from its name without
+            ending, in lower case. A class with such a file counts as present, so that all lists of a set give
+            the same classes.
         exact_case: Upper and lower case differ in file names.
         several: Class names where videos may have several, as in `Rows`, list<string> [N].
     """
@@ -155,7 +156,7 @@ def _find(listed: OfficialList, root: str | os.PathLike[str], source_pattern: st
 
 
 def _report(
-    listed: OfficialList, base: str, found: int, classes: Sequence[str], missing: Mapping[str, int]
+    listed: OfficialList, base: str, count: int, classes: Sequence[str], missing: Mapping[str, int]
 ) -> None:
     title = str(listed.published or listed.where)
     if different := listed.difference():
@@ -163,12 +164,12 @@ def _report(
             "%s: %s; fetch the list again, unless it is meant to be another", listed.where, different
         )
     classes_there = f", {len(classes):,} of {len(listed.classes):,} classes" if listed.classes else ""
-    lacking = sorted(((missing[name], name) for name in classes if name in missing), reverse=True)
-    worst = ", ".join(f"{name} ({count:,})" for count, name in lacking[:3])
-    more = f" and {len(lacking) - 3} more classes" if len(lacking) > 3 else ""
+    absent = sorted(((missing[name], name) for name in classes if name in missing), reverse=True)
+    worst = ", ".join(f"{name} ({number:,})" for number, name in absent[:3])
+    more = f" and {len(absent) - 3} more classes" if len(absent) > 3 else ""
     _log.log(
         logging.WARNING if missing else logging.INFO,
         "%s: %s of %s listed videos%s in %s%s",
-        *(title, f"{found:,}", f"{len(listed.stems):,}", classes_there, base),
+        *(title, f"{count:,}", f"{len(listed.stems):,}", classes_there, base),
         f"; videos are missing from {worst}{more}" if worst else "",
     )

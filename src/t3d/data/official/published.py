@@ -1,9 +1,9 @@
-"""How many videos the official lists have as published, so that a list cut short is noticed.
+"""Number of videos of the official lists, to detect a truncated list.
 
-UCF101 and HMDB51 have three splits each; the counts are those of the official split files, 13,320 videos in
-all for UCF101 (its paper and site say the same) and 6,766 for HMDB51 (of 6,849 that its site speaks of). Of
-Kinetics only counts are here that two places agree on or that could be counted in a list; where none could
-be, `videos` is empty and only the classes are compared.
+UCF101 and HMDB51 have three splits each. The counts are those of the official split files: 13,320 videos in
+all for UCF101 (as in its paper and site), and 6,766 for HMDB51 (its site mentions 6,849). For Kinetics, only
+counts are here that two places agree on, or that were counted in a list. Without one, `videos` is empty and
+only the classes are compared.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _UCF101 = "Soomro et al. 2012, CRCV-TR-12-01, and the lists of its site"
-_HMDB51 = "Kuehne et al. 2011: 70 training and 30 test clips a class and split"
+_HMDB51 = "Kuehne et al. 2011: 70 training and 30 test clips per class and split"
 _CVDF = "lines of the lists that CVDF hosts, as its arrange_by_classes.py gives them"
 _ACTIVITYNET = "lines of the lists in ActivityNet's crawler"
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a data set's publishers say about one of its lists.
+    """Published counts of a list.
 
     Args:
-        dataset: Such as `UCF101`.
-        part: Such as `split 1 train`.
+        dataset: Name of the data set, such as `UCF101`.
+        part: Name of the list, such as `split 1 train`.
         classes: Number of classes.
         videos: Number of videos; several where editions differ, empty where no count is sure.
         source: Who says so.

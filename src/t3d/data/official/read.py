@@ -1,4 +1,4 @@
-"""Which official format a name on the command line stands for, and whether a list is whole."""
+"""Recognize official lists by their form, and check that they are complete."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ def read_official(name: str) -> OfficialList | None:
     """Read a list in the official format of UCF101, HMDB51 or Kinetics.
 
     Args:
-        name: One of UCF101's split lists (`.txt`); a list of YouTube videos as of Kinetics (`.csv` or `.txt`,
-            known by its column `youtube_id`); or the folder of HMDB51's split files with a part of a split
-            behind it, `FOLDER:train1`.
+        name: One of:
+
+            - one of UCF101's split lists (`.txt`)
+            - a list of YouTube videos like those of Kinetics (`.csv` or `.txt` with a column `youtube_id`)
+            - the folder of HMDB51's split files, followed by a part of a split: `FOLDER:train1`
 
     Returns:
-        The list; None if the name is of no such form.
+        The list; None if the name has none of these forms.
 
     Raises:
         ManifestError: The list cannot be read, or is not in its format.

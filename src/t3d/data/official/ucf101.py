@@ -1,7 +1,7 @@
 """UCF101's official lists (Soomro et al. 2012, CRCV-TR-12-01): one file a part of each of three splits.
 
-`trainlist01.txt` has lines `ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1`, with the number of the class
-behind; `testlist01.txt` has the same without the number. Lines end as on Windows. Files of the class
+`trainlist01.txt` has lines `ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1`, followed by the number of the
+class. `testlist01.txt` has the same without the number. Lines end as on Windows. Files of the class
 `HandstandPushups` are named `v_HandStandPushups_…`.
 """
 

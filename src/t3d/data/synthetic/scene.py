@@ -1,4 +1,4 @@
-"""What a synthetic video shows: a patterned object whose motion is the label, in a grayish, shaking scene.
+"""Draw a synthetic video: a patterned object whose motion is the label, in a grayish, shaking scene.
 
 The frame is a torus: what leaves at one edge comes back at the other. The object starts anywhere with equal
 probability and nothing but its velocity depends on the motion class, so the picture in any single frame has
@@ -62,7 +62,7 @@ _WAVE = (0.1, 0.13)  # of the frame's side: the length of a wave of the pattern
 
 @dataclass(frozen=True)
 class SyntheticSpec:
-    """How many videos to draw, and what they are like.
+    """Number and properties of the synthetic videos.
 
     Args:
         train: Training videos of each motion class. A multiple of 8 balances motion × appearance exactly.
@@ -71,10 +71,10 @@ class SyntheticSpec:
         frames: Frames in a video, T.
         size: Side of the square frame in pixels; even, because H.264 halves the color.
         fps: Frames per second.
-        distractors: Gray moving objects beside the patterned one.
+        distractors: Gray moving objects in addition to the patterned one.
         clutter: Gray objects that stand still in the scene.
         camera_shake: The largest step of the scene between two frames, in pixels along each axis.
-        seed: What all videos are drawn from, together with split, motion and index.
+        seed: Seed of all videos, together with split, motion and index.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -124,7 +124,7 @@ class SyntheticSpec:
 
 
 def motion_track(spec: SyntheticSpec, split: Split, motion: str, index: int) -> Track:
-    """Where the patterned object's center lies in each frame: the ground truth of `draw_video`.
+    """Return the patterned object's center in each frame: the ground truth of `draw_video`.
 
     Args:
         spec: The set.
@@ -146,7 +146,7 @@ def motion_track(spec: SyntheticSpec, split: Split, motion: str, index: int) -> 
 
 
 def appearance_of(spec: SyntheticSpec, split: Split, motion: str, index: int) -> str:
-    """What the object of a video looks like: one of `APPEARANCES`, independent of the motion.
+    """Return the appearance of a video's object: one of `APPEARANCES`, independent of the motion.
 
     Every 8 consecutive videos of a class show each appearance once, and the videos of one index show each
     appearance in one class, in an order that differs from split to split.

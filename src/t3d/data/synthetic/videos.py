@@ -100,10 +100,10 @@ def write_synthetic(
 ) -> Path:
     """Write the videos `SPLIT/CLASS/NAME.mp4` and their lists below a folder.
 
-    `train.csv`, `val.csv` and `test.csv` hold the motion label, `appearance_train.csv` and so on the same
-    files with the appearance label, `action_train.csv` those that go left or right, with the action; a split
-    without videos has no list. `synthetic.json` records the spec. A finished set is left as it is, an
-    interrupted one is completed.
+    `train.csv`, `val.csv` and `test.csv` have the motion label. `appearance_train.csv` and so on list the
+    same files with the appearance label. `action_train.csv` lists those that move left or right, with the
+    action. A split without videos has no list. `synthetic.json` records the spec. A finished set is not
+    changed; an interrupted one is completed.
 
     Args:
         folder: Where to; made if it is absent, and empty unless it holds this very set.
@@ -144,7 +144,7 @@ def write_synthetic(
 
 
 def _check_folder(folder: Path, spec: SyntheticSpec) -> bool:
-    """Whether the folder holds the finished set; a ConfigError if it holds anything but this set."""
+    """Return whether the folder has the finished set; anything but this set is a ConfigError."""
     record = folder / RECORD
     if not record.is_file():
         if folder.exists() and (not folder.is_dir() or any(f.name[0] != "." for f in folder.iterdir())):
@@ -222,7 +222,7 @@ def _write_lists(folder: Path, spec: SyntheticSpec) -> None:
             rows = csv.writer(text, lineterminator="\n")
             rows.writerow(("path", "label", "source"))
             labeled = [(video, getattr(video, label)) for video in videos]
-            rows.writerows((video.path, told, video.source) for video, told in labeled if told)
+            rows.writerows((video.path, name, video.source) for video, name in labeled if name)
             with atomic_path(folder / name) as temporary:
                 temporary.write_text(text.getvalue(), encoding="utf-8")
 

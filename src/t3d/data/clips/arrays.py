@@ -1,0 +1,143 @@
+"""Frames that are in memory already, in the place of a video file.
+
+Legend: T frames, C channels, H height, W width, N clips.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from t3d.clip import ClipSpec
+from t3d.data.clips.dataset import ClipItem, VideoClips
+from t3d.data.clips.frames import Frames, FrameStore
+from t3d.data.clips.transforms import normalize, resize_frames, stack
+from t3d.data.manifest.manifest import Manifest
+from t3d.errors import ConfigError, VideoError
+
+FrameArray: TypeAlias = npt.NDArray[np.uint8] | torch.Tensor
+"""RGB frames, uint8 [T, H, W, C] or [T, C, H, W]."""
+NAME = "frames in memory"
+"""Path of such frames in a manifest and in messages."""
+
+
+def frames_first(frames: FrameArray) -> torch.Tensor:
+    """Return frames as uint8 [T, C, H, W], with the colors of a pixel adjacent in memory.
+
+    Args:
+        frames: RGB, uint8 [T, H, W, 3] or [T, 3, H, W], at least one frame.
+
+    Raises:
+        ConfigError: Another shape or type, or a shape that could be either.
+
+    Example:
+        >>> frames_first(np.zeros((16, 240, 320, 3), np.uint8)).shape
+        torch.Size([16, 3, 240, 320])
+    """
+    tensor = torch.as_tensor(frames)
+    shape = tuple(tensor.shape)
+    if tensor.dtype != torch.uint8 or tensor.ndim != 4 or 3 not in (shape[1], shape[3]) or 0 in shape:
+        raise ConfigError(
+            f"got frames {tensor.dtype} {list(shape)}; give RGB frames as uint8 [T, H, W, 3] or "
+            "[T, 3, H, W], with values from 0 to 255"
+        )
+    if shape[1] == shape[3]:
+        raise ConfigError(
+            f"got frames {list(shape)}, which could be [T, 3, H, W] or [T, H, W, 3]; frames of 3 pixels "
+            "cannot be told apart from colors: resize them first"
+        )
+    if shape[3] == 3:
+        tensor = tensor.permute(0, 3, 1, 2)
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+class ArrayStore(FrameStore):
+    """A store whose only video is an array of frames.
+
+    Args:
+        frames: See `frames_first`.
+        spec: `resize` and `resize_mode` say how frames are resized.
+
+    Raises:
+        ConfigError: The array has another shape or type.
+    """
+
+    def __init__(self, frames: FrameArray, spec: ClipSpec) -> None:
+        super().__init__(spec)
+        self.frames = frames_first(frames)
+
+    def open(self, path: Path) -> Frames:  # noqa: ARG002 (there is one video)
+        """Return the frames."""
+        return _ArrayFrames(self.frames, self.spec)
+
+    def manifest(self) -> Manifest:
+        """Return a list of one unlabeled video, which this store opens."""
+        columns = {
+            "path": pa.array([NAME]),
+            "label": pa.nulls(1, pa.int32()),
+            "start": pa.nulls(1, pa.float64()),
+            "end": pa.nulls(1, pa.float64()),
+            "source": pa.array([NAME]),
+        }
+        return Manifest((), pa.table(columns))
+
+
+def load_clips(
+    video: str | os.PathLike[str] | FrameArray, spec: ClipSpec, *, device: str | torch.device = "cpu"
+) -> torch.Tensor:
+    """Return the clips of a video that testing and prediction use, ready for a model.
+
+    These are the clips of the paper's protocol: they do not overlap, and their center is cropped. Strides
+    count frames, so frames in memory need the frame rate of the videos that the model was trained on.
+
+    Args:
+        video: A video file, or RGB frames, uint8 [T, H, W, 3] or [T, 3, H, W].
+        spec: What a clip is; the card of a weights file has it.
+        device: Where the clips are put.
+
+    Returns:
+        Normalized clips, float32 [N, C, T, H, W], at least one.
+
+    Raises:
+        ConfigError: The frames have another shape or type.
+        VideoError: The video cannot be read, or is too short for `spec.short = error`.
+
+    Example:
+        >>> frames = np.zeros((40, 120, 160, 3), np.uint8)
+        >>> load_clips(frames, ClipSpec(num_frames=8, size=112, resize=112)).shape
+        torch.Size([2, 3, 8, 112, 112])
+    """
+    if isinstance(video, np.ndarray | torch.Tensor):
+        array = ArrayStore(video, spec)
+        store: FrameStore = array
+        manifest = array.manifest()
+    else:
+        store = FrameStore(spec)
+        manifest = Manifest.from_files([video])
+    items = list(VideoClips(manifest, spec, store=store))
+    clips = [item.frames for item in items if isinstance(item, ClipItem)]
+    for item in items:
+        if not isinstance(item, ClipItem):
+            raise VideoError(item.path, item.reason)
+    return normalize(stack(clips).to(device), spec)
+
+
+class _ArrayFrames:
+    """The resized frames of an array."""
+
+    def __init__(self, frames: torch.Tensor, spec: ClipSpec) -> None:
+        self._frames = frames
+        self._spec = spec
+        self.times = np.arange(len(frames), dtype=np.float64)  # only a row with a time span asks for seconds
+
+    def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        unique, where = np.unique(indices, return_inverse=True)
+        frames = self._frames.permute(0, 2, 3, 1)[torch.from_numpy(unique)].permute(0, 3, 1, 2)
+        resized = resize_frames(frames, self._spec)
+        return resized.permute(0, 2, 3, 1)[torch.from_numpy(where)].permute(0, 3, 1, 2)

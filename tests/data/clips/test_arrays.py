@@ -1,0 +1,68 @@
+"""Frames in memory are treated as the same frames in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from t3d.clip import ClipSpec
+from t3d.data.clips.arrays import frames_first, load_clips
+from t3d.errors import ConfigError, VideoError
+from t3d.video.encode import write_video
+from t3d.video.video import Video
+
+SPEC = ClipSpec(num_frames=4, stride=2, size=24, resize=28, tail="shift")
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    frames = torch.randint(0, 256, (21, 3, 40, 56), generator=torch.Generator().manual_seed(0))
+    return write_video(tmp_path_factory.mktemp("film") / "a.mp4", frames.to(torch.uint8))
+
+
+def test_a_file_and_its_frames_give_the_same_clips(film: Path) -> None:
+    want = load_clips(film, SPEC)
+    assert want.shape == (3, 3, 4, 24, 24)
+    assert want.dtype == torch.float32
+    frames = Video(film)[:]
+    for same in (frames, frames.numpy(), frames.permute(0, 2, 3, 1), frames.permute(0, 2, 3, 1).numpy()):
+        assert torch.equal(load_clips(same, SPEC), want)
+    assert torch.equal(load_clips(str(film), SPEC), want)
+
+
+def test_a_short_array_wraps_as_a_short_file_does() -> None:
+    frames = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1) * np.ones((1, 28, 28, 3), np.uint8)
+    clip = load_clips(frames, SPEC)[0, 0, :, 0, 0]
+    numbers = (clip * SPEC.std[0] + SPEC.mean[0]) * 255
+    assert numbers.round().int().tolist() == [0, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((8, 20, 30, 3), np.float32),
+        np.zeros((20, 30, 3), np.uint8),
+        np.zeros((8, 20, 30), np.uint8),
+        np.zeros((8, 20, 30, 4), np.uint8),
+        np.zeros((0, 20, 30, 3), np.uint8),
+    ],
+)
+def test_other_arrays_are_refused_with_what_is_allowed(frames: np.ndarray) -> None:
+    with pytest.raises(ConfigError, match=r"got frames torch\.\w+ \[.*uint8 \[T, H, W, 3\] or"):
+        load_clips(frames, SPEC)
+
+
+def test_frames_that_could_be_either_are_refused() -> None:
+    with pytest.raises(ConfigError, match="resize them first"):
+        frames_first(np.zeros((8, 3, 30, 3), np.uint8))
+
+
+def test_a_bad_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"nothing")
+    with pytest.raises(VideoError, match=r"bad\.mp4"):
+        load_clips(tmp_path / "bad.mp4", SPEC)
+    with pytest.raises(VideoError, match=r"gone\.mp4"):
+        load_clips(tmp_path / "gone.mp4", SPEC)

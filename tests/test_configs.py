@@ -1,0 +1,76 @@
+"""Recipes from Python are those of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import t3d
+from t3d.cli import main
+from t3d.errors import ConfigError
+from t3d.video.encode import write_video
+
+NEEDED = {
+    "modern": {"data.train": "clips", "out": "runs/a"},
+    "paper": {"data.train": "clips", "out": "runs/a"},
+    "transfer-laptop": {"data.videos": "clips", "teacher.name": "resnet18", "out": "runs/a"},
+    "transfer-paper": {"data.videos": "clips", "teacher.name": "resnet18", "out": "runs/a"},
+}
+
+
+def plain(value: object) -> object:
+    """The value with lists for tuples, as YAML has them."""
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.mark.parametrize("name", list(NEEDED))
+def test_a_recipe_is_that_of_the_command_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {**NEEDED[name], "optim.epochs": 7}
+    words = [f"--{key}={value}" for key, value in changes.items()]
+    command = "transfer" if name.startswith("transfer") else "train"
+    assert main.main([command, "--recipe", name, *words, "--print-config"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    config = t3d.recipe(name, changes)
+    assert plain(asdict(config)) == shown
+    assert config.optim.epochs == 7
+
+
+def test_a_transfer_and_the_training_after_it_decode_each_video_once(tmp_path: Path) -> None:
+    """Both laptop recipes resize frames alike, so they share the entries of a cache."""
+    video = write_video(tmp_path / "a.mp4", torch.zeros(20, 3, 96, 128, dtype=torch.uint8))
+    cache = tmp_path / "cache"
+    entries = []
+    for name in ("transfer-laptop", "modern"):
+        store = t3d.FrameStore(t3d.recipe(name, NEEDED[name]).clip, cache=str(cache))
+        assert store.prepare(video)
+        entries.append([(entry.name, entry.stat().st_ino) for entry in cache.glob("*.safetensors")])
+    assert len(entries[0]) == 1
+    assert entries[0] == entries[1]
+
+
+def test_every_recipe_has_a_name() -> None:
+    assert t3d.list_recipes() == sorted(NEEDED)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("moden", {}, "no recipe 'moden'; did you mean .?modern"),
+        ("modern", {"data.train": "a"}, "out is missing"),
+        ("modern", {**NEEDED["modern"], "optim.epoch": 3}, "optim.epoch"),
+        ("modern", {**NEEDED["modern"], "seed.value": 3}, "seed"),
+        ("modern", {**NEEDED["modern"], "eval_every.value": 3}, "eval_every has no options"),
+        ("modern", {**NEEDED["modern"], "optim.epochs": "many"}, "optim.epochs"),
+        ("modern", {**NEEDED["modern"], "optim.epochs": 0}, "optim.epochs is 0"),
+    ],
+)
+def test_what_cannot_work_is_refused(name: str, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        t3d.recipe(name, changes)
