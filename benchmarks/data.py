@@ -1,17 +1,16 @@
-"""How fast are clips read, beside the field's other readers?
+"""Measure the speed of reading clips, compared with other readers.
 
     pip install torchcodec decord opencv-python-headless
     python benchmarks/data.py ORIGINALS OUT
 
-ORIGINALS is a folder of MPEG-4 AVI files as UCF101 publishes them. Those of at least 200 frames are timed as
-they are, and once more as H.264 of 340 × 256 with a key frame every 250 frames, as x264 writes by itself,
-without and with sound. OUT keeps these files, their index, all of them transcoded (`t3d prepare transcode`,
-short side 256; once as H.264, in files and in shards, and once as JPEG), and `data.json` with the figures.
+ORIGINALS is a folder of MPEG-4 AVI files as published by UCF101. Files of at least 200 frames are read
+unchanged, and as H.264 of 340 × 256 with a key frame every 250 frames (the default of x264), without and with
+sound. OUT keeps these files, their index, and transcoded copies (`t3d prepare transcode`, short side 256: as
+H.264 in files and in shards, and as JPEG). `data.json` contains the results.
 
-Every reader gets the same places of the same files, one random clip a visit: 32 frames, stride 2, RGB, short
-side 256, crop 224, uint8 T C H W. A reader that is not installed is left out. Readers take turns at every
-place, so that a noisy machine is unfair to none; a figure is the median over places of the median over
-rounds.
+Every reader reads the same random clips of the same files: 32 frames, stride 2, RGB, short side 256, crop
+224, uint8 T C H W. A reader that is not installed is left out. Readers take turns at every clip, so that a
+noisy machine affects all of them. A result is the median over clips of the median over rounds.
 """
 
 from __future__ import annotations
@@ -143,7 +142,7 @@ sizes: dict[Path, tuple[int, int]] = {}
 
 
 def with_sound(source: Path, target: Path) -> None:
-    """Copy a video, and lay a tone beside it."""
+    """Copy a video and add a tone as sound."""
     rate = 44_100
     with av.open(str(source)) as video, av.open(str(target), "w") as out:
         pictures = video.streams.video[0]
@@ -239,16 +238,16 @@ def main() -> None:
             readers[name] = make()
         except ImportError as error:
             print(f"without {name}: {error}")
-    found: dict[str, object] = {"python": platform.python_version()}
+    results: dict[str, object] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            results[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
+            results[package] = None
     for kind, paths in kinds.items():
         again = prepared(paths, chosen.out / "prepared" / kind)
         figures = measure(readers | again, paths, places=chosen.places, rounds=chosen.rounds)
-        found[kind] = figures
+        results[kind] = figures
         print(
             f"\n| {kind} ({len(paths)} files) | ms a clip | quartiles | clips/s | than t3d | pixels apart |"
         )
@@ -259,7 +258,7 @@ def main() -> None:
                 f"| {name} | {row['ms']:.1f} | {row['low']:.1f}-{row['high']:.1f} | {1e3 / row['ms']:.1f} | "
                 f"× {ratio:.2f} | {row['apart']:.2f} |"
             )
-    (chosen.out / "data.json").write_text(json.dumps(found, indent=1))
+    (chosen.out / "data.json").write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

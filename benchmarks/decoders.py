@@ -1,18 +1,17 @@
-"""Which decoder reads clips faster: PyAV inside `Video`, or torchcodec with the same table of frames?
+"""Compare the speed of two decoders: PyAV inside `Video`, and torchcodec with the same table of frames.
 
     pip install torchcodec
     python benchmarks/decoders.py ORIGINALS OUT
 
-ORIGINALS is a folder of MPEG-4 AVI files as UCF101 publishes them. Those of at least 200 frames are read as
-they are, and as H.264, HEVC and VP9 of 340 × 256 pixels, which OUT keeps: x264 with a key frame every 250
-frames (as it writes by itself) and every 16, x265 and libvpx as they come. Random clips of 32 frames, stride
-2, one thread; a clip is opening the file with what an index knows of it, and decoding to RGB. `raw` opens it
-without an index, which torchcodec is not given.
+ORIGINALS is a folder of MPEG-4 AVI files as published by UCF101. Files of at least 200 frames are read
+unchanged, and as H.264, HEVC and VP9 of 340 × 256 pixels, which OUT keeps. x264 writes a key frame every 250
+frames (its default) and every 16. x265 and libvpx use their defaults. Clips are random, with 32 frames and
+stride 2, read in one thread. The time of a clip includes opening the file with its index entry, and decoding
+to RGB. `raw` opens the file without an index. torchcodec has no `raw` measurement.
 
-Readers take turns at every place. Times are of the processor, since the machine may be shared; a ratio is
-the median over places of the median over rounds. torchcodec gets the table of frames too, so that it need not
-read through the file, and the times of its frames are checked as `Video` checks its own. Its pixels are
-compared with PyAV's.
+Readers take turns at every clip. Times are processor times, because the machine may be shared. A ratio is the
+median over clips of the median over rounds. torchcodec also gets the table of frames, so that it does not
+scan the file. The times of its frames are checked as in `Video`. Its pixels are compared with PyAV's.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How much memory a training step of one clip takes, by its number of frames.
+"""Measure the memory of a training step of one clip, by the number of frames.
 
     python benchmarks/long_clips.py --net t3d121 densenet3d121 --frames 16 32 64 128 --size 112
 
-Each step, forward and backward in float32, runs in a process of its own on the CPU: what the process held at
-most, less what it held with the net and the clip alone, and less the gradients of the weights. The memory
-that convolutions on CPUs work in is part of it.
+Each step (forward and backward in float32) runs in a separate process on the CPU. The result is the peak
+memory of the process, minus the memory with only the model and the clip, minus the gradients of the weights.
+It includes the working memory of convolutions on CPUs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import resource
 import subprocess
 import sys
 
-# What is freed goes back at once, so that the peak is of what is held together.
+# Freed memory is returned immediately, so that the peak contains only memory in use at the same time.
 _EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}
 
 
@@ -58,13 +58,13 @@ def main() -> None:
     for net in chosen.net:
         for frames in chosen.frames:
             cells = []
-            for how in ("kept", "recomputed"):
-                command = [sys.executable, __file__, "--one", how, "--size", str(chosen.size)]
+            for activations in ("kept", "recomputed"):
+                command = [sys.executable, __file__, "--one", activations, "--size", str(chosen.size)]
                 command += ["--net", net, "--frames", str(frames)]
-                said = subprocess.run(
+                printed = subprocess.run(
                     command, check=True, capture_output=True, text=True, env=os.environ | _EXACT
                 ).stdout
-                cells.append(f"{float(said):.2f}")
+                cells.append(f"{float(printed):.2f}")
             print(f"| {net} | {frames} | {' | '.join(cells)} |", flush=True)
 
 

@@ -1,14 +1,14 @@
-"""Do the tests notice small faults? Draws mutants of core modules by seed and runs the tests of each.
+"""Mutation test: draw mutants of core modules by seed, and run the tests of each.
 
     python benchmarks/mutants.py OUT.jsonl                     # 160 mutants, resumes where OUT.jsonl ends
     python benchmarks/mutants.py OUT.jsonl --again             # runs survivors and timeouts again
     python benchmarks/mutants.py OUT.jsonl --only split --count 40 --seed 1
 
-A mutant is one module with one small fault: another comparison or arithmetic operator, a constant off by one,
-a negated condition, `any` for `all`, a seed without one of its parts, a statement left out. It is written to
-a temporary copy of the package, never to the checkout. A mutant is killed when one of its module's tests
-fails, and survives when all pass. Modules take turns, so that each gets as many mutants; the same seed draws
-the same mutants as long as the module does not change.
+A mutant is one module with one small fault. Examples are another comparison or arithmetic operator, a
+constant off by one, a negated condition, `any` for `all`, an incomplete seed, or a missing statement. It is
+written to a temporary copy of the package, never to the checkout. A mutant is killed when one of its module's
+tests fails, and survives when all pass. Modules take turns, so that each gets as many mutants; the same seed
+draws the same mutants as long as the module does not change.
 
 Heavy packages are imported once; each mutant runs in a fork of this process. Linux and macOS only.
 """
@@ -65,7 +65,7 @@ GOLDEN = "tests/golden"
 # Imported before the first fork.
 HEAVY = ["accelerate", "av", "pyarrow.parquet", "pytest", "torchvision.transforms.v2"]
 
-# Operator -> what is written in its place, one mutant each.
+# Operator -> replacements, one mutant each.
 _OPERATORS = """\
 Lt LtE Gt|LtE Lt Gt|Gt GtE Lt|GtE Gt Lt|Eq NotEq|NotEq Eq|Is IsNot|IsNot Is|In NotIn|NotIn In|And Or|
 Or And|Add Sub|Sub Add|Mult Add|Div Mult|FloorDiv Mult|Mod FloorDiv|BitAnd BitOr|BitOr BitAnd|Pow Mult"""
@@ -153,7 +153,7 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
             match node, child:
                 case (ast.JoinedStr(), _) | (ast.Module(), ast.Assign(value=ast.Subscript() | ast.BinOp())):
                     continue
-                case _, ast.keyword(arg="strict" | "stacklevel"):  # state what holds anyway
+                case _, ast.keyword(arg="strict" | "stacklevel"):  # assertions without an effect
                     continue
                 case _, ast.AST():
                     yield from walk(child)
@@ -165,7 +165,7 @@ def mutants_of(module: str) -> list[Mutant]:
     starts = [0]
     for line in text.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    found: dict[str, Mutant] = {}
+    mutants: dict[str, Mutant] = {}
     for node in walk(ast.parse(text)):
         for kind, new in faults(node):
             place = new if kind == "condition" else node  # the condition itself is replaced
@@ -179,8 +179,10 @@ def mutants_of(module: str) -> list[Mutant]:
                 after = f"({after})"
             source = (text[:begin] + after.encode() + text[end:]).decode()
             key = hashlib.sha256(f"{module}\n{source}".encode()).hexdigest()[:16]
-            found.setdefault(key, Mutant(module, place.lineno, kind, ast.unparse(place), after, key, source))
-    return list(found.values())
+            mutants.setdefault(
+                key, Mutant(module, place.lineno, kind, ast.unparse(place), after, key, source)
+            )
+    return list(mutants.values())
 
 
 def draw(modules: list[str], count: int, seed: int) -> list[Mutant]:
@@ -223,12 +225,12 @@ def outcome(package: Path, module: str, source: str, timeout: float) -> tuple[st
         os.killpg(process.pid, signal.SIGKILL)  # the tests with whatever they started
     process.join()
     shutil.copyfile(SOURCE / module, target)
-    said = log.read_text(encoding="utf-8", errors="replace")
+    log_text = log.read_text(encoding="utf-8", errors="replace")
     if status is None or status == 0:
         return ("timeout" if status is None else "survived"), ""
     if status > 2:  # no test failed: pytest could not run them
-        raise SystemExit(f"pytest left with status {status} for {module}:\n{said[-2000:]}")
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+        raise SystemExit(f"pytest left with status {status} for {module}:\n{log_text[-2000:]}")
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", log_text, re.MULTILINE)
     return "killed", failed[1] if failed else f"status {status}"
 
 

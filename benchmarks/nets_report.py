@@ -60,15 +60,15 @@ Found = dict[Arm, Seeds]
 
 def arms(results: list[Result]) -> dict[Arm, dict[float, Seeds]]:
     """Results of each set, net and clip, by learning rate and seed."""
-    found: dict[Arm, dict[float, Seeds]] = defaultdict(lambda: defaultdict(dict))
+    seeds_by_arm: dict[Arm, dict[float, Seeds]] = defaultdict(lambda: defaultdict(dict))
     for result in results:
-        found[result["set"], result["net"], result["clip"]][result["lr"]][result["seed"]] = result
-    return found
+        seeds_by_arm[result["set"], result["net"], result["clip"]][result["lr"]][result["seed"]] = result
+    return seeds_by_arm
 
 
-def chosen_rates(found: dict[Arm, dict[float, Seeds]]) -> Found:
+def chosen_rates(seeds_by_arm: dict[Arm, dict[float, Seeds]]) -> Found:
     """Of each arm the learning rate whose best epochs validate best, or the only one."""
-    return {arm: _best_rate(list(rates.values())) for arm, rates in found.items()}
+    return {arm: _best_rate(list(rates.values())) for arm, rates in seeds_by_arm.items()}
 
 
 def _best_rate(rates: list[Seeds]) -> Seeds:
@@ -82,7 +82,7 @@ def _best_rate(rates: list[Seeds]) -> Seeds:
     return max(rates, key=validated)
 
 
-def show(every: dict[Arm, dict[float, Seeds]], found: Found) -> None:
+def show(every: dict[Arm, dict[float, Seeds]], seeds_by_arm: Found) -> None:
     """Print tables in Markdown."""
     for videos in USUAL:
         mine = [
@@ -111,10 +111,10 @@ def show(every: dict[Arm, dict[float, Seeds]], found: Found) -> None:
                 *(spread([result[order] for result in each]) for order in ("shuffled", "static")),
             ]
             print(f"| {' | '.join(cells)} |")
-        clips = sorted({clip for name, _, clip in found if name == videos}, key=_numbers)
+        clips = sorted({clip for name, _, clip in seeds_by_arm if name == videos}, key=_numbers)
         print("\n| clip | model | minus | points |\n|---|---|---|---|")
         for clip, (one, other) in itertools.product(clips, PAIRS):
-            points = differences(found, (videos, one, clip), (videos, other, clip))
+            points = differences(seeds_by_arm, (videos, one, clip), (videos, other, clip))
             if points:
                 print(f"| {clip.replace('x', ' × ')} | {one} | {other} | {difference(points)} |")
 
@@ -123,9 +123,9 @@ def _numbers(clip: str) -> list[int]:
     return [int(part) for part in clip.split("x")]
 
 
-def differences(found: Found, one: Arm, other: Arm) -> list[float]:
+def differences(seeds_by_arm: Found, one: Arm, other: Arm) -> list[float]:
     """Test accuracy of one less that of the other, in points, a seed each."""
-    a, b = found.get(one, {}), found.get(other, {})
+    a, b = seeds_by_arm.get(one, {}), seeds_by_arm.get(other, {})
     return [100 * (a[seed]["normal"] - b[seed]["normal"]) for seed in sorted(a.keys() & b.keys())]
 
 
@@ -137,7 +137,7 @@ def difference(points: list[float]) -> str:
     return f"{mean:+.1f} ± {statistics.stdev(points) / len(points) ** 0.5:.1f} ({len(points)})"
 
 
-def plot(found: Found, path: Path) -> None:
+def plot(seeds_by_arm: Found, path: Path) -> None:
     """What there are results of: nets by cost, motions by span, strides, frames and sides."""
     import matplotlib
 
@@ -145,7 +145,8 @@ def plot(found: Found, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     nets = {
-        videos: len({arm for arm in found if (arm[0], arm[2]) == (videos, USUAL[videos])}) for videos in USUAL
+        videos: len({arm for arm in seeds_by_arm if (arm[0], arm[2]) == (videos, USUAL[videos])})
+        for videos in USUAL
     }
     many = [videos for videos, count in nets.items() if count > 3]  # fewer are read in the table
     panels: list[Callable[[Any, Found], None]] = [
@@ -155,15 +156,15 @@ def plot(found: Found, path: Path) -> None:
     panels += [
         partial(_spans, clip=clip)
         for clip in ("16x2x32", "32x1x32")
-        if any((arm[0], arm[2]) == ("motion", clip) for arm in found)
+        if any((arm[0], arm[2]) == ("motion", clip) for arm in seeds_by_arm)
     ]
-    if any(arm[0] == "ucf101_11" and arm[2] == "16x16x48" for arm in found):
+    if any(arm[0] == "ucf101_11" and arm[2] == "16x16x48" for arm in seeds_by_arm):
         panels += [_strides, _clips]
     figure, axes = plt.subplots(
         (len(panels) + 1) // 2, 2, figsize=(11, 4 * ((len(panels) + 1) // 2)), layout="constrained"
     )
     for axis, panel in zip(axes.flat, panels, strict=False):
-        panel(axis, found)
+        panel(axis, seeds_by_arm)
         axis.grid(alpha=0.3)
         in_one_row = len(axis.get_legend_handles_labels()[1]) <= len(SPANS)
         axis.legend(frameon=False, fontsize=8, ncols=len(SPANS) if in_one_row else 1)
@@ -172,11 +173,11 @@ def plot(found: Found, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _nets(axis: Any, found: Found, *, videos: str) -> None:
+def _nets(axis: Any, seeds_by_arm: Found, *, videos: str) -> None:
     """Accuracy by multiply-adds; a net has the same color in every panel."""
-    nets = sorted({net for _, net, _ in found})
-    for net in sorted({net for name, net, clip in found if (name, clip) == (videos, USUAL[videos])}):
-        each = list(found[videos, net, USUAL[videos]].values())
+    nets = sorted({net for _, net, _ in seeds_by_arm})
+    for net in sorted({net for name, net, clip in seeds_by_arm if (name, clip) == (videos, USUAL[videos])}):
+        each = list(seeds_by_arm[videos, net, USUAL[videos]].values())
         mean, error = _bar([result["normal"] for result in each])
         marker = "s" if net.startswith("resnet") else "o" if net.startswith("t3d") else "^"
         color = f"C{nets.index(net)}"
@@ -194,12 +195,12 @@ def _bar(values: list[float]) -> tuple[float, float]:
     return 100 * statistics.mean(values), 100 * statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _spans(axis: Any, found: Found, *, clip: str) -> None:
+def _spans(axis: Any, seeds_by_arm: Found, *, clip: str) -> None:
     """Accuracy on short, middle and long motions, by net."""
     order = ("densenet3d", "densenet3d-equal-macs", "t3d-depths-1", "t3d-depths-3", "t3d", "resnet3d")
-    nets = [net for net in order if ("motion", net, clip) in found]
+    nets = [net for net in order if ("motion", net, clip) in seeds_by_arm]
     for place, net in enumerate(nets):
-        each = list(found["motion", net, clip].values())
+        each = list(seeds_by_arm["motion", net, clip].values())
         for shift, span in enumerate(SPANS):
             mean, error = _bar([result["spans"][span] for result in each])
             axis.bar(
@@ -223,12 +224,12 @@ def _spans(axis: Any, found: Found, *, clip: str) -> None:
     )
 
 
-def _strides(axis: Any, found: Found) -> None:
+def _strides(axis: Any, seeds_by_arm: Found) -> None:
     """Accuracy by the temporal stride, on UCF101's 11 classes."""
     for color, net in enumerate(("t3d", "densenet3d")):
         for order, line in (("normal", "o-"), ("shuffled", "s--"), ("static", "^:")):
-            strides = [s for s in (1, 2, 4, 16) if ("ucf101_11", net, f"16x{s}x48") in found]
-            runs = [found["ucf101_11", net, f"16x{s}x48"].values() for s in strides]
+            strides = [s for s in (1, 2, 4, 16) if ("ucf101_11", net, f"16x{s}x48") in seeds_by_arm]
+            runs = [seeds_by_arm["ucf101_11", net, f"16x{s}x48"].values() for s in strides]
             points = [_bar([result[order] for result in each]) for each in runs]
             if points:
                 means, errors = zip(*points, strict=True)
@@ -239,7 +240,7 @@ def _strides(axis: Any, found: Found) -> None:
     axis.set(xlabel="stride of 16 frames", ylabel="test top-1 (%)", title="UCF101, 11 classes, by stride")
 
 
-def _clips(axis: Any, found: Found) -> None:
+def _clips(axis: Any, seeds_by_arm: Found) -> None:
     """Accuracy by the multiply-adds of a clip, as frames are added or their sides grow."""
     lines = {
         "more frames, same span": (("8x8x48", "16x4x48", "32x2x48"), "o-"),
@@ -249,7 +250,7 @@ def _clips(axis: Any, found: Found) -> None:
     for (color, net), (label, (clips, line)) in itertools.product(
         enumerate(("t3d", "densenet3d")), lines.items()
     ):
-        seeds = [found.get(("ucf101_11", net, clip), {}) for clip in clips]
+        seeds = [seeds_by_arm.get(("ucf101_11", net, clip), {}) for clip in clips]
         runs = [list(each.values()) for each in seeds if each]
         if len(runs) > 1:
             means, errors = zip(*(_bar([result["normal"] for result in each]) for each in runs), strict=True)
@@ -275,10 +276,10 @@ def main() -> None:
     if chosen.add:
         add_results(chosen.table, chosen.add)
     every = arms(read_results(chosen.table))
-    found = chosen_rates(every)
-    show(every, found)
+    seeds_by_arm = chosen_rates(every)
+    show(every, seeds_by_arm)
     if chosen.plot:
-        plot(found, chosen.plot)
+        plot(seeds_by_arm, chosen.plot)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 DATA holds ucf101_11, hockey_fights and arid6; the set `motion`, files with short, middle and long motions,
 is drawn into OUT. A job's name is SET/NET/CLIP/RATE/sSEED: a net out of `NETS`, clips of
 FRAMESxSTRIDExSIDE, and the peak learning rate. Jobs whose names match a pattern are run, pattern by pattern,
-once; what was killed goes on where it was, and several of these processes may share the work. `--list` names
-the jobs. Each leaves OUT/NAME/result.json, of which `nets_report.py` makes tables.
+once. Interrupted jobs resume, and several of these processes may share the work. `--list` prints the names
+of the jobs. Each leaves OUT/NAME/result.json, of which `nets_report.py` makes tables.
 
 Each job trains from scratch and tests once: the weights that validated best (of ARID, whose scenes are too
 few to hold any out, the last). A seed draws the labels that are used and the weights to begin with; for one
@@ -133,11 +133,11 @@ PARTS = {
 
 def jobs() -> dict[str, Job]:
     """All jobs by name."""
-    found = {}
+    jobs_by_name = {}
     for videos, part in PARTS.items():
         for seed, (nets, clips, rates) in itertools.product(SEEDS, part.arms):
             for clip, net, rate in itertools.product(clips, nets, rates):
-                found[f"{videos}/{net}/{clip}/{rate:g}/s{seed}"] = {
+                jobs_by_name[f"{videos}/{net}/{clip}/{rate:g}/s{seed}"] = {
                     "set": videos,
                     "percent": part.percent,
                     "net": net,
@@ -145,7 +145,7 @@ def jobs() -> dict[str, Job]:
                     "lr": rate,
                     "seed": seed,
                 }
-    return found
+    return jobs_by_name
 
 
 def clip_of(name: str) -> ClipSpec:
@@ -241,7 +241,7 @@ def by_span(scores: Scores) -> dict[str, float]:
     right = scores.video_probs.argmax(1) == scores.labels
     spans = [MOTIONS[scores.classes[label]] for label in scores.labels]
     return {
-        span: float(right[[found == span for found in spans]].mean()) for span in ("short", "middle", "long")
+        span: float(right[[name == span for name in spans]].mean()) for span in ("short", "middle", "long")
     }
 
 

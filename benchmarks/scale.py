@@ -1,4 +1,4 @@
-"""What do many clips cost to prepare, to keep and to read? The arithmetic of docs/guides/many-machines.md.
+"""Cost of preparing, storing and reading many clips: the arithmetic of docs/guides/many-machines.md.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --clips 2000000 --seconds 4 --fps 25 --width 640 --height 360 --cores 64
@@ -27,22 +27,22 @@ class Plan:
     fps: float = 30
     width: int = 340
     height: int = 256
-    source_mbit: float = 1.0  # megabits a second of the sources; look at yours
+    source_mbit: float = 1.0  # megabits per second of the sources; check yours
     cores: int = 64  # of all machines together
-    index_fps: float = 1330  # frames of 320 × 240 indexed a second and core
-    transcode_fps: float = 370  # frames of 320 × 240 transcoded a second and core, the slowest set measured
-    transcoded_mb: float = 0.077  # MB a second of video at 320 × 240, crf 20: 10.84 MB of 140 s
+    index_fps: float = 1330  # frames of 320 × 240 indexed per second and core
+    transcode_fps: float = 370  # frames of 320 × 240 transcoded per second and core, the slowest set
+    transcoded_mb: float = 0.077  # MB per second of video at 320 × 240, crf 20: 10.84 MB of 140 s
     clip_ms: float = 20  # one core, a random clip of 32 frames of a transcoded file of 340 × 256
-    file_bytes: float = 110  # a row of an index on disk
-    manifest_bytes: float = 102  # a row of a list in memory
-    facts_bytes: float = 638  # a row of an index in memory
-    making_bytes: float = 3900  # a row of an index in memory at the peak of making it
-    journal_bytes: float = 909  # a row of the journal while an index is made
+    file_bytes: float = 110  # bytes per row of an index on disk
+    manifest_bytes: float = 102  # bytes per row of a list in memory
+    facts_bytes: float = 638  # bytes per row of an index in memory
+    making_bytes: float = 3900  # bytes per row, at the peak of making an index
+    journal_bytes: float = 909  # bytes per row of the journal of an index
     pairs_seconds: float = 29.4  # processor seconds to search 50,000 files for near-duplicates
-    outcomes: float = 3400  # a second that one driver takes from Ray
+    outcomes: float = 3400  # results per second that one driver takes from Ray
     shard_mb: float = 256  # size of a shard
     window: float = 10_000  # videos of shards that are shuffled with each other
-    pack_mb: float = 148  # MB a second that one process packs into shards
+    pack_mb: float = 148  # MB per second that one process packs into shards
 
 
 def duration(hours: float) -> str:
@@ -110,7 +110,7 @@ def costs(plan: Plan) -> list[tuple[str, str]]:
 
 
 def feed(plan: Plan) -> list[tuple[str, str, str]]:
-    """Cores and network that keep one GPU busy, for several appetites in clips a second."""
+    """Cores and network that keep one GPU busy, for several speeds in clips per second."""
     whole = plan.seconds * plan.transcoded_mb * 1e6 * new_pixels(plan) / MEASURED
     return [
         (f"{rate}", f"{rate * read_ms(plan) / 1000:,.0f}", f"{rate * whole / 1e6:,.0f} MB/s")
@@ -141,7 +141,7 @@ def main() -> None:
             "100 million of 1280 × 720": Plan(clips=1e8, cores=2000, **large),
         }
     columns = [costs(plan) for plan in plans.values()]
-    for at in range(0, len(columns), 2):  # two beside each other, of as many cores
+    for at in range(0, len(columns), 2):  # two next to each other, with the same number of cores
         part = columns[at : at + 2]
         names = ("", *list(plans)[at : at + 2])
         print(table(names, [(row[0][0], *(value for _, value in row)) for row in zip(*part, strict=True)]))

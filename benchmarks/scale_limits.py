@@ -1,17 +1,24 @@
-"""Where do a list, an index and the search for pairs break? The measurements in docs/guides/many-machines.md.
+"""Limits of lists, indexes and the search for pairs: the measurements of docs/guides/many-machines.md.
 
     python benchmarks/scale_limits.py make OUT --rows 1000000
+
     python benchmarks/scale_limits.py list OUT; … facts OUT; … journal OUT; … renew OUT
     python benchmarks/scale_limits.py pairs --rows 50000
     python benchmarks/scale_limits.py outcomes --rows 40000
     python benchmarks/scale_limits.py shards OUT --rows 4000
 
-`make` writes an index of invented rows into the folder OUT: H.264 of 300 frames, a key frame every 16. The
-others each say what one thing costs with it, in a process of its own, since memory that was once taken is not
-always given back: opening it as a list, as facts, making it out of a journal as a run of `t3d prepare index`
-does that has everything decoded, and finding that there is nothing new. `pairs` compares the perceptual
-hashes of so many files, `outcomes` takes so many from two processes of Ray and writes each down. `shards`
-packs so many files of 0.87 MB, in one process, and brings the shards from a server on loopback.
+The command `make` writes an index of generated rows into the folder OUT: H.264 of 300 frames, a key frame
+every 16. Each of the next four commands measures one use of it, in a separate process, because freed memory
+is not always returned:
+
+- `list` opens the index as a list.
+- `facts` opens it as facts.
+- `journal` makes it from a journal, like a run of `t3d prepare index` after all decoding.
+- `renew` finds that there is nothing new.
+
+The others take the number of items from `--rows`. `pairs` compares the perceptual hashes of files. `outcomes`
+takes results from two processes of Ray, and writes each of them. `shards` packs files of 0.87 MB in one
+process, and downloads the shards from a server on loopback.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the studies share: labeled sets, which labels are used, jobs that are run once, tables of results."""
+"""Shared parts of the studies: labeled sets, choice of labels, jobs that run once, tables of results."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def run_jobs(
     *,
     only_list: bool = False,
 ) -> None:
-    """Run the jobs whose names match, pattern by pattern; each leaves OUT/NAME/result.json.
+    """Run the jobs whose names match, pattern by pattern. Each writes OUT/NAME/result.json.
 
-    What is finished is not run again, and what another process has begun is left to it.
+    Finished jobs, and jobs of other processes, are skipped.
     """
     for pattern in patterns:
         for name, job in jobs.items():
@@ -89,8 +89,8 @@ def run_jobs(
                     print("another process has it", flush=True)
                     continue
                 if not result.exists():
-                    found = run(name, job)
-                    result.write_text(json.dumps({**job, **found}, indent=1))
+                    outcome = run(name, job)
+                    result.write_text(json.dumps({**job, **outcome}, indent=1))
 
 
 def spent(lines: list[dict[str, Any]]) -> float:
@@ -99,12 +99,12 @@ def spent(lines: list[dict[str, Any]]) -> float:
 
 
 def add_results(table: Path, out: Path) -> None:
-    """Bring the results in a folder into a table; what was there under the same name is replaced."""
-    found = {} if not table.exists() else {r["name"]: r for r in read_results(table)}
+    """Add the results in a folder to a table. Results of the same name are replaced."""
+    results = {} if not table.exists() else {r["name"]: r for r in read_results(table)}
     for file in sorted(out.rglob("result.json")):
         name = str(file.parent.relative_to(out))
-        found[name] = {"name": name, **json.loads(file.read_text())}
-    lines = [json.dumps(found[name], ensure_ascii=False) + "\n" for name in sorted(found)]
+        results[name] = {"name": name, **json.loads(file.read_text())}
+    lines = [json.dumps(results[name], ensure_ascii=False) + "\n" for name in sorted(results)]
     table.write_text("".join(lines), encoding="utf-8")
 
 

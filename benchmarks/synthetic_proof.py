@@ -1,13 +1,13 @@
-"""Proof that one frame of the synthetic set tells nothing of its motion class, and a lot of its appearance.
+"""Proof that one frame of the synthetic set shows its appearance class, but not its motion class.
 
     python benchmarks/synthetic_proof.py            # three seeds
     python benchmarks/synthetic_proof.py --quick    # one seed, fewer tracks
 
-1. Ground truth: the object's place in a frame is spread evenly and alike in every class (chi-square over all
-   frames and classes), and a classifier that sees k neighboring points of the track tells the classes apart
-   the better the longer k is, and not at all for k = 1.
-2. Pixels: a 2D net on single decoded frames stays near chance on the motion label of held-out videos, while
-   the same net with the same budget reads the appearance label off the same frames.
+1. Ground truth: the position of the object in a frame is uniform, and has the same distribution in every
+   class (chi-square over all frames and classes). A classifier on k neighboring points of the track is better
+   for longer k, and at chance for k = 1.
+2. Pixels: a 2D model on single decoded frames is near chance on the motion label of held-out videos. The same
+   model with the same budget recognizes the appearance label from the same frames.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ Labels = npt.NDArray[np.int64]
 
 def tracks(spec: SyntheticSpec, split: Split, per_class: int) -> tuple[npt.NDArray[np.float64], Labels]:
     """Positions [N, T, 2] and motion labels [N]."""
-    found = [[motion_track(spec, split, motion, index) for index in range(per_class)] for motion in MOTIONS]
-    return np.concatenate(found), np.repeat(np.arange(len(MOTIONS)), per_class)
+    positions = [
+        [motion_track(spec, split, motion, index) for index in range(per_class)] for motion in MOTIONS
+    ]
+    return np.concatenate(positions), np.repeat(np.arange(len(MOTIONS)), per_class)
 
 
 def place_p_values(

@@ -1,12 +1,12 @@
-"""What does `t3d prepare transcode` cost, and what does a clip cost to read before and after?
+"""Measure the cost of `t3d prepare transcode`, and of reading clips before and after it.
 
     python benchmarks/transcode.py ORIGINALS OUT
 
-ORIGINALS is a folder of videos. Its AVI files, its MP4 files, and the AVI files of at least 200 frames
-written as x264 writes by itself (preset medium, a key frame every 250 frames) are three sets. Each is
-transcoded with several `--crf`, in this one process. Then random clips of 16 frames, stride 2, are read of
-the sources and of the new files, with what an index knows of them. Times are of the processor, since the
-machine may be shared.
+ORIGINALS is a folder of videos. The three sets are its AVI files, its MP4 files, and its long AVI files (at
+least 200 frames) encoded again. The encoding uses the defaults of x264: preset medium, a key frame every 250
+frames. Each set is
+transcoded with several `--crf`, in this process. Then random clips of 16 frames, stride 2, are read from the
+sources and from the new files, with an index. Times are processor times, because the machine may be shared.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/transfer_report.py benchmarks/transfer_study.jsonl --plot docs/images/transfer.png
 
-`--add` brings the results of `transfer_study.py … OUT` into the table of results, one JSON object a job; then
-the table is all that is needed. ± is the standard deviation over runs (other labels and draws and, where
-several seeds of the pre-training are there, those).
+`--add` adds the results of `transfer_study.py … OUT` to the table of results, one JSON object per job.
+Without `--add`, only the table is needed. ± is the standard deviation over runs, with other labels, random
+draws and, if there are several, seeds of the pre-training.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SHARES = (5, 20, 100)  # of the labels, in per cent
 
 
 def rows(results: Iterable[Result], stage: str) -> dict[Row, list[Result]]:
-    """The results of a stage, by what they are repetitions of."""
-    found: dict[Row, list[Result]] = defaultdict(list)
+    """Return the results of a stage, grouped by repetition."""
+    runs: dict[Row, list[Result]] = defaultdict(list)
     for result in results:
         if result["name"].startswith(f"{stage}/"):
             start = result["start"].rpartition("-p")[0] or result["start"]
-            found[result["set"], result["percent"], start, result["recipe"]].append(result)
-    return found
+            runs[result["set"], result["percent"], start, result["recipe"]].append(result)
+    return runs
 
 
 def show(results: list[Result]) -> None:
@@ -78,8 +78,8 @@ def plot(results: list[Result], path: Path) -> None:
     tune, test = rows(results, "tune"), rows(results, "test")
     for start in order:
         chosen = {
-            key[1]: [100 * r["normal"] for r in found]
-            for key, found in test.items()
+            key[1]: [100 * r["normal"] for r in runs]
+            for key, runs in test.items()
             if (key[0], key[2]) == ("ucf101_11", start)
         }
         if chosen:
@@ -89,10 +89,10 @@ def plot(results: list[Result], path: Path) -> None:
             places = [SHARES.index(share) + 0.06 * (order.index(start) - 2) for share in shares]
             left.errorbar(places, means, errors, fmt="o-", label=start, color=colors[start], capsize=3)
         recipes = [key[3] for key in test if key[:3] == ("ucf101_11", 20, start)]
-        found = tune.get(("ucf101_11", 20, start, recipes[0] if recipes else "base"), [])
-        if found:
-            epochs = sorted(map(int, found[0]["val"]))
-            curves = [[100 * r["val"][str(epoch)] for epoch in epochs] for r in found]
+        runs = tune.get(("ucf101_11", 20, start, recipes[0] if recipes else "base"), [])
+        if runs:
+            epochs = sorted(map(int, runs[0]["val"]))
+            curves = [[100 * r["val"][str(epoch)] for epoch in epochs] for r in runs]
             means = [statistics.mean(values) for values in zip(*curves, strict=True)]
             right.plot(epochs, means, "o-", label=start, color=colors[start])
             for curve in curves:

@@ -1,11 +1,10 @@
-"""What do transferred students go by? Held-out pairs once more, with something taken from the clips.
+"""Find the cues of transferred students: measure held-out pairs on clips with some information removed.
 
     python benchmarks/transfer_shortcuts.py OUT match contrastive regress sum
 
-OUT is that of `transfer_study.py`, with `pretrain/START-p0` done. The frames' side stays as it is; the clips
-lose their color, their detail (a mosaic of 4 × 4 or 2 × 2 tiles), their motion (the middle frame all along),
-or the order of their frames. A student whose pairs are told as well from a mosaic goes by colors and light,
-not by things.
+OUT is that of `transfer_study.py`, with `pretrain/START-p0` finished. The teacher's frames do not change. The
+clips lose their color, their detail (a mosaic of 4 × 4 or 2 × 2 tiles), their motion (only the middle frame),
+or the order of their frames. A student with the same result on a mosaic uses colors and light, not objects.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ BATCH = 32  # clips, so that `top1` is out of about 32 for every start
 
 
 def mosaic(clips: Tensor, tiles: int) -> Tensor:
-    """Each frame as so many tiles a side, each of its mean color; uint8 [B, T, C, H, W]."""
+    """Replace each frame by `tiles` × `tiles` tiles of their mean color, uint8 [B, T, C, H, W]."""
     flat = clips.flatten(0, 1).float()
     coarse = F.interpolate(F.adaptive_avg_pool2d(flat, tiles), size=flat.shape[-2:], mode="nearest")
     return coarse.round().byte().view_as(clips)
@@ -105,8 +104,8 @@ def main() -> None:
     chosen = parser.parse_args()
     print("| AUC (top-1 of 32) | " + " | ".join(VIEWS) + " |\n|---" + "|---" * len(VIEWS) + "|")
     for start in chosen.starts:
-        found = figures(RunFolder(chosen.out / f"pretrain/{start}-p0/run"))
-        cells = [f"{one['auc']:.3f} ({one['top1']:.0%})" for one in found.values()]
+        measured = figures(RunFolder(chosen.out / f"pretrain/{start}-p0/run"))
+        cells = [f"{one['auc']:.3f} ({one['top1']:.0%})" for one in measured.values()]
         print(f"| `{start}` | {' | '.join(cells)} |", flush=True)
 
 

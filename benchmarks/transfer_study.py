@@ -1,22 +1,27 @@
-"""Does transfer help? The runs of docs/project/results.md, "Supervision transfer".
+"""Study of transfer: the runs of docs/project/results.md, "Supervision transfer".
 
     python benchmarks/transfer_study.py DATA OUT 'pretrain/*-p0' 'tune/ucf101_11/20/*'
 
-DATA holds ucf101_11, hockey_fights, arid6, unlabeled and teachers. A job's name says what it is:
+DATA contains ucf101_11, hockey_fights, arid6, unlabeled and teachers. START is an objective or a variant of
+one, with its seed (-pSEED). The names of the jobs are:
 
-    pretrain/START                        teach a student; START is an objective or a variant of one, -pSEED
-    select/START                          what frozen features make of UCF101's training list: a linear
+    pretrain/START                        teach a student
+
+    select/START                          test frozen features on UCF101's training list: a linear
                                           classifier, cross-validated, and class means of few videos
+
     tune/SET/PERCENT/START/RECIPE/sSEED   learn from PERCENT of SET's training labels, validated on others
+
     test/SET/PERCENT/START/RECIPE/sSEED   that net on SET's test list, frames in order, shuffled, and static
+
     probe/SET/START                       linear classifiers on the frozen features of a student or a teacher
 
-Jobs whose names match a pattern are run, pattern by pattern; what is finished is not run again, and what was
-killed goes on where it was; several of these processes may share the work. `--list` names them. Each leaves
-OUT/NAME/result.json, of which `transfer_report.py` makes tables.
+Jobs whose names match a pattern are run, pattern by pattern. Finished jobs are skipped, and interrupted jobs
+resume. Several of these processes may share the work. `--list` prints the names of the jobs. Each job writes
+OUT/NAME/result.json. `transfer_report.py` makes tables from these files.
 
-Options are chosen by `select`, and by `tune`'s validation videos, which come from the training list; `test`
-is for what is reported, once a row.
+Options are chosen by `select` and by `tune`'s validation videos, which are from the training list. `test` is
+only for reported results, once per row.
 """
 
 from __future__ import annotations
@@ -98,7 +103,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "mix": {"mixup_alpha": 0.4},
 }
 """How labels are learned: changes to `LEARN`."""
-# Few labels make few steps an epoch: budgets in epochs, the same for every start.
+# Few labels make few steps per epoch: budgets in epochs, the same for every start.
 EPOCHS = {5: 120, 20: 40, 100: 24}
 SETS = {"ucf101_11": (20, 5, 100), "hockey_fights": (5, 100), "arid6": (100,)}
 SEEDS = (0, 1, 2, 3, 4)
@@ -107,13 +112,13 @@ PRETRAIN_SEEDS = (0, 1, 2)
 
 def jobs(epochs: int) -> dict[str, Job]:
     """All jobs by name."""
-    found: dict[str, Job] = {}
+    jobs_by_name: dict[str, Job] = {}
     starts = [f"{name}-p{seed}" for seed in PRETRAIN_SEEDS for name in STARTS]
     for start in starts:
         name, _, seed = start.rpartition("-p")
-        found[f"pretrain/{start}"] = {"pairs": STARTS[name], "seed": int(seed), "epochs": epochs}
+        jobs_by_name[f"pretrain/{start}"] = {"pairs": STARTS[name], "seed": int(seed), "epochs": epochs}
     for start in ("random", *starts):
-        found[f"select/{start}"] = {"start": start}
+        jobs_by_name[f"select/{start}"] = {"start": start}
     for stage in ("tune", "test"):
         for videos, percents in SETS.items():
             for percent in percents:
@@ -121,7 +126,7 @@ def jobs(epochs: int) -> dict[str, Job]:
                     for recipe in RECIPES:
                         for seed in SEEDS:
                             name = f"{stage}/{videos}/{percent}/{start}/{recipe}/s{seed}"
-                            found[name] = {
+                            jobs_by_name[name] = {
                                 "set": videos,
                                 "percent": percent,
                                 "start": start,
@@ -130,14 +135,14 @@ def jobs(epochs: int) -> dict[str, Job]:
                             }
     for videos in SETS:
         for start in ("teacher", "teacher64", *starts):
-            found[f"probe/{videos}/{start}"] = {"set": videos, "start": start}
-    return found
+            jobs_by_name[f"probe/{videos}/{start}"] = {"set": videos, "start": start}
+    return jobs_by_name
 
 
 def few_shot(features: np.ndarray, labels: np.ndarray, sources: np.ndarray, shots: int) -> float:
-    """How often the nearest class mean is right (cosine), each mean of so many videos of different sources.
+    """Return the accuracy of the nearest class mean (cosine), from `shots` videos of different sources.
 
-    Mean over 100 draws; videos of a source that gave a shot are not asked.
+    The result is the mean over 100 draws. Videos of the sources of the shots are not tested.
     """
     features = StandardScaler().fit_transform(features)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
@@ -307,8 +312,8 @@ class Study:
         """The unlabeled pool: training clips of the three sets and the unlabeled ones, never a test clip.
 
         Clips that may show the same scene share a source: UCF101's groups, ARID's scenes, and each of the
-        kinds of unlabeled clips that were filmed in few places. What holds the bytes of a test clip under
-        another name is left out.
+        kinds of unlabeled clips that were filmed in few places. Copies of test clips under
+        other names are left out.
         """
         table = self.out / "pool.csv"
         if table.exists():

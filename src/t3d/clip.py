@@ -1,4 +1,4 @@
-"""Clip format and kind of labels, which are saved with the weights."""
+"""Clip specification and kind of targets, which are stored with the weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from t3d.errors import ConfigError, one_of
 
 Targets = Literal["single", "multi"]
-"""Labels per video: exactly one class (`single`), or any number of classes (`multi`)."""
+"""Labels per video: one class (`single`), or any number of classes (`multi`)."""
 ResizeMode = Literal["short_side", "square"]
 ShortPolicy = Literal["wrap", "repeat_last", "error"]
 TailPolicy = Literal["drop", "pad", "shift"]
@@ -19,35 +19,35 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Clip format: number of frames, their distance and size, and the scaling of pixels.
+    """Clip specification: number of frames, stride, size and scaling of pixels.
 
-    The same spec is used in training, testing and prediction, and travels with the weights.
+    Training, testing and prediction use the same specification, which is stored with the weights.
     Defaults are the paper's (Training and testing T3D; temporal stride: Table 6).
 
     Args:
         num_frames: Frames per clip, T.
         stride: Distance between neighboring frames of a clip, in frames of the video.
-        size: Side of the square crop, in pixels.
+        size: Height and width of the square crop, in pixels.
         resize: Size of a frame before cropping, in pixels.
         resize_mode: `short_side` makes the shorter side `resize` pixels long and keeps the aspect ratio;
             `square` makes frames `resize` × `resize`.
         mean: Mean of the red, green and blue channel in [0, 1].
         std: Standard deviation of the red, green and blue channel in [0, 1].
         short: Policy for a video that is shorter than a clip: `wrap` starts again at its first frame,
-            `repeat_last` repeats its last frame, `error` refuses it.
+            `repeat_last` repeats its last frame, `error` raises an error.
         tail: Policy, in testing, for the frames after the last whole clip: `drop` leaves them out, `pad` adds
             a clip completed by the `short` policy, `shift` adds a clip that ends at the last frame and
             overlaps the clip before it. A video shorter than a clip always gives one clip.
-        modality: Input of the model: `rgb` frames as they are; `diff` the difference of each frame from the
-            one before it in the clip (zero for the first), which is zero where nothing moves; `gray`
+        modality: Input of the model: `rgb` for unchanged frames; `diff` for the difference of each frame from
+            the one before it in the clip (zero for the first), which is zero where nothing moves; `gray` for
             brightness, in all three channels.
-        segments: Number of equal parts that a video is divided into, S (Temporal Segment Networks). Each
-            gives a clip, and the model's scores of these S clips are averaged; they form one clip of
-            S · `num_frames` frames. In testing a video gives one such clip, from the middle of its segments,
-            and `tail` has no effect.
+        segments: Number of equal parts that a video is divided into, S (Temporal Segment Networks). One clip
+            is sampled from each part, and the model's scores of these S clips are averaged. They form one
+            clip of S · `num_frames` frames. In testing, a video has one such clip, from the middle of its
+            segments, and `tail` has no effect.
 
     Raises:
-        ConfigError: A value that cannot work.
+        ConfigError: A value is invalid.
 
     Example:
         >>> ClipSpec(num_frames=16, stride=2).span
@@ -77,7 +77,9 @@ class ClipSpec:
             )
         for name in ("mean", "std"):
             if len(getattr(self, name)) != 3:
-                raise ConfigError(f"clip.{name} is {getattr(self, name)}; give red, green and blue")
+                raise ConfigError(
+                    f"clip.{name} is {getattr(self, name)}; it must have three values: red, green and blue"
+                )
         if not all(value > 0 for value in self.std):
             raise ConfigError(f"clip.std is {self.std}; every channel must be above 0")
         for name, kind in (
@@ -89,18 +91,18 @@ class ClipSpec:
             one_of(f"clip.{name}", getattr(self, name), get_args(kind))
         if self.tail == "pad" and self.short == "error":
             raise ConfigError(
-                "clip.tail = pad fills the last clip by clip.short, which is error: nearly every video would "
-                "be refused; choose clip.short = wrap or repeat_last, or clip.tail = drop or shift"
+                "clip.tail = pad completes the last clip by clip.short, which is error: nearly every video "
+                "would fail; choose clip.short = wrap or repeat_last, or clip.tail = drop or shift"
             )
         if self.segments > 1 and self.modality == "diff":
             raise ConfigError(
                 f"clip.modality is diff with clip.segments = {self.segments}; differences across the gap "
-                "between two segments mean nothing: choose rgb or gray, or clip.segments = 1"
+                "between two segments are meaningless: choose rgb or gray, or clip.segments = 1"
             )
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
 
     @property
     def span(self) -> int:
-        """Frames of the video from the first frame of a clip to its last, both included."""
+        """Number of frames of the video from the first frame of a clip to its last, both included."""
         return (self.num_frames - 1) * self.stride + 1

@@ -1,4 +1,4 @@
-"""The demo on generated videos: teacher, transfer, fine-tuning, test, report."""
+"""Demo of all steps on generated videos: teacher, transfer, fine-tuning, test and report."""
 
 from __future__ import annotations
 
@@ -31,45 +31,51 @@ ORDERS: tuple[FrameOrder, ...] = ("normal", "shuffled", "reversed", "static")
 
 
 def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
-    """Draw the synthetic set, transfer from a 2D net, fine-tune, train from scratch, test, report.
+    """Generate videos, transfer from a 2D model, fine-tune, test and write a report.
 
-    - A 2D model learns to recognize the pattern of an object from stills of other scenes.
-    - It teaches a T3D with all training videos, without their labels.
-    - This T3D and one with random weights then learn pattern and direction from the sixth of the videos that
-      has labels.
+    The steps are:
 
-    The pattern takes many examples to learn, since its colors are not informative: transfer helps here. No
-    still shows the direction. It is learned from the labels, and is lost when frames are shuffled or static.
-    An earlier demo in the same folder is replaced; its generated videos are kept.
+    1. A 2D model learns to classify the pattern of the object, from stills of other scenes.
+    2. It teaches a T3D on all training videos, without their labels.
+    3. This T3D, and one with random weights, learn to classify pattern and direction (left or right). Only a
+       sixth of the videos is labeled.
+
+    The pattern takes many examples to learn, because its colors give no information. Transfer helps here. The
+    teacher sees only stills, so it cannot teach the direction. The model learns the direction from the
+    labels, and cannot recognize it in shuffled or static frames.
+
+    A second demo in the same folder replaces the first one, but keeps the generated videos.
 
     Args:
         out: Folder for videos, runs, tests and report.
-        seed: Seed of all training, not of the videos.
-        quick: Few videos and one epoch, to check in a minute that all parts work.
+        seed: Seed of all training. The videos do not depend on it.
+        quick: Use few videos and one epoch, to check in a minute that all parts work.
 
     Returns:
-        The report.
+        Path of the report.
 
     Raises:
-        ConfigError: The folder holds other files.
+        ConfigError: The folder contains other files.
     """
     at_least("seed", seed, 0)
     began = time.monotonic()
     out = Path(out)
-    # The speeds were chosen with the videos of seed 0; these are others.
+    # The speeds were chosen on the videos of seed 0, so the demo uses another seed.
     spec = SyntheticSpec(train=96, val=32, test=64, seed=1)
     if quick:
         spec = replace(spec, train=8, val=8, test=8)
     write_synthetic(out / "videos", spec)
-    stills = replace(spec, val=0, test=0, frames=8, seed=2)  # short, since single frames are taken of them
+    stills = replace(spec, val=0, test=0, frames=8, seed=2)  # short, because only single frames are used
     write_synthetic(out / "stills", stills)
     print(f"{spec.count + stills.count} videos generated in {out} ({_minutes(began)} min)", flush=True)
 
-    print("\n1. A 2D model learns the pattern of an object from still images", flush=True)
-    from t3d.transfer.teachers.train import train_teacher  # here: importing timm takes longer than torch
+    print("\n1. A 2D model learns the pattern of the object from stills", flush=True)
+    from t3d.transfer.teachers.train import (
+        train_teacher,
+    )  # imported here, because importing timm takes longer than torch
 
     teacher, accuracy = train_teacher(teacher_training(out, seed=seed, quick=quick))
-    print("\n2. It teaches a 3D model from videos without labels", flush=True)
+    print("\n2. It teaches a 3D model on videos without labels", flush=True)
     student = RunFolder(transfer(transfer_config(out, seed=seed, quick=quick)))
     runs = {}
     for number, (name, init) in enumerate((("after transfer", student.last), ("from scratch", None)), 3):
@@ -87,20 +93,20 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     labels = len(runs["from scratch"].read_videos()[0])
     pool = len(student.read_videos()[0])
     notes = {
-        "after transfer": f"taught before by {Path(teacher).name} on {pool} unlabeled videos",
+        "after transfer": f"first taught by {Path(teacher).name} on {pool} unlabeled videos",
         "from scratch": "random weights",
     }
     return write_report(
         out / "report.html",
         runs["after transfer"],
         best,
-        title="T3D demo: a 2D net teaches a 3D net",
+        title="T3D demo: a 2D model teaches a 3D model",
         lead=(
-            "A 2D net that learned from stills which pattern an object has "
-            f"(right in {accuracy:.0%} of held-out stills) taught a T3D from {pool} videos without labels. "
-            f"{labels} labeled videos then showed it, and a net with random weights, which pattern goes "
-            "where. The pattern is what the teacher can give; the direction, which no still shows, comes "
-            "from the labels alone."
+            "A 2D model learned the pattern of an object from stills "
+            f"({accuracy:.0%} accuracy on held-out stills). It taught a T3D on {pool} videos without labels. "
+            f"Then this T3D, and one with random weights, learned pattern and direction from {labels} "
+            "labeled videos. The teacher can teach the pattern. The direction is not visible in stills, so "
+            "it comes only from the labels."
         ),
         minutes=(time.monotonic() - began) / 60,
         rivals=[
@@ -111,7 +117,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
 
 
 def _test(out: Path, name: str, run: RunFolder, orders: Sequence[FrameOrder]) -> dict[str, TestResult]:
-    """Test a run's weights with the frames of each clip in these orders."""
+    """Test the weights of a run with the frames of each clip in these orders."""
     results: dict[str, TestResult] = {}
     for order in orders:
         results[order] = run_test(
@@ -128,7 +134,7 @@ def _test(out: Path, name: str, run: RunFolder, orders: Sequence[FrameOrder]) ->
 
 
 def teacher_training(out: Path, *, seed: int, quick: bool) -> TeacherTraining:
-    """The demo's 2D net."""
+    """Return the options of the demo's 2D model."""
     return TeacherTraining(
         images=str(out / "stills" / "appearance_train.csv"),
         out=str(out / "teacher.safetensors"),
@@ -142,7 +148,7 @@ def teacher_training(out: Path, *, seed: int, quick: bool) -> TeacherTraining:
 
 
 def transfer_config(out: Path, *, seed: int, quick: bool) -> TransferConfig:
-    """The demo's transfer: all training videos, no labels."""
+    """Return the options of the demo's transfer, on all training videos without labels."""
     base = demo_config(out, init=None, seed=seed, quick=quick)
     return TransferConfig(
         out=str(out / "transfer"),
@@ -161,7 +167,10 @@ def transfer_config(out: Path, *, seed: int, quick: bool) -> TransferConfig:
 
 
 def demo_config(out: Path, *, init: Path | None, seed: int, quick: bool) -> TrainConfig:
-    """The demo's training with labels. No flips: mirrored left is right."""
+    """Return the options of the demo's training with labels.
+
+    Flips are off, because they would exchange left and right.
+    """
     videos = out / "videos"
     return TrainConfig(
         out=str(out / ("scratch" if init is None else "tuned")),
@@ -174,7 +183,7 @@ def demo_config(out: Path, *, init: Path | None, seed: int, quick: bool) -> Trai
             cache=str(out / "cache"),
             workers=0,
         ),
-        # Neighboring frames: over longer steps a pattern seems to run backward, as wheels do in films.
+        # Stride 1: with a longer stride a pattern can seem to move backward, like wheels in films.
         clip=ClipSpec(num_frames=8, stride=1, size=64, resize=64),
         augment=AugmentConfig(flip=0.0),
         model=ModelConfig(name="t3d_tiny", init=None if init is None else str(init)),

@@ -1,4 +1,4 @@
-"""Compute settings: the device, the precision, and how many clips and processes at a time."""
+"""Device, precision, batch size and processes of a model's computation."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Compute:
-    """Compute settings of a model. They change results by rounding only.
+    """Options of a computation. They affect the results only by rounding.
 
     Args:
-        device: Device to compute on: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda` or
-            `cuda:1`.
-        precision: `fp32`, `bf16`, or `auto`, which is bf16 on devices that compute it in hardware.
+        device: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, …
+        precision: `fp32`, `bf16`, or `auto` (bf16 on devices that support it in hardware, else fp32).
         batch_size: Clips, or crops of clips, per forward pass. Affects speed and memory only.
         workers: Processes that read videos. 0 reads them in this process.
 
     Raises:
-        ConfigError: A value that cannot work.
+        ConfigError: A value is invalid.
     """
 
     device: str = "auto"
@@ -42,7 +41,7 @@ class Compute:
         """Return the torch device.
 
         Raises:
-            ConfigError: There is no such device.
+            ConfigError: The device does not exist.
         """
         return pick_device(self.device)
 
@@ -55,12 +54,12 @@ def pick_device(name: str = "auto") -> torch.device:
     """Return the device to compute on.
 
     Args:
-        name: `auto` takes a CUDA GPU where there is one; otherwise a torch device name.
+        name: `auto` (a CUDA GPU if there is one, else the CPU), or the name of a torch device.
 
     Raises:
-        ConfigError: There is no such device.
+        ConfigError: The device does not exist.
     """
-    import torch  # not above: options are read, and help is shown, without torch
+    import torch  # imported here, because reading options and showing help do not need torch
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -85,10 +84,10 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:
-    """Return whether to compute in bfloat16 under a precision: `auto`, `fp32` or `bf16`.
+    """Return whether to compute in bfloat16, for the precision `auto`, `fp32` or `bf16`.
 
     Raises:
-        ConfigError: Another precision.
+        ConfigError: The precision is unknown.
     """
     if precision not in get_args(Precision):
         raise ConfigError(f"unknown precision {precision!r}; {did_you_mean(precision, get_args(Precision))}")

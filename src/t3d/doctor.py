@@ -1,4 +1,4 @@
-"""Does it work here? Decoding, torch, the device, bfloat16 against float32: each tried, not guessed."""
+"""Checks of the installation: decoding, torch, the device, and bfloat16 compared with float32."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from t3d.video.video import Video
 
 
 class _UnfitError(T3DError):
-    """A check found something wrong."""
+    """A check failed."""
 
 
 def examine(device: str = "auto") -> bool:
-    """Run every check and print its outcome.
+    """Run every check and print its result.
 
     Args:
-        device: `auto`, or a torch device.
+        device: `auto`, or the name of a torch device.
 
     Returns:
-        Whether all of them passed.
+        Whether all checks passed.
     """
     console = Console(soft_wrap=True)
     checks: dict[str, Callable[[], str]] = {
@@ -43,14 +43,14 @@ def examine(device: str = "auto") -> bool:
         "bfloat16": lambda: _bfloat16(device),
         "optional": _optional,
     }
-    well = True
+    passed = True
     for name, check in checks.items():
         try:
             mark, text = "ok  ", check()
         except (T3DError, RuntimeError, OSError) as error:
-            well, mark, text = False, "FAIL", str(error)
+            passed, mark, text = False, "FAIL", str(error)
         console.print(f"{mark}  {name:<14} {text}", markup=False, highlight=False)
-    return well
+    return passed
 
 
 def _packages() -> str:
@@ -60,7 +60,7 @@ def _packages() -> str:
 
 
 def _decoding() -> str:
-    """Write a video whose frames differ and read it in another order: each frame must be the right one."""
+    """Write a video, read its frames in another order and compare them."""
     levels = np.linspace(20, 230, 24).round().astype(np.uint8)
     frames = np.broadcast_to(levels[:, None, None, None], (24, 3, 64, 96)).copy()
     order = [23, 0, 11, 12, 5, 5]
@@ -71,7 +71,7 @@ def _decoding() -> str:
             got = video.frames_at(order).double().mean((1, 2, 3)).numpy()
         milliseconds = 1000 * (time.perf_counter() - began)
     if np.abs(got - levels[order]).max() > 4:
-        raise _UnfitError(f"H.264: frames {order} came back with levels {got.round()}, not {levels[order]}")
+        raise _UnfitError(f"H.264: frames {order} have levels {got.round()}, expected {levels[order]}")
     return f"H.264 frames exact in any order ({milliseconds:.0f} ms for {len(order)} frames)"
 
 
@@ -120,5 +120,5 @@ def _bfloat16(name: str) -> str:
 
 
 def _optional() -> str:
-    there = [name for name in ("tensorboard", "timm") if importlib.util.find_spec(name)]
-    return "installed: " + (", ".join(there) or "none")
+    installed = [name for name in ("tensorboard", "timm") if importlib.util.find_spec(name)]
+    return "installed: " + (", ".join(installed) or "none")

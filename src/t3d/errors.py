@@ -1,4 +1,4 @@
-"""Errors of the project. Each message says what was received, what is allowed and how to fix it."""
+"""Errors of the project. Each message contains the received value, the allowed values and a fix."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class VideoError(T3DError):
     """A video file cannot be read.
 
     Args:
-        path: The file.
-        reason: Why it cannot be read, in one sentence.
+        path: Path of the file.
+        reason: Reason in one sentence.
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
@@ -27,18 +27,18 @@ class VideoError(T3DError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
-        # Without this, pickle cannot rebuild an exception with two arguments that a worker raised.
+        # Without this, pickle cannot restore a worker's exception that has two arguments.
         return type(self), (self.path, self.reason)
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A file that could not be used. It is reported and counted, and never replaced by another file.
+    """File that could not be used. It is reported and counted, and never replaced by another file.
 
     Args:
-        path: The file.
-        reason: Why it could not be used, in one sentence.
-        row: Its row in the manifest. -1 without a manifest.
+        path: Path of the file.
+        reason: Reason in one sentence.
+        row: Row in the manifest. -1 without a manifest.
     """
 
     path: str
@@ -76,8 +76,8 @@ class FetchError(T3DError):
     """A file cannot be fetched.
 
     Args:
-        url: The address of the file.
-        reason: Why it cannot be fetched, in one sentence.
+        url: Address of the file.
+        reason: Reason in one sentence.
     """
 
     def __init__(self, url: str, reason: str) -> None:
@@ -94,15 +94,15 @@ class ArchiveError(T3DError):
 
 
 class ConfigError(T3DError):
-    """An option has a value that cannot work."""
+    """An option has an invalid value."""
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """Suggest the allowed name that is most similar to a wrong one, and list the allowed names.
 
     Args:
-        name: The wrong name.
-        allowed: The names that exist.
+        name: Wrong name.
+        allowed: Existing names.
 
     Returns:
         The end of an error message.
@@ -119,7 +119,7 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
 
 
 def at_least(name: str, value: float, least: float) -> None:
-    """Refuse an option below its smallest value, NaN included.
+    """Raise an error for an option below its smallest value, or NaN.
 
     Raises:
         ConfigError: `value` is below `least`.
@@ -129,7 +129,7 @@ def at_least(name: str, value: float, least: float) -> None:
 
 
 def between(name: str, value: float, low: float, high: float) -> None:
-    """Refuse an option outside its range, NaN included.
+    """Raise an error for an option outside its range, or NaN.
 
     Raises:
         ConfigError: `value` is below `low` or above `high`.
@@ -139,7 +139,7 @@ def between(name: str, value: float, low: float, high: float) -> None:
 
 
 def one_of(name: str, value: object, allowed: Iterable[str]) -> None:
-    """Refuse an option that is not one of the allowed words.
+    """Raise an error for an option that is not one of the allowed words.
 
     Raises:
         ConfigError: `value` is not in `allowed`. The message suggests the most similar one.

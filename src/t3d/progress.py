@@ -1,11 +1,11 @@
-"""Progress of everything that takes long: a bar on a terminal, a line at least every 30 seconds elsewhere.
+"""Progress of long tasks: a bar in a terminal, otherwise a line at least every 30 seconds.
 
-Both go to stderr, so that stdout holds nothing but results. Nothing is shown until `show_progress` switches
-progress on, as the command line does; processes that are not the main one of a run show nothing.
+Both are written to stderr, so that stdout contains only results. Nothing is shown until `show_progress` turns
+progress on, as the command line does. In a run of several processes, only the main process shows progress.
 
-One thread draws. A file that takes minutes therefore does not silence the progress, and `Bar.advance` costs
-next to nothing. The thread draws under a lock that every fork takes first: a child inherits neither half a
-line nor a lock that nobody releases.
+A thread draws the progress. It therefore also continues during a file that takes minutes, and `Bar.advance`
+is cheap. The thread draws under a lock that every fork takes first. A child process therefore inherits
+neither an incomplete line nor a locked lock.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 FIRST_LINE = 5.0
-"""Seconds after which the first line about a task is printed; shorter tasks print none."""
+"""Seconds until the first line about a task is printed. Shorter tasks print none."""
 LINE_EVERY = 30.0
 """Seconds between two lines."""
-_TICK = 0.2  # seconds between two looks at the clock
-_SAMPLES = 50  # positions of a task that are stored, from which its speed is estimated
+_TICK = 0.2  # seconds between two updates
+_SAMPLES = 50  # number of past states of a task that its estimated speed is based on
 
 Item = TypeVar("Item")
 
@@ -42,13 +42,13 @@ _stopping = threading.Event()
 
 
 class Bar:
-    """The progress of one task; see `progress`.
+    """Progress of one task, see `progress`.
 
     Args:
-        title: What is done, such as "Decoding videos".
-        total: Number of items; None if it is unknown.
-        unit: What an item is, such as "steps". "bytes" shows MB or GB. Empty if the title says it.
-        done: Items that were done before.
+        title: Name of the task, such as "Decoding videos".
+        total: Number of items. None if unknown.
+        unit: Name of the items, such as "steps". "bytes" shows MB or GB. Empty if the title contains it.
+        done: Number of items finished earlier.
     """
 
     def __init__(self, title: str, total: float | None, *, unit: str = "", done: float = 0) -> None:
@@ -64,14 +64,14 @@ class Bar:
         """Count items as done.
 
         Args:
-            count: Number of items, or a part of one.
+            count: Number of items, or a fraction of an item.
             note: Additional text to show, such as the loss. Empty keeps the last note.
         """
         self.done += count
         self.note = note or self.note
 
     def move(self, done: float, total: float | None) -> None:
-        """Set what is done, and how much there is in all: both may change while a file is downloaded."""
+        """Set the number of finished items and the total. Both may change during a download."""
         self.done, self.total = done, total
 
     def text(self) -> str:
@@ -79,7 +79,7 @@ class Bar:
         return ", ".join(filter(None, (self.count(), self.note, self.left())))
 
     def count(self) -> str:
-        """Return how much is done: `120 of 500 (24 %)`."""
+        """Return the number of finished items: `120 of 500 (24 %)`."""
         if self.unit == "bytes":
             size, name = (1e9, "GB") if max(self.total or 0, self.done) >= 1e9 else (1e6, "MB")
             done, unit = f"{self.done / size:,.1f}", f" {name}"
@@ -93,7 +93,7 @@ class Bar:
         return f"{done} of {total}{unit}{share}"
 
     def left(self) -> str:
-        """Return the estimated time left: `about 4 min left`; empty if there is no estimate yet."""
+        """Return the estimated time left: `about 4 min left`. Empty if there is no estimate yet."""
         now = _clock()
         time_before, done_before = self._samples[0]
         if self.total is None or self.done <= done_before or now <= time_before:
@@ -102,9 +102,9 @@ class Bar:
         return f"about {in_words(seconds)} left" if seconds >= 1 else ""
 
     def sample(self, now: float) -> None:
-        """Note how far the task is, to estimate its speed by the later half of its time.
+        """Record the state of the task. Its speed is estimated from the second half of its time.
 
-        What an earlier run had done often passes in an instant, which says nothing about the rest.
+        Items that an earlier run finished are often skipped quickly, so they do not show the speed.
         """
         age = now - self.began
         if now - self._samples[-1][0] >= max(1.0, age / _SAMPLES):
@@ -117,7 +117,7 @@ def show_progress(on: bool = True) -> None:
     """Switch progress on or off for this process.
 
     Args:
-        on: Whether to show it.
+        on: True shows progress, False hides it.
     """
     global _shown
     _shown = on
@@ -128,13 +128,13 @@ def progress(title: str, total: float | None = None, *, unit: str = "", done: fl
     """Show the progress of a task. Tasks may be nested.
 
     Args:
-        title: What is done, such as "Decoding videos".
-        total: Number of items; None if it is unknown.
-        unit: What an item is, such as "steps". "bytes" shows MB or GB. Leave it out if the title says it.
-        done: Items that were done before.
+        title: Name of the task, such as "Decoding videos".
+        total: Number of items. None if unknown.
+        unit: Name of the items, such as "steps". "bytes" shows MB or GB. Empty if the title contains it.
+        done: Number of items finished earlier.
 
     Yields:
-        The bar, to advance.
+        Bar to advance.
 
     Example:
         >>> with progress("Decoding videos", total=3) as bar:
@@ -161,11 +161,11 @@ def track(
     """Yield items, and show how many are done.
 
     Args:
-        items: The items.
-        title: See `progress`, as for the others.
-        total: Number of items; None takes the length of `items` if it has one.
-        unit: What an item is.
-        done: Items that were done before.
+        items: Items to yield.
+        title: Name of the task, see `progress`.
+        total: Number of items. None uses the length of `items` if it has one.
+        unit: Name of the items, see `progress`.
+        done: Number of items finished earlier.
 
     Example:
         >>> list(track("ab", "Reading letters"))
@@ -202,7 +202,7 @@ def in_words(seconds: float) -> str:
 
 
 class _View(Protocol):
-    """Shows all open bars, the innermost last."""
+    """Display of all open bars, the innermost last."""
 
     def draw(self, now: float) -> None: ...
 
@@ -212,7 +212,7 @@ class _View(Protocol):
 
 
 class _Lines:
-    """Lines for a file, a pipe or a CI log: about the innermost task, since that is what takes long now."""
+    """Lines for a file, a pipe or a CI log. They show the innermost task, which is the current one."""
 
     def __init__(self) -> None:
         self.last = _clock()
@@ -242,7 +242,7 @@ class _Lines:
 
 
 class _Terminal:
-    """Bars on a terminal, one below the other; what is printed meanwhile appears above them."""
+    """Bars in a terminal, one below the other. Other output appears above them."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -254,7 +254,7 @@ class _Terminal:
             TextColumn("{task.fields[text]}", markup=False),
             console=Console(stderr=True),
             auto_refresh=False,
-            # If stdout is a file, results must not be turned aside to the terminal.
+            # If stdout is a file, results must not be redirected to the terminal.
             redirect_stdout=sys.stdout.isatty(),
         )
         self.tasks: dict[Bar, TaskID] = {}
@@ -270,7 +270,7 @@ class _Terminal:
     def closed(self, bar: Bar, finished: bool) -> None:
         task = self.tasks.pop(bar, None)
         age = _clock() - bar.began
-        if not _bars and age >= FIRST_LINE and task is not None:  # stays on the screen, in its last state
+        if not _bars and age >= FIRST_LINE and task is not None:  # its last state stays on the screen
             text = f"{bar.count()}, done in {in_words(age)}" if finished else bar.text()
             self.progress.update(task, total=bar.total, completed=bar.done, text=text)
             self.progress.refresh()
@@ -324,7 +324,7 @@ def _run(stopping: threading.Event) -> None:
 
 
 def tick() -> None:
-    """Draw the open bars as they are now, if it is time to."""
+    """Update the display of the open bars if it is due."""
     with _lock:
         if _view is None or not _bars:
             return
@@ -335,7 +335,7 @@ def tick() -> None:
 
 
 def _stop_at_exit() -> None:
-    """Stop the thread before Python ends: a thread that writes then can bring the process down."""
+    """Stop the thread before Python exits, because a thread that writes during exit can crash the process."""
     for bar in reversed(_bars.copy()):
         _close(bar, False)
 

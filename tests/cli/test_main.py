@@ -143,7 +143,7 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("train --model.options 3", "it must be a YAML table, such as '{drop_rate: 0.2}'"),
         ("train --recipe papers", "no recipe 'papers'; did you mean 'paper'?"),
         ("train --recipe", "--recipe needs a value"),
-        ("train --recipe paper --recipe modern", "give one --recipe"),
+        ("train --recipe paper --recipe modern", "pass --recipe only once"),
         ("train --config absent.yaml", "absent.yaml"),
         ("train --out o", "--videos is missing"),
         ("train --videos d", "--out is missing"),
@@ -192,7 +192,7 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("predict w v.mp4 --top 0", "--top is 0; it must be at least 1"),
         ("predict w v.mp4 --batchsize 3", "did you mean --batch-size?"),
         ("predict w v.mp4 --crops 3", "unknown option --crops; it belongs to t3d test"),
-        ("models t3d_tini", "no model is called 't3d_tini': did you mean 't3d_tiny'?"),
+        ("models t3d_tini", "no model matches 't3d_tini': did you mean 't3d_tiny'?"),
         ("models t3d_tiny --size 8", "at least 1 frames of 29 × 29 pixels"),
         ("convert w.pth w.safetensors", "t3d convert: missing: --model NAME"),
         ("convert absent.pth w.safetensors --model t3d_tiny --classes absent.txt", "absent.txt: the class"),
@@ -347,7 +347,7 @@ def test_init_with_another_model_is_refused_by_both_names(
     words = ["--init", trained.last, "--model", "t3d_tiny", "--videos", clips, "--out", tmp_path / "run"]
     assert run("train", *words) == 2
     err = capsys.readouterr().err
-    assert f"--init: {trained.last} holds the weights of densenet3d_tiny" in err
+    assert f"--init: {trained.last} contains the weights of densenet3d_tiny" in err
     assert "the run trains t3d_tiny" in err
     assert not (tmp_path / "run").exists()
 
@@ -375,7 +375,7 @@ def test_a_folder_is_not_overwritten_unasked(trained: RunFolder, clips: Path, ca
     before = trained.last.read_bytes()
     assert run("train", "--data.train", clips, "--out", trained.path) == 2
     err = capsys.readouterr().err
-    assert "already holds a run of t3d train; resume it, choose another --out, or set --overwrite" in err
+    assert "already contains a run of t3d train; resume it, choose another --out, or set --overwrite" in err
     assert err.endswith(f"  Resume it with: t3d train --resume {trained.path}\n")
     assert trained.last.read_bytes() == before
 

@@ -266,5 +266,5 @@ def test_a_list_is_never_replaced_by_its_parts(tmp_path: Path, capsys: pytest.Ca
     assert main(["data", "split", str(table)]) == 2
     assert "already exists; choose another folder (--out), or pass --overwrite" in capsys.readouterr().err
     assert main(["data", "split", str(table), "--overwrite"]) == 2
-    assert "would be replaced by its own parts" in capsys.readouterr().err
+    assert "would be overwritten by one of the new lists" in capsys.readouterr().err
     assert table.read_text() == before

@@ -150,7 +150,7 @@ def test_the_command(weights: Path, films: Path, tmp_path: Path, capsys: pytest.
     words = ["predict", str(weights), str(films), str(empty), "--workers", "0", "--precision", "fp32"]
     assert main([*words, "--out", str(out)]) == 1
     said = capsys.readouterr()
-    assert said.out == f"{out}: 4 videos; 3 predicted now, 0 there before, 1 could not be read\n"
+    assert said.out == f"{out}: 4 videos; 3 predicted now, 0 earlier, 1 could not be read\n"
     assert f"t3d: {empty}: is empty (0 bytes)" in said.err
     first = lines(out)
     assert main([*words, "--json"]) == 1
@@ -160,7 +160,7 @@ def test_the_command(weights: Path, films: Path, tmp_path: Path, capsys: pytest.
     assert json.loads(capsys.readouterr().out) == {"videos": 4, "predicted": 0, "bad": 1}
     assert lines(out) == first
     assert main([*words[:3], "--out", str(out)]) == 0
-    assert "3 videos; 0 predicted now, 3 there before" in capsys.readouterr().out
+    assert "3 videos; 0 predicted now, 3 earlier" in capsys.readouterr().out
     assert main([*words, "--out", str(out), "--top", "1"]) == 2
     assert "holds 3 classes per line, but top is 1" in capsys.readouterr().err
 

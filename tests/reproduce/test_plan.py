@@ -57,8 +57,8 @@ def test_a_plan_says_each_row_and_counts_shared_runs_once(tmp_path: Path) -> Non
     assert [int(n) for n in re.findall(r"test on HMDB51 split (\d)", t3d)] == [1, 2, 3]
     assert "in 3 segments" in tsn.splitlines()[0]
     assert re.search(r"train on Kinetics-400.*\(the same run as above\)", tsn)
-    assert "Still to do: 13 run(s) and 12 test(s)," in said
-    assert "Not named, so counted as published: UCF101, HMDB51, Kinetics-400." in said
+    assert "Remaining: 13 run(s) and 12 test(s)," in said
+    assert "Planned with the published number of videos: UCF101, HMDB51, Kinetics-400." in said
     assert not (tmp_path / "out").exists()
 
 

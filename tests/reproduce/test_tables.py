@@ -153,8 +153,8 @@ def test_what_changes_a_result_changes_the_folder_and_what_does_not_does_not(tmp
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("7", "Table 7 holds facts about the data sets"),
-        ("table1", "Table 1 holds the architectures"),
+        ("7", "Table 7 contains facts about the data sets"),
+        ("table1", "Table 1 contains the architectures"),
         ("tabel4", "did you mean 'table4'?"),
         ("11", "no table '11'"),
         ("../table4", "no table"),
@@ -183,10 +183,10 @@ def test_rows_are_named_in_any_case_and_come_in_the_table_s_order() -> None:
             "rows: {a: {net: n, steps: [{train: target, test: target}]}}",
             "a step has one of transfer, train, test",
         ),
-        ("rows: {a: {net: n, steps: [{train: target}]}}", "the step train names no recipe"),
+        ("rows: {a: {net: n, steps: [{train: target}]}}", "the step train has no recipe"),
         ("rows: {a: {net: n, steps: [{train: tarket, recipe: paper}]}}", "did you mean 'target'"),
         ("rows: {a: {net: n, steps: [{train: target, recipe: paper, optin: {}}]}}", "did you mean 'optim'"),
-        ("rows: {a: {net: n, steps: [{test: target}]}}", "a row trains, and ends with its only test"),
+        ("rows: {a: {net: n, steps: [{test: target}]}}", "a row needs a training, and one test"),
     ],
 )
 def test_a_mistake_in_a_file_is_told(change: str, told: str) -> None:

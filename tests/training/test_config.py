@@ -57,7 +57,7 @@ def test_values_that_cannot_work_are_refused_by_name(values: dict[str, float], n
 
 
 def test_a_run_needs_videos_and_a_folder() -> None:
-    with pytest.raises(ConfigError, match=r"data\.train is missing: give a folder"):
+    with pytest.raises(ConfigError, match=r"data\.train is missing: set it to a folder"):
         TrainConfig(out="run")
     with pytest.raises(ConfigError, match="out is missing: choose a run folder"):
         TrainConfig(data=DATA)
@@ -65,7 +65,7 @@ def test_a_run_needs_videos_and_a_folder() -> None:
 
 def test_plateau_needs_validation_videos() -> None:
     alone = DataConfig(train="videos", val_fraction=0.0)
-    with pytest.raises(ConfigError, match="plateau watches the validation loss"):
+    with pytest.raises(ConfigError, match="plateau needs a validation loss"):
         TrainConfig(out="run", data=alone)
     assert TrainConfig(out="run", data=alone, optim=OptimConfig(schedule="cosine")).data.val is None
     TrainConfig(out="run", data=DataConfig(train="videos", val="others", val_fraction=0.0))

@@ -119,7 +119,7 @@ def test_weights_of_another_network_are_refused_by_both_names(
 ) -> None:
     path = saved(tmp_path / "w.safetensors", "densenet3d_tiny", SMALL, NAMES)
     held = "densenet3d_tiny (block_config: [1, 1], growth_rate: 4, stem_channels: 8, bottleneck: 1)"
-    message = f"model.init: {path} holds the weights of {held}, and the run trains {described}"
+    message = f"model.init: {path} contains the weights of {held}, but the run trains {described}"
     asked = ModelConfig(name, options, init=str(path))
     for refuse in (check_initial, lambda asked: loaded(asked, NAMES)):
         with pytest.raises(CheckpointError, match=re.escape(message)) as caught:

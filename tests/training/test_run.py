@@ -575,7 +575,7 @@ def test_an_existing_run_is_only_overwritten_on_request(tiny: Tiny) -> None:
     config = tiny(optim={"batch_size": 16})
     folder = RunFolder(train(config))
     before = folder.last.read_bytes()
-    with pytest.raises(ConfigError, match="already holds a run of t3d train"):
+    with pytest.raises(ConfigError, match="already contains a run of t3d train"):
         train(config)
     assert folder.last.read_bytes() == before
     # Nor by a run that cannot start.

@@ -72,9 +72,9 @@ def test_an_existing_run_is_only_replaced_on_request(tiny: Tiny, videos: Manifes
     config = tiny()
     folder = started(config, videos)
     (folder.path / "old").write_text("")
-    with pytest.raises(ConfigError, match=r"already holds a run of t3d train; .*overwrite=True"):
+    with pytest.raises(ConfigError, match=r"already contains a run of t3d train; .*overwrite=True"):
         folder.refuse_existing(overwrite=False)
-    with pytest.raises(ConfigError, match="already holds a run"):
+    with pytest.raises(ConfigError, match="already contains a run"):
         started(config, videos)  # started by another process while this one read its videos
     assert (folder.path / "old").exists()
     started(replace(config, overwrite=True, seed=5), videos)

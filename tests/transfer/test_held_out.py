@@ -49,5 +49,5 @@ def test_videos_that_cannot_be_read_are_named_and_the_others_measured() -> None:
 
 def test_no_readable_video_is_an_error_and_no_perfect_loss() -> None:
     validation = held_out(SimpleNamespace(frames=None, bad=(GONE,)))
-    with pytest.raises(ManifestError, match=r"not one held-out .* read:\n  gone\.mp4: no such file"):
+    with pytest.raises(ManifestError, match=r"none of the held-out .* read:\n  gone\.mp4: no such file"):
         validation.measure(nn.Identity())

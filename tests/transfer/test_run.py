@@ -392,7 +392,7 @@ def test_a_run_is_gone_on_with_by_its_own_command(small: Small) -> None:
     folder = RunFolder(transfer(small()))
     with pytest.raises(ConfigError, match="is a run of t3d transfer; t3d train cannot resume"):
         folder.read_config(TrainConfig)
-    with pytest.raises(ConfigError, match="already holds a run of t3d transfer"):
+    with pytest.raises(ConfigError, match="already contains a run of t3d transfer"):
         transfer(small())
 
 

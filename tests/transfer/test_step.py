@@ -219,7 +219,7 @@ def test_what_fills_the_place_of_a_missing_time_changes_nothing() -> None:
 def test_a_single_readable_clip_is_refused_with_the_cause() -> None:
     scoring = trainer(config_of(), None)
     batch = replace(batch_of(1, features=True), bad=(Failed("b.mp4", "is broken", 2),))
-    with pytest.raises(ManifestError, match=r"only one video of a batch.*b\.mp4: is broken"):
+    with pytest.raises(ManifestError, match=r"a batch has fewer than two readable videos.*b\.mp4: is broken"):
         scoring.train_step.loss(scoring.network, batch, np.random.default_rng(0))
 
 

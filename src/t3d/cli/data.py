@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 def check(source: VideoLists, *, write_fixed: str | None = None, json: bool = False) -> int:
     """Count the videos in lists, and find files that are missing or shared.
 
-    The exit status is 1 if a file is missing or cannot be read, or if two lists share something.
+    The exit status is 1 if a file is missing or cannot be read, or if two lists overlap.
 
     Args:
-        write_fixed: Write the list with the new paths of files that were moved to this `.csv` file. Needs
-            exactly one list.
+        write_fixed: File (`.csv`) for a copy of the list with the new paths of moved files. Needs exactly
+            one list.
         json: Print the report as JSON.
     """
     from t3d.data.inspect.audit import compare, summarize
@@ -66,15 +66,15 @@ def _print_missing(missing: MissingFiles | None) -> None:
     print_list("files are missing", list(missing.paths))
     if missing.new is None:
         print(
-            f"  No files of these names are below {' or '.join(missing.searched)}; "
-            "give the folder that they are in now: --root FOLDER"
+            f"  No files with these names are below {' or '.join(missing.searched)}; "
+            "pass the folder that they are in now: --root FOLDER"
         )
         return
     print(f"  {missing.count} of them are below {missing.new}")
     if missing.old:
         print(f"  The list has {missing.old} instead")
     else:
-        print("  The list separates folders by backslashes, as Windows does")
+        print("  The list has backslashes between folders, as on Windows")
     relative = f", or, if its paths are relative, use --root {missing.new}" if missing.root else ""
     print(f"  Write a corrected list with --write-fixed FILE.csv{relative}")
 
@@ -113,7 +113,7 @@ def _describe(name: str, summary: Summary) -> None:
         f"{name}: {summary.videos} videos in {summary.files} files, {len(summary.classes)} classes, "
         f"{summary.sources} groups"
         + (f", {summary.unlabeled} unlabeled" if summary.unlabeled else "")
-        + (f", {summary.none} to which no class applies" if summary.none else "")
+        + (f", {summary.none} without a class that applies" if summary.none else "")
     )
     if summary.classes:
         least, most = (pick(summary.classes, key=summary.classes.__getitem__) for pick in (min, max))
@@ -127,8 +127,8 @@ def _describe(name: str, summary: Summary) -> None:
             f"  {summary.seconds / 3600:.2f} h, {summary.size / 1e9:.2f} GB; frames per file: "
             f"{summary.frames[0]} to {summary.frames[2]}, median {summary.frames[1]}"
         )
-        for what, counts in (("", summary.shapes), (" fps", summary.rates), ("", summary.codecs)):
-            shown = [f"{value}{what}: {count}" for value, count in list(counts.items())[:5]]
+        for unit, counts in (("", summary.shapes), (" fps", summary.rates), ("", summary.codecs)):
+            shown = [f"{value}{unit}: {count}" for value, count in list(counts.items())[:5]]
             print("  " + ", ".join([*shown, *(["…"] if len(counts) > 5 else [])]))
     if summary.unknown:
         print(f"  {summary.unknown} files are not in an index (--index): their contents are unknown")

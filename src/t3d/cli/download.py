@@ -33,9 +33,9 @@ def download(
     downloaded or unpacked.
 
     Args:
-        source: A known data set (see `list`), or a URL: https, s3, gs or file.
+        source: Name of a known data set (see `list`), or a URL with the scheme https, s3, gs or file.
         out: Folder for the files.
-        list: Show the known data sets, with their parts and terms.
+        list: List the known data sets with their parts and terms.
         json: Print the report as JSON.
     """
     from t3d.prepare.download import download as run
@@ -63,10 +63,10 @@ def _show_known() -> None:
 
     for name, published in KNOWN.items():
         print(name)
-        for part, what in published.parts.items():
-            print(f"  {part:12} {what.about}{'; only if asked for: --part ' + part if what.asked else ''}")
+        for part, files in published.parts.items():
+            print(f"  {part:12} {files.about}{'; only with --part ' + part if files.asked else ''}")
         print(_wrapped(published.terms, 2))
-    print("\nNot to be downloaded here:")
+    print("\nNot available for download with this command:")
     for name, way_out in ELSEWHERE.items():
         print(_wrapped(f"{name} {way_out}", 2))
 
@@ -77,15 +77,15 @@ def _wrapped(text: str, indent: int) -> str:
 
 
 def _print_report(report: DownloadReport, out: str, published: PublishedSet | None) -> None:
-    there = "" if report.bad or report.fetched == report.files else "; the others were already there"
+    existing = "" if report.bad or report.fetched == report.files else "; the others already existed"
     print(
         f"{out}: {report.fetched} of {report.files} files downloaded, {report.size / 1e6:,.1f} MB in "
-        f"{report.took:.0f} s; {report.unpacked} archives unpacked{there}"
+        f"{report.took:.0f} s; {report.unpacked} archives unpacked{existing}"
     )
     for failed in report.bad:
         print(f"  {failed}")
     if report.bad:
-        print("Repeat the command to try again what is missing.")
+        print("Repeat the command to download the missing files.")
     elif published:
         options = f"--videos {out}/{published.train_list} --root {out}/{published.train_videos}"
         print(f"To train on it: t3d train {options}")

@@ -46,13 +46,13 @@ def probe(config: ProbeConfig, *, out: str | None = None, json: bool = False) ->
 
 
 def _check_out(out: str | None) -> None:
-    """Refuse a folder that cannot be written, before the work whose result goes into it."""
+    """Raise an error if the output folder is not writable, before the model runs."""
     if out:
         writable_folder(out, name="out")
 
 
 def _show(result: TestResult, *, out: str | None, json: bool) -> int:
-    """Write and print the result of a test; 1 if some videos could not be read."""
+    """Write and print the result of a test. Return 1 if some videos could not be read."""
     from t3d.report.result import print_result, write_result
 
     if out:
@@ -82,7 +82,7 @@ def predict(config: PredictConfig, *, json: bool = False) -> int:
 
 
 def _to_screen(config: PredictConfig, paths: list[str], *, json: bool) -> int:
-    """Print a table for eyes; for other programs one line per video as soon as it is known."""
+    """Print a table in a terminal. Otherwise print one line per video, as soon as it is classified."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Column, Table
@@ -105,7 +105,7 @@ def _to_screen(config: PredictConfig, paths: list[str], *, json: bool) -> int:
                 for rank in range(len(table.columns), len(cells)):
                     table.add_column(f"top-{rank}")
                 if prediction.targets == "multi":
-                    table.caption = "each class is scored separately; several may apply"
+                    table.caption = "independent probabilities: several classes may apply"
                 table.add_row(*map(escape, cells))
             else:
                 print(*cells, sep="\t", flush=True)
@@ -117,15 +117,14 @@ def _to_screen(config: PredictConfig, paths: list[str], *, json: bool) -> int:
 
 
 def _into_file(config: PredictConfig, out: str, paths: list[str], *, json: bool) -> int:
-    """Write the predictions into a file, and print how many there are."""
+    """Write the predictions to a file, and print their number."""
     from t3d.evaluation.bulk import PredictionFile, predictions
 
     bad = 0
     unfinished = config.allow_unfinished
     with PredictionFile(out, model=config.model, top=config.top, allow_unfinished=unfinished) as file:
         todo = file.missing(paths)
-        coming = predictions(config, todo) if todo else iter(())
-        for prediction in coming:
+        for prediction in predictions(config, todo) if todo else iter(()):
             file.add(prediction)
             if prediction.error is not None:
                 bad += 1
@@ -136,7 +135,7 @@ def _into_file(config: PredictConfig, out: str, paths: list[str], *, json: bool)
     else:
         before = counts["videos"] - len(todo)
         print(
-            f"{out}: {counts['videos']} videos; {counts['predicted']} predicted now, {before} there before, "
+            f"{out}: {counts['videos']} videos; {counts['predicted']} predicted now, {before} earlier, "
             f"{bad} could not be read"
         )
     return 1 if bad else 0

@@ -1,4 +1,4 @@
-"""The help that `t3d COMMAND --help` prints."""
+"""Help texts of `t3d COMMAND --help`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def command_help(name: str, command: Command, options: Sequence[Option], *, ever
 
     Args:
         name: The command, such as `prepare index`.
-        command: Its function.
-        options: Its options.
-        everything: Whether to show all options of a command that has many.
+        command: Function of the command.
+        options: Options of the command.
+        everything: Show all options, even if `--help` shows only the most used ones.
     """
     docs = docstring_parser.parse(command.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
     places = [option for option in options if option.positional]
@@ -48,7 +48,7 @@ def command_help(name: str, command: Command, options: Sequence[Option], *, ever
     else:
         sections: dict[str, list[Option]] = {"": []}
         for option in sorted(named.values(), key=lambda each: _order(each, first)):
-            if option.family[:1] in ((), option.path[-1:]):  # one line for all of a family
+            if option.family[:1] in ((), option.path[-1:]):  # one line per family
                 sections.setdefault(_section(option), []).append(option)
         for section in sorted(sections, key=lambda each: ("", *SECTIONS).index(each)):
             rows = [_row(option, options) for option in sections[section]]
@@ -62,10 +62,10 @@ def overview(title: str, usage: str, commands: Mapping[str, str], more: Sequence
     """Return the help of `t3d`, or of a group of commands.
 
     Args:
-        title: What it is.
-        usage: How it is called.
-        commands: One line on each command, by name.
-        more: Lines at the end.
+        title: Short description.
+        usage: Usage, without the word `Usage`.
+        commands: Help line per command, by name.
+        more: Lines to append.
     """
     blocks = [f"Usage: {usage}", title, _block("Commands", list(commands.items()))]
     return "\n\n".join([*blocks, *more]) + "\n"
@@ -78,7 +78,7 @@ def _columns() -> int:
 def _paragraphs(text: str) -> str:
     wrapped = []
     for paragraph in re.split(r"\n\s*\n", text.strip()):
-        if paragraph.startswith("    "):  # an example, as it is typed
+        if paragraph.startswith("    "):  # an example, printed unchanged
             wrapped.append(textwrap.indent(textwrap.dedent(paragraph), "  "))
         else:
             wrapped.append(textwrap.fill(re.sub(r"\s+", " ", paragraph.replace("`", "")), _columns()))
@@ -109,9 +109,9 @@ def _row(option: Option, options: Sequence[Option], *, brief: bool = False) -> t
 
 
 def _text(option: Option, options: Sequence[Option], *, brief: bool = False) -> str:
-    """The option's help with its default. The options that it mentions are named as the user types them.
+    """Return the help of an option with its default, and mentioned options spelled as the user types them.
 
-    Brief: the first sentence alone, without the name in YAML.
+    With `brief`, return only the first sentence, without the name in YAML.
     """
     section = option.key.rpartition(".")[0]
     names = {each.key: each.flag for each in options}
@@ -153,7 +153,7 @@ def _section(option: Option) -> str:
 
 
 def _order(option: Option, first: Sequence[str]) -> int:
-    """Return the place in a section: required options first, then the most used ones, `--json` last."""
+    """Return the sort key within a section: required options, the most used ones, the others, `--json`."""
     if option.key == "json":
         return len(first) + 1
     if option.default is REQUIRED:

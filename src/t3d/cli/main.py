@@ -1,11 +1,11 @@
-"""The command `t3d`: finds the function of a command, reads its options, calls it, and reports errors.
+"""Entry point of the `t3d` command: read the options, call the function and report errors.
 
-Only the module of the chosen command is imported, and no command imports torch before it runs, so help is
-fast. To add a command, write a function (see `t3d.cli.options`) and name it in `COMMANDS`.
+Only the module of the chosen command is imported, and no command imports torch before it runs. This keeps
+help fast. To add a command, write a function (see `t3d.cli.options`) and add it to `COMMANDS`.
 
-Errors: the library raises a `T3DError` that names parameters; `t3d.cli.parser.in_options` turns them into
-options. The attributes `folder` and `command` of an error say which run can be resumed, and `signal` what
-stopped it.
+Errors: the library raises a `T3DError` that mentions parameters. `t3d.cli.parser.in_options` replaces them by
+options. The attributes `folder` and `command` of an error identify the run to resume. The attribute `signal`
+is the number of the signal that stopped the run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GROUPS = {
 }
 COMMANDS = {
     "prepare download": ("Download a published data set or a file, and unpack it.", "download:download"),
-    "prepare index": ("Decode every video once, so that later runs open it faster.", "prepare:index"),
+    "prepare index": ("Decode every video once, so that training opens it quickly.", "prepare:index"),
     "prepare transcode": ("Re-encode videos to be small and fast to seek in.", "prepare:transcode"),
     "prepare shards": ("Pack videos into large files that are read sequentially.", "prepare:shards"),
     "data check": ("Count the videos in lists, and find files that are missing or shared.", "data:check"),
@@ -48,7 +48,7 @@ COMMANDS = {
     "demo": ("Train, test and predict on generated videos, and write a report.", "tools:demo"),
     "doctor": ("Check that decoding, torch and the device work.", "tools:doctor"),
 }
-"""Help line and function (in `t3d.cli`) of each command."""
+"""Help line and function (in `t3d.cli`) per command."""
 
 _PACKAGE = Path(__file__).parents[1]
 _PYTHONS_FORMAT = warnings.formatwarning
@@ -58,11 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: The words after `t3d`; None takes them from the shell.
+        argv: Words after `t3d`. Default: the arguments of the process.
 
     Returns:
-        The exit status: 0 success; 1 some of the input could not be used; 2 the command failed, and the
-        message says why; 128 + n stopped by signal n, with the state saved.
+        The exit status:
+
+        - 0: success
+        - 1: a part of the input could not be used
+        - 2: nothing was done, and the message gives the reason
+        - 128 + n: stopped by signal n, with the state saved
     """
     name, rest = _find(list(sys.argv[1:] if argv is None else argv))
     if name not in COMMANDS:
@@ -84,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"t3d {name}: {error}\n  All options: t3d {name} {everything}", file=sys.stderr)
         return 2
     except T3DError as error:
-        if any(each.key == "resume" for each in given):  # the other options are those of the run's YAML file
+        if any(each.key == "resume" for each in given):  # the other options are in the YAML file of the run
             from t3d.training.config import CHANGEABLE
 
             options = tuple(option for option in options if option.key in CHANGEABLE)
@@ -97,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `t3d … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discards unflushed output
         return 141
     except OSError as error:  # a full disk, a folder without write permission
         known = error.filename is not None and error.strerror
@@ -115,7 +119,7 @@ def load(name: str) -> Command:
 
 
 def all_options(name: str, command: Command) -> tuple[Option, ...]:
-    """Return the options of a command, with those that set others."""
+    """Return the options of a command, including `--recipe`, `--config` and `--resume`."""
     options = options_of(command)
     if not spelling_of(command).yaml:
         return options
@@ -133,7 +137,7 @@ def _run(name: str, command: Command, options: Sequence[Option], given: Sequence
 
 
 def _find(words: list[str]) -> tuple[str, list[str]]:
-    """Split words into the command, which may not exist or be a group alone, and what follows it."""
+    """Split words into the command and its arguments. The command may be unknown, or only a group."""
     if words[:1] and words[0] in GROUPS:
         name = " ".join(words[:2])
         return (name, words[2:]) if name in COMMANDS else (words[0], words[1:])
@@ -141,7 +145,7 @@ def _find(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _without_command(name: str, rest: list[str]) -> int:
-    """Show help, the version, or which command may have been meant."""
+    """Print help, the version, or a suggestion for an unknown command."""
     group = name if name in GROUPS else ""
     word = rest[0] if group and rest else "" if group else name
     if word == "--version" and not group:
@@ -164,14 +168,14 @@ def _without_command(name: str, rest: list[str]) -> int:
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Show a warning of T3D as one plain line, without the place in the code; others as Python does."""
+    """Format a warning of T3D as one line without the code location, and others as Python does."""
     if category is UserWarning and Path(filename).is_relative_to(_PACKAGE):
         return f"t3d: {message}\n"
     return _PYTHONS_FORMAT(message, category, filename, lineno, line)
 
 
 def _within(group: str) -> dict[str, str]:
-    """One line on each command of a group, by its last word; without a group, on each first word."""
+    """Return the help line per command of a group, by its last word. Without a group: per first word."""
     if group:
         return {n.partition(" ")[2]: text for n, (text, _) in COMMANDS.items() if n.startswith(f"{group} ")}
     lines = {}
@@ -193,7 +197,7 @@ def _help(group: str) -> str:
 
 
 def _commands_with(key: str, name: str) -> list[str]:
-    """Other commands that have an option, by its key or its short name."""
+    """Return the other commands with this option, by its key or its short name."""
     flag = f"--{key.replace('_', '-')}"
     return [
         other

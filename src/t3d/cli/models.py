@@ -20,7 +20,7 @@ def models(
     Args:
         pattern: Shell pattern of names, such as `'t3d*'`.
         num_frames: Frames per clip.
-        size: Side of the clip in pixels.
+        size: Height and width of the clip in pixels.
         num_classes: Number of classes.
         json: Print JSON.
     """
@@ -29,7 +29,7 @@ def models(
 
     names = list_models(pattern)
     if not names:
-        raise ConfigError(f"no model is called {pattern!r}: {did_you_mean(pattern, list_models())}")
+        raise ConfigError(f"no model matches {pattern!r}: {did_you_mean(pattern, list_models())}")
     sizes = {
         name: model_size(name, num_frames=num_frames, size=size, num_classes=num_classes) for name in names
     }
@@ -64,10 +64,10 @@ def convert(
     Args:
         source: A `.pth` file that `torch.save` wrote, or a `.safetensors` file.
         target: The `.safetensors` file to write.
-        model: The model that the weights belong to, see `t3d models`.
+        model: Name of the model that the weights belong to. `t3d models` lists the names.
         classes: Text file with one class name per line, in the order of the scores.
-        inflate: Turn the weights of a 2D model into those of the 3D model: spread each kernel evenly over
-            time (`mean`), or put it into the middle step (`center`). The new file has no classes; start
+        inflate: Convert the weights of a 2D model to the 3D model: spread each kernel evenly over time
+            (`mean`), or put it at the middle time step (`center`). The new file has no classes. Start
             training from it with `t3d train --init`.
         targets: Labels per video: one class (`single`), or several (`multi`, trained with sigmoids).
         options: Options of the model, such as `{drop_rate: 0.2}`.
@@ -83,8 +83,8 @@ def convert(
         return 0
     if not classes:
         raise ConfigError(
-            "classes is missing: name a text file with one class name per line, in the order of the scores "
-            "(or set `inflate` for the weights of a 2D model, which have no classes)"
+            "classes is missing: pass a text file with one class name per line, in the order of the scores "
+            "(or set `inflate` for the weights of a 2D model, which need no classes)"
         )
     try:
         names = Path(classes).read_text(encoding="utf-8").splitlines()

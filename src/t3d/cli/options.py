@@ -1,14 +1,15 @@
-"""From a command's function to its options: the signature and its docstring are the only definition.
+"""Options of a command, read from the signature and the docstring of its function.
 
 A command is a function in this package that returns the exit status. Its parameters become options:
 
-- A parameter without default, unless it is keyword-only, becomes a positional argument.
-- Every other parameter becomes `--words-joined-by-hyphens`; keyword-only without default: a required one.
+- A parameter without a default becomes a positional argument, unless it is keyword-only.
+- Every other parameter becomes `--words-joined-by-hyphens`. A keyword-only parameter without a default
+  becomes a required option.
 - A frozen dataclass is replaced by its fields, nested ones included. The fields named in `SECTIONS` keep
-  their name as a prefix (`--optim.lr`), as in YAML; all others are flat (`--batch-size`, not
+  their name as a prefix (`--optim.lr`), as in YAML. All others are flat (`--batch-size`, not
   `--compute.batch-size`).
 - `**options` stands for the keyword-only parameters of a library function, see `Spelling.forwards`.
-- `bool` becomes a flag: `--overwrite`, and `--no-overwrite` to turn it off.
+- `bool` becomes a flag, such as `--overwrite`. `--no-overwrite` turns it off.
 - `list[X]` and `tuple[X, …]` take several words; `dict[Literal[…], X]` becomes one option per key.
 
 The help text is the parameter's entry under `Args:`.
@@ -31,10 +32,10 @@ import docstring_parser
 Command = Callable[..., int]
 
 SECTIONS = ("data", "clip", "augment", "model", "optim", "teacher", "pairs")
-"""Fields whose own fields keep the prefix."""
+"""Fields whose name becomes a prefix of their options."""
 
 REQUIRED: Any = dataclasses.MISSING
-"""Default of an option that must be given."""
+"""Default of a required option."""
 
 _PATHS = {
     "out",
@@ -59,14 +60,14 @@ class Option:
 
     Args:
         key: Name in YAML and in error messages, such as `optim.lr`.
-        kind: Its type.
-        help: What it does; empty only if the docstring forgot it.
-        default: Value without it, or `REQUIRED`.
-        positional: Whether it is given by place instead of by name.
-        short: Another, shorter name, as the user types it.
-        metavar: What stands for its value in help.
-        family: All names that the last part of the key may have, if each is a separate option.
-        path: The parameter and the fields that its value goes to.
+        kind: Type of its value.
+        help: Help text, from the docstring. Empty only if the docstring does not document the option.
+        default: Default value, or `REQUIRED`.
+        positional: Whether the value is given by position instead of by name.
+        short: Shorter name, as the user types it.
+        metavar: Placeholder for the value in help.
+        family: Possible names of the last part of the key, if each of them is a separate option.
+        path: Parameter of the command, and the nested fields, that receive the value.
     """
 
     key: str
@@ -81,33 +82,33 @@ class Option:
 
     @property
     def full(self) -> str:
-        """The whole name, as the user types it."""
+        """Full name, as the user types it."""
         return self.metavar if self.positional else f"--{self.key.replace('_', '-')}"
 
     @property
     def flag(self) -> str:
-        """The name that help and messages use: the short one, if there is one."""
+        """Name used in help and messages: the short name if there is one, else the full name."""
         return self.short or self.full
 
     @property
     def off(self) -> str:
-        """The name that turns a flag off."""
+        """Name that turns a flag off."""
         section, dot, name = self.full.removeprefix("--").rpartition(".")
         return f"--{section}{dot}no-{name}"
 
     @property
     def is_flag(self) -> bool:
-        """True if it takes no value."""
+        """True for an option without a value."""
         return self.kind is bool
 
     @property
     def many(self) -> bool:
-        """True if it takes several words."""
+        """True for an option that takes several words."""
         return get_origin(without_none(self.kind)) in (list, tuple, Sequence)
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values it may have, where they are few."""
+        """Allowed values, if they are enumerated."""
         kind = without_none(self.kind)
         if kind is bool and self.kind is not bool:
             return ("true", "false")
@@ -115,7 +116,7 @@ class Option:
 
     @property
     def shown_default(self) -> str:
-        """The default as help shows it; empty if there is none."""
+        """Default value as shown in help. Empty if there is no default."""
         if self.is_flag:
             return "on" if self.default else ""
         if self.default is REQUIRED or self.default in (None, "", (), [], {}):
@@ -127,17 +128,17 @@ class Option:
 
 @dataclass(frozen=True)
 class Spelling:
-    """Decorator of a command that says what its signature cannot.
+    """Decorator that adds what the signature of a command cannot express.
 
     Args:
-        short: Keys by short name.
-        first: Keys that `--help` shows; the others need `--help-all`. Empty: all are shown.
-        metavars: What stands for a value in help, by key.
-        positional: Keys of options with a default that are positional arguments.
-        yaml: Whether `--config`, `--recipe` and `--resume` set its options, see `t3d.cli.recipes`.
-        forwards: The library function that a command gives its `**options` to, as `module:function`. Its
-            keyword-only parameters are options of the command.
-        hidden: Its parameters that do not become options.
+        short: Key of an option, by its short name.
+        first: Keys that `--help` shows. Only `--help-all` shows the others. If empty, `--help` shows all.
+        metavars: Placeholder for the value in help, by key.
+        positional: Keys with a default whose options are still positional.
+        yaml: Whether `--config`, `--recipe` and `--resume` can set the options, see `t3d.cli.recipes`.
+        forwards: Library function that receives the `**options` of the command, as `module:function`. Its
+            keyword-only parameters become options of the command.
+        hidden: Parameters of that library function that do not become options.
     """
 
     short: Mapping[str, str] = field(default_factory=dict)
@@ -149,7 +150,7 @@ class Spelling:
     hidden: Sequence[str] = ()
 
     def __call__(self, command: Command) -> Command:
-        """Note it of a command: `@Spelling(…)` above its function."""
+        """Register the spelling of a command. Used as a decorator: `@Spelling(…)`."""
         _SPELLINGS[command] = self
         return command
 
@@ -158,7 +159,7 @@ _SPELLINGS: dict[Command, Spelling] = {}
 
 
 def spelling_of(command: Command) -> Spelling:
-    """Return the `@Spelling(…)` of a command."""
+    """Return the spelling that `@Spelling(…)` registered for a command."""
     return _SPELLINGS.get(command, Spelling())
 
 
@@ -193,10 +194,10 @@ def call(command: Command, options: Sequence[Option], values: Mapping[str, Any])
     """Call a command with the values of its options, by key.
 
     Raises:
-        ConfigError: A value cannot work.
+        ConfigError: A value is invalid.
     """
     by_path = {option.path: values[option.key] for option in options}
-    given = {path[0] for path in by_path}  # a parameter without an option keeps its default
+    given = {path[0] for path in by_path}  # a parameter that is not an option keeps its default
     arguments = {
         parameter.name: _value(get_type_hints(function)[parameter.name], (parameter.name,), by_path)
         for function, parameter in _parameters(command)
@@ -206,7 +207,7 @@ def call(command: Command, options: Sequence[Option], values: Mapping[str, Any])
 
 
 def without_none(kind: Any) -> Any:
-    """Return the type `X` of an `X | None`, and any other type as it is."""
+    """Return `X` for the type `X | None`, and any other type unchanged."""
     if get_origin(kind) in (Union, types.UnionType):
         inner = [part for part in get_args(kind) if part is not type(None)]
         return inner[0] if len(inner) == 1 else kind
@@ -214,7 +215,10 @@ def without_none(kind: Any) -> Any:
 
 
 def _parameters(command: Command) -> Iterator[tuple[Callable[..., Any], inspect.Parameter]]:
-    """The parameters of a command, each with its function: the command, or the one that it forwards to."""
+    """Yield the parameters of a command, each with the function that declares it.
+
+    The function is the command, or the library function that the command forwards to.
+    """
     spelling = spelling_of(command)
     own = inspect.signature(command).parameters
     for name, parameter in own.items():
@@ -229,7 +233,7 @@ def _parameters(command: Command) -> Iterator[tuple[Callable[..., Any], inspect.
 
 
 def _leaves(option: Option, *, top: bool = False) -> Iterator[Option]:
-    """The option itself, or those that it is made of."""
+    """Yield the option itself, or the options of its fields."""
     names = _keyed(option.kind)
     if names:
         for name in names:
@@ -258,7 +262,7 @@ def _leaves(option: Option, *, top: bool = False) -> Iterator[Option]:
             default = each.default_factory()
         else:
             default = each.default
-        # What a value object is, is its parameter's name: `cluster: Cluster(kind, …)` becomes `--cluster`.
+        # The field `kind` takes the name of the parameter: `cluster: Cluster(kind, …)` becomes `--cluster`.
         name = leaf_name if each.name == "kind" and leaf_name not in SECTIONS else each.name
         yield from _leaves(
             Option(
@@ -284,14 +288,14 @@ def _value(kind: Any, path: tuple[str, ...], values: Mapping[tuple[str, ...], An
 
 
 def _keyed(kind: Any) -> tuple[str, ...]:
-    """The keys of a `dict[Literal[…], X]`."""
+    """Return the keys of a `dict[Literal[…], X]`."""
     if get_origin(kind) is dict and get_origin(get_args(kind)[0]) is Literal:
         return tuple(get_args(get_args(kind)[0]))
     return ()
 
 
 def _documented(thing: Any) -> dict[str, str]:
-    """Return the `Args:` text per name, of a function or of a class and its bases."""
+    """Return the `Args:` entries of a function, or of a class and its bases, by name."""
     docs: dict[str, str] = {}
     for each in reversed(inspect.getmro(thing)) if isinstance(thing, type) else (thing,):
         parsed = docstring_parser.parse(each.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)

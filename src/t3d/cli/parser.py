@@ -1,7 +1,7 @@
-"""From the words after `t3d COMMAND` to values: names, types, and messages that help.
+"""Parser of the words after `t3d COMMAND`: names, types and helpful messages.
 
-`read_words` finds the option that each word belongs to; jsonargparse reads the values by the options' types,
-and YAML files. `UsageError` says what is wrong with the words, in the words of the command line.
+`read_words` finds the option that each word belongs to. jsonargparse converts the values to the types of the
+options and reads YAML files. `UsageError` explains what is wrong in terms of the command line.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ RENAMED = {
     "near": "near_duplicates",
     "frames": "frame_order",
 } | _and_short(old_names.RENAMED)
-"""Present names of options by their old names."""
+"""Current name of each renamed option, by its old name."""
 
 REUSED = _and_short(old_names.REUSED)
-"""The same for old names that some commands now give to another option.
+"""Current name by old name, where some commands now use the old name for another option.
 
 The name of a section stands for all its options.
 """
@@ -45,16 +45,16 @@ REMOVED = {**old_names.REMOVED, **{old.rpartition(".")[2]: why for old, why in o
 
 
 class UsageError(ConfigError):
-    """The words of a command cannot be understood."""
+    """Error for a command line that cannot be parsed."""
 
 
 class Given(NamedTuple):
-    """An option with the text that the user gave it.
+    """Option with the text that the user gave as its value.
 
     Args:
-        key: The option's key; a key inside a `dict` option has one more part.
-        text: Its value, as YAML where the option takes several words.
-        spelled: Its name as the user typed it.
+        key: Key of the option. A key inside a `dict` option has one more part.
+        text: Value of the option, as YAML if the option takes several words.
+        spelled: Name of the option as the user typed it.
     """
 
     key: str
@@ -68,12 +68,13 @@ def read_words(
     """Find the option that each word belongs to.
 
     Args:
-        words: What follows the command.
-        options: The command's options.
-        elsewhere: Other commands that have an option of a key, for the message on an unknown one.
+        words: Words after the command.
+        options: Options of the command.
+        elsewhere: Function that returns the other commands with an option of this key. The message about an
+            unknown option lists them.
 
     Raises:
-        UsageError: An unknown option, a missing value, or a word too many.
+        UsageError: An unknown option, a missing value, or an extra word.
     """
     names = {name: (option, text) for option in options for name, text in _names(option)}
     given: list[Given] = []
@@ -111,21 +112,21 @@ def read_words(
 
 
 def parse(options: Sequence[Option], given: Sequence[Given], *, yaml_files: bool = False) -> dict[str, Any]:
-    """Read the values of all options, by key and by their types; later words override earlier ones.
+    """Return the values of all options by key, converted to their types. Later words override earlier ones.
 
     Raises:
-        UsageError: A value of the wrong type, or a missing one.
+        UsageError: A value has the wrong type, or a required value is missing.
     """
-    from jsonargparse import ArgumentError, ArgumentParser  # not above: half of what `t3d --help` would take
+    from jsonargparse import ArgumentError, ArgumentParser  # a slow import, which `t3d --help` avoids
 
-    engine = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(exit_on_error=False)
     if yaml_files:
-        engine.add_argument("--config", action="config")
+        parser.add_argument("--config", action="config")
     for option in options:
         default = None if option.default is REQUIRED else option.default
-        engine.add_argument(f"--{option.key}", type=option.kind, default=default)
+        parser.add_argument(f"--{option.key}", type=option.kind, default=default)
     try:
-        namespace = engine.parse_args([f"--{each.key}={each.text}" for each in given])
+        namespace = parser.parse_args([f"--{each.key}={each.text}" for each in given])
     except ArgumentError as error:
         raise UsageError(_explained(str(error), options, given)) from error
     values = {option.key: namespace[option.key] for option in options}
@@ -137,7 +138,7 @@ def parse(options: Sequence[Option], given: Sequence[Given], *, yaml_files: bool
 
 
 def check_yaml(path: str, options: Sequence[Option]) -> None:
-    """Refuse a YAML file with keys that are not options, and name the file.
+    """Raise an error if a YAML file has keys that are not options.
 
     Raises:
         UsageError: The file cannot be read, is not YAML, or has an unknown key.
@@ -175,12 +176,12 @@ def check_yaml(path: str, options: Sequence[Option]) -> None:
 
 
 def unknown(name: str, options: Sequence[Option], elsewhere: Callable[[str], Sequence[str]]) -> str:
-    """Say that there is no such option, and what the user may have meant.
+    """Return the message about an unknown option, with a suggestion.
 
     Args:
-        name: As typed, `--modle.name`; or a key of a YAML file.
-        options: The command's options.
-        elsewhere: Other commands that have an option of a key.
+        name: Option as typed, such as `--modle.name`, or key of a YAML file.
+        options: Options of the command.
+        elsewhere: Function that returns the other commands with an option of this key.
     """
     dashes = "--" if name.startswith("--") else ""
     key = name.removeprefix("--").replace("-", "_")
@@ -209,7 +210,7 @@ def unknown(name: str, options: Sequence[Option], elsewhere: Callable[[str], Seq
         known |= {option.off[2:].replace("-", "_"): option.off for option in options if option.is_flag}
         known |= {"help": "--help", "help_all": "--help-all"}
     within = [each for each in known if each.startswith(f"{section}.")] if "." in key else []
-    start = f"{section}." if within else ""  # within a section, only the rest of the name tells options apart
+    start = f"{section}." if within else ""  # options of a section differ only in the rest of the name
     rests = {
         each.removeprefix(start): shown_name for each, shown_name in known.items() if each.startswith(start)
     }
@@ -224,12 +225,17 @@ def unknown(name: str, options: Sequence[Option], elsewhere: Callable[[str], Seq
 
 
 def in_options(message: str, options: Iterable[Option], given: Iterable[Given] = ()) -> str:
-    """Return a library's message with its parameters named as the user knows them.
+    """Return a message of the library with its parameters replaced by the options of the command.
 
-    The library names a parameter in backticks, as `overwrite=True`, at the start of a message (`out is
-    missing`), or by a key with a dot or an underscore (`optim.lr`, `max_bad`). Each becomes the option,
-    spelled as the user typed it. A part of the library that does not know the section of a key names its last
-    word alone (`source_pattern` for `data.source_pattern`).
+    The library mentions a parameter in one of these ways:
+
+    - in backticks (`overwrite`)
+    - as `overwrite=True`
+    - at the start of a message (`out is missing`)
+    - by a key with a dot or an underscore (`optim.lr`, `max_bad`)
+
+    Each becomes the option, spelled as the user typed it. Some parts of the library do not know the section
+    of a key. They use only its last word (`source_pattern` for `data.source_pattern`).
     """
     typed = {each.key: each.spelled for each in given if each.spelled}
     names = {option.key: typed.get(option.key, option.flag) for option in options}
@@ -253,12 +259,12 @@ def in_options(message: str, options: Iterable[Option], given: Iterable[Given] =
 
 
 def _is_name(word: str) -> bool:
-    """Return True for the name of an option, and False for a value or a negative number."""
+    """Return whether a word is the name of an option, not a value or a negative number."""
     return word.startswith("-") and word != "-" and not re.match(r"-\.?\d", word)
 
 
 def _names(option: Option) -> list[tuple[str, str]]:
-    """The spellings of an option, with hyphens, each with the text that it stands for if it is a flag."""
+    """Return the spellings of an option with hyphens. For a flag, each has the value that it sets."""
     if option.positional:
         return []
     names = [(name, "true") for name in (option.full, option.short) if name]
@@ -266,7 +272,7 @@ def _names(option: Option) -> list[tuple[str, str]]:
 
 
 def _inside(name: str, options: Sequence[Option]) -> tuple[Option | None, str]:
-    """The `dict` option that `--model.options.drop_rate` puts a value into, and the key."""
+    """Return the `dict` option that a name such as `--model.options.drop_rate` belongs to, and its key."""
     key = name.removeprefix("--").replace("-", "_")
     for option in options:
         if get_origin(option.kind) is dict and key.startswith(f"{option.key}."):
@@ -280,7 +286,7 @@ def _listed(option: Option, words: list[str]) -> str:
 
 
 def _placed(loose: list[str], options: Sequence[Option], given: Sequence[Given]) -> list[Given]:
-    """Give the words without a name to the positional arguments, in order."""
+    """Assign the words without an option name to the positional arguments, in order."""
     placed = []
     words = list(loose)
     for option in options:
@@ -307,10 +313,10 @@ def _with_value(option: Option) -> str:
 
 
 def _explained(message: str, options: Sequence[Option], given: Sequence[Given]) -> str:
-    """Say in plain words what jsonargparse found."""
-    key_match = re.search(r'Parser key "(.*?)"', message)
+    """Return a message of jsonargparse in plain words."""
+    key = re.search(r'Parser key "(.*?)"', message)
     value = re.search(r"(?:Got value|Given value): (.*)", message, re.DOTALL)
-    option = next((each for each in options if key_match and each.key == key_match[1]), None)
+    option = next((each for each in options if key and each.key == key[1]), None)
     if option is None or value is None:
         return re.sub(r"\s+", " ", message.strip())
     name = next((each.spelled for each in reversed(given) if each.key == option.key), option.key)
@@ -323,7 +329,7 @@ def _explained(message: str, options: Sequence[Option], given: Sequence[Given]) 
 
 
 def _allowed(kind: Any) -> str:
-    """The values of a type, in plain words."""
+    """Describe the values of a type in plain words."""
     inner = without_none(kind)
     words = {int: "a whole number", float: "a number", bool: "true or false"}
     if inner in words:

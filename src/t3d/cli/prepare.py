@@ -22,7 +22,7 @@ Report = TypeVar("Report", "IndexReport", "TranscodeReport", "ShardReport")
 
 
 def _show(report: Report, out: str, show: Callable[[Report, str], None], *, json: bool) -> int:
-    """Print a report as JSON or in words, and return the exit status: 1 if files could not be used."""
+    """Print a report as JSON or text, and return the exit status: 1 if files could not be used."""
     if json:
         print(dumps(as_json(report), ensure_ascii=False))
     else:
@@ -32,12 +32,12 @@ def _show(report: Report, out: str, show: Callable[[Report, str], None], *, json
 
 @Spelling(forwards="t3d.prepare.index:index_videos")
 def index(source: VideoSet, *, out: str, json: bool = False, **options: Any) -> int:
-    """Decode every video once, so that later runs open it faster.
+    """Decode every video once, so that training opens it quickly.
 
     The exit status is 1 if some videos cannot be read.
 
     Args:
-        out: The `.parquet` file to write, or to update.
+        out: The `.parquet` file to write or update.
         json: Print the report as JSON.
     """
     from t3d.prepare.index import index_videos
@@ -52,16 +52,14 @@ def _print_index(report: IndexReport, out: str) -> None:
     )
     same, near = report.duplicates.same, report.duplicates.near
     print_list("cannot be read", list(map(str, report.bad)))
-    print_list("can be read only in part", list(map(str, report.damaged)))
+    print_list("can be read only partly", list(map(str, report.damaged)))
     print_list("groups of identical files", [" = ".join(group) for group in same])
     print_list(
         "near-duplicates from different sources",
-        [f"{one} ~ {two} ({apart:.0%} apart)" for one, two, apart in near],
+        [f"{one} ~ {two} ({apart:.0%} of the bits differ)" for one, two, apart in near],
     )
     if not report.duplicates.compared:
-        print(
-            "Near-duplicates were not searched for, because there are many files; pass --near-duplicates true"
-        )
+        print("Near-duplicates were not searched, because of the number of files; use --near-duplicates true")
 
 
 @Spelling(forwards="t3d.prepare.transcode:transcode_videos", hidden=("root",))
@@ -89,10 +87,10 @@ def _print_transcoded(report: TranscodeReport, out: str) -> None:
     print(
         f"{report.transcoded} transcoded now in {report.took:.0f} s "
         f"({report.frames_now / report.took:.0f} frames per second), "
-        f"{report.files - report.transcoded} there before"
+        f"{report.files - report.transcoded} transcoded earlier"
     )
     print_list("could not be transcoded", list(map(str, report.bad)))
-    print_list("could be read only in part", list(map(str, report.damaged)))
+    print_list("could be read only partly", list(map(str, report.damaged)))
     if report.files:
         print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")
 
@@ -129,7 +127,7 @@ def _print_shards(report: ShardReport, out: str) -> None:
     print(
         f"{out}: {report.files} files in {report.shards} shards of {report.smallest / 1e6:.1f} to "
         f"{report.largest / 1e6:.1f} MB; {report.written} written now in {report.took:.0f} s, "
-        f"{report.shards - report.written} there before"
+        f"{report.shards - report.written} written earlier"
     )
     print_list("are in no shard", list(map(str, report.bad)))
     print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")

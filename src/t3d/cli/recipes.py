@@ -1,7 +1,7 @@
-"""Sources of the options of `t3d train` and `t3d transfer` other than the command line.
+"""Sources of the options of `t3d train` and `t3d transfer`: recipes, YAML files and resumed runs.
 
-From weakest to strongest: the defaults, `--recipe`, the card of `--init`, `--config`, and options. `--resume`
-takes them from the run itself; only its length may change.
+Each source overrides the ones before it: the defaults, `--recipe`, the card of `--init`, `--config`, and
+options on the command line. `--resume` takes the options from the run itself. Only its length may change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from t3d.training.config import CHANGEABLE, RunConfig
 
 
 def recipes(command: str) -> list[str]:
-    """Return the names of the recipes that T3D has for `train` or `transfer`."""
+    """Return the names of the built-in recipes for `train` or `transfer`."""
     folder = resources.files("t3d") / "recipes"
     names = sorted(
         item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
@@ -31,7 +31,7 @@ def recipes(command: str) -> list[str]:
 
 
 def yaml_options(command: str) -> tuple[Option, ...]:
-    """Return the options that set others."""
+    """Return the options that set other options: `--recipe`, `--config`, `--resume` and `--print-config`."""
     return (
         Option(
             "recipe", str | None, f"Defaults for a purpose: {', '.join(recipes(command))}.", metavar="NAME"
@@ -40,8 +40,8 @@ def yaml_options(command: str) -> tuple[Option, ...]:
         Option(
             "resume",
             str | None,
-            "Run folder to resume, with its own options: an interrupted run to its end, or any run to more "
-            "epochs.",
+            "Run folder to resume with its saved options. Finishes an interrupted run, or trains a run for "
+            "more epochs.",
             metavar="FOLDER",
         ),
         Option("print_config", bool, "Print all options as YAML and exit.", default=False),
@@ -49,10 +49,10 @@ def yaml_options(command: str) -> tuple[Option, ...]:
 
 
 def run_with_files(name: str, command: Command, options: Sequence[Option], given: Sequence[Given]) -> int:
-    """Call a command that takes its options from a recipe, files and a run as well.
+    """Call a command whose options can also come from a recipe, YAML files or a run to resume.
 
     Raises:
-        T3DError: As the command, or an option or file that cannot be used.
+        T3DError: An option or a file cannot be used, or the command raises it.
     """
     own = [option for option in options if option.path]
     if folder := _resumed(given, own):
@@ -82,20 +82,20 @@ def _read_run(folder: Path, command: Command) -> RunConfig:
     from t3d.training.run_folder import RunFolder
 
     kind = get_type_hints(command)["config"]
-    # The folder may have been moved since, and its own `out` is relative to where the run began.
+    # The folder may have been moved, and the saved `out` is relative to the folder where the run started.
     return replace(RunFolder(folder).read_config(kind), out=str(folder))
 
 
 def _with_defaults(command: str, given: Sequence[Given], options: Sequence[Option]) -> list[Given]:
-    """Replace `--recipe` by its file, and put its values and those of `--init` first: options override them.
+    """Put the values from `--recipe` and `--init` first, so that the given options override them.
 
     Raises:
-        UsageError: An unknown recipe, two of them, or a YAML file that cannot be used.
+        UsageError: An unknown recipe, several recipes, or a YAML file that cannot be used.
     """
     named = [each.text for each in given if each.key == "recipe"]
     rest = [each for each in given if each.key not in ("recipe", "print_config")]
     if len(named) > 1:
-        raise UsageError("give one --recipe, and change it with other options")
+        raise UsageError("pass --recipe only once; override its values with other options")
     for each in rest:
         if each.key == "config":
             check_yaml(each.text, options)
@@ -104,10 +104,10 @@ def _with_defaults(command: str, given: Sequence[Given], options: Sequence[Optio
 
 
 def _resumed(given: Sequence[Given], options: Sequence[Option]) -> Path | None:
-    """Return the folder of the run to resume, if one is to be resumed.
+    """Return the folder given with `--resume`, or None.
 
     Raises:
-        UsageError: Options that a resumed run cannot change.
+        UsageError: An option was given that a resumed run cannot change.
     """
     folders = [each.text for each in given if each.key == "resume"]
     others = [each.spelled for each in given if each.key not in ("resume", *CHANGEABLE)]
@@ -121,7 +121,7 @@ def _resumed(given: Sequence[Given], options: Sequence[Option]) -> Path | None:
 
 
 def _with_length(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
-    """Replace the options of a run that may change when it is resumed."""
+    """Return the config with the values that may change when a run is resumed."""
     for key, value in values.items():
         section, _, name = key.rpartition(".")
         part = replace(getattr(config, section), **{name: value}) if section else value
@@ -137,7 +137,7 @@ def _recipe(command: str, name: str) -> str:
 
 
 def _from_card(command: str, given: Sequence[Given]) -> list[Given]:
-    """The model and the clip that the card of `t3d train --init FILE` names."""
+    """Return the model and the clip from the card of `t3d train --init FILE`."""
     path = next((each.text for each in reversed(given) if each.key == "model.init"), "")
     if command != "train" or path in ("", "null"):
         return []
@@ -148,7 +148,7 @@ def _from_card(command: str, given: Sequence[Given]) -> list[Given]:
         return []
     name = next((each.text for each in reversed(given) if each.key == "model.name"), card.architecture)
     values: dict[str, object] = {"model.name": card.architecture}
-    if name == card.architecture:  # else the run refuses the weights, and not an option that it does not have
+    if name == card.architecture:  # else the error must be about the weights, not about an option
         values["model.options"] = dict(card.options)
     values |= {f"clip.{name}": value for name, value in asdict(card.clip).items()}
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}

@@ -1,8 +1,8 @@
-"""The page of all commands and options, `docs/reference/options.md`.
+"""Generator of `docs/reference/options.md`, the page with all commands and options.
 
     python -m t3d.cli.reference > docs/reference/options.md
 
-`make docs` does the same. The page holds the help of each command, so that both always agree.
+`make docs` does the same. The page contains the help of each command, so that both always agree.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ recipe. On the command line, underscores and hyphens are interchangeable.
 
 def page() -> str:
     """Return the page as Markdown."""
-    with mock.patch.dict(os.environ, {"COLUMNS": _COLUMNS}):  # help fits the terminal otherwise
+    with mock.patch.dict(os.environ, {"COLUMNS": _COLUMNS}):  # otherwise the width of the terminal
         parts = [_section(name) for name in sorted(COMMANDS)]
     links = [f"[`t3d {name}`](#t3d-{name.replace(' ', '-')})" for name in sorted(COMMANDS)]
     return "\n".join([_INTRODUCTION, " · ".join(links), "", *parts])

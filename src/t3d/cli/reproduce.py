@@ -20,8 +20,8 @@ def reproduce(
 
     Args:
         table: Table of the paper: table2 … table6, table8, table9 or table10.
-        row: Rows to run, by name (`plan` shows the names). Default: all rows.
-        plan: Show the runs and their estimated cost without running them.
+        row: Rows to run. Default: all rows. `plan` prints their names.
+        plan: Print the planned runs and their cost, without running them.
         rate: Training speed of the device in GFLOP/s, for `plan`. Default: measured.
     """
     from t3d.reproduce import run

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from t3d.data.inspect.groups import Grouped
     from t3d.data.manifest.manifest import Manifest
 
-_SMALL = 40  # classes up to which the table has a line for each; --json has them all
+_SMALL = 40  # maximum number of classes with one table line per class; --json has all classes
 
 
 @Spelling(metavars={"val_fraction": "X", "test_fraction": "X"})
@@ -38,9 +38,9 @@ def split(
     Writes `train.csv`, `val.csv` and `test.csv`. Groups (clips of one recording) are never divided.
 
     Args:
-        out: Folder for the lists. Default: the folder of the videos, so that it can be moved with its lists.
-        group_near_duplicates: Put near-duplicates into one group. They are found with a perceptual hash,
-            from `index` if it is given. Otherwise all videos are decoded, which also writes `index.parquet`.
+        out: Folder for the lists. Default: the folder of the videos, so that both can be moved together.
+        group_near_duplicates: Put near-duplicates into one group. Perceptual hashes are read from `index`.
+            Without it, all videos are decoded, and `index.parquet` is written.
         index: Index of the files, written by `t3d prepare index`.
         workers: Processes that decode videos to find near-duplicates.
         overwrite: Replace the lists of an earlier split in `out`.
@@ -54,7 +54,9 @@ def split(
     folder = _folder(source, out)
     refuse_existing(folder, overwrite=overwrite)
     if Path(source.videos).resolve() in [(folder / f"{name}.csv").resolve() for name in PARTS]:
-        raise ConfigError(f"{source.videos} would be replaced by its own parts; give another folder as `out`")
+        raise ConfigError(
+            f"{source.videos} would be overwritten by one of the new lists; choose another `out`"
+        )
     videos = source.open()
     known = open_index(index, source.videos, root=source.root)
     if group_near_duplicates and known is None:
@@ -79,13 +81,15 @@ def _folder(source: VideoSet, out: str | None) -> Path:
     if out is not None:
         return Path(out)
     if is_url(source.videos):
-        raise ConfigError(f"{source.videos} is not in a local folder; give a folder for the lists as `out`")
+        raise ConfigError(
+            f"{source.videos} is not in a local folder; set `out` to a local folder for the lists"
+        )
     given = Path(source.videos)
     return given if given.is_dir() else Path(source.root) if source.root else given.parent
 
 
 def _indexed(videos: Manifest, file: Path, workers: int) -> VideoIndex:
-    """Decode the videos, for their perceptual hashes."""
+    """Decode the videos to compute their perceptual hashes."""
     from t3d.data.index import VideoIndex
     from t3d.prepare.index import index_videos
 

@@ -1,4 +1,4 @@
-"""Videos that a command works on: the options that `t3d prepare` and `t3d data` share."""
+"""Options of `t3d prepare` and `t3d data` that select the videos."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class VideoSet:
     Args:
         videos: Folder with one folder per class, `.csv` or `.jsonl` table, official list, or index
             (`.parquet`).
-        root: Folder that relative paths of a table start from, or that holds the files of an official list.
-        unlabeled: Use all videos below a folder, without labels.
+        root: Folder that relative paths in a list or table start from.
+        unlabeled: Use all videos of a folder, without classes.
         source_pattern: Regular expression whose group names the source of a video (the recording that it was
             cut from), searched in its path.
     """
@@ -45,12 +45,12 @@ class VideoSet:
 
 @dataclass(frozen=True)
 class VideoLists:
-    """Several lists of videos, to compare.
+    """Lists of videos to compare.
 
     Args:
-        lists: Lists of videos: folder with one folder per class, `.csv` or `.jsonl` table, official list, or
-            index (`.parquet`).
-        root: Folder that relative paths of tables start from, or that holds the files of official lists.
+        lists: Lists of videos. Each is a folder with one folder per class, a `.csv` or `.jsonl` table, an
+            official list, or an index (`.parquet`).
+        root: Folder that relative paths in lists and tables start from.
         source_pattern: Regular expression whose group names the source of a video (the recording that it was
             cut from), searched in its path.
         index: Index of the files, written by `t3d prepare index`.
@@ -62,7 +62,7 @@ class VideoLists:
     index: str | None = None
 
     def open(self) -> tuple[dict[str, Manifest], VideoIndex | None]:
-        """Read the lists by name, and the index of their files.
+        """Read the lists by name, and the index of their files if there is one.
 
         Raises:
             ManifestError: A list cannot be read.
@@ -76,5 +76,5 @@ class VideoLists:
         return manifests, open_index(self.index, *self.lists, root=self.root)
 
     def folder_of(self, name: str) -> str:
-        """Return the folder that the relative paths of a list start from, without a root."""
+        """Return the folder that relative paths in a list start from if `root` is not set."""
         return name if Path(name).is_dir() else str(Path(name).parent)

@@ -1,4 +1,4 @@
-"""What a user chooses about all runs of a table: the options of `t3d reproduce`."""
+"""Options of `t3d reproduce`, for all runs of a table."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SETS: Mapping[str, str] = {
     "kinetics": "Kinetics-400",
     "youtube8m": "YouTube-8M",
 }
-"""Names of the data sets, and how they are shown."""
+"""Displayed name of each data set, by its name in options."""
 
 
 @dataclass(frozen=True)
 class GivenSet:
-    """What a user names of one data set.
+    """Location of one data set, as given by the user.
 
     Args:
-        path: A folder that holds official lists, as `t3d prepare download` makes it; or any labeled videos,
-            which have no official splits.
-        root: Folder that the files of lists are in; without it they are looked for in `path`.
+        path: Folder with the official lists, as written by `t3d prepare download`, or any labeled videos
+            without official splits.
+        root: Folder that relative paths in lists start from. Default: `path`.
         index: Index of the files.
     """
 
@@ -39,28 +39,29 @@ class GivenSet:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user chose for all runs of a table.
+    """Options for all runs of a table.
 
     Args:
         data: Folder with the official lists and the videos of a data set. For YouTube-8M, and with `scale`
             small, any videos.
-        root: Folder that the files of the lists are in, if it is another one.
+        root: Folder that relative paths in the lists start from. Default: the folder in `data`.
         index: Index of the files, written by `t3d prepare index`.
-        out: Folder for runs and the table. The same command resumes an interrupted one.
-        scale: Size of the runs. `small` takes small models, clips and epochs, to run all steps in minutes.
-        teacher: 2D model of transfers: timm or torchvision name, or ONNX file.
-        teacher_weights: `.safetensors` file for the teacher.
-        partial: Accept official lists some of whose videos are missing. The result says how many.
+        out: Folder for runs and the table. The same command resumes an interrupted table.
+        scale: Size of the runs. `small` uses small models, short clips and few epochs, so that all steps run
+            in minutes.
+        teacher: 2D teacher of transfers: timm or torchvision name, or ONNX file.
+        teacher_weights: Weights of the teacher, a `.safetensors` file.
+        partial: Accept official lists with missing videos. The result contains their number.
         seed: Seed of every random draw.
         workers: Processes that read videos.
         cache: Folder for decoded frames.
-        precision: Number format: `bf16` computes in bfloat16; `auto` does so where the device has it in
-            hardware.
+        precision: Number format: `fp32`, `bf16` (bfloat16), or `auto` (bf16 if the device supports it in
+            hardware).
         grad_accum_steps: Forward passes per optimizer step, to save memory.
         grad_checkpointing: Recompute parts of models in the backward pass, to save memory.
 
     Raises:
-        ConfigError: A value that cannot work, or a root or index of a data set that is not named.
+        ConfigError: A value is invalid, or a data set has a root or an index but no `data` entry.
     """
 
     data: dict[SetName, str] = field(default_factory=dict)
@@ -85,11 +86,11 @@ class Choices:
         for option, values in (("root", self.root), ("index", self.index)):
             for name, value in values.items():
                 if name not in self.data:
-                    raise ConfigError(f"{option}.{name} {value} needs data.{name}, which is not given")
+                    raise ConfigError(f"{option}.{name} {value} needs data.{name}, which is not set")
 
     @property
     def sets(self) -> Mapping[str, GivenSet]:
-        """What was named of each data set."""
+        """Location of each data set, by name."""
         return {
             name: GivenSet(path, self.root.get(name), self.index.get(name))
             for name, path in self.data.items()

@@ -1,4 +1,4 @@
-"""What rows would cost: GPU-hours from multiply-accumulates and a rate, and disk from parameters."""
+"""Cost of rows: GPU-hours from multiply-accumulates and speed, disk space from parameters."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from t3d.training.config import RunConfig, TrainConfig
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.teachers.open import open_teacher
 
-_FORWARD_AND_BACKWARD = 3  # a backward pass computes about twice what a forward pass does
+_FORWARD_AND_BACKWARD = 3  # a backward pass takes about twice the operations of a forward pass
 _CLASSES = {"ucf101": 101, "hmdb51": 51, "kinetics": 400, "youtube8m": 0}
 _MEASURED_NET, _MEASURED_FRAMES, _MEASURED_SIDE = "densenet3d121", 16, 112
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run or a test takes.
+    """Cost of a run or a test.
 
     Args:
-        macs: Multiply-accumulates of one clip.
-        flops: Floating-point operations of all of it, one clip a video in validation and tests.
+        macs: Multiply-accumulates per clip.
+        flops: Total floating-point operations, with one clip per video in validation and tests.
         steps: Optimizer steps.
-        disk: Bytes that stay.
+        disk: Disk space of the files that remain, in bytes.
     """
 
     macs: int
@@ -46,7 +46,7 @@ class Cost:
 
 
 def run_cost(run: Run) -> Cost:
-    """What a run takes, with its validations."""
+    """Return the cost of a run, including its validations."""
     config = run.config
     macs, parameters = _size(run)
     learned = learning(config, run.part.count)
@@ -62,7 +62,7 @@ def run_cost(run: Run) -> Cost:
 
 
 def test_cost(trial: Trial) -> Cost:
-    """What the test of a row takes."""
+    """Return the cost of the test of a row."""
     macs, _ = _size(trial.runs[-1])
     return Cost(macs, 2.0 * macs * trial.test.count)
 
@@ -88,7 +88,7 @@ def _frozen(value: object) -> object:
 
 @cache
 def teacher_macs(name: str) -> int:
-    """Multiply-accumulates of a teacher for one frame; 0 for an ONNX file, which is not counted."""
+    """Return the multiply-accumulates of a teacher per frame. 0 for an ONNX file, which is not counted."""
     own = name.lower().endswith((".safetensors", ".onnx"))
     teacher = open_teacher(name, weights=None if own else "random")
     with FlopCounterMode(display=False) as counter:
@@ -97,10 +97,10 @@ def teacher_macs(name: str) -> int:
 
 
 def measure_rate(seconds: float = 3.0) -> float:
-    """GFLOP/s that this machine reaches when a net of the paper learns, measured within some seconds.
+    """Measure the training speed of this machine with a model of the paper, in GFLOP/s.
 
     Args:
-        seconds: How long to measure, behind a first step that warms up.
+        seconds: Duration of the measurement, after one warm-up step.
     """
     device = pick_device()
     bf16 = use_bf16("auto", device)
@@ -126,19 +126,19 @@ def measure_rate(seconds: float = 3.0) -> float:
 
 
 class _Line(NamedTuple):
-    what: str
+    text: str
     cost: Cost
     done: bool
     again: bool
 
 
 def plan_lines(table: PaperTable, rows: Sequence[Sequence[Trial]], *, rate: float) -> Iterator[str]:
-    """Say what would be run and what that costs, line by line.
+    """Yield the lines of a plan: the runs, the tests and their cost.
 
     Args:
-        table: The table.
-        rows: The trials of each row.
-        rate: GFLOP/s that the device reaches in training.
+        table: Table to plan.
+        rows: Trials of each row.
+        rate: Training speed of the device in GFLOP/s.
     """
     yield f"{table.name}: {table.title}"
     seen: set[str] = set()
@@ -150,23 +150,23 @@ def plan_lines(table: PaperTable, rows: Sequence[Sequence[Trial]], *, rate: floa
         shown: set[str] = set()
         for trial in trials:
             for line in _lines(trial, seen):
-                if line.what in shown:  # what comes before every split
+                if line.text in shown:  # a step that several splits share
                     continue
-                shown.add(line.what)
+                shown.add(line.text)
                 note = "  (already done)" if line.done else "  (the same run as above)" if line.again else ""
                 took = _time(line.cost.flops / rate / 1e9)
-                yield f"  {line.what}, {line.cost.macs / 1e9:,.1f} GMAC a clip: {took}{note}"
+                yield f"  {line.text}, {line.cost.macs / 1e9:,.1f} GMAC per clip: {took}{note}"
                 if not line.done and not line.again:
                     flops += line.cost.flops
                     disk += line.cost.disk
                     runs, tests = runs + bool(line.cost.steps), tests + (not line.cost.steps)
     yield (
-        f"\nStill to do: {runs} run(s) and {tests} test(s), {_time(flops / rate / 1e9)} at {rate:,.0f} "
+        f"\nRemaining: {runs} run(s) and {tests} test(s), {_time(flops / rate / 1e9)} at {rate:,.0f} "
         f"GFLOP/s, {disk / 1e9:,.1f} GB for weights and checkpoints."
     )
     yield (
-        "The time is a lower bound: arithmetic alone, one clip a video in validations and tests; "
-        "reading videos and longer videos come on top."
+        "The time is a lower bound: it covers only arithmetic, with one clip per video in validations and "
+        "tests. Reading videos takes extra time, and so do longer videos."
     )
 
 

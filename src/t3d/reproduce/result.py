@@ -1,4 +1,4 @@
-"""The result of a table: the paper's accuracies beside ours, as JSON and as Markdown."""
+"""Result of a table as JSON and Markdown: the paper's accuracies and ours."""
 
 from __future__ import annotations
 
@@ -16,27 +16,22 @@ from t3d.reproduce.runs import Trial
 from t3d.reproduce.tables import PaperTable
 
 _SMALL = (
-    "**Small scale**: small nets, few frames, few epochs, a part of the labels, on whatever videos were "
-    "named. These figures show that the chain works; beside the paper's they mean nothing."
+    "**Small scale**: small models, few frames, few epochs, a part of the labels, and possibly other videos. "
+    "These accuracies only show that all steps work. Do not compare them with the paper's."
 )
 
 
 @dataclass(frozen=True)
 class Figure:
-    """An accuracy in percent, the paper's beside ours.
+    """Accuracy in percent, the paper's and ours.
 
     Args:
-        paper: The paper's; None where it is not known.
-        ours: The mean over splits; None where a split has not been tested.
-        difference: Ours less the paper's.
-        splits: Ours on each split.
-        interval: 95 % interval of ours: the mean of the splits' ends, rather too wide than too narrow; None
-            where ours is.
-        videos: Tested videos of all splits.
-        majority: Accuracy of always answering the most frequent class, mean over splits.
-        chance: Accuracy of guessing.
-        missing: Videos that lists name and that were not there, in training or in testing.
-        bad: Videos of tests that could not be read.
+        paper: Accuracy in the paper. None if unknown.
+        ours: Our mean over splits. None if a split has not been tested.
+        difference: Ours minus the paper's.
+        splits: Our accuracy per split.
+        missing: Number of listed videos that were missing, in training or testing.
+        bad: Number of test videos that could not be read.
     """
 
     paper: float | None
@@ -53,12 +48,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """A row of the result.
+    """Row of the result.
 
     Args:
-        row: Its name.
-        net: The net that was trained.
-        figures: By data set.
+        row: Name of the row.
+        net: Name of the trained model.
+        figures: Accuracies by data set.
     """
 
     row: str
@@ -70,12 +65,12 @@ def figure(paper: float | None, trials: Sequence[Trial], *, scale: Scale) -> Fig
     """Collect a row's tests on one data set.
 
     Args:
-        paper: The paper's accuracy in percent.
-        trials: One per split; none where the row cannot be known.
-        scale: At the small scale there is no difference: the two are not of the same thing.
+        paper: Accuracy in the paper, in percent.
+        trials: One per split. Empty if the trials of the row are unknown.
+        scale: At small scale, there is no difference, because the two are not comparable.
 
     Raises:
-        CheckpointError: A test's metrics.json is damaged.
+        CheckpointError: The metrics.json of a test is damaged.
     """
     tests: dict[int, _Test] = {}
     for trial in trials:
@@ -131,16 +126,16 @@ def _read(file: Path) -> _Test:
         top1, low, high, majority, chance = (round(100 * float(share), 4) for share in shares)
         return _Test(top1, low, high, majority, chance, int(metrics["videos"]), int(metrics["bad"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: not what a test wrote ({error}); delete it to test again") from error
+        raise CheckpointError(f"{file}: damaged test result ({error}); delete it to test again") from error
 
 
 def write_table(
     out: Path, table: PaperTable, rows: Sequence[ResultRow], *, scale: Scale
 ) -> tuple[Path, Path]:
-    """Write `TABLE.json` and `TABLE.md`, at the small scale `TABLE-small.…`.
+    """Write `TABLE.json` and `TABLE.md`, at small scale `TABLE-small.json` and `TABLE-small.md`.
 
     Returns:
-        Both files, JSON first.
+        Paths of both files, JSON first.
     """
     name = table.name if scale == "paper" else f"{table.name}-{scale}"
     files = out / f"{name}.json", out / f"{name}.md"
@@ -159,7 +154,7 @@ def write_table(
 
 
 def markdown(table: PaperTable, rows: Sequence[ResultRow], *, scale: Scale) -> str:
-    """The result as a Markdown table; what is not known or not yet done stays empty."""
+    """Return the result as a Markdown table. Unknown and missing values are empty."""
     many = {on: len(splits) > 1 for on, splits in table.results.items()}
     heads = [f"{SETS[on]}{' (mean)' if many[on] else ''}: paper | ours | difference" for on in table.results]
     lines = [f"# {table.name.replace('table', 'Table ')}. {table.title}", "", "Video top-1 in percent."]

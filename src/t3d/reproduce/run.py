@@ -1,4 +1,4 @@
-"""`t3d reproduce`: a table from top to bottom. What is asked, whether it can work, the runs, the result."""
+"""Implementation of `t3d reproduce`: check the options, run the rows of a table, write the result."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from t3d.transfer.teachers.open import open_teacher
 
 
 class StoppedError(T3DError):
-    """A signal stopped the run under way, which saved its state.
+    """A signal stopped the current run, which saved its state.
 
     Args:
-        row: The row it belongs to.
-        number: The signal.
+        row: Row of the run.
+        number: Number of the signal.
     """
 
     def __init__(self, row: str, number: int) -> None:
@@ -41,17 +41,17 @@ class StoppedError(T3DError):
 
 
 def plan(name: str, choices: Choices, *, rows: Iterable[str] = (), rate: float | None = None) -> str:
-    """Say what a table would run, and what that costs; nothing is written.
+    """Return the plan of a table: its runs and their cost. Nothing is written.
 
     Args:
-        name: `table4`, or `4`.
-        choices: What the user chose; data sets that are not named are planned with the published counts.
-        rows: Some of its rows; none: all.
-        rate: GFLOP/s that the device reaches in training; None measures this machine for some seconds.
+        name: Name or number of the table, such as `table4` or `4`.
+        choices: Options of the runs. Without its videos, a data set is planned with the published counts.
+        rows: Names of rows. Default: all rows.
+        rate: Training speed of the device in GFLOP/s. None measures this machine for some seconds.
 
     Raises:
-        ConfigError: There is no such table or row, or an option cannot work.
-        ManifestError: A named data set cannot be read or is not whole.
+        ConfigError: The table or a row does not exist, or an option is invalid.
+        ManifestError: A data set cannot be read or is incomplete.
     """
     if rate is not None and not rate > 0:
         raise ConfigError(f"rate is {rate}; it must be above 0, in GFLOP/s, such as 100000")
@@ -61,26 +61,27 @@ def plan(name: str, choices: Choices, *, rows: Iterable[str] = (), rate: float |
     trials = [trials_of(table, row, splits, choices) for row in chosen]
     lines = plan_lines(table, trials, rate=measure_rate() if rate is None else rate)
     missing = [SETS[on] for on in sets_of(table, chosen) if on not in choices.sets]
-    counted = f"Not named, so counted as published: {', '.join(missing)}.\n" if missing else ""
+    counted = f"Planned with the published number of videos: {', '.join(missing)}.\n" if missing else ""
     return "\n".join(lines) + "\n" + counted
 
 
 def reproduce(name: str, choices: Choices, *, rows: Iterable[str] = ()) -> tuple[Path, Path]:
-    """Run a table, or resume it: what is done is not done again.
+    """Run or resume a table. Finished runs and tests are skipped.
 
     Args:
-        name: `table4`, or `4`.
-        choices: What the user chose.
-        rows: Some of its rows; none: all.
+        name: Name or number of the table, such as `table4` or `4`.
+        choices: Options of the runs.
+        rows: Names of rows. Default: all rows.
 
     Returns:
-        The result as JSON and as Markdown. They have every row of the table; rows without a result are empty.
+        Paths of the result as JSON and as Markdown. Both contain every row of the table. Rows without a
+        result are empty.
 
     Raises:
-        ConfigError: There is no such table or row, a data set is not named, an option cannot work, or another
-            run is writing to `choices.out`.
-        ManifestError: A data set cannot be read or is not whole.
-        StoppedError: By a signal, after saving.
+        ConfigError: The table or a row does not exist, a data set is not given, an option is invalid, or
+            another run is writing to `choices.out`.
+        ManifestError: A data set cannot be read or is incomplete.
+        StoppedError: A signal stopped a run, which saved its state.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("a table runs in one process; start it without torchrun or accelerate launch")
@@ -91,9 +92,9 @@ def reproduce(name: str, choices: Choices, *, rows: Iterable[str] = ()) -> tuple
     splits = open_sets(table, possible, choices)
     trials = {row.name: trials_of(table, row, splits, choices) for row in chosen}
     _check_teacher(trials.values(), choices)
-    for row in possible:  # another command may have run them
+    for row in possible:  # another command may have run these rows
         if row not in chosen:
-            with suppress(T3DError):  # it cannot have, then
+            with suppress(T3DError):  # then no command can have run the row
                 trials[row.name] = trials_of(table, row, splits, choices)
     choices.out.mkdir(parents=True, exist_ok=True)
     with alone_in(choices.out):
@@ -117,7 +118,7 @@ def _refuse_missing(table: PaperTable, rows: tuple[Row, ...], choices: Choices) 
 
 
 def _check_teacher(trials: Iterable[Sequence[Trial]], choices: Choices) -> None:
-    """Open the teacher now, so that a missing one is reported before days of training other rows."""
+    """Open the teacher, so that a missing one is reported before other rows train for days."""
     todo = [run for row in trials for trial in row for run in trial.runs if not run.mark.exists()]
     if any(run.kind == "transfer" for run in todo):
         open_teacher(choices.teacher, weights=choices.teacher_weights)
@@ -162,13 +163,13 @@ def _run(run: Run, row: str) -> None:
 
 
 def _write(table: PaperTable, trials: Mapping[str, tuple[Trial, ...]], choices: Choices) -> tuple[Path, Path]:
-    """Write the table as far as it is known."""
+    """Write the table with all results so far."""
     rows = []
     for row in table.rows:
-        found = trials.get(row.name, ())
+        of_row = trials.get(row.name, ())
         figures = {
-            on: figure(row.paper.get(on), [trial for trial in found if trial.on == on], scale=choices.scale)
+            on: figure(row.paper.get(on), [trial for trial in of_row if trial.on == on], scale=choices.scale)
             for on in table.results
         }
-        rows.append(ResultRow(row.name, found[0].runs[-1].config.model.name if found else row.net, figures))
+        rows.append(ResultRow(row.name, of_row[0].runs[-1].config.model.name if of_row else row.net, figures))
     return write_table(choices.out, table, rows, scale=choices.scale)

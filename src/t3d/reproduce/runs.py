@@ -1,7 +1,7 @@
-"""From a row of a table to the runs that it takes: recipe, row, step, scale and choices in one config.
+"""Runs of a table's row. Recipe, row, step, scale and choices become one config per run.
 
-The folder of a run is named by everything that its result depends on. Rows, and tables, that share a run (a
-net trained on Kinetics) therefore share its folder, and a run with other options never takes its place.
+The name of a run folder depends on everything that affects the result. Rows and tables that share a run, such
+as a model trained on Kinetics, therefore share its folder. A run with other options has another folder.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from t3d.transfer.config import TransferConfig
 
 _LEAST_FRAMES = 4
 _KINDS: Mapping[str, type[TrainConfig | TransferConfig]] = {"train": TrainConfig, "transfer": TransferConfig}
-# What changes nothing but speed, memory and how often is written.
-_NO_MATTER = (
+# Options that affect only speed, memory and the frequency of output.
+_IRRELEVANT = (
     ("out",),
     ("overwrite",),
     ("log_every",),
@@ -47,9 +47,9 @@ class Run:
     """One training or transfer.
 
     Args:
-        config: All its options.
-        on: Its data set.
-        part: Its videos.
+        config: All options.
+        on: Data set.
+        part: Videos.
     """
 
     config: TrainConfig | TransferConfig
@@ -58,30 +58,30 @@ class Run:
 
     @property
     def folder(self) -> RunFolder:
-        """Where it is."""
+        """Run folder."""
         return RunFolder(self.config.out)
 
     @property
     def kind(self) -> Literal["train", "transfer"]:
-        """What it is."""
+        """Kind of the run: `train` or `transfer`."""
         return "train" if isinstance(self.config, TrainConfig) else "transfer"
 
     @property
     def mark(self) -> Path:
-        """A file that is there when the run is done."""
+        """Path of a file that exists when the run is finished."""
         return self.folder.path / "finished"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A row on one split: runs in order, and the test of the last one's weights.
+    """Row of a table on one split: the runs in order, and the test of the last weights.
 
     Args:
-        row: The row's name.
+        row: Name of the row.
         on: Data set of the test.
-        split: Its split.
-        runs: In order; each starts from the weights of the one before.
-        test: The videos of the test.
+        split: Split of the data set.
+        runs: Runs in order. Each starts from the weights of the one before.
+        test: Videos of the test.
     """
 
     row: str
@@ -92,22 +92,22 @@ class Trial:
 
     @property
     def folder(self) -> Path:
-        """Where the test's result is."""
+        """Folder of the test result."""
         name = f"test-{self.on}-{self.split}-{self.test.fingerprint[:8]}"
         return self.runs[-1].folder.path / name
 
     @property
     def metrics(self) -> Path:
-        """A file that is there when the test is done."""
+        """Path of the metrics file, which exists when the test is finished."""
         return self.folder / "metrics.json"
 
 
 def open_sets(table: PaperTable, rows: tuple[Row, ...], choices: Choices) -> dict[str, tuple[Split, ...]]:
-    """Open every named data set that some rows use; of the others there are the published counts.
+    """Open the data sets of some rows. Data sets that the user did not give have the published counts.
 
     Raises:
-        ConfigError: A named set is not the paper's.
-        ManifestError: Its videos or lists cannot be read, or are not whole.
+        ConfigError: A given data set is not the one of the paper.
+        ManifestError: Its videos or lists cannot be read, or are incomplete.
     """
     opened = {}
     for on in sets_of(table, rows):
@@ -122,7 +122,7 @@ def open_sets(table: PaperTable, rows: tuple[Row, ...], choices: Choices) -> dic
 
 
 def sets_of(table: PaperTable, rows: tuple[Row, ...]) -> list[str]:
-    """The data sets that some rows use."""
+    """Return the names of the data sets that some rows use."""
     used = {step.on for row in rows for step in row.steps if step.on != TARGET}
     return [on for on in SETS if on in used or on in table.results]
 
@@ -130,11 +130,11 @@ def sets_of(table: PaperTable, rows: tuple[Row, ...]) -> list[str]:
 def trials_of(
     table: PaperTable, row: Row, splits: Mapping[str, tuple[Split, ...]], choices: Choices
 ) -> tuple[Trial, ...]:
-    """What a row takes: a trial for each data set and split of the table's accuracies.
+    """Return the trials of a row: one per data set and split of the table's accuracies.
 
     Raises:
-        ConfigError: An option cannot work: a clip too small for its net, fewer videos than a batch has.
-        ManifestError: The same.
+        ConfigError: An option is invalid, such as a clip that is too small for its model.
+        ManifestError: There are fewer videos than clips in a batch.
     """
     trials = []
     for on in table.results:
@@ -142,9 +142,9 @@ def trials_of(
             runs: list[Run] = []
             for step in row.steps[:-1]:
                 where = on if step.on == TARGET else step.on
-                which = split if step.on == TARGET else splits[where][0]
-                runs.append(_run(row, step, where, which, runs[-1] if runs else None, choices))
-            assert split.test is not None  # YouTube-8M is no target
+                part = split if step.on == TARGET else splits[where][0]
+                runs.append(_run(row, step, where, part, runs[-1] if runs else None, choices))
+            assert split.test is not None  # YouTube-8M is never a target
             trials.append(Trial(row.name, on, split.number, tuple(runs), split.test))
     return tuple(trials)
 
@@ -189,10 +189,10 @@ def _run(row: Row, step: Step, on: str, split: Split, before: Run | None, choice
 
 
 def shrunk(options: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """A run's options at the small scale: another net of the family, fewer frames and pixels, few epochs.
+    """Return the options of a run at small scale: a smaller model, fewer frames and pixels, few epochs.
 
     Args:
-        options: Of the whole run, as nested tables.
+        options: Options at full scale, as nested tables.
         kind: `train` or `transfer`.
 
     Example:
@@ -212,7 +212,7 @@ def shrunk(options: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 
 def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables laid over one another; what comes later wins.
+    """Merge nested tables. Later tables override earlier ones.
 
     Example:
         >>> merged({"optim": {"lr": 0.1, "epochs": 2}}, {"optim": {"lr": 0.2}})
@@ -244,12 +244,12 @@ def _config(kind: str, options: Mapping[str, Any], where: str) -> TrainConfig | 
 
 def _digest(config: RunConfig, split: Split, before: Run | None) -> str:
     options = asdict(config)
-    for path in _NO_MATTER:
+    for path in _IRRELEVANT:
         inner = options
         for name in path[:-1]:
             inner = inner.get(name, {})
         inner.pop(path[-1], None)
-    for name in ("train", "videos", "root"):  # the fingerprint stands for the videos, wherever they lie
+    for name in ("train", "videos", "root"):  # the fingerprint identifies the videos in any folder
         options["data"].pop(name, None)
     options["model"]["init"] = None if before is None else before.folder.path.name
     content = json.dumps([split.train.fingerprint, options], sort_keys=True)
@@ -264,12 +264,12 @@ def _check(config: RunConfig, part: Part, where: str) -> None:
     learned = learning(config, part.count)
     if learned < config.optim.batch_size:
         raise ManifestError(
-            f"{where}: about {learned} of the {part.count} videos in {part.name} would be learned from, "
-            f"fewer than a batch has ({config.optim.batch_size}); name a set with more videos"
+            f"{where}: only about {learned} of the {part.count} videos in {part.name} are for training, "
+            f"fewer than a batch has ({config.optim.batch_size}); use a data set with more videos"
         )
 
 
 def learning(config: RunConfig, videos: int) -> int:
-    """About how many videos are learned from, behind what is held out or unlabeled."""
+    """Return the approximate number of training videos, without held-out and unlabeled videos."""
     share = config.data.label_fraction if isinstance(config, TrainConfig) else 1.0
     return round(videos * (1 - config.data.val_fraction) * share)

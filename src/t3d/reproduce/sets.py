@@ -1,4 +1,4 @@
-"""The data sets of tables: from what a user names to the training and test videos of each split."""
+"""Data sets of tables: find the training and test videos of each split."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from t3d.errors import ConfigError, ManifestError
 from t3d.reproduce.config import SETS, GivenSet
 from t3d.reproduce.tables import read_recipe
 
-_HELD_OUT = 0.3  # of videos without official splits: about the share that UCF101 and HMDB51 test on
+_HELD_OUT = 0.3  # share of videos without official splits, close to the test share of UCF101 and HMDB51
 _DEPTHS = ("", "*/", "*/*/", "*/*/*/")
 _YOUTUBE8M_CLIPS = 500_000  # the paper: "about 500,000"
 
 
 @dataclass(frozen=True)
 class Part:
-    """The videos of one part of one split.
+    """Videos of one part of one split.
 
     Args:
-        name: The list, table or folder that names them.
+        name: List, table or folder of the videos.
         count: Number of videos.
-        root: Folder that the files of a list are in.
-        index: What is known of the files.
-        missing: Listed videos that are not there.
-        fingerprint: Says which videos with which labels these are, wherever they lie.
-        drawn: Videos that were drawn here, to be written to `name` before they are used.
+        root: Folder that relative paths in a list start from.
+        index: Index of the files.
+        missing: Number of listed videos that are missing.
+        fingerprint: Digest of the videos and their labels, the same in any folder.
+        drawn: Videos drawn by this module, to be written to `name` before use.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Part:
     drawn: Manifest | None = field(default=None, compare=False)
 
     def write(self) -> None:
-        """Write videos that were drawn here."""
+        """Write the drawn videos to their list."""
         if self.drawn is not None and not Path(self.name).exists():
             self.drawn.write_csv(self.name)
 
@@ -57,9 +57,9 @@ class Split:
     """One split of a data set.
 
     Args:
-        number: From 1.
-        train: Videos to learn from.
-        test: Videos to test on; None where nothing is tested (YouTube-8M).
+        number: Number of the split, from 1.
+        train: Training videos.
+        test: Test videos. None for YouTube-8M, which has no test.
     """
 
     number: int
@@ -68,12 +68,12 @@ class Split:
 
 
 def published_splits(on: str, numbers: tuple[int, ...], *, small: bool = False) -> tuple[Split, ...]:
-    """The splits of a data set that was not named, with the published counts: enough for a plan.
+    """Return splits with the published counts, to plan a data set without its videos.
 
     Args:
-        on: A name out of `SETS`.
-        numbers: The splits that are asked for.
-        small: Count no more videos than the small scale takes.
+        on: Name from `SETS`.
+        numbers: Numbers of the splits.
+        small: Limit the counts to those of the small scale.
 
     Example:
         >>> published_splits("ucf101", (1,))[0].train.count
@@ -101,30 +101,29 @@ def published_splits(on: str, numbers: tuple[int, ...], *, small: bool = False) 
 
 
 def _most(small: bool) -> Mapping[str, int]:
-    """About how many videos of each part are taken, by its word; of a part that is not named, all."""
+    """Return the approximate number of videos per part. A part without an entry is not limited."""
     return cast(Mapping[str, int], read_recipe("paper/small")["videos"]) if small else {}
 
 
 def open_set(
     on: str, given: GivenSet, numbers: tuple[int, ...], *, out: Path, small: bool, partial: bool
 ) -> tuple[Split, ...]:
-    """Find the training and test videos of a data set, and compare them with what was published.
+    """Find the training and test videos of a data set, and compare them with the published counts.
 
     Args:
-        on: A name out of `SETS`.
-        given: What the user named.
-        numbers: The splits that are asked for.
-        out: Folder that splits without official lists will be written to.
-        small: Take what there is: the splits whose lists are there, partial lists, and videos without
-            official lists, of which whole sources are held out to be tested on; and no more videos of each
-            part than `recipes/paper/small.yaml` says.
-        partial: Accept official lists of which videos are missing.
+        on: Name from `SETS`.
+        given: Location of the data set.
+        numbers: Numbers of the splits.
+        out: Folder for splits without official lists.
+        small: Accept missing splits, partial lists, and videos without official lists, whose test videos are
+            whole held-out sources. `recipes/paper/small.yaml` limits the number of videos per part.
+        partial: Accept official lists with missing videos.
 
     Returns:
-        The splits in order; of YouTube-8M one, without a test.
+        Splits in order. YouTube-8M has one split, without a test.
 
     Raises:
-        ConfigError: The videos are not the paper's: no official lists, or a split is missing.
+        ConfigError: The videos are not those of the paper: no official lists, or a split is missing.
         ManifestError: A list or the videos cannot be read, or videos are missing.
     """
     few = _Few(on, out, _most(small))
@@ -136,8 +135,9 @@ def open_set(
         if not small:
             raise ConfigError(
                 f"data.{on} {given.path}: no official lists of {SETS[on]} ({_LOOKED_FOR[on]}) are in this "
-                "folder, and the paper's figures are of its official splits; fetch them with t3d prepare "
-                "download (docs/project/reproduce.md), or set `scale` to small, which splits any videos"
+                "folder, and the paper reports accuracies on the official splits; download them with t3d "
+                "prepare download (docs/project/reproduce.md), or set `scale` to small, which splits any "
+                "videos"
             )
         return tuple(_drawn(on, given, number, few) for number in numbers)
     absent = [number for number in numbers if number not in lists]
@@ -165,11 +165,11 @@ _LOOKED_FOR = {
 
 
 def _official_lists(on: str, path: str) -> dict[int, tuple[str, str]]:
-    """Names of the training and the test list of each split below a folder."""
+    """Return the names of the training and test list per split, searched in a folder and its subfolders."""
     folder = Path(path)
     if not folder.is_dir():
         return {}
-    found: dict[int, tuple[str, str]] = {}
+    lists: dict[int, tuple[str, str]] = {}
     for number in (1, 2, 3):
         if on == "ucf101":
             train = _first(folder, f"trainlist0{number}.txt")
@@ -180,15 +180,15 @@ def _official_lists(on: str, path: str) -> dict[int, tuple[str, str]]:
         else:
             train, test = (_first(folder, name) if number == 1 else None for name in ("train.csv", "val.csv"))
         if train and test:
-            found[number] = (train, test)
-    return found
+            lists[number] = (train, test)
+    return lists
 
 
 def _first(folder: Path, pattern: str) -> str | None:
-    """The file that lies highest in a folder, of those with a name."""
+    """Return the matching file at the lowest depth in a folder."""
     for depth in _DEPTHS:
-        if found := sorted(folder.glob(depth + pattern)):
-            return str(found[0])
+        if files := sorted(folder.glob(depth + pattern)):
+            return str(files[0])
     return None
 
 
@@ -197,16 +197,16 @@ def _listed(on: str, name: str, given: GivenSet, *, lenient: bool) -> tuple[Part
     listed = read_official(name)
     if listed is None:
         raise ManifestError(f"{name}: not a list in the format of {SETS[on]}")
-    with _quiet():  # what is missing is said once, below or in the result
+    with _quiet():  # missing videos are reported once, below or in the result
         manifest = open_list(listed, root)
     _refuse_other(on, name, manifest)
     part = _part(name, manifest, given, root=root)
     difference = listed.difference() if listed.published else None
     if not lenient and (part.missing or difference):
-        why = f"{part.missing:,} of {part.missing + part.count:,} listed videos are not in {root}"
+        absent = f"{part.missing:,} of {part.missing + part.count:,} listed videos are not in {root}"
         raise ManifestError(
-            f"{name}: {difference or why}, so that the accuracy would be of other videos than the paper's; "
-            "add them, or set `partial`, and the result will say how many were missing"
+            f"{name}: {difference or absent}, so the accuracy could not be compared with the paper's; "
+            "add them, or set `partial`, which reports the number of missing videos in the result"
         )
     return part, manifest
 
@@ -224,11 +224,11 @@ def _quiet() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Few:
-    """Draws some of the videos of a part where it has too many for the small scale.
+    """Random draw of videos from a part that has too many for the small scale.
 
     Args:
-        on: The data set.
-        out: Folder that lists will be written to.
+        on: Data set.
+        out: Folder for the lists.
         most: See `_most`.
     """
 
@@ -237,7 +237,7 @@ class _Few:
     most: Mapping[str, int]
 
     def of(self, part: Part, manifest: Manifest, number: int, word: str) -> Part:
-        """Whole sources of each class, at least one."""
+        """Draw whole sources from each class, at least one."""
         most = self.most.get(word, len(manifest))
         if len(manifest) <= most:
             return part
@@ -246,14 +246,14 @@ class _Few:
         return replace(drawn, index=index, missing=part.missing)
 
     def named(self, manifest: Manifest, number: int, word: str) -> Part:
-        """Videos that were drawn, to be written to a list that is named by what it holds."""
+        """Return drawn videos as a part, with a list whose name depends on its contents."""
         mark = fingerprint(manifest)
         file = self.out / "splits" / f"{self.on}-{number}-{word}-{mark[:8]}.csv"
         return Part(str(file), len(manifest), fingerprint=mark, drawn=manifest)
 
 
 def _drawn(on: str, given: GivenSet, number: int, few: _Few) -> Split:
-    """Hold whole sources out of videos that have no official splits; each number is another draw."""
+    """Split videos without official splits by source. Each number is another draw."""
     full = open_manifest(given.path, root=given.root)
     _refuse_other(on, given.path, full)
     index = given.path if given.path.lower().endswith(".parquet") else given.index
@@ -284,12 +284,15 @@ def _part(name: str, manifest: Manifest, given: GivenSet, *, root: str | None = 
 def _refuse_other(on: str, name: str, manifest: Manifest) -> None:
     if manifest.targets != "single" or not manifest.labeled.all():
         raise ManifestError(
-            f"data.{on} {name}: every video needs one label (a folder a class, or a column label)"
+            f"data.{on} {name}: every video needs one label (one folder per class, or a column `label`)"
         )
 
 
 def fingerprint(manifest: Manifest) -> str:
-    """Which videos with which labels a manifest holds, wherever the files lie: 32 hexadecimal digits."""
+    """Return a digest of the videos and labels of a manifest, 32 hexadecimal digits.
+
+    It does not depend on the folder of the files.
+    """
     digest = hashlib.blake2b(digest_size=16)
     names = manifest.label_names().to_pylist()
     columns = (manifest.table[name].to_pylist() for name in ("path", "start", "end", "source"))

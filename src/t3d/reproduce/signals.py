@@ -1,4 +1,4 @@
-"""Whether a signal came during a run, also one that the run had no more use for."""
+"""Record of the signals that arrive during a run, including those that the run does not act on."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_ASKED = (signal.SIGINT, signal.SIGTERM)
+_RECORDED = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def noticed_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM that others handle.
+    """Record SIGINT and SIGTERM, which other code handles.
 
-    A run that is asked to stop in its very last validation ends as if it had not been, since no step is left;
-    but a run of the next row would begin then. In the main thread only, as with all signals.
+    A signal during the last validation of a run has no effect on this run, because no step is left. The run
+    of the next row must still not start. As with all signals, this works only in the main thread.
 
     Yields:
-        A list, empty until the block ends; then the numbers of the signals, in order.
+        List of the signal numbers, in order. It is empty until the block ends.
 
     Example:
         >>> from t3d.training.interrupt import caught_signals
@@ -37,5 +37,5 @@ def noticed_signals() -> Iterator[list[int]]:
             yield noticed
         finally:
             signal.set_wakeup_fd(before)
-            with suppress(BlockingIOError):  # none came
-                noticed += [number for number in reader.recv(1 << 16) if number in _ASKED]
+            with suppress(BlockingIOError):  # no signal arrived
+                noticed += [number for number in reader.recv(1 << 16) if number in _RECORDED]

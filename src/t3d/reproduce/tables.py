@@ -1,7 +1,7 @@
-"""What the file of one of the paper's tables says: rows, each an ordered list of steps.
+"""Tables of the paper, read from YAML files: rows, each an ordered list of steps.
 
-The files are `recipes/paper/tableN.yaml`. A step transfers, trains or tests; `target` stands for each data
-set and split that the table's accuracies are of.
+The files are `recipes/paper/tableN.yaml`. A step is a transfer, a training or a test. `target` stands for
+each data set and split with accuracies in the table.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ TARGET = "target"
 
 _Kind = Literal["transfer", "train", "test"]
 _ELSEWHERE = {
-    "1": "Table 1 holds the architectures; t3d models lists them",
-    "7": "Table 7 holds facts about the data sets; there is nothing to train",
+    "1": "Table 1 contains the architectures; t3d models lists them",
+    "7": "Table 7 contains facts about the data sets; there is nothing to train",
 }
 
 
@@ -32,8 +32,8 @@ class Step:
 
     Args:
         kind: `transfer`, `train` or `test`.
-        on: A data set out of `SETS`, or `target`.
-        recipe: Recipe that it starts from: `NAME`, or `paper/NAME`; empty for a test.
+        on: Data set from `SETS`, or `target`.
+        recipe: Recipe with the defaults: `NAME`, or `paper/NAME`. Empty for a test.
         changes: Options that differ from the recipe's, as nested tables.
     """
 
@@ -48,11 +48,11 @@ class Row:
     """One row of a table.
 
     Args:
-        name: As shown.
-        net: Its net, a name that `t3d models` lists.
-        steps: In order; the last one is the test.
-        paper: The paper's accuracies in percent by data set, where they are known.
-        clip: Options of the clip that differ from the recipes', in all steps.
+        name: Displayed name.
+        net: Name of the model, as listed by `t3d models`.
+        steps: Steps in order. The last one is the test.
+        paper: Known accuracies of the paper in percent, by data set.
+        clip: Options of the clip that differ from the recipes, in all steps.
     """
 
     name: str
@@ -67,10 +67,10 @@ class PaperTable:
     """One of the paper's tables.
 
     Args:
-        name: Such as `table4`.
-        title: What it compares.
-        results: Which data sets accuracies are of, and the splits that each is the mean of.
-        rows: In the table's order.
+        name: Name, such as `table4`.
+        title: Title.
+        results: Splits by data set. An accuracy is the mean over these splits.
+        rows: Rows, in the order of the table.
     """
 
     name: str
@@ -79,10 +79,12 @@ class PaperTable:
     rows: tuple[Row, ...]
 
     def chosen(self, names: Iterable[str]) -> tuple[Row, ...]:
-        """Some of the rows, by name in any case, in the table's order; all where none is named.
+        """Return the rows with these names, in the order of the table. Without names, return all rows.
+
+        Upper and lower case are equal.
 
         Raises:
-            ConfigError: There is no such row.
+            ConfigError: A row does not exist.
         """
         known = {row.name.casefold(): row for row in self.rows}
         wanted = [name.casefold() for name in names]
@@ -95,25 +97,25 @@ class PaperTable:
 
 
 def list_tables() -> list[str]:
-    """Names of the tables that can be reproduced, in the paper's order.
+    """Return the names of the tables that can be reproduced, in the order of the paper.
 
     Example:
         >>> list_tables()
         ['table2', 'table3', 'table4', 'table5', 'table6', 'table8', 'table9', 'table10']
     """
     folder = resources.files("t3d") / "recipes" / "paper"
-    found = (re.fullmatch(r"table(\d+)\.yaml", item.name) for item in folder.iterdir())
-    return [f"table{number}" for number in sorted(int(match[1]) for match in found if match)]
+    matches = (re.fullmatch(r"table(\d+)\.yaml", item.name) for item in folder.iterdir())
+    return [f"table{number}" for number in sorted(int(match[1]) for match in matches if match)]
 
 
 def read_table(name: str) -> PaperTable:
-    """Read a table's file.
+    """Read the file of a table.
 
     Args:
-        name: `table4`, or `4`.
+        name: Name or number, such as `table4` or `4`.
 
     Raises:
-        ConfigError: There is no such table, or nothing in it to train.
+        ConfigError: The table does not exist, or has nothing to train.
 
     Example:
         >>> [row.name for row in read_table("table4").rows]
@@ -128,26 +130,26 @@ def read_table(name: str) -> PaperTable:
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """The content of a recipe that comes along, `NAME` or `paper/NAME`.
+    """Return the content of a built-in recipe, `NAME` or `paper/NAME`.
 
     Raises:
-        ConfigError: There is no such recipe.
+        ConfigError: The recipe does not exist.
     """
     file = resources.files("t3d").joinpath("recipes", *f"{name}.yaml".split("/"))
     if not file.is_file():
-        raise ConfigError(f"no recipe {name!r} comes along (recipes/{name}.yaml)")
+        raise ConfigError(f"no built-in recipe {name!r} (recipes/{name}.yaml)")
     return cast(dict[str, Any], yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
 def parse_table(name: str, content: Mapping[str, Any]) -> PaperTable:
-    """Check what a table's file says.
+    """Check the content of a table's file, and return the table.
 
     Args:
-        name: Of the table, for messages.
-        content: The file's content.
+        name: Name of the table, for messages.
+        content: Content of the file.
 
     Raises:
-        ConfigError: An unknown word, or steps that make no row.
+        ConfigError: An unknown name, or steps that do not form a row.
     """
     _known(content, ("title", "results", "rows"), where=name)
     results = {on: tuple(splits) for on, splits in content["results"].items()}
@@ -161,7 +163,7 @@ def parse_table(name: str, content: Mapping[str, Any]) -> PaperTable:
         steps = tuple(_step(step, where) for step in options["steps"])
         kinds = [step.kind for step in steps]
         if "train" not in kinds or kinds.index("test") != len(kinds) - 1 or steps[-1].on != TARGET:
-            raise ConfigError(f"{where}: a row trains, and ends with its only test, of {TARGET}")
+            raise ConfigError(f"{where}: a row needs a training, and one test, of {TARGET}, as its last step")
         rows.append(Row(row, options["net"], steps, paper, options.get("clip", {})))
     return PaperTable(name, content["title"], results, tuple(rows))
 
@@ -175,7 +177,7 @@ def _step(content: Mapping[str, Any], where: str) -> Step:
     parts = () if kind == "test" else ("recipe", "data", "clip", "augment", "teacher", "pairs", "optim")
     _known(content, (kind, *parts), where=where)
     if kind != "test" and "recipe" not in content:
-        raise ConfigError(f"{where}: the step {kind} names no recipe")
+        raise ConfigError(f"{where}: the step {kind} has no recipe")
     changes = {name: value for name, value in content.items() if name not in (kind, "recipe")}
     return Step(kind, content[kind], content.get("recipe", ""), changes)
 

@@ -1,9 +1,9 @@
-"""Checkpoints: the whole state of a run in one safetensors file, with JSON in its header.
+"""Checkpoints with the whole state of a run, in one safetensors file with JSON in its header.
 
 A checkpoint contains no pickle, so reading it runs no code. It is written under a temporary name and renamed,
-so it is always complete. While a run is unfinished, its checkpoint also serves as a weights file: with the
-best weights so far if the run validates, else with the current ones. The header's `card` is their model card,
-and `weights` is the prefix of their tensors' names.
+so it is always complete. The checkpoint of an unfinished run is also a weights file. It offers the best
+weights so far if the run validates, else the current ones. The header's `card` is their model card, and
+`weights` is the prefix of their tensors' names.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Progress:
     Args:
         epoch: Finished epochs.
         step: Optimizer steps taken in the current epoch.
-        best: Best validation accuracy so far (mAP for multi-label runs), in [0, 1]; -1 before the first.
-        best_epoch: Finished epochs at that validation; 0 before the first.
-        since_best: Validations since then.
+        best: Best validation accuracy so far (mAP for multi-label runs), in [0, 1]. -1 before the first.
+        best_epoch: Finished epochs at that validation. 0 before the first.
+        since_best: Validations since the best one.
         minutes: Time spent so far, over all restarts.
-        figures: Figures of the last validation, by name.
+        figures: Metrics of the last validation, by name.
         losses: Sums of losses in the current epoch, see `Meter.state_dict`. Empty before the first
             checkpoint.
     """
@@ -55,11 +55,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of a model's weights with their model card.
+    """Copy of a model's weights with their model card.
 
     Args:
-        tensors: The weights by name, on the CPU.
-        card: Their model card.
+        tensors: Weights by name, on the CPU.
+        card: Model card of the weights.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -87,11 +87,11 @@ def save_checkpoint(
     """Write the state of a run, atomically.
 
     Args:
-        path: The file.
+        path: Path of the file.
         learner: Model, optimizer, schedule and moving average.
-        progress: How far the run is.
-        card: The model card of the current weights.
-        best: The best weights so far. None before the first validation, and for runs that do not validate.
+        progress: Progress of the run.
+        card: Model card of the current weights.
+        best: Best weights so far. None before the first validation, and for runs that do not validate.
     """
     model, optimizer, ema = learner.model, learner.optimizer, learner.ema
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
@@ -121,15 +121,15 @@ def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, Snapshot | 
     """Restore the state that `save_checkpoint` wrote.
 
     Args:
-        path: The file.
-        learner: Created with the options of the run that wrote the file. Changed in place.
+        path: Path of the file.
+        learner: Learner with the options of the run that wrote the file. Changed in place.
 
     Returns:
-        How far the run is, and the best weights so far (None if there are none yet).
+        The progress of the run, and the best weights so far (None if there are none yet).
 
     Raises:
         CheckpointError: The file is missing or corrupt, or belongs to another model or optimizer. The message
-            names the first tensor that differs.
+            contains the first tensor that differs.
     """
     header = read_header(path)
     with _opened(path) as file:
@@ -157,7 +157,7 @@ def read_header(path: Path) -> dict[str, Any]:
     """Read the header of a checkpoint, without its tensors.
 
     Raises:
-        CheckpointError: The file is missing or corrupt, or another version wrote it.
+        CheckpointError: The file is missing or corrupt, or was written by another version.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: there is no checkpoint to resume from; start the run without resume")

@@ -1,6 +1,6 @@
-"""Options of a training run, as frozen dataclasses: the Python API, the YAML and the command line.
+"""Options of a training run, for Python, YAML and the command line.
 
-Each `Args:` text is the help of the option.
+Each `Args:` entry is the help text of the option.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Optimizer = Literal["sgd", "adamw"]
 ScheduleName = Literal["step", "plateau", "cosine", "constant"]
 
 CHANGEABLE = ("optim.epochs", "early_stopping")
-"""The options that may change when a run is resumed."""
+"""Options that may change when a run is resumed."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The model.
+    """Options of the model.
 
     Args:
         name: Name of the model, as listed by `t3d models`.
@@ -50,8 +50,8 @@ class OptimConfig:
     Args:
         name: Optimizer: `sgd` (Nesterov momentum) or `adamw`.
         lr: Peak learning rate.
-        momentum: Momentum of SGD; AdamW ignores it.
-        weight_decay: Weight decay, applied to all parameters, or to kernels alone if `decay_norm` is off.
+        momentum: Momentum of SGD. AdamW ignores it.
+        weight_decay: Weight decay, applied to all parameters, or only to kernels if `decay_norm` is off.
         decay_norm: Also apply weight decay to biases and normalization parameters, as the paper does.
         epochs: Number of passes over the training videos.
         batch_size: Clips per optimizer step, over all processes and accumulated passes together.
@@ -122,10 +122,10 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The options that every kind of run has.
+    """Options of every kind of run.
 
     Args:
-        out: Run folder for options, log, checkpoint and weights. It must not hold a run yet, see `overwrite`.
+        out: Run folder for options, log, checkpoint and weights. It must not contain a run, see `overwrite`.
         seed: Seed of every random draw of the run.
         data: Videos, and how they are read.
         clip: Length, size and spacing of a clip.
@@ -137,7 +137,7 @@ class RunConfig:
         eval_every: Epochs between validations. The last epoch is always validated.
         log_every: Optimizer steps between log lines.
         checkpoint_minutes: Minutes between checkpoints within an epoch. Every epoch also ends with one.
-        overwrite: Delete the run in `out`, if there is one, and start a new run.
+        overwrite: Delete the run in `out`, if there is one, and start again.
     """
 
     command: ClassVar[str] = "t3d"
@@ -165,13 +165,13 @@ class RunConfig:
             at_least(name, getattr(self, name), 1)
 
     def caches(self) -> dict[str, str]:
-        """Return the folders that keep what is computed before the first step, by what they keep."""
+        """Return the folders of results computed before the first step, by the name of the results."""
         return {"decoded frames": self.data.cache} if self.data.cache else {}
 
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """The options of a supervised training run.
+    """Options of a supervised training run.
 
     Args:
         data: Labeled videos, and how they are read.
@@ -187,20 +187,20 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         if not self.data.train:
             raise ConfigError(
-                "data.train is missing: give a folder with one folder per class, a .csv, a .jsonl or a split "
-                "list"
+                "data.train is missing: set it to a folder with one folder per class, a .csv, a .jsonl or a "
+                "split list"
             )
         super().__post_init__()
         at_least("early_stopping", self.early_stopping, 0)
         if self.data.val is not None or self.data.val_fraction > 0:
             return
-        remedy = "there are no validation videos: give data.val, data.val_fraction above 0, or"
+        remedy = "there are no validation videos: set data.val, data.val_fraction above 0, or"
         if self.optim.schedule == "plateau":
             raise ConfigError(
-                f"optim.schedule = plateau watches the validation loss, and {remedy} another schedule"
+                f"optim.schedule = plateau needs a validation loss, and {remedy} another schedule"
             )
         if self.early_stopping:
             raise ConfigError(
-                f"early_stopping is {self.early_stopping} and watches the validation accuracy, and {remedy} "
+                f"early_stopping is {self.early_stopping} and needs a validation accuracy, and {remedy} "
                 "early_stopping = 0"
             )

@@ -1,4 +1,4 @@
-"""Errors of runs. Errors after which a run can be resumed carry its folder and command."""
+"""Errors of runs. If a run can be resumed, its error has the folder and command as attributes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class InterruptedRunError(T3DError):
     """A signal (SIGINT or SIGTERM) stopped the run, which saved its state first.
 
     Args:
-        folder: The run folder.
-        number: The signal.
-        command: The command that started the run and resumes it; empty if it cannot be resumed.
-        state: What is left of the run, as the end of the message.
+        folder: Run folder.
+        number: Number of the signal.
+        command: Command that started the run and resumes it. Empty if it cannot be resumed.
+        state: State of the run, as the end of the message.
     """
 
     def __init__(self, folder: Path, number: int, command: str, *, state: str = "its state is saved") -> None:
@@ -33,7 +33,7 @@ class InterruptedRunError(T3DError):
 
 
 class RunExistsError(ConfigError):
-    """The folder of a new run already holds a run.
+    """The folder of a new run already contains a run.
 
     Args:
         folder: The run folder.
@@ -42,7 +42,7 @@ class RunExistsError(ConfigError):
 
     def __init__(self, folder: Path, command: str) -> None:
         super().__init__(
-            f"{folder} already holds a run of {command}; resume it, choose another `out`, or set "
+            f"{folder} already contains a run of {command}; resume it, choose another `out`, or set "
             "overwrite=True to delete it"
         )
         self.folder = folder

@@ -19,13 +19,13 @@ _INSERTED = "inserted."  # tensors of TTLs that `insert_ttl` adds to a network
 
 
 def check_initial(asked: ModelConfig) -> None:
-    """Refuse weights of another network, before any video is read.
+    """Raise an error for weights of another model, before any video is read.
 
     Args:
         asked: The model of the run. Without `init` there is nothing to check.
 
     Raises:
-        CheckpointError: The weights are missing or damaged, or the backbone does not load whole.
+        CheckpointError: The weights are missing or damaged, or not all of the backbone can be loaded.
     """
     if asked.init:
         with torch.device("meta"):  # needs neither memory nor random numbers
@@ -36,7 +36,7 @@ def check_initial(asked: ModelConfig) -> None:
 def load_initial(model: VideoNet, asked: ModelConfig, *, classes: Sequence[str], targets: Targets) -> str:
     """Load weights into a new model.
 
-    The backbone must load whole; only inserted TTLs may be missing from the file. The classifier is loaded if
+    The file must contain the whole backbone. Only inserted TTLs may be missing. The classifier is loaded if
     the file has the same classes, in any order, and the same kind of targets.
 
     Args:
@@ -46,10 +46,10 @@ def load_initial(model: VideoNet, asked: ModelConfig, *, classes: Sequence[str],
         targets: Whether a video has one label or several.
 
     Returns:
-        A sentence that says what was loaded, empty for nothing.
+        Sentence about the loaded weights. Empty if nothing was loaded.
 
     Raises:
-        CheckpointError: The weights are missing or damaged, or the backbone does not load whole.
+        CheckpointError: The weights are missing or damaged, or not all of the backbone can be loaded.
     """
     if not asked.init:
         return ""
@@ -87,7 +87,7 @@ def _refuse_another(
         if (name in state or not name.startswith(_INSERTED))
         and (name not in state or state[name].shape != tensor.shape)
     ]
-    if card is not None:  # files of other projects may hold more than the network
+    if card is not None:  # files of other projects may contain more than the model
         differing += [name for name in state if name not in backbone and not is_classifier(model, name)]
     if not differing:
         return
@@ -95,13 +95,13 @@ def _refuse_another(
     first = f"{len(differing)} tensors of the backbone differ, such as {differing[0]}"
     if card is None:
         raise CheckpointError(
-            f"model.init: {asked.init} does not hold the weights of {ours}: {first}. Set model.name and "
-            "model.options to the network that it was made with"
+            f"model.init: {asked.init} does not contain the weights of {ours}: {first}. Set model.name and "
+            "model.options to those of the model in the file"
         )
     theirs = _described(card.architecture, card.options)
     raise CheckpointError(
-        f"model.init: {asked.init} holds the weights of {theirs}, and the run trains {ours}: {first}. Train "
-        f"{card.architecture} with the options of the file, or choose other weights"
+        f"model.init: {asked.init} contains the weights of {theirs}, but the run trains {ours}: {first}. "
+        f"Train {card.architecture} with the options of the file, or choose other weights"
     )
 
 

@@ -1,4 +1,7 @@
-"""Signals stop a run: immediately during start-up, later after the current step, when its state is saved."""
+"""Handlers of signals. During start-up, a signal stops a run immediately.
+
+Later, the current step ends first, and the state is saved.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _StopSignal(KeyboardInterrupt):
-    """A signal, on its way out of whatever the main thread was doing: no `except Exception` keeps it."""
+    """Exception for a signal in the main thread. `except Exception` does not catch it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -23,10 +26,10 @@ class _StopSignal(KeyboardInterrupt):
 
 @contextmanager
 def raised_signals(error: Callable[[int], Exception]) -> Iterator[None]:
-    """End the block immediately at SIGINT or SIGTERM.
+    """End the block immediately on SIGINT or SIGTERM.
 
     Args:
-        error: Makes the error to raise, from the number of the signal.
+        error: Function from the number of the signal to the error to raise.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (signal's own signature)
@@ -51,12 +54,12 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
 
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that the current step ends and the state is saved."""
+    """Record SIGINT and SIGTERM, so that the current step ends and its state is saved."""
     caught: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (signal's own signature)
         if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt  # the second request stops immediately
+            raise KeyboardInterrupt  # the second Ctrl+C stops immediately
         caught.append(number)
 
     with _handled_by(remember):
@@ -64,7 +67,10 @@ def caught_signals() -> Iterator[list[int]]:
 
 
 def agree(accelerator: Accelerator, caught: list[int], due: bool) -> tuple[int, bool]:
-    """Return the signal to stop by, or 0, and whether a checkpoint is due: if on one process, then on all."""
+    """Return the signal that stops the run (or 0), and whether a checkpoint is due.
+
+    A signal or a due checkpoint on one process applies to all processes.
+    """
     stop = caught[0] if caught else 0
     if accelerator.num_processes == 1:
         return stop, due

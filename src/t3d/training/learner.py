@@ -1,4 +1,4 @@
-"""The trainable state of a run: model, optimizer, schedule and moving average."""
+"""Trainable state of a run: model, optimizer, schedule and moving average."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from t3d.training.optim import Schedule, make_ema, make_optimizer
 
 @dataclass(frozen=True)
 class Learner:
-    """The trainable state of a run; a checkpoint contains all of it.
+    """Trainable state of a run. A checkpoint contains all of it.
 
     Args:
         model: The model, on its device, not wrapped.
@@ -40,12 +40,12 @@ class Learner:
 
     @property
     def averaged(self) -> nn.Module:
-        """The model to validate and save: the moving average of the weights if there is one."""
+        """Model to validate and save: the moving average of the weights if there is one."""
         return self.model if self.ema is None else self.ema.module
 
     @property
     def kept(self) -> nn.Module:
-        """The part of `averaged` whose weights are kept after the run."""
+        """Part of `averaged` whose weights are kept after the run."""
         return self.averaged.get_submodule(self.part)
 
     @property

@@ -1,4 +1,4 @@
-"""The log of a run: progress, one line per epoch, `log.jsonl`, and TensorBoard where it is installed."""
+"""Log of a run: progress bar, one line per epoch, `log.jsonl`, and TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from t3d.progress import progress
 
 
 class RunLog:
-    """The log of a run. On processes other than the main one it does nothing.
+    """Log of a run. It does nothing on processes other than the main one.
 
     Args:
-        path: The file. TensorBoard's folder is next to it.
+        path: Path of the log file. TensorBoard's folder is next to it.
         main: Whether this is the main process.
-        steps: Optimizer steps of the whole run, for the progress.
-        done: Steps that a resumed run has taken before; later lines are removed from the log.
-        validated: Whether the validation after step `done` has ended; if not, its line is removed too.
+        steps: Optimizer steps of the whole run, for the progress bar.
+        done: Optimizer steps before a resume. Later lines of the interrupted run are removed.
+        validated: Whether the validation after step `done` is finished. If not, its line is removed, too.
     """
 
     def __init__(self, path: Path, *, main: bool, steps: int, done: int = 0, validated: bool = True) -> None:
@@ -45,7 +45,7 @@ class RunLog:
         Args:
             kind: `train` or `val`.
             step: Optimizer steps taken so far.
-            **values: The numbers, by name.
+            **values: Numbers by name.
         """
         if not self.main:
             return
@@ -81,7 +81,7 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's log; an empty list if there is no log."""
+    """Return the lines of a run's log. Empty if there is no log."""
     return list(read_journal(path))
 
 

@@ -17,7 +17,7 @@ class Meter:
     """Mean loss, speed and waiting time since the last report.
 
     Args:
-        accelerator: Averages over processes.
+        accelerator: Accelerator that averages over processes.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -32,10 +32,10 @@ class Meter:
         self._began = time.monotonic()
 
     def state_dict(self, loss_sum: float) -> dict[str, float | int]:
-        """Return the sums of losses as JSON values, so that a resumed run reports whole lines and epochs.
+        """Return the sums of losses as JSON values, so that a resumed run reports complete means.
 
         Args:
-            loss_sum: From `loss_sum`.
+            loss_sum: Result of `loss_sum`.
         """
         epoch = {"epoch_loss": self._epoch_loss, "epoch_steps": self._epoch_steps}
         return {"loss": loss_sum, "steps": self._steps, **epoch}
@@ -70,7 +70,7 @@ class Meter:
         """Return the means since the last report, and reset them.
 
         Args:
-            loss_sum: From `loss_sum`.
+            loss_sum: Result of `loss_sum`.
         """
         seconds = time.monotonic() - self._began
         line = {
@@ -86,7 +86,7 @@ class Meter:
         return line
 
     def epoch_loss(self) -> float:
-        """Return the mean loss of the steps reported since the last call, of which there must be one."""
+        """Return the mean loss of the steps reported since the last call. There must be at least one."""
         mean = self._epoch_loss / self._epoch_steps
         self._epoch_loss, self._epoch_steps = 0.0, 0
         return mean
@@ -114,7 +114,7 @@ class BrokenVideos:
         for video in batch.bad:
             if video.path not in self.reasons:
                 self.reasons[video.path] = video.reason
-                print(f"left out: {video}", flush=True)  # in whichever process read it
+                print(f"left out: {video}", flush=True)  # printed by the process that read it
         if len(self.reasons) > self.max_bad * self.videos:
             raise ManifestError(
                 f"{len(self.reasons)} of {self.videos} videos could not be decoded, more than data.max_bad = "

@@ -1,4 +1,4 @@
-"""Option names of earlier versions, so that files that use them are refused with one clear message."""
+"""Option names of earlier versions, for a clear message about files that use them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "optim.mixup": "optim.mixup_alpha",
     }
 )
-"""Present names of options by their old names."""
+"""Current name of each renamed option, by its old name."""
 
 REUSED: Mapping[str, str] = MappingProxyType({"data.videos": "data.root"})
-"""The same for old names that some kinds of run now give to another option."""
+"""Current name by old name, where some kinds of run now use the old name for another option."""
 
 REMOVED: Mapping[str, str] = MappingProxyType(
     {"data.decoder": "PyAV decodes all videos, so there is nothing to choose"}
@@ -30,15 +30,15 @@ REMOVED: Mapping[str, str] = MappingProxyType(
 
 
 def refuse_old_names(options: Mapping[str, object], kind: type, *, where: str | Path) -> None:
-    """Refuse option names of earlier versions.
+    """Raise an error for option names of earlier versions.
 
     Args:
-        options: The content of a YAML file: nested tables, or names joined by dots.
-        kind: The dataclass of the options. Its own field names are never old.
-        where: The file, for the message.
+        options: Content of a YAML file: nested tables, or names joined by dots.
+        kind: Dataclass of the options. Its field names are never old.
+        where: Path of the file, for the message.
 
     Raises:
-        ConfigError: Some names are old; the message lists each with its present name.
+        ConfigError: Some names are old. The message lists each with its current name.
     """
     changes = {old: f"{old} is now {new}" for old, new in {**RENAMED, **REUSED}.items()}
     changes |= {old: f"{old} was removed ({reason})" for old, reason in REMOVED.items()}

@@ -69,7 +69,7 @@ def _by_rate(model: nn.Module, config: OptimConfig) -> list[tuple[float, list[nn
 
 
 class Schedule:
-    """The learning rate as a function of progress.
+    """Learning rate as a function of progress.
 
     Args:
         optimizer: The optimizer whose rate is set.
@@ -127,14 +127,14 @@ class Schedule:
         """Change the length of a restored run to `config.epochs`.
 
         `constant`, `step`, `plateau` and the warm-up do not depend on the length, so the run ends as one run
-        of that length. A cosine that has started does. A second one replaces it from `step` on: it starts at
-        the rate that one run of that length has there, and ends at zero.
+        of that length. A cosine that has started depends on it. A second cosine replaces it from `step` on.
+        It starts at the rate of one run of that length at this step, and ends at zero.
 
         Args:
             step: Optimizer steps taken so far.
 
         Returns:
-            A sentence that says so, empty if the length is the same.
+            Sentence about the change. Empty if the length is the same.
         """
         config, before = self.config, self._end
         if config.epochs == before:
@@ -152,7 +152,7 @@ class Schedule:
         )
 
     def validated(self, loss: float) -> None:
-        """Update `plateau` with a validation loss; the other schedules ignore it.
+        """Update `plateau` with a validation loss. The other schedules ignore it.
 
         The rule is that of `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults. It is applied to a
         factor, because the warm-up and `lr_scale` also change the rate.
@@ -168,7 +168,7 @@ class Schedule:
                 self._factor = reduced
 
     def state_dict(self) -> dict[str, float | int]:
-        """Return the state as JSON values; `end` is the number of epochs of the run."""
+        """Return the state as JSON values. `end` is the number of epochs of the run."""
         plateau = {"factor": self._factor, "best": self._best, "bad": self._bad}
         return plateau | {"start": self._start, "end": self._end, "peak": self._peak}
 
@@ -179,7 +179,7 @@ class Schedule:
 
 
 def _cosine(epoch: float, start: float, end: float) -> float:
-    """Half a cosine, from 1 at `start` to 0 at `end`."""
+    """Return half a cosine, from 1 at `start` to 0 at `end`."""
     return 0.5 * (1 + math.cos(math.pi * min((epoch - start) / max(end - start, 1e-9), 1.0)))
 
 

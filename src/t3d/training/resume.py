@@ -1,4 +1,4 @@
-"""Resume a run for another number of epochs."""
+"""Check of the number of epochs when a run is resumed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from t3d.training.run_folder import RunFolder
 
 
 def check_length(config: RunConfig, folder: RunFolder) -> None:
-    """Refuse a length that a run cannot be resumed with, before any video is read.
+    """Raise an error for a number of epochs that a run cannot be resumed with, before any video is read.
 
     Args:
-        config: The options to resume with.
-        folder: The run.
+        config: Options of the resumed run.
+        folder: Folder of the run.
 
     Raises:
         CheckpointError: The checkpoint is damaged, or another version wrote it.
@@ -27,7 +27,7 @@ def check_length(config: RunConfig, folder: RunFolder) -> None:
     if epochs < started:
         raise ConfigError(
             f"optim.epochs is {epochs}, but the run in {folder.path} has already started epoch {started}; "
-            f"give at least {started}, or start a new run"
+            f"set it to at least {started}, or start a new run"
         )
     if (
         isinstance(config, TrainConfig)

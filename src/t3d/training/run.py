@@ -1,4 +1,4 @@
-"""The supervised run, from top to bottom: data, model, epochs, validation, weights."""
+"""Supervised run: data, model, epochs, validation and weights, in this order."""
 
 from __future__ import annotations
 
@@ -35,21 +35,25 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
 
     Args:
         config: Options of the run.
-        resume: Resume the run in `config.out` from its checkpoint, at the exact step. More `optim.epochs`
-            than before train it longer, also after it has finished.
+        resume: Resume the run in `config.out` from its checkpoint, at the exact step. With more
+            `optim.epochs` than before, a finished run trains longer, too.
 
     Returns:
-        The run folder. `last.safetensors` holds the weights after the last epoch, and `best.safetensors`
-        those that validated best; both are written at the end. Until then `checkpoint.safetensors` holds the
-        whole state, with the best weights so far. `log.jsonl` is the log, `train.csv` and `val.csv` list the
-        videos, and `bad.csv` lists those that could not be read.
+        The run folder, with these files:
+
+        - `last.safetensors`: the weights after the last epoch. Written at the end.
+        - `best.safetensors`: the weights with the best validation. Written at the end.
+        - `checkpoint.safetensors`: the whole state during the run, with the best weights so far.
+        - `log.jsonl`: the log.
+        - `train.csv` and `val.csv`: the videos.
+        - `bad.csv`: the videos that could not be read.
 
     Raises:
-        ConfigError: An option has a value that cannot work, or the run folder exists.
-        CheckpointError: The checkpoint or the weights of `model.init` are corrupt or another model's.
+        ConfigError: An option is invalid, or the run folder exists.
+        CheckpointError: The checkpoint or the weights of `model.init` are corrupt or of another model.
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
         DivergedError: The loss, a weight or a validation score is infinite or NaN.
-        InterruptedRunError: A signal stopped the run, after saving; or in its start-up.
+        InterruptedRunError: A signal stopped the run, after saving or during start-up.
     """
     check_model(config)
     data = config.data
@@ -73,11 +77,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         for epoch in trainer.epochs(loader, early_stopping=config.early_stopping):
             note = ""
             if videos.val is not None and trainer.validates_after(epoch):
-                trainer.save()  # a signal's grace period may end before the validation does
-                scores = _validate(run, trainer.learner.averaged, videos.val)
-                metrics = measure(scores)
-                without = measure_without(scores, shared) if shared else None
-                trainer.validated(epoch, metrics.loss, metrics.log_line() | _unshared(without))
+                trainer.save()  # after a signal, the grace period may be shorter than the validation
+                metrics = _validate(run, trainer.learner.averaged, videos.val)
+                trainer.validated(epoch, metrics.loss, metrics.log_line())
                 trainer.keep_if_best(epoch, metrics.best_by)
                 note = f"  val {metrics}"
                 if without is not None:
@@ -140,7 +142,7 @@ def _unshared(without: Metrics | MultiMetrics | None) -> dict[str, float | int]:
 
 def _validate(run: Run[TrainConfig], model: nn.Module, videos: Manifest) -> Scores:
     config, accelerator = run.config, run.accelerator
-    if accelerator.num_processes > 1:  # the BatchNorm buffers of each process come from its own clips
+    if accelerator.num_processes > 1:  # each process has BatchNorm buffers from its own clips
         for tensor in model.buffers():
             tensor.copy_(broadcast(tensor))
     try:

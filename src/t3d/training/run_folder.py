@@ -1,4 +1,4 @@
-"""The folder of a run: created at its start, replaced only with `overwrite`, read again to resume."""
+"""Folder of a run: created at its start, replaced only with `overwrite`, read again to resume."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _MARK = "# A run of: "
 
 
 class RunFolder:
-    """The files of a run.
+    """Files of a run.
 
-    A run in start-up, or interrupted there, has only its `config`: its lists of videos are not decided.
-    While a run is under way, the only weights are those in `checkpoint`; `best` (if the run validates) and
-    `last` are written together at its end. A finished run that is trained longer keeps them until then.
+    A run in start-up, or interrupted during it, has only its `config`. Its lists of videos are not written
+    yet. During a run, only `checkpoint` has weights. `best` (if the run validates) and `last` are written
+    together at the end. A finished run that is trained longer keeps them until then.
 
     Args:
-        path: The folder.
+        path: Path of the folder.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -58,11 +58,11 @@ class RunFolder:
         return all(entry.name in early or entry.name.startswith(".") for entry in self.path.iterdir())
 
     def refuse_existing(self, *, overwrite: bool) -> None:
-        """Make sure that a new run deletes nothing that it may not.
+        """Raise an error if a new run must not replace this folder.
 
         Raises:
-            ConfigError: The folder is not empty, and holds no run; or it is the current folder or one above.
-            RunExistsError: The folder holds a run, and `overwrite` is off.
+            ConfigError: The folder is not empty and not a run, or it is the current folder or one above it.
+            RunExistsError: The folder contains a run, and `overwrite` is off.
         """
         if Path.cwd().is_relative_to(self.path.resolve()):
             raise ConfigError(
@@ -70,27 +70,27 @@ class RunFolder:
             )
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return
-        if self.undecided:  # nothing that could be lost
+        if self.undecided:  # nothing to lose
             return
         is_run = all(file.is_file() for file in (self.config, self.classes, self.train_csv))
         if not is_run:
             raise ConfigError(
                 f"{self.path} exists and is not a run (config.yaml, classes.txt, train.csv); choose another "
-                "`out`: only runs are ever replaced"
+                "`out`: only runs can be replaced"
             )
         if not overwrite:
             raise RunExistsError(self.path, self.command())
 
     @contextmanager
     def starting(self, config: RunConfig) -> Iterator[None]:
-        """Create the folder before the slow part of a start, and hold it until the block ends.
+        """Create the folder before the slow part of a start, and lock it until the block ends.
 
-        The block calls `start`. If it fails, a folder that was created here is deleted; if a signal
-        interrupts it, the folder stays, and the run can be resumed. A run that is to be replaced stays as it
-        is until `start`.
+        The block calls `start`. If the block fails, a folder that this method created is deleted. If a signal
+        interrupts it, the folder stays, and the run can be resumed. A run to replace is unchanged until
+        `start`.
 
         Raises:
-            ConfigError: See `refuse_existing`. Or another run is starting in the folder.
+            ConfigError: See `refuse_existing`, or another run is starting in the folder.
         """
         self.refuse_existing(overwrite=config.overwrite)
         known = self.undecided
@@ -114,11 +114,11 @@ class RunFolder:
                 raise
 
     def start(self, config: RunConfig, train: Manifest, val: Manifest | None, bad: Sequence[Failed]) -> None:
-        """Write the options and videos of the run, into the folder that `starting` created or a new one.
+        """Write the options and videos of the run to the folder that `starting` created, or to a new one.
 
         Raises:
-            ConfigError: See `refuse_existing`; another run may have taken the folder meanwhile. Or the run
-                to be replaced is under way.
+            ConfigError: See `refuse_existing` (another run may have created the folder in the meantime), or
+                the run to replace is still running.
         """
         self.refuse_existing(overwrite=config.overwrite)
         if self.undecided:
@@ -130,16 +130,18 @@ class RunFolder:
 
     @contextmanager
     def _new_folder(self, *, replace: bool = False) -> Iterator[RunFolder]:
-        """Create the folder, with all that the block writes or not at all."""
+        """Create the folder atomically, with everything that the block writes."""
         final = self.path.resolve()
-        with suppress(OSError):  # only an empty folder: another run may have made its own meanwhile
+        with suppress(
+            OSError
+        ):  # removes only an empty folder: another run may have created a folder in the meantime
             final.rmdir()
         with self._unused(), atomic_folder(final, replace=replace) as temporary:
             yield RunFolder(temporary)
 
     def _write_videos(self, train: Manifest, val: Manifest | None, bad: Sequence[Failed]) -> None:
-        """Write the lists of videos; the training list is the last, so that it tells that all are there."""
-        for file in (self.val_csv, self.bad_csv):  # of a start that was interrupted here
+        """Write the lists of videos. The training list is written last and marks the lists as complete."""
+        for file in (self.val_csv, self.bad_csv):  # left by a start that was interrupted here
             file.unlink(missing_ok=True)
         if val is not None:
             val.write_csv(self.val_csv)
@@ -148,17 +150,17 @@ class RunFolder:
         train.write_csv(self.train_csv)
 
     def sweep(self) -> None:
-        """Delete what killed processes left half-written.
+        """Delete incomplete files of killed processes.
 
         Raises:
-            ConfigError: The run is under way in another process, which may be writing just now.
+            ConfigError: Another process is running the run, and may be writing.
         """
         with self._unused():
             sweep(self.path)
 
     @contextmanager
     def _unused(self) -> Iterator[None]:
-        """Make sure that no process writes to the folder while the block runs; a run holds its log's lock."""
+        """Lock the folder against other processes during the block. A run holds the lock of its log."""
         with alone_in(self.log) if self.path.is_dir() else nullcontext():
             yield
 
@@ -175,13 +177,12 @@ class RunFolder:
         """Read the options of the run.
 
         Args:
-            kind: Their class: `TrainConfig` for a run of `t3d train`.
+            kind: Class of the options: `TrainConfig` for a run of `t3d train`.
 
         Raises:
-            CheckpointError: The folder holds no run.
+            CheckpointError: The folder does not contain a run.
             WrongCommandError: The run was started by another command.
-            ConfigError: An earlier version wrote the run, or its config.yaml was changed into something that
-                cannot work.
+            ConfigError: An earlier version wrote the run, or its config.yaml was changed and is invalid.
         """
         if not self.config.exists():
             raise CheckpointError(f"{self.path}: no config.yaml in this folder, so there is no run to resume")
@@ -206,10 +207,10 @@ class RunFolder:
             raise ConfigError(f"{self.config}: {error}") from error
 
     def record_length(self, config: RunConfig) -> None:
-        """Write how long a resumed run trains into its config.yaml, if that has changed.
+        """Write a changed length of a resumed run to its config.yaml.
 
         Args:
-            config: Its options; `optim.epochs` and `early_stopping` are written.
+            config: Options of the run. `optim.epochs` and `early_stopping` are written.
         """
         options = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         changed = options | {"optim": {**(options.get("optim") or {}), "epochs": config.optim.epochs}}
@@ -224,7 +225,7 @@ class RunFolder:
             temporary.write_text(f"{_MARK}{command}\n{text}", encoding="utf-8")
 
     def read_videos(self) -> tuple[Manifest, Manifest | None]:
-        """Read the training and validation videos that the run wrote down when it started."""
+        """Read the training and validation videos that the run saved at its start."""
         classes = self.classes.read_text(encoding="utf-8").split("\n")[:-1]
         train = Manifest.from_csv(self.train_csv).with_classes(classes)
         val = Manifest.from_csv(self.val_csv).with_classes(classes) if self.val_csv.exists() else None
@@ -252,7 +253,7 @@ class RunFolder:
 
 
 def _unknown_options(options: Mapping[str, object], kind: type) -> Iterator[str]:
-    """Names in `options` that the dataclass `kind` does not have, dotted within its groups."""
+    """Yield names in `options` that the dataclass `kind` does not have, with dots within its groups."""
     known = get_type_hints(kind)
     for name, value in options.items():
         if name not in known:
@@ -262,7 +263,7 @@ def _unknown_options(options: Mapping[str, object], kind: type) -> Iterator[str]
 
 
 def _plain(value: object) -> object:
-    """Turn tuples into lists, which YAML knows."""
+    """Convert tuples to lists, which YAML supports."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The start of every run: processes, folder, frames, videos and the untrained model."""
+"""Start of every run: processes, folder, frames, videos and the untrained model."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ Config = TypeVar("Config", bound=RunConfig)
 
 @dataclass(frozen=True)
 class RunVideos:
-    """The videos of a run.
+    """Videos of a run.
 
     Args:
-        train: To learn from.
-        val: Held out for validation; None for none.
+        train: Training videos.
+        val: Validation videos, or None.
         bad: Videos that cannot be read and are left out.
     """
 
@@ -50,15 +50,15 @@ class RunVideos:
 
 @dataclass(frozen=True)
 class Run(Generic[Config]):
-    """A run before its model is created.
+    """State of a run before its model is created.
 
     Args:
-        config: The run's options.
-        accelerator: This process and the others.
-        folder: Where the run is written.
-        store: Where frames come from.
-        resume: Whether the run continues with the videos that it wrote down. A run that was interrupted
-            before it did so starts again.
+        config: Options of the run.
+        accelerator: Accelerator of all processes.
+        folder: Run folder.
+        store: Source of frames.
+        resume: Whether the run continues with its saved lists of videos. A run that was interrupted before it
+            saved them starts again.
     """
 
     config: Config
@@ -74,7 +74,7 @@ class Run(Generic[Config]):
 
     @property
     def restores(self) -> bool:
-        """True for a run that continues from a checkpoint; one interrupted before its first one does not."""
+        """True if the run continues from a checkpoint, which a run interrupted early does not have."""
         return self.resume and self.folder.checkpoint.exists()
 
     @contextmanager
@@ -85,7 +85,7 @@ class Run(Generic[Config]):
             InterruptedRunError: A signal stopped the block. The run can be resumed.
             ConfigError: See `RunFolder.starting`.
         """
-        if not self.accelerator.is_main_process:  # the others wait for it, and end with it
+        if not self.accelerator.is_main_process:  # other processes wait for it, and end with it
             yield
             return
         folder = nullcontext() if self.resume else self.folder.starting(self.config)
@@ -93,17 +93,17 @@ class Run(Generic[Config]):
             yield
 
     def _interrupted(self, number: int) -> InterruptedRunError:
-        """Return the error of a start that a signal stopped, which tells what is kept."""
+        """Return the error of a start that a signal stopped. It reports the caches that are kept."""
         kept = " and ".join(f"the {name} in {folder}" for name, folder in self.config.caches().items())
         state = f"{kept} are kept and reused" if kept else "it had not taken a step yet"
         command = self.config.command
         if not self.resume and not self.folder.undecided:
-            state += ". The run that it would replace is unchanged; run the same command again to start over"
+            state += ". The run that it would replace is unchanged; run the same command to start again"
             command = ""
         return InterruptedRunError(self.folder.path, number, command, state=state)
 
     def check_videos(self, train: Manifest, val: Manifest | None = None) -> RunVideos:
-        """Leave out videos that cannot be read; the main process looks, and tells the others.
+        """Leave out videos that cannot be read. The main process checks them for all processes.
 
         Raises:
             ManifestError: More than `data.max_bad` of them cannot be read.
@@ -118,11 +118,11 @@ class Run(Generic[Config]):
         return RunVideos(kept[0], held[0] if held else None, kept[1] + (held[1] if held else []))
 
     def reopen_videos(self) -> RunVideos:
-        """Read the videos of the run to resume, which it wrote down when it started."""
+        """Read the saved lists of videos of the run to resume."""
         train, val = self.folder.read_videos()
         if self.accelerator.is_main_process:
             self.folder.sweep()
-            if self.store.folder is not None:  # the cache may have dropped some meanwhile
+            if self.store.folder is not None:  # some may no longer be in the cache
                 for part in (train, val):
                     if part is not None:
                         open_all(part, self.store, workers=self.config.data.workers)
@@ -132,14 +132,14 @@ class Run(Generic[Config]):
         """Create the model, untrained or from the weights of `model.init`, on the CPU.
 
         Args:
-            classes: Class names that the model scores; none for a model without classifier.
+            classes: Class names, in the order of the scores. Empty for a model without a classifier.
             targets: Whether a video has one label or several.
 
         Returns:
-            The model, and a sentence about the weights that it starts from, empty for none.
+            The model, and a sentence about its initial weights, empty for random weights.
 
         Raises:
-            CheckpointError: The weights of `model.init` are missing, damaged or another network's.
+            CheckpointError: The weights of `model.init` are missing or damaged, or belong to another model.
         """
         asked = self.config.model
         torch.manual_seed(self.config.seed)
@@ -156,24 +156,23 @@ class Run(Generic[Config]):
         self.accelerator.wait_for_everyone()
 
     def surroundings(self) -> str:
-        """Say how many videos are left out, and where the run computes."""
+        """Return the number of left-out videos and the devices, as the end of a sentence."""
         left_out = len(self.folder.read_bad())
         processes = f", {self.accelerator.num_processes} process(es) on {self.device.type}"
         return (f", {left_out} unreadable videos left out (bad.csv)" if left_out else "") + processes
 
 
 def open_run(config: Config, index: VideoIndex | None, *, resume: bool) -> Run[Config]:
-    """Open what a run needs before its videos are looked at.
+    """Prepare a run before its videos are opened.
 
     Args:
-        config: The run's options.
+        config: Options of the run.
         index: Index of the video files.
         resume: Resume the run in `config.out`.
 
     Raises:
-        ConfigError: A new run would replace something that it may not, or a run cannot be resumed with so
-            few epochs.
-        CheckpointError: The weights of `model.init` are missing, damaged or another network's.
+        ConfigError: A new run would replace an existing folder, or `optim.epochs` is too low to resume.
+        CheckpointError: The weights of `model.init` are missing or damaged, or belong to another model.
     """
     data = config.data
     accelerator = make_accelerator()
@@ -189,7 +188,7 @@ def open_run(config: Config, index: VideoIndex | None, *, resume: bool) -> Run[C
 
 
 def make_accelerator() -> Accelerator:
-    """Return this process and the others, on a GPU if there is one."""
+    """Return the accelerator of all processes, on a GPU if there is one."""
     # The main process may check videos for hours while the others wait.
     timeout = InitProcessGroupKwargs(timeout=timedelta(hours=24))
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[timeout])
@@ -199,11 +198,11 @@ def leave_at_exit(accelerator: Accelerator) -> None:
     """Leave the group of processes when this process exits.
 
     Call it when all processes have reached the same place. A process that exits without leaving can abort
-    (SIGABRT) although its run is finished: the threads of torch's gloo backend are still there. A process
-    that failed alone must not leave: NCCL could then wait for the others.
+    (SIGABRT) although its run is finished: the threads of torch's gloo backend still run. A single failed
+    process must not leave, because NCCL could then wait for the others.
     """
     if accelerator.num_processes > 1:
-        atexit.unregister(_leave)  # once, however many runs this process has had
+        atexit.unregister(_leave)  # once, regardless of the number of runs in this process
         atexit.register(_leave)
 
 
@@ -213,10 +212,10 @@ def _leave() -> None:
 
 
 def check_model(config: RunConfig) -> None:
-    """Refuse a model, options, stages to freeze or a clip that cannot work, before any video is read.
+    """Check the model, its options, the stages to freeze and the clip, before any video is read.
 
     Raises:
-        ConfigError: There is no such model or stage, an option cannot work, or the clip has too few frames or
+        ConfigError: A model or stage does not exist, an option is invalid, or the clip has too few frames or
             pixels.
     """
     asked = config.model
@@ -230,8 +229,8 @@ def check_model(config: RunConfig) -> None:
 
 @cache
 def _least_clip(name: str, options: str, freeze: str) -> tuple[int, int]:
-    """Return frames and side; the options are JSON."""
-    with torch.device("meta"):  # takes neither memory nor random numbers
+    """Return the minimum number of frames and the minimum side. The options are JSON."""
+    with torch.device("meta"):  # needs neither memory nor random numbers
         model = create_model(name, num_classes=1, options=json.loads(options))
     model.freeze(freeze)
     return model.min_input_size()

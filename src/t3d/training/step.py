@@ -18,11 +18,11 @@ from t3d.training.config import RunConfig
 
 
 class TrainStep(ABC):
-    """The loss of one batch.
+    """Loss of one batch.
 
     Args:
-        config: The run's options.
-        device: Where the model is.
+        config: Options of the run.
+        device: Device of the model.
     """
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
@@ -81,7 +81,7 @@ class MultiLabelStep(SingleLabelStep):
         if config.mixup_alpha:
             targets = targets.lerp(targets.roll(1, 0), 1 - share)
         # As with one label, the smoothed share is spread evenly over all classes. Moving targets toward 1/2
-        # instead would raise the target of a rare class far above the share of videos that have it.
+        # instead would raise the target of a rare class well above the share of videos that have it.
         smoothing = config.label_smoothing
         targets = (1 - smoothing) * targets + smoothing / max(targets.shape[1], 2)  # one class: yes or no
         return F.binary_cross_entropy_with_logits(logits, targets)

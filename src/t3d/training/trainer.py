@@ -1,7 +1,7 @@
-"""The trainer of every kind of run: optimizer steps, epochs, checkpoints, signals and final weights.
+"""Trainer of every kind of run: optimizer steps, epochs, checkpoints, signals and final weights.
 
 One process or many (torchrun, accelerate launch) run the same code. Accelerate places the model and averages
-gradients; the sampler gives each process its share of each batch.
+gradients. The sampler gives each process its share of each batch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from t3d.training.step import TrainStep
 
 
 class Trainer:
-    """Trains a model. If the run is resumed, the constructor restores its checkpoint.
+    """Training loop of a model. If the run is resumed, the constructor restores its checkpoint.
 
     A run is a loop over `epochs`, within `running`, whose body validates and saves:
 
@@ -51,15 +51,15 @@ class Trainer:
     Args:
         run: Options, processes and folder.
         model: The model to train.
-        step: The loss of a batch.
-        videos: The training videos.
+        step: Train step, which computes the loss of a batch.
+        videos: Training videos.
         describe: Function from the progress of the run to the model card of the weights that are kept.
         part: Name of the submodule whose weights are kept. Empty keeps the whole model.
         classes: Class of each training video, to sample every class equally often.
 
     Raises:
         CheckpointError: The checkpoint is corrupt or belongs to another model.
-        ConfigError: The batch size does not suit the videos or the processes.
+        ConfigError: The batch size does not match the number of videos or processes.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Trainer:
 
     @property
     def _steps_done(self) -> int:
-        """Optimizer steps taken since the start of the run."""
+        """Number of optimizer steps since the start of the run."""
         return self.progress.epoch * self.steps + self.progress.step
 
     # --- a run, in order ---------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class Trainer:
         return epoch == self.config.optim.epochs or self._regular(epoch)
 
     def _regular(self, epoch: int) -> bool:
-        """Return whether longer runs have this validation, too; schedule and early stopping ignore others."""
+        """Return whether longer runs have this validation, too. Schedule and early stopping ignore others."""
         return epoch % self.config.eval_every == 0
 
     def validated(self, epoch: int, loss: float, figures: dict[str, Any]) -> None:
@@ -234,7 +234,7 @@ class Trainer:
         Both come from the last checkpoint, so a run interrupted between the two writes both when resumed.
         """
         if self.accelerator.is_main_process:
-            if self.best is not None:  # first, so that a folder never offers the last weights as its best
+            if self.best is not None:  # first, so that the last weights never appear to be the best
                 self.best.write(self.folder.best)
             Snapshot.of(self.learner.kept, self.describe(self.progress)).write(self.folder.last)
         progress = self.progress
@@ -261,13 +261,13 @@ class Trainer:
             self._take_steps(epoch, batches, ahead)
 
     def _take_steps(self, epoch: int, batches: Iterator[Any], ahead: Prefetcher | None = None) -> None:
-        config, begun = self.config, self.progress.step
+        config, first = self.config, self.progress.step
         self.meter.start()
         saved = time.monotonic()
-        for step in range(begun, self.steps):
+        for step in range(first, self.steps):
             self.take_step(batches, epoch=epoch, step=step)
             if ahead is not None:
-                ahead.at((step + 1 - begun) * config.optim.batch_size // self.accelerator.num_processes)
+                ahead.at((step + 1 - first) * config.optim.batch_size // self.accelerator.num_processes)
             self.progress = replace(self.progress, step=step + 1)
             total, last = epoch * self.steps + step + 1, step + 1 == self.steps
             if last or total % config.log_every == 0:
@@ -285,7 +285,7 @@ class Trainer:
         """Take one optimizer step.
 
         Args:
-            batches: Iterator of batches; the step takes `optim.grad_accum_steps` of them.
+            batches: Iterator of batches. The step takes `optim.grad_accum_steps` of them.
             epoch: Epoch, counted from 0.
             step: Step within the epoch, counted from 0.
 
@@ -294,7 +294,7 @@ class Trainer:
         """
         config, optimizer = self.config.optim, self.learner.optimizer
         self.rate = self.learner.schedule.set(epoch * self.steps + step)
-        # The seed of mixup and dropout is the place in the run, so that a resumed run draws the same.
+        # Mixup and dropout are seeded by the step in the run, so that a resumed run draws the same numbers.
         rng = np.random.default_rng((self.config.seed, epoch, step, self.accelerator.process_index, 1))
         torch.manual_seed(int(rng.integers(2**31)))
         self.network.train()
@@ -316,7 +316,7 @@ class Trainer:
         self.meter.end_step()
 
     def report(self) -> dict[str, float]:
-        """Return the figures of a log line: means since the last report, over all processes.
+        """Return the numbers of a log line: means since the last report, over all processes.
 
         Raises:
             DivergedError: See `check_finite`.
@@ -326,13 +326,13 @@ class Trainer:
         return {"loss": line.pop("loss"), "lr": self.rate} | line | figures
 
     def check_finite(self) -> float:
-        """Stop a run whose loss, weights or BatchNorm statistics are not finite.
+        """Raise an error if the loss, the weights or BatchNorm statistics are not finite.
 
         Returns:
             The sum of the losses since the last report, averaged over all processes.
 
         Raises:
-            DivergedError: One of them is infinite or NaN, on any process; raised on every process.
+            DivergedError: One of them is infinite or NaN on any process. Raised on every process.
         """
         loss = self.meter.loss_sum()
         norm = nn.utils.get_total_norm(self.network.parameters())

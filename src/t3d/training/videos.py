@@ -32,7 +32,7 @@ def choose_videos(run: Run[TrainConfig]) -> RunVideos:
     if val is not None and not any(val.class_counts().values()):
         raise ManifestError(
             f"{data.val or data.train}: no class applies to any validation video, so a validation cannot "
-            "measure the model; give data.val with labels, or set data.val_fraction to 0"
+            "measure the model; set data.val to videos with labels, or data.val_fraction to 0"
         )
     if val is not None and data.val is not None:
         refuse_moved(val, data.val, root=data.root)
@@ -45,13 +45,13 @@ def _check_training(videos: Manifest, config: TrainConfig) -> None:
     if videos.targets == "multi" and config.data.balance:
         raise ConfigError(
             f"data.balance samples each class equally often and needs one label per video, but videos of "
-            f"{name} may have several; leave it out"
+            f"{name} may have several; remove it"
         )
     empty = [label for label, count in videos.class_counts().items() if count == 0]
     least = videos.label_column.min_classes
     if len(videos.classes) < least or empty:
         raise ManifestError(
-            f"{name}: training needs at least {least} classes with a video each; there are "
+            f"{name}: training needs at least {least} classes with a video each; it has "
             f"{len(videos.classes)} ({', '.join(videos.classes[:20])})"
             + (f". No video: {', '.join(empty)}" if empty else "")
         )

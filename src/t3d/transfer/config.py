@@ -1,6 +1,6 @@
-"""Options of supervision transfer: the Python API, the YAML and the command line.
+"""Options of supervision transfer, for Python, YAML and the command line.
 
-Each `Args:` text is the help of the option.
+Each `Args:` entry is the help text of the option.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Space = Literal["learned", "teacher"]
 
 @dataclass(frozen=True)
 class PoolConfig(ReadConfig):
-    """Unlabeled videos; labels are neither needed nor read.
+    """Unlabeled videos. Labels are neither needed nor read.
 
     Args:
         videos: Videos to learn from: a folder in any layout, a `.csv` or `.jsonl` table, an index
@@ -33,22 +33,22 @@ class PoolConfig(ReadConfig):
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """The frozen 2D teacher, and the frames that it sees.
+    """Frozen 2D teacher and its input frames.
 
     Args:
         name: Teacher: a timm or torchvision model (`timm:resnet50`, `torchvision:resnet50`; without a prefix,
-            timm is searched first), an ONNX file that maps images to features, or a file of `t3d teacher`.
+            timm is searched first), an ONNX file that maps images to features, or a file written by `t3d
+            teacher`.
         weights: Weights of the teacher, a `.safetensors` file. Default: the library's ImageNet weights.
-        size: Side of the square images that the teacher sees, in pixels. Default: the teacher's own.
-        frames: Number of frames that the teacher sees per clip, spread evenly over its time (X in the paper).
+        size: Side of the teacher's square input images, in pixels. Default: the teacher's own.
+        frames: Number of frames per clip that the teacher gets, spread evenly over the clip (X in the paper).
         average: Average the teacher's features over these frames, as the paper does. Otherwise they are
-            concatenated in order of time, and the student must also know when each frame is shown.
+            concatenated in order of time, so that the student must also learn the time of each frame.
         augment: Crop and flip the teacher's frames at random, independently of the clip. Cannot be combined
             with `cache`.
         cache: Folder for teacher features, so that each frame is computed once for all epochs and runs. Only
-            every `frame_step`-th frame is kept; other frames use the features of the nearest one.
-            Default: no cache.
-        frame_step: Distance between frames with kept features, in frames of the video, see `cache`.
+            every `frame_step`-th frame is stored. Other frames use the nearest stored one. Default: no cache.
+        frame_step: Distance between frames with stored features, in frames of the video, see `cache`.
     """
 
     name: str = ""
@@ -68,27 +68,27 @@ class TeacherConfig:
             at_least("teacher.size", self.size, 1)
         if self.augment and self.cache:
             raise ConfigError(
-                "teacher.augment changes the teacher's frames at random each time, so their features cannot "
-                "be cached: turn off teacher.augment, or remove teacher.cache"
+                "teacher.augment changes the teacher's frames in every epoch, so teacher.cache cannot store "
+                "their features: turn one of them off"
             )
 
 
 @dataclass(frozen=True)
 class PairConfig:
-    """Objective: pairs of a clip and frames that the student learns from.
+    """Objective of the student, on pairs of a clip and frames.
 
     Args:
-        objective: Training objective. `regress` predicts the teacher's feature, by cosine (validated best,
-            see docs/project/results.md); `match` classifies whether clip and frames belong together (the
-            paper's); `contrastive` finds the frames of a clip among those of the batch, and the clip of
-            frames (InfoNCE); `sum` adds all three.
+        objective: Training objective. `regress` predicts the teacher's feature, with a cosine loss (best in
+            validation, see docs/project/results.md). `match` classifies whether clip and frames belong
+            together (the paper's). `contrastive` finds the frames of a clip among all frames of the batch,
+            and the clip of the frames (InfoNCE). `sum` adds all three.
         negatives: Negative pairs of `match`: `one` draws one per positive pair (the paper's 1 : 1); `all`
-            takes every other video of the batch, weighted like the positives in total.
+            uses every other video of the batch, with the same total weight as the positives.
         other_time: Also use frames of another, non-overlapping time of the same video as negatives.
         temperature: Temperature of `contrastive`.
         space: Space in which `contrastive` compares: `learned` maps clip and frames into a common learned
-            space; `teacher` predicts the teacher's own feature, so that the student must tell apart whatever
-            the teacher tells apart.
+            space; `teacher` predicts the teacher's own feature, so that the student must distinguish
+            everything that the teacher distinguishes.
     """
 
     objective: Objective = "regress"
@@ -106,13 +106,13 @@ class PairConfig:
 
 @dataclass(frozen=True)
 class TransferConfig(RunConfig):
-    """The options of a supervision transfer.
+    """Options of a supervision transfer.
 
     Args:
         data: Unlabeled videos, and how they are read.
-        model: The student.
-        teacher: The frozen 2D teacher.
-        pairs: Objective: pairs of a clip and frames that the student learns from.
+        model: Student.
+        teacher: Frozen 2D teacher.
+        pairs: Objective of the student, on pairs of a clip and frames.
         optim: Optimizer and schedule of the student. Default: the paper's recipe.
     """
 
@@ -126,15 +126,14 @@ class TransferConfig(RunConfig):
     )
 
     def caches(self) -> dict[str, str]:
-        """Return the folders that keep what is computed before the first step, by what they keep."""
+        """Return the folders of results computed before the first step, by the name of the results."""
         features = {"teacher features": self.teacher.cache} if self.teacher.cache else {}
         return super().caches() | features
 
     def __post_init__(self) -> None:
         if not self.data.videos:
             raise ConfigError(
-                "data.videos is missing: set it to a folder of videos, a .csv or .jsonl table, or an "
-                "official list"
+                "data.videos is missing: set it to a folder of videos, a .csv, a .jsonl or a split list"
             )
         if not self.teacher.name:
             raise ConfigError(
@@ -144,19 +143,21 @@ class TransferConfig(RunConfig):
         super().__post_init__()
         if self.clip.segments > 1:
             raise ConfigError(
-                f"clip.segments is {self.clip.segments}; transfer pairs one clip with frames of the same "
-                "time: leave it at 1 here, and set it when training on labels"
+                f"clip.segments is {self.clip.segments}; it must be 1, because transfer pairs one clip with "
+                "frames of the same time. Set it when training on labels"
             )
         if self.optim.batch_size < 2 * self.optim.grad_accum_steps:
             raise ConfigError(
                 f"optim.batch_size is {self.optim.batch_size} in optim.grad_accum_steps = "
-                f"{self.optim.grad_accum_steps} passes; each pass must have at least 2 clips, since "
-                "negatives come from its other clips"
+                f"{self.optim.grad_accum_steps} passes; each pass needs at least 2 clips, because "
+                "the other clips of a pass are the negatives"
             )
         if self.optim.mixup_alpha or self.optim.label_smoothing:
-            raise ConfigError("optim.mixup_alpha and optim.label_smoothing need labels; transfer has none")
+            raise ConfigError(
+                "optim.mixup_alpha and optim.label_smoothing need labels, which transfer does not read"
+            )
         if self.optim.schedule == "plateau" and self.data.val_fraction == 0:
             raise ConfigError(
-                "optim.schedule = plateau watches the validation loss, and there are no validation videos: "
-                "give data.val_fraction above 0, or another schedule"
+                "optim.schedule = plateau needs a validation loss, and there are no validation videos: "
+                "set data.val_fraction above 0, or choose another schedule"
             )

@@ -1,6 +1,6 @@
-"""Unlabeled videos as clips with the frames, or the features of the frames, that the teacher sees.
+"""Dataset of unlabeled videos: clips for the student, with frames or features for the teacher.
 
-Legend: B clips, T frames of a clip, X frames of the teacher, D features, S side of the teacher's square.
+Legend: B clips, T frames of a clip, X frames of the teacher, D features, S side of the teacher's images.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from t3d.transfer.pairs import Indices, frames_of, other_time
 
 @dataclass(frozen=True)
 class PairItem:
-    """A clip of one video and what the teacher sees of it.
+    """Clip of one video with the frames or features of the teacher.
 
     Args:
         video: Row of the video in its manifest.
         frames: The clip, uint8 [T, C, H, W].
         teacher: Frames, uint8 [X, 3, S, S], or their features, float32 [X, D].
-        other: The same of another time of the video; None where none was asked for or there is none.
+        other: Frames or features of another time of the video. None if not requested, or if the video is too
+            short.
     """
 
     video: int
@@ -46,16 +47,16 @@ class PairItem:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Batch that the loader returns.
+    """Batch of a loader.
 
     Args:
-        frames: Clips, uint8 [B, T, C, H, W]; None when every video of the batch was bad.
-        teacher: Frames, uint8 [M, X, 3, S, S], or features, float32 [M, X, D]. Those of the B clips
-            come first. If `other` is not None, those of another time follow, with zeros for videos without
-            one.
-        other: Which videos gave frames of another time, bool [B]; None where none was asked for.
+        frames: Clips, uint8 [B, T, C, H, W]. None if every video of the batch was bad.
+        teacher: Frames, uint8 [M, X, 3, S, S], or features, float32 [M, X, D]. The first B belong to the
+            clips. If `other` is not None, B more from another time follow, with zeros for a video that has
+            no other time.
+        other: Mask of the videos with frames of another time, bool [B]. None if not requested.
         videos: Row of each clip's video, int64 [B].
-        bad: The videos that could not be read.
+        bad: Videos that could not be read.
     """
 
     frames: torch.Tensor | None
@@ -65,24 +66,24 @@ class PairBatch:
     bad: tuple[Failed, ...]
 
     def pin_memory(self) -> PairBatch:
-        """The same batch in memory that a GPU copies from without waiting; loaders call it."""
+        """Return the batch in pinned memory, for asynchronous copies to a GPU. Loaders call it."""
         if self.frames is None:
             return self
         return replace(self, frames=self.frames.pin_memory(), teacher=self.teacher.pin_memory())
 
 
 class CollatePairs:
-    """Stacks items; bad videos are set apart.
+    """Collate function that stacks items and lists bad videos separately.
 
     Args:
-        other_time: Whether frames of another time were asked for.
+        other_time: Whether items have frames of another time.
     """
 
     def __init__(self, other_time: bool) -> None:
         self.other_time = other_time
 
     def __call__(self, items: list[PairItem | Failed]) -> PairBatch:
-        """Make a batch of what a dataset gave."""
+        """Make a batch from items of the dataset."""
         good = [item for item in items if isinstance(item, PairItem)]
         teacher = [item.teacher for item in good]
         if self.other_time:
@@ -100,13 +101,14 @@ class CollatePairs:
 
 @dataclass(frozen=True)
 class TeacherView:
-    """The teacher's frames of a clip's time span.
+    """Frames or features for the teacher, from the time span of a clip.
 
     Args:
-        store: Where its frames come from, at the teacher's size.
+        store: Source of the frames, at the teacher's size.
         count: Number of frames, X.
-        features: Kept features of the teacher; no frames are decoded then. None: the teacher computes them.
-        augment: How its frames are varied; None takes the center.
+        features: Stored features of the teacher, so that no frames are decoded. None: the teacher computes
+            the features.
+        augment: Augmentation of the frames. None takes the center.
     """
 
     store: FrameStore
@@ -115,11 +117,11 @@ class TeacherView:
     augment: AugmentConfig | None = None
 
     def plain(self) -> TeacherView:
-        """Return the same view, not varied."""
+        """Return the same view without augmentation."""
         return replace(self, augment=None)
 
     def of(self, path: Path) -> Callable[[Indices, np.random.Generator], torch.Tensor]:
-        """Open a video: return a function from a clip's frame indices to the teacher's frames or features.
+        """Return a function from the frame indices of a clip to the teacher's frames or features.
 
         Raises:
             VideoError: The video cannot be read.
@@ -134,22 +136,19 @@ class TeacherView:
 
 
 class TransferClips(Dataset[PairItem | Failed]):
-    """One random clip per video, with the teacher's frames of the same time.
+    """Dataset of one random clip of a video per key, with the teacher's frames of the same time.
 
-    A row number gives the clip of the current epoch (see `set_epoch`), so `dataset[0]` and torch's own
-    loaders work, with `collate_fn=CollatePairs(other_time)`. A `SampleKey` names its epoch itself.
-
-    Every draw follows from (seed, epoch, row). Views of clip and frames are drawn independently of each
-    other, so that pixel positions do not give a pair away (PAPER: Supervision transfer, our choice).
+    Every random draw depends only on (seed, epoch, row). Clip and frames get independent random
+    views, so that pixel positions do not reveal a pair (PAPER: Supervision transfer, our choice).
 
     Args:
-        manifest: The videos.
-        spec: What a clip is.
-        store: Where the clip's frames come from.
-        augment: How the clip is varied; None takes the center.
+        manifest: Videos.
+        spec: Length, stride and size of clips.
+        store: Source of the frames of a clip.
+        augment: Augmentation of the clip. None takes the center.
         seed: Seed of all draws.
-        teacher: What the teacher sees.
-        other_time: Also give frames of another time.
+        teacher: View of the teacher.
+        other_time: Also return frames of another time.
     """
 
     def __init__(
@@ -216,12 +215,12 @@ class TransferClips(Dataset[PairItem | Failed]):
             clip = random_clip(high - low, self.spec, rng)
             other = other_time(clip, high - low, self.spec, rng) if self.other_time else None
             pixels = frames.get(low + clip)
-            see = self.teacher.of(entry.path)
-            mine = see(low + clip, rng)
-            theirs = None if other is None else see(low + other, rng)
+            view = self.teacher.of(entry.path)
+            own = view(low + clip, rng)
+            others = None if other is None else view(low + other, rng)
         except VideoError as error:
             return Failed(str(entry.path), error.reason, key.row)
-        return PairItem(key.row, _view(pixels, self.spec, self.augment, rng), mine, theirs)
+        return PairItem(key.row, _view(pixels, self.spec, self.augment, rng), own, others)
 
 
 def _view(

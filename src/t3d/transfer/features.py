@@ -1,7 +1,7 @@
-"""The teacher's features of every n-th frame of a video, on disk: computed once for all epochs and runs.
+"""Teacher features of every n-th frame of a video on disk, computed once for all epochs and runs.
 
-An entry is named by what the video file contains, by the teacher (weights, input size, normalization) and
-by which frames it holds, so that nothing stale is ever read. It is written whole or not at all.
+The name of an entry depends on the contents of the video file, on the teacher (weights, input size,
+normalization) and on its frames. Stale entries are therefore never read. Entries are written atomically.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from t3d.transfer.pairs import Indices
 from t3d.transfer.teachers.base import Teacher
 
 _FORMAT = 1  # raise it when features change
-_CHUNK = 32  # frames that the teacher sees at a time
+_CHUNK = 32  # frames per forward pass of the teacher
 
 
 class FeatureStore:
-    """Reads and makes the features of videos.
+    """Store of the teacher features of videos.
 
     Legend: N frames of a video, G = ceil(N / step) frames with features, D features.
 
     Args:
-        folder: Where the features lie; made where it is missing. `~` is the home folder.
-        digest: The teacher's, see `Teacher`.
+        folder: Folder of the features. It is created if missing. `~` is the home folder.
+        digest: Digest of the teacher, see `Teacher`.
         step: Every `step`-th frame, from the first, has features.
-        index: Index of the files. With it, files are identified without reading them.
+        index: Index of the files. With it, files need not be read to identify their contents.
 
     Raises:
-        ConfigError: The folder cannot be made or written to.
+        ConfigError: The folder cannot be created or written to.
     """
 
     def __init__(self, folder: str, *, digest: str, step: int, index: VideoIndex | None = None) -> None:
@@ -53,7 +53,7 @@ class FeatureStore:
         self._digests = FileDigests(f"{_FORMAT} {digest} {step} ".encode(), known=known)
 
     def entry(self, path: Path) -> Path:
-        """The file that holds a video's features, whether it exists or not.
+        """Return the path of the file with a video's features. It may not exist yet.
 
         Raises:
             VideoError: The video cannot be read.
@@ -64,14 +64,14 @@ class FeatureStore:
             raise VideoError(path, f"cannot be read: {error.strerror}") from error
 
     def get(self, path: Path, frames: Indices) -> torch.Tensor:
-        """The features of some frames; for each, the nearest frame that has features stands in.
+        """Return the features of frames. Each frame uses the nearest frame with stored features.
 
         Args:
-            path: The video.
+            path: Path of the video.
             frames: Frame indices, int64 [X].
 
         Returns:
-            float32 [X, D].
+            Features, float32 [X, D].
 
         Raises:
             VideoError: The video cannot be read.
@@ -83,26 +83,26 @@ class FeatureStore:
                 features = file.get_tensor("features")  # G D
         except (SafetensorError, OSError) as error:
             raise ConfigError(
-                f"teacher.cache: the features {entry} of {path} are missing or damaged ({error}); delete "
-                "the file if it exists, and start again: missing features are computed again"
+                f"teacher.cache: the features {entry} of {path} are missing or damaged ({error}); "
+                "delete a damaged file, and start again to compute the features"
             ) from error
         nearest = np.clip((frames + self.step // 2) // self.step, 0, len(features) - 1)
         return features[torch.from_numpy(nearest)].float()
 
     def make(self, manifest: Manifest, teacher: Teacher, *, store: FrameStore, workers: int) -> list[Failed]:
-        """Compute what is missing.
+        """Compute missing features.
 
         Args:
-            manifest: The videos; a path that occurs several times is computed once.
-            teacher: Its digest must be this store's.
-            store: Where frames come from, at the teacher's size.
-            workers: Processes that decode. 0: this one.
+            manifest: Videos. A path that occurs several times is computed once.
+            teacher: Teacher with the same digest as this store.
+            store: Source of frames, at the teacher's size.
+            workers: Processes that decode. 0 decodes in this process.
 
         Returns:
-            The videos of which a wanted frame cannot be read: every row of each.
+            Every row of the videos with an unreadable frame.
 
         Raises:
-            ConfigError: The folder cannot be written to, or a feature is too large to be kept.
+            ConfigError: The folder cannot be written to, or a feature is too large to store.
         """
         rows: dict[Path, list[int]] = {}
         for row, entry in enumerate(manifest):
@@ -127,7 +127,7 @@ class FeatureStore:
         with progress(f"Computing features of {teacher.name}", len(missing), unit="videos") as bar:
             for number, frames, last in loader:
                 path = missing[number]
-                if isinstance(frames, str):  # the reason why there are none
+                if isinstance(frames, str):  # the reason of a failure
                     bad += [Failed(str(path), frames, row) for row in rows[path]]
                     parts.pop(number, None)
                 else:
@@ -142,8 +142,8 @@ class FeatureStore:
     def _write(self, features: torch.Tensor, path: Path) -> None:
         if not features.isfinite().all():
             raise ConfigError(
-                f"{path}: the teacher's features are not finite or exceed 65504, the maximum of half "
-                "precision, so they cannot be cached; remove teacher.cache"
+                f"{path}: features of the teacher are NaN, infinite or above 65504, the limit of half "
+                "precision; remove teacher.cache"
             )
         try:
             write_tensors({"features": features}, self.entry(path), metadata={})
@@ -152,7 +152,7 @@ class FeatureStore:
 
 
 class _EveryNthFrame(IterableDataset[tuple[int, torch.Tensor | str, bool]]):
-    """Every n-th frame of each video, in chunks: (video's number, frames or what is wrong, the last?)."""
+    """Every n-th frame of each video in chunks: (number of the video, frames or error, is last chunk)."""
 
     def __init__(self, paths: list[Path], store: FrameStore, step: int) -> None:
         self.paths = paths

@@ -1,4 +1,4 @@
-"""Validation of a transfer: how well pairs of held-out videos are told apart."""
+"""Validation of a transfer on pairs of held-out videos."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from t3d.transfer.step import TransferStep, first_of, pair_metrics
 
 
 class HeldOut:
-    """Held-out videos in batches that are the same at every validation.
+    """Held-out videos, in the same batches at every validation.
 
     Args:
-        clips: The videos, not augmented.
-        step: Scores the pairs of a batch.
-        groups: The group of each video, int64 [N].
+        clips: Clips of the videos, without augmentation.
+        step: Train step, which scores the pairs of a batch.
+        groups: Group of each video, int64 [N].
 
     Attributes:
         bad: Videos that could not be read in the last `measure`.
@@ -46,7 +46,7 @@ class HeldOut:
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> dict[str, float]:
-        """Return the loss and the figures of a `TransferNet`, over all pairs of each batch.
+        """Return the loss and the metrics of a `TransferNet`, over all pairs of each batch.
 
         Raises:
             ManifestError: No held-out video could be read.
@@ -64,5 +64,5 @@ class HeldOut:
             metrics.add(scores[first_of(scores)], positive, negative)
         if not losses:
             reasons = "".join(f"\n  {failed}" for failed in self.bad[:20])
-            raise ManifestError(f"not one held-out video could be read:{reasons}")
+            raise ManifestError(f"none of the held-out videos could be read:{reasons}")
         return {"loss": float(np.mean(losses))} | metrics.figures()

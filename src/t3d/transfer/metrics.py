@@ -1,4 +1,4 @@
-"""Metrics of telling true pairs from false ones, also per kind of negative."""
+"""Metrics of scored pairs, in total and per kind of negative."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _BY_KIND = ("auc", "accuracy", "precision")
 
 
 class PairMetrics:
-    """Collects the scores of pairs, and gives figures.
+    """Collection of pair scores that computes metrics.
 
     Legend: B clips, M sets of frames, see `t3d.transfer.pairs`.
 
     Args:
-        threshold: The score above which a pair is said to belong together; None where scores have no such
-            value (`contrastive`, `regress`), and only their order counts.
+        threshold: Score above which a pair is predicted to belong together. None if scores have no such
+            value (`contrastive`, `regress`) and only their order counts.
 
     Example:
         >>> metrics = PairMetrics(threshold=0.0)
@@ -35,12 +35,12 @@ class PairMetrics:
         self._top1: list[Floats] = []
 
     def add(self, scores: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor) -> None:
-        """Count a batch.
+        """Add the scores of a batch.
 
         Args:
             scores: float [B, M].
             positive: Pairs that belong together, bool [B, M].
-            negative: Pairs that do not.
+            negative: Pairs that do not belong together, bool [B, M].
         """
         table = scores.detach().double().cpu().numpy()
         own, apart = positive.cpu().numpy(), negative.cpu().numpy()
@@ -56,14 +56,16 @@ class PairMetrics:
         self._top1.append((table[own] > rival)[has_rival].astype(np.float64))
 
     def figures(self) -> dict[str, float]:
-        """The figures; those without a single pair are left out.
+        """Return the metrics. Metrics without any pair are left out.
 
         Returns:
-            `auc`: how often a true pair scores above a false one, ties counted as half. `top1`: how often
-            it scores above all false ones of its clip in the batch. Also, with a threshold also `accuracy`,
-            `precision` and `recall`, false pairs together weighing as much as true ones, so that guessing
-            gives 0.5. Where there are two kinds of negatives, `auc`, `accuracy` and `precision` are repeated
-            for each; `recall` is about true pairs alone.
+            - `auc`: probability that a true pair scores above a false one. Ties count as half.
+            - `top1`: share of true pairs that score above all false pairs of their clip in the batch.
+            - With a threshold also `accuracy`, `precision` and `recall`. False pairs have the same total
+              weight as true pairs, so that guessing gives 0.5.
+
+            With two kinds of negatives, `auc`, `accuracy` and `precision` are also given per kind. `recall`
+            depends on true pairs only.
         """
         if not self._positive:
             return {}

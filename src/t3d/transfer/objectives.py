@@ -1,6 +1,6 @@
-"""Objectives: losses of the scores of a batch's pairs.
+"""Losses on the scores of a batch's pairs.
 
-Legend: B clips, M sets of frames; scores and masks are [B, M], the positive pairs lie on the diagonal.
+Legend: B clips, M sets of frames. Scores and masks are [B, M]. The positive pairs are on the diagonal.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ def transfer_loss(
     pairs: PairConfig,
     rng: np.random.Generator | None = None,
 ) -> Tensor:
-    """The loss of a batch: the sum over the objectives that gave scores.
+    """Return the loss of a batch, summed over the objectives with scores.
 
     Args:
-        scores: By objective, see `TransferNet`.
+        scores: Scores by objective, see `TransferNet`.
         positive: Pairs that belong together, bool [B, M].
-        negative: Pairs that certainly do not.
-        pairs: Which negatives count.
-        rng: Draws the negatives of `match`; None takes all, whatever `pairs.negatives` says.
+        negative: Pairs that certainly do not belong together, bool [B, M].
+        pairs: Options of the objective, which select the negatives.
+        rng: Random generator that draws the negatives of `match`. None uses all negatives and ignores
+            `pairs.negatives`.
 
     Returns:
-        A number.
+        Scalar loss.
     """
     losses = []
     for name, table in scores.items():
@@ -46,14 +47,14 @@ def transfer_loss(
 
 
 def draw_one(negative: Tensor, rng: np.random.Generator) -> Tensor:
-    """Keep one negative of each clip, each equally likely; frames of another time in every second draw.
+    """Keep one random negative per clip. Half of the draws take frames of another time, if there are any.
 
     Args:
-        negative: bool [B, M]; M is 2 B where frames of another time were asked for.
-        rng: Where the draws come from.
+        negative: Negative pairs, bool [B, M]. M is 2 B with frames of another time.
+        rng: Random generator.
 
     Returns:
-        bool [B, M], at most one per row.
+        Mask, bool [B, M], with at most one pair per row.
     """
     rows = negative.cpu().numpy()
     count = len(rows)
@@ -70,12 +71,12 @@ def draw_one(negative: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def match_loss(scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """Binary cross-entropy; positives and negatives weigh the same however many they are.
+    """Return the binary cross-entropy, with the same total weight for positives and negatives.
 
     Args:
         scores: Logits.
         positive: Pairs that belong together.
-        negative: Pairs that do not; where there is none, the positives count alone.
+        negative: Pairs that do not. If there are none, only the positives count.
     """
     loss = F.softplus(-scores[positive]).mean()
     if not negative.any():
@@ -84,16 +85,16 @@ def match_loss(scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def contrastive_loss(scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """InfoNCE both ways: the right frames among all for a clip, the right clip among all for frames.
+    """Return the InfoNCE loss in both directions: frames of a clip, and clip of the frames.
 
-    (Oord et al. 2018; both ways as in CLIP, Radford et al. 2021.)
+    (Oord et al. 2018; both directions as in CLIP, Radford et al. 2021.)
 
     Args:
         scores: Cosines over temperature.
         positive: Pairs that belong together.
-        negative: The pairs they are told apart from.
+        negative: Pairs to distinguish them from.
     """
     count = len(scores)
     masked = scores.masked_fill(~(positive | negative), float("-inf"))
-    which = torch.arange(count, device=scores.device)
-    return (F.cross_entropy(masked, which) + F.cross_entropy(masked[:, :count].T, which)) / 2
+    target = torch.arange(count, device=scores.device)
+    return (F.cross_entropy(masked, target) + F.cross_entropy(masked[:, :count].T, target)) / 2

@@ -1,7 +1,7 @@
-"""Positive and negative pairs of clips and frames in a batch.
+"""Positive and negative pairs of clips and frames.
 
-Legend: N rows, B clips of a batch, M sets of frames (the first B are those of the clips, in order; B more
-come from another time of the same videos where `other_time` is on).
+Legend: N rows, B clips of a batch, M sets of frames. The first B sets belong to the clips, in order. With
+`other_time`, B more sets follow, from another time of the same videos.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ Indices = npt.NDArray[np.int64]
 
 
 def source_groups(manifest: Manifest, index: VideoIndex | None = None) -> Indices:
-    """Number the rows so that rows of one number may show the same thing.
+    """Number the groups of rows that may show the same thing.
 
-    Rows are joined that have the same source, the same file, or files of the same bytes; and rows joined to
-    the same row are joined to each other.
+    Two rows are in one group if they have the same source, the same file or identical files. Groups that
+    share a row are merged.
 
     Args:
-        manifest: The videos; N rows.
-        index: Index of the files. With it, their bytes are compared without reading them.
+        manifest: Videos, N rows.
+        index: Index of the files. With it, files need not be read to compare their contents.
 
     Returns:
-        A group's number for each row, from 0, int64 [N].
+        Group number per row, from 0, int64 [N].
 
     Example:
         >>> import pyarrow as pa
@@ -56,7 +56,7 @@ def source_groups(manifest: Manifest, index: VideoIndex | None = None) -> Indice
         return row
 
     for row, entry in enumerate(manifest):
-        # A file that differs from all others stands for its own contents.
+        # A file without a digest differs from all others, so its path identifies its contents.
         for key in (("source", entry.source), ("bytes", contents.get(entry.path, entry.path))):
             first = find(seen.setdefault(key, row))
             root[find(row)] = first
@@ -65,7 +65,7 @@ def source_groups(manifest: Manifest, index: VideoIndex | None = None) -> Indice
 
 
 def joined(manifest: Manifest, index: VideoIndex | None = None) -> Manifest:
-    """Name the source of each row by the first row of its group, so that no split parts a group."""
+    """Set the source of each row to that of the first row of its group, so that no split divides a group."""
     groups = source_groups(manifest, index)
     names = manifest.table["source"].to_pylist()
     _, first = np.unique(groups, return_index=True)
@@ -75,7 +75,10 @@ def joined(manifest: Manifest, index: VideoIndex | None = None) -> Manifest:
 
 
 def _contents(paths: list[Path], index: VideoIndex) -> dict[Path, str]:
-    """A digest of each file that is known, or as long as another one; the other files differ from all."""
+    """Return the digest of each file that is in the index or has the size of another file.
+
+    All other files are different from each other.
+    """
     digests: dict[Path, str] = {}
     by_size: dict[int, list[Path]] = defaultdict(list)
     for path in paths:
@@ -92,11 +95,11 @@ def _contents(paths: list[Path], index: VideoIndex) -> dict[Path, str]:
 
 
 def frames_of(clip: Indices, count: int) -> Indices:
-    """The frames the teacher sees of a clip: the middles of `count` equal parts of its time span.
+    """Return the teacher's frames of a clip: the middles of `count` equal parts of its time span.
 
     Args:
-        clip: The clip's frame indices, int64 [T].
-        count: How many, X.
+        clip: Frame indices of the clip, int64 [T].
+        count: Number of frames, X.
 
     Returns:
         Ascending frame indices, int64 [X].
@@ -111,41 +114,41 @@ def frames_of(clip: Indices, count: int) -> Indices:
 
 
 def other_time(clip: Indices, total: int, spec: ClipSpec, rng: np.random.Generator) -> Indices | None:
-    """A clip of the same video whose time span does not overlap, each such clip equally likely.
+    """Draw a non-overlapping clip of the same video, each with the same probability.
 
     Args:
         clip: Frame indices, int64 [T].
-        total: Frames of the video.
-        spec: What a clip is.
-        rng: Where the draw comes from.
+        total: Number of frames of the video.
+        spec: Length and stride of clips.
+        rng: Random generator.
 
     Returns:
-        Frame indices, int64 [T]; None where the video is too short.
+        Frame indices, int64 [T]. None if the video is too short.
     """
     first = int(clip[0])
     before = max(first - spec.span + 1, 0)  # starts from 0 to first - span
-    behind = max(total - spec.span - (first + spec.span) + 1, 0)  # starts from first + span to total - span
-    if total < spec.span or before + behind == 0:
+    after = max(total - spec.span - (first + spec.span) + 1, 0)  # starts from first + span to total - span
+    if total < spec.span or before + after == 0:
         return None
-    at = int(rng.integers(before + behind))
+    at = int(rng.integers(before + after))
     start = at if at < before else first + spec.span + at - before
     return start + spec.stride * np.arange(spec.num_frames)
 
 
 def allowed_pairs(groups: torch.Tensor, other: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the positive and the negative pairs of a batch.
+    """Return the masks of the positive and negative pairs of a batch.
 
     Args:
-        groups: The group of each clip's video, int64 [B].
-        other: Which videos gave frames of another time, bool [B]; None where none was asked for.
+        groups: Group of each clip's video, int64 [B].
+        other: Mask of the videos with frames of another time, bool [B]. None without such frames.
 
     Returns:
-        Masks of the positive and of the negative pairs, bool [B, M]; a pair in neither is not used.
+        Masks of the positive and of the negative pairs, bool [B, M]. A pair in neither mask is not used.
     """
     own = torch.eye(len(groups), dtype=torch.bool, device=groups.device)
     apart = groups[:, None] != groups[None]
     if other is None:
         return own, apart
-    # Frames of another time are negatives for their clip, and for clips of other sources.
+    # Frames of another time are negatives for the clip of the same video, and for clips of other sources.
     later = (apart | own) & other[None]
     return torch.cat([own, torch.zeros_like(own)], 1), torch.cat([apart, later], 1)

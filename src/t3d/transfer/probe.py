@@ -1,4 +1,4 @@
-"""A linear classifier on frozen features: the baseline to compare transfer and fine-tuning with.
+"""Linear classifier on frozen features, the baseline for transfer and fine-tuning.
 
 Legend: N clips, D features.
 """
@@ -34,7 +34,7 @@ from t3d.transfer.probe_config import ProbeConfig
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.open import open_teacher
 
-# Strength of the weights' penalty, as its inverse; the range covers few and many labels.
+# Inverse strengths of the weight penalty. The range covers few and many labels.
 _STRENGTHS = np.logspace(-5, 1, 7)
 
 Vectors = Callable[[torch.Tensor], torch.Tensor]
@@ -43,20 +43,20 @@ Vectors = Callable[[torch.Tensor], torch.Tensor]
 def run_probe(config: ProbeConfig) -> TestResult:
     """Train a linear classifier on frozen features, and test it.
 
-    The features are a 3D model's, pooled over each clip, or a teacher's, of each frame alone, averaged over
-    each clip. Clips are those of the test protocol, in training as in testing. The classifier is a logistic
-    regression on standardized features; the strength of its penalty is chosen by cross-validation over the
-    training sources.
+    The features of a 3D model are pooled over each clip. The features of a teacher are computed per frame and
+    averaged over each clip. Training and testing use the clips of the test protocol. The classifier is a
+    logistic regression on standardized features. Cross-validation over the training sources chooses the
+    strength of its penalty.
 
     Args:
-        config: What to probe, on which videos, and how.
+        config: Options of the probe.
 
     Returns:
         Metrics, and the scores of every test video.
 
     Raises:
         CheckpointError: The weights cannot be used.
-        ConfigError: An option cannot work with this model or on this machine.
+        ConfigError: An option is invalid for this model or this machine.
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
     """
     reading, compute = config.reading, config.compute
@@ -67,7 +67,7 @@ def run_probe(config: ProbeConfig) -> TestResult:
     vectors, bad = {}, {}
     for name, part in (("train", known), ("test", asked)):
         if reading.cache:
-            open_all(part, store, workers=compute.workers)  # the clips report what cannot be read
+            open_all(part, store, workers=compute.workers)  # unreadable videos are reported below
         vectors[name], bad[name] = each_clip(
             function, part, Protocol(spec), store=store, compute=compute, shown=f"Computing {name} features"
         )
@@ -79,12 +79,12 @@ def run_probe(config: ProbeConfig) -> TestResult:
 
 
 def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
-    """Open the training videos, cut down to the labels that are used, and the test videos."""
+    """Open the training videos, reduced to the used labels, and the test videos."""
     root = config.reading.root
     known = open_videos(config.train, root=root, source_pattern=config.source_pattern)
     if not known.label_column.fits("single"):
         raise ManifestError(
-            f"{config.train}: a probe learns one label per video, and these have several (column labels); "
+            f"{config.train}: a probe needs one label per video, and these have several (column `labels`); "
             "train a model on them instead"
         )
     if (known.labels < 0).any() or len(known.classes) < 2:
@@ -96,11 +96,13 @@ def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
 
 
 def _features(config: ProbeConfig) -> tuple[Vectors, ClipSpec]:
-    """Load the frozen model; return its features as a function of clips, and what a clip is."""
+    """Load the frozen model. Return a function from clips to its features, and the clip spec."""
     device = config.compute.pick_device()
     if config.model is not None:
         net, card = load_model(config.model, device=device, allow_unfinished=config.allow_unfinished)
-        spec = replace(card.clip, segments=1)  # features are of clips; only scores have a consensus
+        spec = replace(
+            card.clip, segments=1
+        )  # features belong to clips; only scores are averaged over segments
         return student_vectors(net, spec, bf16=config.compute.use_bf16(device)), spec
     assert config.teacher is not None
     teacher = open_teacher(config.teacher, weights=config.teacher_weights, size=config.teacher_size).to(
@@ -115,21 +117,21 @@ def result_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: lis
     """Test a fitted classifier.
 
     Args:
-        classifier: What `fit_linear` gave.
-        manifest: The test videos, their classes numbered as in training.
+        classifier: Result of `fit_linear`.
+        manifest: Test videos, with the class numbers of training.
         rows: Row of the video, number of the clip, and feature vector, float64 [D], of each clip.
-        bad: The videos that could not be read.
+        bad: Videos that could not be read.
     """
     probabilities = classifier.predict_proba(np.stack([row[2] for row in rows]))
     full = np.zeros((len(probabilities), len(manifest.classes)))
-    full[:, classifier.classes_] = probabilities  # a class without training clips gets none
+    full[:, classifier.classes_] = probabilities  # a class without training clips gets zero
     scored = [(video, clip, probs) for (video, clip, _), probs in zip(rows, full, strict=True)]
     scores = collect(manifest, scored, bad)
     return TestResult(measure(scores), scores)
 
 
 def student_vectors(net: VideoNet, spec: ClipSpec, *, bf16: bool) -> Vectors:
-    """A function from uint8 clips [B, T, C, H, W] to the net's pooled features [B, D]."""
+    """Return a function from uint8 clips [B, T, C, H, W] to the model's pooled features [B, D]."""
     device = next(net.parameters()).device
 
     @torch.inference_mode()
@@ -142,7 +144,7 @@ def student_vectors(net: VideoNet, spec: ClipSpec, *, bf16: bool) -> Vectors:
 
 
 def teacher_vectors(teacher: Teacher, device: torch.device) -> Vectors:
-    """A function from uint8 clips [B, T, C, H, W] to the mean feature of their frames [B, D]."""
+    """Return a function from uint8 clips [B, T, C, H, W] to the mean feature of their frames [B, D]."""
 
     def vectors(clips: torch.Tensor) -> torch.Tensor:
         frames = clips.to(device).flatten(0, 1)
@@ -155,16 +157,16 @@ def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> Any:
     """Fit a logistic regression on the clips of labeled videos.
 
     Args:
-        manifest: The videos.
+        manifest: Videos.
         rows: Row of the video, number of the clip, and feature vector, float64 [D], of each clip.
 
     Returns:
-        scikit-learn's fitted estimator.
+        Fitted scikit-learn estimator.
 
     Raises:
         ManifestError: Fewer than two classes have a readable video.
     """
-    # Imported here: it takes a second, which opening the videos need not wait for.
+    # Imported here, because the import takes a second and opening the videos does not need it.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
@@ -182,8 +184,8 @@ def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", ConvergenceWarning
-        )  # at the weakest penalties; validation judges them
-        if folds < 2:  # a class of one source cannot be held out and learned: a middling strength
+        )  # with the weakest penalties; validation rejects bad fits
+        if folds < 2:  # a class with one source cannot be held out: use a medium strength
             return model.set_params(logisticregression__C=1e-2).fit(features, labels)
         search = GridSearchCV(
             model,

@@ -1,4 +1,4 @@
-"""Options of a probe. Importing them imports no torch."""
+"""Options of a probe. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from t3d.evaluation.config import Reading
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """A linear classifier on the frozen features of a 3D model or of a 2D teacher.
+    """Options of a linear classifier on the frozen features of a 3D model or of a 2D teacher.
 
     Args:
         train: Labeled videos to train on: a folder with one folder per class, a .csv or .jsonl table, an
@@ -20,25 +20,25 @@ class ProbeConfig:
         test: Labeled videos to test on, in any of the same forms. Classes are matched by name.
         model: Weights file of the 3D model, or the folder of a finished training run (its best weights, else
             its last). Set either `model` or `teacher`.
-        teacher: 2D model to probe instead of `model`: a timm or torchvision name, or an .onnx or .safetensors
-            file.
-        teacher_weights: Weights of the teacher, a .safetensors file. By default its published weights.
-        teacher_size: Side of the square that the teacher sees, in pixels. By default the teacher's own.
-        num_frames: Number of frames per clip that a teacher sees. A 3D model has its own.
-        stride: Distance between two frames of a teacher's clip, in frames of the video.
-        tail: Use of the frames after the last whole clip of a teacher: `drop` leaves them out, `pad` fills up
+        teacher: 2D model: a timm or torchvision name, or an .onnx or .safetensors file.
+        teacher_weights: Weights of the teacher, a .safetensors file. Default: its published weights.
+        teacher_size: Side of the teacher's square input images, in pixels. Default: the teacher's own.
+        num_frames: Number of frames per clip for a teacher. A 3D model has its own.
+        stride: Distance between neighboring frames of a teacher's clip, in frames of the video.
+        tail: Policy for the frames after a teacher's last whole clip: `drop` leaves them out, `pad` completes
             one more clip, `shift` adds a clip that ends at the last frame.
         source_pattern: Regular expression whose group is the source (the recording or scene) of each training
-            video, searched in its path. By default the file itself, or what the names of known data sets say.
-        label_fraction: Share of the training labels to use, above 0 and up to 1, in each class and as whole
-            sources.
+            video, searched in its path. Default: the file itself, or the group in file names of known data
+            sets.
+        label_fraction: Share of the training labels to use, above 0 and up to 1. Whole sources are drawn from
+            each class.
         label_seed: Seed of the draw of labels.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
-        reading: How the videos are found and read.
-        compute: Where and how the model computes.
+        reading: Options of finding and reading the videos.
+        compute: Device, precision and batch size.
 
     Raises:
-        ConfigError: A value that cannot work, or not exactly one of `model` and `teacher`.
+        ConfigError: A value is invalid, or not exactly one of `model` and `teacher` is set.
     """
 
     train: str

@@ -1,4 +1,4 @@
-"""The transfer run, from top to bottom: videos, teacher, student, epochs, held-out pairs, weights."""
+"""Transfer run: videos, teacher, student, epochs, validation and weights, in this order."""
 
 from __future__ import annotations
 
@@ -25,38 +25,41 @@ from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.open import open_teacher
 from t3d.transfer.videos import choose_videos, open_pool, refuse_few_sources, with_features
 
-_AUGMENT_MARGIN = 0.875  # of a frame's short side that a random crop of the teacher's takes
+_AUGMENT_MARGIN = 0.875  # size of a random crop for the teacher, as a share of the short side of a frame
 
 
 def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
-    """Teach a 3D model by a frozen 2D model, from unlabeled videos (PAPER: Supervision transfer).
+    """Train a 3D student with a frozen 2D teacher on unlabeled videos (PAPER: Supervision transfer).
 
     Args:
-        config: Everything there is to choose.
-        resume: Resume the run in `config.out` from its checkpoint, at the exact step. More `optim.epochs`
-            than before train it longer, also after it has finished.
+        config: All options.
+        resume: Resume the run in `config.out` from its checkpoint, at the exact step. With more
+            `optim.epochs` than before, a finished run trains longer, too.
 
     Returns:
-        The run folder. `last.safetensors`, written at the end, holds the student without the heads, to start
-        a training from; until then `checkpoint.safetensors` holds the whole state. `log.jsonl` is the log,
-        with how well pairs of held-out videos are told apart; `train.csv` and `val.csv` list the videos, and
-        `bad.csv` those that could not be read.
+        The run folder, with these files:
+
+        - `last.safetensors`: the student without the heads, to start training from. Written at the end.
+        - `checkpoint.safetensors`: the whole state during the run.
+        - `log.jsonl`: the log, with the metrics of held-out pairs.
+        - `train.csv` and `val.csv`: the videos.
+        - `bad.csv`: the videos that could not be read.
 
     Raises:
-        ConfigError: An option cannot work, or the run folder exists.
-        CheckpointError: The teacher's weights are damaged or another model's.
-        ManifestError: The videos cannot be used, or too few sources, or too many cannot be read.
-        DivergedError: The loss became infinite or NaN; the last checkpoint is from before.
-        InterruptedRunError: A signal stopped the run, after saving; or in its start-up.
+        ConfigError: An option is invalid, or the run folder exists.
+        CheckpointError: The teacher's weights are damaged, or belong to another model.
+        ManifestError: The videos cannot be used, have too few sources, or too many cannot be read.
+        DivergedError: The loss became infinite or NaN. The last checkpoint is from before.
+        InterruptedRunError: A signal stopped the run, after saving or during start-up.
     """
     check_model(config)
     data = config.data
     run = open_run(config, open_index(data.index, data.videos, root=data.root), resume=resume)
-    asked = config.teacher
+    options = config.teacher
     with run.starting():
-        # Before the teacher, which may have to be downloaded: a misspelled path fails first.
+        # Opened before the teacher, which may be downloaded, so that a misspelled path fails first.
         pool = None if run.resume else open_pool(config)
-        teacher = open_teacher(asked.name, weights=asked.weights, size=asked.size).to(run.device)
+        teacher = open_teacher(options.name, weights=options.weights, size=options.size).to(run.device)
         view = _teacher_view(run, teacher)
         videos = run.reopen_videos() if pool is None else choose_videos(run, pool)
         if view.features is not None:
@@ -64,7 +67,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
         groups = torch.from_numpy(source_groups(videos.train, run.store.index))
         refuse_few_sources(videos.train, groups, config, run.accelerator.num_processes)
         student, initial = run.new_model()
-        seen = teacher.num_features * (1 if asked.average else asked.frames)
+        seen = teacher.num_features * (1 if options.average else options.frames)
         step = TransferStep(
             config, run.device, teacher=teacher if view.features is None else None, groups=groups
         )
@@ -92,7 +95,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
         for epoch in trainer.epochs(loader):
             note = ""
             if held_out is not None and trainer.validates_after(epoch):
-                trainer.save()  # a signal's grace period may end before the validation does
+                trainer.save()  # after a signal, the grace period may be shorter than the validation
                 figures = held_out.measure(trainer.learner.averaged)
                 for video in held_out.bad:
                     run.accelerator.print(f"left out of the validation: {video}")

@@ -1,4 +1,4 @@
-"""Training step of a transfer: clips to the student, frames to the teacher, all pairs to the objectives."""
+"""Train step of a transfer: student and teacher see a batch, and the objectives score all pairs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from t3d.transfer.teachers.base import Teacher
 
 
 class TransferStep(TrainStep):
-    """Tell pairs of a clip and frames that belong together from others, or predict the teacher's features.
+    """Train step that scores pairs of a clip and frames, or predicts the teacher's features.
 
     Args:
-        config: The run's options.
-        device: Where student and teacher are.
-        teacher: The frozen 2D model; None if batches hold its features.
-        groups: The group of each training video, int64 [N]: pairs within a group are never negatives.
+        config: Options of the run.
+        device: Device of student and teacher.
+        teacher: Frozen 2D model. None if batches contain its features.
+        groups: Group of each training video, int64 [N]. Pairs within a group are never negatives.
     """
 
     config: TransferConfig
@@ -43,9 +43,9 @@ class TransferStep(TrainStep):
         """See `TrainStep`."""
         if len(batch.videos) < 2:
             raise ManifestError(
-                "only one video of a batch could be read, and a clip alone has no negatives: "
+                "a batch has fewer than two readable videos, and a single clip has no negatives: "
                 + ", ".join(map(str, batch.bad))
-                + ("" if batch.bad else "give each process at least 2 clips (optim.batch_size)")
+                + ("" if batch.bad else "each process needs at least 2 clips (optim.batch_size)")
             )
         scores, positive, negative = self.score(model, batch, self.groups)
         self._metrics.add(scores[first_of(scores)], positive, negative)
@@ -59,10 +59,10 @@ class TransferStep(TrainStep):
         Args:
             model: A `TransferNet`, wrapped or not.
             batch: B clips.
-            groups: The group of each row that `batch.videos` names, int64 [N].
+            groups: Group of each row, int64 [N]. `batch.videos` indexes it.
 
         Returns:
-            Scores by objective, float32 [B, M]; the masks of positive and negative pairs, bool [B, M].
+            Scores by objective, float32 [B, M], and the masks of positive and negative pairs, bool [B, M].
         """
         assert batch.frames is not None
         device = self.device
@@ -70,7 +70,7 @@ class TransferStep(TrainStep):
         seen = batch.teacher
         used = None
         if batch.other is not None and not batch.other.all():
-            # The zeros of videos without another time are shown to neither model.
+            # Neither model gets the zeros of videos without another time.
             used = torch.cat([torch.ones_like(batch.other), batch.other])
             seen = seen[used]
         seen = seen.to(device, non_blocking=True)
@@ -85,23 +85,23 @@ class TransferStep(TrainStep):
         return scores, positive.to(device), negative.to(device)
 
     def figures(self) -> dict[str, float]:
-        """Return the figures of this process's pairs since the last call."""
+        """Return the metrics of this process's pairs since the last call."""
         figures, self._metrics = self._metrics.figures(), pair_metrics(self.config)
         return figures
 
 
 def _spread(table: Tensor, used: Tensor) -> Tensor:
-    """Scores of the sets that were shown, [B, count of used], as a table of all sets, zero elsewhere."""
+    """Return the scores of the used sets, [B, number of used], as a table of all sets, zero elsewhere."""
     full = table.new_zeros(len(table), len(used))
     full[:, used] = table
     return full
 
 
 def pair_metrics(config: TransferConfig) -> PairMetrics:
-    """An empty collection of pairs; `match` alone gives logits, of which 0 means undecided."""
+    """Return empty metrics. Only the scores of `match` are logits, with the decision threshold 0."""
     return PairMetrics(threshold=0.0 if config.pairs.objective in ("match", "sum") else None)
 
 
 def first_of(scores: dict[str, Any]) -> str:
-    """The objective whose scores are counted: `match` where it is learned."""
+    """Return the objective whose scores the metrics count: `match` if it is trained."""
     return "match" if "match" in scores else next(iter(scores))

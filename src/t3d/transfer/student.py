@@ -1,4 +1,4 @@
-"""The student with its heads: every objective scores all pairs of a batch's clips and frames.
+"""Student with the heads of the objectives, which score all pairs of clips and frames of a batch.
 
 Legend: B clips, M sets of frames, D features of such a set, F features of the student.
 """
@@ -14,26 +14,29 @@ from torch.nn import functional as F
 from t3d.models.net import VideoNet
 from t3d.transfer.config import PairConfig
 
-WIDTH = 1024  # of the fully connected layer on either side (PAPER: Supervision transfer)
-_SHARED = 256  # of the space that `contrastive` compares in
+WIDTH = 1024  # width of the fully connected layer on each side (PAPER: Supervision transfer)
+_SHARED = 256  # dimensions of the space of `contrastive`
 
 
 class TransferNet(nn.Module):
-    """A student with its heads. Only `student` is kept after training.
+    """Student with the heads of the objectives. Only `student` is kept after the transfer.
 
-    Either side ends in a fully connected layer of 1024 with ReLU: on the teacher's features, averaged over
-    the frames or side by side, and on the student's pooled ones. The objectives' heads stand on these two.
-    Where the teacher's own feature is predicted (`regress`, or `contrastive` in its space), one linear layer
-    does it from the student's pooled features. These must then contain the teacher's knowledge in a form that
-    a linear classifier can use. With the layer of 1024 in between, fine-tuning gained less.
+    Each side ends in a fully connected layer of 1024 units with ReLU. One side gets the teacher's features,
+    averaged over the frames or concatenated. The other side gets the student's pooled features. The heads of
+    the objectives use the outputs of both sides.
 
-    The teacher's features are first brought to mean 0 and variance 1 over the batch (BatchNorm without
-    parameters), because networks differ widely in their scale; the teacher itself stays as it is.
+    `regress`, and `contrastive` in the teacher's space, predict the teacher's own feature. One linear layer
+    does this directly from the student's pooled features. The pooled features must then represent the
+    teacher's information so that a linear classifier can use it. With the layer of 1024 in between,
+    fine-tuning gained less.
+
+    The teacher's features are first standardized to mean 0 and variance 1 over the batch (BatchNorm without
+    parameters), because their scale differs widely between teachers. The teacher itself does not change.
 
     Args:
-        student: The 3D net, without classifier.
-        teacher_features: D: the teacher's, times the frames where they stand side by side.
-        pairs: Which objectives.
+        student: 3D model without a classifier.
+        teacher_features: D: length of the teacher's feature, times the number of frames if concatenated.
+        pairs: Options of the objective.
 
     Example:
         >>> from t3d.models.registry import create_model
@@ -71,8 +74,8 @@ class TransferNet(nn.Module):
             frames: The teacher's features of each set of frames, float32 [M, D].
 
         Returns:
-            For each objective a table of scores, float32 [B, M]: `match` logits; `contrastive` cosines over
-            temperature; `regress` cosines of the predicted and the real feature.
+            Scores per objective, float32 [B, M]: logits for `match`, cosines divided by the temperature for
+            `contrastive`, cosines of the predicted and the real feature for `regress`.
         """
         features = self.student(clips)  # B F
         with torch.autocast(clips.device.type, enabled=False):
@@ -92,10 +95,10 @@ class TransferNet(nn.Module):
 
 
 class MatchHead(nn.Module):
-    """Do frames and clip belong together? 1024 + 1024 → 512 → 128 → 1 (PAPER: Supervision transfer).
+    """Classifier of whether frames and clip belong together (PAPER: Supervision transfer).
 
-    The first layer of a concatenation is the sum of a layer on either part, so that all pairs of a batch
-    cost little more than one pair of each clip.
+    Its layers are 1024 + 1024 → 512 → 128 → 1. A layer on a concatenation is the sum of one layer per part.
+    All pairs of a batch therefore cost little more than one pair per clip.
     """
 
     def __init__(self) -> None:
@@ -104,15 +107,15 @@ class MatchHead(nn.Module):
         self.clip = nn.Linear(WIDTH, 512, bias=False)
         bound = 1 / math.sqrt(2 * WIDTH)
         for tensor in (self.frames.weight, self.frames.bias, self.clip.weight):
-            nn.init.uniform_(tensor, -bound, bound)  # as one layer of 2048 inputs would begin
+            nn.init.uniform_(tensor, -bound, bound)  # the initialization of one layer with 2048 inputs
         self.rest = nn.Sequential(nn.ReLU(), nn.Linear(512, 128), nn.ReLU(), nn.Linear(128, 1))
 
     def forward(self, frames: Tensor, clips: Tensor) -> Tensor:
         """Score all pairs.
 
         Args:
-            frames: [M, 1024].
-            clips: [B, 1024].
+            frames: Features of the frames, [M, 1024].
+            clips: Features of the clips, [B, 1024].
 
         Returns:
             Logits, [B, M].

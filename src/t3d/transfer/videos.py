@@ -1,4 +1,4 @@
-"""The videos of a transfer: found, checked, divided by source, and given the teacher's features."""
+"""Videos of a transfer: find, check and split them by source, and compute teacher features."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def open_pool(config: TransferConfig) -> Manifest:
     """Find all videos to learn from, and drop their labels.
 
     Raises:
-        ManifestError: The list has no videos.
+        ManifestError: No videos were found.
     """
     data = config.data
     if Path(data.videos).is_dir():
@@ -38,7 +38,7 @@ def choose_videos(run: Run[TransferConfig], pool: Manifest) -> RunVideos:
     """Leave out the videos that cannot be read, and hold some out by source.
 
     Raises:
-        ManifestError: Too many cannot be read, or all are of one source.
+        ManifestError: Too many videos cannot be read, or all have the same source.
     """
     data = run.config.data
     readable = run.check_videos(pool)
@@ -46,7 +46,7 @@ def choose_videos(run: Run[TransferConfig], pool: Manifest) -> RunVideos:
     if len(kept.sources()) < 2:
         raise ManifestError(
             f"{data.videos}: {len(kept)} video(s) of 1 source. A negative pair needs videos of another "
-            "source: add some, or name sources more finely (data.source_pattern, or the column `source`)"
+            "source: add some, or define finer sources (data.source_pattern, or the column `source`)"
         )
     if data.val_fraction == 0:
         return readable
@@ -57,22 +57,23 @@ def choose_videos(run: Run[TransferConfig], pool: Manifest) -> RunVideos:
 def with_features(
     run: Run[TransferConfig], videos: RunVideos, teacher: Teacher, view: TeacherView
 ) -> RunVideos:
-    """Compute the teacher's features where they are missing; leave out videos for which that fails.
+    """Compute missing teacher features, and leave out the videos for which this fails.
 
     Raises:
-        ManifestError: It fails for too many videos, or for any video of a run that is resumed.
+        ManifestError: It fails for too many videos, or for any video of a resumed run.
     """
     train, bad = _make_features(run, videos.train, teacher, view)
     val = videos.val
     if val is not None:
         val, more = _make_features(run, val, teacher, view)
         bad = bad + more
-    if run.resume and bad:  # its epochs would not be the same without them
+    if run.resume and bad:  # without them, the epochs would differ from those before
         assert view.features is not None
         raise ManifestError(
-            f"{run.folder.path} cannot be resumed: features are missing in {view.features.folder}, and "
+            f"{run.folder.path} cannot be resumed: teacher features are missing in {view.features.folder}, "
+            "and "
             + "; ".join(f"{video.path} {video.reason}" for video in bad[:5])
-            + "; restore the file(s), or start a new run with overwrite=True"
+            + "; restore the file(s), or start again with overwrite=True"
         )
     return RunVideos(train, val, [*videos.bad, *bad])
 
@@ -80,12 +81,12 @@ def with_features(
 def _make_features(
     run: Run[TransferConfig], videos: Manifest, teacher: Teacher, view: TeacherView
 ) -> tuple[Manifest, list[Failed]]:
-    """Return the videos that have features, and the others. Each process makes those of its share."""
+    """Return the videos with features, and the failed ones. Each process computes its share."""
     assert view.features is not None
     data, accelerator = run.config.data, run.accelerator
     mine = np.arange(accelerator.process_index, len(videos), accelerator.num_processes)
     failed = view.features.make(videos.select(mine), teacher, store=view.store, workers=data.workers)
-    # The row in this process's share as a row of all videos.
+    # Convert rows of this process's share to rows of all videos.
     bad = gather_object([replace(video, row=int(mine[video.row])) for video in failed])
     refuse_many(bad, among=len(videos), max_bad=data.max_bad, option="data.max_bad")
     accelerator.wait_for_everyone()
@@ -94,12 +95,12 @@ def _make_features(
 
 
 def refuse_few_sources(videos: Manifest, groups: Tensor, config: TransferConfig, processes: int) -> None:
-    """Refuse batches that would hold too few true negatives.
+    """Raise an error if batches would have too few true negatives.
 
     Args:
-        videos: The training videos.
-        groups: The group of each, int64 [N].
-        config: The run's options.
+        videos: Training videos.
+        groups: Group of each video, int64 [N].
+        config: Options of the run.
         processes: Number of processes that share a batch.
 
     Raises:
@@ -110,14 +111,14 @@ def refuse_few_sources(videos: Manifest, groups: Tensor, config: TransferConfig,
     if batch < 2 * config.optim.grad_accum_steps * processes:
         raise ConfigError(
             f"optim.batch_size is {batch}, shared by {processes} processes in optim.grad_accum_steps = "
-            f"{config.optim.grad_accum_steps} passes; each pass must have at least 2 clips, since negatives "
-            "come from its other clips"
+            f"{config.optim.grad_accum_steps} passes; each pass needs at least 2 clips, because the other "
+            "clips of a pass are the negatives"
         )
     if sources < batch:
         raise ManifestError(
-            f"{config.data.videos}: {len(videos)} videos to learn from come from only {sources} sources "
-            "(videos with the same source, or of the same bytes, count as one), fewer than optim.batch_size "
-            f"= {batch}; a batch would hold too few true negatives: choose optim.batch_size {sources} or "
-            "less, add videos of other sources, or name sources more finely (data.source_pattern, or the "
+            f"{config.data.videos}: the {len(videos)} training videos have only {sources} sources "
+            "(videos with the same source, or identical files, count as one), fewer than optim.batch_size "
+            f"= {batch}. A batch would have too few true negatives: set optim.batch_size to {sources} or "
+            "less, add videos of other sources, or define finer sources (data.source_pattern, or the "
             "column `source`)"
         )

@@ -73,10 +73,10 @@ def test_onnx_sizes_can_be_fixed(tmp_path: Path) -> None:
     assert free.digest != open_teacher(str(path), size=48).digest
     write_onnx(path, shape=("n", 3, 32, 32))
     assert open_teacher(str(path), size=32).size == 32
-    with pytest.raises(ConfigError, match=r"net\.onnx: takes images of 32 × 32 .*leave teacher\.size out"):
+    with pytest.raises(ConfigError, match=r"net\.onnx: takes images of 32 × 32 .*remove teacher\.size"):
         open_teacher(str(path), size=64)
     write_onnx(path, shape=("n", 3, 32, 48))
-    with pytest.raises(ConfigError, match=r"net\.onnx: cannot see squares of 32 pixels"):
+    with pytest.raises(ConfigError, match=r"net\.onnx: does not support images of 32"):
         open_teacher(str(path))
 
 
@@ -102,7 +102,9 @@ def test_onnx_outputs_that_are_features(
 def test_onnx_outputs_that_are_none_or_unclear(outputs: list[str], says: str, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     write_onnx(path, outputs=outputs)
-    with pytest.raises(ConfigError, match=rf"net\.onnx: no pooled feature.*{says}.*export it with one"):
+    with pytest.raises(
+        ConfigError, match=rf"net\.onnx: needs exactly one pooled feature.*{says}.*export it with one"
+    ):
         open_teacher(str(path))
 
 
@@ -122,7 +124,7 @@ def test_onnx_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monk
         open_teacher(str(path))
     write_onnx(path)
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(CheckpointError, match=r"net\.onnx: not a whole ONNX file"):
+    with pytest.raises(CheckpointError, match=r"net\.onnx: not a complete ONNX file"):
         open_teacher(str(path))
     write_onnx(path)
     net = onnx.load(path)

@@ -110,7 +110,9 @@ def test_torchvision_gives_what_its_classifier_sees(
 
 def test_a_transformer_of_torchvision_keeps_its_size() -> None:
     assert open_teacher("torchvision:swin_t", weights="random", size=64).num_features == 768
-    with pytest.raises(ConfigError, match=r"torchvision:vit_b_32 cannot see squares of 96.*teacher\.size"):
+    with pytest.raises(
+        ConfigError, match=r"torchvision:vit_b_32 does not support images of 96.*teacher\.size"
+    ):
         open_teacher("torchvision:vit_b_32", weights="random", size=96)
 
 
@@ -245,7 +247,7 @@ def test_without_a_network_the_mend_is_named(
 
     monkeypatch.setattr(function, no_network)
     with pytest.raises(
-        ConfigError, match=rf"(?s){name}.*service not known.*a \.safetensors file as teacher\.weights"
+        ConfigError, match=rf"(?s){name}.*service not known.*set teacher\.weights to a \.safetensors file"
     ):
         open_teacher(name)
 
@@ -255,7 +257,7 @@ def test_nets_without_a_pooled_feature() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.flatten(2)
 
-    with pytest.raises(ConfigError, match=r"teacher odd gives no pooled feature: .*\[1, 3, 64\]"):
+    with pytest.raises(ConfigError, match=r"teacher odd returns no pooled feature: .*\[1, 3, 64\]"):
         TorchTeacher("odd", Tokens(), size=8, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
@@ -287,7 +289,7 @@ def test_files_of_another_network(tmp_path: Path) -> None:
     for change, says in [
         (
             lambda s: s.pop("bn1.running_mean"),
-            r"missing: bn1\.running_mean\); a weights file of another arch",
+            r"missing: bn1\.running_mean\); use a weights file of this arch",
         ),
         (lambda s: s.update(extra=torch.zeros(1)), "unexpected: extra"),
         (lambda s: s.update({"bn1.bias": torch.zeros(3)}), r"another shape: bn1\.bias is 3, expected"),
@@ -320,7 +322,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             CheckpointError, match=rf"net\{suffix}: .*run code.*safetensors.*weights_only=True"
         ):
             opened(tmp_path / f"net{suffix}")
-    with pytest.raises(CheckpointError, match=r"net\.onnx: .*give it as teacher\.name"):
+    with pytest.raises(CheckpointError, match=r"net\.onnx: .*pass it as teacher\.name"):
         opened(tmp_path / "net.onnx")
     damaged = tmp_path / "damaged.safetensors"
     save_file(models.resnet18().state_dict(), damaged)

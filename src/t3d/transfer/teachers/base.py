@@ -1,7 +1,7 @@
-"""The teacher: any 2D image model, frozen, as a function from frames to pooled features.
+"""Teacher: a frozen 2D image model that maps frames to pooled features.
 
-(PAPER: Supervision transfer. There it is a DenseNet trained on ImageNet; here any model of timm, torchvision
-or an ONNX file.)
+The paper (PAPER: Supervision transfer) uses a DenseNet trained on ImageNet. Here, a teacher is any model of
+timm or torchvision, or an ONNX file.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from t3d.data.clips.pixels import center_crop, resize_short_side
 from t3d.errors import ConfigError
 
 TEACHER_KEY = "t3d.teacher"
-"""Header key of a file of `t3d teacher` that describes the model."""
+"""Key in the header of a file written by `t3d teacher`. Its value describes the model."""
 
-_FORMAT = 1  # raise it when features change: cached features of another format are never read
+_FORMAT = 1  # raise it when features change, so that stored features are not used
 Triple = tuple[float, float, float]
 
 
 class Teacher(nn.Module, ABC):
-    """A frozen 2D model that maps frames to features.
+    """Frozen 2D model that maps frames to features.
 
-    It stays in evaluation mode whatever happens to the module that holds it, none of its parameters requires
-    a gradient, and it computes without one, so weights and buffers never change.
+    Weights and buffers never change. The model stays in evaluation mode even if its parent module changes to
+    training mode. Its parameters need no gradients, and it computes without gradients.
 
     Args:
-        name: As the user gave it.
-        size: Side of the square it sees, in pixels.
-        mean: Subtracted from RGB in [0, 1].
-        std: Divides the difference.
-        weights_digest: Identifies the weights.
+        name: Name as given by the user.
+        size: Side of the square input images, in pixels.
+        mean: Mean to subtract from RGB in [0, 1].
+        std: Standard deviation to divide by.
+        weights_digest: Digest of the weights.
 
     Attributes:
         num_features: Length of a feature, D.
-        digest: Identifies the function from frames to features: weights, size and normalization.
+        digest: Digest of the function from frames to features: weights, size and normalization.
     """
 
     num_features: int
@@ -50,8 +50,8 @@ class Teacher(nn.Module, ABC):
         self.size = size
         self.mean = mean
         self.std = std
-        what = json.dumps([_FORMAT, Path(name).name, size, mean, std, weights_digest])
-        self.digest = hashlib.blake2b(what.encode(), digest_size=16).hexdigest()
+        description = json.dumps([_FORMAT, Path(name).name, size, mean, std, weights_digest])
+        self.digest = hashlib.blake2b(description.encode(), digest_size=16).hexdigest()
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Teacher(nn.Module, ABC):
             frames: RGB, uint8 [N, 3, H, W].
 
         Returns:
-            float32 [N, D].
+            Features, float32 [N, D].
         """
         return self.features(self.prepare(frames)).float()
 
@@ -76,7 +76,7 @@ class Teacher(nn.Module, ABC):
             frames: RGB, uint8 [N, 3, H, W].
 
         Returns:
-            float32 [N, 3, size, size].
+            Normalized frames, float32 [N, 3, size, size].
 
         Raises:
             ConfigError: The frames have another type or shape.
@@ -84,7 +84,7 @@ class Teacher(nn.Module, ABC):
         if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3:
             raise ConfigError(
                 f"teacher {self.name} got frames {frames.dtype} {list(frames.shape)}; "
-                "it takes RGB as torch.uint8 [n, 3, h, w]"
+                "expected RGB as torch.uint8 [n, 3, h, w]"
             )
         x = center_crop(resize_short_side(frames, self.size), self.size).float().div_(255)
         mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))

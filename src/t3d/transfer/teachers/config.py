@@ -1,6 +1,6 @@
-"""Options of the training of a teacher: the Python API and the command line, readable without torch.
+"""Options of training a teacher, for Python and the command line. This module does not import torch.
 
-Each `Args:` text is the help of the option.
+Each `Args:` entry is the help text of the option.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from t3d.errors import ConfigError, at_least, between
 
 @dataclass(frozen=True)
 class TeacherTraining:
-    """The options of a teacher's training on still images.
+    """Options of training a teacher on still images.
 
     Args:
-        images: Folder of images with one folder per class, or labeled videos (a folder with one folder per
-            class, a `.csv` or `.jsonl` table, or an official list). Videos are used frame by frame.
-        out: The `.safetensors` weights file to write. Use it as `teacher` in `t3d transfer` and `t3d probe`.
+        images: Images in one folder per class, or labeled videos (a folder with one folder per class, a
+            `.csv`, a `.jsonl` or a split list). Single frames of the videos are used.
+        out: Weights file to write (`.safetensors`). It can be used as a teacher.
         name: Name of a timm model.
-        size: Side of the square images that the model sees, in pixels.
+        size: Side of the square input images, in pixels.
         epochs: Number of passes over the images.
         batch_size: Images per optimizer step.
-        frames: Frames taken from each video per epoch. Ignored for images.
+        frames: Frames per video and epoch. Ignored for images.
         lr: Peak learning rate of AdamW.
         min_area: Smallest share of the image that a random crop covers. 1 keeps a square image whole.
         flip: Probability of a horizontal flip.
@@ -67,7 +67,7 @@ class TeacherTraining:
         if not self.lr > 0:
             raise ConfigError(f"lr is {self.lr}; it must be above 0")
         if Path(self.out).suffix != ".safetensors":
-            raise ConfigError(f"out is {self.out}; the name of a weights file ends with .safetensors")
+            raise ConfigError(f"out is {self.out}; it must end in .safetensors")
         if Path(self.out).exists() and not self.overwrite:
             raise ConfigError(
                 f"{self.out} already exists; choose another `out`, or set overwrite=True to replace it"

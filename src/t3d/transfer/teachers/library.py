@@ -19,17 +19,17 @@ from t3d.transfer.teachers.base import Teacher, Triple
 
 
 class TorchTeacher(Teacher):
-    """A model of timm or torchvision.
+    """Model of timm or torchvision.
 
     Args:
-        name: As the user gave it.
-        net: Maps normalized images to features, or to a feature map, which is averaged.
-        size: Side of the square it sees, in pixels.
-        mean: Subtracted from RGB in [0, 1].
-        std: Divides the difference.
+        name: Name as given by the user.
+        net: Model that maps normalized images to features, or to a feature map, which is averaged.
+        size: Side of the square input images, in pixels.
+        mean: Mean to subtract from RGB in [0, 1].
+        std: Standard deviation to divide by.
 
     Raises:
-        ConfigError: The model gives no pooled feature, or not at this size.
+        ConfigError: The model returns no pooled feature, or does not support this size.
     """
 
     def __init__(self, name: str, net: nn.Module, *, size: int, mean: Triple, std: Triple) -> None:
@@ -48,8 +48,8 @@ class TorchTeacher(Teacher):
             raise _wrong_size(name, size, error) from error
         if len(shape) not in (2, 4):
             raise ConfigError(
-                f"teacher {name} gives no pooled feature: its output is {list(shape)}, neither [n, features] "
-                "nor a map [n, features, h, w]; choose another model"
+                f"teacher {name} returns no pooled feature: its output is {list(shape)}, neither "
+                "[n, features] nor a map [n, features, h, w]; choose another model"
             )
         self.num_features = shape[1]
 
@@ -62,7 +62,7 @@ class TorchTeacher(Teacher):
 def _timm_names() -> list[str]:
     import timm
 
-    # A name may say which of several weights: resnet18.a1_in1k.
+    # A name may select one of several weights: resnet18.a1_in1k.
     return [*timm.list_models(), *timm.list_pretrained()]
 
 
@@ -90,10 +90,10 @@ def _open_timm(name: str, short: str, weights: str | Path | None, size: int | No
 
 
 def _timm_size(name: str, short: str, size: int | None) -> tuple[dict[str, Any], bool]:
-    """Say how to bring a timm model to a size: options to build it with, and whether to resize it then.
+    """Return the options to build a timm model for a size, and whether to resize it after building.
 
-    Transformers are built for one size. Some can be resized: they load weights of the original size,
-    and their positions are then interpolated. Convolutional models take any size.
+    Transformers are built for one size. Some of them can be resized after loading weights of their default
+    size, which interpolates the position embeddings. Convolutional models support any size.
     """
     import timm
 
@@ -120,7 +120,7 @@ def _open_torchvision(name: str, short: str, weights: str | Path | None, size: i
 
     extra: dict[str, Any] = {}
     if weights is not None and short in ("googlenet", "inception_v3"):
-        # As torchvision builds them for its own weights, which expect another normalization inside.
+        # Build them as torchvision does for its own weights, which expect another normalization inside.
         extra = {"init_weights": False, "transform_input": True}
     net: nn.Module = _built(
         name,
@@ -136,7 +136,7 @@ def _open_torchvision(name: str, short: str, weights: str | Path | None, size: i
     if not maps:
         net.set_submodule(classifier, nn.Identity())
     elif isinstance(net, models.DenseNet):
-        net = nn.Sequential(net.get_submodule("features"), nn.ReLU())  # its forward has a ReLU in between
+        net = nn.Sequential(net.get_submodule("features"), nn.ReLU())  # DenseNet.forward has this ReLU
     else:
         net = net.get_submodule("features")
     return TorchTeacher(
@@ -155,7 +155,10 @@ LIBRARIES: Mapping[str, tuple[Callable[[], list[str]], _Open]] = MappingProxyTyp
         "torchvision": (_torchvision_names, _open_torchvision),
     }
 )
-"""Functions per library: list the models; open one by full and short name, weights and size."""
+"""Functions of each library that list its models and open one.
+
+The second function takes the teacher's full and short name, weights and size.
+"""
 
 
 def _built(name: str, build: Callable[[], nn.Module], *, download: bool) -> nn.Module:
@@ -166,20 +169,22 @@ def _built(name: str, build: Callable[[], nn.Module], *, download: bool) -> nn.M
     except Exception as error:  # no network, a broken download, a name without weights: no common base
         raise ConfigError(
             f"the pretrained weights of teacher {name} could not be downloaded: {error}\n  Without internet "
-            "access, give a .safetensors file as teacher.weights, or an ONNX file as teacher.name"
+            "access, set teacher.weights to a .safetensors file, or teacher.name to an ONNX file"
         ) from error
 
 
 def _wrong_size(name: str, size: int, error: Exception) -> ConfigError:
-    return ConfigError(f"teacher {name} cannot see squares of {size} pixels (teacher.size): {error}")
+    return ConfigError(
+        f"teacher {name} does not support images of {size} × {size} pixels (teacher.size): {error}"
+    )
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".onnx":
-        raise CheckpointError(f"{path}: an ONNX file is a whole model; give it as teacher.name")
+        raise CheckpointError(f"{path}: an ONNX file contains a whole model; pass it as teacher.name")
     if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
         raise CheckpointError(
-            f"{path}: opening such a file can run code, so t3d does not open it; save its tensors again: "
+            f"{path}: opening such a file can run code, so t3d does not open it; convert it: "
             'python -c "import torch, safetensors.torch as s; '
             f"s.save_file(torch.load('{path}', weights_only=True), 'teacher.safetensors')\""
         )
@@ -187,7 +192,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _load(net: nn.Module, classifier: tuple[str, ...], *, name: str, path: Path) -> None:
-    """Load all tensors except the classifier's, which a teacher does not need."""
+    """Load all tensors except those of the classifier, which a teacher does not need."""
 
     def body(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         heads = tuple(f"{head}." for head in classifier)
@@ -197,6 +202,6 @@ def _load(net: nn.Module, classifier: tuple[str, ...], *, name: str, path: Path)
     difference = compare(body(net.state_dict()), state)
     if difference:
         raise CheckpointError(
-            f"{path}: not the weights of {name} ({difference}); a weights file of another architecture?"
+            f"{path}: not the weights of {name} ({difference}); use a weights file of this architecture"
         )
     net.load_state_dict(state, strict=False)

@@ -1,4 +1,4 @@
-"""Teachers from ONNX files, run by ONNX Runtime."""
+"""Teachers from ONNX files, with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ _SIZE = 224  # if neither the file nor the user gives one
 
 
 class OnnxTeacher(Teacher):
-    """A file that maps images, normalized as ImageNet's, to features.
+    """ONNX model that maps images, normalized like ImageNet, to features.
 
     Args:
-        name: The file: one input float32 [n, 3, h, w]; its only output with 2 axes is the feature, or where
-            there is none its only output with 4, which is averaged over height and width. With a fixed
-            n, frames are computed in parts of n.
-        size: Side of the square it sees, in pixels; None takes the file's own, or 224 where it takes any.
+        name: Path of the file. The model has one input, float32 [n, 3, h, w]. The feature is its only output
+            with 2 axes. If there is none, it is the only output with 4 axes, averaged over height and width.
+            With a fixed n, frames are processed in batches of n.
+        size: Side of the square input images, in pixels. None uses the file's own size, or 224 if the file
+            accepts any size.
 
     Raises:
-        CheckpointError: No such file, or a damaged one.
-        ConfigError: ONNX Runtime is not installed, the file takes no images, gives no pooled feature, or
-            not at this size.
+        CheckpointError: The file is missing or damaged.
+        ConfigError: ONNX Runtime is not installed, the model does not take images, it returns no pooled
+            feature, or it does not support this size.
     """
 
     def __init__(self, name: str, *, size: int | None) -> None:
@@ -45,19 +46,19 @@ class OnnxTeacher(Teacher):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        # Weights in a second file would not be in the digest, and would be looked for in the working folder:
-        # a file is not a folder, so no external data is found.
+        # Weights in a second file would not be in the digest, and would be read from the working folder.
+        # The path of a file, instead of a folder, prevents that.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
         try:
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's own errors share no base
+        except Exception as error:  # ONNX Runtime's errors have no common base class
             fix = (
                 "; export it as one file (torch.onnx.export(..., external_data=False))"
                 if "external data" in str(error).lower()
                 else ""
             )
             raise CheckpointError(
-                f"{path}: not a whole ONNX file ({str(error).splitlines()[0]}){fix}"
+                f"{path}: not a complete ONNX file ({str(error).splitlines()[0]}){fix}"
             ) from error
         inputs = session.get_inputs()
         shape = inputs[0].shape
@@ -69,13 +70,11 @@ class OnnxTeacher(Teacher):
         ):
             described = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
             raise ConfigError(
-                f"{path}: takes {described}; a teacher takes one batch of images, float32 [n, 3, h, w]"
+                f"{path}: takes {described}; a teacher must take one batch of images, float32 [n, 3, h, w]"
             )
         fixed = next((side for side in shape[2:] if isinstance(side, int)), None)
         if size is not None and fixed is not None and size != fixed:
-            raise ConfigError(
-                f"{path}: takes images of {fixed} × {fixed} pixels only; leave teacher.size out"
-            )
+            raise ConfigError(f"{path}: takes images of {fixed} × {fixed} pixels only; remove teacher.size")
         super().__init__(
             name,
             size=size or fixed or _SIZE,
@@ -93,9 +92,9 @@ class OnnxTeacher(Teacher):
         self._output = (vectors or maps)[0]
         try:
             out = self.features(torch.zeros(2, 3, self.size, self.size))
-        except Exception as error:  # ONNX Runtime's own errors share no base
+        except Exception as error:  # ONNX Runtime's errors have no common base class
             raise ConfigError(
-                f"{path}: cannot see squares of {self.size} pixels (teacher.size): "
+                f"{path}: does not support images of {self.size} × {self.size} pixels (teacher.size): "
                 f"{str(error).splitlines()[0]}"
             ) from error
         if out.ndim != 2 or len(out) != 2:
@@ -107,7 +106,7 @@ class OnnxTeacher(Teacher):
         images = x.cpu().numpy()
         if self._batch is None:
             out = self._run(images)
-        else:  # a fixed batch is filled up with zeros
+        else:  # fill up a fixed batch with zeros
             parts = []
             for at in range(0, len(images), self._batch):
                 part = images[at : at + self._batch]
@@ -124,6 +123,6 @@ class OnnxTeacher(Teacher):
 
     def _no_feature(self, outputs: str) -> ConfigError:
         return ConfigError(
-            f"{self.name}: no pooled feature, or none that is the only one, among its outputs ({outputs}); "
+            f"{self.name}: needs exactly one pooled feature among its outputs ({outputs}); "
             "export it with one output [n, features], or one map [n, features, h, w]"
         )

@@ -20,18 +20,18 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
 
     Args:
         name: `timm:NAME`, `torchvision:NAME`, `NAME` (timm is searched first), the path of an ONNX file that
-            maps images [n, 3, h, w], normalized as ImageNet's, to features, or a file of `t3d teacher`.
-        weights: A `.safetensors` file with the library's tensor names, with or without the classifier; None
-            downloads the library's pretrained weights; `random` leaves the model untrained, for tests.
-        size: Side of the square images that it sees, in pixels; None takes the model's own.
+            maps images [n, 3, h, w], normalized like ImageNet, to features, or a file of `t3d teacher`.
+        weights: A `.safetensors` file with the library's tensor names, with or without the classifier. None
+            downloads the library's pretrained weights. `random` leaves the model untrained, for tests.
+        size: Side of the square input images, in pixels. None uses the model's own size.
 
     Returns:
-        The teacher, frozen, on the CPU.
+        The frozen teacher on the CPU.
 
     Raises:
-        ConfigError: There is no such model, its weights cannot be downloaded, or it gives no pooled feature
-            or not at this size.
-        CheckpointError: The weights file or the ONNX file is missing, damaged, or another model's.
+        ConfigError: The model does not exist, its weights cannot be downloaded, it returns no pooled feature,
+            or it does not support this size.
+        CheckpointError: The weights file or the ONNX file is missing or damaged, or belongs to another model.
 
     Example:
         >>> import torch
@@ -50,15 +50,15 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
     library, _, short = name.rpartition(":")
     if library not in ("", *LIBRARIES):
         raise ConfigError(f"teacher {name!r}: no library {library!r}; {did_you_mean(library, LIBRARIES)}")
-    known = {key: list_them() for key, (list_them, _) in LIBRARIES.items() if library in ("", key)}
-    library_name = next((key for key, names in known.items() if short in names), None)
-    if library_name is None:
+    known = {key: list_models() for key, (list_models, _) in LIBRARIES.items() if library in ("", key)}
+    chosen = next((key for key, names in known.items() if short in names), None)
+    if chosen is None:
         raise ConfigError(_unknown(name, short, known))
-    return LIBRARIES[library_name][1](name, short, weights, size)
+    return LIBRARIES[chosen][1](name, short, weights, size)
 
 
 def _open_own(name: str, weights: str | Path | None, size: int | None) -> Teacher:
-    """Open a file of `t3d teacher`, which names its model."""
+    """Open a file of `t3d teacher`, which contains the name of its model."""
     if weights is not None:
         raise ConfigError(f"{name} holds its own weights; leave teacher.weights out")
     read_tensors(name)  # raises a clear error for a file that is missing or damaged
@@ -66,8 +66,8 @@ def _open_own(name: str, weights: str | Path | None, size: int | None) -> Teache
         card = (file.metadata() or {}).get(TEACHER_KEY)
     if card is None:
         raise CheckpointError(
-            f"{name}: was not written by t3d teacher, so it does not say which model it is; "
-            "give the model as teacher.name, and the file as teacher.weights"
+            f"{name}: was not written by t3d teacher, so its model is unknown; "
+            "pass the model as teacher.name, and the file as teacher.weights"
         )
     card = json.loads(card)
     teacher = open_teacher(card["name"], weights=name, size=size or card["size"])

@@ -1,6 +1,6 @@
-"""Train a small 2D model on still images, for machines that cannot download an ImageNet one.
+"""Train a small 2D model on still images, for machines that cannot download an ImageNet model.
 
-Legend: N images, S side, K classes.
+Legend: N images, S side of an image, K classes.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
     """Train a 2D model to classify images, and write it for `open_teacher`.
 
     Args:
-        config: Everything there is to choose.
+        config: All options.
 
     Returns:
         The weights file, and the accuracy on the held-out images, in [0, 1].
 
     Raises:
-        ConfigError: An option cannot work.
+        ConfigError: An option is invalid.
         DivergedError: The loss is infinite or NaN.
         ManifestError: The images cannot be used.
     """
@@ -125,7 +125,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
         return len(self.table)
 
     def check(self) -> None:
-        """Read every image once, and decode the videos where there is a cache."""
+        """Read every image once, and decode the videos if there is a cache."""
         for row, entry in enumerate(track(self.table, "Opening images", len(self.table))):
             try:
                 if entry.path.suffix.lower() not in IMG_EXTENSIONS:
@@ -153,7 +153,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
 
 
 def _open_images(config: TeacherTraining) -> Manifest:
-    """A table of images or videos that can be read."""
+    """Return the table of images or videos. Raise an error if one cannot be read."""
     root = Path(config.images)
     files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in IMG_EXTENSIONS]
     if not root.is_dir() or not files:
@@ -174,7 +174,7 @@ def _image_table(root: Path, files: list[Path]) -> Manifest:
     relative = [path.relative_to(root) for path in files]
     if any(len(path.parts) < 2 for path in relative):
         raise ManifestError(
-            f"{root}: images are directly in this folder; move them into one folder per class"
+            f"{root}: images are directly in this folder; move the images of each class to a separate folder"
         )
     classes = sorted({path.parts[0] for path in relative})
     columns = {
@@ -188,7 +188,7 @@ def _image_table(root: Path, files: list[Path]) -> Manifest:
 
 
 def _pixels(frames: Tensor, spec: ClipSpec, device: torch.device) -> Tensor:
-    """uint8 [N, X, 3, S, S] → normalized float32 [N · X, 3, S, S]."""
+    """Convert uint8 [N, X, 3, S, S] to normalized float32 [N · X, 3, S, S]."""
     return normalize(frames.to(device).flatten(0, 1)[:, None], spec)[:, :, 0]
 
 
