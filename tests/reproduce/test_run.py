@@ -104,7 +104,7 @@ def test_a_row_of_three_steps_from_clips_to_table_and_once_more(choices: Choices
         "bad": 0,
     }
     assert {figure["ours"] for figure in figures.values()} == {None}
-    assert f"| T3D-FT-Transfer |  | {100 * top1:.1f} |  |\n" in files[1].read_text()
+    assert f"| T3D-FT-Transfer |  | {top1:.1f} ({low:.1f}–{high:.1f}) |  |\n" in files[1].read_text()
     assert "Do not compare them" in files[1].read_text()
 
     # Each step began from the one before.

@@ -78,8 +78,10 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
             note = ""
             if videos.val is not None and trainer.validates_after(epoch):
                 trainer.save()  # after a signal, the grace period may be shorter than the validation
-                metrics = _validate(run, trainer.learner.averaged, videos.val)
-                trainer.validated(epoch, metrics.loss, metrics.log_line())
+                scores = _validate(run, trainer.learner.averaged, videos.val)
+                metrics = measure(scores)
+                without = measure_without(scores, shared) if shared else None
+                trainer.validated(epoch, metrics.loss, metrics.log_line() | _unshared(without))
                 trainer.keep_if_best(epoch, metrics.best_by)
                 note = f"  val {metrics}"
                 if without is not None:
