@@ -25,21 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 RULES = tomllib.loads(Path(__file__).with_name("language.toml").read_text(encoding="utf-8"))["rule"]
 MOST_WORDS = 35
 TO_DO = (
-    "src/t3d/data",
+    "benchmarks",
     "src/t3d/evaluation",
-    "src/t3d/io",
-    "src/t3d/models",
-    "src/t3d/prepare",
     "src/t3d/report",
     "src/t3d/reproduce",
-    "src/t3d/templates",
-    "src/t3d/training",
-    "src/t3d/video",
-    "src/t3d/workers",
     "tests/benchmarks",
     "tests/cli",
     "tests/conftest.py",
-    "tests/data",
     "tests/evaluation",
     "tests/golden",
     "tests/io",
@@ -52,7 +44,6 @@ TO_DO = (
     "tests/transfer",
     "tests/video",
     "tests/workers",
-    "benchmarks",
 )
 """Files and folders whose language is not plain yet."""
 

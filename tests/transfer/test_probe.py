@@ -112,7 +112,7 @@ def test_the_penalty_is_chosen_by_whole_sources(lists: Path, monkeypatch: pytest
                 folds.append((set(sources[videos[learned]]), set(sources[videos[judged]])))
                 yield learned, judged
 
-    monkeypatch.setattr(probe, "StratifiedGroupKFold", Watching)
+    monkeypatch.setattr("sklearn.model_selection.StratifiedGroupKFold", Watching)
     assert fit_linear(manifest, rows).named_steps["logisticregression"].C in probe._STRENGTHS
     assert len(folds) == 4
     assert all(not learned & judged for learned, judged in folds)

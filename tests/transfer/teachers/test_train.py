@@ -122,7 +122,7 @@ def test_what_cannot_be_learned_from(made: Made, tmp_path: Path, images: Path) -
         train_teacher(made(images=str(tmp_path / "nowhere")))
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "a.png").write_bytes((images / "red" / "0.png").read_bytes())
-    with pytest.raises(ManifestError, match="a folder of its own"):
+    with pytest.raises(ManifestError, match="one folder per class"):
         train_teacher(made(images=str(tmp_path / "flat")))
     for name in ("a", "b"):
         (tmp_path / "broken" / name).mkdir(parents=True)
