@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from PIL import Image
 
 from t3d.clip import ClipSpec
 from t3d.data.config import DataConfig
+from t3d.data.inspect.shared import SharedRow, SharedRows
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed
+from t3d.evaluation.leaks import overlaps
 from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import Scores
 from t3d.evaluation.task import measure
@@ -152,6 +155,14 @@ def test_the_page_says_what_came_out(tmp_path: Path, run: RunFolder, outcome: Te
         assert expected in words
     assert "densenet3d_tiny" in words
     assert "num_frames: 8" in words
+
+
+def test_the_page_names_shared_videos(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
+    seen = SharedRows((SharedRow(0, "file", "1.mp4", "1.mp4"),), total=5, hashed=5)
+    shared = replace(outcome, overlaps=overlaps(outcome.scores, {"training": seen}))
+    words = Page(written(tmp_path, run, shared)).words
+    assert "1 of 5 test videos also occur in the training list" in words
+    assert "Without them: 66.7% (2 of 3 videos, 95% interval " in words
 
 
 def test_names_are_shown_and_never_obeyed(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:

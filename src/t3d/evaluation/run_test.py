@@ -65,8 +65,11 @@ class TestResult:
 
     def sentences(self) -> list[str]:
         """Return the result in plain sentences: headline, limits, shared videos."""
-        shared = (sentence for overlap in self.overlaps for sentence in overlap.sentences())
-        return [self.metrics.headline(), *self.metrics.remarks(), *shared]
+        return [self.metrics.headline(), *self.metrics.remarks(), *self.shared_sentences()]
+
+    def shared_sentences(self) -> list[str]:
+        """Return what the videos share with other lists of the model, in plain sentences."""
+        return [sentence for overlap in self.overlaps for sentence in overlap.sentences()]
 
 
 def run_test(config: TestConfig) -> TestResult:

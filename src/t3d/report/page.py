@@ -111,7 +111,9 @@ def write_report(
     page = environment.get_template("report.html").render(
         title=title,
         lead=lead,
-        sentences=outcome.sentences(),
+        headline=metrics.headline(),
+        remarks=metrics.remarks(),
+        shared=outcome.shared_sentences(),
         figures=_figures(metrics, minutes),
         chance=chance,
         rivals=rivals,
