@@ -31,9 +31,7 @@ TO_DO = (
     "src/t3d/models",
     "src/t3d/prepare",
     "src/t3d/report",
-    "src/t3d/reproduce",
     "src/t3d/templates",
-    "src/t3d/training",
     "src/t3d/video",
     "src/t3d/workers",
     "tests/benchmarks",
@@ -52,7 +50,6 @@ TO_DO = (
     "tests/transfer",
     "tests/video",
     "tests/workers",
-    "benchmarks",
 )
 """Files and folders whose language is not plain yet."""
 

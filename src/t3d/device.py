@@ -18,7 +18,8 @@ class Compute:
     """Options of a computation. They affect the results only by rounding.
 
     Args:
-        device: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, …
+        device: Device to compute on: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda` or
+            `cuda:1`.
         precision: `fp32`, `bf16`, or `auto` (bf16 on devices that support it in hardware, else fp32).
         batch_size: Clips, or crops of clips, per forward pass. Affects speed and memory only.
         workers: Processes that read videos. 0 reads them in this process.
