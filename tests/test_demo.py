@@ -15,7 +15,7 @@ from t3d.training.logging import read_log
 from t3d.training.run_folder import RunFolder
 from t3d.video.video import Video
 
-_HEADLINE = r"\d of 8 videos correct: \d+\.\d% \(95% interval .*\)\. Always answering '.*' would give"
+_HEADLINE = r"\d+ of 16 videos correct: \d+\.\d% \(95% interval .*\)\. Always answering '.*' would give"
 
 
 def test_mirroring_is_off_since_left_and_right_are_classes() -> None:

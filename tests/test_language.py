@@ -25,11 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RULES = tomllib.loads(Path(__file__).with_name("language.toml").read_text(encoding="utf-8"))["rule"]
 MOST_WORDS = 35
 TO_DO = (
-    "src/t3d/data",
+    "benchmarks",
     "src/t3d/evaluation",
-    "src/t3d/io",
-    "src/t3d/models",
-    "src/t3d/prepare",
     "src/t3d/report",
     "src/t3d/templates",
     "src/t3d/video",
@@ -37,7 +34,6 @@ TO_DO = (
     "tests/benchmarks",
     "tests/cli",
     "tests/conftest.py",
-    "tests/data",
     "tests/evaluation",
     "tests/golden",
     "tests/io",

@@ -207,7 +207,7 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("demo extra", "unexpected argument 'extra'; every value needs the name of its option before it"),
         ("help", "t3d: no command 'help'; did you mean '--help'?"),
         ("train --help-al", "unknown option --help-al; did you mean --help-all?"),
-        ("prepare index v --out i.parquet --ray-address x", "but --cluster is none; set it to ray"),
+        ("prepare index v --out i.parquet --ray-address x", "but --cluster is 'none'; set it to 'ray'"),
         ("prepare indx", "t3d prepare: no command 'indx'; did you mean 'index'?"),
         ("preprae index", "t3d: no command 'preprae'; did you mean 'prepare'?"),
         ("prepare index v", "t3d prepare index: missing: --out PATH"),

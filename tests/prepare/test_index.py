@@ -190,5 +190,5 @@ def test_the_command(films: Path, tmp_path: Path, capsys) -> None:
     assert (report["files"], report["examined"], len(report["bad"])) == (8, 1, 1)
     words = ["prepare", "index", str(films), "--out", str(tmp_path / "x.parquet"), "--unlabeled"]
     assert main([*words, "--near-duplicates", "false"]) == 1
-    assert "Skipped the search for near-duplicates" in capsys.readouterr().out
+    assert "Near-duplicates were not searched for" in capsys.readouterr().out
     assert {row["label"] for row in rows(tmp_path / "x.parquet")} == {None}

@@ -107,7 +107,7 @@ def test_lanes_that_do_not_fit_are_refused_before_a_folder_is_made(tiny: Tiny, p
     with pytest.raises(ConfigError, match=r"data\.lanes is 3"):
         train(config)
     assert not Path(config.out).exists()
-    with pytest.raises(ConfigError, match=r"data\.balance takes videos from anywhere"):
+    with pytest.raises(ConfigError, match=r"data\.balance samples videos in any order"):
         train(tiny(data=shards_at(packed, balance=True)))
     with pytest.raises(ConfigError, match=r"data\.lanes is 0; it must be at least 1"):
         tiny(data={"lanes": 0})

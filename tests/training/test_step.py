@@ -37,6 +37,7 @@ def clips(*labels: int, seed: int = 0, bad: tuple[Failed, ...] = ()) -> Batch:
         labels=torch.tensor(labels, dtype=torch.int64),
         videos=torch.arange(count),
         clips=torch.zeros(count, dtype=torch.int64),
+        shares=torch.ones(count, dtype=torch.float64),
         bad=bad,
     )
 

@@ -317,7 +317,7 @@ def test_a_video_that_is_gone_is_a_bad_video(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "of something else"])
-def test_a_damaged_entry_is_named_with_the_mend(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_entry_is_named_with_the_fix(tmp_path: Path, damage: str) -> None:
     path = film(tmp_path / "a.mp4", 10)
     features, _ = made(tmp_path / "features", path)
     entry = features.entry(path)
