@@ -328,8 +328,8 @@ def test_a_damaged_entry_is_named_with_the_fix(tmp_path: Path, damage: str) -> N
         entry.write_bytes({"cut": whole[:-20], "empty": b"", "text": b"features" * 9}[damage])
     with pytest.raises(ConfigError) as caught:
         features.get(path, np.array([1]))
-    for told in ("teacher.cache", str(entry), str(path), "delete a damaged file"):
-        assert told in str(caught.value)
+    for part in ("teacher.cache", str(entry), str(path), "delete a damaged file"):
+        assert part in str(caught.value)
     entry.unlink()  # as it says
     made(tmp_path / "features", path)
     assert entry.read_bytes() == whole
