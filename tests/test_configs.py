@@ -66,7 +66,7 @@ def test_every_recipe_has_a_name() -> None:
         ("modern", {"data.train": "a"}, "out is missing"),
         ("modern", {**NEEDED["modern"], "optim.epoch": 3}, "optim.epoch"),
         ("modern", {**NEEDED["modern"], "seed.value": 3}, "seed"),
-        ("modern", {**NEEDED["modern"], "eval_every.value": 3}, "eval_every has no options"),
+        ("modern", {**NEEDED["modern"], "eval_every.value": 3}, "eval_every is not a section"),
         ("modern", {**NEEDED["modern"], "optim.epochs": "many"}, "optim.epochs"),
         ("modern", {**NEEDED["modern"], "optim.epochs": 0}, "optim.epochs is 0"),
     ],

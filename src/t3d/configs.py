@@ -70,6 +70,6 @@ def _put(options: dict[str, object], key: str, value: object) -> None:
     for section in sections:
         inner = table.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"unknown option {key}: {section} has no options")
+            raise ConfigError(f"unknown option {key}: {section} is not a section")
         table = inner
     table[last] = value

@@ -70,9 +70,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     print(f"{spec.count + stills.count} videos generated in {out} ({_minutes(began)} min)", flush=True)
 
     print("\n1. A 2D model learns the pattern of the object from stills", flush=True)
-    from t3d.transfer.teachers.train import (
-        train_teacher,
-    )  # imported here, because importing timm takes longer than torch
+    from t3d.transfer.teachers.train import train_teacher  # here, because importing timm is slow
 
     teacher, accuracy = train_teacher(teacher_training(out, seed=seed, quick=quick))
     print("\n2. It teaches a 3D model on videos without labels", flush=True)

@@ -274,7 +274,7 @@ def test_an_additional_validation_at_the_first_end_does_not_count(tiny: Tiny) ->
 
 
 def test_early_stopping_needs_videos_to_validate_on(tiny: Tiny) -> None:
-    with pytest.raises(ConfigError, match=r"early_stopping is 3 .* no validation videos: give data"):
+    with pytest.raises(ConfigError, match=r"early_stopping is 3 .* no validation videos: set data"):
         tiny(early_stopping=3, data={"val": None, "val_fraction": 0.0})
     with pytest.raises(ConfigError, match="early_stopping is -1; it must be at least 0"):
         tiny(early_stopping=-1)

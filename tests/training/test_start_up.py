@@ -154,7 +154,7 @@ def test_a_run_to_be_replaced_stays_until_its_successor_has_started(tiny: Tiny, 
     before = {file.name: file.read_bytes() for file in folder.path.iterdir() if file.is_file()}
     again = tiny(overwrite=True, data={"cache": f"{folder.path}-cache"})
     stop_at(monkeypatch, 3)
-    with pytest.raises(InterruptedRunError, match="is unchanged; run the same command again") as caught:
+    with pytest.raises(InterruptedRunError, match="is unchanged; run the same command to start") as caught:
         train(again)
     assert caught.value.command == ""
     assert before == {file.name: file.read_bytes() for file in folder.path.iterdir() if file.is_file()}

@@ -30,7 +30,7 @@ GROUPS = {
 }
 COMMANDS = {
     "prepare download": ("Download a published data set or a file, and unpack it.", "download:download"),
-    "prepare index": ("Decode every video once, so that training opens it quickly.", "prepare:index"),
+    "prepare index": ("Decode every video once, so that later runs open it faster.", "prepare:index"),
     "prepare transcode": ("Re-encode videos to be small and fast to seek in.", "prepare:transcode"),
     "prepare shards": ("Pack videos into large files that are read sequentially.", "prepare:shards"),
     "data check": ("Count the videos in lists, and find files that are missing or shared.", "data:check"),

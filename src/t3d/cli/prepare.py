@@ -32,7 +32,7 @@ def _show(report: Report, out: str, show: Callable[[Report, str], None], *, json
 
 @Spelling(forwards="t3d.prepare.index:index_videos")
 def index(source: VideoSet, *, out: str, json: bool = False, **options: Any) -> int:
-    """Decode every video once, so that training opens it quickly.
+    """Decode every video once, so that later runs open it faster.
 
     The exit status is 1 if some videos cannot be read.
 

@@ -18,7 +18,7 @@ class VideoSet:
     Args:
         videos: Folder with one folder per class, `.csv` or `.jsonl` table, official list, or index
             (`.parquet`).
-        root: Folder that relative paths in a list or table start from.
+        root: Folder that relative paths of a table start from, or that has the files of an official list.
         unlabeled: Use all videos of a folder, without classes.
         source_pattern: Regular expression whose group names the source of a video (the recording that it was
             cut from), searched in its path.
@@ -50,7 +50,7 @@ class VideoLists:
     Args:
         lists: Lists of videos. Each is a folder with one folder per class, a `.csv` or `.jsonl` table, an
             official list, or an index (`.parquet`).
-        root: Folder that relative paths in lists and tables start from.
+        root: Folder that relative paths of tables start from, or that has the files of official lists.
         source_pattern: Regular expression whose group names the source of a video (the recording that it was
             cut from), searched in its path.
         index: Index of the files, written by `t3d prepare index`.

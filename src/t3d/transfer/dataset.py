@@ -136,7 +136,10 @@ class TeacherView:
 
 
 class TransferClips(Dataset[PairItem | Failed]):
-    """Dataset of one random clip of a video per key, with the teacher's frames of the same time.
+    """Dataset of one random clip per video, with the teacher's frames of the same time.
+
+    A row number gives the clip of the current epoch (see `set_epoch`). `dataset[0]` and torch's own loaders
+    therefore work, with `collate_fn=CollatePairs(other_time)`. A `SampleKey` contains its epoch.
 
     Every random draw depends only on (seed, epoch, row). Clip and frames get independent random
     views, so that pixel positions do not reveal a pair (PAPER: Supervision transfer, our choice).
