@@ -25,8 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RULES = tomllib.loads(Path(__file__).with_name("language.toml").read_text(encoding="utf-8"))["rule"]
 MOST_WORDS = 35
 TO_DO = (
-    "src/t3d/evaluation",
-    "src/t3d/report",
     "tests/benchmarks",
     "tests/cli",
     "tests/conftest.py",

@@ -101,7 +101,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
         title="T3D demo: a 2D model teaches a 3D model",
         lead=(
             "A 2D model learned the pattern of an object from stills "
-            f"({accuracy:.0%} accuracy on held-out stills). It taught a T3D on {pool} videos without labels. "
+            f"(accuracy on held-out stills: {accuracy}). It taught a T3D on {pool} videos without labels. "
             f"Then this T3D, and one with random weights, learned pattern and direction from {labels} "
             "labeled videos. The teacher can teach the pattern. The direction is not visible in stills, so "
             "it comes only from the labels."

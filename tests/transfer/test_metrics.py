@@ -64,21 +64,24 @@ def slow_figures(batches: list[Batch], kind: str | None = None) -> dict[str, flo
     }
 
 
-def slow_top1(batches: list[Batch]) -> float:
+def slow_top1(batches: list[Batch]) -> dict[str, float]:
     won: list[bool] = []
+    chances: list[float] = []
     for scores, _, negative in batches:
         for row in range(len(scores)):
             rivals = [float(scores[row, m]) for m in range(scores.shape[1]) if negative[row, m]]
             if rivals:
                 won.append(all(float(scores[row, row]) > rival for rival in rivals))
-    return float(np.mean(won))
+                chances.append(1 / (len(rivals) + 1))
+    clips = sum(len(scores) for scores, _, _ in batches)
+    return {"top1": float(np.mean(won)), "top1_chance": float(np.mean(chances)), "clips": clips}
 
 
 @pytest.mark.parametrize("digits", [6, 1, 0])  # with ever more ties
 @pytest.mark.parametrize("seed", range(5))
 def test_figures_are_those_of_scikit_learn(seed: int, digits: int) -> None:
     batches = random_batches(seed, digits=digits)
-    want = slow_figures(batches) | {"top1": slow_top1(batches)}
+    want = slow_figures(batches) | slow_top1(batches)
     for kind in ("other_video", "other_time"):
         one = slow_figures(batches, kind)
         want |= {f"{name}_{kind}": one[name] for name in ("auc", "accuracy", "precision")}
@@ -88,14 +91,14 @@ def test_figures_are_those_of_scikit_learn(seed: int, digits: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_without_other_times_there_is_one_kind(seed: int) -> None:
     batches = random_batches(seed, wide=False, digits=1)
-    want = slow_figures(batches) | {"top1": slow_top1(batches)}
+    want = slow_figures(batches) | slow_top1(batches)
     assert figures(batches) == pytest.approx(want, rel=1e-12)
 
 
 def test_without_a_threshold_only_the_order_counts() -> None:
     batches = random_batches(0)
     got = figures(batches, threshold=None)
-    assert set(got) == {"auc", "top1", "auc_other_video", "auc_other_time"}
+    assert set(got) == {"auc", "top1", "top1_chance", "clips", "auc_other_video", "auc_other_time"}
     stretched = [(torch.exp(3 * scores) - 7, own, apart) for scores, own, apart in batches]
     assert figures(stretched, threshold=None) == pytest.approx(got, rel=1e-12)
 
@@ -121,9 +124,10 @@ def test_all_true_and_all_false() -> None:
     own = torch.eye(4, dtype=torch.bool)
     best = torch.where(own, 1.0, -1.0)
     names = ("auc", "top1", "accuracy", "precision", "recall")
+    count = {"clips": 4, "top1_chance": 0.25}
     for threshold in (THRESHOLD, 0.0):  # 0 is that of logits
-        assert figures([(best, own, ~own)], threshold) == dict.fromkeys(names, 1.0)
-        assert figures([(-best, own, ~own)], threshold) == dict.fromkeys(names, 0.0)
+        assert figures([(best, own, ~own)], threshold) == dict.fromkeys(names, 1.0) | count
+        assert figures([(-best, own, ~own)], threshold) == dict.fromkeys(names, 0.0) | count
 
 
 # What is left out

@@ -55,11 +55,11 @@ def _print_index(report: IndexReport, out: str) -> None:
     print_list("can be read only partly", list(map(str, report.damaged)))
     print_list("groups of identical files", [" = ".join(group) for group in same])
     print_list(
-        "near-duplicates from different sources",
+        "near-duplicates from different groups",
         [f"{one} ~ {two} ({apart:.0%} of the bits differ)" for one, two, apart in near],
     )
     if not report.duplicates.compared:
-        print("Near-duplicates were not searched, because of the number of files; use --near-duplicates true")
+        print("Near-duplicates were not searched for in so large a set; --near-duplicates true searches")
 
 
 @Spelling(forwards="t3d.prepare.transcode:transcode_videos", hidden=("root",))

@@ -100,5 +100,5 @@ def teacher(config: TeacherTraining) -> int:
     from t3d.transfer.teachers.train import train_teacher
 
     path, accuracy = train_teacher(config)
-    print(f"{path}: held-out top-1 {accuracy:.1%}")
+    print(f"{path}: held-out images correct: {accuracy}")
     return 0

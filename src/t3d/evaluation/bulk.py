@@ -39,7 +39,7 @@ def listed_videos(config: PredictConfig) -> list[str]:
 def predictions(config: PredictConfig, paths: Sequence[str]) -> Iterator[Prediction]:
     """Classify videos, here or on many machines.
 
-    With Ray, each process holds the model once, on a GPU of its own where the cluster has any, and gets as
+    With Ray, each process holds the model once, on its own GPU if the cluster has any, and gets as
     many videos at a time as are scored together here; `workers` processes of each read videos, and as many
     processors are reserved for them. Scores are bit-equal to those of this machine if the machines compute
     alike: the same kind of processor or GPU, the same precision, and as many threads. A run that resumes
@@ -97,7 +97,7 @@ def _scorer(make: Callable[[], Predictor]) -> Callable[[list[str]], list[Predict
 
 
 def to_line(prediction: Prediction, *, top: int) -> dict[str, Any]:
-    """A prediction as a JSON object: the path, and the likeliest classes or why the video cannot be read.
+    """Return a prediction as a JSON object: the path, and the most probable classes or the error.
 
     Args:
         prediction: The prediction.
@@ -181,7 +181,7 @@ class PredictionFile:
         return [path for path in dict.fromkeys(paths) if path not in self.done]
 
     def add(self, prediction: Prediction) -> None:
-        """Write a prediction; it stays if this process is killed afterwards.
+        """Write a prediction. It is kept even if this process is killed later.
 
         Raises:
             CheckpointError: The weights changed before this first prediction, so they may not be those that

@@ -14,7 +14,7 @@ from t3d.workers.cluster import ONE_MACHINE, Cluster
 
 @dataclass(frozen=True)
 class Reading:
-    """How labeled videos are found and read.
+    """Options for finding and reading labeled videos.
 
     Args:
         root: Folder that the relative paths of a table start from, or that holds the files of an official

@@ -60,6 +60,33 @@ def interval_text(interval: Interval) -> str:
     return f"{100 * interval.low:.{digits}f}–{100 * interval.high:.{digits}f}%"
 
 
+@dataclass(frozen=True)
+class Accuracy:
+    """An accuracy with the figures to compare it with.
+
+    Args:
+        share: Accuracy, in [0, 1].
+        count: Number of items that it is measured on.
+        interval: 95 % interval, see `accuracy_interval`.
+        chance: Accuracy of guessing.
+
+    Example:
+        >>> str(Accuracy(0.68, 50, Interval(0.542, 0.792), 0.5))
+        '68.0% of 50 (95% interval 54–79%, guessing 50.0%)'
+    """
+
+    share: float
+    count: int
+    interval: Interval
+    chance: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.share:.1%} of {self.count:,} (95% interval {interval_text(self.interval)}, "
+            f"guessing {self.chance:.1%})"
+        )
+
+
 def majority_of(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> Majority:
     """Return the most frequent class, the first of them in class order if several are.
 
@@ -80,8 +107,8 @@ def accuracy_interval(correct: npt.ArrayLike, groups: Sequence[Any] | None = Non
 
     Items of one group (clips of one video, videos cut from one recording) are not independent: 50 videos of
     five recordings say less than 50 videos of 50 recordings. With groups, the number of items is therefore
-    divided by the design effect (the cluster-robust variance of the mean over the binomial variance) and
-    corrected for the number of groups by Student's t, as Korn and Graubard do for surveys. If all items are
+    divided by the design effect: the cluster-robust variance of the mean over the binomial variance.
+    Student's t corrects for the number of groups, as Korn and Graubard do for surveys. If all items are
     right, or all are wrong, the variance is unknown, and each group counts as one item. A single group
     gives no information about other groups: the interval is from 0 to 1.
 

@@ -133,7 +133,7 @@ def shared_with_run(model: str, tested: Manifest, index: VideoIndex | None) -> d
     Args:
         model: A run folder, or a file in it. For any other weights there is nothing to compare with.
         tested: The tested list.
-        index: What is known of the files.
+        index: Index of the files.
 
     Returns:
         What is shared with the run's training and validation list, by `training` and `validation`.

@@ -33,12 +33,12 @@ class Metrics:
         bad: Videos that could not be read. They count in no accuracy.
         clips: Clips of the videos scored.
         groups: Groups (column `source`) that the videos come from.
-        correct: Videos whose likeliest class is right.
-        video_top1: Share of videos whose likeliest class is right.
-        video_top5: Share of videos with the right class among the five likeliest; None below six classes.
+        correct: Videos whose most probable class is right.
+        video_top1: Share of videos whose most probable class is right.
+        video_top5: Share of videos with the right class among the five most probable; None below six classes.
         interval: 95 % interval of `video_top1`, see `t3d.evaluation.figures.accuracy_interval`.
-        clip_top1: Share of clips whose likeliest class is right; see `Scores.clip_probs`.
-        clip_top5: The same for the five likeliest; None below six classes.
+        clip_top1: Share of clips whose most probable class is right; see `Scores.clip_probs`.
+        clip_top5: The same for the five most probable; None below six classes.
         clip_interval: 95 % interval of `clip_top1`.
         balanced_accuracy: Mean of the recalls of the classes that have videos.
         chance: Accuracy of guessing, 1/K.
@@ -73,7 +73,7 @@ class Metrics:
 
     @property
     def uneven(self) -> bool:
-        """Whether the classes that have videos differ in their number."""
+        """True if classes differ in their number of videos; classes without videos do not count."""
         return len({count for row in self.confusion if (count := sum(row))}) > 1
 
     def log_line(self) -> dict[str, float | int]:
@@ -101,7 +101,7 @@ class Metrics:
         )
 
     def remarks(self) -> list[str]:
-        """Return what a reader must know before trusting the accuracy, in sentences; none if nothing."""
+        """Return warnings for readers of the accuracy, in sentences; empty if there are none."""
         sentences = []
         baseline = f"always answering '{self.majority.name}'"
         if self.interval.high < self.majority.share:
@@ -146,7 +146,7 @@ class Metrics:
 
 
 def groups_sentence(groups: int, videos: int) -> str:
-    """Say that videos of one group are not independent, and what the interval makes of it."""
+    """Say that videos of one group are not independent, and how the interval accounts for it."""
     if groups == 1:
         return (
             f"All {videos:,} videos are of one group (column source), so they say nothing about other groups."
@@ -161,7 +161,7 @@ def known_rows(scores: Scores) -> npt.NDArray[np.bool_]:
     """Return which videos are both labeled and readable, bool [V].
 
     Raises:
-        ManifestError: There are none.
+        ManifestError: No video has a label and scores.
     """
     labeled = scores.labels.reshape(len(scores.labels), -1).min(1) >= 0
     known = labeled & np.isfinite(scores.video_probs).all(1)
@@ -221,6 +221,6 @@ def measure_single(scores: Scores) -> Metrics:
 
 
 def _among(k: int, probs: npt.NDArray[np.float64], labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return whether each label is among the k likeliest classes; of equal ones the first counts."""
+    """Return whether each label is among the k most probable classes; of equal ones the first counts."""
     likely = np.argsort(-probs, axis=1, kind="stable")[:, :k]
     return np.asarray((likely == labels[:, None]).any(1))

@@ -1,8 +1,8 @@
-"""What scores are worth where several classes may apply to a video: average precision and F1.
+"""Metrics for several labels per video: average precision and F1.
 
 Average precision is the area under the curve of precision over recall, in steps at each threshold and
-without interpolation, as in Charades and HVU; its mean is over the classes that apply to some video, as the
-others have no recall.
+without interpolation, as in Charades and HVU. Its mean is over the classes that apply to some video, since
+other classes have no recall.
 
 Legend: V videos, N clips in all, K classes.
 """
@@ -82,7 +82,7 @@ class MultiMetrics:
         )
 
     def remarks(self) -> list[str]:
-        """Return what a reader must know before trusting the mAP, in sentences; none if nothing."""
+        """Return warnings for readers of the mAP, in sentences; empty if there are none."""
         sentences = []
         if self.interval.low <= self.chance:
             sentences.append(
@@ -126,7 +126,7 @@ def measure_multi(scores: Scores) -> MultiMetrics:
     if not len(present):
         raise ManifestError(
             f"no class applies to any of the {len(labels)} videos, so that there is no average precision; "
-            "test on videos of which some have labels"
+            "test on videos that have labels"
         )
     clips = known[scores.clip_video]
     clip_probs, clip_labels = scores.clip_probs[clips], all_labels[scores.clip_video[clips]]

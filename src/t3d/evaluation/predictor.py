@@ -30,11 +30,11 @@ _COMPUTE = Compute(workers=0)
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a video shows.
+    """Classes and probabilities of a video.
 
     Args:
         path: The file, from the root.
-        classes: Every class name, likeliest first.
+        classes: Every class name, most probable first.
         probs: Their probabilities, mean over the clips.
         clips: Clips the video was cut into.
         targets: `single`: the probabilities sum to 1. `multi`: each is of that class alone.

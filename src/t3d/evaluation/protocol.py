@@ -1,4 +1,4 @@
-"""How a video is scored."""
+"""Protocol of scoring videos."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from t3d.errors import one_of
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a video is scored: which clips of it a model sees, and what the model's scores mean.
+    """Protocol of scoring a video: the clips that a model sees, and the meaning of its scores.
 
     The default is the paper's protocol: all clips that do not overlap, and the center crop of each.
 

@@ -29,8 +29,8 @@ class TestResult:
         metrics: Figures over all videos.
         scores: Scores of each video.
         views: The views of each video that were scored.
-        overlaps: What the videos share with other lists of the model, such as its training list; empty if
-            these are unknown.
+        overlaps: Videos shared with other lists of the model, such as its training list; empty if these
+            are unknown.
     """
 
     __test__ = False  # the name starts as those of pytest's classes do
@@ -68,7 +68,7 @@ class TestResult:
         return [self.metrics.headline(), *self.metrics.remarks(), *self.shared_sentences()]
 
     def shared_sentences(self) -> list[str]:
-        """Return what the videos share with other lists of the model, in plain sentences."""
+        """Return the overlaps with other lists of the model, in plain sentences."""
         return [sentence for overlap in self.overlaps for sentence in overlap.sentences()]
 
 

@@ -2,7 +2,7 @@
 
 The paper's protocol (Training and testing T3D) cuts a video into non-overlapping clips, scores the center
 crop of each, and averages the class probabilities of the clips. Where a video may have several labels, each
-class has a probability of its own. Validation, `t3d test` and `t3d predict` all score through `score_videos`,
+class has its own probability. Validation, `t3d test` and `t3d predict` all score through `score_videos`,
 so their numbers agree. `t3d.data.clips.views` has the other protocols: several crops of a clip are averaged
 first, then the clips, each with the same weight.
 
@@ -149,8 +149,9 @@ def each_clip(
         shown: Title of the progress, see `t3d.progress`, or a bar to advance by the videos scored.
 
     Returns:
-        Row of the video, number of the clip, and the vector, float64 [D], of each clip, the mean over its
-        crops; and the videos that could not be read, of which some clips may nevertheless be among the rows.
+        Two lists. The first has one entry per clip: row of the video, number of the clip, and the vector,
+        float64 [D], averaged over the crops of the clip. The second has the videos that could not be read.
+        The first list may still have some clips of these videos.
 
     Raises:
         ConfigError: The views do not go with the spec.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Task(ABC):
-    """What a model's scores mean."""
+    """Meaning of a model's scores."""
 
     columns: ClassVar[tuple[str, str]]
     """Names of the columns of labels and predictions in a table of scores."""
@@ -75,12 +75,12 @@ class SingleLabel(Task):
         return scores.classes[label] if label >= 0 else ""
 
     def predicted(self, scores: Scores, row: int) -> str:
-        """Return the likeliest class."""
+        """Return the most probable class."""
         return scores.classes[int(scores.video_probs[row].argmax())]
 
 
 class MultiLabel(Task):
-    """Any number of classes per video, each with a probability of its own."""
+    """Any number of classes per video, each with its own probability."""
 
     columns = ("labels", "predictions")
 

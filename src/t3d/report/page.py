@@ -32,9 +32,9 @@ class Sample:
 
     Args:
         path: The file.
-        label: What it shows.
-        prediction: What the net says.
-        probability: How sure it is, in [0, 1].
+        label: Its true class.
+        prediction: The predicted class.
+        probability: Probability of the predicted class, in [0, 1].
     """
 
     path: Path
@@ -50,13 +50,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Rival:
-    """Another way to the same classes, that the report sets beside the run.
+    """Another model for the same classes, which the report compares with the run.
 
     Args:
         name: What it is called.
         outcome: Its test on the same videos.
         log: Lines of its run's log; empty where it has no curve.
-        note: What it cost, or what it is.
+        note: A description, such as the training data.
     """
 
     name: str

@@ -29,7 +29,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
     axes = figure.add_subplot()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", parse_math=False)
-    axes.set_yticks(range(len(classes)), classes, parse_math=False)  # "$" in a name is no formula
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)  # "$" does not start a formula
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if len(classes) <= 40:

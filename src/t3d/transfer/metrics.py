@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -33,6 +35,7 @@ class PairMetrics:
         self._positive: list[Floats] = []
         self._negative: dict[str, list[Floats]] = {"other_video": [], "other_time": []}
         self._top1: list[Floats] = []
+        self._chance: list[Floats] = []
 
     def add(self, scores: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor) -> None:
         """Add the scores of a batch.
@@ -54,13 +57,15 @@ class PairMetrics:
         rival = np.where(apart, table, -np.inf).max(1)
         has_rival = np.isfinite(rival)
         self._top1.append((table[own] > rival)[has_rival].astype(np.float64))
+        self._chance.append(1 / (1 + apart.sum(1)[has_rival]))
 
     def figures(self) -> dict[str, float]:
         """Return the metrics. Metrics without any pair are left out.
 
         Returns:
             - `auc`: probability that a true pair scores above a false one. Ties count as half.
-            - `top1`: share of true pairs that score above all false pairs of their clip in the batch.
+            - `top1`: share of true pairs that score above all false pairs of their clip in the batch;
+              `top1_chance`: the same for random scores; `clips`: number of clips.
             - With a threshold also `accuracy`, `precision` and `recall`. False pairs have the same total
               weight as true pairs, so that guessing gives 0.5.
 
@@ -76,6 +81,8 @@ class PairMetrics:
             return {}
         figures = self._of(right, np.concatenate(list(kinds.values())))
         figures["top1"] = float(np.concatenate(self._top1).mean())
+        figures["top1_chance"] = float(np.concatenate(self._chance).mean())
+        figures["clips"] = len(right)
         if "other_time" in kinds:
             for kind, scores in kinds.items():
                 one = self._of(right, scores)
@@ -92,3 +99,23 @@ class PairMetrics:
             figures["precision"] = hit / (hit + false) if hit + false else 0.0
             figures["recall"] = hit
         return figures
+
+
+def held_out_text(figures: Mapping[str, float]) -> str:
+    """Return the metrics of held-out pairs in words, next to those of random scores.
+
+    Args:
+        figures: The loss, and the metrics of `PairMetrics.figures`.
+
+    Example:
+        >>> held_out_text({"loss": 0.5, "auc": 0.9, "top1": 0.25, "top1_chance": 0.125, "clips": 8})
+        'loss 0.500  AUC 0.900 (chance 0.5)  top-1 25.0% of 8 clips (chance 12.5%)'
+    """
+    parts = [f"loss {figures['loss']:.3f}"]
+    if "accuracy" in figures:
+        parts.append(f"accuracy {figures['accuracy']:.1%} (chance 50.0%)")
+    if "auc" in figures:
+        parts.append(f"AUC {figures['auc']:.3f} (chance 0.5)")
+        chance = figures["top1_chance"]
+        parts.append(f"top-1 {figures['top1']:.1%} of {figures['clips']:,} clips (chance {chance:.1%})")
+    return "  ".join(parts)

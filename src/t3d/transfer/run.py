@@ -18,6 +18,7 @@ from t3d.transfer.config import TransferConfig
 from t3d.transfer.dataset import CollatePairs, TeacherView, TransferClips
 from t3d.transfer.features import FeatureStore
 from t3d.transfer.held_out import HeldOut
+from t3d.transfer.metrics import held_out_text
 from t3d.transfer.pairs import source_groups
 from t3d.transfer.step import TransferStep
 from t3d.transfer.student import TransferNet
@@ -100,8 +101,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
                 for video in held_out.bad:
                     run.accelerator.print(f"left out of the validation: {video}")
                 trainer.validated(epoch, figures["loss"], figures)
-                shown = [name for name in ("loss", "accuracy", "auc", "top1") if name in figures]
-                note = "".join(f"  held-out {name} {figures[name]:.3f}" for name in shown)
+                note = f"  held-out {held_out_text(figures)}"
             trainer.say(epoch, note)
             trainer.save(finished=epoch)
         trainer.finish()

@@ -30,6 +30,7 @@ from t3d.data.config import AugmentConfig
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import pick_device
 from t3d.errors import ConfigError, DivergedError, ManifestError, VideoError, did_you_mean
+from t3d.evaluation.figures import Accuracy, accuracy_interval
 from t3d.io.files import writable_folder
 from t3d.models.weights import write_tensors
 from t3d.progress import track
@@ -37,14 +38,14 @@ from t3d.transfer.teachers.base import TEACHER_KEY
 from t3d.transfer.teachers.config import TeacherTraining
 
 
-def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
+def train_teacher(config: TeacherTraining) -> tuple[Path, Accuracy]:
     """Train a 2D model to classify images, and write it for `open_teacher`.
 
     Args:
         config: All options.
 
     Returns:
-        The weights file, and the accuracy on the held-out images, in [0, 1].
+        The weights file, and the accuracy on the held-out images.
 
     Raises:
         ConfigError: An option is invalid.
@@ -74,7 +75,7 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=0.05)
     steps = config.epochs * sampler.steps_per_epoch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    accuracy = 0.0
+    accuracy = None
     for epoch in range(config.epochs):
         sampler.set_state(epoch=epoch, step=0)
         net.train()
@@ -93,14 +94,15 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
         accuracy = _accuracy(net, _Images(held_out, config, None), device)
         print(
             f"epoch {epoch + 1:>3}/{config.epochs}  loss {np.mean(losses):.3f}  "
-            f"held-out top-1 {accuracy:.1%}",
+            f"held-out images correct: {accuracy}",
             flush=True,
         )
+    assert accuracy is not None  # there is at least one epoch
     card = {
         "name": f"timm:{config.name}",
         "size": config.size,
         "classes": table.classes,
-        "held_out_top1": accuracy,
+        "held_out_top1": accuracy.share,
         "images": config.images,
         "seed": config.seed,
     }
@@ -197,7 +199,7 @@ def _each(labels: Tensor, frames: Tensor, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def _accuracy(net: nn.Module, images: _Images, device: torch.device) -> float:
+def _accuracy(net: nn.Module, images: _Images, device: torch.device) -> Accuracy:
     net.eval()
     right = []
     for row in range(len(images)):
@@ -205,4 +207,6 @@ def _accuracy(net: nn.Module, images: _Images, device: torch.device) -> float:
         right.append(
             float((net(_pixels(frames[None], images.spec, device)).argmax(1) == label).float().mean())
         )
-    return float(np.mean(right))
+    groups = images.table.table["source"].to_pylist()
+    interval = accuracy_interval(right, groups)
+    return Accuracy(float(np.mean(right)), len(right), interval, 1 / len(images.table.classes))
