@@ -43,6 +43,8 @@ The name of a section stands for all its options.
 REMOVED = {**old_names.REMOVED, **{old.rpartition(".")[2]: why for old, why in old_names.REMOVED.items()}}
 """Options that were removed, with the reason."""
 
+_OTHER_DEVICE = "to train on one GPU, set its number before the command: CUDA_VISIBLE_DEVICES=0 t3d train"
+
 
 class UsageError(ConfigError):
     """Error for a command line that cannot be parsed."""
@@ -202,6 +204,8 @@ def unknown(name: str, options: Sequence[Option], elsewhere: Callable[[str], Seq
     if len(same) == 1:
         return f"{text}; did you mean {shown[same[0]]}?"
     if others := [f"t3d {other}" for other in elsewhere(key)]:
+        if key == "device":
+            return f"{text}; it belongs to {', '.join(others)}; {_OTHER_DEVICE}"
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         return f"{text}; it belongs to {', '.join(others[:3])}{more}"
     known = dict(shown)
