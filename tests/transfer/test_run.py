@@ -301,7 +301,7 @@ def test_one_file_under_many_names_is_one_source(
 
 
 def test_videos_that_cannot_be_read_are_counted_and_left_out(
-    small: Small, pool: Path, tmp_path: Path
+    small: Small, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     videos = tmp_path / "mixed"
     shutil.copytree(pool, videos)
@@ -312,6 +312,14 @@ def test_videos_that_cannot_be_read_are_counted_and_left_out(
     teacher = {"cache": str(tmp_path / "features")}
     folder = RunFolder(transfer(small(data=data, teacher=teacher)))
     assert {Path(path).name for path in folder.read_bad()} >= {"04.mp4"}
+    train, val = folder.read_videos()
+    assert val is not None
+    place = "on the GPU" if torch.cuda.is_available() else "on the CPU"
+    assert capsys.readouterr().out.startswith(
+        f"Training densenet3d_tiny on {len(train)} videos ({len(train)} groups), with the teacher "
+        f"timm:resnet10t and the objective {small().pairs.objective}, validating on {len(val)}, "
+        f"{place}; {len(folder.read_bad())} unreadable video"
+    )
     with pytest.raises(ManifestError, match=r"04\.mp4"):
         transfer(small(data=data | {"max_bad": 0.0}, out=str(tmp_path / "other")))
     assert not (tmp_path / "other").exists()
