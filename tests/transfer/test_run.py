@@ -317,7 +317,7 @@ def test_videos_that_cannot_be_read_are_counted_and_left_out(
     place = "on the GPU" if torch.cuda.is_available() else "on the CPU"
     assert capsys.readouterr().out.startswith(
         f"Training densenet3d_tiny on {len(train)} videos ({len(train)} groups), with the teacher "
-        f"timm:resnet10t and the objective {small().pairs.objective}, validating on {len(val)}, "
+        f"{small().teacher.name} and the objective {small().pairs.objective}, validating on {len(val)}, "
         f"{place}; {len(folder.read_bad())} unreadable video"
     )
     with pytest.raises(ManifestError, match=r"04\.mp4"):

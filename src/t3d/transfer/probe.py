@@ -30,6 +30,7 @@ from t3d.evaluation.scoring import collect, each_clip
 from t3d.evaluation.task import measure
 from t3d.models.net import VideoNet
 from t3d.models.weights import load_model
+from t3d.progress import progress
 from t3d.transfer.probe_config import ProbeConfig
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.open import open_teacher
@@ -192,4 +193,5 @@ def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> Any:
             {"logisticregression__C": _STRENGTHS},
             cv=StratifiedGroupKFold(folds, shuffle=True, random_state=0),
         )
-        return search.fit(features, labels, groups=sources).best_estimator_
+        with progress("Fitting the classifier"):
+            return search.fit(features, labels, groups=sources).best_estimator_

@@ -50,7 +50,7 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, float]:
         DivergedError: The loss is infinite or NaN.
         ManifestError: The images cannot be used.
     """
-    import timm  # with torchvision over a second; `t3d demo` imports this module long before it trains
+    import timm  # takes over a second; `t3d demo` imports this module long before it trains
 
     if config.name not in timm.list_models():
         raise ConfigError(f"no timm model {config.name!r}; {did_you_mean(config.name, timm.list_models())}")
