@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from t3d.cli.options import REQUIRED, Option, without_none
 from t3d.errors import ConfigError, did_you_mean
+from t3d.io.files import refuse_url
 from t3d.training import old_names
 
 
@@ -147,6 +148,7 @@ def check_yaml(path: str, options: Sequence[Option]) -> None:
     """
     import yaml
 
+    refuse_url(path, error=UsageError)
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -15,7 +15,8 @@ from t3d.data.moved import refuse_moved
 from t3d.data.official.listed import open_list
 from t3d.data.official.read import read_official
 from t3d.errors import ConfigError, ManifestError
-from t3d.io.shard_cache import is_url, local_copy
+from t3d.io.files import is_url
+from t3d.io.shard_cache import local_copy
 
 
 def open_manifest(name: str, *, root: str | None = None, source_pattern: str | None = None) -> Manifest:
