@@ -241,7 +241,8 @@ def in_options(message: str, options: Iterable[Option], given: Iterable[Given] =
     - by a key with a dot or an underscore (`optim.lr`, `max_bad`)
 
     Each becomes the option, spelled as the user typed it. Some parts of the library do not know the section
-    of a key. They use only its last word (`source_pattern` for `data.source_pattern`).
+    of a key. They use only its last word (`source_pattern` for `data.source_pattern`). A last word without an
+    underscore must be in backticks (`root` for `data.root`).
     """
     typed = {each.key: each.spelled for each in given if each.spelled}
     names = {option.key: typed.get(option.key, option.flag) for option in options}
@@ -252,11 +253,15 @@ def in_options(message: str, options: Iterable[Option], given: Iterable[Given] =
             names[word] = names[key]
     if not names:
         return message
+    quoted = names | {
+        key.rpartition(".")[2]: names[key] for key in list(names) if words[key.rpartition(".")[2]] == 1
+    }
     either = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     distinct = "|".join(
         sorted((re.escape(key) for key in names if "." in key or "_" in key), key=len, reverse=True)
     )
-    patterns = [rf"`({either})`", rf"\b({either})=True\b", rf"^({either})(?= (?:is|was|must|has|cannot)\b)"]
+    message = re.sub(r"`([\w.]+)`", lambda match: quoted.get(match[1], match[0]), message)
+    patterns = [rf"\b({either})=True\b", rf"^({either})(?= (?:is|was|must|has|cannot)\b)"]
     if distinct:
         patterns.append(rf"(?<![\w./-])({distinct})(?![\w/=-]|\.\w)")
     for pattern in patterns:

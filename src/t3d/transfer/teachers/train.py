@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from t3d.clip import ClipSpec
-from t3d.data.catalog import open_index, open_manifest
+from t3d.data.catalog import open_index, open_manifest, refuse_unused_root
 from t3d.data.clips.dataset import frame_range
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
@@ -160,6 +160,7 @@ def _open_images(config: TeacherTraining) -> Manifest:
     if not root.is_dir() or not files:
         table = open_manifest(config.images, root=config.root)
     else:
+        refuse_unused_root(config.root, config.images)
         table = _image_table(root, files)
     if len(table.classes) < 2 or (table.labels < 0).any():
         raise ManifestError(
