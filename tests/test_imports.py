@@ -68,6 +68,7 @@ _HEAVY = "torchvision.models, torch._dynamo, scipy, sklearn, matplotlib, timm, o
         ("t3d.training.run", _HEAVY),
         ("t3d.transfer.run", _HEAVY),
         ("t3d.transfer.probe", f"{_HEAVY}, accelerate"),
+        ("t3d.transfer.teachers.train", f"{_HEAVY}, torchvision, accelerate"),
         ("t3d.models.convert, t3d.doctor", f"{_HEAVY}, accelerate"),
         ("t3d.demo, t3d.reproduce.run", "torchvision.models, torch._dynamo, sklearn, timm, onnxruntime, ray"),
     ],

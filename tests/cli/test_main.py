@@ -172,6 +172,15 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
             "train --json",
             "it belongs to t3d prepare download, t3d prepare index, t3d prepare transcode and 7 more",
         ),
+        *(
+            (
+                f"{command} --device cuda",
+                "unknown option --device; it belongs to t3d teacher, t3d test, t3d probe, t3d predict, "
+                "t3d doctor; to train on one GPU, set its number before the command: "
+                "CUDA_VISIBLE_DEVICES=0 t3d train\n",
+            )
+            for command in ("train", "transfer", "data check a", "prepare index a")
+        ),
         ("train --clip.tail foo", "--clip.tail is 'foo'; known: drop, pad, shift"),
         ("transfer --model t3d121", "unknown option --model; did you mean --student?"),
         ("transfer --init w", "unknown option --init; did you mean --model.init?"),

@@ -229,6 +229,14 @@ def test_a_last_word_stands_for_a_key_if_only_one_ends_with_it() -> None:
     assert in_options(message, [one, other]) == message
 
 
+def test_a_last_word_without_underscore_stands_for_a_key_in_backticks() -> None:
+    one, other = (
+        Option(key, str, "", short=short) for key, short in (("data.root", "--root"), ("x.root", ""))
+    )
+    assert in_options("`root` is a; the root", [one]) == "--root is a; the root"
+    assert in_options("`root` is a", [one, other]) == "`root` is a"
+
+
 def test_a_message_names_an_option_as_it_was_typed() -> None:
     given = read("a", "--out", "o", "--optim.lr", "3")
     assert in_options("optim.lr is 3", OPTIONS, given) == "--optim.lr is 3"

@@ -4,7 +4,8 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from t3d.cli import main as cli
 from t3d.errors import CheckpointError, ConfigError, ManifestError
 from t3d.io.locks import alone_in
+from t3d.progress import Bar, progress
 from t3d.reproduce import run as module
 from t3d.reproduce.config import Choices
 from t3d.reproduce.result import Figure, ResultRow, figure, markdown
@@ -83,7 +85,24 @@ def result(files: tuple[Path, Path]) -> dict[str, Any]:
     return {row["row"]: row["figures"]["ucf101"] for row in said["rows"]}
 
 
-def test_a_row_of_three_steps_from_clips_to_table_and_once_more(choices: Choices, calls: list[str]) -> None:
+@pytest.fixture
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
+    """Bars of the overall progress, one per command."""
+    opened: list[Bar] = []
+
+    @contextmanager
+    def recorded(*args: Any, **more: Any) -> Iterator[Bar]:
+        with progress(*args, **more) as bar:
+            opened.append(bar)
+            yield bar
+
+    monkeypatch.setattr(module, "progress", recorded)
+    return opened
+
+
+def test_a_row_of_three_steps_from_clips_to_table_and_once_more(
+    choices: Choices, calls: list[str], bars: list[Bar], capsys: pytest.CaptureFixture[str]
+) -> None:
     files = reproduce("table8", choices, rows=["T3D-FT-Transfer"])
     assert calls == ["transfer", "train", "train", "run_test"]
     assert files == (choices.out / "table8-small.json", choices.out / "table8-small.md")
@@ -107,6 +126,16 @@ def test_a_row_of_three_steps_from_clips_to_table_and_once_more(choices: Choices
     assert f"| T3D-FT-Transfer |  | {top1:.1f} ({low:.1f}–{high:.1f}) |  |\n" in files[1].read_text()
     assert "Do not compare them" in files[1].read_text()
 
+    def announced() -> list[str]:
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("Run ")]
+
+    assert announced() == [
+        "Run 1 of 3: transfer on youtube8m",
+        "Run 2 of 3: train on kinetics",
+        "Run 3 of 3: train on ucf101",
+    ]
+    assert [(bar.title, bar.count()) for bar in bars] == [("Running table8", "3 of 3 runs (100 %)")]
+
     # Each step began from the one before.
     folders = {path.name.split("-")[0] + path.name.split("-")[1]: path for path in choices.out.glob("runs/*")}
     assert set(folders) == {"transferyoutube8m1", "trainkinetics1", "trainucf1011"}
@@ -116,11 +145,15 @@ def test_a_row_of_three_steps_from_clips_to_table_and_once_more(choices: Choices
     before = {path: path.stat().st_mtime_ns for path in choices.out.glob("runs/**/*") if path.is_file()}
     again = reproduce("8", choices, rows=["T3D-FT-Transfer"])
     assert calls == ["transfer", "train", "train", "run_test"]  # nothing was run again
+    assert announced() == []
+    assert bars[1].count() == "3 of 3 runs (100 %)"
     assert result(again)["T3D-FT-Transfer"]["ours"] == round(top1, 4)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
     reproduce("8", choices, rows=["T3D-Transfer"])
     assert calls[4:] == ["train", "run_test"]  # its transfer was there
+    assert announced() == ["Run 2 of 2: train on ucf101"]
+    assert bars[2].count() == "2 of 2 runs (100 %)"
     assert result(again)["T3D-FT-Transfer"]["ours"] == round(top1, 4)  # a row of another command stays
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from t3d.clip import ClipSpec
-from t3d.data.catalog import open_index, open_videos, refuse_other_targets
+from t3d.data.catalog import open_index, open_videos, refuse_other_targets, roots_of
 from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.transforms import normalize
@@ -30,6 +30,7 @@ from t3d.evaluation.scoring import collect, each_clip
 from t3d.evaluation.task import measure
 from t3d.models.net import VideoNet
 from t3d.models.weights import load_model
+from t3d.progress import progress
 from t3d.transfer.probe_config import ProbeConfig
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.open import open_teacher
@@ -80,8 +81,8 @@ def run_probe(config: ProbeConfig) -> TestResult:
 
 def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
     """Open the training videos, reduced to the used labels, and the test videos."""
-    root = config.reading.root
-    known = open_videos(config.train, root=root, source_pattern=config.source_pattern)
+    train_root, test_root = roots_of(config.reading.root, config.train, config.test)
+    known = open_videos(config.train, root=train_root, source_pattern=config.source_pattern)
     if not known.label_column.fits("single"):
         raise ManifestError(
             f"{config.train}: a probe needs one label per video, and these have several (column `labels`); "
@@ -90,7 +91,7 @@ def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
     if (known.labels < 0).any() or len(known.classes) < 2:
         raise ManifestError(f"{config.train}: a probe needs a label for every video, and at least 2 classes")
     known = known.label_subset(config.label_fraction, seed=config.label_seed)
-    asked = open_videos(config.test, root=root)
+    asked = open_videos(config.test, root=test_root)
     refuse_other_targets(asked, "single", name=config.test, other=config.train)
     return known, asked.with_classes(known.classes)
 
@@ -192,4 +193,5 @@ def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> Any:
             {"logisticregression__C": _STRENGTHS},
             cv=StratifiedGroupKFold(folds, shuffle=True, random_state=0),
         )
-        return search.fit(features, labels, groups=sources).best_estimator_
+        with progress("Fitting the classifier"):
+            return search.fit(features, labels, groups=sources).best_estimator_
