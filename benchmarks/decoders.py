@@ -120,7 +120,7 @@ def prepare(originals: Path, out: Path) -> dict[str, list[Path]]:
 
 
 def measure(paths: list[Path], *, places: int, rounds: int) -> dict[str, tuple[float, float, int]]:
-    """For each reader: milliseconds a clip, times as long as PyAV, and how far its pixels are apart."""
+    """Return milliseconds per clip, time relative to PyAV, and the pixel difference of every reader."""
     known = {path: VideoFacts.of_row(examine(str(path))) for path in paths}
     rng = np.random.default_rng(0)
     spent: dict[str, list[float]] = {name: [] for name in READERS}
@@ -158,7 +158,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     kinds = prepare(chosen.originals, chosen.out)
-    print("| ms a clip | " + " | ".join(READERS) + " | pixels apart |")
+    print("| ms per clip | " + " | ".join(READERS) + " | pixels apart |")
     print("|---" * (len(READERS) + 2) + "|")
     for kind, paths in kinds.items():
         rows = measure(paths, places=chosen.places, rounds=chosen.rounds)

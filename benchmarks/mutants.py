@@ -235,7 +235,7 @@ def outcome(package: Path, module: str, source: str, timeout: float) -> tuple[st
 
 
 def seconds_without_fault(package: Path, module: str) -> float:
-    """How long a module's tests take; they must pass."""
+    """Return the duration of a module's tests, which must pass."""
     begin = time.monotonic()
     status, by = outcome(package, module, (SOURCE / module).read_text(encoding="utf-8"), 600)
     if status != "survived":

@@ -67,7 +67,7 @@ def arms(results: list[Result]) -> dict[Arm, dict[float, Seeds]]:
 
 
 def chosen_rates(seeds_by_arm: dict[Arm, dict[float, Seeds]]) -> Found:
-    """Of each arm the learning rate whose best epochs validate best, or the only one."""
+    """Return the learning rate per arm with the best validation accuracy, or the only one."""
     return {arm: _best_rate(list(rates.values())) for arm, rates in seeds_by_arm.items()}
 
 
@@ -138,7 +138,7 @@ def difference(points: list[float]) -> str:
 
 
 def plot(seeds_by_arm: Found, path: Path) -> None:
-    """What there are results of: nets by cost, motions by span, strides, frames and sides."""
+    """Plot the available results: networks by cost, motions by span, strides, frames and sides."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -77,14 +77,14 @@ SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Part:
-    """What of a set is learned, and for how long.
+    """Part of a data set to train on, and the training length.
 
     Args:
-        classes: How many it has.
-        percent: Of the training labels.
-        epochs: Passes over them.
-        augment: How training clips are varied.
-        arms: Nets, clips and peak learning rates, all of which are combined.
+        classes: Number of classes.
+        percent: Percentage of the training labels used.
+        epochs: Number of training epochs.
+        augment: Augmentation of training clips.
+        arms: Networks, clips and peak learning rates; every combination is trained.
     """
 
     classes: int
@@ -156,7 +156,7 @@ def clip_of(name: str) -> ClipSpec:
 
 
 class Study:
-    """Where everything lies, and how a job is run.
+    """Folders of the study, and the runner of a job.
 
     Args:
         data: The folder of clips.

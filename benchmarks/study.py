@@ -86,7 +86,7 @@ def run_jobs(
                 try:
                     held.enter_context(alone_in(result.parent))
                 except ConfigError:
-                    print("another process has it", flush=True)
+                    print("another process is running it", flush=True)
                     continue
                 if not result.exists():
                     outcome = run(name, job)

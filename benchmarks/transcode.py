@@ -74,7 +74,7 @@ def time_clips(name: str, files: list[Path]) -> None:
                 video.frames_at(range(first, min(first + 32, count), 2))
             times.append(time.process_time() - began)
     took, group = 1000 * statistics.median(times), statistics.median(groups)
-    print(f"  {name}: {took:.1f} ms a clip, longest group of the median file {group:g}", flush=True)
+    print(f"  {name}: {took:.1f} ms per clip, longest group of the median file {group:g}", flush=True)
 
 
 def main(originals: Path, out: Path) -> None:

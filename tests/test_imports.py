@@ -1,4 +1,4 @@
-"""What the modules import: nothing that only POSIX has, and no torch where options are only read."""
+"""Modules import nothing that only POSIX has, and options can be read without torch."""
 
 from __future__ import annotations
 

@@ -27,21 +27,6 @@ MOST_WORDS = 35
 TO_DO = (
     "src/t3d/evaluation",
     "src/t3d/report",
-    "tests/benchmarks",
-    "tests/cli",
-    "tests/conftest.py",
-    "tests/evaluation",
-    "tests/golden",
-    "tests/io",
-    "tests/models",
-    "tests/prepare",
-    "tests/report",
-    "tests/reproduce",
-    "tests/test_demo.py",
-    "tests/test_doctor.py",
-    "tests/transfer",
-    "tests/video",
-    "tests/workers",
 )
 """Files and folders whose language is not plain yet."""
 

@@ -202,7 +202,7 @@ with progress("Training", total=4) as bar:
 
 
 def on_terminal(script: str, *, stdout: Path | None = None) -> str:
-    """What a script writes to a terminal, its stdout too unless it goes to a file."""
+    """Return the output of a script on a terminal, including its stdout unless that goes to a file."""
     parent, child = pty.openpty()
     with Path(stdout).open("w") if stdout else os.fdopen(os.dup(child), "w") as out:
         process = subprocess.Popen(

@@ -11,19 +11,19 @@ REPORT = Path(__file__).parents[2] / "benchmarks" / "nets_report.py"
 
 
 def result(net: str, lr: float, seed: int, validated: float, tested: float) -> str:
-    said = {"set": "hockey_fights", "percent": 20, "net": net, "clip": "16x2x48", "lr": lr, "seed": seed}
-    said |= {
+    fields = {"set": "hockey_fights", "percent": 20, "net": net, "clip": "16x2x48", "lr": lr, "seed": seed}
+    fields |= {
         "name": f"hockey_fights/{net}/16x2x48/{lr:g}/s{seed}",
         "parameters": 1_500_000,
         "macs": 2_000_000,
     }
-    said |= {
+    fields |= {
         "val": {"10": validated, "20": validated - 0.1},
         "normal": tested,
         "shuffled": 0.5,
         "static": 0.25,
     }
-    return json.dumps(said)
+    return json.dumps(fields)
 
 
 def test_nets_are_compared_at_the_rate_that_validated_best(tmp_path: Path) -> None:

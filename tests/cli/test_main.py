@@ -66,7 +66,7 @@ def options(clips: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(clips: Path, options: Path) -> RunFolder:
-    """What `t3d train` left."""
+    """Files that `t3d train` wrote."""
     out = clips.parent / "run"
     words = ["--config", options, "--data.train", clips, "--data.val", clips, "--data.workers", 0]
     assert run("train", *words, "--out", out, "--optim.epochs", 3) == 0
@@ -457,12 +457,12 @@ def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path,
 
     words = ["--json", "--top", 2, *both, "--batch_size", 5]
     assert run("predict", trained.last, clips / "blue", clips / "red", *words) == 0
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    predictions = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     with (out / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [line["path"] for line in said] == [row["path"] for row in rows]
+    assert [line["path"] for line in predictions] == [row["path"] for row in rows]
     right = 0
-    for line, row in zip(said, rows, strict=True):
+    for line, row in zip(predictions, rows, strict=True):
         assert line["clips"] == int(row["clips"]) == 2
         assert line["classes"] == pytest.approx(
             {name: float(row[name]) for name in ("blue", "red")},
@@ -471,7 +471,7 @@ def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path,
         assert next(iter(line["classes"])) == row["prediction"]
         right += row["prediction"] == row["label"]
     assert metrics["video_top1"] == right / 8
-    given = np.array([line["classes"][row["label"]] for line, row in zip(said, rows, strict=True)])
+    given = np.array([line["classes"][row["label"]] for line, row in zip(predictions, rows, strict=True)])
     assert metrics["loss"] == pytest.approx(-np.log(given).mean(), abs=1e-6 / given.min())  # other batches
 
 
@@ -505,8 +505,8 @@ def test_a_bad_file_among_good_ones(trained: RunFolder, clips: Path, tmp_path: P
     assert "2 of 4 videos could not be read" in err
 
     assert run("predict", trained.last, *files, "--workers", 0, "--json") == 1
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [sorted(line) for line in said] == [
+    predictions = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [sorted(line) for line in predictions] == [
         ["classes", "clips", "path"],
         ["error", "path"],
         ["error", "path"],
@@ -553,9 +553,9 @@ def test_models_lists_every_net_with_its_size(capsys: Out, monkeypatch: pytest.M
     assert "32 frames of 224 × 224, 400 classes" in out
 
     assert run("models", "*_tiny", "--json", "--num-frames", 16, "--size", 64, "--num-classes", 7) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert list(said) == ["densenet3d_tiny", "t3d_tiny"]
-    for name, size in said.items():
+    sizes = json.loads(capsys.readouterr().out)
+    assert list(sizes) == ["densenet3d_tiny", "t3d_tiny"]
+    for name, size in sizes.items():
         net = create_model(name, num_classes=7)
         assert size["parameters"] == sum(p.numel() for p in net.parameters())
         assert 0 < size["macs"] < 2e9
@@ -591,8 +591,8 @@ def test_a_2d_nets_file_becomes_a_start_for_training(tmp_path: Path, capsys: Out
     target = tmp_path / "start.safetensors"
     words = ["convert", tmp_path / "resnet18.pth", target, "--model", "resnet3d18", "--inflate", "center"]
     assert run(*words, "--clip.num_frames", 4, "--clip.size", 16, "--clip.resize", 18) == 0
-    told = "120 of 120 backbone tensors loaded; left out on purpose: fc.weight, fc.bias"
-    assert told in capsys.readouterr().out
+    message = "120 of 120 backbone tensors loaded; left out on purpose: fc.weight, fc.bias"
+    assert message in capsys.readouterr().out
     net, card = load_model(target)
     assert (card.classes, card.provenance["inflated"]) == ((), "center")
     frame = torch.rand(2, 3, 1, 16, 16)

@@ -118,8 +118,8 @@ def run(*words: str) -> dict[str, Any]:
 
 
 def option(key: str) -> Option:
-    (found,) = [each for each in OPTIONS if each.key == key]
-    return found
+    (match,) = [each for each in OPTIONS if each.key == key]
+    return match
 
 
 def test_the_signature_is_the_definition() -> None:

@@ -146,7 +146,7 @@ def test_a_file_of_another_length_is_refused(tmp_path, numbered_frames) -> None:
 
 
 def test_a_file_that_lies_about_its_content_is_seen_through(tmp_path, numbered_frames, read_numbers) -> None:
-    """Of the same length, but with other key frames: frames are still checked one by one."""
+    """A video of the same length with other key frames: frames are still checked one by one."""
     one = write_video(tmp_path / "one.mp4", numbered_frames(40), keyframe_interval=16)
     two = write_video(tmp_path / "two.mp4", numbered_frames(30, first=100), keyframe_interval=7)
     facts = VideoFacts.of_row({"error": None, **examine(str(one)), "damage": None})

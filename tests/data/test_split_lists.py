@@ -201,7 +201,7 @@ def test_copies_are_found_without_an_index(tmp_path: Path) -> None:
 
 
 def scenes(folder: Path, count: int) -> None:
-    """For each class `count` scenes, each in two clips that are near-duplicates and tell it by no name."""
+    """`count` scenes per class, each in two near-duplicate clips whose names do not reveal the scene."""
     generator = torch.Generator().manual_seed(0)
     for name in ("jump", "run"):
         (folder / name).mkdir(parents=True)

@@ -99,11 +99,11 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Pat
             pass
     before = out.read_bytes()
     other = net(tmp_path / "other.safetensors", 2)
-    for options, said in (
+    for options, message in (
         ({"model": other, "top": 2}, "holds predictions of other weights; choose a new file"),
         ({"model": weights, "top": 3}, "holds 2 classes per line, but top is 3"),
     ):
-        with pytest.raises(ConfigError, match=said), PredictionFile(out, **options):  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=message), PredictionFile(out, **options):  # type: ignore[arg-type]
             pass
     assert out.read_bytes() == before
     for text in ("path,label\n", "[]\n", '{"path": "a.mp4"}\n'):
@@ -140,8 +140,8 @@ def test_an_unfinished_run_is_not_used_on_a_cluster() -> None:
 
 def test_predictions_made_here_are_the_predictors_own(weights: Path, films: Path) -> None:
     paths = [str(path) for path in sorted(films.iterdir())]
-    here = list(predictions(PredictConfig(str(weights), compute=IN_PROCESS), paths))
-    assert here == list(Predictor(weights, compute=IN_PROCESS).many(paths))
+    results = list(predictions(PredictConfig(str(weights), compute=IN_PROCESS), paths))
+    assert results == list(Predictor(weights, compute=IN_PROCESS).many(paths))
 
 
 def test_the_command(weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,9 +149,9 @@ def test_the_command(weights: Path, films: Path, tmp_path: Path, capsys: pytest.
     empty.touch()
     words = ["predict", str(weights), str(films), str(empty), "--workers", "0", "--precision", "fp32"]
     assert main([*words, "--out", str(out)]) == 1
-    said = capsys.readouterr()
-    assert said.out == f"{out}: 4 videos; 3 predicted now, 0 earlier, 1 could not be read\n"
-    assert f"t3d: {empty}: is empty (0 bytes)" in said.err
+    output = capsys.readouterr()
+    assert output.out == f"{out}: 4 videos; 3 predicted now, 0 earlier, 1 could not be read\n"
+    assert f"t3d: {empty}: is empty (0 bytes)" in output.err
     first = lines(out)
     assert main([*words, "--json"]) == 1
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

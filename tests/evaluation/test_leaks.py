@@ -78,14 +78,14 @@ def scores() -> Scores:
 def test_a_run_folder_knows_its_videos(folder: Path, run: Path) -> None:
     tested = Manifest.from_csv(folder / "test.csv")
     for model in (run, run / "last.safetensors"):
-        found = shared_with_run(str(model), tested, None)
-        assert list(found) == ["training", "validation"]
-        assert [(row.row, row.reason) for row in found["training"].rows] == [
+        shared = shared_with_run(str(model), tested, None)
+        assert list(shared) == ["training", "validation"]
+        assert [(row.row, row.reason) for row in shared["training"].rows] == [
             (0, "file"),
             (2, "group"),
             (3, "bytes"),
         ]
-        assert len(found["validation"]) == 4
+        assert len(shared["validation"]) == 4
     assert shared_with_run(str(folder / "elsewhere.safetensors"), tested, None) == {}
 
 

@@ -1,4 +1,4 @@
-"""What metrics say of themselves: counts, intervals, and the figures to compare with."""
+"""Metrics report counts, confidence intervals, and the majority and chance baselines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from t3d.report.result import print_result
 
 
 def scores_of(right: dict[str, int], wrong: dict[str, int], groups: int = 0) -> Scores:
-    """One clip per video; so many of each class are right and wrong, the wrong ones called the next class."""
+    """Scores of one clip per video: `right` and `wrong` counts per class; errors go to the next class."""
     names = tuple(right)
     labels, predictions = [], []
     for label, name in enumerate(names):

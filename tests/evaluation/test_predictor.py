@@ -48,7 +48,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of classes with five good films, and two bad ones beside them."""
+    """Folder of classes with five good films, and two bad ones next to them."""
     root = tmp_path_factory.mktemp("films")
     for i, (name, length) in enumerate(
         [("jump/a", 5), ("jump/b", 8), ("坐/c d", 20), ("坐/e", 33), ("坐/f", 16)]
@@ -140,8 +140,10 @@ def test_bad_files_among_good_ones_say_why(weights: Path, films: Path) -> None:
 
 def test_a_folder_stands_for_its_videos(weights: Path, films: Path) -> None:
     predictor = Predictor(weights)
-    found = list(predictor.many([films / "set", good(films)[0]]))
-    assert [prediction.path for prediction in found] == [str(path) for path in [*good(films), good(films)[0]]]
+    predictions = list(predictor.many([films / "set", good(films)[0]]))
+    assert [prediction.path for prediction in predictions] == [
+        str(path) for path in [*good(films), good(films)[0]]
+    ]
     with pytest.raises(VideoError, match="is a folder"):
         predictor(films / "set")
     with pytest.raises(ManifestError, match="no videos given"):
@@ -248,7 +250,7 @@ def test_a_test_may_average_many_views(
 
 
 @pytest.mark.parametrize(
-    ("tail", "views", "told"),
+    ("tail", "views", "message"),
     [
         ("pad", {"clips": 4}, "`tail` is pad and `clips` is 4.*leave out one"),
         (None, {"clips": 0}, "clips is 0"),
@@ -256,9 +258,9 @@ def test_a_test_may_average_many_views(
     ],
 )
 def test_views_that_cannot_be_are_refused_before_anything_is_read(
-    tail: Any, views: dict[str, Any], told: str
+    tail: Any, views: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         TestConfig("absent.safetensors", "absent", tail=tail, views=Views(**views))
 
 
@@ -298,9 +300,9 @@ def test_an_index_names_the_videos_and_a_shard_gives_the_same(
     for index in ("films.parquet", "shards/index.parquet"):
         words = ["predict", str(weights), "--index", str(tmp_path / index), "--json", "--top", "9"]
         assert main([*words, "--precision", "fp32", "--workers", "0"]) == 0
-        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        assert len(found) == len(plain) == 5
-        for line in found:
+        predictions = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert len(predictions) == len(plain) == 5
+        for line in predictions:
             wanted = plain[Path(line["path"]).stem.rpartition("-")[2].replace(" ", "_")]
             # The index lists the videos in another order, so that other clips share their batches.
             assert tuple(line["classes"]) == wanted.classes

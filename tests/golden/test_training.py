@@ -62,7 +62,7 @@ TRANSFERRED: dict[str, str] = {
 
 @dataclass
 class Seen:
-    """What a run drew, in order.
+    """Random draws of a run, in order.
 
     Args:
         keys: Epoch, row and visit of every clip that was read.
@@ -147,12 +147,12 @@ def sums(tensors: dict[str, Tensor]) -> list[float]:
 
 
 def check_bits(tensors: dict[str, Tensor], known: dict[str, str], machine: str) -> None:
-    found = sha256(tensors)
+    digest = sha256(tensors)
     if machine not in known:
         pytest.skip(
-            f"no digest for this machine; where all other golden tests pass, add {machine!r}: {found!r}"
+            f"no digest for this machine; where all other golden tests pass, add {machine!r}: {digest!r}"
         )
-    assert found == known[machine]
+    assert digest == known[machine]
 
 
 @pytest.fixture(scope="module")

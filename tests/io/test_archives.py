@@ -85,7 +85,7 @@ def content(folder: Path) -> Files:
 
 
 def refused(archive: Path, match: str, **bounds: int) -> None:
-    """The archive is refused, and nothing of it is anywhere in its folder or beside it."""
+    """Check that the archive is refused and leaves no files in or next to its folder."""
     before = sorted(archive.parent.parent.rglob("*"))
     with pytest.raises(ArchiveError, match=match) as caught:
         extract_archive(archive, archive.parent / "refused", **bounds)
@@ -200,7 +200,7 @@ def test_a_header_that_asks_for_memory(place: Path) -> None:
 def test_cut_short(place: Path, kind: str, share: float) -> None:
     files = {str(number): random.Random(number).randbytes(3000) for number in range(20)}
     whole = WRITERS[kind](files, place / "a").read_bytes()
-    length = 20 * (512 + 3072) if kind == "tar" else len(whole)  # behind the files, a tar has only padding
+    length = 20 * (512 + 3072) if kind == "tar" else len(whole)  # after the files, a tar has only padding
     (place / "a").write_bytes(whole[: int(length * share)])
     refused(place / "a", "corrupt|cannot be read")
 

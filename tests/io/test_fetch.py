@@ -398,7 +398,7 @@ def test_the_error_survives_its_way_out_of_a_worker() -> None:
     assert (str(error), error.url, error.reason) == ("http://a/b: why", "http://a/b", "why")
 
 
-# --- several at once, and killed ------------------------------------------------------------------------
+# --- several processes, and interrupted ones ------------------------------------------------------------
 
 
 def test_threads_that_want_one_file(site: Any, tmp_path: Path) -> None:
@@ -447,10 +447,10 @@ def test_killed_half_way_and_gone_on_with(site: Any, tmp_path: Path) -> None:
     running.send_signal(signal.SIGKILL)
     running.wait(timeout=30)
     assert alone(tmp_path) == [".a.lock", ".a.resume.part", ".a.resume.part.json"]
-    here = part.stat().st_size
+    offset = part.stat().st_size
     page.pause = 0.0
     quick(site.url("/a"), tmp_path / "a")
-    assert site.ranges() == [None, f"bytes={here}-"]
+    assert site.ranges() == [None, f"bytes={offset}-"]
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert alone(tmp_path) == ["a"]
 
@@ -545,8 +545,8 @@ def test_elsewhere_too_a_part_is_continued_if_nothing_changed(
     page = site.put("/bucket/a", CONTENT, headers={"Last-Modified": "Wed, 01 Jan 2020 00:00:00 GMT"})
     url = store(site, "/a") if where == "store" else str(source)
 
-    def stop(here: int, _: int | None) -> None:
-        if here >= 200_000:
+    def stop(position: int, _: int | None) -> None:
+        if position >= 200_000:
             raise KeyboardInterrupt
 
     for changed in (False, True):
@@ -558,7 +558,7 @@ def test_elsewhere_too_a_part_is_continued_if_nothing_changed(
             os.utime(source, ns=(0, 0))
             page.content, page.headers["Last-Modified"] = OTHER, "Thu, 02 Jan 2020 00:00:00 GMT"
         first: list[int] = []
-        quick(url, tmp_path / "a", progress=lambda here, _, first=first: first.append(here))
+        quick(url, tmp_path / "a", progress=lambda position, _, first=first: first.append(position))
         assert first[0] == (0 if changed else 200_000)
         assert (tmp_path / "a").read_bytes() == (OTHER if changed else CONTENT)
         (tmp_path / "a").unlink()
@@ -570,8 +570,8 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
     source.write_bytes(CONTENT)
     os.utime(source, ns=(0, 0))
 
-    def change(here: int, _: int | None) -> None:
-        if here == 100_000 and source.stat().st_mtime_ns == 0:
+    def change(position: int, _: int | None) -> None:
+        if position == 100_000 and source.stat().st_mtime_ns == 0:
             source.write_bytes(OTHER)
 
     quick(str(source), tmp_path / "a", progress=change)

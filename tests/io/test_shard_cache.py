@@ -41,7 +41,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory, numbered_frames) -> Path:
 
 @pytest.fixture
 def url(packed: Path, tmp_path: Path, site, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Where the shards lie."""
+    """Folder of the shards."""
     monkeypatch.setenv("T3D_SHARDS", str(tmp_path / "twin"))
     shard_cache_of.cache_clear()
     yield site.put_folder("/shards", packed / "shards")

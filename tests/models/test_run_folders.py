@@ -33,7 +33,7 @@ def named(model: VideoNet, prefix: str) -> dict[str, Tensor]:
 
 
 def checkpoint(folder: Path, *, weights: str) -> Path:
-    """What a run leaves while it is under way, with three sets of weights in it."""
+    """Folder of an unfinished run, with three sets of weights."""
     header = {"format": 2, "progress": {"epoch": 3}, "card": CARD.to_json(), "weights": weights}
     tensors = named(net(1), "model.") | named(net(2), "ema.module.") | named(net(3), "best.")
     tensors |= {

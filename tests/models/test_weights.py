@@ -1,4 +1,4 @@
-"""Weights files: what goes in comes out, and what is damaged is named."""
+"""Weights files read back exactly, and damaged files raise an error that names them."""
 
 from __future__ import annotations
 

@@ -184,9 +184,9 @@ def test_a_list_of_https_files_by_their_http_names(monkeypatch: pytest.MonkeyPat
         target.write_text("http://a.org/x/1.tar\nhttps://a.org/x/2 ü.tar\n", encoding="utf-8")
 
     monkeypatch.setattr(module, "fetch", give)
-    found = module._jobs(tmp_path, "val", Part(links="https://a.org/list.txt"))
-    assert [job.file.url for job in found] == ["https://a.org/x/1.tar", "https://a.org/x/2 ü.tar"]
-    assert [job.folder.name for job in found] == ["1", "2 ü"]
+    jobs = module._jobs(tmp_path, "val", Part(links="https://a.org/list.txt"))
+    assert [job.file.url for job in jobs] == ["https://a.org/x/1.tar", "https://a.org/x/2 ü.tar"]
+    assert [job.folder.name for job in jobs] == ["1", "2 ü"]
 
 
 def test_no_room(toy: str, site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,10 +274,10 @@ def test_the_table_holds_together() -> None:
 
 def test_the_command(toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "download", toy, "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert "Terms: For nothing but tests." in said
-    assert "7 of 7 files downloaded" in said
-    assert f"t3d train --videos {tmp_path}/lists --root {tmp_path}/val" in said
+    output = capsys.readouterr().out
+    assert "Terms: For nothing but tests." in output
+    assert "7 of 7 files downloaded" in output
+    assert f"t3d train --videos {tmp_path}/lists --root {tmp_path}/val" in output
     assert main(["prepare", "download", toy, "--part", "lists", "val", "--out", str(tmp_path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["files"], report["fetched"], report["bad"]) == (5, 0, [])
@@ -299,9 +299,9 @@ def test_the_command_says_what_failed(
 
 def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "download", "--list"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in (*KNOWN, *ELSEWHERE, *KNOWN["ucf101"].parts):
-        assert name in said
+        assert name in output
 
 
 def test_killed_half_way_and_gone_on_with(site: Any, tmp_path: Path) -> None:

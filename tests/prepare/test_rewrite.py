@@ -268,7 +268,7 @@ def test_what_packets_promise_and_decoding_does_not_give_is_counted_anew(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"short_side": 255}, "short_side is 255; the codecs need an even number"),
         ({"short_side": 0}, "short_side is 0"),
@@ -278,8 +278,8 @@ def test_what_packets_promise_and_decoding_does_not_give_is_counted_anew(
         ({"codec": "jepg"}, "codec is 'jepg'; did you mean 'jpeg'"),
     ],
 )
-def test_options_that_cannot_work(options, said):
-    with pytest.raises(ConfigError, match=said):
+def test_options_that_cannot_work(options, message):
+    with pytest.raises(ConfigError, match=message):
         TranscodeSpec(**options)
 
 
@@ -308,12 +308,12 @@ def test_a_source_that_changes_meanwhile_is_told(tmp_path, numbered_frames, monk
 
 
 @pytest.mark.parametrize(
-    ("data", "said"), [(b"", "is empty"), (b"nonsense" * 99, "cannot be opened by FFmpeg: not a video")]
+    ("data", "message"), [(b"", "is empty"), (b"nonsense" * 99, "cannot be opened by FFmpeg: not a video")]
 )
-def test_a_file_that_is_no_video_is_told(tmp_path, data, said):
+def test_a_file_that_is_no_video_is_told(tmp_path, data, message):
     source = tmp_path / "a.mp4"
     source.write_bytes(data)
-    with pytest.raises(VideoError, match=said):
+    with pytest.raises(VideoError, match=message):
         rewritten(source, tmp_path / "new" / "a.mp4")
 
 

@@ -48,8 +48,8 @@ def rows(folder: Path) -> list[dict[str, object]]:
 
 
 def files(folder: Path) -> list[str]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(str(path.relative_to(folder)) for path in found)
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in paths)
 
 
 def states(folder: Path) -> dict[str, int]:
@@ -279,15 +279,15 @@ def test_the_command(videos: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     words = ["prepare", "transcode", str(videos), "--out", str(out), "--short-side", "48", "--workers", "1"]
     assert main(words) == 0
-    said = capsys.readouterr().out
-    assert f"{out}: 3 files, 36 frames, 0.00 h; " in said
-    assert "3 transcoded now in " in said
-    assert f"{out}/index.parquet" in said
+    output = capsys.readouterr().out
+    assert f"{out}: 3 files, 36 frames, 0.00 h; " in output
+    assert "3 transcoded now in " in output
+    assert f"{out}/index.parquet" in output
     (videos / "run" / "empty.mp4").touch()
     assert main(words) == 1
-    said = capsys.readouterr().out
-    assert "0 transcoded now" in said
-    assert f"1 could not be transcoded:\n  {videos}/run/empty.mp4: is empty (0 bytes)" in said
+    output = capsys.readouterr().out
+    assert "0 transcoded now" in output
+    assert f"1 could not be transcoded:\n  {videos}/run/empty.mp4: is empty (0 bytes)" in output
     assert main([*words, "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["files"], report["transcoded"], len(report["bad"])) == (3, 0, 1)

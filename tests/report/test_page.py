@@ -32,7 +32,7 @@ SPEC = ClipSpec(num_frames=8, stride=1, size=64, resize=64)
 
 
 class Page(HTMLParser):
-    """What a page holds: its tags, the pictures in it, its text, and every address it names."""
+    """Contents of a page: its tags, embedded images, text, and every address."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -73,8 +73,8 @@ def films(tmp_path: Path) -> list[Path]:
 def outcome(films: list[Path]) -> TestResult:
     """Five videos: three right, one wrong, one that cannot be read."""
     probs = np.full((5, 4), 0.1)
-    for row, said in enumerate((0, 1, 2, 0, 0)):
-        probs[row, said] = 0.7
+    for row, prediction in enumerate((0, 1, 2, 0, 0)):
+        probs[row, prediction] = 0.7
     probs[4] = np.nan
     scores = Scores(
         classes=CLASSES,

@@ -240,8 +240,8 @@ def test_a_video_shorter_than_a_clip_is_a_bad_one_where_that_is_asked_for() -> N
     item = dataset[SampleKey(0, 0)]
     assert isinstance(item, Failed)
     assert (item.row, item.path) == (0, "short")
-    for told in ("has 6 frames", "needs 7", "clip.short = wrap or repeat_last"):
-        assert told in item.reason
+    for message in ("has 6 frames", "needs 7", "clip.short = wrap or repeat_last"):
+        assert message in item.reason
     assert numbers(item_of(dataset, 0, 1).frames) == [0, 2, 4, 6]
 
 
@@ -365,8 +365,13 @@ def test_the_same_seed_epoch_and_row_give_the_same_item_however_they_are_read(
 
 def test_other_epochs_rows_and_seeds_give_other_items(noise: Manifest) -> None:
     row = table(*[noise[5].path] * 2)  # the same film, so that only the draws can differ
-    here, there = decoded(row), decoded(row, seed=4)
-    items = [here[SampleKey(0, 0)], here[SampleKey(1, 0)], here[SampleKey(0, 1)], there[SampleKey(0, 0)]]
+    original, reseeded = decoded(row), decoded(row, seed=4)
+    items = [
+        original[SampleKey(0, 0)],
+        original[SampleKey(1, 0)],
+        original[SampleKey(0, 1)],
+        reseeded[SampleKey(0, 0)],
+    ]
     for i, one in enumerate(items):
         for two in items[:i]:
             assert isinstance(one, PairItem)

@@ -52,7 +52,7 @@ class Tiny(TorchTeacher):
 
 
 def film(path: Path, count: int, *, seed: int = 0, every: int = 16) -> Path:
-    """A video of frames of 40 × 48, each of two colors of its own."""
+    """A video of frames of 40 × 48, each with its own two colors."""
     generator = torch.Generator().manual_seed(seed)
     colors = torch.randint(0, 256, (count, 3, 2, 1), generator=generator).byte()
     frames = colors.repeat_interleave(20, 2).expand(-1, -1, -1, 48)
@@ -80,7 +80,7 @@ def made(folder: Path, *paths: Path, step: int = 1, workers: int = 0) -> tuple[F
 
 
 def entries(folder: Path) -> dict[str, bytes]:
-    """What lies under final names; names with a dot in front are temporary."""
+    """Files with final names; names with a leading dot are temporary."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
@@ -300,7 +300,7 @@ def test_bad_videos_are_named_and_the_others_kept(tmp_path: Path, seen_by: Seen,
     assert "frame 36" in reasons[broken]
     assert "No such file" in reasons[absent]
     assert reasons[text]
-    assert not any(str(path) in reason for path, reason in reasons.items())  # the path is told beside it
+    assert not any(str(path) in reason for path, reason in reasons.items())  # the path is reported separately
     assert set(entries(tmp_path / "features")) == {features.entry(path).name for path in good}
     for path in good:
         want = of_each_frame(Tiny(), path, seen_by)[2:4]
@@ -328,8 +328,8 @@ def test_a_damaged_entry_is_named_with_the_fix(tmp_path: Path, damage: str) -> N
         entry.write_bytes({"cut": whole[:-20], "empty": b"", "text": b"features" * 9}[damage])
     with pytest.raises(ConfigError) as caught:
         features.get(path, np.array([1]))
-    for told in ("teacher.cache", str(entry), str(path), "delete a damaged file"):
-        assert told in str(caught.value)
+    for message in ("teacher.cache", str(entry), str(path), "delete a damaged file"):
+        assert message in str(caught.value)
     entry.unlink()  # as it says
     made(tmp_path / "features", path)
     assert entry.read_bytes() == whole

@@ -18,7 +18,7 @@ GONE = Failed("gone.mp4", "no such file", 2)
 
 
 class Scores:
-    """Of two clips and their frames, as a step gives them: each clip is nearest its own frames."""
+    """Scores of two clips and their frames, like those of a step: each clip is nearest its own frames."""
 
     config = SimpleNamespace(pairs=PairConfig("regress"))
 

@@ -1,4 +1,4 @@
-"""Pairs are told by slow loops: what may show the same thing is never a negative, and draws are even."""
+"""Pairs match slow loops: clips of possibly the same scene are never negatives, and draws are uniform."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def listed(paths: list[str], sources: list[str]) -> Manifest:
 
 
 def slow_related(manifest: Manifest) -> NDArray[np.bool_]:
-    """Which rows may show the same thing, [N, N]: compare all pairs, then join until nothing changes."""
+    """Rows that may show the same scene, [N, N]: compare all pairs, then join until nothing changes."""
 
     def same(a: Path, b: Path) -> bool:
         return a == b or (a.exists() and b.exists() and a.read_bytes() == b.read_bytes())
@@ -55,7 +55,7 @@ def random_manifest(folder: Path, seed: int, rows: int = 24) -> Manifest:
     return listed([paths[at] for at in chosen], names)
 
 
-# Which videos may show the same thing
+# Groups of videos that may show the same scene
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -138,7 +138,7 @@ def test_joined_rows_share_a_source_and_are_held_out_together(seed: int, tmp_pat
     assert apart[: len(rest), len(rest) :].all()
 
 
-# Which pairs of a batch count
+# Positive and negative pairs of a batch
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -174,11 +174,11 @@ def test_a_batch_of_one_source_has_only_other_times_as_negatives() -> None:
     assert negative.nonzero().tolist() == [[0, 4], [1, 5], [3, 7]]
 
 
-# Which frames belong to a clip
+# Teacher frames of a clip
 
 
 def slow_middles(clip: NDArray[np.int64], count: int) -> list[Fraction]:
-    """Where the middles of the parts lie, exactly; frame n lasts from n to n + 1."""
+    """Exact middles of the parts; frame n lasts from n to n + 1."""
     begin, end = Fraction(int(min(clip))), Fraction(int(max(clip)) + 1)
     part = (end - begin) / count
     return [begin + part * number + part / 2 for number in range(count)]
@@ -197,7 +197,7 @@ def test_frames_are_those_that_last_over_the_middles(seed: int) -> None:
         assert clip.min() <= got.min() <= got.max() <= clip.max()
         for frame, middle in zip(got.tolist(), slow_middles(clip, count), strict=True):
             assert frame <= middle <= frame + 1  # a middle between two frames: either
-        halving = frames_of(clip, 1 << int(rng.integers(0, 6)))  # thus may be divided without rounding
+        halving = frames_of(clip, 1 << int(rng.integers(0, 6)))  # a power of two divides without rounding
         assert halving.tolist() == [int(middle) for middle in slow_middles(clip, len(halving))]
 
 
@@ -219,21 +219,21 @@ def slow_starts(first: int, total: int, spec: ClipSpec) -> list[int]:
 @pytest.mark.parametrize("seed", range(5))
 def test_another_time_never_overlaps_and_is_found_where_there_is_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    found = Counter[bool]()
+    missing = Counter[bool]()
     for _ in range(300):
         spec = ClipSpec(num_frames=int(rng.integers(1, 9)), stride=int(rng.integers(1, 4)))
         total = int(rng.integers(1, 4 * spec.span + 2))
         clip = random_clip(total, spec, rng)
         got = other_time(clip, total, spec, rng)
         allowed = slow_starts(int(clip[0]), total, spec) if total >= spec.span else []
-        found[got is None] += 1
+        missing[got is None] += 1
         if got is None:
             assert not allowed
             continue
         assert got.dtype == np.int64
         assert got[0] in allowed
         assert got.tolist() == [int(got[0]) + spec.stride * number for number in range(spec.num_frames)]
-    assert min(found[True], found[False]) > 50
+    assert min(missing[True], missing[False]) > 50
 
 
 @pytest.mark.parametrize(

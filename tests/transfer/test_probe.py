@@ -33,7 +33,7 @@ SMALL = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottlene
 
 @pytest.fixture(scope="module")
 def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`train.csv` (5 a class) and `test.csv` (3 a class): red and blue videos of 20 noisy frames."""
+    """`train.csv` (5 per class) and `test.csv` (3 per class): red and blue videos of 20 noisy frames."""
     root = tmp_path_factory.mktemp("probe")
     generator = torch.Generator().manual_seed(0)
     for split, count in (("train", 5), ("test", 3)):

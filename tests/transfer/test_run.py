@@ -45,7 +45,7 @@ Small = Callable[..., TransferConfig]
 
 
 def draw(root: Path, count: int) -> Path:
-    """A folder of videos of 24 frames, 32 × 40, each of a color of its own that slowly grows lighter."""
+    """A folder of videos of 24 frames, 32 × 40, each with its own color that slowly becomes lighter."""
     root.mkdir()
     generator = torch.Generator().manual_seed(0)
     for number in range(count):
@@ -63,7 +63,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def eighty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 80 videos, `videos`; what a run keeps of them beside it serves the next ones."""
+    """A folder with 80 videos in `videos`; later runs reuse the caches that earlier runs put next to it."""
     root = tmp_path_factory.mktemp("eighty")
     draw(root / "videos", 80)
     return root
@@ -84,7 +84,7 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(pool: Path, teacher_file: Path, tmp_path: Path) -> Small:
-    """Maker of a run of seconds, 5 steps an epoch; dictionaries change a part's fields."""
+    """Maker of the config of a short run, 5 steps per epoch; dictionaries change fields of a section."""
     base = TransferConfig(
         out=str(tmp_path / "run"),
         data=PoolConfig(videos=str(pool), val_fraction=0.15, workers=0),
@@ -323,12 +323,12 @@ def test_a_video_whose_features_cannot_be_had_is_named_and_left_out(
     make = FeatureStore.make
 
     def broken(self: FeatureStore, manifest: Manifest, *args: Any, **kwargs: Any) -> list[Failed]:
-        found = [
+        failures = [
             (row, entry) for row, entry in enumerate(manifest) if entry.path.name in ("03.mp4", "11.mp4")
         ]
-        kept = manifest.select([row for row in range(len(manifest)) if row not in dict(found)])
+        kept = manifest.select([row for row in range(len(manifest)) if row not in dict(failures)])
         make(self, kept, *args, **kwargs)
-        return [Failed(str(entry.path), "frame 12 cannot be decoded", row) for row, entry in found]
+        return [Failed(str(entry.path), "frame 12 cannot be decoded", row) for row, entry in failures]
 
     monkeypatch.setattr(FeatureStore, "make", broken)
     config = small(data={"max_bad": 0.5}, teacher={"cache": str(tmp_path / "features")}, optim={"epochs": 2})

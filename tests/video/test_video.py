@@ -123,7 +123,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(folder, numbered_frames):
-    """100 numbered frames at 25 a second, a key frame every 16."""
+    """100 numbered frames at 25 per second, with a key frame every 16."""
     return write_video(folder / "clip.mp4", numbered_frames(100))
 
 
@@ -356,7 +356,7 @@ def test_frames_that_nobody_needs_are_not_decoded(tmp_path, numbered_frames, dec
             got = video.frames_at(list(wanted))
             for frame, number in zip(got, wanted, strict=True):
                 assert np.array_equal(frame.permute(1, 2, 0).numpy(), truth[number])
-            # Those that others are made from, what was asked for, and the decoder's delay behind it.
+            # Reference frames, the requested frames, and the frames of the decoder's delay after them.
             assert len(decoded_frames) <= max(wanted) * share + len(wanted) + 8
             assert video.damage is None
 

@@ -87,8 +87,8 @@ def test_every_item_of_every_block_comes_once() -> None:
 
 def test_crashes_and_hangs_are_facts_about_a_file() -> None:
     crash, hang = "__import__('os')._exit(3)", "__import__('time').sleep(60)"
-    found = dict(done(eval, [crash, "1 + 1", hang, "2 + 2"], workers=2, timeout=3.0))
-    assert found == {
+    results = dict(done(eval, [crash, "1 + 1", hang, "2 + 2"], workers=2, timeout=3.0))
+    assert results == {
         crash: Lost("the process that read it died (exit status 3)"),
         hang: Lost("timeout: not finished within 3 s"),
         "1 + 1": 2,
@@ -107,11 +107,11 @@ def test_a_block_whose_process_is_killed_goes_on_in_another() -> None:
 
 def test_what_kills_every_process_is_found_and_lost_alone() -> None:
     deadly = f"__import__('os').kill({PARENT}, 9)"
-    found = done(eval, ["1", deadly, "2", "3"])
-    assert Counter(item for item, _ in found) == Counter(["1", deadly, "2", "3"])
-    lost = dict(found).pop(deadly)
+    results = done(eval, ["1", deadly, "2", "3"])
+    assert Counter(item for item, _ in results) == Counter(["1", deadly, "2", "3"])
+    lost = dict(results).pop(deadly)
     assert lost == Lost("each of 3 processes that worked on it alone died, or its machine did")
-    assert [dict(found)[item] for item in "123"] == [1, 2, 3]
+    assert [dict(results)[item] for item in "123"] == [1, 2, 3]
 
 
 def test_a_mistake_of_ours_is_no_fact_about_a_file() -> None:
@@ -156,12 +156,12 @@ def test_actors_hold_what_they_made_and_one_that_dies_is_replaced(tmp_path: Path
 
         return work
 
-    found = list(spread(Actors(make, cpus=1, gpus=0, most=1), blocks_of(range(20), 2)))
-    assert sorted(item for item, _ in found) == list(range(20))
-    assert all(outcome[0] == item for item, outcome in found)
+    results = list(spread(Actors(make, cpus=1, gpus=0, most=1), blocks_of(range(20), 2)))
+    assert sorted(item for item, _ in results) == list(range(20))
+    assert all(outcome[0] == item for item, outcome in results)
     made = (tmp_path / "made").read_text().split()
     assert len(made) == 2  # one that died and another, for ten blocks
-    assert {str(outcome[1]) for _, outcome in found} == set(made)
+    assert {str(outcome[1]) for _, outcome in results} == set(made)
 
 
 def test_an_error_in_making_is_the_users_to_see() -> None:

@@ -167,7 +167,7 @@ def test_torchs_own_loader_shuffles_and_collates_clips(real: Manifest) -> None:
 def visits(
     manifest: Manifest, store: FrameStore, *, workers: int, epochs: int = 2, seed: int = 3, batch: int = 3
 ) -> dict[SampleKey, bytes | str]:
-    """What a loader gives for every key of some epochs."""
+    """Return the items of a loader for every key of some epochs."""
     sampler = ResumableBatchSampler(len(manifest), batch_size=batch, seed=seed)
     loader = Loader(
         TrainClips(manifest, SPEC, store=store, augment=ALL, seed=seed),

@@ -177,7 +177,7 @@ def test_balance_survives_restarts_and_processes() -> None:
 
 
 def slow_turns(row_class: np.ndarray, *, seed: int, epoch: int) -> list[dict[tuple[int, int], int]]:
-    """For each class, the visits (row, round) of an epoch: a piece of its endless series of shuffled rounds.
+    """Return the visits (row, round) of an epoch per class: a slice of its endless series of shuffled rounds.
 
     An epoch takes one place more in the series than the smaller share of a class, so that no place is taken
     twice. The number of places taken is not checked in this test.
@@ -271,7 +271,7 @@ def test_videos_behind_the_last_whole_batch_are_left_out() -> None:
 
 @pytest.mark.parametrize("lanes", [1, 4])
 def test_few_shards_are_open_at_a_time(lanes: int) -> None:
-    """What a window allows: between the first and the last video of a shard lie its own and two windows."""
+    """Bound of a window: a shard spans at most its own videos plus two windows."""
     shards = np.repeat(np.arange(50), 20)
     order = ShardOrder(shards, window=40, lanes=lanes)
     sampler = ResumableBatchSampler(1000, batch_size=20, seed=1, shards=order)

@@ -264,7 +264,7 @@ def test_random_boxes_reach_every_edge_and_none_beyond() -> None:
         if height == 20:
             assert top.min() == left.min() == 0
             assert ((top + h).max(), (left + w).max()) == (height, width)
-            # Of the places a box has, each is equally likely.
+            # Every position of a box is equally likely.
             place = (top + rng.uniform(size=3000)) / (height - h + 1)
             assert stats.kstest(place, "uniform").pvalue > 1e-3
     assert _random_box(10, 1000, 0.9, rng) == (0, 495, 10, 10)  # no such box: the largest square

@@ -151,7 +151,7 @@ def test_the_command(parts: Path, index: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.real
 def test_two_clips_of_ucf101_are_in_both_parts_of_its_first_split(real_data: Path, tmp_path: Path) -> None:
-    """Of the classes that lie here: groups differ, bytes do not."""
+    """Classes with a local copy: the groups differ, but the bytes are the same."""
     lists = {part: real_data / f"ucf101_11/splits/{part}list01.txt" for part in ("train", "test")}
     manifests = {
         part: open_list(read_ucf101(file), real_data / "ucf101_11/videos") for part, file in lists.items()

@@ -223,7 +223,7 @@ def test_writes_real_videos_with_their_lists(tmp_path: Path) -> None:
             assert file.metadata.average_fps == pytest.approx(25)
             seen = file.frames_at(range(SMALL.frames)).numpy().astype(np.float64)
         drawn = draw_video(SMALL, "test", video.motion, video.index)
-        # Of the brightness: H.264 halves the color, in which the patterns are fine.
+        # Compare brightness only: H.264 halves the color resolution, and the patterns are fine.
         assert np.abs(np.tensordot(seen - drawn, (0.299, 0.587, 0.114), (1, 0))).mean() < 4
         # The object must survive compression: its place in the decoded file is that of the drawing.
         off = wrapped(color_center(seen) - motion_track(SMALL, "test", video.motion, video.index), SMALL.size)
@@ -264,11 +264,11 @@ def test_processes_write_the_same_files_as_one(tmp_path: Path) -> None:
         if name.suffix != ".mp4":
             assert (one / name).read_bytes() == (two / name).read_bytes()
             continue
-        # What is drawn is the same; the encoder does not promise the same bytes for it.
+        # The drawn frames are the same; the encoder does not guarantee the same bytes.
         with Video(one / name) as first, Video(two / name) as second:
             every = range(SMALL.frames)
             difference = first.frames_at(every).float() - second.frames_at(every).float()
-        # Of the brightness, as H.264 halves the color; two videos of the set differ by 10 and more.
+        # Compare brightness: H.264 halves the color. Two videos of the set differ by 10 or more.
         brightness = torch.tensordot(difference, torch.tensor([0.299, 0.587, 0.114]), ([1], [0]))
         assert brightness.abs().mean() < 3
 

@@ -43,7 +43,7 @@ def timm_file(name: str, path: Path, **options: int) -> nn.Module:
     return net.eval()
 
 
-# What teachers compute
+# Features of teachers
 
 
 @pytest.mark.parametrize("shape", [(90, 120), (120, 90), (64, 64), (40, 50), (64, 65)])
@@ -149,7 +149,7 @@ def test_squeezenet_with_real_weights(teachers: Path, frames: Tensor, reference:
     assert open_teacher("squeezenet1_1", weights=path).size == 224
 
 
-# What never changes
+# Frozen weights and digests
 
 
 def test_training_does_not_reach_the_teacher(frames: Tensor, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_another_process_finds_the_same_digest_and_imports_no_library_before(tmp
     assert digest == open_teacher("timm:test_resnet", weights=path).digest
 
 
-# What is wrong with a name
+# Errors in names
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_frames_of_another_kind_are_refused(wrong: Tensor) -> None:
         open_teacher("timm:test_resnet", weights="random", size=64)(wrong)
 
 
-# What is wrong with a weights file
+# Errors in weights files
 
 
 def test_files_of_another_network(tmp_path: Path) -> None:
