@@ -249,7 +249,7 @@ def main() -> None:
         figures = measure(readers | again, paths, places=chosen.places, rounds=chosen.rounds)
         results[kind] = figures
         print(
-            f"\n| {kind} ({len(paths)} files) | ms a clip | quartiles | clips/s | than t3d | pixels apart |"
+            f"\n| {kind} ({len(paths)} files) | ms per clip | quartiles | clips/s | than t3d | pixels apart |"
         )
         print("|---|---|---|---|---|---|")
         for name, row in sorted(figures.items(), key=lambda item: item[1]["ms"]):

@@ -53,7 +53,7 @@ def transcoded(files: list[Path], out: Path, crf: int) -> list[Path]:
     before, after = sum(each.size for each in done), sum(each.row["size"] for each in done)
     print(
         f"  crf {crf}: {len(files)} files, {frames} frames, {seconds:.0f} s; "
-        f"{before / 1e6:.2f} MB before, {after / 1e6:.2f} MB after; {frames / took:.0f} frames a second",
+        f"{before / 1e6:.2f} MB before, {after / 1e6:.2f} MB after; {frames / took:.0f} frames per second",
         flush=True,
     )
     return new

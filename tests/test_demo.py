@@ -34,7 +34,7 @@ def first_frame(path: Path) -> torch.Tensor:
 
 
 @pytest.mark.slow
-def test_the_whole_way_and_once_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_runs_and_is_repeatable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo"
     assert main(["demo", "--quick", "--out", str(out), "--seed", "1"]) == 0
     output = capsys.readouterr().out

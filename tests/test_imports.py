@@ -39,7 +39,7 @@ for name in sys.argv[1:]:
 """
 
 
-def test_every_module_can_be_imported_without_what_windows_lacks() -> None:
+def test_every_module_can_be_imported_without_posix_modules() -> None:
     assert "t3d.io.locks" in _MODULES
     assert len(_MODULES) > 100
     run = subprocess.run(

@@ -138,7 +138,9 @@ def _of_python(name: str, text: str) -> Iterator[Passage]:
             yield Passage(name, node.lineno, node.arg, "name")
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield Passage(name, node.lineno, node.name, "name")
-    if name.startswith("src/"):
+            if node.name.startswith("test_"):
+                yield Passage(name, node.lineno, node.name[5:].replace("_", " "), "comment")
+    if name.startswith(("src/", "benchmarks/")):
         inside = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -267,6 +269,7 @@ def test_findings_name_the_place_and_the_plain_word(tmp_path: Path, monkeypatch:
         f'"""Which colour it is.\n\n{long.capitalize()}.\n"""\n\n'
         "# A comment that goes\n# on and lacks sense.\nhow = f'{1} a file of\\nits own'\n"
         "greyscale = len('a key is told')  # is `mend`ed\n"
+        "def test_a_key_is_told(): pass\n"
     )
     document = tmp_path / "page.md"
     document.write_text(f"It is\nmended.\n\n```sh\nlacks this\n```\n\n- {long}.\n- `lacks`\n")
@@ -284,6 +287,7 @@ def test_findings_name_the_place_and_the_plain_word(tmp_path: Path, monkeypatch:
         "src/module.py:9: greyscale",
         "src/module.py:9: is told",
         "src/module.py:9: mend",
+        "src/module.py:10: is told",
     ]
     assert shown[0] == "page.md:2: 'mended': fix / repair"
 

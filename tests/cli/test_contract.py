@@ -124,7 +124,7 @@ def test_every_parameter_of_a_value_object_is_an_option(name: str) -> None:
 
 
 @commands
-def test_what_was_said_of_a_commands_spelling_is_about_its_options(name: str) -> None:
+def test_spelling_hints_of_a_command_are_about_its_options(name: str) -> None:
     spelling = spelling_of(cli.load(name))
     keys = {option.key for option in options(name)}
     assert {*spelling.short.values(), *spelling.first, *spelling.metavars, *spelling.positional} <= keys

@@ -270,7 +270,7 @@ def test_the_signal_of_an_interrupted_run_is_the_exit_status(
     assert err == f"t3d: stopped by SIGTERM\n  Resume it with: t3d train --resume {tmp_path / 'run'}\n"
 
 
-def test_what_the_system_refuses_is_told_too(tmp_path: Path, capsys: Out) -> None:
+def test_errors_of_the_operating_system_are_reported(tmp_path: Path, capsys: Out) -> None:
     (tmp_path / "file").write_text("")
     assert run("demo", "--quick", "--out", tmp_path / "file" / "demo") == 2
     err = capsys.readouterr().err
@@ -309,7 +309,7 @@ def test_a_file_gives_way_to_options_and_a_recipe_to_a_file(capsys: Out, options
     assert values["model"]["options"] == SMALL
 
 
-def test_init_brings_its_net_and_clip_along(capsys: Out, tmp_path: Path, options: Path) -> None:
+def test_init_includes_its_network_and_clip(capsys: Out, tmp_path: Path, options: Path) -> None:
     clip = ClipSpec(num_frames=12, stride=3, size=40, resize=48, mean=(0.5, 0.4, 0.3), modality="diff")
     card = ModelCard("densenet3d_tiny", options=SMALL, clip=clip)
     file = tmp_path / "student.safetensors"
@@ -333,7 +333,7 @@ def test_init_brings_its_net_and_clip_along(capsys: Out, tmp_path: Path, options
     assert (values["clip"]["num_frames"], values["clip"]["modality"]) == (8, "diff")
 
 
-def test_init_of_a_file_without_card_or_of_none_at_all(capsys: Out, tmp_path: Path) -> None:
+def test_init_from_a_file_without_card_or_from_a_missing_file(capsys: Out, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     values = printed(capsys, "--init", tmp_path / "foreign.safetensors")
     assert (values["model"]["name"], values["clip"]["num_frames"]) == ("t3d121", 32)
@@ -371,7 +371,7 @@ def test_options_of_the_line_win(trained: RunFolder, clips: Path) -> None:
     assert TrainConfig(out="o", data=config.data) != config
 
 
-def test_a_folder_is_not_overwritten_unasked(trained: RunFolder, clips: Path, capsys: Out) -> None:
+def test_a_folder_is_only_overwritten_on_request(trained: RunFolder, clips: Path, capsys: Out) -> None:
     before = trained.last.read_bytes()
     assert run("train", "--data.train", clips, "--out", trained.path) == 2
     err = capsys.readouterr().err
@@ -380,7 +380,7 @@ def test_a_folder_is_not_overwritten_unasked(trained: RunFolder, clips: Path, ca
     assert trained.last.read_bytes() == before
 
 
-def test_a_run_that_was_moved_goes_on_where_it_lies(
+def test_a_moved_run_resumes_in_its_new_folder(
     trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved = RunFolder(tmp_path / "moved")
@@ -483,7 +483,7 @@ def test_test_prints_a_table(trained: RunFolder, clips: Path, capsys: Out) -> No
     assert all(name in out for name in ("red", "blue"))
 
 
-def test_an_unknown_class_is_told_with_the_nearest(
+def test_an_unknown_class_is_reported_with_the_nearest_name(
     trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out
 ) -> None:
     (tmp_path / "t.csv").write_text(f"path,label\n{clips / 'red' / 'red 0.mp4'},Reds\n")
@@ -522,7 +522,7 @@ def test_a_bad_file_among_good_ones(trained: RunFolder, clips: Path, tmp_path: P
     assert f"could not be read: {files[1]}" in err
 
 
-def test_a_reader_that_goes_away_is_no_error(trained: RunFolder, clips: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(trained: RunFolder, clips: Path) -> None:
     code = "import sys; from t3d.cli.main import main; sys.exit(main())"
     words = ["predict", trained.last, clips, "--workers", 0]
     process = subprocess.Popen(

@@ -71,7 +71,7 @@ GOLDEN = [
 ]
 
 
-def test_the_test_list_is_what_a_split_by_source_holds_out(tmp_path: Path) -> None:
+def test_the_test_list_equals_a_split_by_source(tmp_path: Path) -> None:
     videos = grouped_videos(tmp_path, {"jump": 9, "run": 11})
     parts = split(videos, Shares(val_fraction=0, test_fraction=0.3, seed=5))
     train, test = videos.split_by_source(0.3, seed=5)

@@ -56,7 +56,7 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_file_is_gone_on_with_where_it_ended(tmp_path: Path, weights: Path) -> None:
+def test_an_interrupted_file_is_resumed_at_its_end(tmp_path: Path, weights: Path) -> None:
     out = tmp_path / "new" / "all.jsonl"
     with PredictionFile(out, model=weights, top=2) as file:
         assert file.missing(["/v/b.mp4", "/v/a.mp4", "/v/b.mp4"]) == ["/v/b.mp4", "/v/a.mp4"]
@@ -210,6 +210,6 @@ def test_a_dead_reader_is_the_death_of_the_process_and_other_errors_are_not(
         score(["another"])
 
 
-def test_a_line_names_the_likeliest_or_the_error() -> None:
+def test_a_line_has_the_most_probable_class_or_the_error() -> None:
     assert to_line(GOOD, top=9)["classes"] == {"坐": 0.5, "jump": 0.375, "run, fast": 0.125}
     assert to_line(BAD, top=9) == {"path": "/v/b.mp4", "error": "is empty (0 bytes)"}

@@ -63,7 +63,7 @@ def test_a_result_above_the_majority_says_nothing_more() -> None:
     assert str(metrics).endswith("; always answering 'fight': 50.0%")
 
 
-def test_a_result_below_the_majority_says_so() -> None:
+def test_a_result_below_the_majority_is_reported() -> None:
     metrics = single({"fight": 0, "walk": 30}, {"fight": 10, "walk": 60})
     assert metrics.remarks()[0] == "This is worse than always answering 'walk'."
     assert str(metrics).endswith(
@@ -158,7 +158,7 @@ def test_a_map_comes_with_interval_and_chance() -> None:
     assert f"random scores: {metrics.chance:.1%}" in str(metrics)
 
 
-def test_a_map_of_random_scores_says_so() -> None:
+def test_a_map_of_random_scores_is_reported() -> None:
     _, metrics = multi(0.0)
     assert any("not distinguishable from random scores" in remark for remark in metrics.remarks())
     assert "not better than random scores" in str(metrics)

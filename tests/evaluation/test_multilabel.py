@@ -268,7 +268,7 @@ def test_the_commands_go_by_the_card_too(
 
 
 @pytest.mark.parametrize("command", ["probe", "teacher"])
-def test_what_learns_one_label_refuses_several(
+def test_methods_for_one_label_refuse_several(
     command: str, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "clips.csv").write_text(f"path,labels\n{film},x|y\n")

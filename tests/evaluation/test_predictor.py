@@ -72,7 +72,7 @@ def good(films: Path) -> list[Path]:
     return sorted((films / "set").rglob("*.mp4"))
 
 
-def test_a_prediction_is_what_the_test_says_to_the_last_bit(weights: Path, films: Path) -> None:
+def test_a_prediction_equals_the_test_bit_for_bit(weights: Path, films: Path) -> None:
     net, card = load_model(weights)
     predictor = Predictor(weights, compute=IN_PROCESS)
     for path in good(films):
@@ -273,7 +273,7 @@ def test_views_that_the_weights_cannot_take_are_refused_before_videos_are_read(t
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_too_many_bad_videos_stop_a_test_and_few_are_told(
+def test_too_many_bad_videos_stop_a_test_and_few_are_reported(
     tmp_path: Path, weights: Path, films: Path, cached: bool
 ) -> None:
     table = tmp_path / "test.csv"

@@ -230,7 +230,7 @@ def test_batches_workers_and_processes_change_no_views(noise: Manifest) -> None:
         same(scores, four)
 
 
-def test_crops_of_segments_are_averaged_behind_their_consensus(noise: Manifest) -> None:
+def test_crops_of_segments_are_averaged_after_their_consensus(noise: Manifest) -> None:
     model = Corner()
     spec = replace(SPEC, segments=2)
     scores = score_videos(model, noise, Protocol(spec, views=Views(crops=3)))
@@ -446,7 +446,7 @@ def test_a_video_that_breaks_in_the_middle_counts_nowhere(
         assert np.isnan(scores.video_probs[4]).all()
 
 
-def test_a_net_whose_scores_are_no_numbers_is_refused(films: Manifest) -> None:
+def test_a_network_with_scores_that_are_not_finite_is_refused(films: Manifest) -> None:
     model = Mean()
     nn.init.constant_(model.head.bias, math.nan)
     with pytest.raises(DivergedError, match="not finite numbers"):
@@ -454,7 +454,7 @@ def test_a_net_whose_scores_are_no_numbers_is_refused(films: Manifest) -> None:
 
 
 @pytest.mark.parametrize("diverged", [0, 1])
-def test_all_processes_stop_if_one_has_scores_that_are_no_numbers(films: Manifest, diverged: int) -> None:
+def test_all_processes_stop_if_one_has_scores_that_are_not_finite(films: Manifest, diverged: int) -> None:
     """Two processes simulated by two threads. One has broken weights."""
     barrier, sent = threading.Barrier(2, timeout=60), {}
 
@@ -479,7 +479,9 @@ def test_all_processes_stop_if_one_has_scores_that_are_no_numbers(films: Manifes
 
 
 @pytest.mark.parametrize("targets", ["single", "multi"])
-def test_one_number_that_is_none_is_enough_to_refuse_a_net(films: Manifest, targets: Any) -> None:
+def test_a_single_score_that_is_not_finite_is_enough_to_refuse_a_network(
+    films: Manifest, targets: Any
+) -> None:
     """Some clips or some classes: such a video must not pass for one that cannot be read."""
 
     class Partly(Mean):
@@ -492,7 +494,7 @@ def test_one_number_that_is_none_is_enough_to_refuse_a_net(films: Manifest, targ
         score_videos(Partly(), films, Protocol(SPEC, targets=targets))
 
 
-def test_a_video_counts_where_all_its_scores_are_numbers(tmp_path: Path) -> None:
+def test_a_video_counts_if_all_its_scores_are_finite(tmp_path: Path) -> None:
     probs = np.array([[0.75, 0.25], [0.5, np.nan], [np.nan, np.nan]])
     scores = Scores(("a", "b"), probs[:1], np.array([0]), probs, np.array([0, 0, 0]), ("x", "y", "z"), ())
     metrics = measure(scores)
@@ -588,7 +590,7 @@ def test_measures_are_those_of_a_slow_count(classes: int, videos: int, seed: int
     assert got.loss == pytest.approx(loss, rel=1e-6)
 
 
-def test_a_sure_mistake_costs_much_but_not_for_ever() -> None:
+def test_a_confident_mistake_has_a_large_but_finite_loss() -> None:
     probs = np.array([[1.0, 0.0]])
     scores = Scores(("a", "b"), probs, np.array([0]), probs, np.array([1]), ("x",), ())
     assert measure(scores).loss == pytest.approx(-math.log(1e-12))

@@ -100,7 +100,7 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_every_kind_comes_out_as_it_went_in(place: Path, kind: str) -> None:
+def test_every_kind_of_archive_is_unpacked_exactly(place: Path, kind: str) -> None:
     archive = WRITERS[kind](FILES, place / "archive")  # the name does not tell the kind
     assert archive_kind(archive) == kind
     assert extract_archive(archive, place / "deep" / "new") == len(FILES)
@@ -239,7 +239,7 @@ def test_any_damage_is_one_kind_of_error(place: Path, kind: str) -> None:
         assert [path.name for path in place.iterdir()] == ["a"]
 
 
-def test_what_is_no_archive(place: Path) -> None:
+def test_files_that_are_not_archives(place: Path) -> None:
     (place / "page.zip").write_text("<html>not found</html>")
     refused(place / "page.zip", "is not an archive")
     (place / "empty").touch()
@@ -264,7 +264,7 @@ def test_a_folder_that_is_there_stays(place: Path) -> None:
     assert list((place / "new").iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_taken_away(place: Path) -> None:
+def test_leftovers_of_a_killed_run_are_deleted(place: Path) -> None:
     left = place / f".{'0a' * 16}.part"
     (left / "in").mkdir(parents=True)
     (left / "in" / "left").touch()

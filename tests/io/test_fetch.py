@@ -52,7 +52,7 @@ def test_a_file_comes_whole_and_alone(site: Any, tmp_path: Path, digest: str | N
     assert seen == sorted(seen)
 
 
-def test_what_is_there_is_not_asked_for_again(site: Any, tmp_path: Path) -> None:
+def test_existing_files_are_not_requested_again(site: Any, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(CONTENT)
     quick(site.url("/a"), tmp_path / "a", size=300_000)
     assert site.asked == []
@@ -97,7 +97,7 @@ def test_connections_cut_anywhere(site: Any, tmp_path: Path, seed: int, manners:
     assert alone(tmp_path) == ["a"]
 
 
-def test_what_has_come_is_not_asked_for_again(site: Any, tmp_path: Path) -> None:
+def test_downloaded_files_are_not_requested_again(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, cuts=[1000, 2000])
     quick(site.url("/a"), tmp_path / "a")
     assert site.ranges() == [None, "bytes=1000-", "bytes=3000-"]
@@ -111,7 +111,7 @@ def test_attempts_that_bring_something_do_not_count(site: Any, tmp_path: Path) -
     assert len(site.asked) == 21
 
 
-def test_a_later_call_goes_on_where_one_gave_up(site: Any, tmp_path: Path) -> None:
+def test_a_later_call_resumes_a_failed_one(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, cuts=[1000, 0, 0])
     with pytest.raises(
         FetchError, match=r"received 1,000 of the 300,000 .*after 2 attempts; the first 1,000"
@@ -224,7 +224,7 @@ def test_a_status_that_stays(site: Any, tmp_path: Path, status: int, asked: int)
     assert caught.value.url == site.url("/a")
 
 
-def test_nobody_listens(site: Any, tmp_path: Path) -> None:
+def test_a_refused_connection_is_an_error(site: Any, tmp_path: Path) -> None:
     site.server.shutdown()
     site.server.server_close()
     with pytest.raises(FetchError, match=r"refused, after 2 attempts"):
@@ -274,7 +274,7 @@ def test_encoded_content_is_not_taken_for_the_file(site: Any, tmp_path: Path) ->
     assert (tmp_path / "a.tar.gz").read_bytes() == CONTENT
 
 
-def test_redirects_are_followed_but_not_for_ever(site: Any, tmp_path: Path) -> None:
+def test_redirects_are_followed_up_to_a_bound(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT)
     site.put("/moved", location="/a")
     site.put("/circle", location="/circle")
@@ -328,7 +328,7 @@ def test_a_wrong_digest_leaves_nothing(site: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("digest", ["", "0" * 63, "g" * 64, "sha256:00"])
-def test_what_is_no_digest(tmp_path: Path, digest: str) -> None:
+def test_invalid_digests_are_refused(tmp_path: Path, digest: str) -> None:
     with pytest.raises(ConfigError, match="must be a SHA-256"):
         fetch("http://127.0.0.1:1/", tmp_path / "a", digest=digest)
 
@@ -436,7 +436,7 @@ def process(url: str, target: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", _PROGRAM, url, str(target)])
 
 
-def test_killed_half_way_and_gone_on_with(site: Any, tmp_path: Path) -> None:
+def test_a_killed_download_is_resumed(site: Any, tmp_path: Path) -> None:
     page = site.put("/a", CONTENT, pause=0.05, slice=10_000)
     running = process(site.url("/a"), tmp_path / "a")
     part = tmp_path / ".a.resume.part"
@@ -464,7 +464,7 @@ def test_processes_that_want_one_file(site: Any, tmp_path: Path) -> None:
     assert alone(tmp_path) == ["a"]
 
 
-def test_whoever_waits_takes_over_from_a_killed_one(site: Any, tmp_path: Path) -> None:
+def test_a_waiting_process_takes_over_from_a_killed_one(site: Any, tmp_path: Path) -> None:
     page = site.put("/a", CONTENT, pause=0.05, slice=10_000)
     running = process(site.url("/a"), tmp_path / "a")
     until = time.monotonic() + 30
@@ -492,7 +492,7 @@ def test_a_file_of_this_machine(tmp_path: Path, as_url: bool) -> None:
     assert (tmp_path / "out" / "a").read_bytes() == CONTENT
 
 
-def test_files_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_files(tmp_path: Path) -> None:
     for url in (str(tmp_path / "none"), (tmp_path / "none").as_uri()):
         with pytest.raises(FetchError, match="missing"):
             quick(url, tmp_path / "a")

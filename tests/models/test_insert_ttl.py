@@ -197,7 +197,7 @@ def test_it_follows_the_nets_mode_place_and_precision() -> None:
     assert not ttl.training
 
 
-def test_a_depth_beyond_the_map_is_told_once() -> None:
+def test_a_depth_beyond_the_map_warns_once() -> None:
     ttl = InsertedTTL(4, (1, 6), branch_channels=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -209,7 +209,7 @@ def test_a_depth_beyond_the_map_is_told_once() -> None:
         ttl(torch.rand(1, 4, 2, 3, 3))
 
 
-def test_depths_that_were_chosen_are_told_of_in_training_only() -> None:
+def test_chosen_depths_warn_in_training_only() -> None:
     clip = torch.rand(2, 3, 16, 32, 32)  # two time steps are left for the last TTL
     chosen = create_model("t3d_tiny", num_classes=2, options={"ttl_depths": [[1, 3, 6], [1, 3], [5]]})
     with warnings.catch_warnings():
@@ -230,7 +230,7 @@ def test_depths_that_were_chosen_are_told_of_in_training_only() -> None:
         (["layer1"], [(1, 0)], "one temporal depth of at least 1"),
     ],
 )
-def test_what_cannot_work_changes_nothing(
+def test_a_refused_insertion_changes_nothing(
     after: list[str], depths: list[tuple[int, ...]], message: str
 ) -> None:
     net = build("resnet3d18")

@@ -124,7 +124,7 @@ def test_a_model_without_a_classifier_classifies_nothing(tmp_path: Path) -> None
         run_test(TestConfig(str(tmp_path), "videos.csv"))
 
 
-def test_a_full_disk_is_named_and_the_file_before_stays(
+def test_a_full_disk_is_an_error_and_the_previous_file_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.safetensors"

@@ -191,7 +191,7 @@ def test_tampered_card(saved: Path, fields: dict[str, object], message: str) -> 
     assert str(saved) in str(error.value)
 
 
-def test_card_that_is_no_json(saved: Path) -> None:
+def test_invalid_json_in_a_card(saved: Path) -> None:
     state, _ = read_tensors(saved)
     save_file(state, saved, metadata={CARD_KEY: "{"})
     with pytest.raises(CheckpointError, match="not JSON"):

@@ -119,7 +119,7 @@ def test_parts_and_archives(toy: str, tmp_path: Path, options: dict[str, Any], l
         assert files(tmp_path) == left
 
 
-def test_what_was_not_unpacked_can_be_unpacked_later(site: Any, toy: str, tmp_path: Path) -> None:
+def test_downloaded_archives_can_be_unpacked_later(site: Any, toy: str, tmp_path: Path) -> None:
     download(toy, tmp_path, parts=["lists"], unpack=False)
     site.asked.clear()
     report = download(toy, tmp_path, parts=["lists"])
@@ -128,13 +128,13 @@ def test_what_was_not_unpacked_can_be_unpacked_later(site: Any, toy: str, tmp_pa
     assert site.asked == []
 
 
-def test_what_comes_only_when_asked_for(site: Any, toy: str, tmp_path: Path) -> None:
+def test_optional_parts_are_downloaded_only_on_request(site: Any, toy: str, tmp_path: Path) -> None:
     site.put("/toy/more.mp4", VIDEO)
     download(toy, tmp_path, parts=["more"])
     assert files(tmp_path) == ["more.mp4"]
 
 
-def test_one_that_fails_is_named_and_the_others_come(site: Any, toy: str, tmp_path: Path) -> None:
+def test_a_failed_file_is_reported_and_the_others_are_downloaded(site: Any, toy: str, tmp_path: Path) -> None:
     good = site.pages.pop("/toy/val/part_1.tar.gz")
     site.put("/toy/val/part_2.tar.gz", b"<html>gone</html>")
     report = download(toy, tmp_path, parts=["val"])
@@ -197,7 +197,7 @@ def test_no_room(toy: str, site: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     assert site.asked == []
 
 
-def test_two_at_once(toy: str, tmp_path: Path) -> None:
+def test_two_downloads_at_the_same_time(toy: str, tmp_path: Path) -> None:
     with alone_in(tmp_path), pytest.raises(ConfigError, match="another run is writing to"):
         download(toy, tmp_path)
     download(toy, tmp_path)
@@ -304,7 +304,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in output
 
 
-def test_killed_half_way_and_gone_on_with(site: Any, tmp_path: Path) -> None:
+def test_a_killed_download_is_resumed(site: Any, tmp_path: Path) -> None:
     body = zipped(*(f"{number}.mp4" for number in range(10)))
     page = site.put("/a.zip", body, pause=0.2, slice=10_000)
     command = [sys.executable, "-m", "t3d", "prepare", "download", site.url("/a.zip"), "--out", str(tmp_path)]

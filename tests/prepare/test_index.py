@@ -70,7 +70,7 @@ def test_every_file_is_described_once(films: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.parquet", "set"]
 
 
-def test_what_is_known_is_not_decoded_again(films: Path, tmp_path: Path) -> None:
+def test_indexed_videos_are_not_decoded_again(films: Path, tmp_path: Path) -> None:
     out = tmp_path / "index.parquet"
     first = index_videos(Manifest.from_folder(films), out)
     before = rows(out)
@@ -121,13 +121,13 @@ def test_a_journal_whose_last_line_is_torn_serves(films: Path, tmp_path: Path) -
     assert not journal.exists()
 
 
-def test_a_broken_journal_is_named(films: Path, tmp_path: Path) -> None:
+def test_a_broken_journal_is_an_error(films: Path, tmp_path: Path) -> None:
     (tmp_path / ".index.parquet.journal").write_text("nonsense\n")
     with pytest.raises(ManifestError, match=r"\.index\.parquet\.journal: cannot be read .*; delete it"):
         index_videos(Manifest.from_folder(films), tmp_path / "index.parquet")
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed(tmp_path: Path) -> None:
     for seed in range(40):
         film(tmp_path / "set" / "a" / f"{seed}.mp4", seed, frames=60, size=64)
     out, journal = tmp_path / "index.parquet", tmp_path / ".index.parquet.journal"

@@ -168,7 +168,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_half_written(tmp_path: Path, vi
     assert by_source(out) == by_source(whole)
 
 
-def test_what_cannot_go_into_a_shard_is_named(tmp_path: Path, videos, indexed) -> None:  # noqa: ARG001 (makes the index)
+def test_files_that_cannot_go_into_a_shard_are_reported(tmp_path: Path, videos, indexed) -> None:  # noqa: ARG001 (makes the index)
     shutil.copytree(videos, tmp_path / "set")
     manifest = Manifest.from_folder(tmp_path / "set")
     index = VideoIndex.read(videos / "index.parquet", root=tmp_path / "set")

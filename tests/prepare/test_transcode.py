@@ -129,7 +129,7 @@ def test_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path, numbered,
             assert read_numbers(video.frames_at([0, 11])) == [first, first + 11]
 
 
-def test_what_is_done_is_not_done_again_and_what_changed_is(
+def test_only_changed_files_are_transcoded_again(
     videos: Path, tmp_path: Path, numbered, read_numbers
 ) -> None:
     out = tmp_path / "out"
@@ -153,7 +153,7 @@ def test_what_is_done_is_not_done_again_and_what_changed_is(
         assert read_numbers(video.frames_at([0])) == [40]
 
 
-def test_bad_files_are_named_and_left_out(videos: Path, tmp_path: Path, numbered) -> None:
+def test_bad_files_are_reported_and_left_out(videos: Path, tmp_path: Path, numbered) -> None:
     (videos / "run" / "empty.mp4").touch()
     (videos / "run" / "text.mp4").write_text("no video" * 99)
     manifest = Manifest.from_folder(videos)
@@ -217,9 +217,7 @@ def test_two_runs_do_not_write_to_one_folder(videos: Path, tmp_path: Path) -> No
         transcode_videos(manifest, tmp_path / "out", spec=SMALL)
 
 
-def test_a_torn_line_of_the_journal_is_made_again_and_a_damaged_one_is_named(
-    videos: Path, tmp_path: Path
-) -> None:
+def test_a_torn_journal_line_is_redone_and_a_damaged_one_is_an_error(videos: Path, tmp_path: Path) -> None:
     out, journal = tmp_path / "out", tmp_path / "out" / ".transcode.journal"
     manifest = Manifest.from_folder(videos)
     transcode_videos(manifest, out, spec=SMALL, workers=1)
@@ -239,7 +237,7 @@ def test_a_torn_line_of_the_journal_is_made_again_and_a_damaged_one_is_named(
     assert transcode_videos(manifest, out, spec=SMALL).transcoded == 0
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, numbered) -> None:
+def test_a_killed_run_is_resumed(tmp_path: Path, numbered) -> None:
     for at in range(12):
         numbered(f"set/a/{at}.mp4", first=at, frames=200)
     out = tmp_path / "out"
@@ -267,7 +265,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, numbered) -> None:
     assert [row["frames"] for row in rows(out)] == [200] * 12
 
 
-def test_what_a_killed_run_left_half_written_is_deleted(videos: Path, tmp_path: Path) -> None:
+def test_unfinished_files_of_a_killed_run_are_deleted(videos: Path, tmp_path: Path) -> None:
     half = tmp_path / "out" / "run" / ".01230123012301230123012301230123.part.mp4"
     transcode_videos(Manifest.from_folder(videos), tmp_path / "out", spec=SMALL, root=videos)
     half.write_bytes(b"half")

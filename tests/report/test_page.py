@@ -134,7 +134,7 @@ def test_the_page_stands_alone(tmp_path: Path, run: RunFolder, outcome: TestResu
     assert "utf-8" in text[:200]
 
 
-def test_the_page_says_what_came_out(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
+def test_the_page_shows_the_results(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
     words = Page(written(tmp_path, run, outcome)).words
     assert (
         "3 of 4 videos correct: 75.0% (95% interval 30–95%). Always answering '<b>bold</b>' would give 25.0%"

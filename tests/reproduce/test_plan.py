@@ -32,7 +32,7 @@ def test_the_cost_of_a_row_by_hand(tmp_path: Path) -> None:
     assert cost_of_test(trial).flops == pytest.approx(2 * 62.5e9 * 3783, rel=1e-3)
 
 
-def test_a_teacher_costs_what_its_frames_cost(tmp_path: Path) -> None:
+def test_the_cost_of_a_teacher_is_that_of_its_frames(tmp_path: Path) -> None:
     assert teacher_macs("torchvision:squeezenet1_1") / 1e9 == pytest.approx(
         0.349 - 512 * 1000 * 13**2 / 1e9, abs=0.001
     )  # torchvision's figure, less the classifier

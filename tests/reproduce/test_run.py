@@ -124,7 +124,7 @@ def test_a_row_of_three_steps_from_clips_to_table_and_once_more(choices: Choices
     assert result(again)["T3D-FT-Transfer"]["ours"] == round(top1, 4)  # a row of another command stays
 
 
-def test_a_stopped_row_goes_on_and_ends_as_if_it_never_had_been(
+def test_a_stopped_row_resumes_with_identical_results(
     choices: Choices, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = reproduce("table4", replace(choices, out=choices.out / "whole"), rows=["T3D"])
@@ -168,7 +168,7 @@ def test_a_stopped_row_goes_on_and_ends_as_if_it_never_had_been(
     assert all(torch.equal(tensor, weights[name]) for name, tensor in load_file(one).items())
 
 
-def test_what_is_wrong_is_told_before_anything_runs(choices: Choices, calls: list[str], clips: Path) -> None:
+def test_wrong_options_are_refused_before_any_run(choices: Choices, calls: list[str], clips: Path) -> None:
     few = choices.out.parent / "few"
     for name in COLORS:
         (few / name).mkdir(parents=True)
@@ -214,7 +214,7 @@ def test_two_commands_into_one_folder_are_refused(choices: Choices, calls: list[
     assert calls == []
 
 
-def test_a_damaged_test_is_told(choices: Choices) -> None:
+def test_a_damaged_test_is_reported(choices: Choices) -> None:
     reproduce("table2", choices, rows=["T3D-121"])
     (metrics,) = choices.out.glob("runs/*/test-*/metrics.json")
     metrics.write_text("{}")

@@ -135,7 +135,7 @@ def test_segments_come_with_the_target_alone(tmp_path: Path) -> None:
     assert len({trial.runs[1].config.out for trial in plain + tsn}) == 12
 
 
-def test_what_changes_a_result_changes_the_folder_and_what_does_not_does_not(tmp_path: Path) -> None:
+def test_only_changes_that_affect_results_change_the_folder(tmp_path: Path) -> None:
     table = read_table("table4")
 
     def folder(**changes: object) -> str:
@@ -160,7 +160,7 @@ def test_what_changes_a_result_changes_the_folder_and_what_does_not_does_not(tmp
         ("../table4", "no table"),
     ],
 )
-def test_a_table_that_is_not_there_is_told(name: str, message: str) -> None:
+def test_an_unknown_table_is_an_error(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
         read_table(name)
 
@@ -189,14 +189,14 @@ def test_rows_are_named_in_any_case_and_come_in_the_table_s_order() -> None:
         ("rows: {a: {net: n, steps: [{test: target}]}}", "a row needs a training, and one test"),
     ],
 )
-def test_a_mistake_in_a_file_is_told(change: str, message: str) -> None:
+def test_a_mistake_in_a_file_is_an_error(change: str, message: str) -> None:
     content = copy.deepcopy(read_recipe("paper/table4")) | yaml.safe_load(change)
     with pytest.raises(ConfigError) as error:
         parse_table("table4", content)
     assert message in str(error.value)
 
 
-def test_a_clip_that_does_not_fit_its_net_is_told_with_the_row(tmp_path: Path) -> None:
+def test_a_clip_that_does_not_fit_its_network_is_an_error_with_the_row(tmp_path: Path) -> None:
     content = read_recipe("paper/table5")
     content["rows"]["T3D-at-112"]["clip"] = {"size": 28, "resize": 28}
     table = parse_table("table5", content)
@@ -206,7 +206,7 @@ def test_a_clip_that_does_not_fit_its_net_is_told_with_the_row(tmp_path: Path) -
         trials_of(table, row, open_sets(table, table.rows, choices), choices)
 
 
-def test_a_misspelt_option_of_a_step_is_told_with_the_row(tmp_path: Path) -> None:
+def test_a_misspelled_option_of_a_step_is_an_error_with_the_row(tmp_path: Path) -> None:
     content = read_recipe("paper/table4")
     content["rows"]["T3D"]["steps"][0]["optim"] = {"epoch": 3}
     table = parse_table("table4", content)

@@ -219,7 +219,7 @@ def test_another_video_teacher_or_step_is_another_entry(tmp_path: Path, seen_by:
         torch.testing.assert_close(features.get(video, frames), want, rtol=0, atol=3e-3)
 
 
-def test_a_video_that_was_replaced_is_computed_anew(tmp_path: Path, seen_by: Seen) -> None:
+def test_a_replaced_video_is_computed_again(tmp_path: Path, seen_by: Seen) -> None:
     path = film(tmp_path / "a.mp4", 12)
     features, _ = made(tmp_path / "features", path)
     old = features.get(path, np.arange(12))
@@ -235,7 +235,7 @@ def test_a_video_that_was_replaced_is_computed_anew(tmp_path: Path, seen_by: See
 
 
 @pytest.mark.parametrize("moment", ["computing", "writing"])
-def test_a_killed_run_leaves_nothing_half_written_and_is_gone_on_with(tmp_path: Path, moment: str) -> None:
+def test_a_killed_run_leaves_no_partial_entry_and_is_resumed(tmp_path: Path, moment: str) -> None:
     paths = [film(tmp_path / f"{i}.mp4", 35, seed=i) for i in range(3)]
     whole = tmp_path / "whole"
     made(whole, *paths)
@@ -281,7 +281,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_is_gone_on_with(tmp_path: 
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_videos_are_named_and_the_others_kept(tmp_path: Path, seen_by: Seen, workers: int) -> None:
+def test_bad_videos_are_reported_and_the_others_kept(tmp_path: Path, seen_by: Seen, workers: int) -> None:
     good = [film(tmp_path / f"good{i}.mp4", 5 + i, seed=i) for i in range(2)]
     broken = film(tmp_path / "broken.mp4", 40, every=4)
     zero_a_packet(broken, 36)

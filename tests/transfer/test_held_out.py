@@ -36,7 +36,7 @@ def held_out(*batches: Any) -> HeldOut:
     return validation
 
 
-def test_videos_that_cannot_be_read_are_named_and_the_others_measured() -> None:
+def test_unreadable_videos_are_reported_and_the_others_measured() -> None:
     read = SimpleNamespace(frames=torch.zeros(2), bad=(GONE,))
     unread = SimpleNamespace(frames=None, bad=(GONE,))
     validation = held_out(read, unread)

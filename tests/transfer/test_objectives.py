@@ -132,7 +132,7 @@ def test_negatives_weigh_as_much_as_positives_however_many_they_are() -> None:
 
 
 @pytest.mark.parametrize("wide", [False, True])
-def test_a_batch_without_negatives_teaches_only_what_its_positives_say(wide: bool) -> None:
+def test_a_batch_without_negatives_teaches_by_its_positives_only(wide: bool) -> None:
     none = torch.zeros(3, dtype=torch.bool) if wide else None
     positive, negative = allowed_pairs(torch.zeros(3, dtype=torch.int64), none)
     assert not negative.any()
@@ -148,7 +148,7 @@ def test_a_batch_without_negatives_teaches_only_what_its_positives_say(wide: boo
     assert float(drawn.detach()) == float(matched.detach())
 
 
-def test_a_clip_that_cannot_be_told_costs_the_log_of_its_choices() -> None:
+def test_an_indistinguishable_clip_costs_the_log_of_its_choices() -> None:
     other = torch.tensor([True, True, False, True])
     positive, negative = allowed_pairs(torch.tensor([0, 1, 1, 2]), other)
     # 4 + 4 sets of frames less those of the same source, and of a time that there is not.

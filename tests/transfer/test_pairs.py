@@ -86,7 +86,7 @@ def test_a_chain_of_sources_copies_and_paths_is_one_group_wherever_its_links_lie
         assert chain | alone == {0, 1}
 
 
-def test_a_source_named_like_a_file_is_no_link(tmp_path: Path) -> None:
+def test_a_source_named_like_a_file_is_not_a_link(tmp_path: Path) -> None:
     path = str(tmp_path / "x.mp4")
     assert source_groups(listed([path, str(tmp_path / "y.mp4")], ["y", path])).tolist() == [0, 1]
 
@@ -109,7 +109,7 @@ def test_a_file_listed_twice_is_one_group(content: bytes | None, tmp_path: Path)
     assert source_groups(listed(paths, list("xyz"))).tolist() == [0, 1, 0]
 
 
-def test_a_missing_file_named_like_a_digest_is_no_link(tmp_path: Path) -> None:
+def test_a_missing_file_named_like_a_digest_is_not_a_link(tmp_path: Path) -> None:
     for name in ("one.mp4", "two.mp4"):
         (tmp_path / name).write_bytes(b"video")
     digest = content_digest(tmp_path / "one.mp4")
@@ -296,7 +296,7 @@ class Known:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_what_an_index_knows_changes_no_group(seed: int, share: float, tmp_path: Path) -> None:
+def test_an_index_changes_no_group(seed: int, share: float, tmp_path: Path) -> None:
     manifest = random_manifest(tmp_path, seed)
     there = sorted({str(entry.path) for entry in manifest if entry.path.is_file()})
     rng = np.random.default_rng(seed)
@@ -304,7 +304,7 @@ def test_what_an_index_knows_changes_no_group(seed: int, share: float, tmp_path:
     assert source_groups(manifest, index).tolist() == source_groups(manifest).tolist()  # type: ignore[arg-type]
 
 
-def test_what_an_index_knows_is_not_read(tmp_path: Path) -> None:
+def test_indexed_files_are_not_read(tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{name}.mp4") for name in "abc"]
     for path, content in zip(paths, (b"one", b"one", b"two"), strict=True):
         Path(path).write_bytes(content)

@@ -242,7 +242,7 @@ def test_a_transfer_trained_longer_is_one_longer_transfer(small: Small, tmp_path
     assert folder.read_config(TransferConfig).optim.epochs == 3
 
 
-def test_a_run_does_not_go_on_without_one_of_its_videos(
+def test_a_run_does_not_resume_without_one_of_its_videos(
     small: Small, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = tmp_path / "videos"
@@ -317,7 +317,7 @@ def test_videos_that_cannot_be_read_are_counted_and_left_out(
     assert not (tmp_path / "other").exists()
 
 
-def test_a_video_whose_features_cannot_be_had_is_named_and_left_out(
+def test_a_video_without_features_is_reported_and_left_out(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = FeatureStore.make
@@ -367,7 +367,7 @@ def test_clips_that_are_too_short_are_refused_where_that_is_asked_for(small: Sma
         transfer(config)
 
 
-def test_a_teacher_that_cannot_be_opened_leaves_no_run_behind(small: Small, tmp_path: Path) -> None:
+def test_a_teacher_that_cannot_be_opened_leaves_no_run(small: Small, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere\.onnx"):
         transfer(small(teacher={"name": str(tmp_path / "nowhere.onnx")}))
     with pytest.raises(ConfigError, match="resnet18"):
@@ -388,7 +388,7 @@ def test_options_that_contradict_each_other(small: Small) -> None:
         PairConfig(temperature=0)
 
 
-def test_a_run_is_gone_on_with_by_its_own_command(small: Small) -> None:
+def test_a_run_is_resumed_by_its_own_command(small: Small) -> None:
     folder = RunFolder(transfer(small()))
     with pytest.raises(ConfigError, match="is a run of t3d transfer; t3d train cannot resume"):
         folder.read_config(TrainConfig)

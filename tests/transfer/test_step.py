@@ -197,7 +197,7 @@ def without_fillers(scores: Tensor, other: list[bool] | None) -> Tensor:
     return scores * torch.tensor([True] * len(other) + other)
 
 
-def test_what_fills_the_place_of_a_missing_time_changes_nothing() -> None:
+def test_placeholders_of_missing_times_change_nothing() -> None:
     config = config_of(pairs={"objective": "sum"})
     scoring = trainer(config, None)
     used(scoring.network, config, tiny_teacher())

@@ -184,7 +184,7 @@ def test_tables_are_what_single_pairs_give(pairs: PairConfig, count: int, sets: 
 
 
 @torch.no_grad()
-def test_outside_training_the_batches_before_say_what_is_standard() -> None:
+def test_outside_training_features_are_standardized_by_running_statistics() -> None:
     net = build(PairConfig("sum")).train()
     mean, variance = torch.zeros(FEATURES, dtype=torch.float64), torch.ones(FEATURES, dtype=torch.float64)
     for seed in range(5):

@@ -126,7 +126,7 @@ GOOD = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
         ("a.mp4", GOOD, {"frame_times": [0, 1, float("nan"), 2]}, "not finite"),
     ],
 )
-def test_what_cannot_be_written_is_said_and_leaves_nothing(tmp_path, name, frames, options, message):
+def test_invalid_input_is_an_error_and_leaves_no_file(tmp_path, name, frames, options, message):
     with pytest.raises(ConfigError, match=message):
         write_video(tmp_path / name, frames, **options)
     assert list(tmp_path.iterdir()) == []

@@ -176,7 +176,7 @@ def test_outcome_is_that_of_the_table(real_data, capfd, name):
 
 
 @pytest.mark.real
-def test_table_lists_what_is_there(real_data):
+def test_table_lists_every_file(real_data):
     assert files(real_data / "odd_videos") == sorted(read_table())
 
 

@@ -96,7 +96,7 @@ def test_crashes_and_hangs_are_facts_about_a_file() -> None:
     }
 
 
-def test_a_block_whose_process_is_killed_goes_on_in_another() -> None:
+def test_a_block_of_a_killed_process_continues_in_another() -> None:
     items = [PARENT, *(f"{NAP} or {number}" for number in range(12))]
     coming = outcomes(eval, items, cluster=RAY, workers=1, timeout=60, title="working")
     first, killed = next(coming)
@@ -105,7 +105,7 @@ def test_a_block_whose_process_is_killed_goes_on_in_another() -> None:
     assert dict(coming) == {f"{NAP} or {number}": number for number in range(12)}
 
 
-def test_what_kills_every_process_is_found_and_lost_alone() -> None:
+def test_only_the_item_that_kills_every_process_is_lost() -> None:
     deadly = f"__import__('os').kill({PARENT}, 9)"
     results = done(eval, ["1", deadly, "2", "3"])
     assert Counter(item for item, _ in results) == Counter(["1", deadly, "2", "3"])
@@ -114,7 +114,7 @@ def test_what_kills_every_process_is_found_and_lost_alone() -> None:
     assert [dict(results)[item] for item in "123"] == [1, 2, 3]
 
 
-def test_a_mistake_of_ours_is_no_fact_about_a_file() -> None:
+def test_a_programming_error_is_not_reported_as_a_bad_file() -> None:
     with pytest.raises(TypeError, match="bad operand type"):
         done(abs, ["text"])
 
@@ -124,7 +124,7 @@ def test_watched_processes_import_neither_torch_nor_ray() -> None:
     assert done(eval, [heavy]) == [(heavy, [])]
 
 
-def test_what_no_machine_can_hold_is_refused() -> None:
+def test_requests_larger_than_every_machine_are_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"no machine of the Ray cluster has 99 CPU.* the largest has 2 CPU"
     ):
@@ -172,7 +172,7 @@ def test_an_error_in_making_is_the_users_to_see() -> None:
         list(spread(Actors(make, cpus=1, gpus=0, most=1), deque([Block({0: 7})])))
 
 
-def test_machines_that_lack_what_is_to_run_stop_the_run() -> None:
+def test_machines_without_the_needed_packages_stop_the_run() -> None:
     class Missing:
         def __reduce__(self) -> tuple[Any, ...]:
             return __import__, ("not_there",)
@@ -224,9 +224,7 @@ def test_shards_are_the_local_ones_to_the_byte(films: Path, tmp_path: Path) -> N
     assert rows(tmp_path / "ray" / "index.parquet") == rows(tmp_path / "local" / "index.parquet")
 
 
-def test_a_killed_run_goes_on_where_it_was(
-    tmp_path: Path, numbered_frames: Callable[..., torch.Tensor]
-) -> None:
+def test_a_killed_run_is_resumed(tmp_path: Path, numbered_frames: Callable[..., torch.Tensor]) -> None:
     for at in range(12):
         (tmp_path / "set" / "a").mkdir(parents=True, exist_ok=True)
         write_video(

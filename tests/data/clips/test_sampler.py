@@ -38,7 +38,7 @@ def test_every_video_comes_in_the_long_run() -> None:
     assert counts.min() > 0.6 * counts.mean()
 
 
-def test_epochs_and_seeds_have_orders_of_their_own_and_the_same_ones_again() -> None:
+def test_orders_differ_per_epoch_and_seed_and_are_repeatable() -> None:
     orders = [
         tuple(
             key.row
@@ -212,7 +212,7 @@ def test_no_video_of_a_large_class_comes_again_before_its_turn() -> None:
     assert len(set(visits[0] + visits[1])) == len(visits[0]) + len(visits[1])  # 50 videos, 42 turns at most
 
 
-def test_every_round_of_turns_is_shuffled_anew() -> None:
+def test_every_round_of_turns_is_shuffled_again() -> None:
     """Epochs that begin at the start of a round take its first six of ten videos: others in each round."""
     classes = np.array([0] * 10 + [1] * 2)  # six places an epoch and class, of which a series moves by seven
     sampler = ResumableBatchSampler(12, batch_size=2, seed=4, classes=classes)
@@ -259,7 +259,7 @@ def test_every_video_of_uneven_shards_comes_once_an_epoch(lanes: int, batch: int
     assert orders[0] != orders[1] != orders[2]
 
 
-def test_videos_behind_the_last_whole_batch_are_left_out() -> None:
+def test_videos_after_the_last_whole_batch_are_left_out() -> None:
     sampler = of_shards(batch_size=24, lanes=3)
     left_out = set()
     for epoch in range(20):
@@ -353,7 +353,7 @@ def test_shards_give_the_same_batches_to_any_number_of_processes_and_resume(
     assert whole == epoch_of(of_shards(lanes=2), 1)[5:]
 
 
-def test_what_is_coming_is_what_comes() -> None:
+def test_upcoming_keys_match_the_keys_that_follow() -> None:
     for rank in range(2):
         sampler = of_shards(rank=rank, world_size=2, accumulate=2, lanes=2)
         sampler.set_state(epoch=2, step=3)

@@ -186,7 +186,7 @@ def test_all_frames_of_a_clip_change_alike(augment: AugmentConfig) -> None:
         assert torch.equal(view, view[:1].expand_as(view))
 
 
-def test_a_frame_changes_the_same_whatever_frames_stand_beside_it() -> None:
+def test_a_frame_changes_the_same_regardless_of_other_frames() -> None:
     clip = noise(6, 40, 56)
     whole = random_view(clip, square(32), augment=ALL, rng=np.random.default_rng(3))
     for i in range(6):
@@ -270,7 +270,7 @@ def test_random_boxes_reach_every_edge_and_none_beyond() -> None:
     assert _random_box(10, 1000, 0.9, rng) == (0, 495, 10, 10)  # no such box: the largest square
 
 
-def test_normalize_is_what_numpy_says() -> None:
+def test_normalize_matches_numpy() -> None:
     clips = torch.stack([noise(5, 12, 14, seed) for seed in range(3)])  # B T C H W
     spec = ClipSpec(mean=(0.1, 0.5, 0.7), std=(0.2, 0.3, 0.9))
     x = normalize(clips, spec)

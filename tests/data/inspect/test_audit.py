@@ -80,7 +80,7 @@ def test_without_an_index_only_names_are_known(parts: Path) -> None:
     assert shared == Shared("train", "test", (), ("run_g07",), (pair,), ())
 
 
-def test_what_two_lists_share_is_found(parts: Path, index: Path) -> None:
+def test_shared_videos_of_two_lists_are_found(parts: Path, index: Path) -> None:
     (shared,) = compare(both(parts), VideoIndex.read(index))
     assert (shared.one, shared.two, shared.files, shared.sources) == ("train", "test", (), ("run_g07",))
     names = [tuple(Path(path).name for path in pair) for pair in shared.same]
@@ -94,7 +94,7 @@ def test_what_two_lists_share_is_found(parts: Path, index: Path) -> None:
     assert shared
 
 
-def test_every_pair_of_the_same_bytes_is_told(parts: Path) -> None:
+def test_every_pair_of_identical_files_is_reported(parts: Path) -> None:
     for number in (40, 41):
         data = (parts / "train/jump/v_jump_g01_c01.mp4").read_bytes()
         (parts / f"train/jump/v_jump_g{number}_c01.mp4").write_bytes(data)
@@ -116,7 +116,7 @@ def test_files_of_one_name_in_two_folders_are_two_sources(tmp_path: Path) -> Non
     assert (one, two) == (str(tmp_path / "train/run/2.mp4"), str(tmp_path / "test/run/2.mp4"))
 
 
-def test_a_file_in_both_lists_is_named_once(parts: Path, index: Path) -> None:
+def test_a_file_in_both_lists_is_reported_once(parts: Path, index: Path) -> None:
     whole = Manifest.from_files(sorted((parts / "train").rglob("*.mp4")))
     known = VideoIndex.read(index)
     (shared,) = compare({"all": whole, "some": whole.select([0, 2])}, known)

@@ -130,7 +130,7 @@ def test_the_scene_moves_with_the_camera_and_stands_still_without() -> None:
     assert (shaken[1:] != shaken[:-1]).mean() > 0.3
 
 
-def test_every_motion_does_what_its_name_says() -> None:
+def test_every_motion_matches_its_name() -> None:
     spec = SyntheticSpec(camera_shake=0)
     for index in range(20):
         steps = {

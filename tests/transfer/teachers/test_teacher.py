@@ -116,7 +116,7 @@ def test_a_transformer_of_torchvision_keeps_its_size() -> None:
         open_teacher("torchvision:vit_b_32", weights="random", size=96)
 
 
-def test_a_transformer_of_timm_is_resized_behind_its_weights(
+def test_a_transformer_of_timm_is_resized_after_loading_its_weights(
     frames: Tensor, seen_by: Seen, tmp_path: Path
 ) -> None:
     path = tmp_path / "weights.safetensors"
@@ -238,7 +238,7 @@ def test_unknown_names(name: str, says: str) -> None:
     ("function", "name"),
     [("timm.create_model", "timm:resnet18"), ("torchvision.models.get_model", "torchvision:alexnet")],
 )
-def test_without_a_network_the_mend_is_named(
+def test_without_a_network_the_error_has_a_fix(
     function: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_network(*_: object, **options: object) -> None:
