@@ -145,7 +145,7 @@ def test_a_file_of_another_length_is_refused(tmp_path, numbered_frames) -> None:
         FrameStore(SPEC, index=VideoIndex.read(tmp_path / "index.parquet")).open(path)
 
 
-def test_a_file_that_lies_about_its_content_is_seen_through(tmp_path, numbered_frames, read_numbers) -> None:
+def test_a_file_with_false_metadata_is_detected(tmp_path, numbered_frames, read_numbers) -> None:
     """A video of the same length with other key frames: frames are still checked one by one."""
     one = write_video(tmp_path / "one.mp4", numbered_frames(40), keyframe_interval=16)
     two = write_video(tmp_path / "two.mp4", numbered_frames(30, first=100), keyframe_interval=7)

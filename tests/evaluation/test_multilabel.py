@@ -221,7 +221,7 @@ def test_probabilities_are_sigmoids_and_a_video_is_the_mean_of_its_clips(film: P
     np.testing.assert_allclose(single.clip_probs.sum(1), 1)
 
 
-def test_a_prediction_goes_by_the_card(film: Path, tmp_path: Path) -> None:
+def test_a_prediction_follows_the_card(film: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = create_model("densenet3d_tiny", num_classes=3, options=OPTIONS)
     card = ModelCard("densenet3d_tiny", options=OPTIONS, classes=("x", "y", "z"), clip=SPEC)
@@ -238,7 +238,7 @@ def test_a_prediction_goes_by_the_card(film: Path, tmp_path: Path) -> None:
     assert predictions["single"].probs == pytest.approx([each / sum(odds) for each in odds], rel=1e-9)
 
 
-def test_the_commands_go_by_the_card_too(
+def test_the_commands_follow_the_card_too(
     film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = create_model("densenet3d_tiny", num_classes=2, options=OPTIONS)

@@ -111,7 +111,7 @@ def test_other_batches_change_a_prediction_by_rounding_only(weights: Path, films
             np.testing.assert_allclose(one.probs, other.probs, atol=1e-6, rtol=0)
 
 
-def test_the_order_asked_for_is_the_order_given(weights: Path, films: Path) -> None:
+def test_predictions_keep_the_order_of_the_input(weights: Path, films: Path) -> None:
     paths = good(films)
     asked = [paths[3], paths[0], films / "bad/empty.mp4", paths[3], paths[1]]
     predictions = list(Predictor(weights, compute=Compute(precision="fp32", workers=0)).many(asked))
@@ -138,7 +138,7 @@ def test_bad_files_among_good_ones_say_why(weights: Path, films: Path) -> None:
     assert caught.value.path == str(absent)
 
 
-def test_a_folder_stands_for_its_videos(weights: Path, films: Path) -> None:
+def test_a_folder_is_replaced_by_its_videos(weights: Path, films: Path) -> None:
     predictor = Predictor(weights)
     predictions = list(predictor.many([films / "set", good(films)[0]]))
     assert [prediction.path for prediction in predictions] == [
@@ -153,7 +153,7 @@ def test_a_folder_stands_for_its_videos(weights: Path, films: Path) -> None:
         predictor.many([films / "nothing"])
 
 
-def test_relative_paths_and_texts_will_do(
+def test_relative_paths_and_strings_are_accepted(
     weights: Path, films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(films / "set" / "jump")
@@ -257,7 +257,7 @@ def test_a_test_may_average_many_views(
         (None, {"crops": 4}, "crops is 4"),
     ],
 )
-def test_views_that_cannot_be_are_refused_before_anything_is_read(
+def test_impossible_views_are_refused_before_any_file_is_read(
     tail: Any, views: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -328,7 +328,7 @@ def test_frames_in_memory_are_classified_as_their_file(
     assert torch.equal(predictor.embed(frames), predictor.embed(path))
 
 
-def test_features_are_the_mean_of_what_the_classifier_sees(weights: Path, films: Path) -> None:
+def test_features_are_the_mean_input_of_the_classifier(weights: Path, films: Path) -> None:
     predictor = Predictor(weights, compute=Compute(precision="fp32", workers=0))
     model, card = load_model(weights)
     path = films / "set/坐/e.mp4"

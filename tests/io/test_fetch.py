@@ -40,7 +40,7 @@ def alone(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("digest", [SHA256, SHA256.upper(), hashlib.md5(CONTENT).hexdigest(), None])
-def test_a_file_comes_whole_and_alone(site: Any, tmp_path: Path, digest: str | None) -> None:
+def test_a_file_is_complete_and_leaves_no_other(site: Any, tmp_path: Path, digest: str | None) -> None:
     site.put("/a.tar", CONTENT)
     target = tmp_path / "new" / "a.tar"
     seen: list[tuple[int, int | None]] = []
@@ -76,7 +76,7 @@ def test_a_new_file_has_the_rights_of_new_files(site: Any, tmp_path: Path) -> No
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
-def test_names_with_blanks_and_other_letters_are_asked_for_quoted(site: Any, tmp_path: Path) -> None:
+def test_names_with_spaces_and_non_ascii_letters_are_quoted(site: Any, tmp_path: Path) -> None:
     site.put("/a%20%C3%BC.tar", CONTENT)
     quick(site.url("/a ü.tar"), tmp_path / "1")
     quick(site.url("/a%20%C3%BC.tar"), tmp_path / "2")
@@ -171,7 +171,7 @@ def test_killed_between_the_last_byte_and_the_name(site: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("age", "range_"), [(60, "bytes=1000-"), (-1, None)])
-def test_a_time_of_change_must_be_past_to_tell_contents_apart(
+def test_only_a_past_modification_time_identifies_content(
     site: Any, tmp_path: Path, age: int, range_: str | None
 ) -> None:
     """A file that changed in this very second may change again in it."""
@@ -182,7 +182,7 @@ def test_a_time_of_change_must_be_past_to_tell_contents_apart(
     assert site.asked[-1][1].get("if-range") == (changed if range_ else None)
 
 
-def test_a_weak_etag_tells_no_bytes_apart(site: Any, tmp_path: Path) -> None:
+def test_a_weak_etag_does_not_identify_content(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, tagged=False, cuts=[1000], headers={"ETag": 'W/"1"'})
     quick(site.url("/a"), tmp_path / "a")
     assert site.ranges() == [None, None]
@@ -202,7 +202,7 @@ def test_statuses_that_pass_are_waited_for(
     assert [pause for pause in pauses if pause] == [1, 2, 4, 8]
 
 
-def test_a_server_says_how_long_it_wants_to_be_left_alone(
+def test_retry_after_of_a_server_is_respected(
     site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
@@ -256,7 +256,7 @@ def test_a_length_that_is_too_short(site: Any, tmp_path: Path, known: dict[str, 
     assert alone(tmp_path) == []
 
 
-def test_a_range_that_was_not_asked_for(site: Any, tmp_path: Path) -> None:
+def test_a_range_that_was_not_requested(site: Any, tmp_path: Path) -> None:
     page = site.put("/a", CONTENT, cuts=[1000])
     with pytest.raises(FetchError):
         quick(site.url("/a"), tmp_path / "a", attempts=1)
@@ -351,7 +351,7 @@ def test_more_than_is_taken(site: Any, tmp_path: Path) -> None:
     assert alone(tmp_path) == ["a"]
 
 
-def test_a_length_that_is_not_said(site: Any, tmp_path: Path) -> None:
+def test_a_missing_length(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, length=-1)
     seen: list[int | None] = []
     quick(site.url("/a"), tmp_path / "a", size=300_000, progress=lambda _, whole: seen.append(whole))
@@ -393,7 +393,7 @@ def test_secrets_are_neither_shown_nor_written(site: Any, tmp_path: Path) -> Non
     assert shown("s3://key:secret@bucket/a?region=x") == "s3://bucket/a?…"
 
 
-def test_the_error_survives_its_way_out_of_a_worker() -> None:
+def test_the_error_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(FetchError("http://a/b", "why")))
     assert (str(error), error.url, error.reason) == ("http://a/b: why", "http://a/b", "why")
 
@@ -401,7 +401,7 @@ def test_the_error_survives_its_way_out_of_a_worker() -> None:
 # --- several processes, and interrupted ones ------------------------------------------------------------
 
 
-def test_threads_that_want_one_file(site: Any, tmp_path: Path) -> None:
+def test_threads_that_download_one_file(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, cuts=[1000, 5000], pause=0.01)
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(quick, site.url("/a"), tmp_path / "a", digest=SHA256) for _ in range(8)]:
@@ -455,7 +455,7 @@ def test_a_killed_download_is_resumed(site: Any, tmp_path: Path) -> None:
     assert alone(tmp_path) == ["a"]
 
 
-def test_processes_that_want_one_file(site: Any, tmp_path: Path) -> None:
+def test_processes_that_download_one_file(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, pause=0.2)
     running = [process(site.url("/a"), tmp_path / "a") for _ in range(3)]
     assert [one.wait(timeout=60) for one in running] == [0, 0, 0]

@@ -132,7 +132,7 @@ def test_a_file_gets_the_rights_that_new_files_have(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
 
 
-def test_weights_may_be_read_by_whoever_may_read_new_files(tmp_path: Path) -> None:
+def test_weights_have_the_permissions_of_new_files(tmp_path: Path) -> None:
     (tmp_path / "new").touch()
     with atomic_path(tmp_path / "a.safetensors") as temporary:
         save_file({"a": np.zeros(3)}, temporary)
@@ -186,7 +186,7 @@ def test_a_failed_folder_keeps_the_old_one(tmp_path: Path, error: type[BaseExcep
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "old"]
 
 
-def test_unfinished_folders_and_downloads_are_swept_away_when_nobody_wants_them(tmp_path: Path) -> None:
+def test_abandoned_folders_and_downloads_are_deleted(tmp_path: Path) -> None:
     folder = tmp_path / f".{'2c' * 16}.part"
     (folder / "deep").mkdir(parents=True)
     part, note = resumable_name(tmp_path / "a.zip"), tmp_path / ".a.zip.resume.part.json"

@@ -175,7 +175,7 @@ def test_time_is_padded_first_where_onednn_fails(depth: int, bf16: bool, misled:
         ("meta", torch.bfloat16, False, 5, 2, False),
     ],
 )
-def test_a_convolution_asks_and_obeys(
+def test_a_convolution_follows_the_chosen_method(
     device: str,
     dtype: torch.dtype,
     autocast: bool,

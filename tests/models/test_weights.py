@@ -139,7 +139,7 @@ def test_no_safetensors_file(tmp_path: Path) -> None:
         load_model(path)
 
 
-def test_somebody_elses_file(tmp_path: Path) -> None:
+def test_a_file_of_another_program(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     save_file({"a": torch.ones(1)}, path)
     with pytest.raises(CheckpointError, match=r"no model card in the file.*`t3d convert`"):

@@ -154,7 +154,7 @@ def test_a_failed_file_is_reported_and_the_others_are_downloaded(site: Any, toy:
     assert files(tmp_path) == [name for name in WHOLE if name.startswith("val/")]
 
 
-def test_a_server_that_is_gone_is_not_asked_for_every_file(site: Any, toy: str, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_not_asked_for_every_file(site: Any, toy: str, tmp_path: Path) -> None:
     for number in range(4):
         site.pages[f"/toy/val/part_{number}.tar.gz"].refusals = [404] * 9
     with pytest.raises(FetchError, match=r"part_0.*answers 404"):

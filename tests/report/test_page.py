@@ -165,7 +165,7 @@ def test_the_page_names_shared_videos(tmp_path: Path, run: RunFolder, outcome: T
     assert "Without them: 66.7% (2 of 3 videos, 95% interval " in words
 
 
-def test_names_are_shown_and_never_obeyed(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
+def test_html_in_names_is_escaped(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
     page = Page(written(tmp_path, run, outcome))
     for name in (
         *CLASSES,
@@ -223,7 +223,7 @@ def test_pictures_are_drawn_from_little(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.png" for name in "abcde"]
 
 
-def test_frames_are_drawn_alike_with_channels_first_or_last() -> None:
+def test_frames_look_the_same_with_channels_first_or_last() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 8, 9, 3), dtype=np.uint8)
     shown = [
         [axes.images[0].get_array().tolist() for axes in frames_figure([("a", each)]).axes]

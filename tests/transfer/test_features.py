@@ -115,7 +115,7 @@ def zero_a_packet(path: Path, number: int) -> None:
         (127, 2),
     ],
 )
-def test_the_nearest_frame_with_features_stands_for_each_wanted_one(
+def test_the_nearest_frame_with_features_is_used_for_each_requested_one(
     tmp_path: Path, seen_by: Seen, count: int, step: int
 ) -> None:
     path = film(tmp_path / "a.mp4", count)
@@ -307,7 +307,7 @@ def test_bad_videos_are_reported_and_the_others_kept(tmp_path: Path, seen_by: Se
         torch.testing.assert_close(features.get(path, np.array([2, 3])), want, rtol=0, atol=2e-3)
 
 
-def test_a_video_that_is_gone_is_a_bad_video(tmp_path: Path) -> None:
+def test_a_missing_video_is_a_bad_video(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", 5)
     features, _ = made(tmp_path / "features", path)
     path.unlink()

@@ -59,7 +59,7 @@ def test_frame_times_make_a_variable_rate(tmp_path, numbered_frames):
 
 
 @pytest.mark.parametrize("interval", [1, 7, 16])
-def test_key_frames_come_at_least_that_often(tmp_path, numbered_frames, interval):
+def test_key_frames_have_a_maximum_distance(tmp_path, numbered_frames, interval):
     frames = decoded(write_video(tmp_path / "a.mp4", numbered_frames(40), keyframe_interval=interval))
     keys = [i for i, frame in enumerate(frames) if frame.key_frame]
     assert keys[0] == 0

@@ -186,7 +186,7 @@ def test_files_of_write_video_read_back_exactly(tmp_path, numbered_frames, read_
         assert read_numbers(video.frames_at(range(60))) == list(range(60))
 
 
-def test_key_frame_marks_that_lie_are_seen_through(tmp_path, numbered_frames, read_numbers):
+def test_false_key_frame_flags_are_detected(tmp_path, numbered_frames, read_numbers):
     for codec in ("libx264", "mpeg4"):
         path = encode(tmp_path / f"{codec}.mp4", numbered_frames(50), codec, gop=20, b_frames=0)
         # Without its table of key frames, an MP4 says that every frame is one.
@@ -344,7 +344,7 @@ LEAVES = {
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("name", LEAVES)
-def test_frames_that_nobody_needs_are_not_decoded(tmp_path, numbered_frames, decoded_frames, name, threads):
+def test_unneeded_frames_are_not_decoded(tmp_path, numbered_frames, decoded_frames, name, threads):
     codec, options, share = LEAVES[name]
     count = 160
     path = encode(tmp_path / name, numbered_frames(count), codec, gop=1000, **options)
@@ -423,7 +423,7 @@ def _counted(plain, calls):
     return counting
 
 
-def test_scan_is_left_out_where_packets_tell_all(folder, clip, numbered_frames, monkeypatch):
+def test_scan_is_skipped_if_packets_are_sufficient(folder, clip, numbered_frames, monkeypatch):
     avi = encode(folder / "plain.avi", numbered_frames(30), "mpeg4")
     packed = encode(folder / "b.avi", numbered_frames(30), "mpeg4", b_frames=2)
     scans = []
@@ -566,7 +566,7 @@ def test_rotation_metadata(tmp_path, name):
 
 @pytest.mark.parametrize("space", [("ITU709", 1), ("ITU601", 6), ("BT2020", 9)])
 @pytest.mark.parametrize("full", [False, True])
-def test_color_space_and_range_of_the_stream_are_obeyed(tmp_path, space, full):
+def test_color_space_and_range_of_the_stream_are_used(tmp_path, space, full):
     colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (180, 100, 50)]
     name, number = space
     path = tmp_path / "a.mp4"

@@ -62,7 +62,7 @@ def test_unreadable_videos_are_reported_and_left_out(
         assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
-def test_good_videos_come_back_as_they_are(films: Path) -> None:
+def test_good_videos_are_returned_unchanged(films: Path) -> None:
     manifest = Manifest.from_folder(films)
     good = manifest.select([i for i in range(len(manifest)) if manifest[i].path.name in ("1.mp4", "2.mp4")])
     kept, bad = readable(good, FrameStore(SPEC))

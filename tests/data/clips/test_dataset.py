@@ -453,7 +453,7 @@ def test_many_crops_cost_the_memory_of_a_clip_and_no_decoding() -> None:
     assert film.asked == [4] * 40
 
 
-def test_all_crops_of_a_clip_are_shuffled_alike_and_each_clip_in_its_way() -> None:
+def test_all_crops_of_a_clip_share_one_order_and_clips_have_different_ones() -> None:
     spec = replace(SPEC, num_frames=8, stride=1)
     views = Views(clips=4, crops=3)
     clips = VideoClips(

@@ -31,7 +31,7 @@ def test_an_epoch_takes_every_video_at_most_once_and_leaves_out_less_than_a_batc
         assert set(rows) <= set(range(length))
 
 
-def test_every_video_comes_in_the_long_run() -> None:
+def test_every_video_is_drawn_eventually() -> None:
     sampler = ResumableBatchSampler(10, batch_size=8, seed=1)
     seen = [key.row for epoch in range(60) for batch in epoch_of(sampler, epoch) for key in batch]
     counts = np.bincount(seen, minlength=10)
@@ -144,7 +144,7 @@ def balanced(epoch: int, **options: int) -> list[SampleKey]:
     return [key for batch in epoch_of(sampler, epoch) for key in batch]
 
 
-def test_classes_come_equally_often_and_no_clip_twice() -> None:
+def test_classes_are_drawn_equally_often_and_no_clip_twice() -> None:
     for epoch in range(5):
         keys = balanced(epoch)
         counts = np.bincount([CLASSES[key.row] for key in keys])
@@ -207,7 +207,7 @@ def test_turns_are_those_of_a_slow_series(epoch: int) -> None:
         assert len(places) in (20, 21)
 
 
-def test_no_video_of_a_large_class_comes_again_before_its_turn() -> None:
+def test_no_video_of_a_large_class_is_repeated_before_its_turn() -> None:
     visits = [[key.row for key in balanced(epoch) if key.row < 50] for epoch in range(2)]
     assert len(set(visits[0] + visits[1])) == len(visits[0]) + len(visits[1])  # 50 videos, 42 turns at most
 
@@ -250,7 +250,7 @@ def rows_of(batches: list[list[SampleKey]]) -> list[int]:
 
 @pytest.mark.parametrize("lanes", [1, 2, 4, 8])
 @pytest.mark.parametrize("batch", [8, 40, 200])
-def test_every_video_of_uneven_shards_comes_once_an_epoch(lanes: int, batch: int) -> None:
+def test_every_video_of_uneven_shards_is_drawn_once_per_epoch(lanes: int, batch: int) -> None:
     sampler = of_shards(lanes=lanes, batch_size=batch)
     orders = [rows_of(epoch_of(sampler, epoch)) for epoch in range(3)]
     for order in orders:

@@ -67,7 +67,7 @@ def random_manifest(seed: int, *, rows: int = 300, classes: int = 6, sources: in
 
 
 @pytest.mark.parametrize(("text", "name"), [(CSV, "clips.csv"), (JSONL, "clips.jsonl")])
-def test_no_class_and_no_label_are_told_apart(tmp_path: Path, text: str, name: str) -> None:
+def test_no_class_differs_from_no_label(tmp_path: Path, text: str, name: str) -> None:
     manifest = read(tmp_path, text, name)
     assert manifest.targets == "multi"
     assert manifest.classes == ("jump", "run", "swim")
