@@ -76,7 +76,7 @@ READERS: dict[str, Reader] = {"PyAV, indexed": indexed, "PyAV, raw": raw, "torch
 
 
 def encode(path: Path, frames: torch.Tensor, codec: str) -> None:
-    """Write a file by an encoder as it comes."""
+    """Write a file with an encoder, at the encoder's default quality."""
     quick = {"deadline": "realtime", "cpu-used": "4"}
     options = {"x265-params": "log-level=none"} if codec == "libx265" else quick
     with av.open(str(path), "w") as container:
@@ -88,7 +88,7 @@ def encode(path: Path, frames: torch.Tensor, codec: str) -> None:
 
 
 def prepare(originals: Path, out: Path) -> dict[str, list[Path]]:
-    """The files to time, by kind."""
+    """Return the files to time, by kind."""
     kinds: dict[str, list[Path]] = {
         "MPEG-4 AVI": [],
         "H.264, a key frame every 250": [],
@@ -153,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("originals", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--places", type=int, default=27, help="clips a kind of file")
+    parser.add_argument("--places", type=int, default=27, help="clips per kind of file")
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
     torch.set_num_threads(1)

@@ -71,7 +71,7 @@ FACTS: dict[str, Any] = {
 
 
 def resident() -> float:
-    """Megabytes that this process holds."""
+    """Memory of this process, in MB."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1e3
 

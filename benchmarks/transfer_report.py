@@ -115,7 +115,7 @@ def plot(results: list[Result], path: Path) -> None:
 
 
 def main() -> None:
-    """Show what was asked for."""
+    """Print the tables and draw the plots."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("table", type=Path)
     parser.add_argument("--add", type=Path, metavar="OUT")

@@ -67,7 +67,7 @@ SCALES = {
     "laptop": ("t3d_tiny", CLIP, 0),
     "gpu": ("t3d121", replace(CLIP, size=112, resize=128), 12),
 }
-"""The student, its clips, and how many processes read them."""
+"""The student, its clips, and the number of reader processes."""
 AUGMENT = AugmentConfig(crop="random_resized", min_area=0.5, flip=0.5, color=0.2)
 LEARN = OptimConfig(
     name="adamw",
@@ -265,7 +265,7 @@ class Study:
         return {"minutes": spent(lines), "clips": len(run.read_videos()[0]), "val": curve}
 
     def test(self, name: str, job: Job) -> dict[str, Any]:
-        """Test what `tune` made."""
+        """Test the weights of `tune`."""
         weights = RunFolder(self.out / name.replace("test/", "tune/", 1) / "run").last
         _, listed, _ = LISTS[job["set"]]
         result = {}
@@ -348,13 +348,13 @@ class Study:
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the selected jobs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("patterns", nargs="+")
     parser.add_argument("--scale", choices=SCALES, default="laptop", help="gpu: t3d121 at 16 × 112 × 112")
-    parser.add_argument("--epochs", type=int, default=10, help="of pre-training")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of pre-training")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--list", action="store_true")
     chosen = parser.parse_args()
