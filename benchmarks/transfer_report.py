@@ -19,7 +19,7 @@ from study import Result, add_results, read_results, spread
 
 # Set, percent of the labels, start without the seed of its pre-training, recipe.
 Row = tuple[str, int, str, str]
-SHARES = (5, 20, 100)  # of the labels, in per cent
+SHARES = (5, 20, 100)  # of the labels, in percent
 
 
 def rows(results: Iterable[Result], stage: str) -> dict[Row, list[Result]]:

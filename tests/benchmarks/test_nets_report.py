@@ -40,7 +40,7 @@ def test_nets_are_compared_at_the_rate_that_validated_best(tmp_path: Path) -> No
     plot = tmp_path / "nets.png"
     command = [sys.executable, str(REPORT), str(table), "--plot", str(plot)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    # Mean and standard deviation by hand; the best validation of each run counts, the tests in per cent.
+    # Mean and standard deviation by hand; the best validation of each run counts, the tests in percent.
     row = "| t3d | 16 × 2 × 48 | 0.001 | 1.50 | 2 | 70.0 ± 0.0 (2) | 62.0 ± 2.8 (2) | 50.0 ± 0.0 (2) |"
     assert f"{row} 25.0 ± 0.0 (2) |" in out
     assert any(line.startswith("| t3d | 16 × 2 × 48 | 0.003 |") for line in out)
