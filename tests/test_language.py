@@ -277,6 +277,7 @@ def test_findings_name_the_place_and_the_plain_word(tmp_path: Path, monkeypatch:
     assert sorted(line.partition(": ")[0] + ": " + line.split("'")[1] for line in shown) == [
         "page.md:2: mended",
         f"page.md:8: - {'word ' * 5}…",
+        "src/module.py:10: is told",
         "src/module.py:1: Which colour it is.",
         "src/module.py:1: colour",
         f"src/module.py:3: {long.capitalize()[:29]} …",
@@ -287,7 +288,6 @@ def test_findings_name_the_place_and_the_plain_word(tmp_path: Path, monkeypatch:
         "src/module.py:9: greyscale",
         "src/module.py:9: is told",
         "src/module.py:9: mend",
-        "src/module.py:10: is told",
     ]
     assert shown[0] == "page.md:2: 'mended': fix / repair"
 
