@@ -138,7 +138,7 @@ def test_a_source_pattern_is_never_ignored(tmp_path: Path, videos: Path, name: s
         open_manifest(str(tmp_path / name), root=str(videos), source_pattern="(x)")
 
 
-def test_what_is_not_there_or_of_no_known_form_is_named(tmp_path: Path) -> None:
+def test_missing_and_unknown_lists_are_errors(tmp_path: Path) -> None:
     (tmp_path / "list.xlsx").touch()
     with pytest.raises(ManifestError, match=r"absent\.csv: no such file or folder"):
         open_manifest(str(tmp_path / "absent.csv"))

@@ -512,7 +512,7 @@ def broken_within(colors: Path, tmp_path: Path) -> Path:
     return tmp_path / "broken.mp4"
 
 
-def test_a_video_that_is_corrupt_in_the_middle_is_named_and_counted(
+def test_a_video_that_is_corrupt_in_the_middle_is_reported_and_counted(
     tiny: Tiny,
     more_videos: Callable[..., Path],
     broken_within: Path,

@@ -48,7 +48,7 @@ Small = Callable[..., TransferConfig]
 
 
 def draw(root: Path, count: int, *, first: int = 0) -> Path:
-    """A folder of videos of 24 frames, 32 × 40, each of a color of its own that slowly grows lighter."""
+    """A folder of videos of 24 frames, 32 × 40, each with its own color that slowly becomes lighter."""
     root.mkdir(parents=True)
     generator = torch.Generator().manual_seed(first)
     for number in range(first, first + count):
@@ -66,7 +66,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def eighty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 80 videos, `videos`; what a run keeps of them beside it serves the next ones."""
+    """A folder with 80 videos in `videos`; later runs reuse the caches that earlier runs put next to it."""
     root = tmp_path_factory.mktemp("eighty")
     draw(root / "videos", 80)
     return root
@@ -87,7 +87,7 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(pool: Path, teacher_file: Path, tmp_path: Path) -> Small:
-    """Maker of a run of seconds, 5 steps an epoch; dictionaries change a part's fields."""
+    """Maker of the config of a short run, 5 steps per epoch; dictionaries change fields of a section."""
     base = TransferConfig(
         out=str(tmp_path / "run"),
         data=PoolConfig(videos=str(pool), val_fraction=0.15, workers=0),
@@ -245,7 +245,7 @@ def test_a_transfer_trained_longer_is_one_longer_transfer(small: Small, tmp_path
     assert folder.read_config(TransferConfig).optim.epochs == 3
 
 
-def test_a_run_does_not_go_on_without_one_of_its_videos(
+def test_a_run_does_not_resume_without_one_of_its_videos(
     small: Small, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = tmp_path / "videos"
@@ -328,18 +328,18 @@ def test_videos_that_cannot_be_read_are_counted_and_left_out(
     assert not (tmp_path / "other").exists()
 
 
-def test_a_video_whose_features_cannot_be_had_is_named_and_left_out(
+def test_a_video_without_features_is_reported_and_left_out(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = FeatureStore.make
 
     def broken(self: FeatureStore, manifest: Manifest, *args: Any, **kwargs: Any) -> list[Failed]:
-        found = [
+        failures = [
             (row, entry) for row, entry in enumerate(manifest) if entry.path.name in ("03.mp4", "11.mp4")
         ]
-        kept = manifest.select([row for row in range(len(manifest)) if row not in dict(found)])
+        kept = manifest.select([row for row in range(len(manifest)) if row not in dict(failures)])
         make(self, kept, *args, **kwargs)
-        return [Failed(str(entry.path), "frame 12 cannot be decoded", row) for row, entry in found]
+        return [Failed(str(entry.path), "frame 12 cannot be decoded", row) for row, entry in failures]
 
     monkeypatch.setattr(FeatureStore, "make", broken)
     config = small(data={"max_bad": 0.5}, teacher={"cache": str(tmp_path / "features")}, optim={"epochs": 2})
@@ -378,7 +378,7 @@ def test_clips_that_are_too_short_are_refused_where_that_is_asked_for(small: Sma
         transfer(config)
 
 
-def test_a_teacher_that_cannot_be_opened_leaves_no_run_behind(small: Small, tmp_path: Path) -> None:
+def test_a_teacher_that_cannot_be_opened_leaves_no_run(small: Small, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere\.onnx"):
         transfer(small(teacher={"name": str(tmp_path / "nowhere.onnx")}))
     with pytest.raises(ConfigError, match="resnet18"):
@@ -399,7 +399,7 @@ def test_options_that_contradict_each_other(small: Small) -> None:
         PairConfig(temperature=0)
 
 
-def test_a_run_is_gone_on_with_by_its_own_command(small: Small) -> None:
+def test_a_run_is_resumed_by_its_own_command(small: Small) -> None:
     folder = RunFolder(transfer(small()))
     with pytest.raises(ConfigError, match="is a run of t3d transfer; t3d train cannot resume"):
         folder.read_config(TrainConfig)
