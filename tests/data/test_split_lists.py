@@ -186,6 +186,8 @@ def test_copies_and_near_duplicates_become_one_group(tmp_path: Path) -> None:
     joined = join_groups(videos, index, near=True)
     assert joined.videos.table["source"].to_pylist() == ["a", "a", "c", "c", "a", "a"]
     assert (joined.copies, joined.near, joined.hashed, joined.files, joined.largest) == (1, 2, 6, 6, 4)
+    again = join_groups(joined.videos, index, near=True)  # the group `a` has the name of the file a.mp4
+    assert (again.own, again.near, again.largest) == (0, 0, 4)
 
 
 def test_copies_are_found_without_an_index(tmp_path: Path) -> None:

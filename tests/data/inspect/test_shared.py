@@ -63,6 +63,23 @@ def test_empty_files_are_not_copies_of_each_other(tmp_path: Path) -> None:
     assert not len(shared_rows(listed(tmp_path, {"a.mp4": "a"}), listed(tmp_path, {"b.mp4": "b"})))
 
 
+def test_a_file_with_the_name_of_its_group_belongs_to_the_group(tmp_path: Path) -> None:
+    tested = listed(tmp_path, {"tape.mp4": "tape", "own.mp4": "own"})
+    trained = listed(tmp_path, {"tape_b.mp4": "tape", "other.mp4": "other"})
+    shared = shared_rows(tested, trained)
+    expected = SharedRow(0, "group", str(tmp_path / "tape.mp4"), str(tmp_path / "tape_b.mp4"))
+    assert shared.rows == (expected,)
+    assert [row.reason for row in shared_rows(trained, tested).rows] == ["group"]
+
+
+def test_files_of_one_name_in_two_folders_are_not_a_group(tmp_path: Path) -> None:
+    lists = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        lists.append(listed(folder, {"fight/1.mp4": "fight/1"}))
+    assert not len(shared_rows(*lists))
+
+
 def test_near_duplicates_come_from_the_index(tmp_path: Path) -> None:
     names = ["a.mp4", "b.mp4", "c.mp4", "unhashed.mp4"]
     paths = [tmp_path / name for name in names]

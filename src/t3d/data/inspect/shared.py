@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -122,7 +122,7 @@ def shared_rows(
     by_path: dict[str, tuple[Reason, str, float]] = {}
     for one, two, distance in shared.near:
         by_path.setdefault(one, ("near", two, distance))
-    by_path |= _of_groups(*facts, shared.sources)
+    by_path |= _of_groups(*with_groups(*facts), shared.sources)
     by_path |= {one: ("bytes", two, 0.0) for one, two in reversed(shared.same)}
     by_path |= {path: ("file", path, 0.0) for path in shared.files}
     rows = tuple(
@@ -143,6 +143,7 @@ def find_shared(left: pa.Table, right: pa.Table, *, names: tuple[str, str] = (""
         names: What the lists are called.
         near: Whether to search for near-duplicates.
     """
+    left, right = with_groups(left, right)
     sizes = set(_sizes(left).values()) & set(_sizes(right).values())
     left, right = with_digests(left, sizes), with_digests(right, sizes)
     files = set(left["path"].to_pylist()) & set(right["path"].to_pylist())
@@ -174,21 +175,40 @@ def file_facts(manifest: VideoTable, index: VideoIndex | None) -> pa.Table:
         index: Index of the files.
 
     Returns:
-        Columns `path`, `source` (the whole path where a file is its own group) and `FACT_FIELDS`, one row per
-        file.
+        Columns `path`, `source` and `FACT_FIELDS`, one row per file.
     """
     rows = manifest.table.group_by("path", use_threads=False).aggregate([("source", "first")])
-    paths, sources = rows["path"].to_pylist(), rows["source_first"].to_pylist()
-    facts = (index or VideoIndex.empty()).rows(paths)
-    own = [_own(path, source) for path, source in zip(paths, sources, strict=True)]
-    columns = {"path": rows["path"], "source": pa.array(own, pa.string())}
+    facts = (index or VideoIndex.empty()).rows(rows["path"].to_pylist())
+    columns = {"path": rows["path"], "source": rows["source_first"]}
     return pa.table(columns | {name: facts[name] for name in facts.column_names}).combine_chunks()
 
 
-def _own(path: str, source: str) -> str:
-    """Return the source, or the path of a file that is its own group: two folders may have a `fight/1`."""
-    stem = path[: path.rfind(".")].replace(os.sep, "/")
-    return path if f"/{stem}".endswith(f"/{source}") else source
+def with_groups(*lists: pa.Table) -> list[pa.Table]:
+    """Replace the source of each file that is its own group by its whole path.
+
+    Such a source is only the name of the file, and two folders may have a `fight/1`. A source is a real group
+    if at least one file of any of the lists has it and has another name. The lists that are compared must
+    therefore be given together.
+
+    Args:
+        lists: Files of each list, as `file_facts` returns them.
+    """
+    pairs = [zip(files["path"].to_pylist(), files["source"].to_pylist(), strict=True) for files in lists]
+    own = [[(path, source, _is_own_name(path, source)) for path, source in each] for each in pairs]
+    real = {source for each in own for _, source, is_own in each if not is_own}
+    groups = [[source if source in real else path for path, source, _ in each] for each in own]
+    return [_replaced(files, "source", each) for files, each in zip(lists, groups, strict=True)]
+
+
+def _is_own_name(path: str, source: str) -> bool:
+    """Return whether a source is the end of the file's path without its ending, as `default_sources` sets it."""
+    return f"/{os.path.splitext(path)[0].replace(os.sep, '/')}".endswith(f"/{source}")  # noqa: PTH122 (speed)
+
+
+def _replaced(files: pa.Table, name: str, values: list[Any]) -> pa.Table:
+    """Return a table with other values in one column."""
+    place = files.schema.get_field_index(name)
+    return files.set_column(place, name, pa.array(values, files.schema.field(name).type))
 
 
 def _of_groups(
@@ -224,8 +244,7 @@ def with_digests(files: pa.Table, sizes: Collection[int] | None = None) -> pa.Ta
         if digests[row] is None and size_of.get(path) in sizes:
             with suppress(OSError):  # an unreadable file has no digest
                 digests[row] = content_digest(Path(path))
-    place = files.schema.get_field_index("digest")
-    return files.set_column(place, "digest", pa.array(digests, pa.string()))
+    return _replaced(files, "digest", digests)
 
 
 def _sizes(files: pa.Table) -> dict[str, int]:
