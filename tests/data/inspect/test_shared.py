@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,36 @@ def test_every_clip_of_a_shared_file_counts(tmp_path: Path) -> None:
     tested = Manifest.from_csv(table)
     shared = shared_rows(tested, listed(tmp_path, {"a.mp4": "a"}))
     assert [(row.row, row.reason) for row in shared.rows] == [(0, "file"), (1, "file")]
+
+
+def test_the_size_of_a_file_is_looked_up_once_and_only_if_the_index_does_not_know_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in (("a", b"one"), ("b", b"two"), ("c", b"one"), ("known", b"one")):
+        (tmp_path / f"{name}.mp4").write_bytes(content)
+    lists = [listed(tmp_path, {"a.mp4": "a", "b.mp4": "b"}), listed(tmp_path, {"c.mp4": "c", "known.mp4": "k"})]
+    index = index_of([tmp_path / "known.mp4"], [[]])
+    looked_up: Counter[str] = Counter()
+    titles: list[str] = []
+
+    def stat(path: Path) -> os.stat_result:
+        looked_up[path.name] += 1
+        return os.stat(path)
+
+    def tracked(items: list[int], title: str, *, unit: str) -> list[int]:
+        titles.append(f"{title}: {len(items)} {unit}")
+        return items
+
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr("t3d.data.inspect.shared.track", tracked)
+    assert [row.reason for row in shared_rows(lists[0], lists[1], index).rows] == ["bytes"]
+    assert looked_up == {"a.mp4": 1, "b.mp4": 1, "c.mp4": 1}
+    assert titles == [
+        "Looking up file sizes: 2 files",
+        "Looking up file sizes: 1 files",
+        "Reading files of equal size: 2 files",
+        "Reading files of equal size: 1 files",
+    ]
 
 
 def test_empty_files_are_not_copies_of_each_other(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from t3d.clip import Targets
 from t3d.data.index import VideoIndex, failed_in
-from t3d.data.inspect.shared import Shared, file_facts, find_shared
+from t3d.data.inspect.shared import Shared, file_facts, find_shared, with_sizes
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed
 
@@ -111,7 +111,7 @@ def compare(manifests: Mapping[str, Manifest], index: VideoIndex | None = None) 
     Returns:
         One entry for each two lists.
     """
-    facts = {name: file_facts(manifest, index) for name, manifest in manifests.items()}
+    facts = {name: with_sizes(file_facts(manifest, index)) for name, manifest in manifests.items()}
     return [
         find_shared(facts[one], facts[two], names=(one, two), near=True)
         for one, two in combinations(facts, 2)

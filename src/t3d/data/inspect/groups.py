@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from t3d.data.index import VideoIndex
 from t3d.data.inspect.duplicates import find_duplicates, hashed
-from t3d.data.inspect.shared import file_facts, with_digests, with_groups
+from t3d.data.inspect.shared import file_facts, with_digests, with_groups, with_sizes
 from t3d.data.manifest.table import VideoTable
 
 Videos = TypeVar("Videos", bound=VideoTable)
@@ -58,7 +58,7 @@ def join_groups(videos: Videos, index: VideoIndex | None = None, *, near: bool =
         >>> join_groups(videos).videos.sources()
         ['film']
     """
-    (facts,) = with_groups(with_digests(file_facts(videos, index)))
+    (facts,) = with_groups(with_digests(with_sizes(file_facts(videos, index))))
     duplicates = find_duplicates(facts, near=near)
     paths = facts["path"].combine_chunks()
     names = pa.array(videos.sources(), pa.string())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,6 +18,7 @@ from t3d.data.index import VideoIndex
 from t3d.data.inspect.duplicates import hashed, near_pairs
 from t3d.data.manifest.table import VideoTable
 from t3d.io.files import content_digest
+from t3d.progress import track
 
 Reason = Literal["file", "bytes", "group", "near"]
 """Why a video counts as shared: the same file, the same bytes, the same group (source), a near-duplicate."""
@@ -115,7 +117,7 @@ def shared_rows(
         >>> shared.rows[0].row, shared.counts()["file"], shared.total
         (1, 1, 2)
     """
-    facts = file_facts(tested, index), file_facts(trained, index)
+    facts = with_sizes(file_facts(tested, index)), with_sizes(file_facts(trained, index))
     if near is None:
         near = facts[0].num_rows * facts[1].num_rows <= MOST_PAIRS
     shared = find_shared(*facts, near=near)
@@ -138,13 +140,13 @@ def find_shared(left: pa.Table, right: pa.Table, *, names: tuple[str, str] = (""
     """Find the overlap between the files of two lists.
 
     Args:
-        left: Files of one list, as `file_facts` gives them.
+        left: Files of one list, as `file_facts` and `with_sizes` return them.
         right: Files of the other.
         names: What the lists are called.
         near: Whether to search for near-duplicates.
     """
     left, right = with_groups(left, right)
-    sizes = set(_sizes(left).values()) & set(_sizes(right).values())
+    sizes = set(left["size"].to_pylist()) & set(right["size"].to_pylist())
     left, right = with_digests(left, sizes), with_digests(right, sizes)
     files = set(left["path"].to_pylist()) & set(right["path"].to_pylist())
     sources = set(left["source"].to_pylist()) & set(right["source"].to_pylist())
@@ -229,30 +231,38 @@ def _hashed_rows(tested: VideoTable, facts: pa.Table, trained: pa.Table) -> int:
     return int(pc.sum(pc.is_in(tested.table["path"], hashed(facts)["path"].combine_chunks())).as_py() or 0)
 
 
-def with_digests(files: pa.Table, sizes: Collection[int] | None = None) -> pa.Table:
-    """Fill in the digest of files that the index does not know, where it can matter.
+def with_sizes(files: pa.Table) -> pa.Table:
+    """Look up the sizes of the files whose bytes the index does not know.
 
     Args:
-        files: As `file_facts` gives them.
-        sizes: Files of these sizes are read. Default: the sizes that two files have.
+        files: As `file_facts` returns them.
+
+    Returns:
+        The files; `size` is null for a file that is neither in the index nor on this machine.
     """
-    size_of = _sizes(files)
-    if sizes is None:
-        sizes = {size for size, count in Counter(size_of.values()).items() if count > 1}
-    digests = files["digest"].to_pylist()
-    for row, path in enumerate(files["path"].to_pylist()):
-        if digests[row] is None and size_of.get(path) in sizes:
-            with suppress(OSError):  # an unreadable file has no digest
-                digests[row] = content_digest(Path(path))
-    return _replaced(files, "digest", digests)
-
-
-def _sizes(files: pa.Table) -> dict[str, int]:
-    """Return the size of each file that is not empty, from the index or from the file system."""
-    sizes: dict[str, int] = {}
-    columns = (files[name].to_pylist() for name in ("path", "digest", "size"))
-    for path, digest, size in zip(*columns, strict=True):
+    sizes = files["size"].to_pylist()
+    paths = files["path"].to_pylist()
+    unknown = np.flatnonzero(files["digest"].is_null().to_numpy())
+    for row in track(unknown.tolist(), "Looking up file sizes", unit="files"):
+        sizes[row] = None  # the index has an outdated one at most
         with suppress(OSError):
-            if value := size if digest is not None else Path(path).stat().st_size:
-                sizes[path] = value
-    return sizes
+            sizes[row] = Path(paths[row]).stat().st_size
+    return _replaced(files, "size", sizes)
+
+
+def with_digests(files: pa.Table, sizes: Collection[int | None] | None = None) -> pa.Table:
+    """Compute the digests of files that the index does not know. Only files that may have a copy are read.
+
+    Args:
+        files: As `with_sizes` returns them.
+        sizes: Files of these sizes are read. Default: the sizes that two files have. Empty files are never
+            read.
+    """
+    size_of, digests, paths = (files[name].to_pylist() for name in ("size", "digest", "path"))
+    if sizes is None:
+        sizes = {size for size, count in Counter(size_of).items() if count > 1}
+    unknown = [row for row, size in enumerate(size_of) if digests[row] is None and size and size in sizes]
+    for row in track(unknown, "Reading files of equal size", unit="files"):
+        with suppress(OSError):  # an unreadable file has no digest
+            digests[row] = content_digest(Path(paths[row]))
+    return _replaced(files, "digest", digests)
