@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from t3d.cli.main import main
-from t3d.data.inspect.shared import SharedRow, SharedRows
+from t3d.data.inspect.shared import Compared, SharedRow, SharedRows
 from t3d.data.manifest.manifest import Manifest
 from t3d.evaluation.leaks import measure_without, overlaps, shared_with_run, sharing_sentence
 from t3d.evaluation.metrics import Metrics
@@ -64,9 +64,11 @@ def run(folder: Path) -> Path:
     return folder / "run"
 
 
-def shared(*rows: int, total: int = 4, hashed: int = 0) -> SharedRows:
+def shared(*rows: int, tested: Compared | None = None, trained: Compared | None = None) -> SharedRows:
     return SharedRows(
-        tuple(SharedRow(row, "file", f"{row}.mp4", f"{row}.mp4") for row in rows), total, hashed
+        tuple(SharedRow(row, "file", f"{row}.mp4", f"{row}.mp4") for row in rows),
+        tested=tested or Compared(4),
+        trained=trained or Compared(1000),
     )
 
 
@@ -146,7 +148,30 @@ def test_videos_that_were_not_compared_are_reported() -> None:
     nothing = sharing_sentence(shared(), **names)
     assert nothing.startswith("None of the 4 test videos occurs in the training list (same file, bytes or")
     assert "Near-duplicates were not looked for" in nothing
-    assert "not looked for" not in sharing_sentence(shared(hashed=4), **names)
-    assert "Near-duplicates of 1 test videos were not looked for" in sharing_sentence(
-        shared(0, hashed=3), **names
+    whole = Compared(4, hashed=4)
+    partly = sharing_sentence(shared(tested=whole, trained=Compared(1000, hashed=1)), **names)
+    assert partly == (
+        "None of the 4 test videos occurs in the training list (same file, bytes or group). Near-duplicates "
+        "of 999 training videos were not looked for: they are unreadable, not in the index, or show "
+        "hardly any detail."
     )
+    both = sharing_sentence(
+        shared(0, tested=Compared(4, hashed=3), trained=Compared(1000, hashed=1)), **names
+    )
+    assert "Near-duplicates of 1 test videos and 999 training videos were not looked for" in both
+    complete = sharing_sentence(shared(tested=whole, trained=Compared(1000, hashed=1000)), **names)
+    assert complete.endswith("occurs in the training list or looks like one of its videos.")
+
+
+@pytest.mark.parametrize("hashed", [0, 100])
+def test_missing_training_videos_are_not_claimed_to_be_compared(hashed: int) -> None:
+    trained = Compared(1000, missing=900, hashed=hashed)
+    compared = shared(tested=Compared(4, hashed=4 if hashed else 0), trained=trained)
+    text = sharing_sentence(compared, tested="test", other="training")
+    assert text.startswith(
+        "None of the 4 test videos was found in the training list, but the comparison is incomplete. 900 of "
+        "1,000 training videos are not on this machine and were not compared."
+    )
+    assert ("Near-duplicates" in text) == (not hashed)
+    line = overlaps(scores(), {"training": compared})[0].to_json()["compared"]
+    assert line["other"] == {"videos": 1000, "missing": 900, "hashed": hashed}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from t3d.clip import ClipSpec
 from t3d.data.config import DataConfig
-from t3d.data.inspect.shared import SharedRow, SharedRows
+from t3d.data.inspect.shared import Compared, SharedRow, SharedRows
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed
 from t3d.evaluation.leaks import overlaps
@@ -158,7 +158,7 @@ def test_the_page_shows_the_results(tmp_path: Path, run: RunFolder, outcome: Tes
 
 
 def test_the_page_names_shared_videos(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
-    seen = SharedRows((SharedRow(0, "file", "1.mp4", "1.mp4"),), total=5, hashed=5)
+    seen = SharedRows((SharedRow(0, "file", "1.mp4", "1.mp4"),), Compared(5, hashed=5), Compared(5, hashed=5))
     shared = replace(outcome, overlaps=overlaps(outcome.scores, {"training": seen}))
     words = Page(written(tmp_path, run, shared)).words
     assert "1 of 5 test videos also occur in the training list" in words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,9 @@ class Overlap:
         counts = {str(reason): count for reason, count in self.shared.counts().items()}
         return {
             "videos": len(self.shared),
-            "of": self.shared.total,
+            "of": self.shared.tested.videos,
             **counts,
-            "compared_by_hash": self.shared.hashed,
+            "compared": {"tested": asdict(self.shared.tested), "other": asdict(self.shared.trained)},
             "without": None if without is None else without.log_line(),
         }
 
@@ -73,32 +73,49 @@ def sharing_sentence(shared: SharedRows, *, tested: str, other: str) -> str:
         other: Name of the other list.
 
     Example:
-        >>> sharing_sentence(SharedRows((), 50, hashed=50), tested="test", other="training")
+        >>> from t3d.data.inspect.shared import Compared
+        >>> shared = SharedRows((), tested=Compared(50, hashed=50), trained=Compared(900, hashed=900))
+        >>> sharing_sentence(shared, tested="test", other="training")
         'None of the 50 test videos occurs in the training list or looks like one of its videos.'
     """
+    lists = {tested: shared.tested, other: shared.trained}
+    missing = {name: each.missing for name, each in lists.items() if each.missing}
+    rest = {name: each.videos - each.missing - each.hashed for name, each in lists.items()}
+    unhashed = {name: number for name, number in rest.items() if number}
+    count = f"{shared.tested.videos:,} {tested} videos"
     if shared:
-        reasons = ", ".join(f"{count} {_WORDS[reason]}" for reason, count in shared.counts().items() if count)
+        counts = shared.counts().items()
+        reasons = ", ".join(f"{number} {_WORDS[reason]}" for reason, number in counts if number)
         sentence = (
-            f"{len(shared):,} of {shared.total:,} {tested} videos also occur in the {other} list or look "
-            f"like one of its videos ({reasons})."
+            f"{len(shared):,} of {count} also occur in the {other} list or look like one of its videos "
+            f"({reasons})."
         )
-    elif shared.hashed == shared.total:
-        return (
-            f"None of the {shared.total:,} {tested} videos occurs in the {other} list or looks like one of "
-            "its videos."
-        )
+    elif missing:
+        sentence = f"None of the {count} was found in the {other} list, but the comparison is incomplete."
+    elif unhashed:
+        sentence = f"None of the {count} occurs in the {other} list (same file, bytes or group)."
     else:
-        sentence = (
-            f"None of the {shared.total:,} {tested} videos occurs in the {other} list (same file, bytes or "
-            "group)."
+        return f"None of the {count} occurs in the {other} list or looks like one of its videos."
+    for name, number in missing.items():
+        some = f"{number:,} of {lists[name].videos:,} {name} videos"
+        sentence += f" {some} are not on this machine and were not compared."
+    return sentence + _unhashed_sentence(unhashed, any_hashed=bool(shared.tested.hashed))
+
+
+def _unhashed_sentence(unhashed: Mapping[str, int], *, any_hashed: bool) -> str:
+    """Say how many videos of which lists have no near-duplicates because they have no perceptual hash."""
+    if not unhashed:
+        return ""
+    if not any_hashed:
+        return (
+            " Near-duplicates were not looked for: that needs an index with the perceptual hashes of both "
+            "lists."
         )
-    if missing := shared.total - shared.hashed:
-        some = "" if missing == shared.total else f" of {missing:,} {tested} videos"
-        sentence += (
-            f" Near-duplicates{some} were not looked for: that needs an index with the perceptual hashes of "
-            "both lists."
-        )
-    return sentence
+    some = " and ".join(f"{number:,} {name} videos" for name, number in unhashed.items())
+    return (
+        f" Near-duplicates of {some} were not looked for: they are unreadable, not in the index, or show "
+        "hardly any detail."
+    )
 
 
 def measure_without(scores: Scores, shared: SharedRows) -> Metrics | MultiMetrics | None:

@@ -10,7 +10,7 @@ import pytest
 
 from t3d.data.index import SCHEMA, VideoIndex
 from t3d.data.inspect.duplicates import near_pairs
-from t3d.data.inspect.shared import SharedRow, shared_rows
+from t3d.data.inspect.shared import Compared, SharedRow, shared_rows
 from t3d.data.manifest.manifest import Manifest
 
 
@@ -48,7 +48,9 @@ def test_the_strongest_reason_of_each_row_is_given(tmp_path: Path) -> None:
         SharedRow(3, "bytes", str(tmp_path / "c.mp4"), str(tmp_path / "a.mp4")),
     )
     assert shared.counts() == {"file": 1, "bytes": 1, "group": 1, "near": 0}
-    assert (len(shared), shared.total, shared.hashed) == (3, 5, 0)
+    assert len(shared) == 3
+    assert shared.tested == Compared(videos=5, missing=1, hashed=0)
+    assert shared.trained == Compared(videos=2, missing=0, hashed=0)
 
 
 def test_every_clip_of_a_shared_file_counts(tmp_path: Path) -> None:
@@ -64,14 +66,17 @@ def test_the_size_of_a_file_is_looked_up_once_and_only_if_the_index_does_not_kno
 ) -> None:
     for name, content in (("a", b"one"), ("b", b"two"), ("c", b"one"), ("known", b"one")):
         (tmp_path / f"{name}.mp4").write_bytes(content)
-    lists = [listed(tmp_path, {"a.mp4": "a", "b.mp4": "b"}), listed(tmp_path, {"c.mp4": "c", "known.mp4": "k"})]
+    tested = listed(tmp_path, {"a.mp4": "a", "b.mp4": "b"})
+    trained = listed(tmp_path, {"c.mp4": "c", "known.mp4": "k"})
     index = index_of([tmp_path / "known.mp4"], [[]])
     looked_up: Counter[str] = Counter()
     titles: list[str] = []
 
+    original = Path.stat
+
     def stat(path: Path) -> os.stat_result:
         looked_up[path.name] += 1
-        return os.stat(path)
+        return original(path)
 
     def tracked(items: list[int], title: str, *, unit: str) -> list[int]:
         titles.append(f"{title}: {len(items)} {unit}")
@@ -79,7 +84,7 @@ def test_the_size_of_a_file_is_looked_up_once_and_only_if_the_index_does_not_kno
 
     monkeypatch.setattr(Path, "stat", stat)
     monkeypatch.setattr("t3d.data.inspect.shared.track", tracked)
-    assert [row.reason for row in shared_rows(lists[0], lists[1], index).rows] == ["bytes"]
+    assert [row.reason for row in shared_rows(tested, trained, index).rows] == ["bytes"]
     assert looked_up == {"a.mp4": 1, "b.mp4": 1, "c.mp4": 1}
     assert titles == [
         "Looking up file sizes: 2 files",
@@ -122,10 +127,24 @@ def test_near_duplicates_come_from_the_index(tmp_path: Path) -> None:
     trained = listed(tmp_path, {"a.mp4": "a"})
     shared = shared_rows(tested, trained, index)
     assert shared.rows == (SharedRow(1, "near", str(paths[2]), str(paths[0]), 0.0312),)
-    assert (shared.total, shared.hashed) == (3, 2)
+    assert (shared.tested, shared.trained) == (Compared(3, hashed=2), Compared(1, hashed=1))
     assert shared_rows(tested, trained, index, near=False).rows == ()
-    assert shared_rows(tested, trained, index, near=False).hashed == 0
-    assert shared_rows(tested, listed(tmp_path, {"unhashed.mp4": "u"}), index).hashed == 0
+    assert shared_rows(tested, trained, index, near=False).tested.hashed == 0
+    unhashed = shared_rows(tested, listed(tmp_path, {"unhashed.mp4": "u"}), index)
+    assert (unhashed.tested.hashed, unhashed.trained.hashed) == (0, 0)
+
+
+def test_training_files_that_were_not_compared_are_counted(tmp_path: Path) -> None:
+    """Of four training videos, one is in the index, one on the disk, and two of one file are missing."""
+    (tmp_path / "there.mp4").write_bytes(b"there")
+    index = index_of([tmp_path / "tested.mp4", tmp_path / "hashed.mp4"], random_hashes(2))
+    tested = listed(tmp_path, {"tested.mp4": "t"})
+    table = tmp_path / "spans.csv"
+    rows = ["hashed.mp4,jump,0,1", "there.mp4,jump,0,1", "gone.mp4,jump,0,1", "gone.mp4,jump,1,2"]
+    table.write_text("\n".join(["path,label,start,end", *rows]) + "\n")
+    shared = shared_rows(tested, Manifest.from_csv(table), index)
+    assert shared.tested == Compared(1, missing=0, hashed=1)
+    assert shared.trained == Compared(4, missing=2, hashed=1)
 
 
 def test_with_too_many_pairs_near_duplicates_are_not_searched(
@@ -136,7 +155,8 @@ def test_with_too_many_pairs_near_duplicates_are_not_searched(
     lists = listed(tmp_path, {"a.mp4": "a"}), listed(tmp_path, {"b.mp4": "b"})
     assert len(shared_rows(*lists, index)) == 1
     monkeypatch.setattr("t3d.data.inspect.shared.MOST_PAIRS", 0)
-    assert (len(shared_rows(*lists, index)), shared_rows(*lists, index).hashed) == (0, 0)
+    shared = shared_rows(*lists, index)
+    assert (len(shared), shared.tested.hashed, shared.trained.hashed) == (0, 0, 0)
 
 
 def test_a_copy_within_the_tested_list_does_not_hide_a_near_duplicate(tmp_path: Path) -> None:

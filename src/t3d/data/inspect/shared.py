@@ -72,19 +72,35 @@ class SharedRow(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Compared:
+    """How much of a list was compared with another list.
+
+    Args:
+        videos: Rows of the list.
+        missing: Rows whose file is neither on this machine nor in the index. Only their paths and groups were
+            compared.
+        hashed: Rows whose perceptual hash was compared: 0 without an index, or with too many pairs.
+            Near-duplicates of the other rows cannot be found.
+    """
+
+    videos: int
+    missing: int = 0
+    hashed: int = 0
+
+
+@dataclass(frozen=True)
 class SharedRows:
     """The tested videos that are also in training, in one form or another.
 
     Args:
         rows: One entry per such video, in the order of the tested list.
-        total: Rows of the tested list.
-        hashed: Rows of the tested list whose perceptual hash was compared with the training list: 0 without
-            an index, or with too many pairs. Near-duplicates of the other rows cannot be found.
+        tested: How much of the tested list was compared.
+        trained: How much of the training list was compared.
     """
 
     rows: tuple[SharedRow, ...]
-    total: int
-    hashed: int
+    tested: Compared
+    trained: Compared
 
     def __len__(self) -> int:
         """Count the videos that are shared."""
@@ -114,7 +130,7 @@ def shared_rows(
         >>> columns = {"path": ["/a.mp4", "/b.mp4"], "label": [0, 0], "start": [0.0, 0], "end": [9.0, 9]}
         >>> videos = VideoTable(("Jump",), pa.table(columns | {"source": ["tape", "film"]}))
         >>> shared = shared_rows(videos, videos.select([1]))
-        >>> shared.rows[0].row, shared.counts()["file"], shared.total
+        >>> shared.rows[0].row, shared.counts()["file"], shared.tested.videos
         (1, 1, 2)
     """
     facts = with_sizes(file_facts(tested, index)), with_sizes(file_facts(trained, index))
@@ -133,7 +149,17 @@ def shared_rows(
         if path in by_path
         for reason, other, distance in [by_path[path]]
     )
-    return SharedRows(rows, len(tested), _hashed_rows(tested, *facts) if near else 0)
+    hashes = [hashed(files)["path"] for files in facts]
+    near = near and all(map(len, hashes))
+    compared = [
+        Compared(
+            len(videos),
+            missing=_rows_of(videos, files.filter(_is_missing(files))["path"]),
+            hashed=_rows_of(videos, paths) if near else 0,
+        )
+        for videos, files, paths in zip((tested, trained), facts, hashes, strict=True)
+    ]
+    return SharedRows(rows, *compared)
 
 
 def find_shared(left: pa.Table, right: pa.Table, *, names: tuple[str, str] = ("", ""), near: bool) -> Shared:
@@ -203,7 +229,7 @@ def with_groups(*lists: pa.Table) -> list[pa.Table]:
 
 
 def _is_own_name(path: str, source: str) -> bool:
-    """Return whether a source is the end of the file's path without its ending, as `default_sources` sets it."""
+    """Return whether a source is only the end of the file's path, without the ending of the name."""
     return f"/{os.path.splitext(path)[0].replace(os.sep, '/')}".endswith(f"/{source}")  # noqa: PTH122 (speed)
 
 
@@ -224,11 +250,14 @@ def _of_groups(
     return {path: ("group", other[source], 0.0) for path, source in pairs}
 
 
-def _hashed_rows(tested: VideoTable, facts: pa.Table, trained: pa.Table) -> int:
-    """Count the rows of a list whose perceptual hash can be compared with another list."""
-    if not hashed(trained).num_rows:
-        return 0
-    return int(pc.sum(pc.is_in(tested.table["path"], hashed(facts)["path"].combine_chunks())).as_py() or 0)
+def _rows_of(videos: VideoTable, paths: pa.ChunkedArray) -> int:
+    """Count the rows of a list that are of some files."""
+    return int(pc.sum(pc.is_in(videos.table["path"], paths.combine_chunks())).as_py() or 0)
+
+
+def _is_missing(files: pa.Table) -> pa.Array:
+    """Return which files are neither on this machine nor in the index, bool [N]."""
+    return pc.and_(files["size"].is_null(), files["digest"].is_null())
 
 
 def with_sizes(files: pa.Table) -> pa.Table:
