@@ -131,6 +131,19 @@ def test_a_probe_reports_shared_videos(folder: Path, run: Path, capsys: pytest.C
     assert "3 of 4 test videos also occur in the training list" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_probe_compares_with_the_run_of_its_model(
+    folder: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The probe learns from other videos than it tests on, but the model has seen one of these."""
+    (folder / "own.csv").write_text("path,label\nr2.mp4,red\nr3.mp4,red\nb1.mp4,blue\n")
+    (folder / "asked.csv").write_text("path,label\nr1.mp4,red\nb2.mp4,blue\n")
+    lists = [str(folder / "own.csv"), str(folder / "asked.csv")]
+    assert main(["probe", *lists, "--model", str(run), "--workers", "0", "--json"]) == 0
+    shared = json.loads(capsys.readouterr().out)["shared"]
+    counts = {name: (line["videos"], line["of"]) for name, line in shared.items()}
+    assert counts == {"training": (0, 2), "model training": (2, 2), "model validation": (2, 2)}
+
+
 def test_figures_without_shared_videos() -> None:
     rest = measure_without(scores(), shared(1))
     assert isinstance(rest, Metrics)

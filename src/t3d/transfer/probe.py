@@ -21,7 +21,7 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.inspect.shared import shared_rows
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed, ManifestError
-from t3d.evaluation.leaks import overlaps
+from t3d.evaluation.leaks import overlaps, shared_with_run
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import ClipRow
@@ -51,7 +51,8 @@ def run_probe(config: ProbeConfig) -> TestResult:
         config: Options of the probe.
 
     Returns:
-        Metrics, and the scores of every test video.
+        Metrics, the scores of every test video, and the overlaps of the test videos with the training videos
+        of the probe and, if the model is of a run, with the lists of that run.
 
     Raises:
         CheckpointError: The weights cannot be used.
@@ -74,7 +75,11 @@ def run_probe(config: ProbeConfig) -> TestResult:
     broken = {failed.row for failed in bad["train"]}
     classifier = fit_linear(known, [row for row in vectors["train"] if row[0] not in broken])
     result = result_of(classifier, asked, vectors["test"], bad["test"])
-    return replace(result, overlaps=overlaps(result.scores, {"training": shared_rows(asked, known, index)}))
+    shared = {"training": shared_rows(asked, known, index)}
+    if config.model is not None:  # features, too, are better on videos that they were learned from
+        run = shared_with_run(config.model, asked, index)
+        shared |= {f"model {name}": rows for name, rows in run.items()}
+    return replace(result, overlaps=overlaps(result.scores, shared))
 
 
 def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
