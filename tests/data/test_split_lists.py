@@ -226,7 +226,11 @@ def test_a_folder_without_group_names_does_not_leak(
     assert not (folder / "index.parquet").exists()
     index = folder / "index.parquet"
     words = ["data", "split", str(folder), "--val-fraction", "0.2", "--test-fraction", "0.2", "--overwrite"]
-    assert main([*words, "--group-near-duplicates", "--workers", "1"]) == 0
+    assert main([*words, "--group-near-duplicates", "--workers", "1", "--json"]) == 0
+    output, errors = capsys.readouterr()
+    assert json.loads(output)["groups"]["near"] == 10
+    assert f"{index}: 20 files, 20 decoded now" in errors
+    assert main([*words, "--group-near-duplicates", "--index", str(index)]) == 0
     output = capsys.readouterr().out
     assert "Near-duplicates: 10 pairs, joined into 10 groups, the largest with 2 of 20 videos" in output
     lists = {name: Manifest.from_csv(folder / f"{name}.csv") for name in ("train", "val", "test")}

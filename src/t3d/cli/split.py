@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from json import dumps
 from pathlib import Path
@@ -94,7 +95,7 @@ def _indexed(videos: Manifest, file: Path, workers: int) -> VideoIndex:
     from t3d.prepare.index import index_videos
 
     report = index_videos(videos, file, workers=workers, near_duplicates=False)
-    print(f"{file}: {report.files} files, {report.examined} decoded now")
+    print(f"{file}: {report.files} files, {report.examined} decoded now", file=sys.stderr)
     return VideoIndex.read(file)
 
 
