@@ -32,6 +32,8 @@ from t3d.errors import ManifestError
         ),
         ("path,lable", "did you mean 'label'"),
         ("path,fps", "known: end, label"),
+        ("filename,path,label", "; remove 'filename'"),
+        ("class,video,path,fps", "rename 'class' to 'label', and remove 'video', 'fps'"),
     ],
 )
 def test_the_columns_to_rename_are_named(header: str, hint: str, tmp_path: Path) -> None:

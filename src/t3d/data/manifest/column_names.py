@@ -44,17 +44,21 @@ def header_hint(header: Sequence[str], known: Sequence[str]) -> str:
     if any(is_video(column) for column in header):
         first = ",".join(["path", "label", *known][: len(header)])
         return f"line 1 looks like a row, so the names are missing; add a first line such as {first}"
+    meant = {column: _COLUMN_OF.get(_plain(column), _plain(column)) for column in header}
+    exact = [column for column in header if column in known]  # such a name stays, wherever it is in the line
     renamed: dict[str, str] = {}
     for column in header:
-        name = column if column in known else _COLUMN_OF.get(_plain(column), _plain(column))
-        if name in known and name not in renamed.values():
+        name = meant[column]
+        if column not in exact and name in known and name not in (*exact, *renamed.values()):
             renamed[column] = name
-    changes = [f"{old!r} to {new!r}" for old, new in renamed.items() if old != new]
-    if not changes:
+    others = [column for column in header if column not in exact and column not in renamed]
+    if not renamed and not any(meant[column] in exact for column in others):
         return ""
-    others = [column for column in header if column not in renamed]
-    remove = f", and remove {', '.join(map(repr, others))}" if others else ""
-    return f"rename {' and '.join(changes)}{remove}"
+    changes = [f"rename {' and '.join(f'{old!r} to {new!r}' for old, new in renamed.items())}"] * bool(
+        renamed
+    )
+    changes += [f"remove {', '.join(map(repr, others))}"] * bool(others)
+    return ", and ".join(changes)
 
 
 def _plain(column: str) -> str:
