@@ -160,6 +160,21 @@ def test_too_few_groups_are_refused(tmp_path: Path) -> None:
         split(grouped_videos(tmp_path, {"jump": 1}), Shares())
 
 
+def test_two_groups_per_class_are_too_few_for_three_lists(tmp_path: Path) -> None:
+    videos = grouped_videos(tmp_path, {"jump": 2, "run": 2})
+    message = (
+        "^no group is left for the list 'val': after the test list, no class has two groups left; set "
+        "val_fraction to 0 or add groups$"
+    )
+    with pytest.raises(ManifestError, match=message):
+        split(videos, Shares())
+    parts = split(videos, Shares(val_fraction=0))
+    assert {name: part.class_counts() for name, part in parts.items()} == {
+        "train": {"jump": 3, "run": 3},
+        "test": {"jump": 3, "run": 3},
+    }
+
+
 # --- groups -----------------------------------------------------------------------------------------------
 
 

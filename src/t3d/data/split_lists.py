@@ -50,7 +50,8 @@ def split(videos: Manifest, shares: Shares) -> dict[str, Manifest]:
     """Divide videos by group, each class near the shares in every list.
 
     A group (column `source`) is never divided. With one label per video, a class of a single group is in the
-    training list alone, and one of two groups in the training and the test list.
+    training list alone, and one of two groups in the training and the test list. If all classes are like
+    this, a list of the other kind cannot have any video, which is an error.
 
     Args:
         videos: The videos, with labels or without.
@@ -73,7 +74,9 @@ def split(videos: Manifest, shares: Shares) -> dict[str, Manifest]:
     left = 1.0  # share of the videos that are not in a list yet
     for name, fraction in (("test", shares.test_fraction), ("val", shares.val_fraction)):
         if fraction:
-            rest, parts[name] = _held_out(rest, fraction / left, shares.seed, name)
+            rest, parts[name] = _held_out(
+                rest, fraction / left, shares.seed, name, after_test="test" in parts
+            )
             left -= fraction
     parts["train"] = rest
     return {name: parts[name] for name in PARTS if name in parts}
@@ -133,10 +136,17 @@ def missing_classes(parts: Mapping[str, Manifest]) -> dict[str, list[str]]:
     return {name: labels for name, labels in missing.items() if labels}
 
 
-def _held_out(videos: Manifest, fraction: float, seed: int, name: str) -> tuple[Manifest, Manifest]:
+def _held_out(
+    videos: Manifest, fraction: float, seed: int, name: str, *, after_test: bool
+) -> tuple[Manifest, Manifest]:
     """Hold out a share of the videos; classes of a single group stay in the rest."""
     free = np.flatnonzero(~_lone_rows(videos))
     if len(videos.select(free).sources()) < 2:
+        if after_test:
+            raise ManifestError(
+                f"no group is left for the list {name!r}: after the test list, no class has two groups left; "
+                f"set {name}_fraction to 0 or add groups"
+            )
         raise ManifestError(
             f"no group can be held out for the list {name!r}: there are {len(videos)} videos in "
             f"{len(videos.sources())} groups, groups are never divided, and no class has two of them. Add "
