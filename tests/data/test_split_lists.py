@@ -139,6 +139,27 @@ def test_lists_are_not_overwritten_unless_asked(tmp_path: Path) -> None:
     assert not (tmp_path / "val.csv").exists()  # it belongs to the replaced split
 
 
+def test_the_old_lists_stay_until_all_new_ones_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = grouped_videos(tmp_path, {"jump": 9})
+    folder = tmp_path / "lists"
+    write_lists(split(videos, Shares(0.2, 0.2)), folder, overwrite=False)
+    before = {file.name: file.read_text() for file in folder.iterdir()}
+    parts = split(videos, Shares(0.3, 0.3, seed=1))
+    write = Manifest.write_csv
+
+    def fails_at_the_last(part: Manifest, path: Path) -> None:
+        if part is parts["test"]:
+            raise OSError("disk full")
+        write(part, path)
+
+    monkeypatch.setattr(Manifest, "write_csv", fails_at_the_last)
+    with pytest.raises(OSError, match="disk full"):
+        write_lists(parts, folder, overwrite=True)
+    assert {file.name: file.read_text() for file in folder.iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("shares", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, ManifestError, at_least
+from t3d.io.files import atomic_path
 
 PARTS = ("train", "val", "test")
 """The lists, which are written as `train.csv`, `val.csv` and `test.csv`."""
@@ -93,7 +95,8 @@ def write_lists(
     Args:
         parts: The lists by name.
         folder: Where to write them; it is created if needed.
-        overwrite: Replace the lists of an earlier split.
+        overwrite: Replace the lists of an earlier split. They stay as they are until all new lists are
+            written.
 
     Returns:
         The files.
@@ -102,14 +105,13 @@ def write_lists(
         ManifestError: A list exists and `overwrite` is false.
     """
     existing = refuse_existing(folder, overwrite=overwrite)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    for path in existing:  # a list of another split must not stay next to the new ones
-        path.unlink()
-    written = []
-    for name, part in parts.items():
-        written.append(Path(folder) / f"{name}.csv")
-        part.write_csv(written[-1])
-    return written
+    files = [Path(folder) / f"{name}.csv" for name in parts]
+    with ExitStack() as all_or_none:  # a list of this split next to one of another would be a leak
+        for file, part in zip(files, parts.values(), strict=True):
+            part.write_csv(all_or_none.enter_context(atomic_path(file)))
+    for stale in set(existing) - set(files):
+        stale.unlink()
+    return files
 
 
 def refuse_existing(folder: str | os.PathLike[str], *, overwrite: bool) -> list[Path]:
