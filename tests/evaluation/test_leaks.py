@@ -113,15 +113,23 @@ def test_a_test_says_how_many_figures_rest_on_shared_videos(
 
 
 def test_a_training_measures_its_validation_without_shared_videos(
-    run: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [line for line in read_log(run / "log.jsonl") if line["kind"] == "val"]
     assert [line["videos_without_shared"] for line in lines] == [1]
-    assert lines[0]["top1_without_shared"] in (0, 1)
+    # Known scores: only the second video, which is not shared, is wrong.
+    probs = np.array([[0.2, 0.8], [0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])
+    known = replace(scores(), classes=("blue", "red"), clip_probs=probs, video_probs=probs)
+    known = replace(known, labels=np.array([1, 1, 1, 0]))
+    monkeypatch.setattr("t3d.training.run.score_videos", lambda *_, **__: known)
     assert main(["train", "--resume", str(run), "--optim.epochs", "2"]) == 0
     text = capsys.readouterr().out
     assert "3 of 4 validation videos also occur in the training list or look like one of its videos" in text
     assert "; without shared videos " in text
+    last = [line for line in read_log(run / "log.jsonl") if line["kind"] == "val"][-1]
+    without = measure_without(known, shared(0, 2, 3))
+    assert isinstance(without, Metrics)
+    assert (last["top1"], last["top1_without_shared"]) == (0.75, without.video_top1) == (0.75, 0.0)
 
 
 def test_a_probe_reports_shared_videos(folder: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
