@@ -54,10 +54,11 @@ def header_hint(header: Sequence[str], known: Sequence[str]) -> str:
     others = [column for column in header if column not in exact and column not in renamed]
     if not renamed and not any(meant[column] in exact for column in others):
         return ""
-    changes = [f"rename {' and '.join(f'{old!r} to {new!r}' for old, new in renamed.items())}"] * bool(
-        renamed
-    )
-    changes += [f"remove {', '.join(map(repr, others))}"] * bool(others)
+    changes = []
+    if renamed:
+        changes.append("rename " + " and ".join(f"{old!r} to {new!r}" for old, new in renamed.items()))
+    if others:
+        changes.append("remove " + ", ".join(map(repr, others)))
     return ", and ".join(changes)
 
 
