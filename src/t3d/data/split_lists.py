@@ -52,8 +52,8 @@ def split(videos: Manifest, shares: Shares) -> dict[str, Manifest]:
     """Divide videos by group, each class near the shares in every list.
 
     A group (column `source`) is never divided. With one label per video, a class of a single group is in the
-    training list alone, and one of two groups in the training and the test list. If no
-    class has more groups, a validation list next to the test list is an error.
+    training list alone, and one of two groups in the training and the test list. If no class has more groups,
+    a validation list next to the test list is an error.
 
     Args:
         videos: The videos, with labels or without.
