@@ -6,12 +6,17 @@ import math
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest, t
 from sklearn.metrics import average_precision_score
 
+from t3d.evaluation import figures
 from t3d.evaluation.figures import (
     Interval,
     Majority,
@@ -21,6 +26,7 @@ from t3d.evaluation.figures import (
     majority_of,
     map_interval,
 )
+from t3d.progress import Bar
 
 
 @pytest.mark.parametrize(("right", "count"), [(34, 50), (0, 7), (7, 7), (1, 1), (2481, 3783), (1, 2)])
@@ -115,7 +121,7 @@ def multi_scores() -> tuple[np.ndarray, np.ndarray, list[int]]:
     return probs, labels, [number // 2 for number in range(40)]
 
 
-def test_a_map_has_the_interval_of_a_slow_bootstrap() -> None:
+def test_a_map_has_the_interval_of_a_slow_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
     probs, labels, groups = multi_scores()
     draws = np.random.default_rng(0).multinomial(20, [1 / 20] * 20, size=1000)
     means = []
@@ -130,7 +136,28 @@ def test_a_map_has_the_interval_of_a_slow_bootstrap() -> None:
     assert got == pytest.approx(expected.tolist(), abs=1e-9)
     assert got == map_interval(probs, labels, groups)
     assert got != map_interval(probs, labels, groups, seed=1)
+    monkeypatch.setattr(figures, "_BLOCK", 40 * 7)  # 7 resamples at a time
+    assert got == map_interval(probs, labels, groups)
     assert got.low < value < got.high
+
+
+def test_videos_are_ranked_once_and_resamples_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    probs, labels, groups = multi_scores()
+    ranked = Mock(side_effect=figures._ranked)
+    bars: list[Bar] = []
+
+    @contextmanager
+    def shown(*words: Any, **options: Any) -> Iterator[Bar]:
+        bars.append(Bar(*words, **options))
+        yield bars[-1]
+
+    monkeypatch.setattr(figures, "_BLOCK", 40 * 7)
+    monkeypatch.setattr(figures, "_ranked", ranked)
+    monkeypatch.setattr(figures, "progress", shown)
+    few = map_interval(probs, labels, groups, resamples=200)
+    assert ranked.call_count == 3  # once per class
+    assert [bar.count() for bar in bars] == ["200 of 200 resamples (100 %)"]
+    assert few != map_interval(probs, labels, groups)
 
 
 def test_a_map_that_no_resample_changes_is_not_certain() -> None:

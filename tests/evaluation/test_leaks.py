@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from t3d.cli.main import main
 from t3d.data.inspect.shared import Compared, SharedRow, SharedRows
 from t3d.data.manifest.manifest import Manifest
+from t3d.evaluation.figures import FEW_RESAMPLES
 from t3d.evaluation.leaks import measure_without, overlaps, shared_with_run, sharing_sentence
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.run_test import TestResult
@@ -122,10 +124,14 @@ def test_a_training_measures_its_validation_without_shared_videos(
     known = replace(scores(), classes=("blue", "red"), clip_probs=probs, video_probs=probs)
     known = replace(known, labels=np.array([1, 1, 1, 0]))
     monkeypatch.setattr("t3d.training.run.score_videos", lambda *_, **__: known)
+    measured = Mock(side_effect=measure)
+    monkeypatch.setattr("t3d.training.run.measure", measured)
     assert main(["train", "--resume", str(run), "--optim.epochs", "2"]) == 0
     text = capsys.readouterr().out
     assert "3 of 4 validation videos also occur in the training list or look like one of its videos" in text
     assert "; without shared videos " in text
+    # Validations are frequent, so the bootstrap of a mean average precision is shorter than in a test.
+    measured.assert_called_once_with(known, resamples=FEW_RESAMPLES)
     last = [line for line in read_log(run / "log.jsonl") if line["kind"] == "val"][-1]
     without = measure_without(known, shared(0, 2, 3))
     assert isinstance(without, Metrics)

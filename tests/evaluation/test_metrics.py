@@ -150,6 +150,9 @@ def multi(lift: float) -> tuple[Scores, MultiMetrics]:
 def test_a_map_comes_with_interval_and_chance() -> None:
     scores, metrics = multi(0.4)
     assert metrics.interval == map_interval(scores.video_probs, scores.labels, scores.groups)
+    few = measure(scores, resamples=20)
+    assert few.interval == map_interval(scores.video_probs, scores.labels, scores.groups, resamples=20)
+    assert few.interval != metrics.interval
     assert metrics.chance == pytest.approx(scores.labels.mean())
     assert metrics.groups == 30
     assert "60 videos (95% interval" in metrics.headline()

@@ -15,18 +15,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from t3d.progress import progress
+
 CONFIDENCE = 0.95
 """Probability that an interval covers the true value."""
 TOP5_CLASSES = 6
 """Smallest number of classes for which a top-5 accuracy says anything."""
 RECALL_GAP = 0.3
 """Difference between the recalls of two classes from which on both are shown."""
+RESAMPLES = 1000
+"""Resamples of the interval of a mean average precision."""
+FEW_RESAMPLES = 200
+"""Resamples of long lists, and of each validation during a training."""
 _NARROW = 0.1
 _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-# A bootstrap takes R · V · K operations: fewer resamples for long lists, never below the second number.
-_RESAMPLES = 1000, 200
-_OPERATIONS = 5e8
-_BLOCK = 4_000_000  # resamples · videos at a time: 32 MB a table
+_OPERATIONS = 5e8  # a bootstrap takes R · V · K of them: fewer resamples for long lists
+_BLOCK = 500_000  # resamples · videos at a time: 2 MB per table, and frequent progress
 
 
 class Interval(NamedTuple):
@@ -178,18 +182,44 @@ def average_precisions(
         >>> average_precisions(np.array([0.9, 0.8, 0.7]), np.array([1, 0, 1], np.int8)).round(3).tolist()
         [0.833]
     """
+    each_once = np.ones((len(probs), 1))
+    return _ranked(probs, labels).precisions(each_once if weights is None else weights.T)
+
+
+class _Ranking(NamedTuple):
+    """Videos of one class by falling probability, in runs that each end at a threshold with a positive.
+
+    Other thresholds add nothing to the average precision. Only the sums over runs depend on the weights.
+    """
+
+    items: npt.NDArray[np.int64]  # down to the last threshold with a positive
+    starts: npt.NDArray[np.int64]  # of each run in `items`
+    positives: npt.NDArray[np.int64]  # items of the class
+    positive_starts: npt.NDArray[np.int64]  # of each run in `positives`
+
+    def precisions(self, weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return the average precision of each column of weights [N, R], float64 [R]."""
+        if not len(self.positives):
+            return np.full(weights.shape[1], np.nan)
+        seen = np.add.reduceat(weights[self.items], self.starts).cumsum(0, dtype=np.float64)
+        gained = np.add.reduceat(weights[self.positives], self.positive_starts).astype(np.float64)
+        right = gained.cumsum(0)
+        precision = np.divide(right, seen, out=np.zeros_like(right), where=seen > 0)
+        total = np.where(right[-1] > 0, right[-1], np.nan)
+        return np.asarray((gained * precision).sum(0) / total)
+
+
+def _ranked(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int8]) -> _Ranking:
+    """Rank the videos by the probability of one class."""
     order = np.argsort(-probs, kind="stable")
-    ranked = probs[order]
-    weight = np.ones((1, len(probs))) if weights is None else weights[:, order]
-    right = np.cumsum(weight * labels[order], axis=1)
-    seen = np.cumsum(weight, axis=1)
+    ranked, positive = probs[order], labels[order] == 1
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal probabilities: one threshold
-    right, seen = right[:, ends], seen[:, ends]
-    precision = np.divide(right, seen, out=np.zeros_like(right), where=seen > 0)
-    gained = np.diff(right, axis=1, prepend=0)
-    total = right[:, -1]
-    with np.errstate(invalid="ignore"):
-        return np.asarray((gained * precision).sum(1) / np.where(total > 0, total, np.nan))
+    right = positive.cumsum()[ends]  # positives down to each threshold
+    gains = np.diff(right, prepend=0) > 0
+    ends, right = ends[gains], right[gains]
+    starts, positive_starts = (np.append(0, each[:-1]).astype(np.int64) for each in (ends + 1, right))
+    last = ends[-1] + 1 if len(ends) else 0
+    return _Ranking(order[:last], starts, order[positive], positive_starts)
 
 
 def map_interval(
@@ -198,6 +228,7 @@ def map_interval(
     groups: Sequence[Any] | None = None,
     *,
     seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Interval:
     """Return the 95 % interval of a mean average precision, by a bootstrap over groups of videos.
 
@@ -212,26 +243,31 @@ def map_interval(
         labels: 1 where a class applies, else 0, int8 [V, K].
         groups: The group of each video, V; None if all are independent.
         seed: Seed of the resamples, so that the same scores have the same interval.
+        resamples: Largest number of resamples. Long lists have fewer, but at least `FEW_RESAMPLES`.
     """
     group, number = _numbered(range(len(probs)) if groups is None else groups)
     if number == 1:
         return Interval(0.0, 1.0)
     present = np.flatnonzero(labels.any(0))
-    most, least = _RESAMPLES
-    resamples = int(np.clip(_OPERATIONS / (len(probs) * len(present)), least, most))
+    rankings = [_ranked(probs[:, k], labels[:, k]) for k in present]
+    affordable = int(np.clip(_OPERATIONS / (len(probs) * len(present)), FEW_RESAMPLES, RESAMPLES))
+    resamples = min(resamples, affordable)
     rng = np.random.default_rng(seed)
     block = max(1, _BLOCK // len(probs))
     means: list[npt.NDArray[np.float64]] = []
-    for first in range(0, resamples, block):
-        size = min(block, resamples - first)
-        draws = rng.multinomial(number, np.full(number, 1 / number), size=size)  # R G
-        weights = draws[:, group].astype(np.float64)  # R V
-        columns = [average_precisions(probs[:, k], labels[:, k], weights) for k in present]
-        known = ~np.isnan(columns)
-        total = np.where(known, columns, 0).sum(0)
-        means.append(total[known.any(0)] / known.sum(0)[known.any(0)])
+    with progress("Resampling for the interval of the mAP", resamples, unit="resamples") as bar:
+        for first in range(0, resamples, block):
+            size = min(block, resamples - first)
+            draws = rng.multinomial(number, np.full(number, 1 / number), size=size)  # R G
+            weights = draws.T[group].astype(np.float32)  # V R; whole numbers, so the sums are exact
+            columns = [ranking.precisions(weights) for ranking in rankings]
+            known = ~np.isnan(columns)
+            total = np.where(known, columns, 0).sum(0)
+            means.append(total[known.any(0)] / known.sum(0)[known.any(0)])
+            bar.advance(size)
     drawn = np.concatenate(means)
-    value = float(np.mean([average_precisions(probs[:, k], labels[:, k])[0] for k in present]))
+    each_once = np.ones((len(probs), 1))
+    value = float(np.mean([ranking.precisions(each_once)[0] for ranking in rankings]))
     if np.ptp(drawn) < 1e-12:
         return _wilson(value, number)
     ends = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) - (drawn.mean() - value)

@@ -13,6 +13,7 @@ from t3d.data.index import VideoIndex
 from t3d.data.inspect.shared import Reason, SharedRows, shared_rows
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ManifestError
+from t3d.evaluation.figures import RESAMPLES
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.scores import Scores
@@ -118,12 +119,20 @@ def _unhashed_sentence(unhashed: Mapping[str, int], *, any_hashed: bool) -> str:
     )
 
 
-def measure_without(scores: Scores, shared: SharedRows) -> Metrics | MultiMetrics | None:
-    """Measure the videos that are not shared; None if none of them can be measured."""
+def measure_without(
+    scores: Scores, shared: SharedRows, *, resamples: int = RESAMPLES
+) -> Metrics | MultiMetrics | None:
+    """Measure the videos that are not shared; None if none of them can be measured.
+
+    Args:
+        scores: Scores of the tested list.
+        shared: The shared videos of this list.
+        resamples: See `measure`.
+    """
     labels = scores.labels.copy()
     labels[np.array([row.row for row in shared.rows], dtype=np.int64)] = -1
     try:
-        return measure(replace(scores, labels=labels))
+        return measure(replace(scores, labels=labels), resamples=resamples)
     except ManifestError:  # none is left, or, of several labels per video, none applies to those left
         return None
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from t3d.errors import ManifestError
-from t3d.evaluation.figures import Interval, average_precisions, interval_text, map_interval
+from t3d.evaluation.figures import RESAMPLES, Interval, average_precisions, interval_text, map_interval
 from t3d.evaluation.metrics import groups_of, groups_sentence, known_rows
 from t3d.evaluation.scores import THRESHOLD, Scores
 
@@ -109,11 +109,12 @@ class MultiMetrics:
         return f"loss {self.loss:.3f}  {self.summary()}  micro F1 {self.micro_f1:.1%}; {verdict}"
 
 
-def measure_multi(scores: Scores) -> MultiMetrics:
+def measure_multi(scores: Scores, *, resamples: int = RESAMPLES) -> MultiMetrics:
     """Compare scores with labels, where videos may have several.
 
     Args:
         scores: With `labels` int8 [V, K].
+        resamples: Largest number of resamples for the interval of the mAP.
 
     Raises:
         ManifestError: No labeled video could be read, or no class applies to any.
@@ -139,7 +140,7 @@ def measure_multi(scores: Scores) -> MultiMetrics:
         bad=len(scores.bad),
         groups=len(set(groups)),
         video_map=float(np.mean(precisions)),
-        interval=map_interval(probs, labels, groups),
+        interval=map_interval(probs, labels, groups, resamples=resamples),
         chance=float(labels.mean(0)[present].mean()),
         clip_map=float(np.mean(_average_precisions(clip_probs, clip_labels, present))),
         micro_f1=_f1(probs, labels),

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from t3d.clip import Targets
 from t3d.data.manifest.labels import SEPARATOR
 from t3d.data.manifest.manifest import Manifest
+from t3d.evaluation.figures import RESAMPLES
 from t3d.evaluation.metrics import Metrics, measure_single
 from t3d.evaluation.multilabel import MultiMetrics, measure_multi
 from t3d.evaluation.scores import THRESHOLD, Scores
@@ -40,7 +41,7 @@ class Task(ABC):
         """Return the labels of a manifest as `Scores.labels` holds them."""
 
     @abstractmethod
-    def measure(self, scores: Scores) -> Metrics | MultiMetrics:
+    def measure(self, scores: Scores, *, resamples: int = RESAMPLES) -> Metrics | MultiMetrics:
         """Compare scores with labels; see `t3d.evaluation.task.measure`."""
 
     @abstractmethod
@@ -65,8 +66,8 @@ class SingleLabel(Task):
         """Return the class of each video, -1 where there is none, int64 [V]."""
         return manifest.labels
 
-    def measure(self, scores: Scores) -> Metrics:
-        """Return accuracies."""
+    def measure(self, scores: Scores, *, resamples: int = RESAMPLES) -> Metrics:  # noqa: ARG002
+        """Return accuracies, whose intervals need no resamples."""
         return measure_single(scores)
 
     def labeled(self, scores: Scores, row: int) -> str:
@@ -92,9 +93,9 @@ class MultiLabel(Task):
         """Return 1 where a class applies, else 0; -1 in unlabeled rows; int8 [V, K]."""
         return manifest.multi_hot()
 
-    def measure(self, scores: Scores) -> MultiMetrics:
+    def measure(self, scores: Scores, *, resamples: int = RESAMPLES) -> MultiMetrics:
         """Return average precisions and F1."""
-        return measure_multi(scores)
+        return measure_multi(scores, resamples=resamples)
 
     def labeled(self, scores: Scores, row: int) -> str:
         """Return the classes that apply, as a manifest's table holds them."""
@@ -109,14 +110,18 @@ class MultiLabel(Task):
 TASKS: dict[Targets, Task] = {"single": SingleLabel(), "multi": MultiLabel()}
 
 
-def measure(scores: Scores) -> Metrics | MultiMetrics:
+def measure(scores: Scores, *, resamples: int = RESAMPLES) -> Metrics | MultiMetrics:
     """Compare scores with labels.
+
+    Args:
+        scores: The scores, with labels.
+        resamples: Largest number of resamples for the interval of a mean average precision.
 
     Raises:
         ManifestError: No labeled video could be read, or, with several labels per video, no class applies to
             any.
     """
-    return TASKS[scores.targets].measure(scores)
+    return TASKS[scores.targets].measure(scores, resamples=resamples)
 
 
 def _joined(scores: Scores, applies: npt.NDArray[np.bool_]) -> str:

@@ -13,6 +13,7 @@ from t3d.data.inspect.shared import SharedRows, shared_rows
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import DivergedError
+from t3d.evaluation.figures import FEW_RESAMPLES
 from t3d.evaluation.leaks import measure_without, sharing_sentence
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
@@ -79,8 +80,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
             if videos.val is not None and trainer.validates_after(epoch):
                 trainer.save()  # after a signal, the grace period may be shorter than the validation
                 scores = _validate(run, trainer.learner.averaged, videos.val)
-                metrics = measure(scores)
-                without = measure_without(scores, shared) if shared else None
+                metrics = measure(scores, resamples=FEW_RESAMPLES)
+                without = measure_without(scores, shared, resamples=FEW_RESAMPLES) if shared else None
                 trainer.validated(epoch, metrics.loss, metrics.log_line() | _unshared(without))
                 trainer.keep_if_best(epoch, metrics.best_by)
                 note = f"  val {metrics}"
