@@ -106,7 +106,7 @@ def decord() -> Reader:
 
 
 def opencv() -> Reader:
-    """OpenCV: go to the first frame, then grab each and keep every second."""
+    """OpenCV: seek to the first frame, then grab every frame and keep every second one."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -162,7 +162,7 @@ def with_sound(source: Path, target: Path) -> None:
 
 
 def prepare(originals: Path, out: Path) -> dict[str, list[Path]]:
-    """The files to time, by kind."""
+    """Return the files to time, by kind."""
     kinds: dict[str, list[Path]] = {"MPEG-4 AVI": [], "H.264, long GOP": [], "H.264 with sound": []}
     for path in sorted(originals.glob("*.avi")):
         with Video(path) as video:
@@ -187,7 +187,7 @@ def prepare(originals: Path, out: Path) -> dict[str, list[Path]]:
 def measure(
     readers: dict[str, Reader], paths: list[Path], *, places: int, rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds a clip of each reader: median and quartiles over places; and how its pixels differ."""
+    """Milliseconds per clip of each reader, as median and quartiles over clips, and its pixel differences."""
     rng = np.random.default_rng(0)
     spent: dict[str, list[float]] = {name: [] for name in readers}
     apart: dict[str, list[float]] = {name: [] for name in readers}
@@ -224,7 +224,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("originals", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--places", type=int, default=40, help="clips a kind of file")
+    parser.add_argument("--places", type=int, default=40, help="clips per kind of file")
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -249,7 +249,7 @@ def main() -> None:
         figures = measure(readers | again, paths, places=chosen.places, rounds=chosen.rounds)
         results[kind] = figures
         print(
-            f"\n| {kind} ({len(paths)} files) | ms a clip | quartiles | clips/s | than t3d | pixels apart |"
+            f"\n| {kind} ({len(paths)} files) | ms per clip | quartiles | clips/s | than t3d | pixels apart |"
         )
         print("|---|---|---|---|---|---|")
         for name, row in sorted(figures.items(), key=lambda item: item[1]["ms"]):

@@ -76,7 +76,7 @@ READERS: dict[str, Reader] = {"PyAV, indexed": indexed, "PyAV, raw": raw, "torch
 
 
 def encode(path: Path, frames: torch.Tensor, codec: str) -> None:
-    """Write a file by an encoder as it comes."""
+    """Write a file with an encoder, at the encoder's default quality."""
     quick = {"deadline": "realtime", "cpu-used": "4"}
     options = {"x265-params": "log-level=none"} if codec == "libx265" else quick
     with av.open(str(path), "w") as container:
@@ -88,7 +88,7 @@ def encode(path: Path, frames: torch.Tensor, codec: str) -> None:
 
 
 def prepare(originals: Path, out: Path) -> dict[str, list[Path]]:
-    """The files to time, by kind."""
+    """Return the files to time, by kind."""
     kinds: dict[str, list[Path]] = {
         "MPEG-4 AVI": [],
         "H.264, a key frame every 250": [],
@@ -120,7 +120,7 @@ def prepare(originals: Path, out: Path) -> dict[str, list[Path]]:
 
 
 def measure(paths: list[Path], *, places: int, rounds: int) -> dict[str, tuple[float, float, int]]:
-    """For each reader: milliseconds a clip, times as long as PyAV, and how far its pixels are apart."""
+    """Return milliseconds per clip, time relative to PyAV, and the pixel difference of every reader."""
     known = {path: VideoFacts.of_row(examine(str(path))) for path in paths}
     rng = np.random.default_rng(0)
     spent: dict[str, list[float]] = {name: [] for name in READERS}
@@ -153,12 +153,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("originals", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--places", type=int, default=27, help="clips a kind of file")
+    parser.add_argument("--places", type=int, default=27, help="clips per kind of file")
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     kinds = prepare(chosen.originals, chosen.out)
-    print("| ms a clip | " + " | ".join(READERS) + " | pixels apart |")
+    print("| ms per clip | " + " | ".join(READERS) + " | pixels apart |")
     print("|---" * (len(READERS) + 2) + "|")
     for kind, paths in kinds.items():
         rows = measure(paths, places=chosen.places, rounds=chosen.rounds)

@@ -33,7 +33,7 @@ STARTS = {"scratch": ("from scratch", "0.45", -0.18), "regress": ("after transfe
 
 
 def bar(axis: Any, place: float, values: list[float], **style: Any) -> None:
-    """Draw the mean of accuracies in per cent, with their standard deviation and the number above."""
+    """Draw the mean of accuracies in percent, with their standard deviation and the number above."""
     mean = 100 * statistics.mean(values)
     error = 100 * statistics.stdev(values) if len(values) > 1 else 0
     axis.bar(place, mean, yerr=error, capsize=2, **style)

@@ -20,12 +20,12 @@ _EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "MAL
 
 
 def peak() -> float:
-    """The most memory that this process has held, in GB."""
+    """Peak memory of this process, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def step(net: str, frames: int, size: int, *, checkpointing: bool) -> float:
-    """GB that a step takes."""
+    """Memory that a step needs, in GB."""
     import torch
 
     from t3d.models.registry import create_model
@@ -41,7 +41,7 @@ def step(net: str, frames: int, size: int, *, checkpointing: bool) -> float:
 
 
 def main() -> None:
-    """Measure each, and print a table."""
+    """Measure every model and length, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--net", nargs="+", default=["t3d121", "densenet3d121"])
     parser.add_argument("--frames", nargs="+", type=int, default=[16, 32, 64, 128])

@@ -97,7 +97,7 @@ def changed(node: ast.AST, **fields: object) -> ast.AST:
 
 
 def others(op: ast.AST) -> list[ast.AST]:
-    """The operators that may stand in an operator's place."""
+    """Return the operators that may replace an operator."""
     return [getattr(ast, name)() for name in OPERATORS.get(type(op).__name__, [])]
 
 
@@ -144,7 +144,7 @@ def faults(node: ast.AST) -> Iterator[tuple[str, ast.AST | str]]:
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes that run: no annotations, decorators, messages, f-strings or type aliases."""
+    """Yield all nodes that run: no annotations, decorators, messages, f-strings or type aliases."""
     yield node
     for name, value in ast.iter_fields(node):
         if name in {"annotation", "returns", "decorator_list", "exc", "msg"}:
@@ -211,7 +211,7 @@ def run_tests(package: Path, module: str, log: Path) -> None:
 
 
 def outcome(package: Path, module: str, source: str, timeout: float) -> tuple[str, str]:
-    """`killed`, `survived` or `timeout`, and the test that killed."""
+    """Return `killed`, `survived` or `timeout`, and the test that failed."""
     target, log = package / module, package.parent / "log"
     for stale in (target.parent / "__pycache__").glob(f"{target.stem}.*.pyc"):
         stale.unlink()
@@ -235,7 +235,7 @@ def outcome(package: Path, module: str, source: str, timeout: float) -> tuple[st
 
 
 def seconds_without_fault(package: Path, module: str) -> float:
-    """How long a module's tests take; they must pass."""
+    """Return the duration of a module's tests, which must pass."""
     begin = time.monotonic()
     status, by = outcome(package, module, (SOURCE / module).read_text(encoding="utf-8"), 600)
     if status != "survived":
@@ -244,7 +244,7 @@ def seconds_without_fault(package: Path, module: str) -> float:
 
 
 def read_results(path: Path) -> dict[str, Row]:
-    """The last result of each mutant; a torn last line is cut off."""
+    """Return the last result of each mutant, and remove an incomplete last line."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     if not text.endswith("\n"):
         text = text[: text.rfind("\n") + 1]

@@ -34,7 +34,7 @@ PAIRS = (
     ("resnet3d-ttl-in-place", "resnet3d"),
     ("resnet3d-ttl", "resnet3d-equal-macs"),
 )
-"""Nets that are compared."""
+"""Networks that are compared."""
 NAMES = {
     "densenet3d": "DenseNet3D",
     "densenet3d-equal-macs": "DenseNet3D, equal multiply-accumulates",
@@ -52,7 +52,7 @@ NAMES = {
 TITLES = {"motion": "drawn motions", "ucf101_11": "UCF101, 11 classes", "hockey_fights": "Hockey Fights"}
 """Names of sets in plots."""
 USUAL = {"motion": "16x2x32", "ucf101_11": "16x4x48", "hockey_fights": "16x2x48", "arid6": "16x2x48"}
-"""The clip that nets are compared on."""
+"""Clip of the comparison of networks."""
 Arm = tuple[str, str, str]  # set, net, clip
 Seeds = dict[int, Result]
 Found = dict[Arm, Seeds]
@@ -67,7 +67,7 @@ def arms(results: list[Result]) -> dict[Arm, dict[float, Seeds]]:
 
 
 def chosen_rates(seeds_by_arm: dict[Arm, dict[float, Seeds]]) -> Found:
-    """Of each arm the learning rate whose best epochs validate best, or the only one."""
+    """Return the learning rate per arm with the best validation accuracy, or the only one."""
     return {arm: _best_rate(list(rates.values())) for arm, rates in seeds_by_arm.items()}
 
 
@@ -124,13 +124,13 @@ def _numbers(clip: str) -> list[int]:
 
 
 def differences(seeds_by_arm: Found, one: Arm, other: Arm) -> list[float]:
-    """Test accuracy of one less that of the other, in points, a seed each."""
+    """Difference of two test accuracies, in points, for each seed."""
     a, b = seeds_by_arm.get(one, {}), seeds_by_arm.get(other, {})
     return [100 * (a[seed]["normal"] - b[seed]["normal"]) for seed in sorted(a.keys() & b.keys())]
 
 
 def difference(points: list[float]) -> str:
-    """Mean and standard error, and how many."""
+    """Mean, standard error, and number of values."""
     mean = statistics.mean(points)
     if len(points) == 1:
         return f"{mean:+.1f} (1)"
@@ -138,7 +138,7 @@ def difference(points: list[float]) -> str:
 
 
 def plot(seeds_by_arm: Found, path: Path) -> None:
-    """What there are results of: nets by cost, motions by span, strides, frames and sides."""
+    """Plot the available results: networks by cost, motions by span, strides, frames and sides."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -185,13 +185,13 @@ def _nets(axis: Any, seeds_by_arm: Found, *, videos: str) -> None:
             each[0]["macs"] / 1e6, mean, error, fmt=marker, color=color, capsize=3, label=NAMES[net]
         )
     left, right = axis.get_xlim()
-    axis.set_xlim(left, right + 1.0 * (right - left))  # room for the legend
+    axis.set_xlim(left, right + 1.3 * (right - left))  # room for the legend
     title = f"{TITLES[videos]}, {USUAL[videos].replace('x', ' × ')}"
     axis.set(xlabel="million multiply-accumulates per clip", ylabel="test top-1 (%)", title=title)
 
 
 def _bar(values: list[float]) -> tuple[float, float]:
-    """Mean and standard deviation in per cent."""
+    """Mean and standard deviation in percent."""
     return 100 * statistics.mean(values), 100 * statistics.stdev(values) if len(values) > 1 else 0.0
 
 
@@ -267,7 +267,7 @@ def _clips(axis: Any, seeds_by_arm: Found) -> None:
 
 
 def main() -> None:
-    """Show what was asked for."""
+    """Print the tables and draw the plots."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("table", type=Path)
     parser.add_argument("--add", type=Path, metavar="OUT")

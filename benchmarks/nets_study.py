@@ -77,14 +77,14 @@ SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Part:
-    """What of a set is learned, and for how long.
+    """Part of a data set to train on, and the training length.
 
     Args:
-        classes: How many it has.
-        percent: Of the training labels.
-        epochs: Passes over them.
-        augment: How training clips are varied.
-        arms: Nets, clips and peak learning rates, all of which are combined.
+        classes: Number of classes.
+        percent: Percentage of the training labels used.
+        epochs: Number of training epochs.
+        augment: Augmentation of training clips.
+        arms: Networks, clips and peak learning rates; every combination is trained.
     """
 
     classes: int
@@ -149,14 +149,14 @@ def jobs() -> dict[str, Job]:
 
 
 def clip_of(name: str) -> ClipSpec:
-    """The clip that a name FRAMES×STRIDE×SIDE means; frames are resized to nine eighths of the side."""
+    """Return the clip named FRAMES×STRIDE×SIDE; frames are resized to nine eighths of the side."""
     frames, stride, side = map(int, name.split("x"))
     resize = side if side == 32 else side * 9 // 8  # at 32 there is nothing to spare
     return ClipSpec(num_frames=frames, stride=stride, size=side, resize=resize, tail="shift")
 
 
 class Study:
-    """Where everything lies, and how a job is run.
+    """Folders of the study, and the runner of a job.
 
     Args:
         data: The folder of clips.
@@ -222,7 +222,7 @@ class Study:
         return result
 
     def _lists(self, job: Job) -> tuple[str, str | None, str, str | None]:
-        """Tables of the videos to learn from, to validate on and to test, and the folder of the last."""
+        """Tables of training, validation and test videos, and the folder of the test videos."""
         name = job["set"]
         if name == "motion":
             drawn = write_synthetic(self.out / "motion", DRAWN)
@@ -237,7 +237,7 @@ class Study:
 
 
 def by_span(scores: Scores) -> dict[str, float]:
-    """Accuracy on the classes whose motion is short, middle and long."""
+    """Accuracy on the classes with short, medium and long motions."""
     right = scores.video_probs.argmax(1) == scores.labels
     spans = [MOTIONS[scores.classes[label]] for label in scores.labels]
     return {
@@ -246,7 +246,7 @@ def by_span(scores: Scores) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the selected jobs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)

@@ -20,7 +20,7 @@ SIDE = 256  # the short side of transcoded videos, at most
 
 @dataclass(frozen=True)
 class Plan:
-    """A data set, the machines, and what was measured."""
+    """A data set, the machines, and the measured rates."""
 
     clips: float = 500_000  # files
     seconds: float = 10  # length of each
@@ -46,7 +46,7 @@ class Plan:
 
 
 def duration(hours: float) -> str:
-    """Hours in the unit that one thinks in."""
+    """Format hours in a readable unit."""
     for size, name in ((24 * 365, "years"), (48, "days"), (1, "h"), (1 / 60, "min")):
         if hours >= size:
             return f"{hours / (24 if name == 'days' else size):,.1f} {name}"
@@ -54,7 +54,7 @@ def duration(hours: float) -> str:
 
 
 def volume(size: float) -> str:
-    """Bytes in the unit that one thinks in."""
+    """Format bytes in a readable unit."""
     for unit, name in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB")):
         if size >= unit:
             return f"{size / unit:,.1f} {name}"

@@ -71,7 +71,7 @@ FACTS: dict[str, Any] = {
 
 
 def resident() -> float:
-    """Megabytes that this process holds."""
+    """Memory of this process, in MB."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1e3
 
@@ -120,20 +120,20 @@ def make(out: Path, rows: int) -> None:
         for batch in facts.to_batches(max_chunksize=20_000):
             file.writelines(json.dumps(row) + "\n" for row in batch.to_pylist())
     for name in ("index.parquet", "journal"):
-        print(f"{name}: {(out / name).stat().st_size / rows:.0f} bytes a row")
+        print(f"{name}: {(out / name).stat().st_size / rows:.0f} bytes per row")
 
 
 def as_list(out: Path, rows: int) -> None:  # noqa: ARG001
     with measured("opening as a list"):
         manifest = Manifest.from_index(out / "index.parquet")
-    print(f"its table: {manifest.table.nbytes / len(manifest):.0f} bytes a row")
+    print(f"its table: {manifest.table.nbytes / len(manifest):.0f} bytes per row")
 
 
 def as_facts(out: Path, rows: int) -> None:  # noqa: ARG001
     with measured("opening as facts"):
         index = VideoIndex.read(out / "index.parquet")
     table = read_table(out / "index.parquet")
-    print(f"its table: {table.nbytes / len(index):.0f} bytes a row")
+    print(f"its table: {table.nbytes / len(index):.0f} bytes per row")
 
 
 def from_journal(out: Path, rows: int) -> None:  # noqa: ARG001
@@ -175,7 +175,7 @@ def outcomes(out: Path, rows: int) -> None:
         for _, outcome in coming:
             file.write(json.dumps(outcome) + "\n")
             file.flush()
-        print(f"{rows / (time.perf_counter() - began):.0f} outcomes a second")
+        print(f"{rows / (time.perf_counter() - began):.0f} outcomes per second")
 
 
 def shards(out: Path, rows: int) -> None:
@@ -218,7 +218,7 @@ def shards(out: Path, rows: int) -> None:
         began = time.perf_counter()
         for name in cache.shards:
             cache.bring(name)
-        print(f"bringing: {report.size / 1e6 / (time.perf_counter() - began):.0f} MB/s")
+        print(f"download: {report.size / 1e6 / (time.perf_counter() - began):.0f} MB/s")
     finally:
         server.terminate()
 

@@ -29,7 +29,7 @@ VALIDATED = 300
 
 
 def videos_of(data: Path, name: str) -> str | None:
-    """The folder that the files of a set's lists lie in."""
+    """Return the folder with the files of a set."""
     return str(data / "ucf101_11/videos") if name == "ucf101_11" else None
 
 
@@ -42,7 +42,7 @@ def open_list(data: Path, name: str, which: int) -> Manifest:
 
 
 def draw_labels(data: Path, out: Path, name: str, percent: int, seed: int) -> tuple[Path, Path | None]:
-    """Tables of the videos to learn from, and of others out of the training list to validate on.
+    """Tables of the training videos, and of validation videos from the rest of the training list.
 
     No source has videos in both. With all labels there are none to validate on.
     """
@@ -86,7 +86,7 @@ def run_jobs(
                 try:
                     held.enter_context(alone_in(result.parent))
                 except ConfigError:
-                    print("another process has it", flush=True)
+                    print("another process is running it", flush=True)
                     continue
                 if not result.exists():
                     outcome = run(name, job)
@@ -109,12 +109,12 @@ def add_results(table: Path, out: Path) -> None:
 
 
 def read_results(table: Path) -> list[Result]:
-    """All results of a table, which has one JSON object a line."""
+    """Return all results of a table, which has one JSON object per line."""
     return [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation in per cent, and how many."""
+    """Mean and standard deviation in percent, and number of values."""
     mean = 100 * statistics.mean(values)
     if len(values) == 1:
         return f"{mean:.1f} (1)"

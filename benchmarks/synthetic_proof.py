@@ -50,7 +50,7 @@ def tracks(spec: SyntheticSpec, split: Split, per_class: int) -> tuple[npt.NDArr
 def place_p_values(
     places: npt.NDArray[np.float64], labels: Labels, size: int, *, grid: int = 4
 ) -> tuple[float, float]:
-    """Least p-values over frames: that places are spread evenly, and that they are independent of the class.
+    """Smallest p-values over frames: that positions are uniform, and that they are independent of the class.
 
     Both are multiplied by the number of frames (Bonferroni), so that a value below 0.01 would be news.
     """
@@ -157,8 +157,8 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="one seed, fewer tracks and steps")
-    parser.add_argument("--train", type=int, default=48, help="training videos a class (default 48)")
-    parser.add_argument("--test", type=int, default=48, help="held-out videos a class (default 48)")
+    parser.add_argument("--train", type=int, default=48, help="training videos per class (default 48)")
+    parser.add_argument("--test", type=int, default=48, help="held-out videos per class (default 48)")
     parser.add_argument("--steps", type=int, default=300, help="steps of the 2D net, batch 64 (default 300)")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     chosen = parser.parse_args(arguments)

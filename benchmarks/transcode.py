@@ -53,7 +53,7 @@ def transcoded(files: list[Path], out: Path, crf: int) -> list[Path]:
     before, after = sum(each.size for each in done), sum(each.row["size"] for each in done)
     print(
         f"  crf {crf}: {len(files)} files, {frames} frames, {seconds:.0f} s; "
-        f"{before / 1e6:.2f} MB before, {after / 1e6:.2f} MB after; {frames / took:.0f} frames a second",
+        f"{before / 1e6:.2f} MB before, {after / 1e6:.2f} MB after; {frames / took:.0f} frames per second",
         flush=True,
     )
     return new
@@ -74,7 +74,7 @@ def time_clips(name: str, files: list[Path]) -> None:
                 video.frames_at(range(first, min(first + 32, count), 2))
             times.append(time.process_time() - began)
     took, group = 1000 * statistics.median(times), statistics.median(groups)
-    print(f"  {name}: {took:.1f} ms a clip, longest group of the median file {group:g}", flush=True)
+    print(f"  {name}: {took:.1f} ms per clip, longest group of the median file {group:g}", flush=True)
 
 
 def main(originals: Path, out: Path) -> None:

@@ -19,7 +19,7 @@ from study import Result, add_results, read_results, spread
 
 # Set, percent of the labels, start without the seed of its pre-training, recipe.
 Row = tuple[str, int, str, str]
-SHARES = (5, 20, 100)  # of the labels, in per cent
+SHARES = (5, 20, 100)  # of the labels, in percent
 
 
 def rows(results: Iterable[Result], stage: str) -> dict[Row, list[Result]]:
@@ -115,7 +115,7 @@ def plot(results: list[Result], path: Path) -> None:
 
 
 def main() -> None:
-    """Show what was asked for."""
+    """Print the tables and draw the plots."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("table", type=Path)
     parser.add_argument("--add", type=Path, metavar="OUT")

@@ -54,7 +54,7 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def load(run: RunFolder, config: TransferConfig, teacher_features: int) -> TransferNet:
-    """The net with its heads, as the run's checkpoint has it (averaged over the steps)."""
+    """Load the network and its heads from the run's checkpoint (averaged over the steps)."""
     student = create_model(config.model.name, num_classes=0, options=config.model.options)
     net = TransferNet(student, teacher_features, config.pairs)
     kept, prefix = read_tensors(run.checkpoint)[0], "ema.module."

@@ -67,7 +67,7 @@ SCALES = {
     "laptop": ("t3d_tiny", CLIP, 0),
     "gpu": ("t3d121", replace(CLIP, size=112, resize=128), 12),
 }
-"""The student, its clips, and how many processes read them."""
+"""The student, its clips, and the number of reader processes."""
 AUGMENT = AugmentConfig(crop="random_resized", min_area=0.5, flip=0.5, color=0.2)
 LEARN = OptimConfig(
     name="adamw",
@@ -92,7 +92,7 @@ STARTS: dict[str, dict[str, Any]] = {
     "regress-color": {"objective": "regress", "batch_size": 16, "color": 0.4, "min_area": 0.3},
     "regress-plain": {"objective": "regress", "batch_size": 16, "color": 0.0, "min_area": 0.8},
 }
-"""What is taught, by the name of the start: options of `pairs`, of `augment` and of `optim`."""
+"""Pre-training per name of a start: options of `pairs`, `augment` and `optim`."""
 RECIPES: dict[str, dict[str, Any]] = {
     "base": {},
     "low": {"lr": 1e-3},
@@ -102,7 +102,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gentle-long": {"lr": 1e-3, "layer_decay": 0.7, "epochs": 3},
     "mix": {"mixup_alpha": 0.4},
 }
-"""How labels are learned: changes to `LEARN`."""
+"""Supervised training: changes to `LEARN`."""
 # Few labels make few steps per epoch: budgets in epochs, the same for every start.
 EPOCHS = {5: 120, 20: 40, 100: 24}
 SETS = {"ucf101_11": (20, 5, 100), "hockey_fights": (5, 100), "arid6": (100,)}
@@ -160,7 +160,7 @@ def few_shot(features: np.ndarray, labels: np.ndarray, sources: np.ndarray, shot
 
 
 class Study:
-    """Where everything lies, and how each kind of job is run.
+    """Folders of the study, and a runner per kind of job.
 
     Args:
         data: The folder of clips and teachers.
@@ -203,7 +203,7 @@ class Study:
         return {"held_out": [line for line in lines if line["kind"] == "val"], "minutes": spent(lines)}
 
     def select(self, name: str, job: Job) -> dict[str, Any]:
-        """How well frozen features tell UCF101's classes apart, within the training list."""
+        """Measure frozen features with a linear classifier on UCF101's training list."""
         del name
         if job["start"] == "random":
             torch.manual_seed(0)
@@ -265,7 +265,7 @@ class Study:
         return {"minutes": spent(lines), "clips": len(run.read_videos()[0]), "val": curve}
 
     def test(self, name: str, job: Job) -> dict[str, Any]:
-        """Test what `tune` made."""
+        """Test the weights of `tune`."""
         weights = RunFolder(self.out / name.replace("test/", "tune/", 1) / "run").last
         _, listed, _ = LISTS[job["set"]]
         result = {}
@@ -348,13 +348,13 @@ class Study:
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the selected jobs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("patterns", nargs="+")
     parser.add_argument("--scale", choices=SCALES, default="laptop", help="gpu: t3d121 at 16 × 112 × 112")
-    parser.add_argument("--epochs", type=int, default=10, help="of pre-training")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of pre-training")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--list", action="store_true")
     chosen = parser.parse_args()

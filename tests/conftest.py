@@ -1,4 +1,4 @@
-"""What tests share: real clips, videos whose frames can be told apart by their pixels, a web server."""
+"""Fixtures for all tests: real clips, videos whose pixels identify each frame, and a web server."""
 
 from __future__ import annotations
 
@@ -78,21 +78,21 @@ def read_numbers() -> Callable[[torch.Tensor], list[int]]:
 
 @dataclass
 class _Page:
-    """What a server has under one path, and how well it behaves.
+    """Content of a server under one path, and the faults it simulates.
 
     Args:
         content: The file.
-        media: What comes with `?alt=media`, where an object store has facts and content under one path.
-        tagged: Whether it says an ETag.
-        ranges: Whether it answers Range.
-        if_range: Whether it heeds If-Range.
-        cuts: After how many bytes of the body each of the next answers is cut off.
-        refusals: Statuses of the next answers.
-        length: What Content-Length says instead of the truth; -1 for nothing at all.
-        location: Where it redirects to.
-        headers: What else it says.
+        media: Content for `?alt=media`, for object stores that serve metadata and content under one path.
+        tagged: Whether responses have an ETag.
+        ranges: Whether the server supports Range.
+        if_range: Whether the server supports If-Range.
+        cuts: Number of body bytes after which each of the next responses is truncated.
+        refusals: Status codes of the next responses.
+        length: False value of Content-Length; -1 to omit the header.
+        location: Target of a redirect.
+        headers: Additional response headers.
         pause: Seconds it waits before each `slice` of bytes.
-        slice: Bytes sent at once.
+        slice: Bytes per chunk.
     """
 
     content: bytes = b""
@@ -151,14 +151,14 @@ class _Site:
         return self.url(path)
 
     def fetched(self, path: str) -> int:
-        """How often a file, or all files, of this path or of one below it, were asked for."""
+        """Return the number of requests for this path or any path below it."""
         return sum(asked.startswith(path) for asked, _ in self.asked)
 
     def url(self, path: str) -> str:
         return f"{self.scheme}://{self.host}{path}"
 
     def ranges(self) -> list[str | None]:
-        """What the requests asked for, in order."""
+        """Return the requested ranges, in order."""
         return [headers.get("range") for _, headers in self.asked]
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -215,7 +215,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Site]:
 
 @pytest.fixture
 def tls_site(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Site]:
-    """The same behind TLS, with a certificate that nobody trusts."""
+    """The same server over TLS, with an untrusted certificate."""
     yield from _running(_Site(certificate=CERTIFICATE), monkeypatch)
 
 

@@ -71,6 +71,6 @@ def test_every_recipe_has_a_name() -> None:
         ("modern", {**NEEDED["modern"], "optim.epochs": 0}, "optim.epochs is 0"),
     ],
 )
-def test_what_cannot_work_is_refused(name: str, changes: dict[str, object], message: str) -> None:
+def test_invalid_options_are_refused(name: str, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         t3d.recipe(name, changes)

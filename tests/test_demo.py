@@ -34,15 +34,15 @@ def first_frame(path: Path) -> torch.Tensor:
 
 
 @pytest.mark.slow
-def test_the_whole_way_and_once_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_runs_and_is_repeatable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo"
     assert main(["demo", "--quick", "--out", str(out), "--seed", "1"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     report = out / "report.html"
-    assert said.splitlines()[-1] == f"report: {report}"
+    assert output.splitlines()[-1] == f"report: {report}"
     for order in demo.ORDERS:
-        assert re.search(rf"^after transfer, {order} frames: {_HEADLINE}", said, re.MULTILINE)
-    assert re.search(rf"^from scratch, normal frames: {_HEADLINE}", said, re.MULTILINE)
+        assert re.search(rf"^after transfer, {order} frames: {_HEADLINE}", output, re.MULTILINE)
+    assert re.search(rf"^from scratch, normal frames: {_HEADLINE}", output, re.MULTILINE)
     page = report.read_text(encoding="utf-8")
     assert all(name in page for name in ACTIONS)
     assert "data:image/png;base64," in page

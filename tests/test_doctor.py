@@ -48,8 +48,8 @@ def test_one_failure_does_not_hide_the_others(
 
     monkeypatch.setattr(doctor, "write_video", broken)
     assert not doctor.examine("cudda")
-    told = outcomes(capsys.readouterr().out)
-    assert {name for name, mark in told.items() if mark == "FAIL"} == {
+    marks = outcomes(capsys.readouterr().out)
+    assert {name for name, mark in marks.items() if mark == "FAIL"} == {
         "decoding",
         "device",
         "training step",

@@ -39,12 +39,12 @@ def test_the_nearest_name_is_found_whatever_its_case(name: str, nearest: str) ->
     assert did_you_mean(name, ["t3d121", "DenseNet", "other"]).startswith(f"did you mean {nearest!r}? ")
 
 
-def test_without_a_near_name_only_the_known_ones_are_told() -> None:
+def test_without_a_near_name_only_the_known_ones_are_listed() -> None:
     assert did_you_mean("zzz", {"b", "a"}) == "known: a, b"
     assert did_you_mean("zzz", []) == "known: "
 
 
-def test_of_many_names_thirty_are_told() -> None:
+def test_at_most_thirty_names_are_listed() -> None:
     text = did_you_mean("zzz", (f"class{i:03d}" for i in range(101)))
     assert text.count("class") == 30
     assert text.endswith("… (101 in all)")

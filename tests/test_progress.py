@@ -126,7 +126,7 @@ def test_an_error_says_nothing_of_an_end(clock: Clock, capsys: Out) -> None:
     assert module._thread is None
 
 
-def test_what_was_done_before_does_not_make_the_rest_look_fast(clock: Clock) -> None:
+def test_items_done_by_an_earlier_run_do_not_affect_the_rate(clock: Clock) -> None:
     with progress("Decoding videos", total=1000) as bar:
         bar.advance(500)  # cached
         for _ in range(60):
@@ -202,7 +202,7 @@ with progress("Training", total=4) as bar:
 
 
 def on_terminal(script: str, *, stdout: Path | None = None) -> str:
-    """What a script writes to a terminal, its stdout too unless it goes to a file."""
+    """Return the output of a script on a terminal, including its stdout unless that goes to a file."""
     parent, child = pty.openpty()
     with Path(stdout).open("w") if stdout else os.fdopen(os.dup(child), "w") as out:
         process = subprocess.Popen(

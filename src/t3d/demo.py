@@ -72,7 +72,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     print("\n1. A 2D model learns the pattern of the object from stills", flush=True)
     from t3d.transfer.teachers.train import train_teacher  # here, because importing timm is slow
 
-    teacher, accuracy = train_teacher(teacher_training(out, seed=seed, quick=quick))
+    _, accuracy = train_teacher(teacher_training(out, seed=seed, quick=quick))
     print("\n2. It teaches a 3D model on videos without labels", flush=True)
     student = RunFolder(transfer(transfer_config(out, seed=seed, quick=quick)))
     runs = {}
@@ -88,10 +88,23 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     paths = [sample.path for sample in samples_of(best["normal"])[:3]]
     for prediction in Predictor(runs["after transfer"].last).many(paths):
         print(f"{Path(prediction.path).name}: {prediction.classes[0]} {prediction.probs[0]:.0%}", flush=True)
+    return _report(out, runs, results, pool=len(student.read_videos()[0]), taught=str(accuracy), began=began)
+
+
+def _report(
+    out: Path,
+    runs: dict[str, RunFolder],
+    results: dict[str, dict[str, TestResult]],
+    *,
+    pool: int,
+    taught: str,
+    began: float,
+) -> Path:
+    """Write the page. `taught` is the teacher's accuracy in words, `pool` the number of unlabeled videos."""
+    best = results["after transfer"]
     labels = len(runs["from scratch"].read_videos()[0])
-    pool = len(student.read_videos()[0])
     notes = {
-        "after transfer": f"first taught by {Path(teacher).name} on {pool} unlabeled videos",
+        "after transfer": f"first taught by a 2D model on {pool} unlabeled videos",
         "from scratch": "random weights",
     }
     return write_report(
@@ -101,7 +114,7 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
         title="T3D demo: a 2D model teaches a 3D model",
         lead=(
             "A 2D model learned the pattern of an object from stills "
-            f"(accuracy on held-out stills: {accuracy}). It taught a T3D on {pool} videos without labels. "
+            f"(accuracy on held-out stills: {taught}). It taught a T3D on {pool} videos without labels. "
             f"Then this T3D, and one with random weights, learned pattern and direction from {labels} "
             "labeled videos. The teacher can teach the pattern. The direction is not visible in stills, so "
             "it comes only from the labels."

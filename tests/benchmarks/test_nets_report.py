@@ -11,19 +11,19 @@ REPORT = Path(__file__).parents[2] / "benchmarks" / "nets_report.py"
 
 
 def result(net: str, lr: float, seed: int, validated: float, tested: float) -> str:
-    said = {"set": "hockey_fights", "percent": 20, "net": net, "clip": "16x2x48", "lr": lr, "seed": seed}
-    said |= {
+    fields = {"set": "hockey_fights", "percent": 20, "net": net, "clip": "16x2x48", "lr": lr, "seed": seed}
+    fields |= {
         "name": f"hockey_fights/{net}/16x2x48/{lr:g}/s{seed}",
         "parameters": 1_500_000,
         "macs": 2_000_000,
     }
-    said |= {
+    fields |= {
         "val": {"10": validated, "20": validated - 0.1},
         "normal": tested,
         "shuffled": 0.5,
         "static": 0.25,
     }
-    return json.dumps(said)
+    return json.dumps(fields)
 
 
 def test_nets_are_compared_at_the_rate_that_validated_best(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_nets_are_compared_at_the_rate_that_validated_best(tmp_path: Path) -> No
     plot = tmp_path / "nets.png"
     command = [sys.executable, str(REPORT), str(table), "--plot", str(plot)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    # Mean and standard deviation by hand; the best validation of each run counts, the tests in per cent.
+    # Mean and standard deviation by hand; the best validation of each run counts, the tests in percent.
     row = "| t3d | 16 × 2 × 48 | 0.001 | 1.50 | 2 | 70.0 ± 0.0 (2) | 62.0 ± 2.8 (2) | 50.0 ± 0.0 (2) |"
     assert f"{row} 25.0 ± 0.0 (2) |" in out
     assert any(line.startswith("| t3d | 16 × 2 × 48 | 0.003 |") for line in out)

@@ -24,8 +24,8 @@ def test_the_tables_are_the_scripts() -> None:
 def test_the_arithmetic_by_hand() -> None:
     words = ("--clips", "1000", "--seconds", "8", "--fps", "25", "--width", "640", "--height", "512")
     cells = [line.strip("| ").split(" | ") for line in printed(*words, "--cores", "4")]
-    found = {pair[0]: pair[1] for pair in cells if len(pair) == 2}
+    values = {pair[0]: pair[1] for pair in cells if len(pair) == 2}
     frames = 1000 * 8 * 25
-    assert found["index: with 4 cores"] == f"{frames / 1330 * 640 * 512 / (320 * 240) / 4 / 60:,.1f} min"
+    assert values["index: with 4 cores"] == f"{frames / 1330 * 640 * 512 / (320 * 240) / 4 / 60:,.1f} min"
     # Half as wide and half as high once transcoded.
-    assert found["transcoded"] == f"{1000 * 8 * 0.077 * 320 * 256 / (320 * 240):,.1f} MB"
+    assert values["transcoded"] == f"{1000 * 8 * 0.077 * 320 * 256 / (320 * 240):,.1f} MB"

@@ -1,4 +1,4 @@
-"""What every command keeps to."""
+"""Rules that every command follows."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_every_parameter_of_a_value_object_is_an_option(name: str) -> None:
 
 
 @commands
-def test_what_was_said_of_a_commands_spelling_is_about_its_options(name: str) -> None:
+def test_spelling_hints_of_a_command_are_about_its_options(name: str) -> None:
     spelling = spelling_of(cli.load(name))
     keys = {option.key for option in options(name)}
     assert {*spelling.short.values(), *spelling.first, *spelling.metavars, *spelling.positional} <= keys
@@ -143,7 +143,7 @@ def test_one_name_has_one_type_everywhere() -> None:
         for option in options(name):
             if not option.positional:
                 kinds.setdefault(option.flag, set()).add(option.is_flag)
-    assert {flag for flag, found in kinds.items() if len(found) > 1} == set()
+    assert {flag for flag, types in kinds.items() if len(types) > 1} == set()
 
 
 def test_help_of_every_command_imports_nothing_heavy() -> None:
@@ -178,15 +178,15 @@ _ALLOWED = re.compile(r"ray start --head|pip install [^`]*|git [a-z]+ --\w+")
 
 def test_the_library_names_no_option_of_the_command_line() -> None:
     root = Path(t3d.__file__).parent
-    found = []
+    mentions = []
     for file in sorted(root.rglob("*.py")):
         if file.is_relative_to(root / "cli"):
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 text = _ALLOWED.sub("", node.value)
-                found += [
+                mentions += [
                     f"{file.relative_to(root)}:{node.lineno}: {option}"
                     for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*", text)
                 ]
-    assert found == []
+    assert mentions == []

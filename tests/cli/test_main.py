@@ -66,7 +66,7 @@ def options(clips: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(clips: Path, options: Path) -> RunFolder:
-    """What `t3d train` left."""
+    """Files that `t3d train` wrote."""
     out = clips.parent / "run"
     words = ["--config", options, "--data.train", clips, "--data.val", clips, "--data.workers", 0]
     assert run("train", *words, "--out", out, "--optim.epochs", 3) == 0
@@ -172,6 +172,15 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
             "train --json",
             "it belongs to t3d prepare download, t3d prepare index, t3d prepare transcode and 7 more",
         ),
+        *(
+            (
+                f"{command} --device cuda",
+                "unknown option --device; it belongs to t3d teacher, t3d test, t3d probe, t3d predict, "
+                "t3d doctor; to train on one GPU, set its number before the command: "
+                "CUDA_VISIBLE_DEVICES=0 t3d train\n",
+            )
+            for command in ("train", "transfer", "data check a", "prepare index a")
+        ),
         ("train --clip.tail foo", "--clip.tail is 'foo'; known: drop, pad, shift"),
         ("transfer --model t3d121", "unknown option --model; did you mean --student?"),
         ("transfer --init w", "unknown option --init; did you mean --model.init?"),
@@ -270,7 +279,7 @@ def test_the_signal_of_an_interrupted_run_is_the_exit_status(
     assert err == f"t3d: stopped by SIGTERM\n  Resume it with: t3d train --resume {tmp_path / 'run'}\n"
 
 
-def test_what_the_system_refuses_is_told_too(tmp_path: Path, capsys: Out) -> None:
+def test_errors_of_the_operating_system_are_reported(tmp_path: Path, capsys: Out) -> None:
     (tmp_path / "file").write_text("")
     assert run("demo", "--quick", "--out", tmp_path / "file" / "demo") == 2
     err = capsys.readouterr().err
@@ -309,7 +318,7 @@ def test_a_file_gives_way_to_options_and_a_recipe_to_a_file(capsys: Out, options
     assert values["model"]["options"] == SMALL
 
 
-def test_init_brings_its_net_and_clip_along(capsys: Out, tmp_path: Path, options: Path) -> None:
+def test_init_includes_its_network_and_clip(capsys: Out, tmp_path: Path, options: Path) -> None:
     clip = ClipSpec(num_frames=12, stride=3, size=40, resize=48, mean=(0.5, 0.4, 0.3), modality="diff")
     card = ModelCard("densenet3d_tiny", options=SMALL, clip=clip)
     file = tmp_path / "student.safetensors"
@@ -333,7 +342,7 @@ def test_init_brings_its_net_and_clip_along(capsys: Out, tmp_path: Path, options
     assert (values["clip"]["num_frames"], values["clip"]["modality"]) == (8, "diff")
 
 
-def test_init_of_a_file_without_card_or_of_none_at_all(capsys: Out, tmp_path: Path) -> None:
+def test_init_from_a_file_without_card_or_from_a_missing_file(capsys: Out, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     values = printed(capsys, "--init", tmp_path / "foreign.safetensors")
     assert (values["model"]["name"], values["clip"]["num_frames"]) == ("t3d121", 32)
@@ -371,7 +380,7 @@ def test_options_of_the_line_win(trained: RunFolder, clips: Path) -> None:
     assert TrainConfig(out="o", data=config.data) != config
 
 
-def test_a_folder_is_not_overwritten_unasked(trained: RunFolder, clips: Path, capsys: Out) -> None:
+def test_a_folder_is_only_overwritten_on_request(trained: RunFolder, clips: Path, capsys: Out) -> None:
     before = trained.last.read_bytes()
     assert run("train", "--data.train", clips, "--out", trained.path) == 2
     err = capsys.readouterr().err
@@ -380,7 +389,7 @@ def test_a_folder_is_not_overwritten_unasked(trained: RunFolder, clips: Path, ca
     assert trained.last.read_bytes() == before
 
 
-def test_a_run_that_was_moved_goes_on_where_it_lies(
+def test_a_moved_run_resumes_in_its_new_folder(
     trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved = RunFolder(tmp_path / "moved")
@@ -457,12 +466,12 @@ def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path,
 
     words = ["--json", "--top", 2, *both, "--batch_size", 5]
     assert run("predict", trained.last, clips / "blue", clips / "red", *words) == 0
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    predictions = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     with (out / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [line["path"] for line in said] == [row["path"] for row in rows]
+    assert [line["path"] for line in predictions] == [row["path"] for row in rows]
     right = 0
-    for line, row in zip(said, rows, strict=True):
+    for line, row in zip(predictions, rows, strict=True):
         assert line["clips"] == int(row["clips"]) == 2
         assert line["classes"] == pytest.approx(
             {name: float(row[name]) for name in ("blue", "red")},
@@ -471,7 +480,7 @@ def test_test_and_predict_agree(trained: RunFolder, clips: Path, tmp_path: Path,
         assert next(iter(line["classes"])) == row["prediction"]
         right += row["prediction"] == row["label"]
     assert metrics["video_top1"] == right / 8
-    given = np.array([line["classes"][row["label"]] for line, row in zip(said, rows, strict=True)])
+    given = np.array([line["classes"][row["label"]] for line, row in zip(predictions, rows, strict=True)])
     assert metrics["loss"] == pytest.approx(-np.log(given).mean(), abs=1e-6 / given.min())  # other batches
 
 
@@ -483,7 +492,7 @@ def test_test_prints_a_table(trained: RunFolder, clips: Path, capsys: Out) -> No
     assert all(name in out for name in ("red", "blue"))
 
 
-def test_an_unknown_class_is_told_with_the_nearest(
+def test_an_unknown_class_is_reported_with_the_nearest_name(
     trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out
 ) -> None:
     (tmp_path / "t.csv").write_text(f"path,label\n{clips / 'red' / 'red 0.mp4'},Reds\n")
@@ -505,8 +514,8 @@ def test_a_bad_file_among_good_ones(trained: RunFolder, clips: Path, tmp_path: P
     assert "2 of 4 videos could not be read" in err
 
     assert run("predict", trained.last, *files, "--workers", 0, "--json") == 1
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [sorted(line) for line in said] == [
+    predictions = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [sorted(line) for line in predictions] == [
         ["classes", "clips", "path"],
         ["error", "path"],
         ["error", "path"],
@@ -522,7 +531,7 @@ def test_a_bad_file_among_good_ones(trained: RunFolder, clips: Path, tmp_path: P
     assert f"could not be read: {files[1]}" in err
 
 
-def test_a_reader_that_goes_away_is_no_error(trained: RunFolder, clips: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(trained: RunFolder, clips: Path) -> None:
     code = "import sys; from t3d.cli.main import main; sys.exit(main())"
     words = ["predict", trained.last, clips, "--workers", 0]
     process = subprocess.Popen(
@@ -553,9 +562,9 @@ def test_models_lists_every_net_with_its_size(capsys: Out, monkeypatch: pytest.M
     assert "32 frames of 224 × 224, 400 classes" in out
 
     assert run("models", "*_tiny", "--json", "--num-frames", 16, "--size", 64, "--num-classes", 7) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert list(said) == ["densenet3d_tiny", "t3d_tiny"]
-    for name, size in said.items():
+    sizes = json.loads(capsys.readouterr().out)
+    assert list(sizes) == ["densenet3d_tiny", "t3d_tiny"]
+    for name, size in sizes.items():
         net = create_model(name, num_classes=7)
         assert size["parameters"] == sum(p.numel() for p in net.parameters())
         assert 0 < size["macs"] < 2e9
@@ -591,8 +600,8 @@ def test_a_2d_nets_file_becomes_a_start_for_training(tmp_path: Path, capsys: Out
     target = tmp_path / "start.safetensors"
     words = ["convert", tmp_path / "resnet18.pth", target, "--model", "resnet3d18", "--inflate", "center"]
     assert run(*words, "--clip.num_frames", 4, "--clip.size", 16, "--clip.resize", 18) == 0
-    told = "120 of 120 backbone tensors loaded; left out on purpose: fc.weight, fc.bias"
-    assert told in capsys.readouterr().out
+    message = "120 of 120 backbone tensors loaded; left out on purpose: fc.weight, fc.bias"
+    assert message in capsys.readouterr().out
     net, card = load_model(target)
     assert (card.classes, card.provenance["inflated"]) == ((), "center")
     frame = torch.rand(2, 3, 1, 16, 16)

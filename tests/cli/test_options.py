@@ -118,8 +118,8 @@ def run(*words: str) -> dict[str, Any]:
 
 
 def option(key: str) -> Option:
-    (found,) = [each for each in OPTIONS if each.key == key]
-    return found
+    (match,) = [each for each in OPTIONS if each.key == key]
+    return match
 
 
 def test_the_signature_is_the_definition() -> None:
@@ -138,7 +138,7 @@ def test_the_signature_is_the_definition() -> None:
     assert option("size").shown_default == "3 4"
 
 
-def test_values_go_where_the_signature_wants_them() -> None:
+def test_values_are_passed_by_the_signature() -> None:
     seen = run("in.txt", "--out", "o")
     assert seen["config"] == Config("in.txt")
     assert (seen["names"], seen["roots"], seen["size"], seen["extra"]) == (None, {}, (3, 4), {})
@@ -222,11 +222,19 @@ def test_a_librarys_message_names_options(message: str, shown: str) -> None:
     assert in_options(message, OPTIONS) == shown
 
 
-def test_a_last_word_stands_for_a_key_if_only_one_ends_with_it() -> None:
+def test_the_last_word_of_a_key_is_enough_if_unique() -> None:
     one, other = (Option(key, str, "") for key in ("data.source_pattern", "pairs.source_pattern"))
     message = "name sources more finely (source_pattern)"
     assert in_options(message, [one]) == "name sources more finely (--data.source-pattern)"
     assert in_options(message, [one, other]) == message
+
+
+def test_a_last_word_without_underscore_stands_for_a_key_in_backticks() -> None:
+    one, other = (
+        Option(key, str, "", short=short) for key, short in (("data.root", "--root"), ("x.root", ""))
+    )
+    assert in_options("`root` is a; the root", [one]) == "--root is a; the root"
+    assert in_options("`root` is a", [one, other]) == "`root` is a"
 
 
 def test_a_message_names_an_option_as_it_was_typed() -> None:

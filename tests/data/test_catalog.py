@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from t3d.data.catalog import open_manifest
+from t3d.cli.main import main
+from t3d.data.catalog import open_manifest, roots_of
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, ManifestError
 
@@ -54,6 +56,47 @@ def test_without_videos_a_table_stands_in_its_own_folder(videos: Path) -> None:
     assert entry.label is None
 
 
+def test_a_root_for_a_folder_of_videos_is_refused(videos: Path, tmp_path: Path) -> None:
+    message = f"`root` is {tmp_path}, but {videos} would not use it: the videos of a folder are found in it"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        open_manifest(str(videos), root=str(tmp_path))
+
+
+def test_lists_share_a_root_that_one_of_them_uses(videos: Path, tmp_path: Path) -> None:
+    table, root = str(tmp_path / "list.csv"), str(tmp_path)
+    assert roots_of(root, str(videos), table) == [None, root]
+    assert roots_of(None, str(videos), table) == [None, None]
+    with pytest.raises(ConfigError, match=f"{re.escape(str(videos))} and {re.escape(root)} would not use it"):
+        roots_of(root, str(videos), root)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train --videos VIDEOS --root ROOT --out o",
+        "train --videos VIDEOS --val VIDEOS --root ROOT --out o",
+        "transfer --videos VIDEOS --root ROOT --out o --teacher resnet18 --teacher.weights random",
+        "data check VIDEOS --root ROOT",
+        "data split VIDEOS --root ROOT --out o",
+        "prepare index VIDEOS --root ROOT --out i.parquet",
+        "prepare transcode VIDEOS --root ROOT --unlabeled --out o",
+    ],
+)
+def test_a_command_never_ignores_a_root(
+    videos: Path,
+    tmp_path: Path,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    given = [word.replace("VIDEOS", str(videos)).replace("ROOT", str(tmp_path)) for word in words.split()]
+    assert main(given) == 2
+    assert f"--root is {tmp_path}, but {videos}" in capsys.readouterr().err
+    assert not list((tmp_path / "work").iterdir())
+
+
 def test_a_split_list_needs_the_folder_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "trainlist01.txt").write_text("Jump/v_Jump_g01_c01.avi\n")
     with pytest.raises(ManifestError, match=r"give their folder as `root`"):
@@ -95,7 +138,7 @@ def test_a_source_pattern_is_never_ignored(tmp_path: Path, videos: Path, name: s
         open_manifest(str(tmp_path / name), root=str(videos), source_pattern="(x)")
 
 
-def test_what_is_not_there_or_of_no_known_form_is_named(tmp_path: Path) -> None:
+def test_missing_and_unknown_lists_are_errors(tmp_path: Path) -> None:
     (tmp_path / "list.xlsx").touch()
     with pytest.raises(ManifestError, match=r"absent\.csv: no such file or folder"):
         open_manifest(str(tmp_path / "absent.csv"))

@@ -145,8 +145,8 @@ def test_a_file_of_another_length_is_refused(tmp_path, numbered_frames) -> None:
         FrameStore(SPEC, index=VideoIndex.read(tmp_path / "index.parquet")).open(path)
 
 
-def test_a_file_that_lies_about_its_content_is_seen_through(tmp_path, numbered_frames, read_numbers) -> None:
-    """Of the same length, but with other key frames: frames are still checked one by one."""
+def test_a_file_with_false_metadata_is_detected(tmp_path, numbered_frames, read_numbers) -> None:
+    """A video of the same length with other key frames: frames are still checked one by one."""
     one = write_video(tmp_path / "one.mp4", numbered_frames(40), keyframe_interval=16)
     two = write_video(tmp_path / "two.mp4", numbered_frames(30, first=100), keyframe_interval=7)
     facts = VideoFacts.of_row({"error": None, **examine(str(one)), "damage": None})
@@ -159,14 +159,14 @@ def test_a_file_that_lies_about_its_content_is_seen_through(tmp_path, numbered_f
         lying.frames_at([39])
 
 
-def test_unknown_files_are_opened_as_ever(index, tmp_path, numbered_frames) -> None:
+def test_files_missing_from_the_index_are_opened_normally(index, tmp_path, numbered_frames) -> None:
     store = FrameStore(SPEC, index=VideoIndex.read(index))
     path = write_video(tmp_path / "new.mp4", numbered_frames(20))
     assert store.index.facts(path) is None
     assert len(store.open(path).times) == 20
 
 
-def test_paths_are_told_apart_even_where_their_marks_are_not(index, films, monkeypatch) -> None:
+def test_paths_differ_even_if_their_hashes_collide(index, films, monkeypatch) -> None:
     truth = {name: VideoIndex.read(index).facts(films / name).digest for name in FILES}
     assert len(set(truth.values())) == len(FILES)
     monkeypatch.setattr(video_index, "_mark", lambda _: 7)
@@ -231,7 +231,7 @@ def test_an_index_can_be_pickled(films, index) -> None:
 
 
 @pytest.mark.parametrize("kind", ["absent", "text", "foreign"])
-def test_what_is_no_index_is_named(tmp_path, kind) -> None:
+def test_a_file_that_is_not_an_index_is_an_error(tmp_path, kind) -> None:
     path = tmp_path / "a.parquet"
     if kind == "text":
         path.write_text("no table")
@@ -246,7 +246,7 @@ def test_what_is_no_index_is_named(tmp_path, kind) -> None:
         VideoIndex.read(path)
 
 
-def test_the_columns_say_what_they_hold() -> None:
+def test_an_index_starts_with_the_columns_of_a_list() -> None:
     assert SCHEMA.names[:5] == ["path", "label", "start", "end", "source"]
     assert VideoIndex(SCHEMA.empty_table()).facts(Path("/nowhere.mp4")) is None
 

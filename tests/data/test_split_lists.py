@@ -71,7 +71,7 @@ GOLDEN = [
 ]
 
 
-def test_the_test_list_is_what_a_split_by_source_holds_out(tmp_path: Path) -> None:
+def test_the_test_list_equals_a_split_by_source(tmp_path: Path) -> None:
     videos = grouped_videos(tmp_path, {"jump": 9, "run": 11})
     parts = split(videos, Shares(val_fraction=0, test_fraction=0.3, seed=5))
     train, test = videos.split_by_source(0.3, seed=5)
@@ -201,7 +201,7 @@ def test_copies_are_found_without_an_index(tmp_path: Path) -> None:
 
 
 def scenes(folder: Path, count: int) -> None:
-    """For each class `count` scenes, each in two clips that are near-duplicates and tell it by no name."""
+    """`count` scenes per class, each in two near-duplicate clips whose names do not reveal the scene."""
     generator = torch.Generator().manual_seed(0)
     for name in ("jump", "run"):
         (folder / name).mkdir(parents=True)

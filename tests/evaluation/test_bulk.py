@@ -56,7 +56,7 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_file_is_gone_on_with_where_it_ended(tmp_path: Path, weights: Path) -> None:
+def test_an_interrupted_file_is_resumed_at_its_end(tmp_path: Path, weights: Path) -> None:
     out = tmp_path / "new" / "all.jsonl"
     with PredictionFile(out, model=weights, top=2) as file:
         assert file.missing(["/v/b.mp4", "/v/a.mp4", "/v/b.mp4"]) == ["/v/b.mp4", "/v/a.mp4"]
@@ -99,11 +99,11 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Pat
             pass
     before = out.read_bytes()
     other = net(tmp_path / "other.safetensors", 2)
-    for options, said in (
+    for options, message in (
         ({"model": other, "top": 2}, "holds predictions of other weights; choose a new file"),
         ({"model": weights, "top": 3}, "holds 2 classes per line, but top is 3"),
     ):
-        with pytest.raises(ConfigError, match=said), PredictionFile(out, **options):  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=message), PredictionFile(out, **options):  # type: ignore[arg-type]
             pass
     assert out.read_bytes() == before
     for text in ("path,label\n", "[]\n", '{"path": "a.mp4"}\n'):
@@ -140,8 +140,8 @@ def test_an_unfinished_run_is_not_used_on_a_cluster() -> None:
 
 def test_predictions_made_here_are_the_predictors_own(weights: Path, films: Path) -> None:
     paths = [str(path) for path in sorted(films.iterdir())]
-    here = list(predictions(PredictConfig(str(weights), compute=IN_PROCESS), paths))
-    assert here == list(Predictor(weights, compute=IN_PROCESS).many(paths))
+    results = list(predictions(PredictConfig(str(weights), compute=IN_PROCESS), paths))
+    assert results == list(Predictor(weights, compute=IN_PROCESS).many(paths))
 
 
 def test_the_command(weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,9 +149,9 @@ def test_the_command(weights: Path, films: Path, tmp_path: Path, capsys: pytest.
     empty.touch()
     words = ["predict", str(weights), str(films), str(empty), "--workers", "0", "--precision", "fp32"]
     assert main([*words, "--out", str(out)]) == 1
-    said = capsys.readouterr()
-    assert said.out == f"{out}: 4 videos; 3 predicted now, 0 earlier, 1 could not be read\n"
-    assert f"t3d: {empty}: is empty (0 bytes)" in said.err
+    output = capsys.readouterr()
+    assert output.out == f"{out}: 4 videos; 3 predicted now, 0 earlier, 1 could not be read\n"
+    assert f"t3d: {empty}: is empty (0 bytes)" in output.err
     first = lines(out)
     assert main([*words, "--json"]) == 1
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -210,6 +210,6 @@ def test_a_dead_reader_is_the_death_of_the_process_and_other_errors_are_not(
         score(["another"])
 
 
-def test_a_line_names_the_likeliest_or_the_error() -> None:
+def test_a_line_has_the_most_probable_class_or_the_error() -> None:
     assert to_line(GOOD, top=9)["classes"] == {"坐": 0.5, "jump": 0.375, "run, fast": 0.125}
     assert to_line(BAD, top=9) == {"path": "/v/b.mp4", "error": "is empty (0 bytes)"}

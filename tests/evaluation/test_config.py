@@ -33,7 +33,7 @@ def flat(kind: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", [TestConfig, ProbeConfig, PredictConfig])
-def test_every_option_of_a_command_has_a_name_of_its_own(kind: Any) -> None:
+def test_every_option_of_a_command_has_a_unique_name(kind: Any) -> None:
     names = flat(kind)
     assert len(names) > 8
     assert len(names) == len(set(names))

@@ -78,14 +78,14 @@ def scores() -> Scores:
 def test_a_run_folder_knows_its_videos(folder: Path, run: Path) -> None:
     tested = Manifest.from_csv(folder / "test.csv")
     for model in (run, run / "last.safetensors"):
-        found = shared_with_run(str(model), tested, None)
-        assert list(found) == ["training", "validation"]
-        assert [(row.row, row.reason) for row in found["training"].rows] == [
+        shared = shared_with_run(str(model), tested, None)
+        assert list(shared) == ["training", "validation"]
+        assert [(row.row, row.reason) for row in shared["training"].rows] == [
             (0, "file"),
             (2, "group"),
             (3, "bytes"),
         ]
-        assert len(found["validation"]) == 4
+        assert len(shared["validation"]) == 4
     assert shared_with_run(str(folder / "elsewhere.safetensors"), tested, None) == {}
 
 
@@ -122,7 +122,7 @@ def test_a_training_measures_its_validation_without_shared_videos(
     assert "; without shared videos " in text
 
 
-def test_a_probe_says_so_too(folder: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_probe_reports_shared_videos(folder: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lists = [str(folder / "train.csv"), str(folder / "test.csv")]
     command = ["probe", *lists, "--model", str(run), "--workers", "0"]
     assert main(command) == 0
@@ -141,7 +141,7 @@ def test_figures_without_shared_videos() -> None:
     assert measure_without(several, shared(0, 1)) is None  # no class applies to those left
 
 
-def test_what_was_not_compared_is_said() -> None:
+def test_videos_that_were_not_compared_are_reported() -> None:
     names = {"tested": "test", "other": "training"}
     nothing = sharing_sentence(shared(), **names)
     assert nothing.startswith("None of the 4 test videos occurs in the training list (same file, bytes or")

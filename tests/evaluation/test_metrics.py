@@ -1,4 +1,4 @@
-"""What metrics say of themselves: counts, intervals, and the figures to compare with."""
+"""Metrics report counts, confidence intervals, and the majority and chance baselines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from t3d.report.result import print_result
 
 
 def scores_of(right: dict[str, int], wrong: dict[str, int], groups: int = 0) -> Scores:
-    """One clip per video; so many of each class are right and wrong, the wrong ones called the next class."""
+    """Scores of one clip per video: `right` and `wrong` counts per class; errors go to the next class."""
     names = tuple(right)
     labels, predictions = [], []
     for label, name in enumerate(names):
@@ -63,7 +63,7 @@ def test_a_result_above_the_majority_says_nothing_more() -> None:
     assert str(metrics).endswith("; always answering 'fight': 50.0%")
 
 
-def test_a_result_below_the_majority_says_so() -> None:
+def test_a_result_below_the_majority_is_reported() -> None:
     metrics = single({"fight": 0, "walk": 30}, {"fight": 10, "walk": 60})
     assert metrics.remarks()[0] == "This is worse than always answering 'walk'."
     assert str(metrics).endswith(
@@ -158,7 +158,7 @@ def test_a_map_comes_with_interval_and_chance() -> None:
     assert f"random scores: {metrics.chance:.1%}" in str(metrics)
 
 
-def test_a_map_of_random_scores_says_so() -> None:
+def test_a_map_of_random_scores_is_reported() -> None:
     _, metrics = multi(0.0)
     assert any("not distinguishable from random scores" in remark for remark in metrics.remarks())
     assert "not better than random scores" in str(metrics)

@@ -63,9 +63,9 @@ def slow_precision(probs: list[float], labels: list[int]) -> float:
     """Go down the sorted list; at each threshold the precision counts by how much the recall has grown."""
     total, area, recall = sum(labels), 0.0, 0.0
     for threshold in sorted(set(probs), reverse=True):
-        found = [label for prob, label in zip(probs, labels, strict=True) if prob >= threshold]
-        area += (sum(found) / total - recall) * sum(found) / len(found)
-        recall = sum(found) / total
+        hits = [label for prob, label in zip(probs, labels, strict=True) if prob >= threshold]
+        area += (sum(hits) / total - recall) * sum(hits) / len(hits)
+        recall = sum(hits) / total
     return area
 
 
@@ -221,24 +221,24 @@ def test_probabilities_are_sigmoids_and_a_video_is_the_mean_of_its_clips(film: P
     np.testing.assert_allclose(single.clip_probs.sum(1), 1)
 
 
-def test_a_prediction_goes_by_the_card(film: Path, tmp_path: Path) -> None:
+def test_a_prediction_follows_the_card(film: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = create_model("densenet3d_tiny", num_classes=3, options=OPTIONS)
     card = ModelCard("densenet3d_tiny", options=OPTIONS, classes=("x", "y", "z"), clip=SPEC)
-    said = {}
+    predictions = {}
     for targets in ("single", "multi"):
         save_model(net, tmp_path / "net.safetensors", card=replace(card, targets=targets))
         predictor = Predictor(tmp_path / "net.safetensors", compute=IN_PROCESS)
         assert predictor.card.targets == targets
-        said[targets] = predictor(film.with_name("one clip.mp4"))
-    assert said["single"].clips == said["multi"].clips == 1
-    assert said["multi"].classes == said["single"].classes
+        predictions[targets] = predictor(film.with_name("one clip.mp4"))
+    assert predictions["single"].clips == predictions["multi"].clips == 1
+    assert predictions["multi"].classes == predictions["single"].classes
     # The odds of a sigmoid are the exponentials that a softmax shares out.
-    odds = [prob / (1 - prob) for prob in said["multi"].probs]
-    assert said["single"].probs == pytest.approx([each / sum(odds) for each in odds], rel=1e-9)
+    odds = [prob / (1 - prob) for prob in predictions["multi"].probs]
+    assert predictions["single"].probs == pytest.approx([each / sum(odds) for each in odds], rel=1e-9)
 
 
-def test_the_commands_go_by_the_card_too(
+def test_the_commands_follow_the_card_too(
     film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = create_model("densenet3d_tiny", num_classes=2, options=OPTIONS)
@@ -263,12 +263,12 @@ def test_the_commands_go_by_the_card_too(
     assert main(["predict", str(made), str(film), "--json", "--workers", "0", "--precision", "fp32"]) == 0
     line = json.loads(capsys.readouterr().out)
     assert line["targets"] == "multi"
-    said = Predictor(made, compute=IN_PROCESS)(film)
-    assert line["classes"] == pytest.approx(dict(zip(said.classes, said.probs, strict=True)))
+    prediction = Predictor(made, compute=IN_PROCESS)(film)
+    assert line["classes"] == pytest.approx(dict(zip(prediction.classes, prediction.probs, strict=True)))
 
 
 @pytest.mark.parametrize("command", ["probe", "teacher"])
-def test_what_learns_one_label_refuses_several(
+def test_methods_for_one_label_refuse_several(
     command: str, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "clips.csv").write_text(f"path,labels\n{film},x|y\n")

@@ -48,7 +48,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of classes with five good films, and two bad ones beside them."""
+    """Folder of classes with five good films, and two bad ones next to them."""
     root = tmp_path_factory.mktemp("films")
     for i, (name, length) in enumerate(
         [("jump/a", 5), ("jump/b", 8), ("坐/c d", 20), ("坐/e", 33), ("坐/f", 16)]
@@ -72,7 +72,7 @@ def good(films: Path) -> list[Path]:
     return sorted((films / "set").rglob("*.mp4"))
 
 
-def test_a_prediction_is_what_the_test_says_to_the_last_bit(weights: Path, films: Path) -> None:
+def test_a_prediction_equals_the_test_bit_for_bit(weights: Path, films: Path) -> None:
     net, card = load_model(weights)
     predictor = Predictor(weights, compute=IN_PROCESS)
     for path in good(films):
@@ -111,7 +111,7 @@ def test_other_batches_change_a_prediction_by_rounding_only(weights: Path, films
             np.testing.assert_allclose(one.probs, other.probs, atol=1e-6, rtol=0)
 
 
-def test_the_order_asked_for_is_the_order_given(weights: Path, films: Path) -> None:
+def test_predictions_keep_the_order_of_the_input(weights: Path, films: Path) -> None:
     paths = good(films)
     asked = [paths[3], paths[0], films / "bad/empty.mp4", paths[3], paths[1]]
     predictions = list(Predictor(weights, compute=Compute(precision="fp32", workers=0)).many(asked))
@@ -138,10 +138,12 @@ def test_bad_files_among_good_ones_say_why(weights: Path, films: Path) -> None:
     assert caught.value.path == str(absent)
 
 
-def test_a_folder_stands_for_its_videos(weights: Path, films: Path) -> None:
+def test_a_folder_is_replaced_by_its_videos(weights: Path, films: Path) -> None:
     predictor = Predictor(weights)
-    found = list(predictor.many([films / "set", good(films)[0]]))
-    assert [prediction.path for prediction in found] == [str(path) for path in [*good(films), good(films)[0]]]
+    predictions = list(predictor.many([films / "set", good(films)[0]]))
+    assert [prediction.path for prediction in predictions] == [
+        str(path) for path in [*good(films), good(films)[0]]
+    ]
     with pytest.raises(VideoError, match="is a folder"):
         predictor(films / "set")
     with pytest.raises(ManifestError, match="no videos given"):
@@ -151,7 +153,7 @@ def test_a_folder_stands_for_its_videos(weights: Path, films: Path) -> None:
         predictor.many([films / "nothing"])
 
 
-def test_relative_paths_and_texts_will_do(
+def test_relative_paths_and_strings_are_accepted(
     weights: Path, films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(films / "set" / "jump")
@@ -248,17 +250,17 @@ def test_a_test_may_average_many_views(
 
 
 @pytest.mark.parametrize(
-    ("tail", "views", "told"),
+    ("tail", "views", "message"),
     [
         ("pad", {"clips": 4}, "`tail` is pad and `clips` is 4.*leave out one"),
         (None, {"clips": 0}, "clips is 0"),
         (None, {"crops": 4}, "crops is 4"),
     ],
 )
-def test_views_that_cannot_be_are_refused_before_anything_is_read(
-    tail: Any, views: dict[str, Any], told: str
+def test_impossible_views_are_refused_before_any_file_is_read(
+    tail: Any, views: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         TestConfig("absent.safetensors", "absent", tail=tail, views=Views(**views))
 
 
@@ -271,7 +273,7 @@ def test_views_that_the_weights_cannot_take_are_refused_before_videos_are_read(t
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_too_many_bad_videos_stop_a_test_and_few_are_told(
+def test_too_many_bad_videos_stop_a_test_and_few_are_reported(
     tmp_path: Path, weights: Path, films: Path, cached: bool
 ) -> None:
     table = tmp_path / "test.csv"
@@ -298,9 +300,9 @@ def test_an_index_names_the_videos_and_a_shard_gives_the_same(
     for index in ("films.parquet", "shards/index.parquet"):
         words = ["predict", str(weights), "--index", str(tmp_path / index), "--json", "--top", "9"]
         assert main([*words, "--precision", "fp32", "--workers", "0"]) == 0
-        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        assert len(found) == len(plain) == 5
-        for line in found:
+        predictions = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert len(predictions) == len(plain) == 5
+        for line in predictions:
             wanted = plain[Path(line["path"]).stem.rpartition("-")[2].replace(" ", "_")]
             # The index lists the videos in another order, so that other clips share their batches.
             assert tuple(line["classes"]) == wanted.classes
@@ -326,7 +328,7 @@ def test_frames_in_memory_are_classified_as_their_file(
     assert torch.equal(predictor.embed(frames), predictor.embed(path))
 
 
-def test_features_are_the_mean_of_what_the_classifier_sees(weights: Path, films: Path) -> None:
+def test_features_are_the_mean_input_of_the_classifier(weights: Path, films: Path) -> None:
     predictor = Predictor(weights, compute=Compute(precision="fp32", workers=0))
     model, card = load_model(weights)
     path = films / "set/坐/e.mp4"

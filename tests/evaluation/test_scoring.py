@@ -118,7 +118,7 @@ def test_a_video_scores_the_mean_of_its_clips(films: Manifest) -> None:
 
 
 def test_segments_are_averaged_before_the_softmax(films: Manifest) -> None:
-    """Two clips of a video, in the middle of its halves, each scored by itself."""
+    """Two clips of a video, in the middle of its halves, each scored alone."""
     model = Mean()
     scores = score_videos(model, films, Protocol(replace(SPEC, segments=2)))
     assert scores.clip_video.tolist() == [0, 1, 2, 4, 5]
@@ -137,7 +137,7 @@ def test_segments_are_averaged_before_the_softmax(films: Manifest) -> None:
 
 
 class Corner(nn.Module):
-    """Scores a clip by one pixel of its first frame and one of its last, so that no two views look alike."""
+    """Score a clip by one pixel of its first frame and one of its last. No two views score the same."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,26 +191,26 @@ def test_many_views_are_averaged(noise: Manifest, clips: int | None, crops: int,
         with Video(noise[row].path) as video:
             frames = video.frames_at(range(len(video))).numpy()
         places = THREE[row] if crops == 3 else FIVE[row][4:] if crops == 1 else FIVE[row]
-        found: list[list[np.ndarray]] = []
+        view_probs: list[list[np.ndarray]] = []
         for start in SPREAD[clips][row]:
             clip = np.stack([frames[(start + k) % len(frames)] for k in range(8)], 1)  # C T H W
             shown = [clip[..., top : top + 16, left : left + 16] for top, left in places]
             if crops == 10:
                 shown += [view[..., ::-1] for view in shown]
-            found.append([])
+            view_probs.append([])
             for view in shown:
                 x = (view / 255 - np.reshape(SPEC.mean, (3, 1, 1, 1))) / np.reshape(SPEC.std, (3, 1, 1, 1))
                 with torch.no_grad():
                     z = model(torch.from_numpy(x[None]))[0].numpy()
                 odds = np.exp(z)
-                found[-1].append(odds / sum(odds) if targets == "single" else 1 / (1 + np.exp(-z)))
-        assert {len(of_clip) for of_clip in found} == {crops}
-        expected = [sum(of_clip) / crops for of_clip in found]
+                view_probs[-1].append(odds / sum(odds) if targets == "single" else 1 / (1 + np.exp(-z)))
+        assert {len(of_clip) for of_clip in view_probs} == {crops}
+        expected = [sum(of_clip) / crops for of_clip in view_probs]
         np.testing.assert_allclose(scores.clip_probs[scores.clip_video == row], expected, atol=1e-6)
-        every = [view for of_clip in found for view in of_clip]
+        every = [view for of_clip in view_probs for view in of_clip]
         np.testing.assert_allclose(scores.video_probs[row], sum(every) / len(every), atol=1e-6)
-        if crops > 1:  # else a wrong crop could not be told from a right one
-            assert np.ptp(found[0], 0).max() > 1e-2
+        if crops > 1:  # otherwise a wrong crop would go unnoticed
+            assert np.ptp(view_probs[0], 0).max() > 1e-2
     assert [video.row for video in scores.bad] == [4]
 
 
@@ -230,7 +230,7 @@ def test_batches_workers_and_processes_change_no_views(noise: Manifest) -> None:
         same(scores, four)
 
 
-def test_crops_of_segments_are_averaged_behind_their_consensus(noise: Manifest) -> None:
+def test_crops_of_segments_are_averaged_after_their_consensus(noise: Manifest) -> None:
     model = Corner()
     spec = replace(SPEC, segments=2)
     scores = score_videos(model, noise, Protocol(spec, views=Views(crops=3)))
@@ -238,12 +238,12 @@ def test_crops_of_segments_are_averaged_behind_their_consensus(noise: Manifest) 
         frames = video.frames_at(range(29))
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (SPEC.mean, SPEC.std))
     x = (frames / 255 - mean) / std
-    found = []
+    crop_probs = []
     for top, left in THREE[0]:
         parts = [x[s : s + 8, :, top : top + 16, left : left + 16] for s in (3, 17)]  # of 0–13 and 14–28
         logits = [model(part.transpose(0, 1)[None]) for part in parts]
-        found.append(((logits[0] + logits[1]) / 2).softmax(1)[0].detach().numpy())
-    np.testing.assert_allclose(scores.video_probs[0], sum(found) / 3, atol=1e-6)
+        crop_probs.append(((logits[0] + logits[1]) / 2).softmax(1)[0].detach().numpy())
+    np.testing.assert_allclose(scores.video_probs[0], sum(crop_probs) / 3, atol=1e-6)
 
 
 def same(a: Scores, b: Scores, *, atol: float = 0.0) -> None:
@@ -337,7 +337,7 @@ def test_the_promise_same_batches_same_bits_other_batches_within_1e_6(films: Man
     same(score_videos(net, films, protocol, compute=batches(4, workers=2)), reference)
     for scores in in_processes(2, films, net, protocol, compute=fours):
         same(scores, reference)
-    # Other batches: another size, other places in them, other videos beside them.
+    # Other batches: another size, other positions, and other videos in the same batch.
     for batch_size in (1, 3, 64):
         same(score_videos(net, films, protocol, compute=batches(batch_size)), reference, atol=1e-6)
     backwards = score_videos(net, films.select(range(len(films) - 1, -1, -1)), protocol, compute=fours)
@@ -446,7 +446,7 @@ def test_a_video_that_breaks_in_the_middle_counts_nowhere(
         assert np.isnan(scores.video_probs[4]).all()
 
 
-def test_a_net_whose_scores_are_no_numbers_is_refused(films: Manifest) -> None:
+def test_a_network_with_scores_that_are_not_finite_is_refused(films: Manifest) -> None:
     model = Mean()
     nn.init.constant_(model.head.bias, math.nan)
     with pytest.raises(DivergedError, match="not finite numbers"):
@@ -454,8 +454,8 @@ def test_a_net_whose_scores_are_no_numbers_is_refused(films: Manifest) -> None:
 
 
 @pytest.mark.parametrize("diverged", [0, 1])
-def test_all_processes_stop_if_one_has_scores_that_are_no_numbers(films: Manifest, diverged: int) -> None:
-    """Two processes in two threads, of which one has broken weights."""
+def test_all_processes_stop_if_one_has_scores_that_are_not_finite(films: Manifest, diverged: int) -> None:
+    """Two processes simulated by two threads. One has broken weights."""
     barrier, sent = threading.Barrier(2, timeout=60), {}
 
     def score(rank: int) -> str:
@@ -479,7 +479,9 @@ def test_all_processes_stop_if_one_has_scores_that_are_no_numbers(films: Manifes
 
 
 @pytest.mark.parametrize("targets", ["single", "multi"])
-def test_one_number_that_is_none_is_enough_to_refuse_a_net(films: Manifest, targets: Any) -> None:
+def test_a_single_score_that_is_not_finite_is_enough_to_refuse_a_network(
+    films: Manifest, targets: Any
+) -> None:
     """Some clips or some classes: such a video must not pass for one that cannot be read."""
 
     class Partly(Mean):
@@ -492,7 +494,7 @@ def test_one_number_that_is_none_is_enough_to_refuse_a_net(films: Manifest, targ
         score_videos(Partly(), films, Protocol(SPEC, targets=targets))
 
 
-def test_a_video_counts_where_all_its_scores_are_numbers(tmp_path: Path) -> None:
+def test_a_video_counts_if_all_its_scores_are_finite(tmp_path: Path) -> None:
     probs = np.array([[0.75, 0.25], [0.5, np.nan], [np.nan, np.nan]])
     scores = Scores(("a", "b"), probs[:1], np.array([0]), probs, np.array([0, 0, 0]), ("x", "y", "z"), ())
     metrics = measure(scores)
@@ -588,7 +590,7 @@ def test_measures_are_those_of_a_slow_count(classes: int, videos: int, seed: int
     assert got.loss == pytest.approx(loss, rel=1e-6)
 
 
-def test_a_sure_mistake_costs_much_but_not_for_ever() -> None:
+def test_a_confident_mistake_has_a_large_but_finite_loss() -> None:
     probs = np.array([[1.0, 0.0]])
     scores = Scores(("a", "b"), probs, np.array([0]), probs, np.array([1]), ("x",), ())
     assert measure(scores).loss == pytest.approx(-math.log(1e-12))

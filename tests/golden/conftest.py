@@ -48,7 +48,7 @@ def digest() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def machine() -> str:
-    """What the last bits of floating-point results depend on: versions, and the kernels this CPU selects."""
+    """Versions and CPU kernels, which determine the last bits of floating-point results."""
     cpu = {"model name": platform.processor(), "cpu family": "", "model": "", "cache size": ""}
     facts = Path("/proc/cpuinfo")
     for line in facts.read_text().splitlines() if facts.is_file() else []:

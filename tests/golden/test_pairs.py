@@ -29,16 +29,16 @@ def pairs(manifest: Make, fake_store: Make, seed: int, total: int = 24, **option
 
 
 def asked(clips: TransferClips) -> list[tuple[list[int], list[list[int]]]]:
-    """For each key the clip's frames, and the teacher's: its own, and those of another time if any."""
-    found = []
+    """Return the frames of clip and teacher per key: the clip's own, and those of another time if any."""
+    requests = []
     for key in KEYS:
         clips.store.asked.clear()
         clips.teacher.store.asked.clear()
         item = clips[SampleKey(*key)]
         assert item.video == key[1]
         (clip,) = clips.store.asked
-        found.append((clip, list(clips.teacher.store.asked)))
-    return found
+        requests.append((clip, list(clips.teacher.store.asked)))
+    return requests
 
 
 def test_frames_of_a_clip() -> None:

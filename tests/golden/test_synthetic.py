@@ -31,7 +31,7 @@ def test_appearances() -> None:
 
 
 def test_tracks() -> None:
-    """Where the object is in the first, a middle and the last frame."""
+    """Return the position of the object in the first, a middle and the last frame."""
     tracks = [motion_track(SPEC, "train", motion, 2)[[0, 11, 23]].ravel() for motion in MOTIONS]
     # fmt: off
     assert [round(float(place), 6) for track in tracks for place in track] == pytest.approx([

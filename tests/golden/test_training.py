@@ -62,7 +62,7 @@ TRANSFERRED: dict[str, str] = {
 
 @dataclass
 class Seen:
-    """What a run drew, in order.
+    """Random draws of a run, in order.
 
     Args:
         keys: Epoch, row and visit of every clip that was read.
@@ -147,12 +147,12 @@ def sums(tensors: dict[str, Tensor]) -> list[float]:
 
 
 def check_bits(tensors: dict[str, Tensor], known: dict[str, str], machine: str) -> None:
-    found = sha256(tensors)
+    digest = sha256(tensors)
     if machine not in known:
         pytest.skip(
-            f"no digest for this machine; where all other golden tests pass, add {machine!r}: {found!r}"
+            f"no digest for this machine; where all other golden tests pass, add {machine!r}: {digest!r}"
         )
-    assert found == known[machine]
+    assert digest == known[machine]
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +232,7 @@ def test_training_draws_its_seeds_and_mixup(training: Seen) -> None:
     )
 
 
-def test_training_learns_alike(training: Seen) -> None:
+def test_training_rates_losses_and_weights_are_pinned(training: Seen) -> None:
     assert [line["lr"] for line in training.log("train")] == pytest.approx(
         [0.013333333333333332, 0.02, 0.018090169943749474, 0.006909830056250526], rel=1e-12
     )
@@ -318,7 +318,7 @@ def test_transfer_draws_its_views(transferring: Seen, digest: Make) -> None:
     # fmt: on
 
 
-def test_transfer_learns_alike(transferring: Seen) -> None:
+def test_transfer_losses_and_weights_are_pinned(transferring: Seen) -> None:
     assert [line["lr"] for line in transferring.log("train")] == [0.01, 0.01, 0.01, 0.01]
     assert float(f"{transferring.start:.7g}") == pytest.approx(386.2746, rel=1e-4)
     assert [float(f"{line['loss']:.7g}") for line in transferring.log("train")] == pytest.approx(

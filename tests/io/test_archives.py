@@ -85,7 +85,7 @@ def content(folder: Path) -> Files:
 
 
 def refused(archive: Path, match: str, **bounds: int) -> None:
-    """The archive is refused, and nothing of it is anywhere in its folder or beside it."""
+    """Check that the archive is refused and leaves no files in or next to its folder."""
     before = sorted(archive.parent.parent.rglob("*"))
     with pytest.raises(ArchiveError, match=match) as caught:
         extract_archive(archive, archive.parent / "refused", **bounds)
@@ -100,7 +100,7 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_every_kind_comes_out_as_it_went_in(place: Path, kind: str) -> None:
+def test_every_kind_of_archive_is_unpacked_exactly(place: Path, kind: str) -> None:
     archive = WRITERS[kind](FILES, place / "archive")  # the name does not tell the kind
     assert archive_kind(archive) == kind
     assert extract_archive(archive, place / "deep" / "new") == len(FILES)
@@ -200,7 +200,7 @@ def test_a_header_that_asks_for_memory(place: Path) -> None:
 def test_cut_short(place: Path, kind: str, share: float) -> None:
     files = {str(number): random.Random(number).randbytes(3000) for number in range(20)}
     whole = WRITERS[kind](files, place / "a").read_bytes()
-    length = 20 * (512 + 3072) if kind == "tar" else len(whole)  # behind the files, a tar has only padding
+    length = 20 * (512 + 3072) if kind == "tar" else len(whole)  # after the files, a tar has only padding
     (place / "a").write_bytes(whole[: int(length * share)])
     refused(place / "a", "corrupt|cannot be read")
 
@@ -239,7 +239,7 @@ def test_any_damage_is_one_kind_of_error(place: Path, kind: str) -> None:
         assert [path.name for path in place.iterdir()] == ["a"]
 
 
-def test_what_is_no_archive(place: Path) -> None:
+def test_files_that_are_not_archives(place: Path) -> None:
     (place / "page.zip").write_text("<html>not found</html>")
     refused(place / "page.zip", "is not an archive")
     (place / "empty").touch()
@@ -264,7 +264,7 @@ def test_a_folder_that_is_there_stays(place: Path) -> None:
     assert list((place / "new").iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_taken_away(place: Path) -> None:
+def test_leftovers_of_a_killed_run_are_deleted(place: Path) -> None:
     left = place / f".{'0a' * 16}.part"
     (left / "in").mkdir(parents=True)
     (left / "in" / "left").touch()

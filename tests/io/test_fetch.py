@@ -40,7 +40,7 @@ def alone(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("digest", [SHA256, SHA256.upper(), hashlib.md5(CONTENT).hexdigest(), None])
-def test_a_file_comes_whole_and_alone(site: Any, tmp_path: Path, digest: str | None) -> None:
+def test_a_file_is_complete_and_leaves_no_other(site: Any, tmp_path: Path, digest: str | None) -> None:
     site.put("/a.tar", CONTENT)
     target = tmp_path / "new" / "a.tar"
     seen: list[tuple[int, int | None]] = []
@@ -52,7 +52,7 @@ def test_a_file_comes_whole_and_alone(site: Any, tmp_path: Path, digest: str | N
     assert seen == sorted(seen)
 
 
-def test_what_is_there_is_not_asked_for_again(site: Any, tmp_path: Path) -> None:
+def test_existing_files_are_not_requested_again(site: Any, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(CONTENT)
     quick(site.url("/a"), tmp_path / "a", size=300_000)
     assert site.asked == []
@@ -76,7 +76,7 @@ def test_a_new_file_has_the_rights_of_new_files(site: Any, tmp_path: Path) -> No
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
-def test_names_with_blanks_and_other_letters_are_asked_for_quoted(site: Any, tmp_path: Path) -> None:
+def test_names_with_spaces_and_non_ascii_letters_are_quoted(site: Any, tmp_path: Path) -> None:
     site.put("/a%20%C3%BC.tar", CONTENT)
     quick(site.url("/a ü.tar"), tmp_path / "1")
     quick(site.url("/a%20%C3%BC.tar"), tmp_path / "2")
@@ -97,7 +97,7 @@ def test_connections_cut_anywhere(site: Any, tmp_path: Path, seed: int, manners:
     assert alone(tmp_path) == ["a"]
 
 
-def test_what_has_come_is_not_asked_for_again(site: Any, tmp_path: Path) -> None:
+def test_downloaded_files_are_not_requested_again(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, cuts=[1000, 2000])
     quick(site.url("/a"), tmp_path / "a")
     assert site.ranges() == [None, "bytes=1000-", "bytes=3000-"]
@@ -111,7 +111,7 @@ def test_attempts_that_bring_something_do_not_count(site: Any, tmp_path: Path) -
     assert len(site.asked) == 21
 
 
-def test_a_later_call_goes_on_where_one_gave_up(site: Any, tmp_path: Path) -> None:
+def test_a_later_call_resumes_a_failed_one(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, cuts=[1000, 0, 0])
     with pytest.raises(
         FetchError, match=r"received 1,000 of the 300,000 .*after 2 attempts; the first 1,000"
@@ -171,7 +171,7 @@ def test_killed_between_the_last_byte_and_the_name(site: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("age", "range_"), [(60, "bytes=1000-"), (-1, None)])
-def test_a_time_of_change_must_be_past_to_tell_contents_apart(
+def test_only_a_past_modification_time_identifies_content(
     site: Any, tmp_path: Path, age: int, range_: str | None
 ) -> None:
     """A file that changed in this very second may change again in it."""
@@ -182,7 +182,7 @@ def test_a_time_of_change_must_be_past_to_tell_contents_apart(
     assert site.asked[-1][1].get("if-range") == (changed if range_ else None)
 
 
-def test_a_weak_etag_tells_no_bytes_apart(site: Any, tmp_path: Path) -> None:
+def test_a_weak_etag_does_not_identify_content(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, tagged=False, cuts=[1000], headers={"ETag": 'W/"1"'})
     quick(site.url("/a"), tmp_path / "a")
     assert site.ranges() == [None, None]
@@ -202,7 +202,7 @@ def test_statuses_that_pass_are_waited_for(
     assert [pause for pause in pauses if pause] == [1, 2, 4, 8]
 
 
-def test_a_server_says_how_long_it_wants_to_be_left_alone(
+def test_retry_after_of_a_server_is_respected(
     site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
@@ -224,7 +224,7 @@ def test_a_status_that_stays(site: Any, tmp_path: Path, status: int, asked: int)
     assert caught.value.url == site.url("/a")
 
 
-def test_nobody_listens(site: Any, tmp_path: Path) -> None:
+def test_a_refused_connection_is_an_error(site: Any, tmp_path: Path) -> None:
     site.server.shutdown()
     site.server.server_close()
     with pytest.raises(FetchError, match=r"refused, after 2 attempts"):
@@ -256,7 +256,7 @@ def test_a_length_that_is_too_short(site: Any, tmp_path: Path, known: dict[str, 
     assert alone(tmp_path) == []
 
 
-def test_a_range_that_was_not_asked_for(site: Any, tmp_path: Path) -> None:
+def test_a_range_that_was_not_requested(site: Any, tmp_path: Path) -> None:
     page = site.put("/a", CONTENT, cuts=[1000])
     with pytest.raises(FetchError):
         quick(site.url("/a"), tmp_path / "a", attempts=1)
@@ -274,7 +274,7 @@ def test_encoded_content_is_not_taken_for_the_file(site: Any, tmp_path: Path) ->
     assert (tmp_path / "a.tar.gz").read_bytes() == CONTENT
 
 
-def test_redirects_are_followed_but_not_for_ever(site: Any, tmp_path: Path) -> None:
+def test_redirects_are_followed_up_to_a_bound(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT)
     site.put("/moved", location="/a")
     site.put("/circle", location="/circle")
@@ -328,7 +328,7 @@ def test_a_wrong_digest_leaves_nothing(site: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("digest", ["", "0" * 63, "g" * 64, "sha256:00"])
-def test_what_is_no_digest(tmp_path: Path, digest: str) -> None:
+def test_invalid_digests_are_refused(tmp_path: Path, digest: str) -> None:
     with pytest.raises(ConfigError, match="must be a SHA-256"):
         fetch("http://127.0.0.1:1/", tmp_path / "a", digest=digest)
 
@@ -351,7 +351,7 @@ def test_more_than_is_taken(site: Any, tmp_path: Path) -> None:
     assert alone(tmp_path) == ["a"]
 
 
-def test_a_length_that_is_not_said(site: Any, tmp_path: Path) -> None:
+def test_a_missing_length(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, length=-1)
     seen: list[int | None] = []
     quick(site.url("/a"), tmp_path / "a", size=300_000, progress=lambda _, whole: seen.append(whole))
@@ -393,15 +393,15 @@ def test_secrets_are_neither_shown_nor_written(site: Any, tmp_path: Path) -> Non
     assert shown("s3://key:secret@bucket/a?region=x") == "s3://bucket/a?…"
 
 
-def test_the_error_survives_its_way_out_of_a_worker() -> None:
+def test_the_error_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(FetchError("http://a/b", "why")))
     assert (str(error), error.url, error.reason) == ("http://a/b: why", "http://a/b", "why")
 
 
-# --- several at once, and killed ------------------------------------------------------------------------
+# --- several processes, and interrupted ones ------------------------------------------------------------
 
 
-def test_threads_that_want_one_file(site: Any, tmp_path: Path) -> None:
+def test_threads_that_download_one_file(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, cuts=[1000, 5000], pause=0.01)
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(quick, site.url("/a"), tmp_path / "a", digest=SHA256) for _ in range(8)]:
@@ -436,7 +436,7 @@ def process(url: str, target: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", _PROGRAM, url, str(target)])
 
 
-def test_killed_half_way_and_gone_on_with(site: Any, tmp_path: Path) -> None:
+def test_a_killed_download_is_resumed(site: Any, tmp_path: Path) -> None:
     page = site.put("/a", CONTENT, pause=0.05, slice=10_000)
     running = process(site.url("/a"), tmp_path / "a")
     part = tmp_path / ".a.resume.part"
@@ -447,15 +447,15 @@ def test_killed_half_way_and_gone_on_with(site: Any, tmp_path: Path) -> None:
     running.send_signal(signal.SIGKILL)
     running.wait(timeout=30)
     assert alone(tmp_path) == [".a.lock", ".a.resume.part", ".a.resume.part.json"]
-    here = part.stat().st_size
+    offset = part.stat().st_size
     page.pause = 0.0
     quick(site.url("/a"), tmp_path / "a")
-    assert site.ranges() == [None, f"bytes={here}-"]
+    assert site.ranges() == [None, f"bytes={offset}-"]
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert alone(tmp_path) == ["a"]
 
 
-def test_processes_that_want_one_file(site: Any, tmp_path: Path) -> None:
+def test_processes_that_download_one_file(site: Any, tmp_path: Path) -> None:
     site.put("/a", CONTENT, pause=0.2)
     running = [process(site.url("/a"), tmp_path / "a") for _ in range(3)]
     assert [one.wait(timeout=60) for one in running] == [0, 0, 0]
@@ -464,7 +464,7 @@ def test_processes_that_want_one_file(site: Any, tmp_path: Path) -> None:
     assert alone(tmp_path) == ["a"]
 
 
-def test_whoever_waits_takes_over_from_a_killed_one(site: Any, tmp_path: Path) -> None:
+def test_a_waiting_process_takes_over_from_a_killed_one(site: Any, tmp_path: Path) -> None:
     page = site.put("/a", CONTENT, pause=0.05, slice=10_000)
     running = process(site.url("/a"), tmp_path / "a")
     until = time.monotonic() + 30
@@ -492,7 +492,7 @@ def test_a_file_of_this_machine(tmp_path: Path, as_url: bool) -> None:
     assert (tmp_path / "out" / "a").read_bytes() == CONTENT
 
 
-def test_files_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_files(tmp_path: Path) -> None:
     for url in (str(tmp_path / "none"), (tmp_path / "none").as_uri()):
         with pytest.raises(FetchError, match="missing"):
             quick(url, tmp_path / "a")
@@ -545,8 +545,8 @@ def test_elsewhere_too_a_part_is_continued_if_nothing_changed(
     page = site.put("/bucket/a", CONTENT, headers={"Last-Modified": "Wed, 01 Jan 2020 00:00:00 GMT"})
     url = store(site, "/a") if where == "store" else str(source)
 
-    def stop(here: int, _: int | None) -> None:
-        if here >= 200_000:
+    def stop(position: int, _: int | None) -> None:
+        if position >= 200_000:
             raise KeyboardInterrupt
 
     for changed in (False, True):
@@ -558,7 +558,7 @@ def test_elsewhere_too_a_part_is_continued_if_nothing_changed(
             os.utime(source, ns=(0, 0))
             page.content, page.headers["Last-Modified"] = OTHER, "Thu, 02 Jan 2020 00:00:00 GMT"
         first: list[int] = []
-        quick(url, tmp_path / "a", progress=lambda here, _, first=first: first.append(here))
+        quick(url, tmp_path / "a", progress=lambda position, _, first=first: first.append(position))
         assert first[0] == (0 if changed else 200_000)
         assert (tmp_path / "a").read_bytes() == (OTHER if changed else CONTENT)
         (tmp_path / "a").unlink()
@@ -570,8 +570,8 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
     source.write_bytes(CONTENT)
     os.utime(source, ns=(0, 0))
 
-    def change(here: int, _: int | None) -> None:
-        if here == 100_000 and source.stat().st_mtime_ns == 0:
+    def change(position: int, _: int | None) -> None:
+        if position == 100_000 and source.stat().st_mtime_ns == 0:
             source.write_bytes(OTHER)
 
     quick(str(source), tmp_path / "a", progress=change)

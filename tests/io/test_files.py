@@ -61,7 +61,7 @@ def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+def test_a_failed_writer_keeps_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
 
@@ -76,7 +76,7 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path, error: type[B
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_writer_that_writes_nothing_is_told(tmp_path: Path) -> None:
+def test_a_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -94,7 +94,7 @@ def test_the_temporary_name_is_hidden_and_keeps_the_ending(tmp_path: Path, name:
     assert not is_temporary(target.name)
 
 
-def test_what_killed_processes_left_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
+def test_only_leftovers_of_killed_processes_are_deleted(tmp_path: Path) -> None:
     old, new = tmp_path / f".{'0a' * 16}.part.csv", tmp_path / f".{'1b' * 16}.part"
     kept = [tmp_path / name for name in ("a.csv", "a.part.csv", ".hidden", ".other.part", ".a.resume.part")]
     for file in (old, new, *kept):
@@ -107,7 +107,7 @@ def test_what_killed_processes_left_is_swept_away_and_nothing_else(tmp_path: Pat
     sweep(tmp_path / "nowhere")
 
 
-def test_writers_at_once_do_not_meet(tmp_path: Path) -> None:
+def test_simultaneous_writers_do_not_conflict(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
 
     def write(number: int) -> None:
@@ -132,7 +132,7 @@ def test_a_file_gets_the_rights_that_new_files_have(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
 
 
-def test_weights_may_be_read_by_whoever_may_read_new_files(tmp_path: Path) -> None:
+def test_weights_have_the_permissions_of_new_files(tmp_path: Path) -> None:
     (tmp_path / "new").touch()
     with atomic_path(tmp_path / "a.safetensors") as temporary:
         save_file({"a": np.zeros(3)}, temporary)
@@ -172,7 +172,7 @@ def test_a_folder_appears_whole_and_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_folder_that_fails_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+def test_a_failed_folder_keeps_the_old_one(tmp_path: Path, error: type[BaseException]) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "old").touch()
 
@@ -186,7 +186,7 @@ def test_a_folder_that_fails_leaves_what_was_there(tmp_path: Path, error: type[B
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "old"]
 
 
-def test_unfinished_folders_and_downloads_are_swept_away_when_nobody_wants_them(tmp_path: Path) -> None:
+def test_abandoned_folders_and_downloads_are_deleted(tmp_path: Path) -> None:
     folder = tmp_path / f".{'2c' * 16}.part"
     (folder / "deep").mkdir(parents=True)
     part, note = resumable_name(tmp_path / "a.zip"), tmp_path / ".a.zip.resume.part.json"

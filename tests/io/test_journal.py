@@ -54,14 +54,14 @@ def test_a_line_that_was_being_written_is_passed_over_and_then_cut_off(tmp_path:
     assert path.read_bytes() == whole + b'{"number": 4}\n'
 
 
-def test_a_file_of_one_torn_line_begins_anew(tmp_path: Path) -> None:
+def test_a_file_of_one_torn_line_starts_again(tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(b'{"num')
     write(tmp_path / "j", 7)
     assert numbers(tmp_path / "j") == [7]
 
 
 @pytest.mark.parametrize("content", [b"path,label\n", b"[1]\n", b'{"a": 1\n{"b": 2}\n', b"no line at all"])
-def test_what_is_no_journal_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_journal_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "j"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"j, line 1: not a JSON object"), Journal(path) as journal:
@@ -135,7 +135,7 @@ with Journal(sys.argv[1]) as journal:
 """
 
 
-def test_a_disk_that_fills_up_is_named_and_what_is_written_stays(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_is_an_error_and_written_lines_stay(tmp_path: Path) -> None:
     path = tmp_path / "j"
     run = subprocess.run([sys.executable, "-c", _FILL, str(path)], capture_output=True, text=True, check=True)
     assert f"{path}: cannot be written: File too large. Finished work is kept" in run.stdout
@@ -144,7 +144,7 @@ def test_a_disk_that_fills_up_is_named_and_what_is_written_stays(tmp_path: Path)
     assert 9_000 < len(b"".join(lines[:-1])) <= 10_000
 
 
-def test_a_disk_that_is_full_at_once_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "j"
     write(path, 1)
     before = path.read_bytes()

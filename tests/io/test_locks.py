@@ -50,7 +50,7 @@ def test_one_holds_a_lock_and_nothing_is_left(tmp_path: Path, name: str) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_finds_another_is_told(tmp_path: Path) -> None:
+def test_a_second_run_is_refused(tmp_path: Path) -> None:
     with alone_in(tmp_path):
         with pytest.raises(ConfigError, match="another run is writing to"), alone_in(tmp_path):
             pass

@@ -41,7 +41,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory, numbered_frames) -> Path:
 
 @pytest.fixture
 def url(packed: Path, tmp_path: Path, site, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Where the shards lie."""
+    """Folder of the shards."""
     monkeypatch.setenv("T3D_SHARDS", str(tmp_path / "twin"))
     shard_cache_of.cache_clear()
     yield site.put_folder("/shards", packed / "shards")
@@ -59,7 +59,7 @@ def opened(url: str) -> tuple[Manifest, FrameStore, list[Path]]:
     return manifest, FrameStore(SPEC, index=open_index(None, name)), [entry.path for entry in manifest]
 
 
-def test_a_shard_comes_when_a_frame_is_asked_for_and_stays(url: str, site, packed: Path) -> None:
+def test_a_shard_is_downloaded_on_first_use_and_kept(url: str, site, packed: Path) -> None:
     manifest, store, paths = opened(url)
     assert [path for path, _ in site.asked] == ["/shards/shards.json", "/shards/index.parquet"]
     frames = store.open(paths[2])
@@ -107,7 +107,7 @@ def read_all(number: int, name: str, failures: multiprocessing.Queue) -> None:  
         failures.put(repr(error))
 
 
-def test_many_processes_share_a_twin_that_is_too_small_for_all(
+def test_many_processes_share_a_cache_that_is_too_small_for_all(
     url: str, site, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room_for(2.2, packed, monkeypatch)
@@ -127,7 +127,7 @@ def test_many_processes_share_a_twin_that_is_too_small_for_all(
     assert len(site.asked) > 8, "shards had to come again"
 
 
-def test_shards_are_there_before_they_are_needed(url: str, site) -> None:
+def test_shards_are_prefetched(url: str, site) -> None:
     _, store, paths = opened(url)
     shards = store.index.shards([str(path) for path in paths])
     assert shards is not None
@@ -163,7 +163,7 @@ def expect(condition, seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def test_a_shard_that_came_wrong_is_refused(url: str, site) -> None:
+def test_a_corrupt_shard_is_refused(url: str, site) -> None:
     _, store, paths = opened(url)
     one, two = (f"/shards/{path.parent.name}" for path in paths[:2])
     changed = bytearray(site.pages[one].content)
@@ -218,7 +218,7 @@ def test_forked_processes_ask_an_object_store_after_their_parent(url: str, site,
         assert worker.exitcode == 0
 
 
-def test_a_signature_that_changes_finds_the_same_twin(url: str, site) -> None:
+def test_a_changed_url_signature_finds_the_same_copy(url: str, site) -> None:
     first = open_manifest(f"{url}/index.parquet?signature=1")[0].path
     asked = len(site.asked)
     assert open_manifest(f"{url}/index.parquet?signature=2")[0].path == first
@@ -228,8 +228,9 @@ def test_a_signature_that_changes_finds_the_same_twin(url: str, site) -> None:
     assert cache.query == "?signature=2"
 
 
-def test_names_and_rooms_that_cannot_serve(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ManifestError, match=r"https://x/list.csv: from a URL, T3D reads shards only"):
+def test_invalid_names_and_cache_sizes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = r"https://x/list\.csv: this is a URL; download it first .* Only shards are read from a URL"
+    with pytest.raises(ManifestError, match=reason):
         open_manifest("https://x/list.csv")
     with pytest.raises(FetchError, match="404"):
         open_manifest(f"{url}/elsewhere/index.parquet")

@@ -43,7 +43,9 @@ def slow_c3d(w: dict[str, Tensor], x: Tensor) -> Tensor:
     x = F.max_pool3d(conv("conv3b", conv("conv3a", x)), 2)
     x = F.max_pool3d(conv("conv4b", conv("conv4a", x)), 2)
     x = conv("conv5b", conv("conv5a", x))
-    x = F.max_pool3d(F.pad(x, (0, 1, 0, 1)), 2)  # 7 to 8 by zeros behind ReLU: windows hang over by one
+    x = F.max_pool3d(
+        F.pad(x, (0, 1, 0, 1)), 2
+    )  # 7 to 8 by zeros after ReLU: windows extend one pixel past the edge
     x = F.relu(F.linear(x.flatten(1), w["fc6.weight"], w["fc6.bias"]))
     x = F.relu(F.linear(x, w["fc7.weight"], w["fc7.bias"]))
     return F.linear(x, w["fc8.weight"], w["fc8.bias"])
@@ -94,7 +96,7 @@ def test_any_clip(net: VideoNet, frames: int, side: int) -> None:
 
 
 def test_a_larger_map_is_averaged(net: VideoNet) -> None:
-    """Of a clip twice as long and wide, the last map is 2 × 7 × 7."""
+    """The last map of a clip twice as long and wide is 2 × 7 × 7."""
     x = torch.randn(1, 3, 32, 224, 224)
     seen = []
     net.get_submodule("fc6").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

@@ -1,4 +1,4 @@
-"""What every registered network promises.
+"""Contract of every registered network.
 
 The tiny ones compute, and so do narrow ones of the families that can be narrow. The large ones tell their
 shapes on the meta device, and compute in the slow tests.

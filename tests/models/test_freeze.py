@@ -46,7 +46,7 @@ def step(net: VideoNet) -> None:
 
 
 @pytest.mark.parametrize("upto", ["stem", "denseblock2", "denseblock4", "backbone"])
-def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(net: VideoNet, upto: str) -> None:
+def test_frozen_parameters_stay_bit_identical_and_the_rest_learns(net: VideoNet, upto: str) -> None:
     net.freeze(upto)
     names = list(net.stages())
     frozen = names[: names.index(upto) + 1] if upto in names else names

@@ -72,7 +72,7 @@ def slow_pool(x: Tensor, depth: int, side: int, time_stride: int) -> Tensor:
     before = depth // 2 if time_stride == 1 else 0
 
     def starts(length: int, kernel: int, stride: int) -> list[int]:
-        # As many windows as are needed to cover the map, each of which must begin inside of it.
+        # Enough windows to cover the map; each must start inside it.
         return [s for s in range(0, length, stride) if s == 0 or s - stride + kernel < length]
 
     times = list(range(x.shape[2])) if time_stride == 1 else starts(x.shape[2], depth, 2)

@@ -147,7 +147,7 @@ def test_classifier_and_random_state_stay(twin: nn.Module) -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_t3d_takes_what_fits_and_says_so(twin: nn.Module) -> None:
+def test_t3d_loads_matching_tensors_and_reports_them(twin: nn.Module) -> None:
     model = create_model("t3d121", num_classes=5)
     report = inflate(twin.state_dict(), model)
     assert not report.complete
@@ -165,7 +165,7 @@ def test_t3d_takes_what_fits_and_says_so(twin: nn.Module) -> None:
     assert "features.denseblock2.denselayer1.norm1.weight 128 for 384" in str(report)
 
 
-def test_what_cannot_be_inflated() -> None:
+def test_weights_that_cannot_be_inflated() -> None:
     model = create_model("t3d_tiny")
     with pytest.raises(CheckpointError, match="no weight of the backbone fits"):
         inflate(torchvision.models.squeezenet1_1().state_dict(), model)

@@ -134,7 +134,7 @@ def test_the_registered_ones_have_the_papers_depths() -> None:
     with torch.device("meta"):
         nets = {name: create_model(name) for name in ("resnet3d50_ttl", "inception3d_ttl")}
         plain = create_model("resnet3d50")
-    found = {
+    found_depths = {
         name: {
             stage: [branch.conv.kernel_size for branch in ttl.transition.branches]  # type: ignore[union-attr]
             for stage, ttl in net.inserted.items()
@@ -143,7 +143,7 @@ def test_the_registered_ones_have_the_papers_depths() -> None:
     }
     first = [(1, 1, 1), (3, 3, 3), (6, 3, 3)]
     other = [(1, 1, 1), (3, 3, 3), (4, 3, 3)]
-    assert found == {
+    assert found_depths == {
         "resnet3d50_ttl": {"layer1": first, "layer2": other, "layer3": other},
         "inception3d_ttl": {"inception3": other, "inception4": other},
     }
@@ -197,7 +197,7 @@ def test_it_follows_the_nets_mode_place_and_precision() -> None:
     assert not ttl.training
 
 
-def test_a_depth_beyond_the_map_is_told_once() -> None:
+def test_a_depth_beyond_the_map_warns_once() -> None:
     ttl = InsertedTTL(4, (1, 6), branch_channels=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -209,7 +209,7 @@ def test_a_depth_beyond_the_map_is_told_once() -> None:
         ttl(torch.rand(1, 4, 2, 3, 3))
 
 
-def test_depths_that_were_chosen_are_told_of_in_training_only() -> None:
+def test_chosen_depths_warn_in_training_only() -> None:
     clip = torch.rand(2, 3, 16, 32, 32)  # two time steps are left for the last TTL
     chosen = create_model("t3d_tiny", num_classes=2, options={"ttl_depths": [[1, 3, 6], [1, 3], [5]]})
     with warnings.catch_warnings():
@@ -230,7 +230,7 @@ def test_depths_that_were_chosen_are_told_of_in_training_only() -> None:
         (["layer1"], [(1, 0)], "one temporal depth of at least 1"),
     ],
 )
-def test_what_cannot_work_changes_nothing(
+def test_a_refused_insertion_changes_nothing(
     after: list[str], depths: list[tuple[int, ...]], message: str
 ) -> None:
     net = build("resnet3d18")
@@ -247,7 +247,7 @@ def test_what_cannot_work_changes_nothing(
 def test_a_second_ttl_at_one_place_is_refused() -> None:
     net = build("resnet3d18")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # looking for the widths is no use of the net
+        warnings.simplefilter("error")  # finding the widths does not count as using the network
         insert_ttl(net, after=["layer1"], depths=[(1, 3)], branch_channels=4)
         insert_ttl(net, after=["layer2"], depths=[(1, 3)], branch_channels=4)
     with pytest.raises(ConfigError, match="'layer1' already has a TTL"):

@@ -30,8 +30,8 @@ FAMILIES = {
 }
 
 
-def randomise(model: nn.Module) -> nn.Module:
-    """Statistics and scales that no BatchNorm has by itself, so that a mixed-up one is seen."""
+def randomize(model: nn.Module) -> nn.Module:
+    """Give every BatchNorm unusual statistics and scales, so that exchanged layers change the result."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             nn.init.normal_(module.running_mean, std=0.2)  # type: ignore[arg-type]
@@ -48,7 +48,7 @@ def theirs(name: str, kind: str = "basic") -> nn.Module:
         "bottleneck": torchvision.models.video.resnet.Bottleneck,
     }[kind]
     torch.manual_seed(0)
-    return randomise(VideoResNet(block, [conv] * 4, [1, 1, 2, 1], stem, num_classes=5))
+    return randomize(VideoResNet(block, [conv] * 4, [1, 1, 2, 1], stem, num_classes=5))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_their_weights_do_not_fit_the_papers_stem(tmp_path: Path) -> None:
     ],
 )
 def test_counts_are_torchvisions(name: str, twin: torchvision.models.WeightsEnum) -> None:
-    """What torchvision writes beside its weights: parameters, and GMAC of a clip of 16 × 112 × 112."""
+    """Parameters and GMAC of a 16 × 112 × 112 clip match the metadata of torchvision's weights."""
     size = model_size(name, options=FAMILIES[name][2], num_frames=16, size=112)
     assert size.parameters == twin.meta["num_params"]
     assert round(size.macs / 1e9, 3) == twin.meta["_ops"]

@@ -33,7 +33,7 @@ def named(model: VideoNet, prefix: str) -> dict[str, Tensor]:
 
 
 def checkpoint(folder: Path, *, weights: str) -> Path:
-    """What a run leaves while it is under way, with three sets of weights in it."""
+    """Folder of an unfinished run, with three sets of weights."""
     header = {"format": 2, "progress": {"epoch": 3}, "card": CARD.to_json(), "weights": weights}
     tensors = named(net(1), "model.") | named(net(2), "ema.module.") | named(net(3), "best.")
     tensors |= {
@@ -50,7 +50,7 @@ def same(a: VideoNet, b: VideoNet) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_finished_run_stands_for_its_best_weights_else_its_last(tmp_path: Path) -> None:
+def test_a_finished_run_is_opened_by_its_best_weights_or_its_last(tmp_path: Path) -> None:
     checkpoint(tmp_path, weights="best.")  # it stays
     save_model(net(5), tmp_path / "last.safetensors", card=CARD)
     assert weights_file(tmp_path) == tmp_path / "last.safetensors"
@@ -70,7 +70,7 @@ def test_a_finished_run_stands_for_its_best_weights_else_its_last(tmp_path: Path
 
 
 @pytest.mark.parametrize(("weights", "seed"), [("best.", 3), ("model.", 1), ("ema.module.", 2)])
-def test_an_unfinished_run_stands_for_its_weights_so_far_if_that_is_allowed(
+def test_an_unfinished_run_is_opened_by_its_current_weights_if_allowed(
     tmp_path: Path, weights: str, seed: int
 ) -> None:
     path = checkpoint(tmp_path, weights=weights)
@@ -124,7 +124,7 @@ def test_a_model_without_a_classifier_classifies_nothing(tmp_path: Path) -> None
         run_test(TestConfig(str(tmp_path), "videos.csv"))
 
 
-def test_a_full_disk_is_named_and_the_file_before_stays(
+def test_a_full_disk_is_an_error_and_the_previous_file_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.safetensors"

@@ -41,7 +41,7 @@ def test_it_freezes_as_its_net_does() -> None:
     assert net.get_classifier().training
 
 
-def test_what_cannot_be_divided() -> None:
+def test_clips_that_cannot_be_divided() -> None:
     with pytest.raises(ConfigError, match="segments is 0"):
         SegmentConsensus(nn.Identity(), segments=0)
     net = SegmentConsensus(nn.Identity(), segments=3)

@@ -175,7 +175,7 @@ def test_time_is_padded_first_where_onednn_fails(depth: int, bf16: bool, misled:
         ("meta", torch.bfloat16, False, 5, 2, False),
     ],
 )
-def test_a_convolution_asks_and_obeys(
+def test_a_convolution_follows_the_chosen_method(
     device: str,
     dtype: torch.dtype,
     autocast: bool,
@@ -247,6 +247,6 @@ for depth, stride, time, bf16 in itertools.product((5, 7), (1, 2), range(1, 10),
 
 
 def test_gradients_of_deep_kernels_are_those_in_float64() -> None:
-    """Inception3D's stem on short clips, in a process of its own: a broken heap ends it, or lets it hang."""
-    found = subprocess.run([sys.executable, "-c", DEEP], capture_output=True, text=True, timeout=60)
-    assert (found.returncode, found.stdout) == (0, ""), found.stderr
+    """Inception3D's stem on short clips, in a separate process: heap corruption would crash or hang it."""
+    process = subprocess.run([sys.executable, "-c", DEEP], capture_output=True, text=True, timeout=60)
+    assert (process.returncode, process.stdout) == (0, ""), process.stderr

@@ -1,4 +1,4 @@
-"""Weights files: what goes in comes out, and what is damaged is named."""
+"""Weights files read back exactly, and damaged files raise an error that names them."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_no_safetensors_file(tmp_path: Path) -> None:
         load_model(path)
 
 
-def test_somebody_elses_file(tmp_path: Path) -> None:
+def test_a_file_of_another_program(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     save_file({"a": torch.ones(1)}, path)
     with pytest.raises(CheckpointError, match=r"no model card in the file.*`t3d convert`"):
@@ -191,7 +191,7 @@ def test_tampered_card(saved: Path, fields: dict[str, object], message: str) -> 
     assert str(saved) in str(error.value)
 
 
-def test_card_that_is_no_json(saved: Path) -> None:
+def test_invalid_json_in_a_card(saved: Path) -> None:
     state, _ = read_tensors(saved)
     save_file(state, saved, metadata={CARD_KEY: "{"})
     with pytest.raises(CheckpointError, match="not JSON"):

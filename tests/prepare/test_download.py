@@ -119,7 +119,7 @@ def test_parts_and_archives(toy: str, tmp_path: Path, options: dict[str, Any], l
         assert files(tmp_path) == left
 
 
-def test_what_was_not_unpacked_can_be_unpacked_later(site: Any, toy: str, tmp_path: Path) -> None:
+def test_downloaded_archives_can_be_unpacked_later(site: Any, toy: str, tmp_path: Path) -> None:
     download(toy, tmp_path, parts=["lists"], unpack=False)
     site.asked.clear()
     report = download(toy, tmp_path, parts=["lists"])
@@ -128,13 +128,13 @@ def test_what_was_not_unpacked_can_be_unpacked_later(site: Any, toy: str, tmp_pa
     assert site.asked == []
 
 
-def test_what_comes_only_when_asked_for(site: Any, toy: str, tmp_path: Path) -> None:
+def test_optional_parts_are_downloaded_only_on_request(site: Any, toy: str, tmp_path: Path) -> None:
     site.put("/toy/more.mp4", VIDEO)
     download(toy, tmp_path, parts=["more"])
     assert files(tmp_path) == ["more.mp4"]
 
 
-def test_one_that_fails_is_named_and_the_others_come(site: Any, toy: str, tmp_path: Path) -> None:
+def test_a_failed_file_is_reported_and_the_others_are_downloaded(site: Any, toy: str, tmp_path: Path) -> None:
     good = site.pages.pop("/toy/val/part_1.tar.gz")
     site.put("/toy/val/part_2.tar.gz", b"<html>gone</html>")
     report = download(toy, tmp_path, parts=["val"])
@@ -154,7 +154,7 @@ def test_one_that_fails_is_named_and_the_others_come(site: Any, toy: str, tmp_pa
     assert files(tmp_path) == [name for name in WHOLE if name.startswith("val/")]
 
 
-def test_a_server_that_is_gone_is_not_asked_for_every_file(site: Any, toy: str, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_not_asked_for_every_file(site: Any, toy: str, tmp_path: Path) -> None:
     for number in range(4):
         site.pages[f"/toy/val/part_{number}.tar.gz"].refusals = [404] * 9
     with pytest.raises(FetchError, match=r"part_0.*answers 404"):
@@ -184,9 +184,9 @@ def test_a_list_of_https_files_by_their_http_names(monkeypatch: pytest.MonkeyPat
         target.write_text("http://a.org/x/1.tar\nhttps://a.org/x/2 ü.tar\n", encoding="utf-8")
 
     monkeypatch.setattr(module, "fetch", give)
-    found = module._jobs(tmp_path, "val", Part(links="https://a.org/list.txt"))
-    assert [job.file.url for job in found] == ["https://a.org/x/1.tar", "https://a.org/x/2 ü.tar"]
-    assert [job.folder.name for job in found] == ["1", "2 ü"]
+    jobs = module._jobs(tmp_path, "val", Part(links="https://a.org/list.txt"))
+    assert [job.file.url for job in jobs] == ["https://a.org/x/1.tar", "https://a.org/x/2 ü.tar"]
+    assert [job.folder.name for job in jobs] == ["1", "2 ü"]
 
 
 def test_no_room(toy: str, site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ def test_no_room(toy: str, site: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     assert site.asked == []
 
 
-def test_two_at_once(toy: str, tmp_path: Path) -> None:
+def test_two_downloads_at_the_same_time(toy: str, tmp_path: Path) -> None:
     with alone_in(tmp_path), pytest.raises(ConfigError, match="another run is writing to"):
         download(toy, tmp_path)
     download(toy, tmp_path)
@@ -274,10 +274,10 @@ def test_the_table_holds_together() -> None:
 
 def test_the_command(toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "download", toy, "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert "Terms: For nothing but tests." in said
-    assert "7 of 7 files downloaded" in said
-    assert f"t3d train --videos {tmp_path}/lists --root {tmp_path}/val" in said
+    output = capsys.readouterr().out
+    assert "Terms: For nothing but tests." in output
+    assert "7 of 7 files downloaded" in output
+    assert f"t3d train --videos {tmp_path}/lists --root {tmp_path}/val" in output
     assert main(["prepare", "download", toy, "--part", "lists", "val", "--out", str(tmp_path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["files"], report["fetched"], report["bad"]) == (5, 0, [])
@@ -299,12 +299,12 @@ def test_the_command_says_what_failed(
 
 def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "download", "--list"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in (*KNOWN, *ELSEWHERE, *KNOWN["ucf101"].parts):
-        assert name in said
+        assert name in output
 
 
-def test_killed_half_way_and_gone_on_with(site: Any, tmp_path: Path) -> None:
+def test_a_killed_download_is_resumed(site: Any, tmp_path: Path) -> None:
     body = zipped(*(f"{number}.mp4" for number in range(10)))
     page = site.put("/a.zip", body, pause=0.2, slice=10_000)
     command = [sys.executable, "-m", "t3d", "prepare", "download", site.url("/a.zip"), "--out", str(tmp_path)]

@@ -70,7 +70,7 @@ def test_every_file_is_described_once(films: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.parquet", "set"]
 
 
-def test_what_is_known_is_not_decoded_again(films: Path, tmp_path: Path) -> None:
+def test_indexed_videos_are_not_decoded_again(films: Path, tmp_path: Path) -> None:
     out = tmp_path / "index.parquet"
     first = index_videos(Manifest.from_folder(films), out)
     before = rows(out)
@@ -86,8 +86,8 @@ def test_what_is_known_is_not_decoded_again(films: Path, tmp_path: Path) -> None
     changed = index_videos(Manifest.from_folder(films), out)
     assert changed.examined == 3
     assert changed.bad == ()
-    found = {row["path"]: row["frames"] for row in rows(out)}
-    assert found == {
+    frames = {row["path"]: row["frames"] for row in rows(out)}
+    assert frames == {
         f"set/{n}.mp4": 30 if n == "a/2" else 20 for n in ("a/2", "a/3", "b/1", "b/2", "b/3", "b/empty")
     }
 
@@ -121,13 +121,13 @@ def test_a_journal_whose_last_line_is_torn_serves(films: Path, tmp_path: Path) -
     assert not journal.exists()
 
 
-def test_a_broken_journal_is_named(films: Path, tmp_path: Path) -> None:
+def test_a_broken_journal_is_an_error(films: Path, tmp_path: Path) -> None:
     (tmp_path / ".index.parquet.journal").write_text("nonsense\n")
     with pytest.raises(ManifestError, match=r"\.index\.parquet\.journal: cannot be read .*; delete it"):
         index_videos(Manifest.from_folder(films), tmp_path / "index.parquet")
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed(tmp_path: Path) -> None:
     for seed in range(40):
         film(tmp_path / "set" / "a" / f"{seed}.mp4", seed, frames=60, size=64)
     out, journal = tmp_path / "index.parquet", tmp_path / ".index.parquet.journal"
@@ -154,17 +154,17 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"out": "index.csv"}, r"an index is a \.parquet file"),
         ({"workers": 0}, "workers is 0"),
         ({"timeout": 0}, "timeout is 0"),
     ],
 )
-def test_options_that_cannot_work(films: Path, tmp_path: Path, changes, said) -> None:
+def test_options_that_cannot_work(films: Path, tmp_path: Path, changes, message) -> None:
     options = {"out": "index.parquet"} | changes
     out = tmp_path / str(options.pop("out"))
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         index_videos(Manifest.from_folder(films), out, **options)
 
 
@@ -181,10 +181,10 @@ def test_the_command(films: Path, tmp_path: Path, capsys) -> None:
     film(films / "b" / "again.mp4", 77)
     (films / "a" / "copy.mp4").write_bytes((films / "b" / "again.mp4").read_bytes())
     assert main(["prepare", "index", str(films), "--out", str(out)]) == 1
-    said = capsys.readouterr().out
-    assert f"{out}: 8 files, 140 frames, 0.00 h" in said
-    assert f"1 cannot be read:\n  {films}/b/empty.mp4: is empty (0 bytes)" in said
-    assert f"1 groups of identical files:\n  {films}/a/copy.mp4 = {films}/b/again.mp4" in said
+    output = capsys.readouterr().out
+    assert f"{out}: 8 files, 140 frames, 0.00 h" in output
+    assert f"1 cannot be read:\n  {films}/b/empty.mp4: is empty (0 bytes)" in output
+    assert f"1 groups of identical files:\n  {films}/a/copy.mp4 = {films}/b/again.mp4" in output
     assert main(["prepare", "index", str(out), "--out", str(out), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["files"], report["examined"], len(report["bad"])) == (8, 1, 1)

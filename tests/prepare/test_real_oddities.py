@@ -34,7 +34,7 @@ def index(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.real
-def test_they_come_out_as_without_an_index(manifest: Manifest, index: Path) -> None:
+def test_frames_are_the_same_as_without_an_index(manifest: Manifest, index: Path) -> None:
     known = VideoIndex.read(index)
     read = 0
     for entry in manifest:

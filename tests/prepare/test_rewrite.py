@@ -249,9 +249,7 @@ def test_a_single_frame(tmp_path, numbered_frames, read_numbers, codec):
     assert_same_times(source, tmp_path / "new" / "a.mp4")
 
 
-def test_what_packets_promise_and_decoding_does_not_give_is_counted_anew(
-    tmp_path, numbered_frames, read_numbers
-):
+def test_frames_missing_after_decoding_are_counted_again(tmp_path, numbered_frames, read_numbers):
     source = write_video(tmp_path / "a.mp4", numbered_frames(48), keyframe_interval=16)
     data = bytearray(source.read_bytes())
     with av.open(str(source)) as container:
@@ -268,7 +266,7 @@ def test_what_packets_promise_and_decoding_does_not_give_is_counted_anew(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"short_side": 255}, "short_side is 255; the codecs need an even number"),
         ({"short_side": 0}, "short_side is 0"),
@@ -278,8 +276,8 @@ def test_what_packets_promise_and_decoding_does_not_give_is_counted_anew(
         ({"codec": "jepg"}, "codec is 'jepg'; did you mean 'jpeg'"),
     ],
 )
-def test_options_that_cannot_work(options, said):
-    with pytest.raises(ConfigError, match=said):
+def test_options_that_cannot_work(options, message):
+    with pytest.raises(ConfigError, match=message):
         TranscodeSpec(**options)
 
 
@@ -298,7 +296,7 @@ def test_a_new_file_that_differs_never_takes_its_name(tmp_path, numbered_frames,
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_source_that_changes_meanwhile_is_told(tmp_path, numbered_frames, monkeypatch):
+def test_a_source_that_changes_meanwhile_is_an_error(tmp_path, numbered_frames, monkeypatch):
     source = write_video(tmp_path / "a.mp4", numbered_frames(20))
     states = iter([(1, 1), (1, 2)])
     monkeypatch.setattr(module, "_state", lambda _: next(states))
@@ -308,12 +306,12 @@ def test_a_source_that_changes_meanwhile_is_told(tmp_path, numbered_frames, monk
 
 
 @pytest.mark.parametrize(
-    ("data", "said"), [(b"", "is empty"), (b"nonsense" * 99, "cannot be opened by FFmpeg: not a video")]
+    ("data", "message"), [(b"", "is empty"), (b"nonsense" * 99, "cannot be opened by FFmpeg: not a video")]
 )
-def test_a_file_that_is_no_video_is_told(tmp_path, data, said):
+def test_a_file_that_is_not_a_video_is_an_error(tmp_path, data, message):
     source = tmp_path / "a.mp4"
     source.write_bytes(data)
-    with pytest.raises(VideoError, match=said):
+    with pytest.raises(VideoError, match=message):
         rewritten(source, tmp_path / "new" / "a.mp4")
 
 

@@ -92,15 +92,15 @@ def test_a_shard_is_what_webdataset_reads(tmp_path: Path, indexed) -> None:
     urls = f"{tmp_path}/shards/{{000000..{report.shards - 1:06}}}.tar"
     samples = list(webdataset.WebDataset(urls, shardshuffle=False, empty_check=False))
     wanted = {entry.path.read_bytes(): (entry.path, entry.source, entry.label) for entry in indexed[0]}
-    found = {}
+    paths = {}
     for sample in samples:
         note = json.loads(sample["json"])
         (ending,) = (name for name in sample if name != "json" and not name.startswith("__"))
         path, source, label = wanted.pop(sample[ending])
         assert path.name == note["name"]
         assert note["clips"] == [{"label": "ab"[label], "source": source}]
-        found[sample["__key__"]] = path
-    assert len(found) == len(samples) == 7
+        paths[sample["__key__"]] = path
+    assert len(paths) == len(samples) == 7
     assert not wanted
 
 
@@ -168,7 +168,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_half_written(tmp_path: Path, vi
     assert by_source(out) == by_source(whole)
 
 
-def test_what_cannot_go_into_a_shard_is_named(tmp_path: Path, videos, indexed) -> None:  # noqa: ARG001 (makes the index)
+def test_files_that_cannot_go_into_a_shard_are_reported(tmp_path: Path, videos, indexed) -> None:  # noqa: ARG001 (makes the index)
     shutil.copytree(videos, tmp_path / "set")
     manifest = Manifest.from_folder(tmp_path / "set")
     index = VideoIndex.read(videos / "index.parquet", root=tmp_path / "set")

@@ -48,8 +48,8 @@ def rows(folder: Path) -> list[dict[str, object]]:
 
 
 def files(folder: Path) -> list[str]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(str(path.relative_to(folder)) for path in found)
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in paths)
 
 
 def states(folder: Path) -> dict[str, int]:
@@ -129,7 +129,7 @@ def test_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path, numbered,
             assert read_numbers(video.frames_at([0, 11])) == [first, first + 11]
 
 
-def test_what_is_done_is_not_done_again_and_what_changed_is(
+def test_only_changed_files_are_transcoded_again(
     videos: Path, tmp_path: Path, numbered, read_numbers
 ) -> None:
     out = tmp_path / "out"
@@ -153,7 +153,7 @@ def test_what_is_done_is_not_done_again_and_what_changed_is(
         assert read_numbers(video.frames_at([0])) == [40]
 
 
-def test_bad_files_are_named_and_left_out(videos: Path, tmp_path: Path, numbered) -> None:
+def test_bad_files_are_reported_and_left_out(videos: Path, tmp_path: Path, numbered) -> None:
     (videos / "run" / "empty.mp4").touch()
     (videos / "run" / "text.mp4").write_text("no video" * 99)
     manifest = Manifest.from_folder(videos)
@@ -217,9 +217,7 @@ def test_two_runs_do_not_write_to_one_folder(videos: Path, tmp_path: Path) -> No
         transcode_videos(manifest, tmp_path / "out", spec=SMALL)
 
 
-def test_a_torn_line_of_the_journal_is_made_again_and_a_damaged_one_is_named(
-    videos: Path, tmp_path: Path
-) -> None:
+def test_a_torn_journal_line_is_redone_and_a_damaged_one_is_an_error(videos: Path, tmp_path: Path) -> None:
     out, journal = tmp_path / "out", tmp_path / "out" / ".transcode.journal"
     manifest = Manifest.from_folder(videos)
     transcode_videos(manifest, out, spec=SMALL, workers=1)
@@ -239,7 +237,7 @@ def test_a_torn_line_of_the_journal_is_made_again_and_a_damaged_one_is_named(
     assert transcode_videos(manifest, out, spec=SMALL).transcoded == 0
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, numbered) -> None:
+def test_a_killed_run_is_resumed(tmp_path: Path, numbered) -> None:
     for at in range(12):
         numbered(f"set/a/{at}.mp4", first=at, frames=200)
     out = tmp_path / "out"
@@ -267,7 +265,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, numbered) -> None:
     assert [row["frames"] for row in rows(out)] == [200] * 12
 
 
-def test_what_a_killed_run_left_half_written_is_deleted(videos: Path, tmp_path: Path) -> None:
+def test_unfinished_files_of_a_killed_run_are_deleted(videos: Path, tmp_path: Path) -> None:
     half = tmp_path / "out" / "run" / ".01230123012301230123012301230123.part.mp4"
     transcode_videos(Manifest.from_folder(videos), tmp_path / "out", spec=SMALL, root=videos)
     half.write_bytes(b"half")
@@ -279,15 +277,15 @@ def test_the_command(videos: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     words = ["prepare", "transcode", str(videos), "--out", str(out), "--short-side", "48", "--workers", "1"]
     assert main(words) == 0
-    said = capsys.readouterr().out
-    assert f"{out}: 3 files, 36 frames, 0.00 h; " in said
-    assert "3 transcoded now in " in said
-    assert f"{out}/index.parquet" in said
+    output = capsys.readouterr().out
+    assert f"{out}: 3 files, 36 frames, 0.00 h; " in output
+    assert "3 transcoded now in " in output
+    assert f"{out}/index.parquet" in output
     (videos / "run" / "empty.mp4").touch()
     assert main(words) == 1
-    said = capsys.readouterr().out
-    assert "0 transcoded now" in said
-    assert f"1 could not be transcoded:\n  {videos}/run/empty.mp4: is empty (0 bytes)" in said
+    output = capsys.readouterr().out
+    assert "0 transcoded now" in output
+    assert f"1 could not be transcoded:\n  {videos}/run/empty.mp4: is empty (0 bytes)" in output
     assert main([*words, "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["files"], report["transcoded"], len(report["bad"])) == (3, 0, 1)

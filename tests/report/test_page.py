@@ -32,7 +32,7 @@ SPEC = ClipSpec(num_frames=8, stride=1, size=64, resize=64)
 
 
 class Page(HTMLParser):
-    """What a page holds: its tags, the pictures in it, its text, and every address it names."""
+    """Contents of a page: its tags, embedded images, text, and every address."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -73,8 +73,8 @@ def films(tmp_path: Path) -> list[Path]:
 def outcome(films: list[Path]) -> TestResult:
     """Five videos: three right, one wrong, one that cannot be read."""
     probs = np.full((5, 4), 0.1)
-    for row, said in enumerate((0, 1, 2, 0, 0)):
-        probs[row, said] = 0.7
+    for row, prediction in enumerate((0, 1, 2, 0, 0)):
+        probs[row, prediction] = 0.7
     probs[4] = np.nan
     scores = Scores(
         classes=CLASSES,
@@ -134,7 +134,7 @@ def test_the_page_stands_alone(tmp_path: Path, run: RunFolder, outcome: TestResu
     assert "utf-8" in text[:200]
 
 
-def test_the_page_says_what_came_out(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
+def test_the_page_shows_the_results(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
     words = Page(written(tmp_path, run, outcome)).words
     assert (
         "3 of 4 videos correct: 75.0% (95% interval 30–95%). Always answering '<b>bold</b>' would give 25.0%"
@@ -165,7 +165,7 @@ def test_the_page_names_shared_videos(tmp_path: Path, run: RunFolder, outcome: T
     assert "Without them: 66.7% (2 of 3 videos, 95% interval " in words
 
 
-def test_names_are_shown_and_never_obeyed(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
+def test_html_in_names_is_escaped(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
     page = Page(written(tmp_path, run, outcome))
     for name in (
         *CLASSES,
@@ -223,7 +223,7 @@ def test_pictures_are_drawn_from_little(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.png" for name in "abcde"]
 
 
-def test_frames_are_drawn_alike_with_channels_first_or_last() -> None:
+def test_frames_look_the_same_with_channels_first_or_last() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 8, 9, 3), dtype=np.uint8)
     shown = [
         [axes.images[0].get_array().tolist() for axes in frames_figure([("a", each)]).axes]

@@ -32,7 +32,7 @@ def test_the_cost_of_a_row_by_hand(tmp_path: Path) -> None:
     assert cost_of_test(trial).flops == pytest.approx(2 * 62.5e9 * 3783, rel=1e-3)
 
 
-def test_a_teacher_costs_what_its_frames_cost(tmp_path: Path) -> None:
+def test_the_cost_of_a_teacher_is_that_of_its_frames(tmp_path: Path) -> None:
     assert teacher_macs("torchvision:squeezenet1_1") / 1e9 == pytest.approx(
         0.349 - 512 * 1000 * 13**2 / 1e9, abs=0.001
     )  # torchvision's figure, less the classifier
@@ -48,8 +48,8 @@ def test_a_teacher_costs_what_its_frames_cost(tmp_path: Path) -> None:
 
 def test_a_plan_says_each_row_and_counts_shared_runs_once(tmp_path: Path) -> None:
     choices = Choices(out=tmp_path / "out", scale="small")
-    said = plan("table10", choices, rows=["T3D", "T3D+TSN"], rate=1000.0)
-    t3d, tsn = said.split("\n\n")[1:3]
+    text = plan("table10", choices, rows=["T3D", "T3D+TSN"], rate=1000.0)
+    t3d, tsn = text.split("\n\n")[1:3]
     assert t3d.startswith("T3D: t3d_tiny, clips of 8 frames of 64 × 64, stride 8\n")
     assert "2 epochs of 152 videos" in t3d  # a few of Kinetics, of which a twentieth is held out
     assert t3d.count("train on Kinetics-400") == 1
@@ -57,16 +57,16 @@ def test_a_plan_says_each_row_and_counts_shared_runs_once(tmp_path: Path) -> Non
     assert [int(n) for n in re.findall(r"test on HMDB51 split (\d)", t3d)] == [1, 2, 3]
     assert "in 3 segments" in tsn.splitlines()[0]
     assert re.search(r"train on Kinetics-400.*\(the same run as above\)", tsn)
-    assert "Remaining: 13 run(s) and 12 test(s)," in said
-    assert "Planned with the published number of videos: UCF101, HMDB51, Kinetics-400." in said
+    assert "Remaining: 13 run(s) and 12 test(s)," in text
+    assert "Planned with the published number of videos: UCF101, HMDB51, Kinetics-400." in text
     assert not (tmp_path / "out").exists()
 
 
 def test_half_the_rate_is_twice_the_time(tmp_path: Path) -> None:
     hours = []
     for rate in (1000.0, 500.0):
-        said = plan("2", Choices(out=tmp_path), rows=["T3D-121"], rate=rate)
-        hours.append(float(re.findall(r"and 1 test\(s\), ([\d.,]+) h at", said)[0].replace(",", "")))
+        text = plan("2", Choices(out=tmp_path), rows=["T3D-121"], rate=rate)
+        hours.append(float(re.findall(r"and 1 test\(s\), ([\d.,]+) h at", text)[0].replace(",", "")))
     assert hours[1] == pytest.approx(2 * hours[0], rel=0.01)
     # 244.1 GMAC at 1,000 GFLOP/s.
     assert hours[0] == pytest.approx(

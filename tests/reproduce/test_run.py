@@ -4,7 +4,8 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from t3d.cli import main as cli
 from t3d.errors import CheckpointError, ConfigError, ManifestError
 from t3d.io.locks import alone_in
+from t3d.progress import Bar, progress
 from t3d.reproduce import run as module
 from t3d.reproduce.config import Choices
 from t3d.reproduce.result import Figure, ResultRow, figure, markdown
@@ -63,7 +65,7 @@ def choices(clips: Path, tmp_path: Path) -> Choices:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is run: `train`, `transfer`, `run_test`."""
+    """Functions that run: `train`, `transfer`, `run_test`."""
     made: list[str] = []
 
     def counted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,11 +81,28 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def result(files: tuple[Path, Path]) -> dict[str, Any]:
-    said = json.loads(files[0].read_text())
-    return {row["row"]: row["figures"]["ucf101"] for row in said["rows"]}
+    content = json.loads(files[0].read_text())
+    return {row["row"]: row["figures"]["ucf101"] for row in content["rows"]}
 
 
-def test_a_row_of_three_steps_from_clips_to_table_and_once_more(choices: Choices, calls: list[str]) -> None:
+@pytest.fixture
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
+    """Bars of the overall progress, one per command."""
+    opened: list[Bar] = []
+
+    @contextmanager
+    def recorded(*args: Any, **more: Any) -> Iterator[Bar]:
+        with progress(*args, **more) as bar:
+            opened.append(bar)
+            yield bar
+
+    monkeypatch.setattr(module, "progress", recorded)
+    return opened
+
+
+def test_a_row_of_three_steps_from_clips_to_table_and_once_more(
+    choices: Choices, calls: list[str], bars: list[Bar], capsys: pytest.CaptureFixture[str]
+) -> None:
     files = reproduce("table8", choices, rows=["T3D-FT-Transfer"])
     assert calls == ["transfer", "train", "train", "run_test"]
     assert files == (choices.out / "table8-small.json", choices.out / "table8-small.md")
@@ -107,24 +126,38 @@ def test_a_row_of_three_steps_from_clips_to_table_and_once_more(choices: Choices
     assert f"| T3D-FT-Transfer |  | {top1:.1f} ({low:.1f}–{high:.1f}) |  |\n" in files[1].read_text()
     assert "Do not compare them" in files[1].read_text()
 
+    def announced() -> list[str]:
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("Run ")]
+
+    assert announced() == [
+        "Run 1 of 3: transfer on youtube8m",
+        "Run 2 of 3: train on kinetics",
+        "Run 3 of 3: train on ucf101",
+    ]
+    assert [(bar.title, bar.count()) for bar in bars] == [("Running table8", "3 of 3 runs (100 %)")]
+
     # Each step began from the one before.
     folders = {path.name.split("-")[0] + path.name.split("-")[1]: path for path in choices.out.glob("runs/*")}
     assert set(folders) == {"transferyoutube8m1", "trainkinetics1", "trainucf1011"}
-    said = (folders["trainucf1011"] / "config.yaml").read_text()
-    assert f"init: {folders['trainkinetics1']}/last.safetensors" in said
+    config = (folders["trainucf1011"] / "config.yaml").read_text()
+    assert f"init: {folders['trainkinetics1']}/last.safetensors" in config
 
     before = {path: path.stat().st_mtime_ns for path in choices.out.glob("runs/**/*") if path.is_file()}
     again = reproduce("8", choices, rows=["T3D-FT-Transfer"])
     assert calls == ["transfer", "train", "train", "run_test"]  # nothing was run again
+    assert announced() == []
+    assert bars[1].count() == "3 of 3 runs (100 %)"
     assert result(again)["T3D-FT-Transfer"]["ours"] == round(top1, 4)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
     reproduce("8", choices, rows=["T3D-Transfer"])
     assert calls[4:] == ["train", "run_test"]  # its transfer was there
+    assert announced() == ["Run 2 of 2: train on ucf101"]
+    assert bars[2].count() == "2 of 2 runs (100 %)"
     assert result(again)["T3D-FT-Transfer"]["ours"] == round(top1, 4)  # a row of another command stays
 
 
-def test_a_stopped_row_goes_on_and_ends_as_if_it_never_had_been(
+def test_a_stopped_row_resumes_with_identical_results(
     choices: Choices, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = reproduce("table4", replace(choices, out=choices.out / "whole"), rows=["T3D"])
@@ -141,7 +174,7 @@ def test_a_stopped_row_goes_on_and_ends_as_if_it_never_had_been(
             reproduce("table4", choices, rows=["T3D"])
     assert error.value.signal == signal.SIGTERM
     assert (choices.out / "table4-small.md").exists()
-    with monkeypatch.context() as patched:  # in the last validation, behind which no step comes
+    with monkeypatch.context() as patched:  # in the last validation, after the last step
         score = loop.score_videos
         patched.setattr(
             loop,
@@ -168,7 +201,7 @@ def test_a_stopped_row_goes_on_and_ends_as_if_it_never_had_been(
     assert all(torch.equal(tensor, weights[name]) for name, tensor in load_file(one).items())
 
 
-def test_what_is_wrong_is_told_before_anything_runs(choices: Choices, calls: list[str], clips: Path) -> None:
+def test_wrong_options_are_refused_before_any_run(choices: Choices, calls: list[str], clips: Path) -> None:
     few = choices.out.parent / "few"
     for name in COLORS:
         (few / name).mkdir(parents=True)
@@ -194,8 +227,8 @@ def test_what_is_wrong_is_told_before_anything_runs(choices: Choices, calls: lis
             "absent: no such file or folder",
         ),
     ]
-    for asked, kind, told in wrong:
-        with pytest.raises(kind, match=told):
+    for asked, kind, message in wrong:
+        with pytest.raises(kind, match=message):
             reproduce("table8", asked)
     assert not calls
     assert not (choices.out / "runs").exists()
@@ -214,7 +247,7 @@ def test_two_commands_into_one_folder_are_refused(choices: Choices, calls: list[
     assert calls == []
 
 
-def test_a_damaged_test_is_told(choices: Choices) -> None:
+def test_a_damaged_test_is_reported(choices: Choices) -> None:
     reproduce("table2", choices, rows=["T3D-121"])
     (metrics,) = choices.out.glob("runs/*/test-*/metrics.json")
     metrics.write_text("{}")
@@ -228,17 +261,17 @@ def test_the_difference_from_the_paper_once_every_split_is_tested(tmp_path: Path
     choices = Choices(out=tmp_path)
     trials = trials_of(table, row, open_sets(table, (row,), choices), choices)
     mine = [trial for trial in trials if trial.on == "ucf101"]
-    found = []
+    figures = []
     for trial, top1 in zip(mine, (0.88, 0.9, 0.911), strict=True):
         trial.folder.mkdir(parents=True)
         written = {"video_top1": top1, "interval": [top1 - 0.02, top1 + 0.01], "chance": 0.01}
         written |= {"majority": {"name": "a", "share": 0.02}, "videos": 50, "bad": 1}
         trial.metrics.write_text(json.dumps(written))
-        found.append(figure(90.3, mine, scale="paper"))
-    assert [(said.ours, said.difference) for said in found] == [(None, None), (None, None), (89.7, -0.6)]
-    assert (found[2].splits, found[2].bad) == ({1: 88.0, 2: 90.0, 3: 91.1}, 3)
-    assert (found[1].interval, found[2].interval) == (None, (87.7, 90.7))
-    assert (found[2].videos, found[2].majority, found[2].chance) == (150, 2.0, 1.0)
+        figures.append(figure(90.3, mine, scale="paper"))
+    assert [(each.ours, each.difference) for each in figures] == [(None, None), (None, None), (89.7, -0.6)]
+    assert (figures[2].splits, figures[2].bad) == ({1: 88.0, 2: 90.0, 3: 91.1}, 3)
+    assert (figures[1].interval, figures[2].interval) == (None, (87.7, 90.7))
+    assert (figures[2].videos, figures[2].majority, figures[2].chance) == (150, 2.0, 1.0)
     assert figure(None, mine, scale="paper").difference is None
 
 
@@ -278,14 +311,14 @@ def test_from_the_command_line(clips: Path, tmp_path: Path, capsys: pytest.Captu
     assert cli.main([*words, "--plan", "--rate", "50"]) == 0
     assert capsys.readouterr().out.startswith("table4: Against other 3D nets")
     assert not list(tmp_path.iterdir())
-    for wrong, told in (
+    for wrong, message in (
         ([*words, "--out", "o", "--rate", "5"], "--rate needs --plan"),
         (["reproduce", "7", "--plan"], "Table 7 contains facts"),
         (["reproduce", "4", "--row", "T4D", "--plan"], "did you mean 'T3D'?"),
         (["reproduce", "4", "--index.ucf101", "i", "--plan"], "--index.ucf101 i needs --data.ucf101"),
     ):
         assert cli.main(wrong) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert cli.main([*words, "--out", str(tmp_path / "out"), "--workers", "0"]) == 0
     out = capsys.readouterr().out
     assert "| T3D | 71.4 |" in out

@@ -180,14 +180,14 @@ def test_several_labels_are_refused(tmp_path: Path) -> None:
         opened("ucf101", tmp_path / "t.csv", tmp_path, small=True)
 
 
-def test_published_counts_stand_in_for_sets_that_are_not_there() -> None:
+def test_published_counts_are_used_for_missing_sets() -> None:
     counts = [(s.train.count, s.test and s.test.count) for s in published_splits("ucf101", (1, 2, 3))]
     assert counts == [(9537, 3783), (9586, 3734), (9624, 3696)]
     assert all(train + (test or 0) == 13_320 for train, test in counts)
     assert [s.train.count for s in published_splits("hmdb51", (2,))] == [70 * 51]
 
 
-def test_options_of_a_set_that_is_not_named_are_told() -> None:
+def test_a_root_without_its_data_is_refused() -> None:
     assert Choices(data={"ucf101": "u"}, root={"ucf101": "v"}).sets == {"ucf101": GivenSet("u", "v")}
     with pytest.raises(ConfigError, match=r"root.hmdb51 v needs data.hmdb51"):
         Choices(root={"hmdb51": "v"})

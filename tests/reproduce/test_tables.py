@@ -18,7 +18,7 @@ from t3d.reproduce.tables import list_tables, parse_table, read_recipe, read_tab
 from t3d.training.config import TrainConfig
 from t3d.transfer.config import TransferConfig
 
-# All that is known of the paper's figures: whatever a file has beyond them was made up.
+# The complete list of the paper's figures; any other figure in a file is invented.
 KNOWN = {
     ("table4", "ResNet3D-50"): {"ucf101": 59.2},
     ("table4", "Inception3D"): {"ucf101": 69.5},
@@ -135,7 +135,7 @@ def test_segments_come_with_the_target_alone(tmp_path: Path) -> None:
     assert len({trial.runs[1].config.out for trial in plain + tsn}) == 12
 
 
-def test_what_changes_a_result_changes_the_folder_and_what_does_not_does_not(tmp_path: Path) -> None:
+def test_only_changes_that_affect_results_change_the_folder(tmp_path: Path) -> None:
     table = read_table("table4")
 
     def folder(**changes: object) -> str:
@@ -151,7 +151,7 @@ def test_what_changes_a_result_changes_the_folder_and_what_does_not_does_not(tmp
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("7", "Table 7 contains facts about the data sets"),
         ("table1", "Table 1 contains the architectures"),
@@ -160,8 +160,8 @@ def test_what_changes_a_result_changes_the_folder_and_what_does_not_does_not(tmp
         ("../table4", "no table"),
     ],
 )
-def test_a_table_that_is_not_there_is_told(name: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told.replace("?", r"\?")):
+def test_an_unknown_table_is_an_error(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
         read_table(name)
 
 
@@ -173,7 +173,7 @@ def test_rows_are_named_in_any_case_and_come_in_the_table_s_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("title: x\nrowss: {}", "unknown name 'rowss'; did you mean 'rows'"),
         ("results: {ucf: [1]}", "unknown name 'ucf'; did you mean 'ucf101'"),
@@ -189,27 +189,27 @@ def test_rows_are_named_in_any_case_and_come_in_the_table_s_order() -> None:
         ("rows: {a: {net: n, steps: [{test: target}]}}", "a row needs a training, and one test"),
     ],
 )
-def test_a_mistake_in_a_file_is_told(change: str, told: str) -> None:
-    said = copy.deepcopy(read_recipe("paper/table4")) | yaml.safe_load(change)
+def test_a_mistake_in_a_file_is_an_error(change: str, message: str) -> None:
+    content = copy.deepcopy(read_recipe("paper/table4")) | yaml.safe_load(change)
     with pytest.raises(ConfigError) as error:
-        parse_table("table4", said)
-    assert told in str(error.value)
+        parse_table("table4", content)
+    assert message in str(error.value)
 
 
-def test_a_clip_that_does_not_fit_its_net_is_told_with_the_row(tmp_path: Path) -> None:
-    said = read_recipe("paper/table5")
-    said["rows"]["T3D-at-112"]["clip"] = {"size": 28, "resize": 28}
-    table = parse_table("table5", said)
+def test_a_clip_that_does_not_fit_its_network_is_an_error_with_the_row(tmp_path: Path) -> None:
+    content = read_recipe("paper/table5")
+    content["rows"]["T3D-at-112"]["clip"] = {"size": 28, "resize": 28}
+    table = parse_table("table5", content)
     choices = Choices(out=tmp_path)
     (row,) = table.chosen(["T3D-at-112"])
     with pytest.raises(ConfigError, match=r"T3D-at-112, train on ucf101: .*at least 1 frames of 29 × 29"):
         trials_of(table, row, open_sets(table, table.rows, choices), choices)
 
 
-def test_a_misspelt_option_of_a_step_is_told_with_the_row(tmp_path: Path) -> None:
-    said = read_recipe("paper/table4")
-    said["rows"]["T3D"]["steps"][0]["optim"] = {"epoch": 3}
-    table = parse_table("table4", said)
+def test_a_misspelled_option_of_a_step_is_an_error_with_the_row(tmp_path: Path) -> None:
+    content = read_recipe("paper/table4")
+    content["rows"]["T3D"]["steps"][0]["optim"] = {"epoch": 3}
+    table = parse_table("table4", content)
     choices = Choices(out=tmp_path)
     with pytest.raises(ConfigError, match=r"T3D, train on ucf101: .*epoch"):
         trials_of(table, table.rows[-1], open_sets(table, table.rows, choices), choices)

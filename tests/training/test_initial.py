@@ -142,7 +142,7 @@ def test_a_file_without_card_must_hold_the_backbone(tmp_path: Path) -> None:
         check_initial(asked)
 
 
-def test_a_run_of_the_same_classes_scores_at_once_as_the_one_before(
+def test_a_run_of_the_same_classes_starts_with_the_scores_of_its_initial_weights(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = RunFolder(train(tiny(out=str(tmp_path / "first"), optim={"epochs": 2})))

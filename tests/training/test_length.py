@@ -122,7 +122,7 @@ def test_an_additional_validation_at_the_first_end_changes_no_weight(tiny: Tiny,
     assert rates(folder) == rates(straight)
 
 
-def test_after_a_cosine_comes_a_second_one(tiny: Tiny, tmp_path: Path, capsys: Out) -> None:
+def test_a_cosine_is_followed_by_a_second_one(tiny: Tiny, tmp_path: Path, capsys: Out) -> None:
     optim = {"schedule": "cosine", "warmup_epochs": 1.0, "lr": 0.1}
     config = tiny(out=str(tmp_path / "run"), optim=optim | {"epochs": 2})
     folder = RunFolder(train(config))

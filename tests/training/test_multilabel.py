@@ -56,7 +56,7 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def multi(tiny: Tiny, tagged: Path) -> Tiny:
-    """As `tiny`, on the tagged videos."""
+    """Like `tiny`, but on the tagged videos."""
     lists = {"train": str(tagged / "train.csv"), "val": str(tagged / "val.csv")}
 
     def make(**changes: Any) -> TrainConfig:

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ from t3d.training.errors import InterruptedRunError
 from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
+from t3d.training.start import Run
 from t3d.training.trainer import Trainer
 
 Tiny = Callable[..., TrainConfig]
@@ -480,7 +482,12 @@ def test_few_bad_videos_are_left_out_by_name(
     assert {Path(path).name for path in folder.read_bad()} == {"empty.mp4", "absent.mp4"}
     assert all(reason for reason in folder.read_bad().values())
     assert len(folder.read_videos()[0]) == 16
-    assert "2 unreadable videos left out (bad.csv)" in capsys.readouterr().out
+    opening = capsys.readouterr().out.splitlines()[0]
+    place = "on the GPU" if torch.cuda.is_available() else "on the CPU"
+    assert opening == (
+        "Training densenet3d_tiny on 16 videos (2 classes, 16 groups), validating on 6, "
+        f"{place}; 2 unreadable videos left out (bad.csv)"
+    )
 
 
 def test_too_many_bad_videos_are_refused(
@@ -505,7 +512,7 @@ def broken_within(colors: Path, tmp_path: Path) -> Path:
     return tmp_path / "broken.mp4"
 
 
-def test_a_video_that_is_corrupt_in_the_middle_is_named_and_counted(
+def test_a_video_that_is_corrupt_in_the_middle_is_reported_and_counted(
     tiny: Tiny,
     more_videos: Callable[..., Path],
     broken_within: Path,
@@ -745,3 +752,19 @@ def test_label_fraction_takes_whole_sources_after_the_validation_split(tiny: Tin
     assert videos.class_counts() == {"blue": 3, "red": 3}
     with pytest.raises(ConfigError, match=r"data\.label_fraction is 1\.5"):
         tiny(data={"label_fraction": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("processes", "device", "place"),
+    [
+        (1, "cpu", "on the CPU"),
+        (1, "cuda", "on the GPU"),
+        (2, "cpu", "in 2 processes on the CPU"),
+        (4, "cuda", "in 4 processes on GPUs"),
+    ],
+)
+def test_a_run_names_its_processes_and_devices(tiny: Tiny, processes: int, device: str, place: str) -> None:
+    config = tiny()
+    accelerator = SimpleNamespace(num_processes=processes, device=torch.device(device))
+    run = Run(config, cast("Any", accelerator), RunFolder(config.out), FrameStore(config.clip), False)
+    assert run.surroundings() == f", {place}"

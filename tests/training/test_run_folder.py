@@ -56,7 +56,7 @@ def test_videos_are_read_as_written(tiny: Tiny, videos: Manifest) -> None:
     assert folder.read_videos()[1] is None
 
 
-def test_bad_videos_are_named_once(tiny: Tiny, videos: Manifest) -> None:
+def test_bad_videos_are_reported_once(tiny: Tiny, videos: Manifest) -> None:
     folder = started(tiny(), videos, (Failed("a, b.mp4", "holds no\nframe", 3),))
     assert folder.read_bad() == {"a, b.mp4": "holds no\nframe"}
     folder.add_bad({"c.mp4": "broke", "a, b.mp4": "again"})

@@ -118,7 +118,7 @@ def test_loss_of_several_labels_against_a_slow_loop(tiny: Tiny, mixup: float, sm
     assert taking.report()["loss"] == pytest.approx(want, rel=1e-5)
 
 
-def test_a_single_tag_is_smoothed_towards_either_answer(tiny: Tiny) -> None:
+def test_a_single_tag_is_smoothed_toward_either_answer(tiny: Tiny) -> None:
     taking = trainer(tiny(optim={"label_smoothing": 0.2}), kind=MultiLabelStep)
     got = taking.train_step.compare(torch.tensor([[0.3], [-1.0]]), torch.tensor([[1.0], [0.0]]), 1.0)
     yes, no = (1 / (1 + math.exp(-logit)) for logit in (0.3, -1.0))
@@ -215,7 +215,7 @@ def test_batchnorm_statistics_that_are_not_finite_stop_the_run(tiny: Tiny, value
         taking.check_finite()
 
 
-def test_broken_videos_are_named_once_and_too_many_stop(
+def test_broken_videos_are_reported_once_and_too_many_stop(
     tiny: Tiny, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taking = trainer(tiny(data={"max_bad": 0.02}), videos=100)

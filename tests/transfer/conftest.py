@@ -1,4 +1,4 @@
-"""What tests of transfer share: smooth frames, and a second opinion on how a teacher sees them."""
+"""Fixtures for transfer tests: smooth frames, and a reference implementation of teacher preprocessing."""
 
 from __future__ import annotations
 

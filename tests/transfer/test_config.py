@@ -89,7 +89,7 @@ def test_every_pass_needs_two_clips(batch_size: int, accumulate: int, works: boo
             run(optim=optim)
 
 
-def test_what_is_near_a_refusal_is_taken() -> None:
+def test_values_near_a_refused_one_are_accepted() -> None:
     nothing_held_out = replace(POOL, val_fraction=0.0)
     for schedule in ("step", "cosine", "constant"):
         assert run(data=nothing_held_out, optim=OptimConfig(schedule=schedule)).data == nothing_held_out
@@ -152,10 +152,10 @@ def test_options_are_read_without_torch() -> None:
         ({"space": "teachers"}, r"pairs\.space is 'teachers'; did you mean 'teacher'"),
     ],
 )
-def test_misspelt_choices_are_refused_from_python_too(option: dict[str, Any], message: str) -> None:
+def test_misspelled_choices_are_refused_from_python_too(option: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PairConfig(**option)
 
 
-def test_an_empty_cache_is_none() -> None:
+def test_an_empty_cache_path_disables_the_cache() -> None:
     assert TeacherConfig(name="resnet50", cache="", augment=True).cache is None

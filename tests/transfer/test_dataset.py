@@ -181,7 +181,7 @@ def test_pixels_show_frames_of_the_clips_own_time_and_of_another(
     assert sides == {True, False}
 
 
-def test_rows_keep_to_their_spans() -> None:
+def test_rows_stay_within_their_spans() -> None:
     lengths: dict[str, int | str] = {"x": 100}
     spans = [(0.4, 1.2), (2.0, None), (None, 0.8)]
     dataset = clips(table("x", "x", "x", spans=spans), lengths, count=3, other_time=True)
@@ -240,8 +240,8 @@ def test_a_video_shorter_than_a_clip_is_a_bad_one_where_that_is_asked_for() -> N
     item = dataset[SampleKey(0, 0)]
     assert isinstance(item, Failed)
     assert (item.row, item.path) == (0, "short")
-    for told in ("has 6 frames", "needs 7", "clip.short = wrap or repeat_last"):
-        assert told in item.reason
+    for message in ("has 6 frames", "needs 7", "clip.short = wrap or repeat_last"):
+        assert message in item.reason
     assert numbers(item_of(dataset, 0, 1).frames) == [0, 2, 4, 6]
 
 
@@ -365,8 +365,13 @@ def test_the_same_seed_epoch_and_row_give_the_same_item_however_they_are_read(
 
 def test_other_epochs_rows_and_seeds_give_other_items(noise: Manifest) -> None:
     row = table(*[noise[5].path] * 2)  # the same film, so that only the draws can differ
-    here, there = decoded(row), decoded(row, seed=4)
-    items = [here[SampleKey(0, 0)], here[SampleKey(1, 0)], here[SampleKey(0, 1)], there[SampleKey(0, 0)]]
+    original, reseeded = decoded(row), decoded(row, seed=4)
+    items = [
+        original[SampleKey(0, 0)],
+        original[SampleKey(1, 0)],
+        original[SampleKey(0, 1)],
+        reseeded[SampleKey(0, 0)],
+    ]
     for i, one in enumerate(items):
         for two in items[:i]:
             assert isinstance(one, PairItem)
@@ -375,7 +380,7 @@ def test_other_epochs_rows_and_seeds_give_other_items(noise: Manifest) -> None:
             assert not torch.equal(one.teacher, two.teacher)
 
 
-def test_what_comes_out_is_packed(noise: Manifest) -> None:
+def test_items_are_channels_last(noise: Manifest) -> None:
     for changes in ({}, {"augment": None, "teacher_augment": None}):
         item = item_of(decoded(noise, **changes), row=5)
         assert item.other is not None
@@ -440,7 +445,7 @@ def test_kept_features_are_those_of_the_frames_that_would_be_decoded(noise: Mani
 
 @pytest.mark.parametrize("part", ["store", "teacher"])
 @pytest.mark.parametrize("moment", ["opening", "reading"])
-def test_a_video_that_cannot_be_read_is_named_and_not_raised(part: str, moment: str) -> None:
+def test_an_unreadable_video_is_returned_and_not_raised(part: str, moment: str) -> None:
     lengths: dict[str, int | str] = {"good": 40, "bad": 40}
     spec = SPEC if part == "store" else SEEN
     broken = Films(spec, lengths | {"bad": "is broken"})
@@ -471,7 +476,7 @@ def test_damage_at_another_time_counts_only_where_its_frames_are_asked_for() -> 
     assert min(hit[True, False], hit[False, True], hit[False, False]) > 10
 
 
-def test_a_span_behind_the_video_is_a_bad_one() -> None:
+def test_a_span_after_the_end_of_the_video_is_bad() -> None:
     dataset = clips(table("x", spans=[(60.0, 70.0)]), {"x": 50})
     item = dataset[SampleKey(0, 0)]
     assert isinstance(item, Failed)
@@ -519,7 +524,7 @@ def test_items_are_stacked_in_their_order_and_bad_ones_set_apart(features: bool)
 
 
 @pytest.mark.parametrize("features", [False, True])
-def test_frames_of_another_time_come_behind_all_others(features: bool) -> None:
+def test_frames_of_another_time_come_after_all_others(features: bool) -> None:
     items = [
         handmade(4, other=True, features=features),
         BAD[0],
@@ -554,7 +559,7 @@ def test_a_batch_of_bad_videos_has_no_frames(other_time: bool) -> None:
     assert batch.pin_memory() is batch
 
 
-def test_what_a_gpu_copies_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_a_gpu_copies_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Tensor] = []
 
     def pin(self: Tensor) -> Tensor:

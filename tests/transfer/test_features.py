@@ -52,7 +52,7 @@ class Tiny(TorchTeacher):
 
 
 def film(path: Path, count: int, *, seed: int = 0, every: int = 16) -> Path:
-    """A video of frames of 40 × 48, each of two colors of its own."""
+    """A video of frames of 40 × 48, each with its own two colors."""
     generator = torch.Generator().manual_seed(seed)
     colors = torch.randint(0, 256, (count, 3, 2, 1), generator=generator).byte()
     frames = colors.repeat_interleave(20, 2).expand(-1, -1, -1, 48)
@@ -80,7 +80,7 @@ def made(folder: Path, *paths: Path, step: int = 1, workers: int = 0) -> tuple[F
 
 
 def entries(folder: Path) -> dict[str, bytes]:
-    """What lies under final names; names with a dot in front are temporary."""
+    """Files with final names; names with a leading dot are temporary."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
@@ -115,7 +115,7 @@ def zero_a_packet(path: Path, number: int) -> None:
         (127, 2),
     ],
 )
-def test_the_nearest_frame_with_features_stands_for_each_wanted_one(
+def test_the_nearest_frame_with_features_is_used_for_each_requested_one(
     tmp_path: Path, seen_by: Seen, count: int, step: int
 ) -> None:
     path = film(tmp_path / "a.mp4", count)
@@ -219,7 +219,7 @@ def test_another_video_teacher_or_step_is_another_entry(tmp_path: Path, seen_by:
         torch.testing.assert_close(features.get(video, frames), want, rtol=0, atol=3e-3)
 
 
-def test_a_video_that_was_replaced_is_computed_anew(tmp_path: Path, seen_by: Seen) -> None:
+def test_a_replaced_video_is_computed_again(tmp_path: Path, seen_by: Seen) -> None:
     path = film(tmp_path / "a.mp4", 12)
     features, _ = made(tmp_path / "features", path)
     old = features.get(path, np.arange(12))
@@ -235,7 +235,7 @@ def test_a_video_that_was_replaced_is_computed_anew(tmp_path: Path, seen_by: See
 
 
 @pytest.mark.parametrize("moment", ["computing", "writing"])
-def test_a_killed_run_leaves_nothing_half_written_and_is_gone_on_with(tmp_path: Path, moment: str) -> None:
+def test_a_killed_run_leaves_no_partial_entry_and_is_resumed(tmp_path: Path, moment: str) -> None:
     paths = [film(tmp_path / f"{i}.mp4", 35, seed=i) for i in range(3)]
     whole = tmp_path / "whole"
     made(whole, *paths)
@@ -281,7 +281,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_is_gone_on_with(tmp_path: 
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_videos_are_named_and_the_others_kept(tmp_path: Path, seen_by: Seen, workers: int) -> None:
+def test_bad_videos_are_reported_and_the_others_kept(tmp_path: Path, seen_by: Seen, workers: int) -> None:
     good = [film(tmp_path / f"good{i}.mp4", 5 + i, seed=i) for i in range(2)]
     broken = film(tmp_path / "broken.mp4", 40, every=4)
     zero_a_packet(broken, 36)
@@ -300,14 +300,14 @@ def test_bad_videos_are_named_and_the_others_kept(tmp_path: Path, seen_by: Seen,
     assert "frame 36" in reasons[broken]
     assert "No such file" in reasons[absent]
     assert reasons[text]
-    assert not any(str(path) in reason for path, reason in reasons.items())  # the path is told beside it
+    assert not any(str(path) in reason for path, reason in reasons.items())  # the path is reported separately
     assert set(entries(tmp_path / "features")) == {features.entry(path).name for path in good}
     for path in good:
         want = of_each_frame(Tiny(), path, seen_by)[2:4]
         torch.testing.assert_close(features.get(path, np.array([2, 3])), want, rtol=0, atol=2e-3)
 
 
-def test_a_video_that_is_gone_is_a_bad_video(tmp_path: Path) -> None:
+def test_a_missing_video_is_a_bad_video(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", 5)
     features, _ = made(tmp_path / "features", path)
     path.unlink()
@@ -328,8 +328,8 @@ def test_a_damaged_entry_is_named_with_the_fix(tmp_path: Path, damage: str) -> N
         entry.write_bytes({"cut": whole[:-20], "empty": b"", "text": b"features" * 9}[damage])
     with pytest.raises(ConfigError) as caught:
         features.get(path, np.array([1]))
-    for told in ("teacher.cache", str(entry), str(path), "delete a damaged file"):
-        assert told in str(caught.value)
+    for message in ("teacher.cache", str(entry), str(path), "delete a damaged file"):
+        assert message in str(caught.value)
     entry.unlink()  # as it says
     made(tmp_path / "features", path)
     assert entry.read_bytes() == whole

@@ -18,7 +18,7 @@ GONE = Failed("gone.mp4", "no such file", 2)
 
 
 class Scores:
-    """Of two clips and their frames, as a step gives them: each clip is nearest its own frames."""
+    """Scores of two clips and their frames, like those of a step: each clip is nearest its own frames."""
 
     config = SimpleNamespace(pairs=PairConfig("regress"))
 
@@ -36,7 +36,7 @@ def held_out(*batches: Any) -> HeldOut:
     return validation
 
 
-def test_videos_that_cannot_be_read_are_named_and_the_others_measured() -> None:
+def test_unreadable_videos_are_reported_and_the_others_measured() -> None:
     read = SimpleNamespace(frames=torch.zeros(2), bad=(GONE,))
     unread = SimpleNamespace(frames=None, bad=(GONE,))
     validation = held_out(read, unread)

@@ -42,12 +42,12 @@ def figures(batches: list[Batch], threshold: float | None = THRESHOLD) -> dict[s
 
 def pairs_of(batches: list[Batch]) -> list[tuple[float, bool, str]]:
     """Score, truth and kind of each pair that counts."""
-    found = []
+    pairs = []
     for scores, positive, negative in batches:
         for clip, column in (positive | negative).nonzero().tolist():
             kind = "other_time" if column == len(scores) + clip else "other_video"
-            found.append((float(scores[clip, column]), bool(positive[clip, column]), kind))
-    return found
+            pairs.append((float(scores[clip, column]), bool(positive[clip, column]), kind))
+    return pairs
 
 
 def slow_figures(batches: list[Batch], kind: str | None = None) -> dict[str, float]:
@@ -55,12 +55,12 @@ def slow_figures(batches: list[Batch], kind: str | None = None) -> dict[str, flo
     kept = [(score, truth) for score, truth, of in pairs_of(batches) if truth or kind in (None, of)]
     scores, truth = np.array([score for score, _ in kept]), np.array([true for _, true in kept])
     weight = np.where(truth, 1 / truth.sum(), 1 / (~truth).sum())
-    said = scores > THRESHOLD
+    predicted = scores > THRESHOLD
     return {
         "auc": float(roc_auc_score(truth, scores)),
-        "accuracy": float(accuracy_score(truth, said, sample_weight=weight)),
-        "precision": float(precision_score(truth, said, sample_weight=weight, zero_division=0)),
-        "recall": float(recall_score(truth, said)),
+        "accuracy": float(accuracy_score(truth, predicted, sample_weight=weight)),
+        "precision": float(precision_score(truth, predicted, sample_weight=weight, zero_division=0)),
+        "recall": float(recall_score(truth, predicted)),
     }
 
 
@@ -130,7 +130,7 @@ def test_all_true_and_all_false() -> None:
         assert figures([(-best, own, ~own)], threshold) == dict.fromkeys(names, 0.0) | count
 
 
-# What is left out
+# Pairs that are not counted
 
 
 def test_pairs_in_neither_mask_are_not_counted() -> None:

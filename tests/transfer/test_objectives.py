@@ -99,7 +99,7 @@ def test_contrastive_equals_a_loop(seed: int, count: int, wide: bool) -> None:
     torch.testing.assert_close(gradient(got, scores), slope)
 
 
-# What must hold of any loss
+# Properties of every loss
 
 
 @pytest.mark.parametrize("loss", [match_loss, contrastive_loss])
@@ -132,7 +132,7 @@ def test_negatives_weigh_as_much_as_positives_however_many_they_are() -> None:
 
 
 @pytest.mark.parametrize("wide", [False, True])
-def test_a_batch_without_negatives_teaches_only_what_its_positives_say(wide: bool) -> None:
+def test_a_batch_without_negatives_teaches_by_its_positives_only(wide: bool) -> None:
     none = torch.zeros(3, dtype=torch.bool) if wide else None
     positive, negative = allowed_pairs(torch.zeros(3, dtype=torch.int64), none)
     assert not negative.any()
@@ -140,15 +140,15 @@ def test_a_batch_without_negatives_teaches_only_what_its_positives_say(wide: boo
     matched = match_loss(scores, positive, negative)
     right = scores.detach().diagonal().tolist()
     assert float(matched.detach()) == pytest.approx(np.mean([math.log(1 + math.exp(-s)) for s in right]))
-    told = contrastive_loss(scores, positive, negative)
-    assert float(told.detach()) == 0
-    assert not gradient(told, scores).any(), "nothing to be told apart from: no gradient, and no NaN"
+    loss = contrastive_loss(scores, positive, negative)
+    assert float(loss.detach()) == 0
+    assert not gradient(loss, scores).any(), "nothing to be told apart from: no gradient, and no NaN"
     rng = np.random.default_rng(0)
     drawn = transfer_loss({"match": scores}, positive, negative, pairs=PairConfig(), rng=rng)
     assert float(drawn.detach()) == float(matched.detach())
 
 
-def test_a_clip_that_cannot_be_told_costs_the_log_of_its_choices() -> None:
+def test_an_indistinguishable_clip_costs_the_log_of_its_choices() -> None:
     other = torch.tensor([True, True, False, True])
     positive, negative = allowed_pairs(torch.tensor([0, 1, 1, 2]), other)
     # 4 + 4 sets of frames less those of the same source, and of a time that there is not.
@@ -194,7 +194,7 @@ def test_one_allowed_negative_of_each_clip_that_has_any(count: int, wide: bool) 
 
 
 def drawn(negative: Tensor, times: int) -> np.ndarray:
-    """How often each pair was kept."""
+    """Count how often each pair was kept."""
     rng = np.random.default_rng(3)
     return np.sum([draw_one(negative, rng).numpy() for _ in range(times)], 0)
 

@@ -1,4 +1,4 @@
-"""Pairs are told by slow loops: what may show the same thing is never a negative, and draws are even."""
+"""Pairs match slow loops: clips of possibly the same scene are never negatives, and draws are uniform."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def listed(paths: list[str], sources: list[str]) -> Manifest:
 
 
 def slow_related(manifest: Manifest) -> NDArray[np.bool_]:
-    """Which rows may show the same thing, [N, N]: compare all pairs, then join until nothing changes."""
+    """Rows that may show the same scene, [N, N]: compare all pairs, then join until nothing changes."""
 
     def same(a: Path, b: Path) -> bool:
         return a == b or (a.exists() and b.exists() and a.read_bytes() == b.read_bytes())
@@ -55,7 +55,7 @@ def random_manifest(folder: Path, seed: int, rows: int = 24) -> Manifest:
     return listed([paths[at] for at in chosen], names)
 
 
-# Which videos may show the same thing
+# Groups of videos that may show the same scene
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -70,7 +70,7 @@ def test_groups_are_what_comparing_all_pairs_gives(seed: int, tmp_path: Path) ->
     assert set(got.tolist()) == set(range(got.max() + 1))
 
 
-def test_a_chain_of_sources_copies_and_paths_is_one_group_wherever_its_links_lie(tmp_path: Path) -> None:
+def test_a_chain_of_sources_copies_and_paths_is_one_group_in_any_order(tmp_path: Path) -> None:
     files = {name: str(tmp_path / name) for name in "abcd"}
     for name, content in {"a": b"one", "b": b"one", "c": b"two", "d": b"six"}.items():
         Path(files[name]).write_bytes(content)
@@ -86,7 +86,7 @@ def test_a_chain_of_sources_copies_and_paths_is_one_group_wherever_its_links_lie
         assert chain | alone == {0, 1}
 
 
-def test_a_source_named_like_a_file_is_no_link(tmp_path: Path) -> None:
+def test_a_source_named_like_a_file_is_not_a_link(tmp_path: Path) -> None:
     path = str(tmp_path / "x.mp4")
     assert source_groups(listed([path, str(tmp_path / "y.mp4")], ["y", path])).tolist() == [0, 1]
 
@@ -109,7 +109,7 @@ def test_a_file_listed_twice_is_one_group(content: bytes | None, tmp_path: Path)
     assert source_groups(listed(paths, list("xyz"))).tolist() == [0, 1, 0]
 
 
-def test_a_missing_file_named_like_a_digest_is_no_link(tmp_path: Path) -> None:
+def test_a_missing_file_named_like_a_digest_is_not_a_link(tmp_path: Path) -> None:
     for name in ("one.mp4", "two.mp4"):
         (tmp_path / name).write_bytes(b"video")
     digest = content_digest(tmp_path / "one.mp4")
@@ -138,7 +138,7 @@ def test_joined_rows_share_a_source_and_are_held_out_together(seed: int, tmp_pat
     assert apart[: len(rest), len(rest) :].all()
 
 
-# Which pairs of a batch count
+# Positive and negative pairs of a batch
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -174,11 +174,11 @@ def test_a_batch_of_one_source_has_only_other_times_as_negatives() -> None:
     assert negative.nonzero().tolist() == [[0, 4], [1, 5], [3, 7]]
 
 
-# Which frames belong to a clip
+# Teacher frames of a clip
 
 
 def slow_middles(clip: NDArray[np.int64], count: int) -> list[Fraction]:
-    """Where the middles of the parts lie, exactly; frame n lasts from n to n + 1."""
+    """Exact middles of the parts; frame n lasts from n to n + 1."""
     begin, end = Fraction(int(min(clip))), Fraction(int(max(clip)) + 1)
     part = (end - begin) / count
     return [begin + part * number + part / 2 for number in range(count)]
@@ -197,7 +197,7 @@ def test_frames_are_those_that_last_over_the_middles(seed: int) -> None:
         assert clip.min() <= got.min() <= got.max() <= clip.max()
         for frame, middle in zip(got.tolist(), slow_middles(clip, count), strict=True):
             assert frame <= middle <= frame + 1  # a middle between two frames: either
-        halving = frames_of(clip, 1 << int(rng.integers(0, 6)))  # thus may be divided without rounding
+        halving = frames_of(clip, 1 << int(rng.integers(0, 6)))  # a power of two divides without rounding
         assert halving.tolist() == [int(middle) for middle in slow_middles(clip, len(halving))]
 
 
@@ -219,21 +219,21 @@ def slow_starts(first: int, total: int, spec: ClipSpec) -> list[int]:
 @pytest.mark.parametrize("seed", range(5))
 def test_another_time_never_overlaps_and_is_found_where_there_is_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    found = Counter[bool]()
+    missing = Counter[bool]()
     for _ in range(300):
         spec = ClipSpec(num_frames=int(rng.integers(1, 9)), stride=int(rng.integers(1, 4)))
         total = int(rng.integers(1, 4 * spec.span + 2))
         clip = random_clip(total, spec, rng)
         got = other_time(clip, total, spec, rng)
         allowed = slow_starts(int(clip[0]), total, spec) if total >= spec.span else []
-        found[got is None] += 1
+        missing[got is None] += 1
         if got is None:
             assert not allowed
             continue
         assert got.dtype == np.int64
         assert got[0] in allowed
         assert got.tolist() == [int(got[0]) + spec.stride * number for number in range(spec.num_frames)]
-    assert min(found[True], found[False]) > 50
+    assert min(missing[True], missing[False]) > 50
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ class Known:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_what_an_index_knows_changes_no_group(seed: int, share: float, tmp_path: Path) -> None:
+def test_an_index_changes_no_group(seed: int, share: float, tmp_path: Path) -> None:
     manifest = random_manifest(tmp_path, seed)
     there = sorted({str(entry.path) for entry in manifest if entry.path.is_file()})
     rng = np.random.default_rng(seed)
@@ -304,7 +304,7 @@ def test_what_an_index_knows_changes_no_group(seed: int, share: float, tmp_path:
     assert source_groups(manifest, index).tolist() == source_groups(manifest).tolist()  # type: ignore[arg-type]
 
 
-def test_what_an_index_knows_is_not_read(tmp_path: Path) -> None:
+def test_indexed_files_are_not_read(tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{name}.mp4") for name in "abc"]
     for path, content in zip(paths, (b"one", b"one", b"two"), strict=True):
         Path(path).write_bytes(content)

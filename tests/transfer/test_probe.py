@@ -20,8 +20,9 @@ from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, save_model
+from t3d.progress import progress
 from t3d.transfer import probe
-from t3d.transfer.probe import fit_linear, run_probe, student_vectors
+from t3d.transfer.probe import fit_linear, run_probe
 from t3d.transfer.probe_config import ProbeConfig
 from t3d.video.encode import write_video
 from t3d.video.video import Video
@@ -33,7 +34,7 @@ SMALL = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottlene
 
 @pytest.fixture(scope="module")
 def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`train.csv` (5 a class) and `test.csv` (3 a class): red and blue videos of 20 noisy frames."""
+    """`train.csv` (5 per class) and `test.csv` (3 per class): red and blue videos of 20 noisy frames."""
     root = tmp_path_factory.mktemp("probe")
     generator = torch.Generator().manual_seed(0)
     for split, count in (("train", 5), ("test", 3)):
@@ -79,12 +80,12 @@ def test_a_probe_of_a_teacher(lists: Path) -> None:
 
 
 def test_features_are_those_of_the_test_protocol(lists: Path, student: Path) -> None:
-    from t3d.evaluation.scoring import each_clip
+    from t3d.evaluation.scoring import each_clip, pooled_features
     from t3d.models.weights import load_model
 
     net, card = load_model(student)
     manifest = Manifest.from_csv(lists / "test.csv")
-    rows, bad = each_clip(student_vectors(net, card.clip, bf16=False), manifest, Protocol(card.clip))
+    rows, bad = each_clip(pooled_features(net, card.clip, bf16=False), manifest, Protocol(card.clip))
     assert not bad
     expected = []
     for entry in manifest:
@@ -123,6 +124,35 @@ def test_few_labels(lists: Path, student: Path) -> None:
     assert probed(lists, model=str(student), label_fraction=0.2).metrics.video_top1 == 1.0
     with pytest.raises(ConfigError, match="label_fraction is 0"):
         probed(lists, model=str(student), label_fraction=0.0)
+
+
+def test_fitting_shows_progress(lists: Path, student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def recorded(title: str, *args: Any, **more: Any) -> Any:
+        opened.append(title)
+        return progress(title, *args, **more)
+
+    monkeypatch.setattr(probe, "progress", recorded)
+    probed(lists, model=str(student))
+    assert opened == ["Fitting the classifier"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("teacher_weights", "w.safetensors"),
+        ("teacher_size", 64),
+        ("num_frames", 8),
+        ("stride", 2),
+        ("tail", "drop"),
+    ],
+)
+def test_options_of_a_teacher_are_refused_for_a_3d_model(name: str, value: object) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigError, match=f"^`{name}` would have no effect"):
+        ProbeConfig("train", "test", model="m.safetensors", **options)
+    assert getattr(ProbeConfig("train", "test", teacher="resnet18", **options), name) == value
 
 
 def test_either_a_student_or_a_teacher(lists: Path, student: Path) -> None:

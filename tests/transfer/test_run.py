@@ -17,7 +17,9 @@ import timm
 import torch
 from safetensors import safe_open
 
+from t3d.cli.main import main
 from t3d.clip import ClipSpec
+from t3d.data.clips.frames import FrameStore
 from t3d.data.config import AugmentConfig, DataConfig
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, Failed, ManifestError
@@ -36,6 +38,7 @@ from t3d.transfer.run import transfer
 from t3d.transfer.teachers.base import TEACHER_KEY, Teacher
 from t3d.transfer.teachers.open import open_teacher
 from t3d.video.encode import write_video
+from t3d.video.video import Video
 
 NET = ModelConfig(
     name="densenet3d_tiny",
@@ -44,11 +47,11 @@ NET = ModelConfig(
 Small = Callable[..., TransferConfig]
 
 
-def draw(root: Path, count: int) -> Path:
-    """A folder of videos of 24 frames, 32 × 40, each of a color of its own that slowly grows lighter."""
-    root.mkdir()
-    generator = torch.Generator().manual_seed(0)
-    for number in range(count):
+def draw(root: Path, count: int, *, first: int = 0) -> Path:
+    """A folder of videos of 24 frames, 32 × 40, each with its own color that slowly becomes lighter."""
+    root.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(first)
+    for number in range(first, first + count):
         color = torch.randint(20, 200, (1, 3, 1, 1), generator=generator)
         light = torch.linspace(0, 40, 24).view(24, 1, 1, 1)
         noise = torch.randint(-10, 11, (24, 3, 32, 40), generator=generator)
@@ -63,7 +66,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def eighty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 80 videos, `videos`; what a run keeps of them beside it serves the next ones."""
+    """A folder with 80 videos in `videos`; later runs reuse the caches that earlier runs put next to it."""
     root = tmp_path_factory.mktemp("eighty")
     draw(root / "videos", 80)
     return root
@@ -84,7 +87,7 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(pool: Path, teacher_file: Path, tmp_path: Path) -> Small:
-    """Maker of a run of seconds, 5 steps an epoch; dictionaries change a part's fields."""
+    """Maker of the config of a short run, 5 steps per epoch; dictionaries change fields of a section."""
     base = TransferConfig(
         out=str(tmp_path / "run"),
         data=PoolConfig(videos=str(pool), val_fraction=0.15, workers=0),
@@ -242,7 +245,7 @@ def test_a_transfer_trained_longer_is_one_longer_transfer(small: Small, tmp_path
     assert folder.read_config(TransferConfig).optim.epochs == 3
 
 
-def test_a_run_does_not_go_on_without_one_of_its_videos(
+def test_a_run_does_not_resume_without_one_of_its_videos(
     small: Small, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = tmp_path / "videos"
@@ -292,7 +295,7 @@ def test_one_file_under_many_names_is_one_source(
             rows.append((copy, copy.stem))
     config = small(data={"videos": str(table(tmp_path / "pool.csv", rows)), "val_fraction": 0})
     transfer(config)
-    assert "on 24 videos of 8 sources" in capsys.readouterr().out
+    assert "on 24 videos (8 groups)" in capsys.readouterr().out
     folder = RunFolder(transfer(replace(config, data=replace(config.data, val_fraction=0.3), overwrite=True)))
     mine, held = folder.read_videos()
     assert held is not None
@@ -301,7 +304,7 @@ def test_one_file_under_many_names_is_one_source(
 
 
 def test_videos_that_cannot_be_read_are_counted_and_left_out(
-    small: Small, pool: Path, tmp_path: Path
+    small: Small, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     videos = tmp_path / "mixed"
     shutil.copytree(pool, videos)
@@ -312,23 +315,31 @@ def test_videos_that_cannot_be_read_are_counted_and_left_out(
     teacher = {"cache": str(tmp_path / "features")}
     folder = RunFolder(transfer(small(data=data, teacher=teacher)))
     assert {Path(path).name for path in folder.read_bad()} >= {"04.mp4"}
+    train, val = folder.read_videos()
+    assert val is not None
+    place = "on the GPU" if torch.cuda.is_available() else "on the CPU"
+    assert capsys.readouterr().out.startswith(
+        f"Training densenet3d_tiny on {len(train)} videos ({len(train)} groups), with the teacher "
+        f"{small().teacher.name} and the objective {small().pairs.objective}, validating on {len(val)}, "
+        f"{place}; {len(folder.read_bad())} unreadable video"
+    )
     with pytest.raises(ManifestError, match=r"04\.mp4"):
         transfer(small(data=data | {"max_bad": 0.0}, out=str(tmp_path / "other")))
     assert not (tmp_path / "other").exists()
 
 
-def test_a_video_whose_features_cannot_be_had_is_named_and_left_out(
+def test_a_video_without_features_is_reported_and_left_out(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = FeatureStore.make
 
     def broken(self: FeatureStore, manifest: Manifest, *args: Any, **kwargs: Any) -> list[Failed]:
-        found = [
+        failures = [
             (row, entry) for row, entry in enumerate(manifest) if entry.path.name in ("03.mp4", "11.mp4")
         ]
-        kept = manifest.select([row for row in range(len(manifest)) if row not in dict(found)])
+        kept = manifest.select([row for row in range(len(manifest)) if row not in dict(failures)])
         make(self, kept, *args, **kwargs)
-        return [Failed(str(entry.path), "frame 12 cannot be decoded", row) for row, entry in found]
+        return [Failed(str(entry.path), "frame 12 cannot be decoded", row) for row, entry in failures]
 
     monkeypatch.setattr(FeatureStore, "make", broken)
     config = small(data={"max_bad": 0.5}, teacher={"cache": str(tmp_path / "features")}, optim={"epochs": 2})
@@ -367,7 +378,7 @@ def test_clips_that_are_too_short_are_refused_where_that_is_asked_for(small: Sma
         transfer(config)
 
 
-def test_a_teacher_that_cannot_be_opened_leaves_no_run_behind(small: Small, tmp_path: Path) -> None:
+def test_a_teacher_that_cannot_be_opened_leaves_no_run(small: Small, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere\.onnx"):
         transfer(small(teacher={"name": str(tmp_path / "nowhere.onnx")}))
     with pytest.raises(ConfigError, match="resnet18"):
@@ -388,7 +399,7 @@ def test_options_that_contradict_each_other(small: Small) -> None:
         PairConfig(temperature=0)
 
 
-def test_a_run_is_gone_on_with_by_its_own_command(small: Small) -> None:
+def test_a_run_is_resumed_by_its_own_command(small: Small) -> None:
     folder = RunFolder(transfer(small()))
     with pytest.raises(ConfigError, match="is a run of t3d transfer; t3d train cannot resume"):
         folder.read_config(TrainConfig)
@@ -418,3 +429,29 @@ def test_a_run_stopped_while_it_computes_teacher_features_keeps_them(
     transfer(folder.read_config(TransferConfig), resume=True)
     assert len(written) == len(set(written))  # none was computed twice
     assert folder.last.exists()
+
+
+def test_transfer_and_training_decode_each_video_once_into_one_cache(
+    teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipes resize frames alike, so the second command finds what the first one decoded."""
+    for first, name in ((0, "one"), (4, "two")):
+        draw(tmp_path / "videos" / name, 4, first=first)
+    decoded: list[str] = []
+    write = FrameStore._write
+
+    def counting(self: FrameStore, path: Path, video: Video) -> None:
+        decoded.append(video.path.name)
+        write(self, path, video)
+
+    monkeypatch.setattr(FrameStore, "_write", counting)
+    common = f"--videos {tmp_path}/videos --cache {tmp_path}/cache --epochs 1 --batch-size 4 --workers 0"
+    from_images = f"--teacher {teacher_file} --teacher.cache {tmp_path}/features"
+    student = tmp_path / "transfer"
+    for words in (
+        f"transfer --recipe transfer-laptop {common} {from_images} --out {student}",
+        f"train --recipe modern {common} --init {student} --out {tmp_path}/tuned",
+        f"train --recipe modern {common} --out {tmp_path}/scratch",
+    ):
+        assert main(words.split()) == 0
+    assert sorted(decoded) == [f"{number:02d}.mp4" for number in range(8)]

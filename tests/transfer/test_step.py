@@ -127,7 +127,7 @@ def batch_of(
 
 
 def as_seen(clip: Tensor, spec: ClipSpec) -> Tensor:
-    """What a net sees of a clip T C H W, frame by frame: C T H W."""
+    """Convert a clip T C H W to the input of a network, C T H W, frame by frame."""
     scaled, out = clip.float() / 255, []
     for number, frame in enumerate(scaled):
         if spec.modality == "diff":
@@ -158,7 +158,7 @@ def slow_scores(
 
 
 def slow_masks(batch: PairBatch) -> tuple[list[list[bool]], list[list[bool]]]:
-    """Which pairs are positive and which negative, by asking of each."""
+    """Return masks of the positive and negative pairs, checked one by one."""
     videos = batch.videos.tolist()
     count = len(videos)
     positive, negative = [], []
@@ -197,22 +197,22 @@ def without_fillers(scores: Tensor, other: list[bool] | None) -> Tensor:
     return scores * torch.tensor([True] * len(other) + other)
 
 
-def test_what_fills_the_place_of_a_missing_time_changes_nothing() -> None:
+def test_placeholders_of_missing_times_change_nothing() -> None:
     config = config_of(pairs={"objective": "sum"})
     scoring = trainer(config, None)
     used(scoring.network, config, tiny_teacher())
     scoring.network.train()
-    found = []
+    outputs = []
     for value in (0.0, 100.0):
         batch = batch_of(0, 1, 5, 7, other=[False, True, True, True], features=True)
         batch.teacher[4] = value
         state = copy.deepcopy(scoring.network.state_dict())
         with torch.no_grad():
             scores, _, negative = step_of(scoring).score(scoring.network, batch, GROUPS)
-        found.append([*scores.values(), *scoring.network.standardize.state_dict().values()])
+        outputs.append([*scores.values(), *scoring.network.standardize.state_dict().values()])
         scoring.network.load_state_dict(state)
         assert not negative[:, 4].any()
-    for one, other in zip(*found, strict=True):
+    for one, other in zip(*outputs, strict=True):
         assert torch.equal(one, other)
 
 
@@ -295,14 +295,14 @@ def test_groups_are_those_of_the_rows_that_the_batch_names() -> None:
 
 def test_in_bfloat16_scores_are_float32_and_nearly_the_same() -> None:
     teacher, batch = tiny_teacher(), batch_of(0, 1, 2, 4)
-    found = []
+    outputs = []
     for precision in ("fp32", "bf16"):
         config = config_of(precision=precision)
         scoring = trainer(config, teacher)
         used(scoring.network, config_of(), teacher)
         with torch.no_grad():
-            found.append(step_of(scoring).score(scoring.network, batch, GROUPS)[0]["match"])
-    full, half = found
+            outputs.append(step_of(scoring).score(scoring.network, batch, GROUPS)[0]["match"])
+    full, half = outputs
     assert half.dtype == torch.float32
     assert not torch.equal(full, half)
     torch.testing.assert_close(half, full, rtol=0.1, atol=0.02)

@@ -49,7 +49,7 @@ def clips(count: int, seed: int = 0) -> Tensor:
 
 
 def features(count: int, seed: int = 0) -> Tensor:
-    """As of a ReLU: not negative, of widely differing scale."""
+    """Features like those after a ReLU: nonnegative, with widely differing scales."""
     generator = torch.Generator().manual_seed(100 + seed)
     scale = torch.logspace(-1, 2, FEATURES)
     return (torch.randn(count, FEATURES, generator=generator) + 0.5).clamp(min=0) * scale
@@ -184,7 +184,7 @@ def test_tables_are_what_single_pairs_give(pairs: PairConfig, count: int, sets: 
 
 
 @torch.no_grad()
-def test_outside_training_the_batches_before_say_what_is_standard() -> None:
+def test_outside_training_features_are_standardized_by_running_statistics() -> None:
     net = build(PairConfig("sum")).train()
     mean, variance = torch.zeros(FEATURES, dtype=torch.float64), torch.ones(FEATURES, dtype=torch.float64)
     for seed in range(5):
@@ -196,7 +196,7 @@ def test_outside_training_the_batches_before_say_what_is_standard() -> None:
     frames = features(6, 9)
     tables, pooled = run(net, clips(3), frames)
     check(tables, slow_tables(net, pooled, (frames.double() - mean) / (variance + 1e-5).sqrt(), 0.1))
-    # A pair's score is then a matter of its own clip and frames.
+    # Then the score of a pair depends on its clip and frames only.
     for row in range(3):
         alone = net(clips(3)[row : row + 1], frames[row + 1 : row + 3])
         for name, table in alone.items():
@@ -230,7 +230,7 @@ def test_heads_stay_in_single_precision_under_autocast() -> None:
     check(tables, slow_tables(net, pooled, slow_standard(frames), 0.1))
 
 
-# What learns
+# Parameters that learn
 
 
 def masks(count: int, wide: bool) -> tuple[Tensor, Tensor]:

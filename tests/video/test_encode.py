@@ -59,7 +59,7 @@ def test_frame_times_make_a_variable_rate(tmp_path, numbered_frames):
 
 
 @pytest.mark.parametrize("interval", [1, 7, 16])
-def test_key_frames_come_at_least_that_often(tmp_path, numbered_frames, interval):
+def test_key_frames_have_a_maximum_distance(tmp_path, numbered_frames, interval):
     frames = decoded(write_video(tmp_path / "a.mp4", numbered_frames(40), keyframe_interval=interval))
     keys = [i for i, frame in enumerate(frames) if frame.key_frame]
     assert keys[0] == 0
@@ -126,7 +126,7 @@ GOOD = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
         ("a.mp4", GOOD, {"frame_times": [0, 1, float("nan"), 2]}, "not finite"),
     ],
 )
-def test_what_cannot_be_written_is_said_and_leaves_nothing(tmp_path, name, frames, options, message):
+def test_invalid_input_is_an_error_and_leaves_no_file(tmp_path, name, frames, options, message):
     with pytest.raises(ConfigError, match=message):
         write_video(tmp_path / name, frames, **options)
     assert list(tmp_path.iterdir()) == []

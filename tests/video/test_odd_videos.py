@@ -1,7 +1,7 @@
-"""What becomes of real oddities: one line a file in odd_videos.json, in which every change is seen.
+"""Odd real videos match their expected outcomes, one line per file in odd_videos.json.
 
-The frames were looked at once and compared with those of the FFmpeg command line. After a change that is
-meant, remake the table and read the difference before committing it:
+The frames were inspected and compared with those of the FFmpeg command line. After an intended
+change, remake the table and read the difference before committing it:
 
     python tests/video/test_odd_videos.py $T3D_REAL_DATA/odd_videos
 """
@@ -35,7 +35,7 @@ Outcome = dict[str, Any]
 
 
 def isolated(work: Callable[..., Any], *args: object, seconds: float = SECONDS) -> Any:
-    """Do work in a process of its own: a crash, a hang or a flood of memory there is a plain failure."""
+    """Run a function in a separate process: a crash, a hang or excessive memory use fails the test."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
 
@@ -79,14 +79,14 @@ def outcome(path: Path) -> Outcome:
 
 def outcome_in_any_order(path: Path) -> Outcome:
     """Read a file from start to end, then some of its frames again in another order."""
-    found, images = _read(path)
+    outcome_read, images = _read(path)
     order = random.Random(0).sample(sorted(images), min(4, len(images)))
     if order:
         with Video(path) as video:
             for number in order:
                 assert np.array_equal(_image(video, number), images[number]), f"frame {number} of {order}"
         _loop(path, images)
-    return found
+    return outcome_read
 
 
 def _loop(path: Path, images: dict[int, np.ndarray | None]) -> None:
@@ -116,7 +116,7 @@ def _read(path: Path) -> tuple[Outcome, dict[int, np.ndarray | None]]:
     numbers = sorted({*range(0, count, step), count // 2, count - 1})
     with video:
         images = {number: _image(video, number) for number in numbers}
-        found = {
+        result = {
             "frames": len(video),
             "height": video.height,
             "width": video.width,
@@ -125,12 +125,12 @@ def _read(path: Path) -> tuple[Outcome, dict[int, np.ndarray | None]]:
             "damage": video.damage,
             "missing": [number for number, image in images.items() if image is None],
         }
-    found["colors"] = {
+    result["colors"] = {
         str(number): colors(image)
         for number in dict.fromkeys((0, count // 2, count - 1))
         if (image := images[number]) is not None
     }
-    return found, images
+    return result, images
 
 
 def _image(video: Video, number: int) -> np.ndarray | None:
@@ -154,14 +154,14 @@ def write_table(folder: Path) -> None:
     TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def assert_like(found: Outcome, expected: Outcome) -> None:
+def assert_like(actual: Outcome, expected: Outcome) -> None:
     near = {"times", "longest_gap", "colors"}
-    assert {key: found[key] for key in found.keys() - near} == {
+    assert {key: actual[key] for key in actual.keys() - near} == {
         key: expected[key] for key in expected.keys() - near
     }
     for key in ("times", "longest_gap"):
-        assert found.get(key) == pytest.approx(expected.get(key), abs=1e-3), key
-    seen, wanted = found.get("colors", {}), expected.get("colors", {})
+        assert actual.get(key) == pytest.approx(expected.get(key), abs=1e-3), key
+    seen, wanted = actual.get("colors", {}), expected.get("colors", {})
     assert seen.keys() == wanted.keys()
     for number, grid in seen.items():
         cells = np.array([list(bytes.fromhex(text)) for text in (grid, wanted[number])])
@@ -176,7 +176,7 @@ def test_outcome_is_that_of_the_table(real_data, capfd, name):
 
 
 @pytest.mark.real
-def test_table_lists_what_is_there(real_data):
+def test_table_lists_every_file(real_data):
     assert files(real_data / "odd_videos") == sorted(read_table())
 
 
@@ -224,8 +224,8 @@ def rotten(path: Path, seed: int, folder: Path) -> Path:
 )
 def test_rotten_copies_give_frames_or_an_error(real_data, tmp_path, capfd, name):
     for seed in range(3):
-        found = isolated(outcome, rotten(real_data / "odd_videos" / name, seed, tmp_path))
-        assert found.keys() in ({"error"}, read_table()[name].keys())
+        result = isolated(outcome, rotten(real_data / "odd_videos" / name, seed, tmp_path))
+        assert result.keys() in ({"error"}, read_table()[name].keys())
     assert capfd.readouterr() == ("", "")
 
 

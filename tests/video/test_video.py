@@ -123,7 +123,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(folder, numbered_frames):
-    """100 numbered frames at 25 a second, a key frame every 16."""
+    """100 numbered frames at 25 per second, with a key frame every 16."""
     return write_video(folder / "clip.mp4", numbered_frames(100))
 
 
@@ -179,14 +179,14 @@ def test_any_kind_of_file_is_exact(tmp_path, numbered_frames, read_numbers, name
         {"codec": "libx264rgb", "pixel_format": "rgb24"},
     ],
 )
-def test_what_write_video_writes_is_exact(tmp_path, numbered_frames, read_numbers, options):
+def test_files_of_write_video_read_back_exactly(tmp_path, numbered_frames, read_numbers, options):
     path = write_video(tmp_path / "a.mp4", numbered_frames(60), **options)
     assert_like_oracle(path)
     with Video(path) as video:
         assert read_numbers(video.frames_at(range(60))) == list(range(60))
 
 
-def test_key_frame_marks_that_lie_are_seen_through(tmp_path, numbered_frames, read_numbers):
+def test_false_key_frame_flags_are_detected(tmp_path, numbered_frames, read_numbers):
     for codec in ("libx264", "mpeg4"):
         path = encode(tmp_path / f"{codec}.mp4", numbered_frames(50), codec, gop=20, b_frames=0)
         # Without its table of key frames, an MP4 says that every frame is one.
@@ -270,7 +270,7 @@ def test_a_range_of_frames_comes_with_times(clip, read_numbers):
             video.frames_in(0, 5, step=0)
 
 
-def test_metadata_is_what_decoding_shows(tmp_path, clip, numbered_frames):
+def test_metadata_matches_decoded_frames(tmp_path, clip, numbered_frames):
     with Video(clip) as video:
         assert video.metadata == VideoMetadata(
             num_frames=100,
@@ -309,7 +309,7 @@ def decoded_packets(monkeypatch):
     return counted
 
 
-def test_no_more_is_decoded_than_needed(clip, decoded_packets):
+def test_only_needed_frames_are_decoded(clip, decoded_packets):
     with Video(clip) as video:
         decoded_packets.clear()
         video.frames_at([3, 1, 3, 2, 3])
@@ -344,7 +344,7 @@ LEAVES = {
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("name", LEAVES)
-def test_frames_that_nobody_needs_are_not_decoded(tmp_path, numbered_frames, decoded_frames, name, threads):
+def test_unneeded_frames_are_not_decoded(tmp_path, numbered_frames, decoded_frames, name, threads):
     codec, options, share = LEAVES[name]
     count = 160
     path = encode(tmp_path / name, numbered_frames(count), codec, gop=1000, **options)
@@ -356,12 +356,12 @@ def test_frames_that_nobody_needs_are_not_decoded(tmp_path, numbered_frames, dec
             got = video.frames_at(list(wanted))
             for frame, number in zip(got, wanted, strict=True):
                 assert np.array_equal(frame.permute(1, 2, 0).numpy(), truth[number])
-            # Those that others are made from, what was asked for, and the decoder's delay behind it.
+            # Reference frames, the requested frames, and the frames of the decoder's delay after them.
             assert len(decoded_frames) <= max(wanted) * share + len(wanted) + 8
             assert video.damage is None
 
 
-def test_what_comes_behind_a_clip_is_kept_for_the_next(tmp_path, numbered_frames, decoded_packets):
+def test_frames_after_a_clip_are_kept_for_the_next_one(tmp_path, numbered_frames, decoded_packets):
     path = encode(tmp_path / "a.mp4", numbered_frames(160), "libx264", gop=1000)
     truth = oracle(path)
     with Video(path) as video:
@@ -372,7 +372,7 @@ def test_what_comes_behind_a_clip_is_kept_for_the_next(tmp_path, numbered_frames
         assert len(decoded_packets) < 170  # no going back, no second look at a packet
 
 
-def test_clips_in_sequence_go_on_where_they_were(clip, decoded_packets, read_numbers):
+def test_consecutive_clips_continue_decoding(clip, decoded_packets, read_numbers):
     with Video(clip) as video:
         video.frames_at([0])
         decoded_packets.clear()
@@ -423,7 +423,7 @@ def _counted(plain, calls):
     return counting
 
 
-def test_scan_is_left_out_where_packets_tell_all(folder, clip, numbered_frames, monkeypatch):
+def test_scan_is_skipped_if_packets_are_sufficient(folder, clip, numbered_frames, monkeypatch):
     avi = encode(folder / "plain.avi", numbered_frames(30), "mpeg4")
     packed = encode(folder / "b.avi", numbered_frames(30), "mpeg4", b_frames=2)
     scans = []
@@ -566,7 +566,7 @@ def test_rotation_metadata(tmp_path, name):
 
 @pytest.mark.parametrize("space", [("ITU709", 1), ("ITU601", 6), ("BT2020", 9)])
 @pytest.mark.parametrize("full", [False, True])
-def test_color_space_and_range_of_the_stream_are_obeyed(tmp_path, space, full):
+def test_color_space_and_range_of_the_stream_are_used(tmp_path, space, full):
     colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (180, 100, 50)]
     name, number = space
     path = tmp_path / "a.mp4"
@@ -604,7 +604,7 @@ def test_a_change_of_size_is_named(tmp_path, numbered_frames, read_numbers):
         assert read_numbers(video.frames_at([2, 19])) == [2, 19]
 
 
-def test_a_cover_picture_is_no_video(tmp_path, numbered_frames, read_numbers):
+def test_a_cover_picture_is_not_a_video(tmp_path, numbered_frames, read_numbers):
     def add_cover(container):
         cover = container.add_stream("png")
         cover.width, cover.height, cover.pix_fmt = 640, 640, "rgb24"
@@ -650,7 +650,7 @@ def unreadable(folder: Path) -> dict[str, tuple[Path, str]]:
 @pytest.mark.parametrize(
     "name", ["missing", "zero bytes", "text", "playlist", "script", "folder", "audio"]
 )  # fmt: skip
-def test_what_is_no_video_is_one_error_with_path_and_reason(folder, clip, capfd, name):
+def test_a_file_that_is_not_a_video_is_one_error_with_path_and_reason(folder, clip, capfd, name):
     assert clip.exists()
     path, reason = unreadable(folder)[name]
     with pytest.raises(VideoError, match=reason) as caught:
@@ -662,7 +662,7 @@ def test_what_is_no_video_is_one_error_with_path_and_reason(folder, clip, capfd,
     assert capfd.readouterr() == ("", "")
 
 
-def test_encrypted_is_said(tmp_path, numbered_frames):
+def test_encrypted_videos_are_reported_as_such(tmp_path, numbered_frames):
     path = encode(tmp_path / "a.mp4", numbered_frames(10), "libx264")
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat") + 4
@@ -728,7 +728,7 @@ def test_cut_off_between_two_frames_is_noted(clip, tmp_path):
         Video(path)
 
 
-def test_a_frame_that_cannot_be_decoded_is_named_and_the_others_are_not(clip, tmp_path, read_numbers):
+def test_only_the_undecodable_frame_is_an_error(clip, tmp_path, read_numbers):
     with av.open(str(clip)) as container:
         packets = [(p.pts, p.pos, p.size, p.is_keyframe) for p in container.demux(video=0) if p.size]
     shown = sorted(pts for pts, _, _, _ in packets)
@@ -751,7 +751,7 @@ def test_a_frame_that_cannot_be_decoded_is_named_and_the_others_are_not(clip, tm
         assert read_numbers(video.frames_at([99, 50, 3])) == [99, 50, 3]
 
 
-def test_a_number_of_frames_once_told_holds(tmp_path, numbered_frames):
+def test_a_number_of_frames_once_reported_stays(tmp_path, numbered_frames):
     quiet = {"x265-params": "log-level=none"}
     path = encode(tmp_path / "a.mp4", numbered_frames(30), "libx265", gop=30, **quiet)
     with av.open(str(path)) as container:
@@ -828,7 +828,7 @@ def test_damage_never_escapes(folder, tmp_path, clip, numbered_frames, capfd):
 # ---- life ----
 
 
-def test_closed_says_so(clip):
+def test_a_closed_video_is_an_error(clip):
     video = Video(clip)
     video.close()
     video.close()
@@ -857,7 +857,7 @@ def test_odd_names(tmp_path, clip, read_numbers):
             assert read_numbers(video.frames_at([42])) == [42]
 
 
-def test_pickling_keeps_the_table_and_opens_anew(clip, read_numbers, monkeypatch):
+def test_pickling_keeps_the_table_and_reopens_the_file(clip, read_numbers, monkeypatch):
     video = Video(clip)
     video.frames_at([30])
     data = pickle.dumps(video)

@@ -15,7 +15,7 @@ from t3d.video.writer import Encoding, video_writer
 FORM = {"height": 48, "width": 80, "time_base": Fraction(1, 1000), "rate": Fraction(25)}
 
 
-def test_frames_are_shown_when_and_as_long_as_was_said(tmp_path, numbered_frames, read_numbers):
+def test_frames_have_the_requested_times_and_durations(tmp_path, numbered_frames, read_numbers):
     ticks, last = [0, 1, 2, 40, 41, 900, 901, 2500], 77
     with video_writer(tmp_path / "a.mp4", **FORM) as writer:
         for image, tick, following in zip(
@@ -45,13 +45,13 @@ def test_a_file_that_fails_its_check_does_not_take_the_place_of_the_old_one(tmp_
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_errors_of_whoever_writes_stay_what_they_are(tmp_path):
+def test_errors_of_the_caller_are_raised_unchanged(tmp_path):
     with pytest.raises(ValueError, match="mine"), video_writer(tmp_path / "a.mp4", **FORM):
         raise ValueError("mine")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_the_encoder_refuses_is_told_with_the_final_name(tmp_path):
+def test_errors_of_the_encoder_have_the_final_name(tmp_path):
     image = np.zeros((48, 80, 3), np.uint8)
     with (
         pytest.raises(ConfigError, match=r"a\.mp4: libx264 could not write frames of 80 × 48 as yuv420p: "),
@@ -61,7 +61,7 @@ def test_what_the_encoder_refuses_is_told_with_the_final_name(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_long_video_does_not_lie_in_memory():
+def test_a_long_video_is_not_kept_in_memory():
     code = """
 import resource, tempfile
 from fractions import Fraction

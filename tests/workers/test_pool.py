@@ -23,7 +23,7 @@ def test_no_file_waits_for_a_slower_one(tmp_path: Path) -> None:
     assert list(outcomes) == [(slow, 0)]
 
 
-def test_a_file_that_takes_too_long_is_given_up_and_the_others_are_not() -> None:
+def test_only_the_file_that_takes_too_long_times_out() -> None:
     outcomes = watched(time.sleep, [60.0, 0.0, 0.1], workers=1, timeout=2.0, title="sleeping")
     given_up = Lost("timeout: not finished within 2 s")
     assert dict(outcomes) == {60.0: given_up, 0.0: None, 0.1: None}
@@ -36,6 +36,6 @@ def test_a_process_that_dies_is_a_fact_about_the_file() -> None:
     }
 
 
-def test_a_mistake_of_ours_is_no_fact_about_the_file() -> None:
+def test_a_programming_error_is_not_reported_as_a_bad_file() -> None:
     with pytest.raises(TypeError):
         list(watched(time.sleep, ["text"], workers=1, timeout=60.0, title="sleeping"))

@@ -87,8 +87,8 @@ def test_every_item_of_every_block_comes_once() -> None:
 
 def test_crashes_and_hangs_are_facts_about_a_file() -> None:
     crash, hang = "__import__('os')._exit(3)", "__import__('time').sleep(60)"
-    found = dict(done(eval, [crash, "1 + 1", hang, "2 + 2"], workers=2, timeout=3.0))
-    assert found == {
+    results = dict(done(eval, [crash, "1 + 1", hang, "2 + 2"], workers=2, timeout=3.0))
+    assert results == {
         crash: Lost("the process that read it died (exit status 3)"),
         hang: Lost("timeout: not finished within 3 s"),
         "1 + 1": 2,
@@ -96,7 +96,7 @@ def test_crashes_and_hangs_are_facts_about_a_file() -> None:
     }
 
 
-def test_a_block_whose_process_is_killed_goes_on_in_another() -> None:
+def test_a_block_of_a_killed_process_continues_in_another() -> None:
     items = [PARENT, *(f"{NAP} or {number}" for number in range(12))]
     coming = outcomes(eval, items, cluster=RAY, workers=1, timeout=60, title="working")
     first, killed = next(coming)
@@ -105,16 +105,16 @@ def test_a_block_whose_process_is_killed_goes_on_in_another() -> None:
     assert dict(coming) == {f"{NAP} or {number}": number for number in range(12)}
 
 
-def test_what_kills_every_process_is_found_and_lost_alone() -> None:
+def test_only_the_item_that_kills_every_process_is_lost() -> None:
     deadly = f"__import__('os').kill({PARENT}, 9)"
-    found = done(eval, ["1", deadly, "2", "3"])
-    assert Counter(item for item, _ in found) == Counter(["1", deadly, "2", "3"])
-    lost = dict(found).pop(deadly)
+    results = done(eval, ["1", deadly, "2", "3"])
+    assert Counter(item for item, _ in results) == Counter(["1", deadly, "2", "3"])
+    lost = dict(results).pop(deadly)
     assert lost == Lost("each of 3 processes that worked on it alone died, or its machine did")
-    assert [dict(found)[item] for item in "123"] == [1, 2, 3]
+    assert [dict(results)[item] for item in "123"] == [1, 2, 3]
 
 
-def test_a_mistake_of_ours_is_no_fact_about_a_file() -> None:
+def test_a_programming_error_is_not_reported_as_a_bad_file() -> None:
     with pytest.raises(TypeError, match="bad operand type"):
         done(abs, ["text"])
 
@@ -124,7 +124,7 @@ def test_watched_processes_import_neither_torch_nor_ray() -> None:
     assert done(eval, [heavy]) == [(heavy, [])]
 
 
-def test_what_no_machine_can_hold_is_refused() -> None:
+def test_requests_larger_than_every_machine_are_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"no machine of the Ray cluster has 99 CPU.* the largest has 2 CPU"
     ):
@@ -156,12 +156,12 @@ def test_actors_hold_what_they_made_and_one_that_dies_is_replaced(tmp_path: Path
 
         return work
 
-    found = list(spread(Actors(make, cpus=1, gpus=0, most=1), blocks_of(range(20), 2)))
-    assert sorted(item for item, _ in found) == list(range(20))
-    assert all(outcome[0] == item for item, outcome in found)
+    results = list(spread(Actors(make, cpus=1, gpus=0, most=1), blocks_of(range(20), 2)))
+    assert sorted(item for item, _ in results) == list(range(20))
+    assert all(outcome[0] == item for item, outcome in results)
     made = (tmp_path / "made").read_text().split()
     assert len(made) == 2  # one that died and another, for ten blocks
-    assert {str(outcome[1]) for _, outcome in found} == set(made)
+    assert {str(outcome[1]) for _, outcome in results} == set(made)
 
 
 def test_an_error_in_making_is_the_users_to_see() -> None:
@@ -172,7 +172,7 @@ def test_an_error_in_making_is_the_users_to_see() -> None:
         list(spread(Actors(make, cpus=1, gpus=0, most=1), deque([Block({0: 7})])))
 
 
-def test_machines_that_lack_what_is_to_run_stop_the_run() -> None:
+def test_machines_without_the_needed_packages_stop_the_run() -> None:
     class Missing:
         def __reduce__(self) -> tuple[Any, ...]:
             return __import__, ("not_there",)
@@ -224,9 +224,7 @@ def test_shards_are_the_local_ones_to_the_byte(films: Path, tmp_path: Path) -> N
     assert rows(tmp_path / "ray" / "index.parquet") == rows(tmp_path / "local" / "index.parquet")
 
 
-def test_a_killed_run_goes_on_where_it_was(
-    tmp_path: Path, numbered_frames: Callable[..., torch.Tensor]
-) -> None:
+def test_a_killed_run_is_resumed(tmp_path: Path, numbered_frames: Callable[..., torch.Tensor]) -> None:
     for at in range(12):
         (tmp_path / "set" / "a").mkdir(parents=True, exist_ok=True)
         write_video(

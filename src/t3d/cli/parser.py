@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from t3d.cli.options import REQUIRED, Option, without_none
 from t3d.errors import ConfigError, did_you_mean
+from t3d.io.files import refuse_url
 from t3d.training import old_names
 
 
@@ -42,6 +43,8 @@ The name of a section stands for all its options.
 
 REMOVED = {**old_names.REMOVED, **{old.rpartition(".")[2]: why for old, why in old_names.REMOVED.items()}}
 """Options that were removed, with the reason."""
+
+_OTHER_DEVICE = "to train on one GPU, set its number before the command: CUDA_VISIBLE_DEVICES=0 t3d train"
 
 
 class UsageError(ConfigError):
@@ -145,6 +148,7 @@ def check_yaml(path: str, options: Sequence[Option]) -> None:
     """
     import yaml
 
+    refuse_url(path, error=UsageError)
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -202,6 +206,8 @@ def unknown(name: str, options: Sequence[Option], elsewhere: Callable[[str], Seq
     if len(same) == 1:
         return f"{text}; did you mean {shown[same[0]]}?"
     if others := [f"t3d {other}" for other in elsewhere(key)]:
+        if key == "device":
+            return f"{text}; it belongs to {', '.join(others)}; {_OTHER_DEVICE}"
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         return f"{text}; it belongs to {', '.join(others[:3])}{more}"
     known = dict(shown)
@@ -235,7 +241,8 @@ def in_options(message: str, options: Iterable[Option], given: Iterable[Given] =
     - by a key with a dot or an underscore (`optim.lr`, `max_bad`)
 
     Each becomes the option, spelled as the user typed it. Some parts of the library do not know the section
-    of a key. They use only its last word (`source_pattern` for `data.source_pattern`).
+    of a key. They use only its last word (`source_pattern` for `data.source_pattern`). A last word without an
+    underscore must be in backticks (`root` for `data.root`).
     """
     typed = {each.key: each.spelled for each in given if each.spelled}
     names = {option.key: typed.get(option.key, option.flag) for option in options}
@@ -246,11 +253,15 @@ def in_options(message: str, options: Iterable[Option], given: Iterable[Given] =
             names[word] = names[key]
     if not names:
         return message
+    quoted = names | {
+        key.rpartition(".")[2]: names[key] for key in list(names) if words[key.rpartition(".")[2]] == 1
+    }
     either = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     distinct = "|".join(
         sorted((re.escape(key) for key in names if "." in key or "_" in key), key=len, reverse=True)
     )
-    patterns = [rf"`({either})`", rf"\b({either})=True\b", rf"^({either})(?= (?:is|was|must|has|cannot)\b)"]
+    message = re.sub(r"`([\w.]+)`", lambda match: quoted.get(match[1], match[0]), message)
+    patterns = [rf"\b({either})=True\b", rf"^({either})(?= (?:is|was|must|has|cannot)\b)"]
     if distinct:
         patterns.append(rf"(?<![\w./-])({distinct})(?![\w/=-]|\.\w)")
     for pattern in patterns:

@@ -18,6 +18,7 @@ import yaml
 from t3d.cli.options import Command, Option, call
 from t3d.cli.parser import Given, UsageError, check_yaml, parse
 from t3d.errors import did_you_mean
+from t3d.io.files import refuse_url
 from t3d.training.config import CHANGEABLE, RunConfig
 
 
@@ -107,7 +108,7 @@ def _resumed(given: Sequence[Given], options: Sequence[Option]) -> Path | None:
     """Return the folder given with `--resume`, or None.
 
     Raises:
-        UsageError: An option was given that a resumed run cannot change.
+        UsageError: An option was given that a resumed run cannot change, or the folder is a URL.
     """
     folders = [each.text for each in given if each.key == "resume"]
     others = [each.spelled for each in given if each.key not in ("resume", *CHANGEABLE)]
@@ -117,7 +118,10 @@ def _resumed(given: Sequence[Given], options: Sequence[Option]) -> Path | None:
             f"--resume takes the options from the run's config.yaml; only {changeable} can change. Remove "
             + " ".join(others)
         )
-    return Path(folders[-1]) if folders else None
+    if not folders:
+        return None
+    refuse_url(folders[-1], error=UsageError)
+    return Path(folders[-1])
 
 
 def _with_length(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:

@@ -11,7 +11,7 @@ from t3d.cli.options import Spelling
 from t3d.cli.videos import VideoSet
 from t3d.data.split_lists import PARTS, Shares
 from t3d.errors import ConfigError
-from t3d.io.shard_cache import is_url
+from t3d.io.files import is_url
 
 if TYPE_CHECKING:
     from t3d.data.index import VideoIndex

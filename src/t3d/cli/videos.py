@@ -34,10 +34,12 @@ class VideoSet:
 
         Raises:
             ManifestError: The list cannot be read.
+            ConfigError: `root` is set for a folder of videos, which does not use it.
         """
-        from t3d.data.catalog import open_manifest
+        from t3d.data.catalog import open_manifest, refuse_unused_root
         from t3d.data.manifest.manifest import Manifest
 
+        refuse_unused_root(self.root, self.videos)
         if self.unlabeled and Path(self.videos).is_dir():
             return Manifest.from_files([self.videos], source_pattern=self.source_pattern)
         return open_manifest(self.videos, root=self.root, source_pattern=self.source_pattern)
@@ -66,12 +68,13 @@ class VideoLists:
 
         Raises:
             ManifestError: A list cannot be read.
+            ConfigError: `root` is set, but all lists are folders of videos, which do not use it.
         """
-        from t3d.data.catalog import open_index, open_manifest
+        from t3d.data.catalog import open_index, open_manifest, roots_of
 
         manifests = {
-            name: open_manifest(name, root=self.root, source_pattern=self.source_pattern)
-            for name in self.lists
+            name: open_manifest(name, root=root, source_pattern=self.source_pattern)
+            for name, root in zip(self.lists, roots_of(self.root, *self.lists), strict=True)
         }
         return manifests, open_index(self.index, *self.lists, root=self.root)
 

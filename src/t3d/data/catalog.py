@@ -15,7 +15,8 @@ from t3d.data.moved import refuse_moved
 from t3d.data.official.listed import open_list
 from t3d.data.official.read import read_official
 from t3d.errors import ConfigError, ManifestError
-from t3d.io.shard_cache import is_url, local_copy
+from t3d.io.files import is_url
+from t3d.io.shard_cache import local_copy
 
 
 def open_manifest(name: str, *, root: str | None = None, source_pattern: str | None = None) -> Manifest:
@@ -30,13 +31,15 @@ def open_manifest(name: str, *, root: str | None = None, source_pattern: str | N
             - a list in the official format of UCF101, HMDB51 or Kinetics (see
               `t3d.data.official.read.read_official`)
         root: Folder that relative paths start from. Required for an official list: the folder of its files.
+            Not for a folder of videos.
         source_pattern: Regular expression whose group is a video's source. Not for a table.
 
     Raises:
         ManifestError: The list does not exist, or its format is unknown.
         FetchError: An index cannot be downloaded.
-        ConfigError: A source pattern was given for a table.
+        ConfigError: A source pattern was given for a table, or a root for a folder of videos.
     """
+    refuse_unused_root(root, name)
     if (listed := read_official(name)) is not None:
         if root is None:
             raise ManifestError(
@@ -65,6 +68,37 @@ def open_manifest(name: str, *, root: str | None = None, source_pattern: str | N
         f"{path}: not a folder, and its ending is {ending!r}; use .csv, .jsonl, .parquet (an index) or "
         ".txt (a split list)"
     )
+
+
+def refuse_unused_root(root: str | None, *names: str) -> None:
+    """Refuse a root that no list uses, because all of them are folders of videos.
+
+    Args:
+        root: See `open_manifest`.
+        names: The lists that share the root.
+
+    Raises:
+        ConfigError: Every name is a folder.
+    """
+    if root is not None and all(Path(name).is_dir() for name in names):
+        raise ConfigError(
+            f"`root` is {root}, but {' and '.join(names)} would not use it: the videos of a folder are found "
+            "in it. Remove `root`, or give a list with relative paths"
+        )
+
+
+def roots_of(root: str | None, *names: str) -> list[str | None]:
+    """Return the root for each of several lists that share it: None for a folder of videos.
+
+    Args:
+        root: See `open_manifest`.
+        names: The lists.
+
+    Raises:
+        ConfigError: Every name is a folder, so none uses the root.
+    """
+    refuse_unused_root(root, *names)
+    return [None if Path(name).is_dir() else root for name in names]
 
 
 def open_videos(name: str, *, root: str | None = None, source_pattern: str | None = None) -> Manifest:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from t3d.errors import ManifestError
+from t3d.io.files import refuse_url
 
 _ENDINGS = """
 .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .ivf .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4
@@ -90,7 +91,12 @@ def scan(folder: str) -> list[os.DirEntry[str]]:
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """Return the absolute path without `.` and `..`; a link stays a link, since its name may be the class."""
+    """Return the absolute path without `.` and `..`; a link stays a link, since its name may be the class.
+
+    Raises:
+        ManifestError: The path is a URL.
+    """
+    refuse_url(path, error=ManifestError)
     return os.path.abspath(os.fspath(path))  # noqa: PTH100
 
 

@@ -16,9 +16,8 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError
 from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.predictor import GROUP, Prediction, Predictor
-from t3d.io.files import content_digest
+from t3d.io.files import content_digest, is_url, refuse_url
 from t3d.io.journal import Journal
-from t3d.io.shard_cache import is_url
 from t3d.models.weights import read_card, weights_file
 from t3d.progress import track
 from t3d.workers.pool import Lost
@@ -57,6 +56,7 @@ def predictions(config: PredictConfig, paths: Sequence[str]) -> Iterator[Predict
         ConfigError: Ray is not installed, or the cluster cannot be joined or is too small.
         ManifestError: No path.
     """
+    refuse_url(config.model, error=CheckpointError)
     index = config.index
     make = partial(
         Predictor,

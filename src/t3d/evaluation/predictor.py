@@ -14,12 +14,11 @@ from t3d.clip import Targets
 from t3d.data.catalog import open_index
 from t3d.data.clips.arrays import ArrayStore, FrameArray
 from t3d.data.clips.frames import FrameStore
-from t3d.data.clips.transforms import normalize
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import VideoError
 from t3d.evaluation.protocol import Protocol
-from t3d.evaluation.scoring import each_clip, score_videos
+from t3d.evaluation.scoring import each_clip, pooled_features, score_videos
 from t3d.models.weights import load_classifier
 from t3d.progress import Bar, progress
 
@@ -124,19 +123,8 @@ class Predictor:
         """
         manifest, store = self._opened(video)
         device = next(self.model.parameters()).device
-        bf16 = self.compute.use_bf16(device)
-        segments = self.card.clip.segments
-
-        @torch.inference_mode()
-        def pooled(clips: torch.Tensor) -> torch.Tensor:
-            x = normalize(clips.to(device), self.card.clip)
-            parts = torch.cat(x.chunk(segments, dim=2))  # S·B C T H W
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-                features = self.model.forward_head(self.model.forward_features(parts), pre_logits=True)
-            return torch.stack(features.double().chunk(segments)).mean(0)  # B D
-
         rows, bad = each_clip(
-            pooled,
+            pooled_features(self.model, self.card.clip, bf16=self.compute.use_bf16(device)),
             manifest,
             Protocol(self.card.clip),
             store=store,
@@ -162,7 +150,7 @@ class Predictor:
             paths: Files, and folders, which stand for the videos in them.
 
         Returns:
-            One prediction a video, with its whole path, each as soon as it is known.
+            One prediction per video, with its absolute path, as soon as it is known.
 
         Raises:
             ManifestError: No path, or a folder without video.

@@ -27,7 +27,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from t3d.clip import Targets
+from t3d.clip import ClipSpec, Targets
 from t3d.data.clips.dataset import Batch, ClipBatches, VideoClips
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
@@ -38,6 +38,7 @@ from t3d.errors import DivergedError, Failed
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import ClipRow, Scores
 from t3d.evaluation.task import TASKS
+from t3d.models.net import VideoNet
 from t3d.models.segments import with_consensus
 from t3d.progress import Bar, progress
 
@@ -125,6 +126,29 @@ def score_videos(
     if failures := processes.gather(failures):
         raise DivergedError(failures[0])
     return collect(manifest, processes.gather(rows), processes.gather(bad), targets=protocol.targets)
+
+
+def pooled_features(model: VideoNet, spec: ClipSpec, *, bf16: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function from uint8 clips [B, T, C, H, W] to the model's pooled features [B, D].
+
+    The features of the segments of a clip are averaged.
+
+    Args:
+        model: The model.
+        spec: Clip settings of the model.
+        bf16: Compute in bfloat16.
+    """
+    device = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def features(clips: torch.Tensor) -> torch.Tensor:
+        x = normalize(clips.to(device), spec)
+        parts = torch.cat(x.chunk(spec.segments, dim=2))  # S·B C T H W
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            pooled: torch.Tensor = model.forward_head(model.forward_features(parts), pre_logits=True)
+        return torch.stack(pooled.double().chunk(spec.segments)).mean(0)
+
+    return features
 
 
 def each_clip(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import time
 import uuid
@@ -22,14 +23,44 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, T3DError
 
 ABANDONED = 3600.0
 """Seconds without a change after which a temporary file is considered abandoned."""
 RESUMABLE = 30 * 24 * 3600.0
 """Seconds without a change after which an unfinished download is deleted."""
+URL_PATTERN = r"^[A-Za-z][A-Za-z0-9+.-]+://"
+"""Regular expression for the start of a URL. A drive letter, as in `C://`, is not one."""
+URL_REASON = "this is a URL; download it first with `t3d prepare download`"
+"""Reason why a URL cannot be opened as a file or folder."""
 _TEMPORARY = "." + "[0-9a-f]" * 32 + ".part*"
 _RESUMED = ".resume.part"
+
+
+def is_url(name: str) -> bool:
+    """Return whether a name is a URL and not a path.
+
+    Example:
+        >>> is_url("s3://bucket/shards/index.parquet"), is_url("C:/shards/index.parquet")
+        (True, False)
+    """
+    return re.match(URL_PATTERN, name) is not None
+
+
+def refuse_url(name: str | os.PathLike[str], *, error: type[T3DError] = ConfigError) -> None:
+    """Raise an error for a URL that is given instead of a file or folder.
+
+    Call it before `pathlib` or `os.path` changes the name: `Path("https://host/a")` is `https:/host/a`.
+
+    Args:
+        name: The name as the user gave it.
+        error: Type of the error.
+
+    Raises:
+        T3DError: The name is a URL. The error has the type `error`.
+    """
+    if is_url(os.fspath(name)):
+        raise error(f"{os.fspath(name)}: {URL_REASON}")
 
 
 @contextmanager
@@ -118,8 +149,9 @@ def writable_folder(path: str | os.PathLike[str], *, name: str) -> Path:
         The folder.
 
     Raises:
-        ConfigError: The folder cannot be created, read or written.
+        ConfigError: The folder cannot be created, read or written, or is a URL.
     """
+    refuse_url(path)
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,14 +12,13 @@ import hashlib
 import io
 import json
 import os
-import re
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 from t3d.errors import ConfigError, ManifestError
-from t3d.io.files import atomic_path
+from t3d.io.files import URL_REASON, atomic_path
 from t3d.io.locks import Lock, lock_unshared, share
 
 FOLDER = "T3D_SHARDS"
@@ -111,8 +110,8 @@ def local_copy(name: str) -> str:
     base, _, last = address.rpartition("/")
     if last != INDEX:
         raise ManifestError(
-            f"{address}: from a URL, T3D reads shards only; give the URL of their {INDEX}, which t3d prepare "
-            "shards writes next to them"
+            f"{address}: {URL_REASON}. Only shards are read from a URL, which must be that of their {INDEX}; "
+            "`t3d prepare shards` writes it next to them"
         )
     from t3d.io.fetch import fetch
 
@@ -131,16 +130,6 @@ def local_copy(name: str) -> str:
         if query or "@" in base:  # keeps a signature or a key from other users
             (folder / _ORIGIN).chmod(0o600)
     return str(folder / INDEX)
-
-
-def is_url(name: str) -> bool:
-    """Return whether a name is a URL and not a path.
-
-    Example:
-        >>> is_url("s3://bucket/shards/index.parquet"), is_url("C:/shards/index.parquet")
-        (True, False)
-    """
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
 
 
 def open_shard(path: Path) -> BinaryIO:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from t3d.errors import CheckpointError, ConfigError
+from t3d.io.files import refuse_url
 from t3d.models.inflate import Inflation, inflate
 from t3d.models.loading import LoadReport, compare
 from t3d.models.net import VideoNet
@@ -45,6 +46,7 @@ def import_torch_file(
     Example:
         >>> import_torch_file("resnet.pth", rename={"fc.": "classifier."})  # doctest: +SKIP
     """
+    refuse_url(path, error=CheckpointError)
     source = Path(path)
     if not source.is_file():
         raise CheckpointError(f"{source}: no such weights file")

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from t3d.clip import ClipSpec, Targets
 from t3d.errors import CheckpointError, ConfigError, did_you_mean
-from t3d.io.files import atomic_path
+from t3d.io.files import atomic_path, refuse_url
 from t3d.models.loading import LoadReport, compare, load_matching
 from t3d.models.net import VideoNet
 from t3d.models.options import with_overrides
@@ -222,6 +222,7 @@ def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
         CheckpointError: The file does not exist, the folder is not a run or is one of an earlier version, or
             its run is not finished.
     """
+    refuse_url(path, error=CheckpointError)
     source = Path(path)
     if not source.is_dir():
         if not source.is_file():
@@ -346,6 +347,7 @@ def _parsed(text: str, path: PathLike) -> ModelCard:
 
 @contextmanager
 def _opened(path: PathLike) -> Iterator[Any]:
+    refuse_url(path, error=CheckpointError)
     source = Path(path)
     if not source.is_file():
         raise CheckpointError(f"{source}: no such weights file")

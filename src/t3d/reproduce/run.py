@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from t3d.device import Compute
@@ -13,6 +13,7 @@ from t3d.evaluation.config import Reading, TestConfig
 from t3d.evaluation.run_test import run_test
 from t3d.io.files import atomic_path
 from t3d.io.locks import alone_in
+from t3d.progress import Bar, progress
 from t3d.report.result import write_result
 from t3d.reproduce.config import SETS, Choices
 from t3d.reproduce.plan import measure_rate, plan_lines
@@ -99,12 +100,26 @@ def reproduce(name: str, choices: Choices, *, rows: Iterable[str] = ()) -> tuple
     choices.out.mkdir(parents=True, exist_ok=True)
     with alone_in(choices.out):
         files = _write(table, trials, choices)
-        for row in chosen:
-            print(f"\n{table.name}, row {row.name}", flush=True)
-            for trial in trials[row.name]:
-                _run_trial(trial, choices)
-            files = _write(table, trials, choices)
+        with _overall_progress(table, [trial for row in chosen for trial in trials[row.name]]) as bar:
+            for row in chosen:
+                print(f"\n{table.name}, row {row.name}", flush=True)
+                for trial in trials[row.name]:
+                    _run_trial(trial, choices, bar)
+                files = _write(table, trials, choices)
     return files
+
+
+def _overall_progress(table: PaperTable, trials: Sequence[Trial]) -> AbstractContextManager[Bar]:
+    """Show how many runs of the chosen rows are finished. Rows that share a run count it once."""
+    runs = {run.folder.path for trial in trials for run in trial.runs}
+    todo = {
+        run.folder.path
+        for trial in trials
+        if not trial.metrics.exists()
+        for run in trial.runs
+        if not run.mark.exists()
+    }
+    return progress(f"Running {table.name}", len(runs), unit="runs", done=len(runs) - len(todo))
 
 
 def _refuse_missing(table: PaperTable, rows: tuple[Row, ...], choices: Choices) -> None:
@@ -124,12 +139,12 @@ def _check_teacher(trials: Iterable[Sequence[Trial]], choices: Choices) -> None:
         open_teacher(choices.teacher, weights=choices.teacher_weights)
 
 
-def _run_trial(trial: Trial, choices: Choices) -> None:
+def _run_trial(trial: Trial, choices: Choices, bar: Bar) -> None:
     if trial.metrics.exists():
         print(f"{trial.on} split {trial.split} is done: {trial.folder}", flush=True)
         return
     for run in trial.runs:
-        _run(run, trial.row)
+        _run(run, trial.row, bar)
     trial.test.write()
     outcome = run_test(
         TestConfig(
@@ -143,9 +158,10 @@ def _run_trial(trial: Trial, choices: Choices) -> None:
     print(f"{trial.on} split {trial.split}: {outcome.single.headline()}", flush=True)
 
 
-def _run(run: Run, row: str) -> None:
+def _run(run: Run, row: str, bar: Bar) -> None:
     if run.mark.exists():
         return
+    print(f"Run {bar.done + 1:.0f} of {bar.total:.0f}: {run.kind} on {run.on}", flush=True)
     run.part.write()
     resume = run.folder.config.exists()
     try:
@@ -158,6 +174,7 @@ def _run(run: Run, row: str) -> None:
         raise StoppedError(row, error.signal) from error
     with atomic_path(run.mark) as temporary:
         temporary.write_text("t3d reproduce\n", encoding="utf-8")
+    bar.advance()
     if noticed:
         raise StoppedError(row, noticed[0])
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from t3d.data.catalog import open_manifest
+from t3d.data.catalog import open_manifest, refuse_unused_root
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.official.listed import open_list
 from t3d.data.official.published import PUBLISHED
@@ -265,6 +265,7 @@ def _drawn(on: str, given: GivenSet, number: int, few: _Few) -> Split:
 
 
 def _open_pool(given: GivenSet) -> Manifest:
+    refuse_unused_root(given.root, given.path)
     if Path(given.path).is_dir():
         return Manifest.from_files([given.path])
     return open_manifest(given.path, root=given.root).without_labels()

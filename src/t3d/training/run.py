@@ -111,12 +111,12 @@ def _card(config: TrainConfig, videos: Manifest, progress: Progress) -> ModelCar
 def _opening(run: Run[TrainConfig], videos: RunVideos) -> str:
     train, fraction = videos.train, run.config.data.label_fraction
     labels = sum(train.class_counts().values()) / len(train)
+    groups = f"{len(train.classes)} classes, {len(train.sources())} groups"
     return (
-        f"{run.config.model.name} on {len(train)} videos of {len(train.classes)} classes and "
-        f"{len(train.sources())} sources"
-        + (f", {labels:.1f} labels each" if train.targets == "multi" else "")
-        + (f" ({fraction:.0%} of the labels)" if fraction < 1 else "")
-        + (f", validated on {len(videos.val)}" if videos.val else "")
+        f"Training {run.config.model.name} on {len(train)} videos ({groups})"
+        + (f", {labels:.1f} labels per video" if train.targets == "multi" else "")
+        + (f", with {fraction:.0%} of the labels" if fraction < 1 else "")
+        + (f", validating on {len(videos.val)}" if videos.val else "")
         + run.surroundings()
     )
 

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, Failed, T3DError
-from t3d.io.files import atomic_folder, atomic_path, sweep
+from t3d.io.files import atomic_folder, atomic_path, refuse_url, sweep
 from t3d.io.locks import alone_in
 from t3d.training.config import RunConfig, TrainConfig
 from t3d.training.errors import InterruptedRunError, RunExistsError, WrongCommandError
@@ -35,9 +35,13 @@ class RunFolder:
 
     Args:
         path: Path of the folder.
+
+    Raises:
+        ConfigError: The path is a URL.
     """
 
     def __init__(self, path: str | Path) -> None:
+        refuse_url(path)
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.classes = self.path / "classes.txt"

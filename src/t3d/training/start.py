@@ -156,10 +156,15 @@ class Run(Generic[Config]):
         self.accelerator.wait_for_everyone()
 
     def surroundings(self) -> str:
-        """Return the number of left-out videos and the devices, as the end of a sentence."""
+        """Return the device, and the number of left-out videos if there are any, as the end of a sentence."""
+        count, gpu = self.accelerator.num_processes, self.device.type == "cuda"
+        if count == 1:
+            place = ", on the GPU" if gpu else ", on the CPU"
+        else:
+            place = f", in {count} processes on " + ("GPUs" if gpu else "the CPU")
         left_out = len(self.folder.read_bad())
-        processes = f", {self.accelerator.num_processes} process(es) on {self.device.type}"
-        return (f", {left_out} unreadable videos left out (bad.csv)" if left_out else "") + processes
+        videos = "video" if left_out == 1 else "videos"
+        return place + (f"; {left_out} unreadable {videos} left out (bad.csv)" if left_out else "")
 
 
 def open_run(config: Config, index: VideoIndex | None, *, resume: bool) -> Run[Config]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from t3d.data.catalog import open_manifest, refuse_other_targets
+from t3d.data.catalog import open_manifest, refuse_other_targets, roots_of
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.moved import refuse_moved
 from t3d.errors import ConfigError, ManifestError
@@ -18,12 +18,13 @@ def choose_videos(run: Run[TrainConfig]) -> RunVideos:
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
     """
     data = run.config.data
-    full = open_manifest(data.train, root=data.root, source_pattern=data.source_pattern)
+    root, *val_roots = roots_of(data.root, data.train, *([data.val] if data.val is not None else []))
+    full = open_manifest(data.train, root=root, source_pattern=data.source_pattern)
     _check_training(full, run.config)
     refuse_moved(full, data.train, root=data.root)
     val: Manifest | None = None
     if data.val is not None:
-        val = open_manifest(data.val, root=data.root, source_pattern=None)
+        val = open_manifest(data.val, root=val_roots[0], source_pattern=None)
         _refuse_unlabeled(val, data.val)
         refuse_other_targets(val, full.targets, name=data.val, other=data.train)
         val = val.with_classes(full.classes)

@@ -15,10 +15,9 @@ import numpy.typing as npt
 import torch
 
 from t3d.clip import ClipSpec
-from t3d.data.catalog import open_index, open_videos, refuse_other_targets
+from t3d.data.catalog import open_index, open_videos, refuse_other_targets, roots_of
 from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
-from t3d.data.clips.transforms import normalize
 from t3d.data.inspect.shared import shared_rows
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed, ManifestError
@@ -26,10 +25,10 @@ from t3d.evaluation.leaks import overlaps
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import ClipRow
-from t3d.evaluation.scoring import collect, each_clip
+from t3d.evaluation.scoring import collect, each_clip, pooled_features
 from t3d.evaluation.task import measure
-from t3d.models.net import VideoNet
 from t3d.models.weights import load_model
+from t3d.progress import progress
 from t3d.transfer.probe_config import ProbeConfig
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.open import open_teacher
@@ -80,8 +79,8 @@ def run_probe(config: ProbeConfig) -> TestResult:
 
 def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
     """Open the training videos, reduced to the used labels, and the test videos."""
-    root = config.reading.root
-    known = open_videos(config.train, root=root, source_pattern=config.source_pattern)
+    train_root, test_root = roots_of(config.reading.root, config.train, config.test)
+    known = open_videos(config.train, root=train_root, source_pattern=config.source_pattern)
     if not known.label_column.fits("single"):
         raise ManifestError(
             f"{config.train}: a probe needs one label per video, and these have several (column `labels`); "
@@ -90,7 +89,7 @@ def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
     if (known.labels < 0).any() or len(known.classes) < 2:
         raise ManifestError(f"{config.train}: a probe needs a label for every video, and at least 2 classes")
     known = known.label_subset(config.label_fraction, seed=config.label_seed)
-    asked = open_videos(config.test, root=root)
+    asked = open_videos(config.test, root=test_root)
     refuse_other_targets(asked, "single", name=config.test, other=config.train)
     return known, asked.with_classes(known.classes)
 
@@ -103,7 +102,7 @@ def _features(config: ProbeConfig) -> tuple[Vectors, ClipSpec]:
         spec = replace(
             card.clip, segments=1
         )  # features belong to clips; only scores are averaged over segments
-        return student_vectors(net, spec, bf16=config.compute.use_bf16(device)), spec
+        return pooled_features(net, spec, bf16=config.compute.use_bf16(device)), spec
     assert config.teacher is not None
     teacher = open_teacher(config.teacher, weights=config.teacher_weights, size=config.teacher_size).to(
         device
@@ -128,19 +127,6 @@ def result_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: lis
     scored = [(video, clip, probs) for (video, clip, _), probs in zip(rows, full, strict=True)]
     scores = collect(manifest, scored, bad)
     return TestResult(measure(scores), scores)
-
-
-def student_vectors(net: VideoNet, spec: ClipSpec, *, bf16: bool) -> Vectors:
-    """Return a function from uint8 clips [B, T, C, H, W] to the model's pooled features [B, D]."""
-    device = next(net.parameters()).device
-
-    @torch.inference_mode()
-    def vectors(clips: torch.Tensor) -> torch.Tensor:
-        x = normalize(clips.to(device), spec)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            return net.forward_head(net.forward_features(x), pre_logits=True)
-
-    return vectors
 
 
 def teacher_vectors(teacher: Teacher, device: torch.device) -> Vectors:
@@ -192,4 +178,5 @@ def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> Any:
             {"logisticregression__C": _STRENGTHS},
             cv=StratifiedGroupKFold(folds, shuffle=True, random_state=0),
         )
-        return search.fit(features, labels, groups=sources).best_estimator_
+        with progress("Fitting the classifier"):
+            return search.fit(features, labels, groups=sources).best_estimator_

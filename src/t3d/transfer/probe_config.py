@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from t3d.clip import TailPolicy
 from t3d.device import Compute
@@ -38,7 +38,8 @@ class ProbeConfig:
         compute: Device, precision and batch size.
 
     Raises:
-        ConfigError: A value is invalid, or not exactly one of `model` and `teacher` is set.
+        ConfigError: A value is invalid, not exactly one of `model` and `teacher` is set, or an option of a
+            teacher is set for a 3D model.
     """
 
     train: str
@@ -60,8 +61,20 @@ class ProbeConfig:
     def __post_init__(self) -> None:
         if (self.model is None) == (self.teacher is None):
             raise ConfigError("set either `model` (the weights file of a 3D model) or `teacher` (a 2D model)")
+        if self.model is not None and (changed := self._changed_teacher_options()):
+            raise ConfigError(
+                f"{', '.join(f'`{name}`' for name in changed)} would have no effect: only a probe of a "
+                "`teacher` uses this, and a 3D model has its own clip. Remove it, or set `teacher` instead "
+                "of `model`"
+            )
         if not 0 < self.label_fraction <= 1:
             raise ConfigError(
                 f"label_fraction is {self.label_fraction}; it must be above 0 and at most 1, such as 0.1"
             )
         at_least("label_seed", self.label_seed, 0)
+
+    def _changed_teacher_options(self) -> list[str]:
+        """Return the names of the options that only a teacher uses, if they are not the defaults."""
+        names = ("teacher_weights", "teacher_size", "num_frames", "stride", "tail")
+        defaults = {each.name: each.default for each in fields(self)}
+        return [name for name in names if getattr(self, name) != defaults[name]]

@@ -89,8 +89,9 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
         _clips(run, videos.train, view, training=True), CollatePairs(config.pairs.other_time)
     )
     opening = (
-        f"{teacher.name} teaches {config.model.name} by {config.pairs.objective} on {len(videos.train)} "
-        f"videos of {int(groups.max()) + 1} sources" + (f", {len(videos.val)} held out" if videos.val else "")
+        f"Training {config.model.name} on {len(videos.train)} videos ({int(groups.max()) + 1} groups), "
+        f"with the teacher {teacher.name} and the objective {config.pairs.objective}"
+        + (f", validating on {len(videos.val)}" if videos.val else "")
     )
     with trainer.running(opening + run.surroundings(), initial):
         for epoch in trainer.epochs(loader):

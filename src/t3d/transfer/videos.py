@@ -9,7 +9,7 @@ import numpy as np
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from t3d.data.catalog import open_videos
+from t3d.data.catalog import open_videos, refuse_unused_root
 from t3d.data.clips.check import refuse_many
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, ManifestError
@@ -24,9 +24,11 @@ def open_pool(config: TransferConfig) -> Manifest:
     """Find all videos to learn from, and drop their labels.
 
     Raises:
+        ConfigError: `data.root` is set for a folder of videos, which does not use it.
         ManifestError: No videos were found.
     """
     data = config.data
+    refuse_unused_root(data.root, data.videos)
     if Path(data.videos).is_dir():
         full = Manifest.from_files([data.videos], source_pattern=data.source_pattern)
     else:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from t3d.errors import VideoError
+from t3d.io.files import URL_REASON, is_url
 from t3d.video.batch import FrameBatch, VideoMetadata
 from t3d.video.frame_table import Int64s
 from t3d.video.reader import FrameReader
@@ -48,7 +49,7 @@ class Video:
 
     Raises:
         VideoError: The file is missing, is empty, is not a video, has no frame that can be decoded, or
-            differs in size from `facts`.
+            differs in size from `facts`; or the path is a URL.
         ValueError: `threads` is below 1.
 
     Example:
@@ -66,6 +67,8 @@ class Video:
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads is {threads}; it must be at least 1")
+        if is_url(os.fspath(path)):
+            raise VideoError(path, URL_REASON)
         self.path = Path(path)
         self._closed = False
         self._lock = threading.RLock()

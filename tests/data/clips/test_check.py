@@ -41,7 +41,7 @@ def table(*rows: tuple[Path, int, float | None, float | None]) -> Manifest:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cached", [False, True])
-def test_what_cannot_be_read_is_named_and_left_out(
+def test_unreadable_videos_are_reported_and_left_out(
     tmp_path: Path, films: Path, workers: int, cached: bool
 ) -> None:
     cache = str(tmp_path / "cache") if cached else None
@@ -62,7 +62,7 @@ def test_what_cannot_be_read_is_named_and_left_out(
         assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
-def test_good_videos_come_back_as_they_are(films: Path) -> None:
+def test_good_videos_are_returned_unchanged(films: Path) -> None:
     manifest = Manifest.from_folder(films)
     good = manifest.select([i for i in range(len(manifest)) if manifest[i].path.name in ("1.mp4", "2.mp4")])
     kept, bad = readable(good, FrameStore(SPEC))
@@ -128,7 +128,7 @@ def test_without_a_cache_both_ends_must_decode(films: Path, monkeypatch: pytest.
     assert bad.reason == "the end is damaged"
 
 
-def test_of_many_bad_videos_twenty_are_named_and_the_others_counted() -> None:
+def test_many_bad_videos_are_reported_as_twenty_names_and_a_count() -> None:
     bad = [Failed(f"film{i:02d}.mp4", "broken", i) for i in range(25)]
     with pytest.raises(ManifestError, match=r"raise max_bad:\n") as caught:
         refuse_many(bad, among=100, max_bad=0.24, option="max_bad")

@@ -118,7 +118,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 # --- training clips -----------------------------------------------------------------------------------------
 
 
-def test_each_visit_in_an_epoch_is_another_clip_and_the_first_is_as_ever(real: Manifest) -> None:
+def test_each_visit_in_an_epoch_is_another_clip_and_the_first_is_unchanged(real: Manifest) -> None:
     clips = TrainClips(real, SPEC, store=FrameStore(SPEC), augment=ALL, seed=0)
     items = [clips[SampleKey(2, 1, visit)] for visit in (0, 1, 2, 1)]
     shown = [item.frames.numpy().tobytes() for item in items if isinstance(item, ClipItem)]
@@ -167,7 +167,7 @@ def test_torchs_own_loader_shuffles_and_collates_clips(real: Manifest) -> None:
 def visits(
     manifest: Manifest, store: FrameStore, *, workers: int, epochs: int = 2, seed: int = 3, batch: int = 3
 ) -> dict[SampleKey, bytes | str]:
-    """What a loader gives for every key of some epochs."""
+    """Return the items of a loader for every key of some epochs."""
     sampler = ResumableBatchSampler(len(manifest), batch_size=batch, seed=seed)
     loader = Loader(
         TrainClips(manifest, SPEC, store=store, augment=ALL, seed=seed),
@@ -235,7 +235,7 @@ def test_a_training_clip_has_the_shape_and_label_it_should(real: Manifest) -> No
     assert item.label == -1
 
 
-def test_a_bad_video_is_named_and_not_raised() -> None:
+def test_a_bad_video_is_returned_and_not_raised() -> None:
     manifest = table([Path("good"), Path("bad")], [0, 1])
     clips = TrainClips(manifest, SPEC, store=films_of(good=9, bad="is broken"), augment=PLAIN, seed=0)
     assert isinstance(clips[SampleKey(0, 0)], ClipItem)
@@ -268,7 +268,7 @@ def test_training_clips_stay_within_their_span() -> None:
 
 
 def slow_span(times: npt.NDArray[np.float64], start: float | None, end: float | None) -> list[int]:
-    """The frames that are shown at some moment of [start, end); the last is shown for ever."""
+    """The frames that are shown at some moment of [start, end); the last is shown forever."""
     shown = []
     for i, begins in enumerate(times):
         ends = times[i + 1] if i + 1 < len(times) else np.inf
@@ -303,7 +303,7 @@ def test_times_rounded_in_a_table_name_the_frames_they_mean(fps: float) -> None:
 
 
 @pytest.mark.parametrize(("start", "end"), [(3.0, 4.0), (10.0, None), (10.0, 20.0)])
-def test_a_span_behind_the_video_is_refused(start: float, end: float | None) -> None:
+def test_a_span_after_the_end_of_the_video_is_refused(start: float, end: float | None) -> None:
     with pytest.raises(
         VideoError, match=r"film\.mp4: the span from .* holds no frame; the video has 50 frames"
     ):
@@ -386,7 +386,7 @@ def test_a_loader_with_workers_gives_the_same_clips(real: Manifest, batch_size: 
     assert read(2) == read(0)
 
 
-def test_a_video_that_breaks_in_the_middle_says_so_behind_its_good_clips() -> None:
+def test_a_video_that_breaks_in_the_middle_fails_after_its_good_clips() -> None:
     store = films_of(x=40, y=9)
     film = store.films["x"]  # type: ignore[attr-defined]
     true: Callable[[npt.NDArray[np.int64]], torch.Tensor] = film.get
@@ -426,7 +426,7 @@ def test_crops_of_a_clip_follow_one_another_under_its_number(real: Manifest) -> 
     assert keys == [(row, clip) for row in rows for clip in range(3) for _ in range(10)]
     of_last = [item.frames for item in items if isinstance(item, ClipItem) and item.video == 8]
     frames = store.open(real[8].path)
-    for clip, start in enumerate((0, 13, 27)):  # of 34 frames, 7 a clip
+    for clip, start in enumerate((0, 13, 27)):  # of 34 frames, 7 per clip
         expected = crop_views(frames.get(start + np.arange(0, 8, 2)), SPEC, crops=10)
         assert all(map(torch.equal, expected, of_last[10 * clip : 10 * clip + 10]))
 
@@ -453,7 +453,7 @@ def test_many_crops_cost_the_memory_of_a_clip_and_no_decoding() -> None:
     assert film.asked == [4] * 40
 
 
-def test_all_crops_of_a_clip_are_shuffled_alike_and_each_clip_in_its_way() -> None:
+def test_all_crops_of_a_clip_share_one_order_and_clips_have_different_ones() -> None:
     spec = replace(SPEC, num_frames=8, stride=1)
     views = Views(clips=4, crops=3)
     clips = VideoClips(

@@ -226,7 +226,7 @@ def test_a_bound_of_nothing_caches_nothing(tmp_path: Path, films: list[Path]) ->
     assert entries(tmp_path) == []
 
 
-def test_files_that_are_no_entries_are_neither_counted_nor_deleted(tmp_path: Path, films: list[Path]) -> None:
+def test_unrelated_files_are_neither_counted_nor_deleted(tmp_path: Path, films: list[Path]) -> None:
     weights, hidden = tmp_path / "model.safetensors", tmp_path / ".hidden"
     for foreign in (weights, hidden):
         foreign.write_bytes(bytes(10 * ENTRY))
@@ -256,7 +256,7 @@ def _fill(folder: Path, films: list[Path], gate: Any) -> None:
         store.prepare(film)
 
 
-def test_processes_that_fill_a_cache_at_once_keep_the_bound_but_for_one_film_each(
+def test_concurrent_processes_exceed_the_bound_of_a_cache_by_one_film_each_at_most(
     tmp_path: Path, films: list[Path]
 ) -> None:
     gate = FORK.Barrier(2)
@@ -281,7 +281,7 @@ def _prepare_at_once(folder: Path, film: Path, gate: Any) -> None:
     assert isinstance(store.open(film), _CachedFrames)
 
 
-def test_two_processes_may_prepare_the_same_film_at_once(tmp_path: Path) -> None:
+def test_two_processes_may_prepare_the_same_film_concurrently(tmp_path: Path) -> None:
     film = write_video(tmp_path / "film.mp4", noise(60))
     cache = tmp_path / "cache"
     gate = FORK.Barrier(3)
@@ -307,7 +307,9 @@ def _write_and_hang(folder: Path, film: Path, ready: Any) -> None:
     store_at(folder).prepare(film)
 
 
-def test_what_a_killed_process_left_is_never_read_and_goes_in_time(tmp_path: Path, films: list[Path]) -> None:
+def test_temporary_files_of_killed_processes_are_not_read_and_are_deleted_later(
+    tmp_path: Path, films: list[Path]
+) -> None:
     ready = FORK.Event()
     child = FORK.Process(target=_write_and_hang, args=(tmp_path, films[0], ready))
     child.start()
@@ -423,7 +425,7 @@ def test_a_cache_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: 
     tmp_path.chmod(0o755)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(
+def test_a_full_disk_is_an_error_and_leaves_nothing(
     tmp_path: Path, films: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

@@ -172,7 +172,7 @@ class FailingStream(IterableDataset[int]):
 @pytest.mark.parametrize("kind", [Failing, FailingStream])
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("batch_size", [None, 2])
-def test_an_error_of_ours_comes_out_as_it_was_raised(kind, workers: int, batch_size: int | None) -> None:
+def test_a_t3d_error_in_a_worker_is_raised_unchanged(kind, workers: int, batch_size: int | None) -> None:
     error = FetchError("https://example.org/000001.tar", "connection refused")
     seen = []
     with pytest.raises(FetchError, match=r"^https://example.org/000001.tar: connection refused$") as caught:

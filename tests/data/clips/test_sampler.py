@@ -31,14 +31,14 @@ def test_an_epoch_takes_every_video_at_most_once_and_leaves_out_less_than_a_batc
         assert set(rows) <= set(range(length))
 
 
-def test_every_video_comes_in_the_long_run() -> None:
+def test_every_video_is_drawn_eventually() -> None:
     sampler = ResumableBatchSampler(10, batch_size=8, seed=1)
     seen = [key.row for epoch in range(60) for batch in epoch_of(sampler, epoch) for key in batch]
     counts = np.bincount(seen, minlength=10)
     assert counts.min() > 0.6 * counts.mean()
 
 
-def test_epochs_and_seeds_have_orders_of_their_own_and_the_same_ones_again() -> None:
+def test_orders_differ_per_epoch_and_seed_and_are_repeatable() -> None:
     orders = [
         tuple(
             key.row
@@ -144,7 +144,7 @@ def balanced(epoch: int, **options: int) -> list[SampleKey]:
     return [key for batch in epoch_of(sampler, epoch) for key in batch]
 
 
-def test_classes_come_equally_often_and_no_clip_twice() -> None:
+def test_classes_are_drawn_equally_often_and_no_clip_twice() -> None:
     for epoch in range(5):
         keys = balanced(epoch)
         counts = np.bincount([CLASSES[key.row] for key in keys])
@@ -177,7 +177,7 @@ def test_balance_survives_restarts_and_processes() -> None:
 
 
 def slow_turns(row_class: np.ndarray, *, seed: int, epoch: int) -> list[dict[tuple[int, int], int]]:
-    """For each class, the visits (row, round) of an epoch: a piece of its endless series of shuffled rounds.
+    """Return the visits (row, round) of an epoch per class: a slice of its endless series of shuffled rounds.
 
     An epoch takes one place more in the series than the smaller share of a class, so that no place is taken
     twice. The number of places taken is not checked in this test.
@@ -207,12 +207,12 @@ def test_turns_are_those_of_a_slow_series(epoch: int) -> None:
         assert len(places) in (20, 21)
 
 
-def test_no_video_of_a_large_class_comes_again_before_its_turn() -> None:
+def test_no_video_of_a_large_class_is_repeated_before_its_turn() -> None:
     visits = [[key.row for key in balanced(epoch) if key.row < 50] for epoch in range(2)]
     assert len(set(visits[0] + visits[1])) == len(visits[0]) + len(visits[1])  # 50 videos, 42 turns at most
 
 
-def test_every_round_of_turns_is_shuffled_anew() -> None:
+def test_every_round_of_turns_is_shuffled_again() -> None:
     """Epochs that begin at the start of a round take its first six of ten videos: others in each round."""
     classes = np.array([0] * 10 + [1] * 2)  # six places an epoch and class, of which a series moves by seven
     sampler = ResumableBatchSampler(12, batch_size=2, seed=4, classes=classes)
@@ -250,7 +250,7 @@ def rows_of(batches: list[list[SampleKey]]) -> list[int]:
 
 @pytest.mark.parametrize("lanes", [1, 2, 4, 8])
 @pytest.mark.parametrize("batch", [8, 40, 200])
-def test_every_video_of_uneven_shards_comes_once_an_epoch(lanes: int, batch: int) -> None:
+def test_every_video_of_uneven_shards_is_drawn_once_per_epoch(lanes: int, batch: int) -> None:
     sampler = of_shards(lanes=lanes, batch_size=batch)
     orders = [rows_of(epoch_of(sampler, epoch)) for epoch in range(3)]
     for order in orders:
@@ -259,7 +259,7 @@ def test_every_video_of_uneven_shards_comes_once_an_epoch(lanes: int, batch: int
     assert orders[0] != orders[1] != orders[2]
 
 
-def test_videos_behind_the_last_whole_batch_are_left_out() -> None:
+def test_videos_after_the_last_whole_batch_are_left_out() -> None:
     sampler = of_shards(batch_size=24, lanes=3)
     left_out = set()
     for epoch in range(20):
@@ -271,7 +271,7 @@ def test_videos_behind_the_last_whole_batch_are_left_out() -> None:
 
 @pytest.mark.parametrize("lanes", [1, 4])
 def test_few_shards_are_open_at_a_time(lanes: int) -> None:
-    """What a window allows: between the first and the last video of a shard lie its own and two windows."""
+    """Bound of a window: a shard spans at most its own videos plus two windows."""
     shards = np.repeat(np.arange(50), 20)
     order = ShardOrder(shards, window=40, lanes=lanes)
     sampler = ResumableBatchSampler(1000, batch_size=20, seed=1, shards=order)
@@ -353,7 +353,7 @@ def test_shards_give_the_same_batches_to_any_number_of_processes_and_resume(
     assert whole == epoch_of(of_shards(lanes=2), 1)[5:]
 
 
-def test_what_is_coming_is_what_comes() -> None:
+def test_upcoming_keys_match_the_keys_that_follow() -> None:
     for rank in range(2):
         sampler = of_shards(rank=rank, world_size=2, accumulate=2, lanes=2)
         sampler.set_state(epoch=2, step=3)

@@ -165,7 +165,7 @@ def test_the_same_generator_gives_the_same_clip() -> None:
 
 
 def slow_starts(total: int, spec: ClipSpec, segment: int) -> list[int]:
-    """Where a segment's clip may start: read off the docstrings, a start at a time."""
+    """Return the allowed starts of a segment's clip, by the docstrings, one start at a time."""
     reach = spec.stride * (spec.num_frames - 1) + 1
     low, high = segment * total // spec.segments, (segment + 1) * total // spec.segments
     inside = [start for start in range(low, high) if start + reach <= high]

@@ -135,7 +135,7 @@ def test_every_crop_is_packed_and_one_crop_is_the_center() -> None:
         assert view.untyped_storage().nbytes() == view.numel()
 
 
-def test_the_five_crops_come_equally_often() -> None:
+def test_the_five_crops_are_equally_frequent() -> None:
     frames, spec, rng = places(40, 60), square(20), np.random.default_rng(1)
     views = [random_view(frames, spec, augment=PLAIN, rng=rng)[0, :2, 0, 0].tolist() for _ in range(2000)]
     _, counts = np.unique(views, axis=0, return_counts=True)
@@ -145,7 +145,7 @@ def test_the_five_crops_come_equally_often() -> None:
 
 @pytest.mark.parametrize("probability", [0.0, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("crop", ["five", "random_resized"])
-def test_flips_come_with_the_stated_probability(crop: str, probability: float) -> None:
+def test_flips_have_the_stated_probability(crop: str, probability: float) -> None:
     augment = AugmentConfig(crop=crop, flip=probability)  # type: ignore[arg-type]
     frames, rng, draws = places(24, 24), np.random.default_rng(2), 1500
     flips = 0
@@ -179,14 +179,14 @@ def test_a_view_follows_from_the_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("augment", [AugmentConfig(), ALL, AugmentConfig(color=0.9)])
-def test_all_frames_of_a_clip_change_alike(augment: AugmentConfig) -> None:
+def test_all_frames_of_a_clip_change_in_the_same_way(augment: AugmentConfig) -> None:
     still = noise(1, 40, 56).expand(6, -1, -1, -1)
     for seed in range(20):
         view = random_view(still, square(32), augment=augment, rng=np.random.default_rng(seed))
         assert torch.equal(view, view[:1].expand_as(view))
 
 
-def test_a_frame_changes_the_same_whatever_frames_stand_beside_it() -> None:
+def test_a_frame_changes_the_same_regardless_of_other_frames() -> None:
     clip = noise(6, 40, 56)
     whole = random_view(clip, square(32), augment=ALL, rng=np.random.default_rng(3))
     for i in range(6):
@@ -194,7 +194,7 @@ def test_a_frame_changes_the_same_whatever_frames_stand_beside_it() -> None:
         assert torch.equal(alone[0], whole[i])
 
 
-def test_the_frames_that_came_in_stay_as_they_were() -> None:
+def test_input_frames_are_not_modified() -> None:
     frames = noise(4, 40, 56)
     before = frames.clone()
     for seed in range(10):
@@ -264,13 +264,13 @@ def test_random_boxes_reach_every_edge_and_none_beyond() -> None:
         if height == 20:
             assert top.min() == left.min() == 0
             assert ((top + h).max(), (left + w).max()) == (height, width)
-            # Of the places a box has, each is equally likely.
+            # Every position of a box is equally likely.
             place = (top + rng.uniform(size=3000)) / (height - h + 1)
             assert stats.kstest(place, "uniform").pvalue > 1e-3
     assert _random_box(10, 1000, 0.9, rng) == (0, 495, 10, 10)  # no such box: the largest square
 
 
-def test_normalize_is_what_numpy_says() -> None:
+def test_normalize_matches_numpy() -> None:
     clips = torch.stack([noise(5, 12, 14, seed) for seed in range(3)])  # B T C H W
     spec = ClipSpec(mean=(0.1, 0.5, 0.7), std=(0.2, 0.3, 0.9))
     x = normalize(clips, spec)
@@ -327,7 +327,7 @@ def test_stack_joins_clips_without_turning_them_round() -> None:
 
 
 @pytest.mark.parametrize("crop", ["five", "random_resized"])
-def test_views_are_packed_and_do_not_depend_on_how_frames_lie_in_memory(crop) -> None:
+def test_views_are_contiguous_regardless_of_memory_layout(crop) -> None:
     spec = square(16, resize=20)
     frames = noise(4, 20, 30)
     packed = frames.contiguous(memory_format=torch.channels_last)

@@ -80,7 +80,7 @@ def test_without_an_index_only_names_are_known(parts: Path) -> None:
     assert shared == Shared("train", "test", (), ("run_g07",), (pair,), ())
 
 
-def test_what_two_lists_share_is_found(parts: Path, index: Path) -> None:
+def test_shared_videos_of_two_lists_are_found(parts: Path, index: Path) -> None:
     (shared,) = compare(both(parts), VideoIndex.read(index))
     assert (shared.one, shared.two, shared.files, shared.sources) == ("train", "test", (), ("run_g07",))
     names = [tuple(Path(path).name for path in pair) for pair in shared.same]
@@ -94,7 +94,7 @@ def test_what_two_lists_share_is_found(parts: Path, index: Path) -> None:
     assert shared
 
 
-def test_every_pair_of_the_same_bytes_is_told(parts: Path) -> None:
+def test_every_pair_of_identical_files_is_reported(parts: Path) -> None:
     for number in (40, 41):
         data = (parts / "train/jump/v_jump_g01_c01.mp4").read_bytes()
         (parts / f"train/jump/v_jump_g{number}_c01.mp4").write_bytes(data)
@@ -116,7 +116,7 @@ def test_files_of_one_name_in_two_folders_are_two_sources(tmp_path: Path) -> Non
     assert (one, two) == (str(tmp_path / "train/run/2.mp4"), str(tmp_path / "test/run/2.mp4"))
 
 
-def test_a_file_in_both_lists_is_named_once(parts: Path, index: Path) -> None:
+def test_a_file_in_both_lists_is_reported_once(parts: Path, index: Path) -> None:
     whole = Manifest.from_files(sorted((parts / "train").rglob("*.mp4")))
     known = VideoIndex.read(index)
     (shared,) = compare({"all": whole, "some": whole.select([0, 2])}, known)
@@ -151,7 +151,7 @@ def test_the_command(parts: Path, index: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.real
 def test_two_clips_of_ucf101_are_in_both_parts_of_its_first_split(real_data: Path, tmp_path: Path) -> None:
-    """Of the classes that lie here: groups differ, bytes do not."""
+    """Classes with a local copy: the groups differ, but the bytes are the same."""
     lists = {part: real_data / f"ucf101_11/splits/{part}list01.txt" for part in ("train", "test")}
     manifests = {
         part: open_list(read_ucf101(file), real_data / "ucf101_11/videos") for part, file in lists.items()

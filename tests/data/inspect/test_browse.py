@@ -64,7 +64,7 @@ def test_frames_are_those_of_the_video(tmp_path: Path, lists: dict[str, Manifest
         assert read_numbers(frames) == [20 * number + i for i in (2, 7, 12, 17)]
 
 
-def test_what_cannot_be_read_and_what_is_shared_is_shown(tmp_path: Path, lists: dict[str, Manifest]) -> None:
+def test_unreadable_and_shared_videos_are_shown(tmp_path: Path, lists: dict[str, Manifest]) -> None:
     index_videos(Manifest.from_files([tmp_path / "train", tmp_path / "test"]), tmp_path / "i.parquet")
     page = write_page(
         tmp_path / "page.html", lists, index=VideoIndex.read(tmp_path / "i.parquet")
@@ -75,7 +75,7 @@ def test_what_cannot_be_read_and_what_is_shared_is_shown(tmp_path: Path, lists: 
     assert "copy.mp4 · 20 frames, 0.8 s · test · same bytes" in page
 
 
-def test_lists_of_one_name_are_told_apart(tmp_path: Path, lists: dict[str, Manifest]) -> None:
+def test_lists_with_the_same_name_stay_distinct(tmp_path: Path, lists: dict[str, Manifest]) -> None:
     named = {"old/train": lists["train"], "new/train": lists["test"]}
     page = write_page(tmp_path / "page.html", named, per_class=1, frames=1).read_text()
     assert "<h1>old/train, new/train</h1>" in page

@@ -59,7 +59,9 @@ def test_no_pair_is_lost_between_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pairs == {("0.mp4", "1.mp4"), ("3.mp4", "4.mp4"), ("5.mp4", "9.mp4")}
 
 
-def test_above_a_bound_looks_are_compared_only_if_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_above_a_bound_perceptual_hashes_are_compared_only_on_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     files = random_looks(5, [(1, 3)])
     assert find_duplicates(files).compared
     assert find_duplicates(files, near=False) == Duplicates((), (), compared=False)
@@ -68,7 +70,7 @@ def test_above_a_bound_looks_are_compared_only_if_one_says_so(monkeypatch: pytes
     assert find_duplicates(files, near=True) == Duplicates((), (("1.mp4", "3.mp4", 0.0469),), compared=True)
 
 
-def test_clips_of_one_source_may_look_alike(tmp_path: Path) -> None:
+def test_clips_of_one_source_may_be_near_duplicates(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", scene(0))
     write_video(tmp_path / "b.mp4", scene(0), crf=30)
     write_video(tmp_path / "c.mp4", scene(0), crf=35)

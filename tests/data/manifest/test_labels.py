@@ -67,7 +67,7 @@ def random_manifest(seed: int, *, rows: int = 300, classes: int = 6, sources: in
 
 
 @pytest.mark.parametrize(("text", "name"), [(CSV, "clips.csv"), (JSONL, "clips.jsonl")])
-def test_no_class_and_no_label_are_told_apart(tmp_path: Path, text: str, name: str) -> None:
+def test_no_class_differs_from_no_label(tmp_path: Path, text: str, name: str) -> None:
     manifest = read(tmp_path, text, name)
     assert manifest.targets == "multi"
     assert manifest.classes == ("jump", "run", "swim")
@@ -165,7 +165,7 @@ def test_a_name_that_no_table_could_hold() -> None:
         manifest.with_classes(("A", "B", "A|B"))
 
 
-def test_what_is_written_reads_back(tmp_path: Path) -> None:
+def test_written_labels_read_back(tmp_path: Path) -> None:
     manifest = random_manifest(0).with_classes(("Ü, x", *"FEDCBA"))
     manifest.write_csv(tmp_path / "out.csv")
     again = Manifest.from_csv(tmp_path / "out.csv")
@@ -281,7 +281,7 @@ def test_a_smaller_share_of_labels_is_part_of_a_larger_one(seed: int) -> None:
     assert {entry.path for entry in other} != {entry.path for entry in manifest.label_subset(0.1, seed=seed)}
 
 
-def test_one_kind_beside_the_other_is_refused(tmp_path: Path) -> None:
+def test_mixed_kinds_of_labels_are_refused(tmp_path: Path) -> None:
     several, one = read(tmp_path), read(tmp_path, "path,label\na.mp4,x\n", "one.csv")
     refuse_other_targets(several, "multi", name="a", other="b")
     refuse_other_targets(one.without_labels(), "multi", name="a", other="b")

@@ -135,7 +135,7 @@ def test_classes_may_be_called_train_if_videos_lie_in_them(tmp_path):
     assert Manifest.from_folder(tmp_path).classes == ("test", "train")
 
 
-def test_name_that_is_no_text(tmp_path):
+def test_a_name_that_is_not_a_string(tmp_path):
     try:
         touch(tmp_path, os.fsdecode(b"Jump/\xff.mp4"))
     except (OSError, UnicodeError):
@@ -183,7 +183,7 @@ def test_no_files(tmp_path):
 # --- the table itself ------------------------------------------------------------------------------------
 
 
-def test_rows_and_what_they_say():
+def test_rows_and_their_values():
     manifest = Manifest(("Jump", "Run"), small())
     assert len(manifest) == 4
     assert [e.label for e in manifest] == [1, 0, None, 1]

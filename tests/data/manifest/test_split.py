@@ -288,7 +288,7 @@ def slow_order(sources, seed):
 
 
 def slow_taken(sizes, fraction):
-    """How many sources come nearest to the fraction of all rows, at least one; the fewer of two as near."""
+    """Number of sources (at least 1) whose rows are nearest to the fraction; of a tie, the smaller one."""
     ends = list(itertools.accumulate(sizes))
     return min(range(1, len(ends) + 1), key=lambda num: (abs(ends[num - 1] - fraction * ends[-1]), num))
 

@@ -171,7 +171,7 @@ def test_written_csv_reads_back(tmp_path):
     assert str(Manifest.from_csv(moved / "clips.csv")[1].path) == f"{moved}/sub/клип.mp4"
 
 
-def test_writing_replaces_at_once_and_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_writing_is_atomic_and_leaves_no_temporary_files(tmp_path, monkeypatch):
     manifest = Manifest.from_csv(table(tmp_path, "path,label\na.mp4,x\n"))
     file = tmp_path / "out.csv"
     manifest.write_csv(file)

@@ -98,7 +98,7 @@ def test_videos_are_found_whatever_their_folders_and_endings(splits: Path, video
     assert test.missing == {"climb": 1, "climb_stairs": 1}
 
 
-def test_what_differs_from_the_published_split_is_told(
+def test_differences_from_the_published_split_are_reported(
     splits: Path, videos: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     open_list(read_hmdb51(splits, split=1, part="test"), videos)
@@ -133,7 +133,7 @@ def test_a_clip_of_two_classes_is_refused(splits: Path) -> None:
         read_hmdb51(splits, split=1, part="train")
 
 
-def test_what_is_not_there(splits: Path, tmp_path: Path) -> None:
+def test_missing_parts_of_a_split(splits: Path, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"no file CLASS_test_split3\.txt in it"):
         read_hmdb51(splits, split=3, part="train")
     for file in splits.glob("*split2.txt"):
@@ -148,7 +148,7 @@ def test_what_is_not_there(splits: Path, tmp_path: Path) -> None:
         read_hmdb51(splits, split=1, part="val")
 
 
-def test_how_a_part_is_named(splits: Path, videos: Path) -> None:
+def test_names_of_parts(splits: Path, videos: Path) -> None:
     assert has_split_files(splits)
     assert not has_split_files(videos)
     assert named_part(f"{splits}:train1") == (str(splits), "train", 1)

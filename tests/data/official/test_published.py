@@ -44,7 +44,7 @@ def test_a_whole_list_does_not_differ() -> None:
         ),
     ],
 )
-def test_what_differs_is_said(name: str, counts: dict[str | None, int], says: str) -> None:
+def test_differences_are_reported(name: str, counts: dict[str | None, int], says: str) -> None:
     difference = PUBLISHED[name].difference(counts)
     assert difference is not None
     assert re.search(says, difference)

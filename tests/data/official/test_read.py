@@ -41,7 +41,7 @@ def test_a_list_is_known_by_its_form(lists: Path, name: str, expected: str, stem
 
 
 @pytest.mark.parametrize("name", ["table.csv", "absent.txt", "list.jsonl"])
-def test_what_is_no_official_list(lists: Path, name: str) -> None:
+def test_files_that_are_not_official_lists(lists: Path, name: str) -> None:
     (lists / "list.jsonl").touch()
     assert read_official(str(lists / name)) is None
     with pytest.raises(ManifestError, match=r"no list of UCF101 \(\.txt\), HMDB51 \(FOLDER:train1\)"):

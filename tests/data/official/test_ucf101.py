@@ -87,7 +87,7 @@ def test_which_published_list_it_should_equal_is_known_by_its_name(tmp_path, lis
         assert str(read_ucf101(tmp_path / name).published) == f"UCF101 {expected}"
 
 
-def test_a_list_cut_short_is_named_and_read(tmp_path, lists, caplog):
+def test_a_truncated_list_is_reported_and_read(tmp_path, lists, caplog):
     cut = lists[1].rename(tmp_path / "testlist02.txt")
     videos = touch(tmp_path / "videos", *FILES)
     assert len(open_list(read_ucf101(cut), videos)) == 2

@@ -69,7 +69,7 @@ def test_a_video_is_drawn_from_its_own_number_alone() -> None:
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
-def test_the_patterned_object_lies_where_the_track_says(motion: str) -> None:
+def test_the_patterned_object_follows_the_track(motion: str) -> None:
     spec = SyntheticSpec(distractors=1, clutter=2)
     for index in range(3):
         track = motion_track(spec, "test", motion, index)
@@ -107,7 +107,7 @@ def test_the_object_has_the_pattern_of_its_label() -> None:
         assert kept == {appearance_of(SyntheticSpec(), "val", "left", index)} & set(shifts)
 
 
-def test_colors_tell_nothing_of_the_pattern() -> None:
+def test_colors_do_not_reveal_the_pattern() -> None:
     spec = SyntheticSpec(distractors=0, clutter=0)
     hues: dict[str, list[float]] = {name: [] for name in APPEARANCES}
     for index in range(160):
@@ -130,7 +130,7 @@ def test_the_scene_moves_with_the_camera_and_stands_still_without() -> None:
     assert (shaken[1:] != shaken[:-1]).mean() > 0.3
 
 
-def test_every_motion_does_what_its_name_says() -> None:
+def test_every_motion_matches_its_name() -> None:
     spec = SyntheticSpec(camera_shake=0)
     for index in range(20):
         steps = {
@@ -153,7 +153,7 @@ def test_every_motion_does_what_its_name_says() -> None:
             assert low <= back.sum() <= high
 
 
-def test_speed_tells_nothing_of_the_class() -> None:
+def test_speed_does_not_reveal_the_class() -> None:
     spec = SyntheticSpec(camera_shake=0)
     speeds = []
     for motion in MOTIONS:
@@ -163,7 +163,7 @@ def test_speed_tells_nothing_of_the_class() -> None:
     assert max(map(max, speeds)) < 0.04 * spec.size
 
 
-def test_places_are_even_and_alike_in_every_class_at_every_moment() -> None:
+def test_positions_are_uniform_in_every_class_at_every_time() -> None:
     proof = load_proof()
     places, labels = proof.tracks(SyntheticSpec(seed=5), "train", 200)
     even, independent = proof.place_p_values(places, labels, 80)
@@ -173,7 +173,7 @@ def test_places_are_even_and_alike_in_every_class_at_every_moment() -> None:
     assert max(proof.place_p_values(places, labels, 80)) < 1e-6
 
 
-def test_one_place_tells_nothing_and_a_whole_track_nearly_all() -> None:
+def test_one_position_reveals_nothing_and_a_whole_track_nearly_everything() -> None:
     proof = load_proof()
     one, two, all_ = (proof.window_accuracy(SyntheticSpec(), k, per_class=100) for k in (1, 2, 31))
     assert stats.binomtest(round(one * 800), 800, 1 / 8).pvalue > 1e-3
@@ -223,7 +223,7 @@ def test_writes_real_videos_with_their_lists(tmp_path: Path) -> None:
             assert file.metadata.average_fps == pytest.approx(25)
             seen = file.frames_at(range(SMALL.frames)).numpy().astype(np.float64)
         drawn = draw_video(SMALL, "test", video.motion, video.index)
-        # Of the brightness: H.264 halves the color, in which the patterns are fine.
+        # Compare brightness only: H.264 halves the color resolution, and the patterns are fine.
         assert np.abs(np.tensordot(seen - drawn, (0.299, 0.587, 0.114), (1, 0))).mean() < 4
         # The object must survive compression: its place in the decoded file is that of the drawing.
         off = wrapped(color_center(seen) - motion_track(SMALL, "test", video.motion, video.index), SMALL.size)
@@ -264,11 +264,11 @@ def test_processes_write_the_same_files_as_one(tmp_path: Path) -> None:
         if name.suffix != ".mp4":
             assert (one / name).read_bytes() == (two / name).read_bytes()
             continue
-        # What is drawn is the same; the encoder does not promise the same bytes for it.
+        # The drawn frames are the same; the encoder does not guarantee the same bytes.
         with Video(one / name) as first, Video(two / name) as second:
             every = range(SMALL.frames)
             difference = first.frames_at(every).float() - second.frames_at(every).float()
-        # Of the brightness, as H.264 halves the color; two videos of the set differ by 10 and more.
+        # Compare brightness: H.264 halves the color. Two videos of the set differ by 10 or more.
         brightness = torch.tensordot(difference, torch.tensor([0.299, 0.587, 0.114]), ([1], [0]))
         assert brightness.abs().mean() < 3
 

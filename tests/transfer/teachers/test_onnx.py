@@ -99,7 +99,7 @@ def test_onnx_outputs_that_are_features(
     ("outputs", "says"),
     [(["tokens"], r"tokens \['n', 1, 3\]"), (["vector", "logits"], r"vector \['n', 3\], logits")],
 )
-def test_onnx_outputs_that_are_none_or_unclear(outputs: list[str], says: str, tmp_path: Path) -> None:
+def test_onnx_outputs_that_are_missing_or_ambiguous(outputs: list[str], says: str, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     write_onnx(path, outputs=outputs)
     with pytest.raises(

@@ -43,7 +43,7 @@ def timm_file(name: str, path: Path, **options: int) -> nn.Module:
     return net.eval()
 
 
-# What teachers compute
+# Features of teachers
 
 
 @pytest.mark.parametrize("shape", [(90, 120), (120, 90), (64, 64), (40, 50), (64, 65)])
@@ -116,7 +116,7 @@ def test_a_transformer_of_torchvision_keeps_its_size() -> None:
         open_teacher("torchvision:vit_b_32", weights="random", size=96)
 
 
-def test_a_transformer_of_timm_is_resized_behind_its_weights(
+def test_a_transformer_of_timm_is_resized_after_loading_its_weights(
     frames: Tensor, seen_by: Seen, tmp_path: Path
 ) -> None:
     path = tmp_path / "weights.safetensors"
@@ -149,7 +149,7 @@ def test_squeezenet_with_real_weights(teachers: Path, frames: Tensor, reference:
     assert open_teacher("squeezenet1_1", weights=path).size == 224
 
 
-# What never changes
+# Frozen weights and digests
 
 
 def test_training_does_not_reach_the_teacher(frames: Tensor, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_another_process_finds_the_same_digest_and_imports_no_library_before(tmp
     assert digest == open_teacher("timm:test_resnet", weights=path).digest
 
 
-# What is wrong with a name
+# Errors in names
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_unknown_names(name: str, says: str) -> None:
     ("function", "name"),
     [("timm.create_model", "timm:resnet18"), ("torchvision.models.get_model", "torchvision:alexnet")],
 )
-def test_without_a_network_the_mend_is_named(
+def test_without_a_network_the_error_has_a_fix(
     function: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_network(*_: object, **options: object) -> None:
@@ -276,7 +276,7 @@ def test_frames_of_another_kind_are_refused(wrong: Tensor) -> None:
         open_teacher("timm:test_resnet", weights="random", size=64)(wrong)
 
 
-# What is wrong with a weights file
+# Errors in weights files
 
 
 def test_files_of_another_network(tmp_path: Path) -> None:

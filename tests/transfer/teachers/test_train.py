@@ -110,7 +110,7 @@ def test_a_teacher_that_diverges_stops_and_writes_nothing(made: Made) -> None:
     assert not Path(config.out).exists()
 
 
-def test_what_cannot_be_learned_from(made: Made, tmp_path: Path, images: Path) -> None:
+def test_images_that_a_teacher_cannot_learn_from(made: Made, tmp_path: Path, images: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'resnet10t'"):
         train_teacher(made(name="resnet10"))
     with pytest.raises(ConfigError, match=r"must end in \.safetensors"):
@@ -132,7 +132,7 @@ def test_what_cannot_be_learned_from(made: Made, tmp_path: Path, images: Path) -
         train_teacher(made(images=str(tmp_path / "broken")))
 
 
-def test_a_file_of_another_origin_does_not_pass_for_a_teacher(tmp_path: Path) -> None:
+def test_a_file_of_another_origin_is_not_accepted_as_a_teacher(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(2)}, tmp_path / "foreign.safetensors")

@@ -40,7 +40,8 @@ def frames_first(frames: FrameArray) -> torch.Tensor:
         >>> frames_first(np.zeros((16, 240, 320, 3), np.uint8)).shape
         torch.Size([16, 3, 240, 320])
     """
-    tensor = torch.as_tensor(frames)
+    # A copy if the array is a view that runs backward (BGR turned into RGB) or cannot be written to.
+    tensor = frames if isinstance(frames, torch.Tensor) else torch.from_numpy(_writable(frames))
     shape = tuple(tensor.shape)
     if tensor.dtype != torch.uint8 or tensor.ndim != 4 or 3 not in (shape[1], shape[3]) or 0 in shape:
         raise ConfigError(
@@ -55,6 +56,11 @@ def frames_first(frames: FrameArray) -> torch.Tensor:
     if shape[3] == 3:
         tensor = tensor.permute(0, 3, 1, 2)
     return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def _writable(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    array = np.ascontiguousarray(frames)
+    return array if array.flags.writeable else array.copy()
 
 
 class ArrayStore(FrameStore):

@@ -29,7 +29,7 @@ from t3d.data.manifest.readers import Rows
 from t3d.data.manifest.sources import default_sources
 from t3d.data.paths import absolute_paths, relative_to
 from t3d.errors import ManifestError, did_you_mean
-from t3d.io.files import atomic_path
+from t3d.io.files import URL_PATTERN, atomic_path
 
 COLUMNS = ("path", "label", "labels", "start", "end", "source")
 _SECONDS = ("start", "end")
@@ -173,6 +173,10 @@ def _rows(
     start, end = (columns.get(key, seconds) for key in _SECONDS)
 
     refuse(pc.is_null(path), "the path is empty; every row needs one")
+    refuse(
+        pc.match_substring_regex(path, URL_PATTERN),
+        "the path is a URL; download the file first with `t3d prepare download`, and give its local path",
+    )
     for key, column in (("path", path), ("label", label), ("source", source)):
         refuse(
             pc.equal(pc.utf8_trim_whitespace(column), ""),

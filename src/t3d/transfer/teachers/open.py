@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from t3d.errors import CheckpointError, ConfigError, did_you_mean
+from t3d.io.files import refuse_url
 from t3d.models.weights import read_tensors
 from t3d.transfer.teachers.base import TEACHER_KEY, Teacher
 from t3d.transfer.teachers.library import LIBRARIES
@@ -39,6 +40,9 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
         >>> teacher(torch.zeros(2, 3, 90, 120, dtype=torch.uint8)).shape
         torch.Size([2, 512])
     """
+    for file in (name, weights):
+        if file is not None:
+            refuse_url(file, error=CheckpointError)
     if name.lower().endswith(".onnx"):
         from t3d.transfer.teachers.onnx import OnnxTeacher
 

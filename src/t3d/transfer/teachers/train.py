@@ -10,17 +10,14 @@ import math
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from t3d.clip import ClipSpec
-from t3d.data.catalog import open_index, open_manifest
+from t3d.data.catalog import open_index, open_manifest, refuse_unused_root
 from t3d.data.clips.dataset import frame_range
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
@@ -37,6 +34,8 @@ from t3d.progress import track
 from t3d.transfer.teachers.base import TEACHER_KEY
 from t3d.transfer.teachers.config import TeacherTraining
 
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
 
 def train_teacher(config: TeacherTraining) -> tuple[Path, Accuracy]:
     """Train a 2D model to classify images, and write it for `open_teacher`.
@@ -52,6 +51,8 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, Accuracy]:
         DivergedError: The loss is infinite or NaN.
         ManifestError: The images cannot be used.
     """
+    import timm  # takes over a second; `t3d demo` imports this module long before it trains
+
     if config.name not in timm.list_models():
         raise ConfigError(f"no timm model {config.name!r}; {did_you_mean(config.name, timm.list_models())}")
     writable_folder(Path(config.out).parent, name="out")
@@ -130,7 +131,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
         """Read every image once, and decode the videos if there is a cache."""
         for row, entry in enumerate(track(self.table, "Opening images", len(self.table))):
             try:
-                if entry.path.suffix.lower() not in IMG_EXTENSIONS:
+                if entry.path.suffix.lower() not in _IMAGE_ENDINGS:
                     self.store.prepare(entry.path)
                 self[SampleKey(0, row)]
             except (VideoError, OSError) as error:
@@ -140,10 +141,10 @@ class _Images(Dataset[tuple[Tensor, int]]):
         rng = np.random.default_rng((self.seed, key.epoch, key.row))
         entry = self.table[key.row]
         assert entry.label is not None
-        if entry.path.suffix.lower() in IMG_EXTENSIONS:
+        if entry.path.suffix.lower() in _IMAGE_ENDINGS:
             with Image.open(entry.path) as image:
                 upright = ImageOps.exif_transpose(image).convert("RGB")
-            pixels = resize_frames(pil_to_tensor(upright)[None], self.spec)
+            pixels = resize_frames(torch.from_numpy(np.array(upright)).permute(2, 0, 1)[None], self.spec)
         else:
             frames = self.store.open(entry.path)
             low, high = frame_range(frames, entry, self.spec)
@@ -157,10 +158,11 @@ class _Images(Dataset[tuple[Tensor, int]]):
 def _open_images(config: TeacherTraining) -> Manifest:
     """Return the table of images or videos. Raise an error if one cannot be read."""
     root = Path(config.images)
-    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in IMG_EXTENSIONS]
+    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in _IMAGE_ENDINGS]
     if not root.is_dir() or not files:
         table = open_manifest(config.images, root=config.root)
     else:
+        refuse_unused_root(config.root, config.images)
         table = _image_table(root, files)
     if len(table.classes) < 2 or (table.labels < 0).any():
         raise ManifestError(
