@@ -27,7 +27,7 @@ MODELS = {
     "densenet3d": "DenseNet3D",
     "t3d-depths-1": "T3D,\ndepth 1 only",
     "t3d": "T3D",
-    "densenet3d-equal-macs": "DenseNet3D, wider\n(as many\nmultiply-adds)",
+    "densenet3d-equal-macs": "DenseNet3D, wider\n(as many\nmultiply-accumulates)",
 }
 STARTS = {"scratch": ("from scratch", "0.45", -0.18), "regress": ("after transfer", "C2", 0.18)}
 

@@ -37,10 +37,10 @@ PAIRS = (
 """Networks that are compared."""
 NAMES = {
     "densenet3d": "DenseNet3D",
-    "densenet3d-equal-macs": "DenseNet3D, equal multiply-adds",
+    "densenet3d-equal-macs": "DenseNet3D, equal multiply-accumulates",
     "densenet3d-equal-parameters": "DenseNet3D, equal parameters",
     "resnet3d": "ResNet3D",
-    "resnet3d-equal-macs": "ResNet3D, equal multiply-adds",
+    "resnet3d-equal-macs": "ResNet3D, equal multiply-accumulates",
     "resnet3d-ttl": "ResNet3D + TTLs",
     "resnet3d-ttl-in-place": "ResNet3D, TTLs instead of maps",
     "t3d": "T3D",
@@ -174,7 +174,7 @@ def plot(seeds_by_arm: Found, path: Path) -> None:
 
 
 def _nets(axis: Any, seeds_by_arm: Found, *, videos: str) -> None:
-    """Accuracy by multiply-adds; a net has the same color in every panel."""
+    """Accuracy by multiply-accumulates; a net has the same color in every panel."""
     nets = sorted({net for _, net, _ in seeds_by_arm})
     for net in sorted({net for name, net, clip in seeds_by_arm if (name, clip) == (videos, USUAL[videos])}):
         each = list(seeds_by_arm[videos, net, USUAL[videos]].values())
@@ -185,9 +185,9 @@ def _nets(axis: Any, seeds_by_arm: Found, *, videos: str) -> None:
             each[0]["macs"] / 1e6, mean, error, fmt=marker, color=color, capsize=3, label=NAMES[net]
         )
     left, right = axis.get_xlim()
-    axis.set_xlim(left, right + 1.0 * (right - left))  # room for the legend
+    axis.set_xlim(left, right + 1.3 * (right - left))  # room for the legend
     title = f"{TITLES[videos]}, {USUAL[videos].replace('x', ' × ')}"
-    axis.set(xlabel="million multiply-adds per clip", ylabel="test top-1 (%)", title=title)
+    axis.set(xlabel="million multiply-accumulates per clip", ylabel="test top-1 (%)", title=title)
 
 
 def _bar(values: list[float]) -> tuple[float, float]:
@@ -241,7 +241,7 @@ def _strides(axis: Any, seeds_by_arm: Found) -> None:
 
 
 def _clips(axis: Any, seeds_by_arm: Found) -> None:
-    """Accuracy by the multiply-adds of a clip, as frames are added or their sides grow."""
+    """Accuracy by the multiply-accumulates of a clip, as frames are added or their sides grow."""
     lines = {
         "more frames, same span": (("8x8x48", "16x4x48", "32x2x48"), "o-"),
         "more frames, same stride": (("8x2x48", "16x2x48", "32x2x48"), "s--"),
@@ -263,7 +263,7 @@ def _clips(axis: Any, seeds_by_arm: Found) -> None:
     axis.minorticks_off()
     axis.set_ylim(25, 46)  # room for the legend
     title = "UCF101, 11 classes, by clip"
-    axis.set(xlabel="million multiply-adds per clip", ylabel="test top-1 (%)", title=title)
+    axis.set(xlabel="million multiply-accumulates per clip", ylabel="test top-1 (%)", title=title)
 
 
 def main() -> None:

@@ -224,7 +224,7 @@ def test_a_rule_matches_its_example(rule: dict[str, str]) -> None:
 
 
 def test_what_people_read_is_plain() -> None:
-    bad = [each for each in _all_findings(("",))]
+    bad = _all_findings(("",))
     assert not bad, _report(bad)
 
 

@@ -295,7 +295,7 @@ def test_one_file_under_many_names_is_one_source(
             rows.append((copy, copy.stem))
     config = small(data={"videos": str(table(tmp_path / "pool.csv", rows)), "val_fraction": 0})
     transfer(config)
-    assert "on 24 videos of 8 sources" in capsys.readouterr().out
+    assert "on 24 videos (8 groups)" in capsys.readouterr().out
     folder = RunFolder(transfer(replace(config, data=replace(config.data, val_fraction=0.3), overwrite=True)))
     mine, held = folder.read_videos()
     assert held is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,16 @@ def test_a_short_array_wraps_as_a_short_file_does() -> None:
 def test_other_arrays_are_refused_with_what_is_allowed(frames: np.ndarray) -> None:
     with pytest.raises(ConfigError, match=r"got frames torch\.\w+ \[.*uint8 \[T, H, W, 3\] or"):
         load_clips(frames, SPEC)
+
+
+def test_views_that_run_backward_and_arrays_that_cannot_be_written_to_are_copied() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
+    want = frames_first(frames[..., ::-1].copy())  # BGR, as OpenCV reads frames, turned into RGB
+    assert torch.equal(frames_first(frames[..., ::-1]), want)
+    frames.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(frames_first(frames), frames_first(frames.copy()))
 
 
 def test_frames_that_could_be_either_are_refused() -> None:
