@@ -197,12 +197,15 @@ class Trainer:
 
     def keep_if_best(self, epoch: int, score: float) -> None:
         """Keep a copy of the weights if they validated best so far. It becomes part of every checkpoint."""
-        if score > self.progress.best:
-            self.progress = replace(self.progress, best=score, best_epoch=epoch, since_best=0)
+        progress = self.progress
+        if self._regular(epoch):
+            since_best = 0 if score > progress.best_regular else progress.since_best + 1
+            best_regular = max(score, progress.best_regular)
+            self.progress = replace(progress, best_regular=best_regular, since_best=since_best)
+        if score > progress.best:
+            self.progress = replace(self.progress, best=score, best_epoch=epoch)
             card = self.describe(replace(self.progress, epoch=epoch))
             self.best = Snapshot.of(self.learner.kept, card)
-        elif self._regular(epoch):
-            self.progress = replace(self.progress, since_best=self.progress.since_best + 1)
 
     def say(self, epoch: int, note: str = "") -> None:
         """Print the line of an epoch, followed by a note."""
