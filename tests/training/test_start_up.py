@@ -126,15 +126,46 @@ def test_a_start_that_ended_while_it_wrote_its_lists_is_made_again(tiny: Tiny, m
     folder = RunFolder(config.out)
 
     def stop(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        raise KeyboardInterrupt  # as if the process was killed here
 
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "add_bad", stop)
-        with pytest.raises(InterruptedRunError, match=r"it had not taken a step yet$"):
+        with pytest.raises(KeyboardInterrupt):
             train(config)
     assert {file.name for file in folder.path.iterdir()} == {"config.yaml", "val.csv", "classes.txt"}
     train(replace(config, data=replace(config.data, val=None, val_fraction=0.0)), resume=True)
     assert not folder.val_csv.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_stopped_while_it_writes_its_folder_is_resumed(
+    tiny: Tiny, monkeypatch: Patch, overwrite: bool
+) -> None:
+    config = tiny(seed=5, overwrite=overwrite)
+    folder = RunFolder(config.out)
+    if overwrite:
+        train(tiny())
+    write = RunFolder._write_videos
+
+    def stopped(self: RunFolder, *videos: object) -> None:
+        write(self, *videos)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "_write_videos", stopped)
+        with pytest.raises(InterruptedRunError) as caught:
+            train(config)
+    state = "it had not taken a step yet"
+    if overwrite:
+        state += ". The previous run in this folder is deleted"
+    assert str(caught.value) == f"{folder.path}: SIGINT stopped the run; {state}"
+    assert caught.value.command == "t3d train"
+    assert not folder.undecided
+    assert not folder.checkpoint.exists()
+    config = folder.read_config(TrainConfig)
+    assert config.seed == 5
+    train(config, resume=True)
+    assert folder.last.exists()
 
 
 def test_a_new_run_may_take_the_place_of_one_that_never_left_its_start_up(tiny: Tiny) -> None:

@@ -35,6 +35,10 @@ class RunFolder:
 
     Args:
         path: Path of the folder.
+
+    Attributes:
+        written: Whether `start` has written the run.
+        replaced: Whether `start` has deleted another run for it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -48,6 +52,8 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.last = self.path / "last.safetensors"
         self.best = self.path / "best.safetensors"
+        self.written = False
+        self.replaced = False
 
     @property
     def undecided(self) -> bool:
@@ -123,10 +129,13 @@ class RunFolder:
         self.refuse_existing(overwrite=config.overwrite)
         if self.undecided:
             self._write_videos(train, val, bad)
-            return
-        with self._new_folder(replace=config.overwrite) as part:
-            part._write_config(config.command, asdict(config))
-            part._write_videos(train, val, bad)
+        else:
+            replaces = self.config.exists()
+            with self._new_folder(replace=config.overwrite) as part:
+                part._write_config(config.command, asdict(config))
+                part._write_videos(train, val, bad)
+            self.replaced = replaces
+        self.written = True
 
     @contextmanager
     def _new_folder(self, *, replace: bool = False) -> Iterator[RunFolder]:
