@@ -217,6 +217,17 @@ def test_two_runs_do_not_start_in_one_folder(tiny: Tiny) -> None:
         assert folder.undecided
 
 
+def test_a_run_that_is_still_running_is_not_replaced(tiny: Tiny, tmp_path: Path, monkeypatch: Patch) -> None:
+    folder = RunFolder(train(tiny()))
+    videos = stop_at(monkeypatch, 0)
+    again = tiny(overwrite=True, data={"cache": str(tmp_path / "cache")})
+    with alone_in(folder.log), pytest.raises(ConfigError, match="another run is writing"):
+        train(again)
+    assert videos == []  # refused before the slow part
+    train(again)
+    assert videos
+
+
 def test_a_folder_with_other_files_is_not_an_interrupted_run(tiny: Tiny) -> None:
     folder = RunFolder(tiny().out)
     with pytest.raises(KeyboardInterrupt), folder.starting(tiny()):

@@ -96,11 +96,13 @@ class RunFolder:
         `start`.
 
         Raises:
-            ConfigError: See `refuse_existing`, or another run is starting in the folder.
+            ConfigError: See `refuse_existing`, or another run is starting in the folder or still running.
         """
         self.refuse_existing(overwrite=config.overwrite)
         known = self.undecided
         if not known and self.path.is_dir() and any(self.path.iterdir()):
+            with self._unused():  # otherwise, the error would come after the slow part
+                pass
             yield
             return
         if not known:
