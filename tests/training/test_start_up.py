@@ -228,6 +228,16 @@ def test_a_run_that_is_still_running_is_not_replaced(tiny: Tiny, tmp_path: Path,
     assert videos
 
 
+@pytest.mark.parametrize("error", [RuntimeError, ManifestError, OSError])
+def test_every_error_of_a_start_deletes_the_folder_that_it_created(
+    tiny: Tiny, error: type[Exception]
+) -> None:
+    folder = RunFolder(tiny().out)
+    with pytest.raises(error), folder.starting(tiny()):
+        raise error("no start")
+    assert not folder.path.exists()
+
+
 def test_a_folder_with_other_files_is_not_an_interrupted_run(tiny: Tiny) -> None:
     folder = RunFolder(tiny().out)
     with pytest.raises(KeyboardInterrupt), folder.starting(tiny()):

@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import CheckpointError, ConfigError, Failed, T3DError
+from t3d.errors import CheckpointError, ConfigError, Failed
 from t3d.io.files import atomic_folder, atomic_path, sweep
 from t3d.io.locks import alone_in
 from t3d.training.config import RunConfig, TrainConfig
@@ -116,7 +116,7 @@ class RunFolder:
                 yield
             except InterruptedRunError:
                 raise
-            except (T3DError, OSError):
+            except Exception:
                 if not known and self.undecided:
                     shutil.rmtree(self.path, ignore_errors=True)
                 raise
