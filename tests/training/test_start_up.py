@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
 
 from t3d.cli.main import main
 from t3d.data.clips.frames import FrameStore
+from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, ManifestError
-from t3d.io.locks import alone_in
+from t3d.io.locks import alone_in, lock
 from t3d.models.weights import read_tensors
 from t3d.training.config import TrainConfig
 from t3d.training.errors import InterruptedRunError, RunExistsError
@@ -236,6 +239,32 @@ def test_every_error_of_a_start_deletes_the_folder_that_it_created(
     with pytest.raises(error), folder.starting(tiny()):
         raise error("no start")
     assert not folder.path.exists()
+
+
+@pytest.mark.parametrize("starts", [False, True])
+def test_one_of_two_new_runs_starts(tiny: Tiny, colors: Path, monkeypatch: Patch, starts: bool) -> None:
+    """Another run finds the folder just after it was created, and locks it for a moment."""
+    folder = RunFolder(tiny().out)
+    create = RunFolder._new_folder
+
+    @contextmanager
+    def met(self: RunFolder) -> Iterator[RunFolder]:
+        with create(self) as part:
+            yield part
+        held = lock(self.log)
+        assert held is not None
+        if starts:
+            RunFolder(self.path).start(tiny(), Manifest.from_csv(colors / "train.csv"), None, [])
+        Timer(0.2, held.release).start()
+
+    monkeypatch.setattr(RunFolder, "_new_folder", met)
+    if starts:
+        with pytest.raises(RunExistsError), folder.starting(tiny()):
+            pass
+        assert folder.train_csv.exists()
+    else:
+        with folder.starting(tiny()), pytest.raises(ConfigError, match="another run"), alone_in(folder.log):
+            pass
 
 
 def test_a_folder_with_other_files_is_not_an_interrupted_run(tiny: Tiny) -> None:

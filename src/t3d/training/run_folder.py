@@ -16,7 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, Failed
 from t3d.io.files import atomic_folder, atomic_path, sweep
-from t3d.io.locks import alone_in
+from t3d.io.locks import alone_in, lock
 from t3d.training.config import RunConfig, TrainConfig
 from t3d.training.errors import InterruptedRunError, RunExistsError, WrongCommandError
 from t3d.training.old_names import refuse_old_names
@@ -105,13 +105,9 @@ class RunFolder:
                 pass
             yield
             return
-        if not known:
-            with self._new_folder() as part:
-                part._write_config(config.command, asdict(config))
-        with alone_in(self.log):
-            if known:
-                sweep(self.path)
-                self._write_config(config.command, asdict(config))
+        with alone_in(self.log) if known else self._created(config):
+            sweep(self.path)
+            self._write_config(config.command, asdict(config))  # not those of another run that started here
             try:
                 yield
             except InterruptedRunError:
@@ -120,6 +116,18 @@ class RunFolder:
                 if not known and self.undecided:
                     shutil.rmtree(self.path, ignore_errors=True)
                 raise
+
+    @contextmanager
+    def _created(self, config: RunConfig) -> Iterator[None]:
+        """Create the folder with only the options, and lock it until the block ends."""
+        with self._new_folder() as part:
+            part._write_config(config.command, asdict(config))
+        held = lock(self.log, wait=True)  # another new run may hold the lock briefly, to find this folder
+        assert held is not None
+        with held:
+            if not self.undecided:  # the other run found it early enough to start in it
+                raise RunExistsError(self.path, self.command())
+            yield
 
     def start(self, config: RunConfig, train: Manifest, val: Manifest | None, bad: Sequence[Failed]) -> None:
         """Write the options and videos of the run to the folder that `starting` created, or to a new one.
