@@ -113,9 +113,12 @@ def test_a_run_killed_in_its_start_up_is_resumed(tiny: Tiny) -> None:
     folder = RunFolder(config.out)
     child = os.fork()
     if not child:
-        with folder.starting(config):
-            (folder.path / f".{'0' * 32}.part.csv").write_text("half")
-            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            with folder.starting(config):
+                (folder.path / f".{'0' * 32}.part.csv").write_text("half")
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)  # only after an error: the child must not continue the test
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert folder.undecided
     assert len(list(folder.path.glob(".*"))) == 2  # the lock of a process that is gone, and half a file
