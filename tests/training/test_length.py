@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 from t3d.errors import ConfigError
 from t3d.models.weights import load_model
-from t3d.training import start
-from t3d.training.config import TrainConfig
+from t3d.training import length, start
+from t3d.training.config import CHANGEABLE, TrainConfig
 from t3d.training.errors import InterruptedRunError
 from t3d.training.logging import read_log
 from t3d.training.run import train
@@ -187,6 +187,20 @@ def test_the_new_length_is_written_once_the_run_has_been_opened(
     assert folder.config.read_text() == text
     train(longer(config, 2), resume=True)
     assert folder.config.read_text() == text.replace("epochs: 1\n", "epochs: 2\n", 1)
+
+
+def test_every_option_that_may_change_is_written(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(length, "CHANGEABLE", (*CHANGEABLE, "log_every", "data.workers", "option.of_others"))
+    config = tiny(optim={"epochs": 3}, early_stopping=4, log_every=5, data={"workers": 6})
+    folder = RunFolder(config.out)
+    with folder.starting(tiny()):
+        length.record_length(config, folder)
+        assert folder.read_config(TrainConfig) == config
+        text = re.sub(r"^optim:\n(  .*\n)+", "", folder.config.read_text(), flags=re.MULTILINE)
+        folder.config.write_text(text)
+        assert "optim" not in text
+        length.record_length(config, folder)
+        assert folder.read_config(TrainConfig).optim.epochs == 3
 
 
 def test_a_resumed_epoch_is_reported_whole(tiny: Tiny, tmp_path: Path, capsys: Out) -> None:

@@ -6,6 +6,7 @@ import csv
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from copy import deepcopy
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TypeVar, get_type_hints
@@ -225,16 +226,22 @@ class RunFolder:
         except (ArgumentError, yaml.YAMLError) as error:
             raise ConfigError(f"{self.config}: {error}") from error
 
-    def record_length(self, config: RunConfig) -> None:
-        """Write a changed length of a resumed run to its config.yaml.
+    def change_options(self, values: Mapping[str, object]) -> None:
+        """Change options in config.yaml.
 
         Args:
-            config: Options of the run. `optim.epochs` and `early_stopping` are written.
+            values: New values by dotted name, such as `optim.epochs`.
         """
         options = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        changed = options | {"optim": {**(options.get("optim") or {}), "epochs": config.optim.epochs}}
-        if isinstance(config, TrainConfig) and config.early_stopping != options.get("early_stopping", 0):
-            changed["early_stopping"] = config.early_stopping
+        changed = deepcopy(options)
+        for name, value in values.items():
+            *groups, last = name.split(".")
+            table = changed
+            for group in groups:
+                if not table.get(group):
+                    table[group] = {}
+                table = table[group]
+            table[last] = value
         if changed != options:
             self._write_config(self.command(), changed)
 

@@ -27,7 +27,7 @@ from t3d.training.config import RunConfig
 from t3d.training.errors import InterruptedRunError
 from t3d.training.initial import check_initial, load_initial
 from t3d.training.interrupt import deferred_signals, raised_signals
-from t3d.training.resume import check_length
+from t3d.training.length import check_length
 from t3d.training.run_folder import RunFolder
 
 Config = TypeVar("Config", bound=RunConfig)

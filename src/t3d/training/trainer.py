@@ -31,6 +31,7 @@ from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_ch
 from t3d.training.errors import InterruptedRunError, steadier
 from t3d.training.interrupt import agree, caught_signals
 from t3d.training.learner import Learner
+from t3d.training.length import record_length
 from t3d.training.logging import RunLog
 from t3d.training.meter import BrokenVideos, Meter
 from t3d.training.start import Run, leave_at_exit
@@ -143,7 +144,7 @@ class Trainer:
         )
         with log as self.log, caught_signals() as self._caught:
             if self.accelerator.is_main_process:
-                self.folder.record_length(config)
+                record_length(config, self.folder)
             for line in filter(None, (*opening, self._new_length)):
                 log.say(line)
             try:
