@@ -2,6 +2,6 @@
 
 import sys
 
-from t3d.cli.main import main
+from t3d.cli.main import run_process
 
-sys.exit(main())
+sys.exit(run_process())

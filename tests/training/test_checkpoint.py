@@ -111,7 +111,7 @@ def test_the_file_contains_only_tensors_and_json(tmp_path: Path) -> None:
     raw = (tmp_path / "c.safetensors").read_bytes()
     length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + length])
-    assert json.loads(header.pop("__metadata__")["t3d_checkpoint"])["format"] == 3
+    assert json.loads(header.pop("__metadata__")["t3d_checkpoint"])["format"] == 4
     spans = sorted(tensor["data_offsets"] for tensor in header.values())
     assert spans[0][0] == 0
     assert all(one[1] == other[0] for one, other in itertools.pairwise(spans))

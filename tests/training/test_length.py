@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 from t3d.errors import ConfigError
 from t3d.models.weights import load_model
-from t3d.training import start
-from t3d.training.config import TrainConfig
+from t3d.training import length, start
+from t3d.training.config import CHANGEABLE, TrainConfig
 from t3d.training.errors import InterruptedRunError
 from t3d.training.logging import read_log
 from t3d.training.run import train
@@ -189,6 +189,20 @@ def test_the_new_length_is_written_once_the_run_has_been_opened(
     assert folder.config.read_text() == text.replace("epochs: 1\n", "epochs: 2\n", 1)
 
 
+def test_every_option_that_may_change_is_written(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(length, "CHANGEABLE", (*CHANGEABLE, "log_every", "data.workers", "option.of_others"))
+    config = tiny(optim={"epochs": 3}, early_stopping=4, log_every=5, data={"workers": 6})
+    folder = RunFolder(config.out)
+    with folder.starting(tiny()):
+        length.record_length(config, folder)
+        assert folder.read_config(TrainConfig) == config
+        text = re.sub(r"^optim:\n(  .*\n)+", "", folder.config.read_text(), flags=re.MULTILINE)
+        folder.config.write_text(text)
+        assert "optim" not in text
+        length.record_length(config, folder)
+        assert folder.read_config(TrainConfig).optim.epochs == 3
+
+
 def test_a_resumed_epoch_is_reported_whole(tiny: Tiny, tmp_path: Path, capsys: Out) -> None:
     """Stopped between two log lines: the next line and the epoch's line also cover the steps before."""
 
@@ -209,16 +223,20 @@ def test_a_resumed_epoch_is_reported_whole(tiny: Tiny, tmp_path: Path, capsys: O
 # --- earlier ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def accuracies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The validations after epochs 1 to 7 have these accuracies: the second is best."""
-    values = [0.25, 0.75, 0.75, 0.5, 0.25, 1.0, 0.5]
+def score_as(patch: pytest.MonkeyPatch, values: list[float]) -> None:
+    """Replace the accuracies of the validations after epochs 1, 2, … by these values."""
 
     def scored(self: Trainer, epoch: int, score: float) -> None:  # noqa: ARG001 (replaced)
         keep(self, epoch, values[epoch - 1])
 
     keep = Trainer.keep_if_best
-    monkeypatch.setattr(Trainer, "keep_if_best", scored)
+    patch.setattr(Trainer, "keep_if_best", scored)
+
+
+@pytest.fixture
+def accuracies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validations after epochs 1 to 7 have these accuracies: the second is best, until the sixth."""
+    score_as(monkeypatch, [0.25, 0.75, 0.75, 0.5, 0.25, 1.0, 0.5])
 
 
 @pytest.mark.usefixtures("accuracies")
@@ -265,12 +283,35 @@ def test_early_stopping_counts_validations_and_not_epochs(tiny: Tiny) -> None:
     assert [line["epoch"] for line in read_log(folder.log) if line["kind"] == "val"] == [2, 4]
 
 
-@pytest.mark.usefixtures("accuracies")
-def test_an_additional_validation_at_the_first_end_does_not_count(tiny: Tiny) -> None:
-    config = tiny(optim={"epochs": 5}, early_stopping=2, eval_every=2)
+@pytest.mark.parametrize(
+    ("sixth", "epochs"),
+    [
+        pytest.param(0.5, [2, 4, 6], id="the run stops, although the additional validation was better"),
+        pytest.param(0.8, [2, 4, 6, 8], id="the run does not stop, although the additional one was best"),
+    ],
+)
+@pytest.mark.parametrize("additional", [0.25, 0.9])
+def test_an_additional_validation_at_the_first_end_does_not_count(
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    additional: float,
+    sixth: float,
+    epochs: list[int],
+) -> None:
+    score_as(monkeypatch, [0.0, 0.75, 0.0, 0.5, additional, sixth, 0.0, 0.6])
+    options: dict[str, Any] = {"early_stopping": 2, "eval_every": 2}
+    straight = RunFolder(train(tiny(out=str(tmp_path / "straight"), optim={"epochs": 8}, **options)))
+    config = tiny(optim={"epochs": 5}, **options)
     folder = RunFolder(train(config))
-    train(longer(config, 6), resume=True)
-    assert [line["epoch"] for line in read_log(folder.log) if line["kind"] == "val"] == [2, 4, 5, 6]
+    train(longer(config, 8), resume=True)
+
+    def validated(run: RunFolder) -> list[int]:
+        return [line["epoch"] for line in read_log(run.log) if line["kind"] == "val"]
+
+    assert validated(straight) == epochs
+    assert validated(folder) == sorted([*epochs, 5])
+    same(folder, straight, "last.safetensors")
 
 
 def test_early_stopping_needs_videos_to_validate_on(tiny: Tiny) -> None:

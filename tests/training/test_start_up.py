@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
 
 from t3d.cli.main import main
 from t3d.data.clips.frames import FrameStore
+from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, ManifestError
-from t3d.io.locks import alone_in
+from t3d.io.locks import alone_in, lock
 from t3d.models.weights import read_tensors
 from t3d.training.config import TrainConfig
 from t3d.training.errors import InterruptedRunError, RunExistsError
@@ -110,9 +113,12 @@ def test_a_run_killed_in_its_start_up_is_resumed(tiny: Tiny) -> None:
     folder = RunFolder(config.out)
     child = os.fork()
     if not child:
-        with folder.starting(config):
-            (folder.path / f".{'0' * 32}.part.csv").write_text("half")
-            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            with folder.starting(config):
+                (folder.path / f".{'0' * 32}.part.csv").write_text("half")
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)  # only after an error: the child must not continue the test
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert folder.undecided
     assert len(list(folder.path.glob(".*"))) == 2  # the lock of a process that is gone, and half a file
@@ -126,15 +132,46 @@ def test_a_start_that_ended_while_it_wrote_its_lists_is_made_again(tiny: Tiny, m
     folder = RunFolder(config.out)
 
     def stop(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        raise KeyboardInterrupt  # as if the process was killed here
 
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "add_bad", stop)
-        with pytest.raises(InterruptedRunError, match=r"it had not taken a step yet$"):
+        with pytest.raises(KeyboardInterrupt):
             train(config)
     assert {file.name for file in folder.path.iterdir()} == {"config.yaml", "val.csv", "classes.txt"}
     train(replace(config, data=replace(config.data, val=None, val_fraction=0.0)), resume=True)
     assert not folder.val_csv.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_stopped_while_it_writes_its_folder_is_resumed(
+    tiny: Tiny, monkeypatch: Patch, overwrite: bool
+) -> None:
+    config = tiny(seed=5, overwrite=overwrite)
+    folder = RunFolder(config.out)
+    if overwrite:
+        train(tiny())
+    write = RunFolder._write_videos
+
+    def stopped(self: RunFolder, *videos: object) -> None:
+        write(self, *videos)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "_write_videos", stopped)
+        with pytest.raises(InterruptedRunError) as caught:
+            train(config)
+    state = "it had not taken a step yet"
+    if overwrite:
+        state += ". The previous run in this folder is deleted"
+    assert str(caught.value) == f"{folder.path}: SIGINT stopped the run; {state}"
+    assert caught.value.command == "t3d train"
+    assert not folder.undecided
+    assert not folder.checkpoint.exists()
+    config = folder.read_config(TrainConfig)
+    assert config.seed == 5
+    train(config, resume=True)
+    assert folder.last.exists()
 
 
 def test_a_new_run_may_take_the_place_of_one_that_never_left_its_start_up(tiny: Tiny) -> None:
@@ -184,6 +221,53 @@ def test_two_runs_do_not_start_in_one_folder(tiny: Tiny) -> None:
         with pytest.raises(ConfigError, match="another run is writing"), alone_in(folder.log):
             pass
         assert folder.undecided
+
+
+def test_a_run_that_is_still_running_is_not_replaced(tiny: Tiny, tmp_path: Path, monkeypatch: Patch) -> None:
+    folder = RunFolder(train(tiny()))
+    videos = stop_at(monkeypatch, 0)
+    again = tiny(overwrite=True, data={"cache": str(tmp_path / "cache")})
+    with alone_in(folder.log), pytest.raises(ConfigError, match="another run is writing"):
+        train(again)
+    assert videos == []  # refused before the slow part
+    train(again)
+    assert videos
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ManifestError, OSError])
+def test_every_error_of_a_start_deletes_the_folder_that_it_created(
+    tiny: Tiny, error: type[Exception]
+) -> None:
+    folder = RunFolder(tiny().out)
+    with pytest.raises(error), folder.starting(tiny()):
+        raise error("no start")
+    assert not folder.path.exists()
+
+
+@pytest.mark.parametrize("starts", [False, True])
+def test_one_of_two_new_runs_starts(tiny: Tiny, colors: Path, monkeypatch: Patch, starts: bool) -> None:
+    """Another run finds the folder just after it was created, and locks it for a moment."""
+    folder = RunFolder(tiny().out)
+    create = RunFolder._new_folder
+
+    @contextmanager
+    def met(self: RunFolder) -> Iterator[RunFolder]:
+        with create(self) as part:
+            yield part
+        held = lock(self.log)
+        assert held is not None
+        if starts:
+            RunFolder(self.path).start(tiny(), Manifest.from_csv(colors / "train.csv"), None, [])
+        Timer(0.2, held.release).start()
+
+    monkeypatch.setattr(RunFolder, "_new_folder", met)
+    if starts:
+        with pytest.raises(RunExistsError), folder.starting(tiny()):
+            pass
+        assert folder.train_csv.exists()
+    else:
+        with folder.starting(tiny()), pytest.raises(ConfigError, match="another run"), alone_in(folder.log):
+            pass
 
 
 def test_a_folder_with_other_files_is_not_an_interrupted_run(tiny: Tiny) -> None:

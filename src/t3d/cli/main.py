@@ -23,6 +23,7 @@ from t3d.cli.options import Command, Option, call, options_of, spelling_of
 from t3d.cli.parser import Given, UsageError, in_options, parse, read_words
 from t3d.errors import T3DError
 from t3d.progress import show_progress
+from t3d.training.interrupt import end_process_when_stopped, ignore_signals
 
 GROUPS = {
     "prepare": "Prepare a data set once, before training.",
@@ -109,6 +110,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     finally:
         show_progress(False)
+
+
+def run_process() -> int:
+    """Run the command of this process. After a signal stopped a run, further ones do not change how it ends.
+
+    Returns:
+        The exit status, see `main`.
+    """
+    end_process_when_stopped()
+    status = main()
+    if status > 128:
+        ignore_signals()  # Python would exit with a traceback, or the system would end it
+    return status
 
 
 def load(name: str) -> Command:

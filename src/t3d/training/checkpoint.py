@@ -23,7 +23,7 @@ from t3d.errors import CheckpointError
 from t3d.models.weights import CARD_KEY, ModelCard, write_tensors
 from t3d.training.learner import Learner
 
-_FORMAT = 3
+_FORMAT = 4
 _BEST = "best."
 
 
@@ -36,7 +36,8 @@ class Progress:
         step: Optimizer steps taken in the current epoch.
         best: Best validation accuracy so far (mAP for multi-label runs), in [0, 1]. -1 before the first.
         best_epoch: Finished epochs at that validation. 0 before the first.
-        since_best: Validations since the best one.
+        best_regular: Best score of the regular validations, which a longer run has, too. -1 before the first.
+        since_best: Regular validations since the best of them, for early stopping.
         minutes: Time spent so far, over all restarts.
         figures: Metrics of the last validation, by name.
         losses: Sums of losses in the current epoch, see `Meter.state_dict`. Empty before the first
@@ -47,6 +48,7 @@ class Progress:
     step: int = 0
     best: float = -1.0
     best_epoch: int = 0
+    best_regular: float = -1.0
     since_best: int = 0
     minutes: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)

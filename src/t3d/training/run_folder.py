@@ -6,6 +6,7 @@ import csv
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from copy import deepcopy
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TypeVar, get_type_hints
@@ -14,9 +15,9 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import CheckpointError, ConfigError, Failed, T3DError
+from t3d.errors import CheckpointError, ConfigError, Failed
 from t3d.io.files import atomic_folder, atomic_path, refuse_url, sweep
-from t3d.io.locks import alone_in
+from t3d.io.locks import alone_in, lock
 from t3d.training.config import RunConfig, TrainConfig
 from t3d.training.errors import InterruptedRunError, RunExistsError, WrongCommandError
 from t3d.training.old_names import refuse_old_names
@@ -36,6 +37,10 @@ class RunFolder:
     Args:
         path: Path of the folder.
 
+    Attributes:
+        written: Whether `start` has written the run.
+        replaced: Whether `start` has deleted another run for it.
+
     Raises:
         ConfigError: The path is a URL.
     """
@@ -52,6 +57,8 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.last = self.path / "last.safetensors"
         self.best = self.path / "best.safetensors"
+        self.written = False
+        self.replaced = False
 
     @property
     def undecided(self) -> bool:
@@ -94,28 +101,38 @@ class RunFolder:
         `start`.
 
         Raises:
-            ConfigError: See `refuse_existing`, or another run is starting in the folder.
+            ConfigError: See `refuse_existing`, or another run is starting in the folder or still running.
         """
         self.refuse_existing(overwrite=config.overwrite)
         known = self.undecided
         if not known and self.path.is_dir() and any(self.path.iterdir()):
+            with self._unused():  # otherwise, the error would come after the slow part
+                pass
             yield
             return
-        if not known:
-            with self._new_folder() as part:
-                part._write_config(config.command, asdict(config))
-        with alone_in(self.log):
-            if known:
-                sweep(self.path)
-                self._write_config(config.command, asdict(config))
+        with alone_in(self.log) if known else self._created(config):
+            sweep(self.path)
+            self._write_config(config.command, asdict(config))  # not those of another run that started here
             try:
                 yield
             except InterruptedRunError:
                 raise
-            except (T3DError, OSError):
+            except Exception:
                 if not known and self.undecided:
                     shutil.rmtree(self.path, ignore_errors=True)
                 raise
+
+    @contextmanager
+    def _created(self, config: RunConfig) -> Iterator[None]:
+        """Create the folder with only the options, and lock it until the block ends."""
+        with self._new_folder() as part:
+            part._write_config(config.command, asdict(config))
+        held = lock(self.log, wait=True)  # another new run may hold the lock briefly, to find this folder
+        assert held is not None
+        with held:
+            if not self.undecided:  # the other run found it early enough to start in it
+                raise RunExistsError(self.path, self.command())
+            yield
 
     def start(self, config: RunConfig, train: Manifest, val: Manifest | None, bad: Sequence[Failed]) -> None:
         """Write the options and videos of the run to the folder that `starting` created, or to a new one.
@@ -127,10 +144,13 @@ class RunFolder:
         self.refuse_existing(overwrite=config.overwrite)
         if self.undecided:
             self._write_videos(train, val, bad)
-            return
-        with self._new_folder(replace=config.overwrite) as part:
-            part._write_config(config.command, asdict(config))
-            part._write_videos(train, val, bad)
+        else:
+            replaces = self.config.exists()
+            with self._new_folder(replace=config.overwrite) as part:
+                part._write_config(config.command, asdict(config))
+                part._write_videos(train, val, bad)
+            self.replaced = replaces
+        self.written = True
 
     @contextmanager
     def _new_folder(self, *, replace: bool = False) -> Iterator[RunFolder]:
@@ -210,16 +230,22 @@ class RunFolder:
         except (ArgumentError, yaml.YAMLError) as error:
             raise ConfigError(f"{self.config}: {error}") from error
 
-    def record_length(self, config: RunConfig) -> None:
-        """Write a changed length of a resumed run to its config.yaml.
+    def change_options(self, values: Mapping[str, object]) -> None:
+        """Change options in config.yaml.
 
         Args:
-            config: Options of the run. `optim.epochs` and `early_stopping` are written.
+            values: New values by dotted name, such as `optim.epochs`.
         """
         options = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        changed = options | {"optim": {**(options.get("optim") or {}), "epochs": config.optim.epochs}}
-        if isinstance(config, TrainConfig) and config.early_stopping != options.get("early_stopping", 0):
-            changed["early_stopping"] = config.early_stopping
+        changed = deepcopy(options)
+        for name, value in values.items():
+            *groups, last = name.split(".")
+            table = changed
+            for group in groups:
+                if not table.get(group):
+                    table[group] = {}
+                table = table[group]
+            table[last] = value
         if changed != options:
             self._write_config(self.command(), changed)
 

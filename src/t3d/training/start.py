@@ -26,8 +26,8 @@ from t3d.models.registry import create_model
 from t3d.training.config import RunConfig
 from t3d.training.errors import InterruptedRunError
 from t3d.training.initial import check_initial, load_initial
-from t3d.training.interrupt import raised_signals
-from t3d.training.resume import check_length
+from t3d.training.interrupt import deferred_signals, raised_signals
+from t3d.training.length import check_length
 from t3d.training.run_folder import RunFolder
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -97,7 +97,9 @@ class Run(Generic[Config]):
         kept = " and ".join(f"the {name} in {folder}" for name, folder in self.config.caches().items())
         state = f"{kept} are kept and reused" if kept else "it had not taken a step yet"
         command = self.config.command
-        if not self.resume and not self.folder.undecided:
+        if self.folder.replaced:
+            state += ". The previous run in this folder is deleted"
+        elif not (self.resume or self.folder.written or self.folder.undecided):
             state += ". The run that it would replace is unchanged; run the same command to start again"
             command = ""
         return InterruptedRunError(self.folder.path, number, command, state=state)
@@ -152,7 +154,8 @@ class Run(Generic[Config]):
     def start(self, videos: RunVideos) -> None:
         """Write options and videos into the run folder, unless the run is resumed."""
         if self.accelerator.is_main_process and not self.resume:
-            self.folder.start(self.config, videos.train, videos.val, videos.bad)
+            with deferred_signals():
+                self.folder.start(self.config, videos.train, videos.val, videos.bad)
         self.accelerator.wait_for_everyone()
 
     def surroundings(self) -> str:

@@ -31,6 +31,7 @@ from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_ch
 from t3d.training.errors import InterruptedRunError, steadier
 from t3d.training.interrupt import agree, caught_signals
 from t3d.training.learner import Learner
+from t3d.training.length import record_length
 from t3d.training.logging import RunLog
 from t3d.training.meter import BrokenVideos, Meter
 from t3d.training.start import Run, leave_at_exit
@@ -143,7 +144,7 @@ class Trainer:
         )
         with log as self.log, caught_signals() as self._caught:
             if self.accelerator.is_main_process:
-                self.folder.record_length(config)
+                record_length(config, self.folder)
             for line in filter(None, (*opening, self._new_length)):
                 log.say(line)
             try:
@@ -197,12 +198,15 @@ class Trainer:
 
     def keep_if_best(self, epoch: int, score: float) -> None:
         """Keep a copy of the weights if they validated best so far. It becomes part of every checkpoint."""
-        if score > self.progress.best:
-            self.progress = replace(self.progress, best=score, best_epoch=epoch, since_best=0)
+        progress = self.progress
+        if self._regular(epoch):
+            since_best = 0 if score > progress.best_regular else progress.since_best + 1
+            best_regular = max(score, progress.best_regular)
+            self.progress = replace(progress, best_regular=best_regular, since_best=since_best)
+        if score > progress.best:
+            self.progress = replace(self.progress, best=score, best_epoch=epoch)
             card = self.describe(replace(self.progress, epoch=epoch))
             self.best = Snapshot.of(self.learner.kept, card)
-        elif self._regular(epoch):
-            self.progress = replace(self.progress, since_best=self.progress.since_best + 1)
 
     def say(self, epoch: int, note: str = "") -> None:
         """Print the line of an epoch, followed by a note."""

@@ -1,10 +1,12 @@
-"""Check of the number of epochs when a run is resumed."""
+"""Length of a run, which can change when it is resumed: number of epochs and early stopping."""
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from t3d.errors import ConfigError
 from t3d.training.checkpoint import read_header
-from t3d.training.config import RunConfig, TrainConfig
+from t3d.training.config import CHANGEABLE, RunConfig, TrainConfig
 from t3d.training.run_folder import RunFolder
 
 
@@ -39,3 +41,14 @@ def check_length(config: RunConfig, folder: RunFolder) -> None:
             f"{progress['since_best']} validations without improvement, and would stop again immediately. "
             f"Set early_stopping to more than {progress['since_best']}, or to 0"
         )
+
+
+def record_length(config: RunConfig, folder: RunFolder) -> None:
+    """Write the options that may change when a run is resumed to its config.yaml.
+
+    Args:
+        config: Options of the run.
+        folder: Folder of the run.
+    """
+    names = [name for name in CHANGEABLE if hasattr(config, name.partition(".")[0])]
+    folder.change_options({name: attrgetter(name)(config) for name in names})

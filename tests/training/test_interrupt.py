@@ -1,0 +1,175 @@
+"""Signals that stop a run, and further ones during the stop."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from t3d.training import interrupt
+from t3d.training.interrupt import caught_signals, deferred_signals, raised_signals
+
+Patch = pytest.MonkeyPatch
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+STOPPED_TWICE = """
+import atexit, os, signal, sys
+from t3d.cli import main as cli
+from t3d.data.clips.frames import FrameStore
+from t3d.training.trainer import Trainer
+
+first, place, *words = sys.argv[1:]
+
+def both():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+
+def stop(*_, **__):
+    try:
+        os.kill(os.getpid(), int(first))
+    finally:
+        if place == "start-up":
+            both()
+
+def with_both(function):
+    def wrapped(*arguments):
+        both()
+        return function(*arguments)
+    return wrapped
+
+def with_stop(function):
+    def wrapped(*arguments, **options):
+        function(*arguments, **options)
+        stop()
+    return wrapped
+
+if place == "start-up":
+    FrameStore.prepare = stop
+else:
+    Trainer.take_step = with_stop(Trainer.take_step)
+    Trainer._stop = with_both(Trainer._stop)
+cli.in_options = with_both(cli.in_options)  # while the command reports the error
+atexit.register(both)
+sys.argv = ["t3d", *words]
+sys.exit(cli.run_process())
+"""
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in BOTH}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("place", "first"), [("start-up", signal.SIGINT), ("training", signal.SIGTERM)])
+def test_signals_during_a_stop_do_not_change_how_the_process_ends(
+    colors: Path, tmp_path: Path, place: str, first: signal.Signals
+) -> None:
+    words = ["train", "--videos", str(colors / "train.csv"), "--out", str(tmp_path / "run"), "--workers", "0"]
+    words += ["--model", "t3d_tiny", "--epochs", "1", "--batch-size", "4", "--optim.schedule", "constant"]
+    words += ["--clip.num_frames", "8", "--clip.size", "32", "--clip.resize", "32"]
+    words += ["--cache", str(tmp_path / "cache")]
+    script = [sys.executable, "-c", STOPPED_TWICE, str(int(first)), place]
+    ended = subprocess.run([*script, *words], capture_output=True, text=True, check=False)
+    assert ended.returncode == 128 + first, ended.stderr
+    stopped, resume = ended.stderr.splitlines()
+    assert f"{first.name} stopped the run" in stopped
+    assert resume == f"  Resume it with: t3d train --resume {tmp_path / 'run'}"
+
+
+def test_a_second_signal_does_not_interrupt_the_clean_up() -> None:
+    before = {number: signal.getsignal(number) for number in BOTH}
+    cleaned = []
+
+    def stopped() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            for number in BOTH:
+                os.kill(os.getpid(), number)
+            cleaned.append(True)
+
+    with pytest.raises(ValueError, match="2"), raised_signals(lambda number: ValueError(number)):
+        stopped()
+    assert cleaned
+    assert before == {number: signal.getsignal(number) for number in BOTH}
+
+
+def test_a_stop_that_takes_long_can_be_interrupted(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(interrupt, "_STOPPING", -1.0)
+
+    def stopped() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), raised_signals(lambda number: ValueError(number)):
+        stopped()
+
+
+def test_signals_are_ignored_until_the_process_ends(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(interrupt, "_process_ends", True)
+    with pytest.raises(ValueError, match="15"), raised_signals(lambda number: ValueError(number)):
+        os.kill(os.getpid(), signal.SIGTERM)
+    for number in BOTH:
+        os.kill(os.getpid(), number)
+
+
+def test_a_block_without_a_signal_restores_the_handlers_in_every_case(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(interrupt, "_process_ends", True)
+    before = {number: signal.getsignal(number) for number in BOTH}
+    with pytest.raises(ZeroDivisionError), caught_signals():
+        raise ZeroDivisionError
+    with caught_signals():  # the signal stopped nothing
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert before == {number: signal.getsignal(number) for number in BOTH}
+
+
+def test_the_copy_of_a_signal_does_not_stop_immediately(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(interrupt, "_REPEATED", math.inf)
+    with caught_signals() as caught:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert caught == [signal.SIGINT] * 2
+
+
+def test_a_second_ctrl_c_stops_immediately_and_a_third_changes_nothing(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(interrupt, "_REPEATED", -1.0)
+    cleaned = []
+
+    def stopped(caught: list[int]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)  # only a second SIGINT stops immediately
+        assert caught == [signal.SIGINT, signal.SIGTERM]
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            cleaned.append(True)
+
+    with pytest.raises(KeyboardInterrupt), caught_signals() as caught:
+        stopped(caught)
+    assert cleaned
+
+
+def test_deferred_signals_wait_for_the_end_of_the_block() -> None:
+    done = []
+
+    def deferred() -> None:
+        with deferred_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("block")
+        done.append("too late")
+
+    with pytest.raises(ValueError, match="15"), raised_signals(lambda number: ValueError(number)):
+        deferred()
+    assert done == ["block"]
