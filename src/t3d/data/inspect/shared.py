@@ -140,7 +140,8 @@ def shared_rows(
     by_path: dict[str, tuple[Reason, str, float]] = {}
     for one, two, distance in shared.near:
         by_path.setdefault(one, ("near", two, distance))
-    by_path |= _of_groups(*with_groups(*facts), shared.sources)
+    tested_files, trained_files = with_groups(*facts)
+    by_path |= _of_groups(tested_files, trained_files, shared.sources)
     by_path |= {one: ("bytes", two, 0.0) for one, two in reversed(shared.same)}
     by_path |= {path: ("file", path, 0.0) for path in shared.files}
     rows = tuple(
