@@ -261,7 +261,7 @@ def card_in(checkpoint: Path) -> tuple[ModelCard, str]:
 def scored(accuracies: list[float]) -> Callable[[Any], Any]:
     """Return a replacement of `measure` that gives each validation the next accuracy."""
     coming = iter(accuracies)
-    return lambda scores: replace(measure(scores), video_top1=next(coming))
+    return lambda scores, **_: replace(measure(scores), video_top1=next(coming))
 
 
 def test_an_unfinished_run_keeps_its_weights_in_the_checkpoint_only(
@@ -378,7 +378,7 @@ def test_a_signal_while_validating_loses_nothing(
     folder = RunFolder(config.out)
     seen = []
 
-    def interrupting(scores: Any) -> Any:
+    def interrupting(scores: Any, **_: object) -> Any:
         seen.append(
             header_of(folder.checkpoint)["progress"]
         )  # saved before, because the grace period may be short

@@ -73,7 +73,7 @@ class SharedRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Compared:
-    """How much of a list was compared with another list.
+    """Comparison of a list with another list: the videos that were and were not compared.
 
     Args:
         videos: Rows of the list.
