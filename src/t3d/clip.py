@@ -42,9 +42,8 @@ class ClipSpec:
             the one before it in the clip (zero for the first), which is zero where nothing moves; `gray` for
             brightness, in all three channels.
         segments: Number of equal parts that a video is divided into, S (Temporal Segment Networks). One clip
-            is sampled from each part, and the model's scores of these S clips are averaged. They form one
-            clip of S · `num_frames` frames. In testing, a video has one such clip, from the middle of its
-            segments, and `tail` has no effect.
+            is sampled from each part, and the model's scores of the S clips are averaged. In testing, each
+            video is scored once, from the middle of its parts, and `tail` has no effect.
 
     Raises:
         ConfigError: A value is invalid.

@@ -64,6 +64,10 @@ class ManifestError(T3DError):
     """A table of videos and labels is missing, empty or inconsistent."""
 
 
+class NoClassFolderError(ManifestError):
+    """Videos are directly in a folder that should have one folder per class."""
+
+
 class CheckpointError(T3DError):
     """A weights file or checkpoint is corrupt or belongs to another model."""
 

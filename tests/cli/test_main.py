@@ -128,6 +128,8 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("trian", "t3d: no command 'trian'; did you mean 'train'?"),
         ("train --modle.name x", "t3d train: unknown option --modle.name; did you mean --model?"),
         ("train --optim.lrr 3", "unknown option --optim.lrr; did you mean --lr?"),
+        ("train --learning-rate 3", "unknown option --learning-rate; did you mean --lr?"),
+        ("train --videos d --out o --config absent.yaml", "t3d train: absent.yaml: no such file\n"),
         ("train --optim.zzz 3", "options of optim: --batch-size, --epochs, --lr"),
         ("train --optim.epoch 3", "did you mean --epochs?"),  # no silent abbreviations
         ("train --optim.lr fast", "--optim.lr is 'fast'; it must be a number"),
@@ -149,8 +151,8 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("train --videos d", "--out is missing"),
         ("train --videos absent --out o", "absent: no such file or folder"),
         ("train --videos d --out o --model t3d_tini", "did you mean 't3d_tiny'?"),
-        ("train --resume absent", "absent: no config.yaml in this folder"),
-        ("train --resume absent --epochs 9", "absent: no config.yaml in this folder"),
+        ("train --resume absent", "absent: no such folder"),
+        ("train --resume absent --epochs 9", "absent: no such folder"),
         (
             "train --resume r --epochs 9 --lr 1 --model.name t3d121",
             "only --epochs and --early-stopping can change. Remove --lr --model.name",
@@ -162,7 +164,7 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ),
         ("test w", "t3d test: missing: VIDEOS"),
         ("test --model w", "unknown option --model; give MODEL without a name"),
-        ("test absent.safetensors d", "absent.safetensors: no such weights file"),
+        ("test absent.safetensors d", "absent.safetensors: no such run folder or weights file"),
         ("test w d --frame-order reverse", "--frame-order is 'reverse'; did you mean 'reversed'?"),
         ("test w d --frames reversed", "unknown option --frames; it is now --frame-order"),
         ("train --clips 3", "unknown option --clips; it belongs to t3d test\n"),
@@ -197,7 +199,7 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("test w d --max_bad 2", "--max_bad is 2.0; it must lie between 0 and 1"),
         ("test w d --device cudda", "device 'cudda' cannot be used"),
         ("test w d --workers -1", "--workers is -1; it must be at least 0"),
-        ("predict absent.safetensors v.mp4", "absent.safetensors: no such weights file"),
+        ("predict absent.safetensors v.mp4", "absent.safetensors: no such run folder or weights file"),
         ("predict w v.mp4 --top 0", "--top is 0; it must be at least 1"),
         ("predict w v.mp4 --batchsize 3", "did you mean --batch-size?"),
         ("predict w v.mp4 --crops 3", "unknown option --crops; it belongs to t3d test"),
@@ -347,7 +349,7 @@ def test_init_from_a_file_without_card_or_from_a_missing_file(capsys: Out, tmp_p
     values = printed(capsys, "--init", tmp_path / "foreign.safetensors")
     assert (values["model"]["name"], values["clip"]["num_frames"]) == ("t3d121", 32)
     assert run("train", "--init", tmp_path / "absent.safetensors") == 2
-    assert "absent.safetensors: no such weights file" in capsys.readouterr().err
+    assert "absent.safetensors: no such run folder or weights file" in capsys.readouterr().err
 
 
 def test_init_with_another_model_is_refused_by_both_names(
@@ -356,8 +358,9 @@ def test_init_with_another_model_is_refused_by_both_names(
     words = ["--init", trained.last, "--model", "t3d_tiny", "--videos", clips, "--out", tmp_path / "run"]
     assert run("train", *words) == 2
     err = capsys.readouterr().err
-    assert f"--init: {trained.last} contains the weights of densenet3d_tiny" in err
-    assert "the run trains t3d_tiny" in err
+    assert f"--init: {trained.last} has the weights of densenet3d_tiny" in err
+    assert "but --model is t3d_tiny" in err
+    assert "; set --model to densenet3d_tiny, or choose other weights" in err
     assert not (tmp_path / "run").exists()
 
 
@@ -416,6 +419,52 @@ def test_a_finished_run_is_trained_longer(trained: RunFolder, tmp_path: Path, ca
     assert run("train", "--resume", longer.path, "--early-stopping", -1) == 2
     assert "--early-stopping is -1; it must be at least 0" in capsys.readouterr().err
     assert longer.config.read_bytes() == before
+
+
+def test_a_finished_run_is_not_trained_again(trained: RunFolder, tmp_path: Path, capsys: Out) -> None:
+    finished = RunFolder(tmp_path / "finished")
+    shutil.copytree(trained.path, finished.path)
+    log = finished.log.read_bytes()
+    assert run("train", "--resume", finished.path) == 0
+    message = f"{finished.path}: the run has already finished (3 epochs); train longer with --epochs N\n"
+    assert capsys.readouterr().out == message
+    assert finished.log.read_bytes() == log
+    finished.last.unlink()  # interrupted before its weights were written
+    assert run("train", "--resume", finished.path) == 0
+    assert "done in" in capsys.readouterr().out
+    assert finished.last.exists()
+
+
+def test_a_folder_without_class_folders_is_explained_per_command(
+    clips: Path, tmp_path: Path, capsys: Out
+) -> None:
+    flat = clips / "red"
+    assert run("train", "--videos", flat, "--out", tmp_path / "run") == 2
+    err = capsys.readouterr().err
+    assert "4 videos are directly in this folder (first 'red 0.mp4'), and it has no class folders" in err
+    assert err.endswith("To train on videos without labels, use t3d transfer\n")
+    assert run("data", "split", flat, "--out", tmp_path) == 2
+    assert capsys.readouterr().err.endswith(", or add --unlabeled to use the videos without labels\n")
+
+
+def test_short_help_shows_what_happens_by_default(capsys: Out) -> None:
+    assert run("train", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--val PATH Labeled videos to validate on. Default: a tenth of the training videos" in shown
+    assert "official list of UCF101, HMDB51 or Kinetics" in shown
+
+
+def test_equal_class_counts_are_one_number(clips: Path, capsys: Out) -> None:
+    assert run("data", "check", clips) == 0
+    assert capsys.readouterr().out.endswith("2 classes, 8 groups\n  4 videos in each class\n")
+
+
+def test_videos_to_test_on_need_labels(trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out) -> None:
+    table = tmp_path / "nolabel.csv"
+    table.write_text(f"path\n{clips / 'red' / 'red 0.mp4'}\n")
+    for words in (["test", trained.last, table], ["probe", clips, table, "--model", trained.last]):
+        assert run(*words) == 2
+        assert f"{table} has no labels; add a column label" in capsys.readouterr().err
 
 
 def test_a_run_with_old_option_names_is_refused_in_the_words_of_its_file(
@@ -497,7 +546,10 @@ def test_an_unknown_class_is_reported_with_the_nearest_name(
 ) -> None:
     (tmp_path / "t.csv").write_text(f"path,label\n{clips / 'red' / 'red 0.mp4'},Reds\n")
     assert run("test", trained.last, tmp_path / "t.csv") == 2
-    assert "unknown class 'Reds'; did you mean 'red'?" in capsys.readouterr().err
+    assert (
+        "the class 'Reds' is not a class of the model (blue, red); did you mean 'red'? Rename"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_bad_file_among_good_ones(trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out) -> None:
@@ -524,7 +576,10 @@ def test_a_bad_file_among_good_ones(trained: RunFolder, clips: Path, tmp_path: P
 
     (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{file},red\n" for file in files))
     assert run("test", trained.last, tmp_path / "t.csv", "--workers", 0) == 2
-    assert "2 of 4 videos (50.0%) cannot be read, more than --max-bad = 1.0%" in capsys.readouterr().err
+    assert (
+        "2 of 4 videos (50.0%) cannot be read, more than --max-bad = 0.01 (1 %) allows"
+        in capsys.readouterr().err
+    )
     assert run("test", trained.last, tmp_path / "t.csv", "--workers", 0, "--max_bad", 0.5) == 1
     out, err = capsys.readouterr()
     assert "2 videos" in out

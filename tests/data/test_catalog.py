@@ -138,6 +138,14 @@ def test_a_source_pattern_is_never_ignored(tmp_path: Path, videos: Path, name: s
         open_manifest(str(tmp_path / name), root=str(videos), source_pattern="(x)")
 
 
+def test_a_single_video_is_not_a_list(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(
+        ManifestError, match=r"a\.mp4: a single video; give a folder of class folders, a table"
+    ):
+        open_manifest(str(tmp_path / "a.mp4"))
+
+
 def test_missing_and_unknown_lists_are_errors(tmp_path: Path) -> None:
     (tmp_path / "list.xlsx").touch()
     with pytest.raises(ManifestError, match=r"absent\.csv: no such file or folder"):

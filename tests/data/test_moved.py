@@ -132,6 +132,15 @@ def test_a_run_is_refused_before_it_starts(home: Path) -> None:
         f"{table}: 6 of 6 files are missing, first /old/jump/1.mp4; 6 of them are below {home}/videos, where "
         f"the list has /old. `t3d data check {table}` can write a corrected list"
     )
+    for path, hint in (
+        ("none/0.mp4", "If they moved, give their folder as `root`"),
+        ("/old/0.mp4", "Correct the paths in the list"),
+    ):
+        listed(table, [path])
+        with pytest.raises(ManifestError) as error:
+            open_videos(str(table))
+        assert "no files of these names are below" in str(error.value)
+        assert str(error.value).endswith(f". {hint}")
     listed(table, ["videos/jump/1.mp4", *(f"/old/{clip}" for clip in CLIPS[1:])])
     assert len(open_videos(str(table))) == 6  # one exists: the run says which it cannot read
 

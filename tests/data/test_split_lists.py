@@ -222,8 +222,21 @@ def test_copies_and_near_duplicates_become_one_group(tmp_path: Path) -> None:
     joined = join_groups(videos, index, near=True)
     assert joined.videos.table["source"].to_pylist() == ["a", "a", "c", "c", "a", "a"]
     assert (joined.copies, joined.near, joined.hashed, joined.files, joined.largest) == (1, 2, 6, 6, 4)
+    assert (without.uncompared, joined.uncompared) == ({}, {})
     again = join_groups(joined.videos, index, near=True)  # the group `a` has the name of the file a.mp4
     assert (again.own, again.near, again.largest) == (0, 0, 4)
+
+
+def test_files_that_cannot_be_compared_are_counted_by_reason(tmp_path: Path) -> None:
+    videos = listed(tmp_path / "list.csv", ["path,label", *(f"{name}.mp4,jump" for name in "abcd")])
+    paths = [entry.path for entry in videos]
+    rich, black = [0xF0F0F0F0F0F0F0F0] * 8, [0] * 8
+    errors = pa.array([None, None, "is empty"], pa.string())
+    columns = {field.name: pa.nulls(3, field.type) for field in SCHEMA}
+    columns |= {name: pa.array(map(str, paths[:3])) for name in ("path", "source")}
+    columns |= {"looks": pa.array([rich, black, None], pa.list_(pa.uint64())), "error": errors}
+    joined = join_groups(videos, VideoIndex(pa.table(columns).cast(SCHEMA)), near=True)
+    assert joined.uncompared == {"unreadable": 1, "not in the index": 1, "with hardly any detail": 1}
 
 
 def test_copies_are_found_without_an_index(tmp_path: Path) -> None:
@@ -276,7 +289,15 @@ def test_a_folder_without_group_names_does_not_leak(
         assert not len(shared_rows(lists[tested], lists["train"], known))
     assert main([*words, "--group-near-duplicates", "--index", str(index), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["groups"] == {"files": 20, "own": 20, "copies": 0, "near": 10, "hashed": 20, "largest": 2}
+    assert report["groups"] == {
+        "files": 20,
+        "own": 20,
+        "copies": 0,
+        "near": 10,
+        "hashed": 20,
+        "uncompared": {},
+        "largest": 2,
+    }
     assert report["lists"]["test"] == {
         "file": str(folder / "test.csv"),
         "videos": 4,

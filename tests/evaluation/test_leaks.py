@@ -15,7 +15,14 @@ from t3d.cli.main import main
 from t3d.data.inspect.shared import Compared, SharedRow, SharedRows
 from t3d.data.manifest.manifest import Manifest
 from t3d.evaluation.figures import FEW_RESAMPLES
-from t3d.evaluation.leaks import measure_without, overlaps, shared_with_run, sharing_sentence
+from t3d.evaluation.leaks import (
+    measure_without,
+    overlap_sentences,
+    overlaps,
+    shared_with_run,
+    sharing_sentence,
+    uncompared_sentence,
+)
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import Scores
@@ -100,11 +107,12 @@ def test_a_test_says_how_many_figures_rest_on_shared_videos(
     assert main(command) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert (
-        "3 of 4 test videos also occur in the training list or look like one of its videos (1 same file, "
-        "1 same bytes, 1 same group). Near-duplicates were not looked for"
+        "3 of 4 test videos are also in the training list or share a group with a training video (1 same "
+        "file, 1 same bytes, 1 same group)."
     ) in text
+    assert text.count("Near-duplicates were not looked for") == 1
     assert "of 1 videos, 95% interval" in text
-    assert "4 of 4 test videos also occur in the validation list" in text
+    assert "All 4 test videos are also in the validation list (4 same file)." in text
     assert "No video is left to measure without them." in text
     assert main([*command, "--json"]) == 0
     line = json.loads(capsys.readouterr().out)["shared"]
@@ -128,7 +136,7 @@ def test_a_training_measures_its_validation_without_shared_videos(
     monkeypatch.setattr("t3d.training.run.measure", measured)
     assert main(["train", "--resume", str(run), "--optim.epochs", "2"]) == 0
     text = capsys.readouterr().out
-    assert "3 of 4 validation videos also occur in the training list or look like one of its videos" in text
+    assert "3 of 4 validation videos are also in the training list or share a group" in text
     assert "; without shared videos " in text
     # Validations are frequent, so the bootstrap of a mean average precision is shorter than in a test.
     measured.assert_called_once_with(known, resamples=FEW_RESAMPLES)
@@ -142,7 +150,7 @@ def test_a_probe_reports_shared_videos(folder: Path, run: Path, capsys: pytest.C
     lists = [str(folder / "train.csv"), str(folder / "test.csv")]
     command = ["probe", *lists, "--model", str(run), "--workers", "0"]
     assert main(command) == 0
-    assert "3 of 4 test videos also occur in the training list" in " ".join(capsys.readouterr().out.split())
+    assert "3 of 4 test videos are also in the training list" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_probe_compares_with_the_run_of_its_model(
@@ -165,7 +173,7 @@ def test_figures_without_shared_videos() -> None:
     assert measure_without(scores(), shared(0, 1, 2, 3)) is None
     (overlap,) = overlaps(scores(), {"training": shared(1)})
     result = TestResult(measure(scores()), scores(), overlaps=(overlap,))
-    assert result.sentences()[-1].startswith("Without them: 100.0% (3 of 3 videos, 95% interval ")
+    assert result.sentences()[-2].startswith("Without them: 100.0% (3 of 3 videos, 95% interval ")
     several = replace(scores(), labels=np.eye(4, 2, dtype=np.int8), targets="multi")
     assert measure_without(several, shared(0, 1)) is None  # no class applies to those left
 
@@ -174,31 +182,42 @@ def test_videos_that_were_not_compared_are_reported() -> None:
     names = {"tested": "test", "other": "training"}
     nothing = sharing_sentence(shared(), **names)
     assert nothing.startswith("None of the 4 test videos occurs in the training list (same file, bytes or")
-    assert "Near-duplicates were not looked for" in nothing
-    whole = Compared(4, hashed=4)
-    partly = sharing_sentence(shared(tested=whole, trained=Compared(1000, hashed=1)), **names)
-    assert partly == (
-        "None of the 4 test videos occurs in the training list (same file, bytes or group). Near-duplicates "
-        "of 999 training videos were not looked for: they are unreadable, not in the index, or show "
-        "hardly any detail."
+    near = SharedRows(
+        (SharedRow(0, "near", "a.mp4", "b.mp4", 0.1),), Compared(4, hashed=4), Compared(9, hashed=9)
     )
-    both = sharing_sentence(
+    assert (
+        sharing_sentence(near, **names)
+        == "1 of 4 test videos looks like a training video (1 near-duplicate)."
+    )
+    assert uncompared_sentence(shared(), **names).startswith("Near-duplicates were not looked for: ")
+    whole = Compared(4, hashed=4)
+    partly = shared(tested=whole, trained=Compared(1000, hashed=1))
+    assert sharing_sentence(partly, **names).endswith("the training list (same file, bytes or group).")
+    assert uncompared_sentence(partly, **names) == (
+        "Near-duplicates of 999 training videos were not looked for: they are unreadable, not in the index, "
+        "or show hardly any detail."
+    )
+    both = uncompared_sentence(
         shared(0, tested=Compared(4, hashed=3), trained=Compared(1000, hashed=1)), **names
     )
-    assert "Near-duplicates of 1 test videos and 999 training videos were not looked for" in both
-    complete = sharing_sentence(shared(tested=whole, trained=Compared(1000, hashed=1000)), **names)
-    assert complete.endswith("occurs in the training list or looks like one of its videos.")
+    assert both.startswith("Near-duplicates of 1 test videos and 999 training videos were not looked for")
+    complete = shared(tested=whole, trained=Compared(1000, hashed=1000))
+    assert sharing_sentence(complete, **names).endswith(
+        "in the training list or looks like one of its videos."
+    )
+    assert not uncompared_sentence(complete, **names)
 
 
 @pytest.mark.parametrize("hashed", [0, 100])
 def test_missing_training_videos_are_not_claimed_to_be_compared(hashed: int) -> None:
     trained = Compared(1000, missing=900, hashed=hashed)
     compared = shared(tested=Compared(4, hashed=4 if hashed else 0), trained=trained)
-    text = sharing_sentence(compared, tested="test", other="training")
-    assert text.startswith(
-        "None of the 4 test videos was found in the training list, but the comparison is incomplete. 900 of "
-        "1,000 training videos are not on this machine and were not compared."
+    overlap = overlaps(scores(), {"training": compared})[0]
+    first, note = overlap_sentences([overlap])
+    assert first == (
+        "None of the 4 test videos was found in the training list, but the comparison is incomplete."
     )
-    assert ("Near-duplicates" in text) == (not hashed)
-    line = overlaps(scores(), {"training": compared})[0].to_json()["compared"]
+    assert note.startswith("900 of 1,000 training videos are not on this machine and were not compared.")
+    assert ("Near-duplicates" in note) == (not hashed)
+    line = overlap.to_json()["compared"]
     assert line["other"] == {"videos": 1000, "missing": 900, "hashed": hashed}

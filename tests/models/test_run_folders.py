@@ -97,7 +97,7 @@ def test_other_folders_and_checkpoints_are_refused(tmp_path: Path) -> None:
         save_file({"best.x": torch.ones(1)}, path, metadata={CHECKPOINT_KEY: text})
         with pytest.raises(CheckpointError, match="does not say which weights it offers"):
             load_model(tmp_path, allow_unfinished=True)
-    with pytest.raises(CheckpointError, match="absent: no such weights file"):
+    with pytest.raises(CheckpointError, match="absent: no such run folder or weights file"):
         load_model(tmp_path / "absent", allow_unfinished=True)
 
 

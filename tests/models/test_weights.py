@@ -121,28 +121,37 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, monkeypatch: pytest.Mon
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"nothing\.safetensors: no such weights file"):
+    with pytest.raises(CheckpointError, match=r"nothing\.safetensors: no such run folder or weights file"):
         load_model(tmp_path / "nothing.safetensors")
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, 5000])
 def test_truncated_file(saved: Path, kept: int) -> None:
     saved.write_bytes(saved.read_bytes()[:kept])
-    with pytest.raises(CheckpointError, match=r"net\.safetensors: not a complete safetensors file"):
+    with pytest.raises(
+        CheckpointError, match=r"net\.safetensors: the file is damaged or incomplete .*; copy it again"
+    ):
         load_model(saved)
 
 
 def test_no_safetensors_file(tmp_path: Path) -> None:
-    path = tmp_path / "net.safetensors"
-    torch.save({"a": torch.ones(1)}, path)
-    with pytest.raises(CheckpointError, match="t3d convert"):
-        load_model(path)
+    for name, message in (
+        ("net.pth", r"net\.pth: a PyTorch file; convert it with `t3d convert`"),
+        ("net.pt", r"net\.pt: a PyTorch file; convert it with `t3d convert`"),
+        ("net.bin", r"net\.bin: not a safetensors file$"),
+    ):
+        torch.save({"a": torch.ones(1)}, tmp_path / name)
+        with pytest.raises(CheckpointError, match=message):
+            load_model(tmp_path / name)
 
 
 def test_a_file_of_another_program(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     save_file({"a": torch.ones(1)}, path)
-    with pytest.raises(CheckpointError, match=r"no model card in the file.*`t3d convert`"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"was not written by t3d \(it does not name a model and classes\); convert it with `t3d",
+    ):
         load_model(path)
 
 

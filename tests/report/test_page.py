@@ -161,7 +161,7 @@ def test_the_page_names_shared_videos(tmp_path: Path, run: RunFolder, outcome: T
     seen = SharedRows((SharedRow(0, "file", "1.mp4", "1.mp4"),), Compared(5, hashed=5), Compared(5, hashed=5))
     shared = replace(outcome, overlaps=overlaps(outcome.scores, {"training": seen}))
     words = Page(written(tmp_path, run, shared)).words
-    assert "1 of 5 test videos also occur in the training list" in words
+    assert "1 of 5 test videos is also in the training list" in words
     assert "Without them: 66.7% (2 of 3 videos, 95% interval " in words
 
 

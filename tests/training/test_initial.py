@@ -108,10 +108,22 @@ def test_ttls_may_be_inserted_but_not_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "described"),
     [
-        ("t3d_tiny", {}, "t3d_tiny"),
-        ("densenet3d_tiny", {**SMALL, "growth_rate": 8}, "densenet3d_tiny (block_config: [1, 1], growth"),
-        ("densenet3d_tiny", {**SMALL, "block_config": [1, 2]}, "densenet3d_tiny (block_config: [1, 2],"),
-        ("densenet3d_tiny", {**SMALL, "block_config": [1]}, "densenet3d_tiny (block_config: [1],"),
+        ("t3d_tiny", {}, "model.name is t3d_tiny"),
+        (
+            "densenet3d_tiny",
+            {**SMALL, "growth_rate": 8},
+            "the run trains densenet3d_tiny (block_config: [1, 1], growth",
+        ),
+        (
+            "densenet3d_tiny",
+            {**SMALL, "block_config": [1, 2]},
+            "the run trains densenet3d_tiny (block_config: [1, 2],",
+        ),
+        (
+            "densenet3d_tiny",
+            {**SMALL, "block_config": [1]},
+            "the run trains densenet3d_tiny (block_config: [1],",
+        ),
     ],
 )
 def test_weights_of_another_network_are_refused_by_both_names(
@@ -119,12 +131,14 @@ def test_weights_of_another_network_are_refused_by_both_names(
 ) -> None:
     path = saved(tmp_path / "w.safetensors", "densenet3d_tiny", SMALL, NAMES)
     held = "densenet3d_tiny (block_config: [1, 1], growth_rate: 4, stem_channels: 8, bottleneck: 1)"
-    message = f"model.init: {path} contains the weights of {held}, but the run trains {described}"
+    message = f"model.init: {path} has the weights of {held}, but {described}"
     asked = ModelConfig(name, options, init=str(path))
     for refuse in (check_initial, lambda asked: loaded(asked, NAMES)):
         with pytest.raises(CheckpointError, match=re.escape(message)) as caught:
             refuse(asked)  # type: ignore[operator]
         assert len(str(caught.value)) < 600
+        remedy = "model.name to densenet3d_tiny" if name == "t3d_tiny" else 'model.options to {"block_config"'
+        assert f"; set {remedy}" in str(caught.value)
 
 
 def test_a_file_without_card_must_hold_the_backbone(tmp_path: Path) -> None:

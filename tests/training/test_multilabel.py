@@ -153,12 +153,16 @@ def test_tests_refuse_the_other_kind_of_labels(multi: Tiny, tiny: Tiny, tmp_path
     several = RunFolder(train(multi(out=str(tmp_path / "several"))))
     one = RunFolder(train(tiny(out=str(tmp_path / "one"))))
     assert "targets" not in json.loads(_card(one.last))  # older versions can read such files
-    with pytest.raises(ManifestError, match=r"one label per video .* several labels per video"):
+    with pytest.raises(
+        ManifestError, match=r"one label per video .*; test it on videos with several labels, or use a"
+    ):
         run_test(TestConfig(str(several.last), tiny().data.train, compute=IN_PROCESS))
-    with pytest.raises(ManifestError, match=r"several labels per video .* one label per video"):
+    with pytest.raises(
+        ManifestError, match=r"several labels per video .*; test it on videos with one label, or use a"
+    ):
         run_test(TestConfig(str(one.last), multi().data.train, compute=IN_PROCESS))
     unlabeled = table(tmp_path / "unlabeled.csv", "path", str(Manifest.from_csv(several.val_csv)[0].path))
-    with pytest.raises(ManifestError, match="none of the 1 videos is both labeled and readable"):
+    with pytest.raises(ManifestError, match=r"unlabeled\.csv has no labels; add a column label"):
         run_test(TestConfig(str(several.last), unlabeled, compute=IN_PROCESS))
 
 

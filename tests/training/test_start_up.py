@@ -276,6 +276,6 @@ def test_a_folder_with_other_files_is_not_an_interrupted_run(tiny: Tiny) -> None
         raise KeyboardInterrupt
     (folder.path / "thesis.tex").write_text("mine")
     assert not folder.undecided
-    with pytest.raises(ConfigError, match="is not a run"):
+    with pytest.raises(ConfigError, match=r"is not a complete run \(missing: classes\.txt, train\.csv\)"):
         train(tiny(overwrite=True))
     assert (folder.path / "thesis.tex").exists()

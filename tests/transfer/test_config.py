@@ -49,7 +49,7 @@ def test_options_cannot_be_changed_after_their_check() -> None:
     [
         (
             {"data": PoolConfig()},
-            "data.videos is missing: set it to a folder of videos, a .csv, a .jsonl or a split list",
+            "data.videos is missing: set it to a folder in any layout, a .csv or .jsonl table, an index",
         ),
         ({"teacher": TeacherConfig()}, "teacher.name is missing: set it to a timm or torchvision model"),
         ({"out": ""}, "out is missing: choose a run folder, such as runs/NAME"),
@@ -57,8 +57,12 @@ def test_options_cannot_be_changed_after_their_check() -> None:
         ({"eval_every": 0}, "eval_every is 0; it must be at least 1"),
         ({"log_every": 0}, "log_every is 0; it must be at least 1"),
         (
+            {"optim": OptimConfig(batch_size=3, grad_accum_steps=3), "pairs": PairConfig(objective="match")},
+            "at least 6, so that each of the 3 passes (optim.grad_accum_steps) has 2 clips: the objective",
+        ),
+        (
             {"optim": OptimConfig(batch_size=1)},
-            "each pass needs at least 2 clips",
+            "optim.batch_size is 1; it must be at least 2, so that each batch has 2 clips: the metrics",
         ),
         ({"optim": OptimConfig(mixup_alpha=0.2)}, "optim.mixup_alpha and optim.label_smoothing need labels"),
         (

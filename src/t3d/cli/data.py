@@ -49,7 +49,7 @@ def check(source: VideoLists, *, write_fixed: str | None = None, json: bool = Fa
         print(dumps({"lists": lists, "shared": [as_json(each) for each in shared]}, ensure_ascii=False))
     else:
         for name, summary in summaries.items():
-            _describe(name, summary)
+            _describe(name, summary, indexed=index is not None)
             _print_missing(missing[name])
         for each in shared:
             _print_shared(each)
@@ -108,7 +108,7 @@ def browse(source: VideoLists, *, out: str, **options: Any) -> int:
     return 0
 
 
-def _describe(name: str, summary: Summary) -> None:
+def _describe(name: str, summary: Summary, *, indexed: bool) -> None:
     print(
         f"{name}: {summary.videos} videos in {summary.files} files, {len(summary.classes)} classes, "
         f"{summary.sources} groups"
@@ -117,7 +117,11 @@ def _describe(name: str, summary: Summary) -> None:
     )
     if summary.classes:
         least, most = (pick(summary.classes, key=summary.classes.__getitem__) for pick in (min, max))
-        print(f"  videos per class: {summary.classes[least]} ({least}) to {summary.classes[most]} ({most})")
+        low, high = summary.classes[least], summary.classes[most]
+        if low == high:
+            print(f"  {low} {'video' if low == 1 else 'videos'} in each class")
+        else:
+            print(f"  videos per class: {low} ({least}) to {high} ({most})")
     if summary.targets == "multi" and (labeled := summary.videos - summary.unlabeled):
         print(f"  labels per video: {sum(summary.classes.values()) / labeled:.2f} on average")
     if summary.missing:
@@ -130,8 +134,8 @@ def _describe(name: str, summary: Summary) -> None:
         for unit, counts in (("", summary.shapes), (" fps", summary.rates), ("", summary.codecs)):
             shown = [f"{value}{unit}: {count}" for value, count in list(counts.items())[:5]]
             print("  " + ", ".join([*shown, *(["…"] if len(counts) > 5 else [])]))
-    if summary.unknown:
-        print(f"  {summary.unknown} files are not in an index (--index): their contents are unknown")
+    if summary.unknown and indexed:
+        print(f"  {summary.unknown} files are not in the index: their contents are unknown")
     print_list("unreadable files", list(map(str, summary.bad)))
     print_list("damaged files", list(map(str, summary.damaged)))
 

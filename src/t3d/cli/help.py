@@ -111,7 +111,7 @@ def _row(option: Option, options: Sequence[Option], *, brief: bool = False) -> t
 def _text(option: Option, options: Sequence[Option], *, brief: bool = False) -> str:
     """Return the help of an option with its default, and mentioned options spelled as the user types them.
 
-    With `brief`, return only the first sentence, without the name in YAML.
+    With `brief`, return only the first sentence and the default, without the name in YAML.
     """
     section = option.key.rpartition(".")[0]
     names = {each.key: each.flag for each in options}
@@ -120,7 +120,10 @@ def _text(option: Option, options: Sequence[Option], *, brief: bool = False) -> 
         word = match[1]
         return names.get(f"{section}.{word}" if section else word, names.get(word, word))
 
-    text = re.split(r"(?<=[.!])\s+(?=[A-Z])", option.help)[0] if brief else option.help
+    text = option.help
+    if brief:
+        first, *others = re.split(r"(?<=[.!])\s+(?=[A-Z])", text)
+        text = " ".join([first, *(sentence for sentence in others if sentence.startswith("Default:"))])
     text = re.sub(r"`([^`]*)`", name, text)
     if option.family:
         text += f" NAME: {', '.join(option.family)}."

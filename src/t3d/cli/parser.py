@@ -35,6 +35,9 @@ RENAMED = {
 } | _and_short(old_names.RENAMED)
 """Current name of each renamed option, by its old name."""
 
+_SYNONYMS = {"learning_rate": "lr"}
+"""Current name by the name that other projects use."""
+
 REUSED = _and_short(old_names.REUSED)
 """Current name by old name, where some commands now use the old name for another option.
 
@@ -151,6 +154,8 @@ def check_yaml(path: str, options: Sequence[Option]) -> None:
     refuse_url(path, error=UsageError)
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: the file cannot be read ({error})") from error
     except yaml.YAMLError as error:
@@ -202,6 +207,7 @@ def unknown(name: str, options: Sequence[Option], elsewhere: Callable[[str], Seq
         if new in shown:
             return f"{text}; it is now {shown[new]}"
     last = key.rpartition(".")[2]
+    last = _SYNONYMS.get(last, last)
     same = [each for each in shown if each == f"{key}.name" or last == each.rpartition(".")[2] != "name"]
     if len(same) == 1:
         return f"{text}; did you mean {shown[same[0]]}?"

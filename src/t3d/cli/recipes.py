@@ -21,6 +21,17 @@ from t3d.errors import did_you_mean
 from t3d.io.files import refuse_url
 from t3d.training.config import CHANGEABLE, RunConfig
 
+_RECIPE_HELP = {
+    "train": (
+        "Set of options for a purpose: `modern` (small model, few videos, laptop) or `paper` (the paper's "
+        "training). Without it, the defaults below hold."
+    ),
+    "transfer": (
+        "Set of options for a purpose: `transfer-laptop` (small model, laptop) or `transfer-paper` (the "
+        "paper's transfer). Without it, the defaults below hold."
+    ),
+}
+
 
 def recipes(command: str) -> list[str]:
     """Return the names of the built-in recipes for `train` or `transfer`."""
@@ -34,9 +45,7 @@ def recipes(command: str) -> list[str]:
 def yaml_options(command: str) -> tuple[Option, ...]:
     """Return the options that set other options: `--recipe`, `--config`, `--resume` and `--print-config`."""
     return (
-        Option(
-            "recipe", str | None, f"Defaults for a purpose: {', '.join(recipes(command))}.", metavar="NAME"
-        ),
+        Option("recipe", str | None, _RECIPE_HELP[command], metavar="NAME"),
         Option("config", str | None, "YAML file of options.", metavar="FILE"),
         Option(
             "resume",
@@ -60,12 +69,24 @@ def run_with_files(name: str, command: Command, options: Sequence[Option], given
         changes = [each for each in given if each.key != "resume"]
         changed = {each.key for each in changes}
         values = parse([option for option in own if option.key in changed], changes)
-        return command(_with_length(_read_run(folder, command), values), resume=True)
+        config = _with_length(_read_run(folder, command), values)
+        if length := _finished(config):
+            epochs = next(option.flag for option in own if option.key == "optim.epochs")
+            print(f"{folder}: the run has already finished ({length}); train longer with {epochs} N")
+            return 0
+        return command(config, resume=True)
     values = parse(own, _with_defaults(name, given, own), yaml_files=True)
     if any(each.key == "print_config" and each.text == "true" for each in given):
         print(_as_yaml(values), end="")
         return 0
     return call(command, own, values)
+
+
+def _finished(config: RunConfig) -> str:
+    from t3d.training.length import finished  # imports torch
+    from t3d.training.run_folder import RunFolder
+
+    return finished(config, RunFolder(config.out))
 
 
 def _as_yaml(values: Mapping[str, object]) -> str:

@@ -132,10 +132,12 @@ def _print_groups(grouped: Grouped[Manifest], *, near: bool, named: bool) -> Non
             f"joined into {count} groups, the largest with {grouped.largest} of {len(grouped.videos)} videos"
         )
         print(f"Near-duplicates: {grouped.near} pairs" + (f", {joined}" if grouped.near else ""))
-        if grouped.hashed < grouped.files:
-            unhashed = grouped.files - grouped.hashed
+        if grouped.uncompared:
+            reasons = ", ".join(f"{number} {reason}" for reason, number in grouped.uncompared.items())
+            files, pronoun = ("file", "it") if sum(grouped.uncompared.values()) == 1 else ("files", "each")
             print(
-                f"{unhashed} files could not be compared: unreadable, not in the index, or hardly any detail"
+                f"{sum(grouped.uncompared.values())} {files} could not be compared ({reasons}); {pronoun} "
+                "stays in its own group"
             )
 
 
@@ -151,5 +153,5 @@ def _report(
         }
         for (name, part), file in zip(parts.items(), files, strict=True)
     }
-    counts = ("files", "own", "copies", "near", "hashed", "largest")
+    counts = ("files", "own", "copies", "near", "hashed", "uncompared", "largest")
     return {"lists": lists, "groups": {name: getattr(grouped, name) for name in counts}}

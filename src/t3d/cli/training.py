@@ -42,7 +42,8 @@ from t3d.transfer.teachers.config import TeacherTraining
 def train(config: TrainConfig, *, resume: bool = False) -> int:
     """Train a model on labeled videos.
 
-    A recipe sets defaults. Options override them.
+    A recipe sets many options. Options that you give override it. Without a recipe, the defaults below
+    hold. `--print-config` shows all values.
 
         t3d train --videos clips --out runs/first --recipe modern
     """
@@ -85,7 +86,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> int:
 def transfer(config: TransferConfig, *, resume: bool = False) -> int:
     """Train a 3D model on unlabeled videos with a frozen 2D model.
 
-    A recipe sets defaults. Options override them.
+    A recipe sets many options. Options that you give override it. Without a recipe, the defaults below
+    hold. `--print-config` shows all values.
 
         t3d transfer --videos clips --teacher resnet50 --out runs/student
     """

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from t3d.errors import ManifestError, NoClassFolderError
+
 if TYPE_CHECKING:
     from t3d.data.index import VideoIndex
     from t3d.data.manifest.manifest import Manifest
@@ -20,8 +22,9 @@ class VideoSet:
             (`.parquet`).
         root: Folder that relative paths of a table start from, or that has the files of an official list.
         unlabeled: Use all videos of a folder, without classes.
-        source_pattern: Regular expression whose group names the source of a video (the recording that it was
-            cut from), searched in its path.
+        source_pattern: Regular expression, searched in a video's path without its ending. The part in
+            parentheses is the name of the recording or scene that the video was cut from: its group (column
+            `source`).
     """
 
     videos: str
@@ -42,7 +45,10 @@ class VideoSet:
         refuse_unused_root(self.root, self.videos)
         if self.unlabeled and Path(self.videos).is_dir():
             return Manifest.from_files([self.videos], source_pattern=self.source_pattern)
-        return open_manifest(self.videos, root=self.root, source_pattern=self.source_pattern)
+        try:
+            return open_manifest(self.videos, root=self.root, source_pattern=self.source_pattern)
+        except NoClassFolderError as error:
+            raise ManifestError(f"{error}, or add `unlabeled` to use the videos without labels") from error
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,9 @@ class VideoLists:
         lists: Lists of videos. Each is a folder with one folder per class, a `.csv` or `.jsonl` table, an
             official list, or an index (`.parquet`).
         root: Folder that relative paths of tables start from, or that has the files of official lists.
-        source_pattern: Regular expression whose group names the source of a video (the recording that it was
-            cut from), searched in its path.
+        source_pattern: Regular expression, searched in a video's path without its ending. The part in
+            parentheses is the name of the recording or scene that the video was cut from: its group (column
+            `source`).
         index: Index of the files, written by `t3d prepare index`.
     """
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from t3d.clip import Targets
 from t3d.data.index import VideoIndex, read_table
+from t3d.data.listing import is_video
 from t3d.data.manifest.kinds import KINDS
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.moved import refuse_moved
@@ -32,7 +33,8 @@ def open_manifest(name: str, *, root: str | None = None, source_pattern: str | N
               `t3d.data.official.read.read_official`)
         root: Folder that relative paths start from. Required for an official list: the folder of its files.
             Not for a folder of videos.
-        source_pattern: Regular expression whose group is a video's source. Not for a table.
+        source_pattern: Regular expression whose part in parentheses is a video's group (column `source`). Not
+            for a table.
 
     Raises:
         ManifestError: The list does not exist, or its format is unknown.
@@ -54,19 +56,24 @@ def open_manifest(name: str, *, root: str | None = None, source_pattern: str | N
         raise ManifestError(f"{path}: no such file or folder")
     if source_pattern is not None:
         raise ConfigError(
-            f"source_pattern is for a folder or an official list, but {path} is a table; give sources in its "
-            "column 'source'"
+            f"source_pattern is for a folder or an official list, but {path} is a table; name the groups in "
+            "its column `source`"
         )
     if files:
         return Manifest.from_index(*files, root=root)
     ending = path.suffix.lower()
+    if is_video(path.name):
+        raise ManifestError(
+            f"{path}: a single video; give a folder of class folders, a table (.csv, .jsonl), an index "
+            "(.parquet) or an official list (.txt)"
+        )
     if ending == ".csv":
         return Manifest.from_csv(path, root=root)
     if ending == ".jsonl":
         return Manifest.from_jsonl(path, root=root)
     raise ManifestError(
         f"{path}: not a folder, and its ending is {ending!r}; use .csv, .jsonl, .parquet (an index) or "
-        ".txt (a split list)"
+        ".txt (an official list)"
     )
 
 
@@ -120,7 +127,9 @@ def open_videos(name: str, *, root: str | None = None, source_pattern: str | Non
     return videos
 
 
-def refuse_other_targets(manifest: Manifest, targets: Targets, *, name: str, other: str) -> None:
+def refuse_other_targets(
+    manifest: Manifest, targets: Targets, *, name: str, other: str, remedy: str = ""
+) -> None:
     """Refuse videos with one label each for a model of several labels per video, and vice versa.
 
     A video that is labeled with one class may also show others, so neither kind can replace the other.
@@ -130,6 +139,7 @@ def refuse_other_targets(manifest: Manifest, targets: Targets, *, name: str, oth
         targets: The kind of labels that is needed. Unlabeled videos fit both.
         name: The name of the videos in the message.
         other: The name of the model or list that they are used with.
+        remedy: How to correct it. Default: to use lists of the same kind.
 
     Raises:
         ManifestError: The videos have labels of the other kind.
@@ -138,7 +148,23 @@ def refuse_other_targets(manifest: Manifest, targets: Targets, *, name: str, oth
     if not labels.fits(targets):
         raise ManifestError(
             f"{name} has {labels.description}, but {other} is for {KINDS[targets].description}; "
-            "use two of the same kind"
+            + (remedy or "use two lists with the same column")
+        )
+
+
+def refuse_unlabeled(manifest: Manifest, *, name: str) -> None:
+    """Refuse videos to test on if none of them has a label.
+
+    Args:
+        manifest: The videos.
+        name: The name of the videos in the message.
+
+    Raises:
+        ManifestError: No video has a label.
+    """
+    if not manifest.labeled.any():
+        raise ManifestError(
+            f"{name} has no labels; add a column label (or labels, for several per video) with class names"
         )
 
 

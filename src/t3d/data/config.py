@@ -15,20 +15,21 @@ class ReadConfig:
     """Options for reading and holding out videos, shared by all kinds of runs.
 
     Args:
-        val_fraction: Share of the training videos held out for validation, whole sources at a time. 0 holds
-            out none.
-        source_pattern: Regular expression whose group names the source of a video (the recording or scene
-            that it was cut from), searched in its path. Clips of one source stay together.
+        val_fraction: Share of the training videos held out for validation, whole groups (column `source`) at
+            a time. 0 holds out none.
+        source_pattern: Regular expression, searched in a video's path without its ending. The part in
+            parentheses is the name of the recording or scene that the video was cut from: its group. Videos
+            of one group stay together.
         index: Index of the files, written by `t3d prepare index`, which makes opening them fast. Not needed
             if the list of videos is an index (`.parquet`).
         cache: Folder for decoded, resized frames, so that each video is decoded once. Default: no cache.
         cache_gb: Largest size of `cache`, in GB.
         max_bad: Largest accepted share of unreadable videos.
         workers: Processes that read videos. 0 reads them in the training process.
-        shuffle_window: Number of videos that are shuffled together when they are read from shards. Files are
-            shuffled all at once.
-        lanes: Parts of an epoch of shards that are read in parallel. With as many as there are machines, each
-            machine reads its own shards. Must divide `optim.batch_size`.
+        shuffle_window: Shards only: number of videos that are shuffled together. Has no effect on single
+            files, which are always fully shuffled.
+        lanes: Shards only: number of parts that an epoch is divided into, read in parallel. With one part per
+            machine, each machine reads its own shards. Must divide `optim.batch_size`.
     """
 
     val_fraction: float = 0.1
@@ -56,12 +57,12 @@ class DataConfig(ReadConfig):
 
     Args:
         train: Labeled videos to train on: a folder with one folder per class, a `.csv` or `.jsonl` table, an
-            index (`.parquet`), or an official list. An official list is UCF101's `trainlist01.txt`, Kinetics'
-            `train.csv`, or for HMDB51 the folder of its split files followed by a part, such as
-            `testTrainMulti_7030_splits:train1`; its files are in `root`.
-        val: Labeled videos to validate on. Default: `val_fraction` of the training videos.
+            index (`.parquet`), or an official list of UCF101, HMDB51 or Kinetics. An official list is
+            UCF101's `trainlist01.txt`, Kinetics' `train.csv`, or for HMDB51 the folder of its split files
+            followed by a part, such as `testTrainMulti_7030_splits:train1`; its files are in `root`.
+        val: Labeled videos to validate on. Default: a tenth of the training videos (`val_fraction`).
         root: Folder that relative paths of a table start from, or that holds the files of an official list.
-        label_fraction: Share of the training labels to use, in each class, whole sources at a time. It is
+        label_fraction: Share of the training labels to use, in each class, whole groups at a time. It is
             drawn after the validation videos. With the same `label_seed`, a smaller share is part of a larger
             one.
         label_seed: Seed of the draw of `label_fraction`.

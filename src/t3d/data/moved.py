@@ -56,8 +56,9 @@ class MissingFiles:
         text = f"{len(self.paths)} of {self.files} files are missing, first {self.paths[0]}"
         if self.new is None:
             return f"{text}; no files of these names are below {' or '.join(self.searched)}"
+        verb = "is" if self.count == 1 else "are"
         where = f"where the list has {self.old}" if self.old else "and the list has backslashes in its paths"
-        return f"{text}; {self.count} of them are below {self.new}, {where}"
+        return f"{text}; {self.count} of them {verb} below {self.new}, {where}"
 
 
 def find_missing(videos: VideoTable, *, list_folder: str, root: str | None = None) -> MissingFiles | None:
@@ -114,7 +115,13 @@ def refuse_moved(videos: VideoTable, name: str, *, root: str | None = None) -> N
     folder = given if given.is_dir() else given.parent
     missing = find_missing(videos, list_folder=str(folder), root=root)
     if missing is not None and len(missing.paths) == missing.files:
-        raise ManifestError(f"{name}: {missing}. `t3d data check {name}` can write a corrected list")
+        if missing.new is not None:
+            hint = f"`t3d data check {name}` can write a corrected list"
+        elif all(path.startswith(missing.searched[0]) for path in missing.paths):
+            hint = "If they moved, give their folder as `root`"
+        else:
+            hint = "Correct the paths in the list"
+        raise ManifestError(f"{name}: {missing}. {hint}")
 
 
 def with_found(videos: Videos, missing: MissingFiles) -> Videos:

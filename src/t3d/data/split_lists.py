@@ -72,7 +72,7 @@ def split(videos: Manifest, shares: Shares) -> dict[str, Manifest]:
         >>> {name: len(part) for name, part in parts.items()}
         {'train': 2, 'val': 1, 'test': 1}
     """
-    rest, parts = videos, {}
+    rest, parts = videos, dict[str, Manifest]()
     left = 1.0  # share of the videos that are not in a list yet
     for name, fraction in (("test", shares.test_fraction), ("val", shares.val_fraction)):
         if fraction:
@@ -151,7 +151,7 @@ def _held_out(
             )
         raise ManifestError(
             f"no group can be held out for the list {name!r}: there are {len(videos)} videos in "
-            f"{len(videos.sources())} groups, groups are never divided, and no class has two of them. Add "
+            f"{len(videos.sources())} groups, and no class has two groups. Groups are never divided. Add "
             "videos of other groups, or name groups more finely (source_pattern, or the column `source`)"
         )
     held = np.zeros(len(videos), np.bool_)

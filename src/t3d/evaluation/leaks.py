@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from t3d.data.index import VideoIndex
-from t3d.data.inspect.shared import Reason, SharedRows, shared_rows
+from t3d.data.inspect.shared import Compared, Reason, SharedRows, shared_rows
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ManifestError
 from t3d.evaluation.figures import RESAMPLES
@@ -44,7 +44,7 @@ class Overlap:
     without: Metrics | MultiMetrics | None
 
     def sentences(self) -> list[str]:
-        """Say how many videos are shared, what the figures are without them, and what was not compared."""
+        """Return how many videos are shared, and the figures without them, in plain sentences."""
         sentences = [sharing_sentence(self.shared, tested=self.tested, other=self.other)]
         if self.shared and self.without is not None:
             sentences.append(f"Without them: {self.without.summary()}.")
@@ -66,7 +66,7 @@ class Overlap:
 
 
 def sharing_sentence(shared: SharedRows, *, tested: str, other: str) -> str:
-    """Say how many tested videos are also in another list, and what was not compared.
+    """Return how many tested videos are also in another list, as a sentence.
 
     Args:
         shared: The tested videos that are shared.
@@ -79,44 +79,82 @@ def sharing_sentence(shared: SharedRows, *, tested: str, other: str) -> str:
         >>> sharing_sentence(shared, tested="test", other="training")
         'None of the 50 test videos occurs in the training list or looks like one of its videos.'
     """
-    lists = {tested: shared.tested, other: shared.trained}
-    missing = {name: each.missing for name, each in lists.items() if each.missing}
-    rest = {name: each.videos - each.missing - each.hashed for name, each in lists.items()}
-    unhashed = {name: number for name, number in rest.items() if number}
-    count = f"{shared.tested.videos:,} {tested} videos"
-    if shared:
-        counts = shared.counts().items()
-        reasons = ", ".join(f"{number} {_WORDS[reason]}" for reason, number in counts if number)
-        sentence = (
-            f"{len(shared):,} of {count} also occur in the {other} list or look like one of its videos "
-            f"({reasons})."
-        )
-    elif missing:
-        sentence = f"None of the {count} was found in the {other} list, but the comparison is incomplete."
-    elif unhashed:
-        sentence = f"None of the {count} occurs in the {other} list (same file, bytes or group)."
-    else:
+    total = shared.tested.videos
+    if not shared:
+        count = f"{total:,} {tested} videos"
+        if shared.tested.missing or shared.trained.missing:
+            return f"None of the {count} was found in the {other} list, but the comparison is incomplete."
+        if _unhashed(shared.tested) or _unhashed(shared.trained):
+            return f"None of the {count} occurs in the {other} list (same file, bytes or group)."
         return f"None of the {count} occurs in the {other} list or looks like one of its videos."
-    for name, number in missing.items():
-        some = f"{number:,} of {lists[name].videos:,} {name} videos"
-        sentence += f" {some} are not on this machine and were not compared."
-    return sentence + _unhashed_sentence(unhashed, any_hashed=bool(shared.tested.hashed))
+    counts = shared.counts()
+    one = len(shared) == 1
+    findings = []
+    if counts["file"] or counts["bytes"]:
+        findings.append(f"{'is' if one else 'are'} also in the {other} list")
+    if counts["group"]:
+        findings.append(f"{'shares' if one else 'share'} a group with a {other} video")
+    if counts["near"]:
+        findings.append(f"{'looks' if one else 'look'} like a {other} video")
+    number = f"All {total:,}" if len(shared) == total > 1 else f"{len(shared):,} of {total:,}"
+    reasons = ", ".join(f"{count} {_WORDS[reason]}" for reason, count in counts.items() if count)
+    return f"{number} {tested} videos {' or '.join(findings)} ({reasons})."
 
 
-def _unhashed_sentence(unhashed: Mapping[str, int], *, any_hashed: bool) -> str:
-    """Say how many videos of which lists have no near-duplicates because they have no perceptual hash."""
-    if not unhashed:
-        return ""
-    if not any_hashed:
-        return (
-            " Near-duplicates were not looked for: that needs an index with the perceptual hashes of both "
+def uncompared_sentence(shared: SharedRows, *, tested: str, other: str) -> str:
+    """Return how many videos of two lists were not compared, in sentences.
+
+    Args:
+        shared: The tested videos that are shared.
+        tested: Name of the tested list.
+        other: Name of the other list.
+
+    Returns:
+        The sentences. Empty if all videos were compared.
+
+    Example:
+        >>> from t3d.data.inspect.shared import Compared
+        >>> shared = SharedRows((), tested=Compared(50, hashed=50), trained=Compared(900, hashed=900))
+        >>> uncompared_sentence(shared, tested="test", other="training")
+        ''
+    """
+    lists = {tested: shared.tested, other: shared.trained}
+    sentences = [
+        f"{each.missing:,} of {each.videos:,} {name} videos are not on this machine and were not compared."
+        for name, each in lists.items()
+        if each.missing
+    ]
+    unhashed = [f"{_unhashed(each):,} {name} videos" for name, each in lists.items() if _unhashed(each)]
+    if unhashed and not shared.tested.hashed:
+        sentences.append(
+            "Near-duplicates were not looked for: that needs an index with the perceptual hashes of both "
             "lists."
         )
-    some = " and ".join(f"{number:,} {name} videos" for name, number in unhashed.items())
-    return (
-        f" Near-duplicates of {some} were not looked for: they are unreadable, not in the index, or show "
-        "hardly any detail."
+    elif unhashed:
+        sentences.append(
+            f"Near-duplicates of {' and '.join(unhashed)} were not looked for: they are unreadable, not in "
+            "the index, or show hardly any detail."
+        )
+    return " ".join(sentences)
+
+
+def overlap_sentences(overlaps: Sequence[Overlap]) -> list[str]:
+    """Return the overlaps of a tested list with other lists, in plain sentences.
+
+    Args:
+        overlaps: The overlaps.
+    """
+    sentences = [sentence for overlap in overlaps for sentence in overlap.sentences()]
+    # Usually the same for all lists, and then given once.
+    notes = dict.fromkeys(
+        uncompared_sentence(each.shared, tested=each.tested, other=each.other) for each in overlaps
     )
+    return [*sentences, *filter(None, notes)]
+
+
+def _unhashed(compared: Compared) -> int:
+    """Count the videos on this machine whose perceptual hash was not compared."""
+    return compared.videos - compared.missing - compared.hashed
 
 
 def measure_without(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from t3d.data.catalog import open_index, open_videos, refuse_other_targets
+from t3d.data.catalog import open_index, open_videos, refuse_other_targets, refuse_unlabeled
 from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.views import PAPER_VIEWS, Views
 from t3d.errors import ManifestError
 from t3d.evaluation.config import TestConfig
-from t3d.evaluation.leaks import Overlap, overlaps, shared_with_run
+from t3d.evaluation.leaks import Overlap, overlap_sentences, overlaps, shared_with_run
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.protocol import Protocol
@@ -69,7 +69,7 @@ class TestResult:
 
     def shared_sentences(self) -> list[str]:
         """Return the overlaps with other lists of the model, in plain sentences."""
-        return [sentence for overlap in self.overlaps for sentence in overlap.sentences()]
+        return overlap_sentences(self.overlaps)
 
 
 def run_test(config: TestConfig) -> TestResult:
@@ -98,8 +98,14 @@ def run_test(config: TestConfig) -> TestResult:
     spec = card.clip if config.tail is None else replace(card.clip, tail=config.tail)
     config.views.check(spec)  # before videos are decoded into a cache
     manifest = open_videos(config.videos, root=reading.root)
-    refuse_other_targets(manifest, card.targets, name=config.videos, other=config.model)
-    manifest = manifest.with_classes(card.classes)
+    remedy = (
+        "test it on videos with several labels, or use a model for one label"
+        if card.targets == "multi"
+        else "test it on videos with one label, or use a model for several labels"
+    )
+    refuse_other_targets(manifest, card.targets, name=config.videos, other=config.model, remedy=remedy)
+    refuse_unlabeled(manifest, name=config.videos)
+    manifest = manifest.with_classes(card.classes, name=config.videos)
     index = open_index(reading.index, config.videos, root=reading.root)
     shared = shared_with_run(config.model, manifest, index)
     store = FrameStore(spec, cache=reading.cache, index=index)

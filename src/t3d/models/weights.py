@@ -167,8 +167,8 @@ def load_model(
     state, text = _read_weights(path, allow_unfinished=allow_unfinished)
     if text is None:
         raise CheckpointError(
-            f"{os.fspath(path)}: no model card in the file, so t3d did not write it; convert it with "
-            "`t3d convert`, or start a training run from it"
+            f"{os.fspath(path)}: this file was not written by t3d (it does not name a model and classes); "
+            "convert it with `t3d convert`, or start a training from it (`init`)"
         )
     card = _parsed(text, path)
     try:
@@ -226,7 +226,7 @@ def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
     source = Path(path)
     if not source.is_dir():
         if not source.is_file():
-            raise CheckpointError(f"{source}: no such weights file")
+            raise CheckpointError(f"{source}: no such run folder or weights file")
         return source
     if (source / _OLD_LAST).is_file() and not (source / LAST).is_file():
         raise CheckpointError(
@@ -355,10 +355,14 @@ def _opened(path: PathLike) -> Iterator[Any]:
         with safe_open(source, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise CheckpointError(
-            f"{source}: not a complete safetensors file ({error}); "
-            "convert a .pth or .pt file of another project with `t3d convert`"
-        ) from error
+        ending = source.suffix.lower()
+        if ending == ".safetensors":
+            reason = f"the file is damaged or incomplete ({error}); copy it again"
+        elif ending in (".pth", ".pt"):
+            reason = "a PyTorch file; convert it with `t3d convert`"
+        else:
+            reason = "not a safetensors file"
+        raise CheckpointError(f"{source}: {reason}") from error
 
 
 def write_tensors(state: Mapping[str, Tensor], path: Path, *, metadata: dict[str, str]) -> None:

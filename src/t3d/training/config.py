@@ -27,8 +27,9 @@ class ModelConfig:
     Args:
         name: Name of the model, as listed by `t3d models`.
         options: Options of the model by name, such as `{drop_rate: 0.2}`. Default: none.
-        init: Weights to start from: a weights file or a run folder of the same model. The classifier is
-            loaded if the classes are the same, else it starts untrained. Default: random weights.
+        init: Weights to start from: a weights file or a run folder of the same model. On the command line,
+            model and clip settings come from it unless you set them. The classifier is loaded if the classes
+            are the same, else it starts untrained. Default: random weights.
         freeze: Last stage to freeze, together with all stages before it and their BatchNorm statistics:
             `stem`, `denseblock1` to `denseblock4` in DenseNet3D and T3D, `layer1` to `layer4` in ResNet3D
             (docs/reference/models.md lists the others), or `backbone` for everything except the classifier.
@@ -51,10 +52,11 @@ class OptimConfig:
         name: Optimizer: `sgd` (Nesterov momentum) or `adamw`.
         lr: Peak learning rate.
         momentum: Momentum of SGD. AdamW ignores it.
-        weight_decay: Weight decay, applied to all parameters, or only to kernels if `decay_norm` is off.
+        weight_decay: Weight decay, applied to all parameters, or only to weight matrices and convolution
+            kernels if `decay_norm` is off.
         decay_norm: Also apply weight decay to biases and normalization parameters, as the paper does.
         epochs: Number of passes over the training videos.
-        batch_size: Clips per optimizer step, over all processes and accumulated passes together.
+        batch_size: Clips per optimizer step in total, however many processes and passes share them.
         grad_accum_steps: Forward passes per optimizer step. More passes need less memory.
         schedule: Learning-rate schedule after the warm-up. `step` multiplies the rate by `gamma` every
             `step_epochs`; `plateau` multiplies it by `gamma` after more than `patience` validations without a
@@ -70,9 +72,9 @@ class OptimConfig:
         ema_decay: Decay of an exponential moving average of the weights, which is then validated and saved
             instead of the weights. 0: no average.
         max_grad_norm: Largest gradient norm; longer gradients are clipped. 0: no clipping.
-        layer_decay: Factor of the learning rate per stage of distance from the classifier (in T3D, once for
-            `denseblock4` and five times for `stem`). 1: the same rate everywhere.
-        classifier_lr: Factor of the classifier's learning rate.
+        layer_decay: The learning rate is multiplied by this once per stage of distance from the classifier
+            (in T3D: X for `denseblock4`, X^5 for `stem`). 1: the same rate everywhere.
+        classifier_lr: Multiplies the classifier's learning rate: 10 is ten times `lr`.
     """
 
     name: Optimizer = "sgd"
@@ -187,8 +189,8 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         if not self.data.train:
             raise ConfigError(
-                "data.train is missing: set it to a folder with one folder per class, a .csv, a .jsonl or a "
-                "split list"
+                "data.train is missing: set it to a folder with one folder per class, a .csv or .jsonl "
+                "table, an index (.parquet), or an official list of UCF101, HMDB51 or Kinetics"
             )
         super().__post_init__()
         at_least("early_stopping", self.early_stopping, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -91,17 +92,21 @@ def _refuse_another(
         differing += [name for name in state if name not in backbone and not is_classifier(model, name)]
     if not differing:
         return
-    ours = _described(asked.name, asked.options)
     first = f"{len(differing)} tensors of the backbone differ, such as {differing[0]}"
     if card is None:
         raise CheckpointError(
-            f"model.init: {asked.init} does not contain the weights of {ours}: {first}. Set model.name and "
-            "model.options to those of the model in the file"
+            f"model.init: {asked.init} does not have the weights of {_described(asked.name, asked.options)} "
+            f"({first}); set model.name and model.options to those of the model in the file"
         )
     theirs = _described(card.architecture, card.options)
+    if card.architecture != asked.name:
+        setting, remedy = f"model.name is {asked.name}", f"set model.name to {card.architecture}"
+    else:
+        setting = f"the run trains {_described(asked.name, asked.options)}"
+        remedy = f"set model.options to {json.dumps(card.options)}"
     raise CheckpointError(
-        f"model.init: {asked.init} contains the weights of {theirs}, but the run trains {ours}: {first}. "
-        f"Train {card.architecture} with the options of the file, or choose other weights"
+        f"model.init: {asked.init} has the weights of {theirs}, but {setting} ({first}); {remedy}, or choose "
+        "other weights"
     )
 
 

@@ -5,9 +5,35 @@ from __future__ import annotations
 from operator import attrgetter
 
 from t3d.errors import ConfigError
+from t3d.models.weights import read_card
 from t3d.training.checkpoint import read_header
 from t3d.training.config import CHANGEABLE, RunConfig, TrainConfig
 from t3d.training.run_folder import RunFolder
+
+
+def finished(config: RunConfig, folder: RunFolder) -> str:
+    """Return how long a finished run has trained, such as `12 epochs`; empty for a run with work left.
+
+    Args:
+        config: Options of the resumed run.
+        folder: Folder of the run.
+
+    Raises:
+        CheckpointError: The checkpoint or the weights are damaged, or another version wrote the checkpoint.
+    """
+    if not folder.checkpoint.exists() or not folder.last.exists():
+        return ""
+    header = read_header(folder.checkpoint)
+    progress = header["progress"]
+    card = read_card(folder.last)
+    if progress["step"] or card is None or card.provenance.get("epochs") != progress["epoch"]:
+        return ""  # the weights are those of a shorter run, before it was trained longer
+    if progress["epoch"] == config.optim.epochs:
+        return f"{progress['epoch']} epochs"
+    stops = isinstance(config, TrainConfig) and 0 < config.early_stopping <= progress["since_best"]
+    if stops and config.optim.epochs == header["schedule"]["end"]:
+        return f"stopped early after {progress['epoch']} of {config.optim.epochs} epochs"
+    return ""
 
 
 def check_length(config: RunConfig, folder: RunFolder) -> None:

@@ -118,7 +118,7 @@ class BrokenVideos:
         if len(self.reasons) > self.max_bad * self.videos:
             raise ManifestError(
                 f"{len(self.reasons)} of {self.videos} videos could not be decoded, more than data.max_bad = "
-                f"{self.max_bad:.1%} allows:" + _listed(self.reasons.items())
+                f"{self.max_bad:g} ({100 * self.max_bad:g} %) allows:" + _listed(self.reasons.items())
             )
         if batch.frames is None:
             raise ManifestError(

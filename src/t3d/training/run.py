@@ -14,7 +14,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import DivergedError
 from t3d.evaluation.figures import FEW_RESAMPLES
-from t3d.evaluation.leaks import measure_without, sharing_sentence
+from t3d.evaluation.leaks import measure_without, sharing_sentence, uncompared_sentence
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.protocol import Protocol
@@ -133,8 +133,14 @@ def _shared(run: Run[TrainConfig], videos: RunVideos) -> SharedRows | None:
 
 
 def _sharing(shared: SharedRows | None) -> str:
-    """Say what the validation shares with the training, on a new line."""
-    return "" if shared is None else "\n" + sharing_sentence(shared, tested="validation", other="training")
+    """Return what the validation shares with the training, in sentences on a new line."""
+    if shared is None:
+        return ""
+    sentences = (
+        sharing_sentence(shared, tested="validation", other="training"),
+        uncompared_sentence(shared, tested="validation", other="training"),
+    )
+    return "\n" + " ".join(filter(None, sentences))
 
 
 def _unshared(without: Metrics | MultiMetrics | None) -> dict[str, float | int]:

@@ -83,11 +83,13 @@ class RunFolder:
             return
         if self.undecided:  # nothing to lose
             return
-        is_run = all(file.is_file() for file in (self.config, self.classes, self.train_csv))
-        if not is_run:
+        if not self.path.is_dir():
+            raise ConfigError(f"{self.path} is a file, not a run folder; choose another `out`")
+        needed = (self.config, self.classes, self.train_csv)
+        if missing := [file.name for file in needed if not file.is_file()]:
             raise ConfigError(
-                f"{self.path} exists and is not a run (config.yaml, classes.txt, train.csv); choose another "
-                "`out`: only runs can be replaced"
+                f"{self.path} exists but is not a complete run (missing: {', '.join(missing)}); choose "
+                "another `out`"
             )
         if not overwrite:
             raise RunExistsError(self.path, self.command())
@@ -208,6 +210,8 @@ class RunFolder:
             WrongCommandError: The run was started by another command.
             ConfigError: An earlier version wrote the run, or its config.yaml was changed and is invalid.
         """
+        if not self.path.exists():
+            raise CheckpointError(f"{self.path}: no such folder")
         if not self.config.exists():
             raise CheckpointError(f"{self.path}: no config.yaml in this folder, so there is no run to resume")
         parser = ArgumentParser(exit_on_error=False)
@@ -226,7 +230,10 @@ class RunFolder:
                     "the run"
                 )
             values = parser.parse_object(options)
-            return kind(**vars(parser.instantiate(values)))
+            try:
+                return kind(**vars(parser.instantiate(values)))
+            except ConfigError as error:
+                raise ConfigError(f"{self.config}: {error}") from error
         except (ArgumentError, yaml.YAMLError) as error:
             raise ConfigError(f"{self.config}: {error}") from error
 

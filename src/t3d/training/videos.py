@@ -5,7 +5,7 @@ from __future__ import annotations
 from t3d.data.catalog import open_manifest, refuse_other_targets, roots_of
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.moved import refuse_moved
-from t3d.errors import ConfigError, ManifestError
+from t3d.errors import ConfigError, ManifestError, NoClassFolderError
 from t3d.training.config import TrainConfig
 from t3d.training.start import Run, RunVideos
 
@@ -19,7 +19,10 @@ def choose_videos(run: Run[TrainConfig]) -> RunVideos:
     """
     data = run.config.data
     root, *val_roots = roots_of(data.root, data.train, *([data.val] if data.val is not None else []))
-    full = open_manifest(data.train, root=root, source_pattern=data.source_pattern)
+    try:
+        full = open_manifest(data.train, root=root, source_pattern=data.source_pattern)
+    except NoClassFolderError as error:
+        raise ManifestError(f"{error}. To train on videos without labels, use t3d transfer") from error
     _check_training(full, run.config)
     refuse_moved(full, data.train, root=data.root)
     val: Manifest | None = None
@@ -27,9 +30,12 @@ def choose_videos(run: Run[TrainConfig]) -> RunVideos:
         val = open_manifest(data.val, root=val_roots[0], source_pattern=None)
         _refuse_unlabeled(val, data.val)
         refuse_other_targets(val, full.targets, name=data.val, other=data.train)
-        val = val.with_classes(full.classes)
+        val = val.with_classes(full.classes, name=data.val, owner="the training videos")
     elif data.val_fraction > 0:
-        full, val = full.split_by_source(data.val_fraction, seed=run.config.seed)
+        try:
+            full, val = full.split_by_source(data.val_fraction, seed=run.config.seed)
+        except ManifestError as error:
+            raise ManifestError(f"{error}. Or set data.val, or data.val_fraction to 0") from error
     if val is not None and not any(val.class_counts().values()):
         raise ManifestError(
             f"{data.val or data.train}: no class applies to any validation video, so a validation cannot "

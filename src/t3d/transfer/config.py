@@ -133,12 +133,13 @@ class TransferConfig(RunConfig):
     def __post_init__(self) -> None:
         if not self.data.videos:
             raise ConfigError(
-                "data.videos is missing: set it to a folder of videos, a .csv, a .jsonl or a split list"
+                "data.videos is missing: set it to a folder in any layout, a .csv or .jsonl table, an index "
+                "(.parquet), or an official list of UCF101, HMDB51 or Kinetics"
             )
         if not self.teacher.name:
             raise ConfigError(
-                "teacher.name is missing: set it to a timm or torchvision model, such as resnet50, or "
-                "an ONNX file"
+                "teacher.name is missing: set it to a timm or torchvision model, such as resnet50, an ONNX "
+                "file, or a file written by t3d teacher (.safetensors)"
             )
         super().__post_init__()
         if self.clip.segments > 1:
@@ -147,10 +148,16 @@ class TransferConfig(RunConfig):
                 "frames of the same time. Set it when training on labels"
             )
         if self.optim.batch_size < 2 * self.optim.grad_accum_steps:
+            parts, least = self.optim.grad_accum_steps, 2 * self.optim.grad_accum_steps
+            reason = (
+                "the metrics compare each clip with the teacher features of the other clips"
+                if self.pairs.objective == "regress"
+                else f"the objective {self.pairs.objective} takes its negative pairs from the other clips"
+            )
+            batch = "each batch" if parts == 1 else f"each of the {parts} passes (optim.grad_accum_steps)"
             raise ConfigError(
-                f"optim.batch_size is {self.optim.batch_size} in optim.grad_accum_steps = "
-                f"{self.optim.grad_accum_steps} passes; each pass needs at least 2 clips, because "
-                "the other clips of a pass are the negatives"
+                f"optim.batch_size is {self.optim.batch_size}; it must be at least {least}, so that {batch} "
+                f"has 2 clips: {reason}"
             )
         if self.optim.mixup_alpha or self.optim.label_smoothing:
             raise ConfigError(

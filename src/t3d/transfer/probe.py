@@ -15,7 +15,13 @@ import numpy.typing as npt
 import torch
 
 from t3d.clip import ClipSpec
-from t3d.data.catalog import open_index, open_videos, refuse_other_targets, roots_of
+from t3d.data.catalog import (
+    open_index,
+    open_videos,
+    refuse_other_targets,
+    refuse_unlabeled,
+    roots_of,
+)
 from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
 from t3d.data.inspect.shared import shared_rows
@@ -95,8 +101,9 @@ def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
         raise ManifestError(f"{config.train}: a probe needs a label for every video, and at least 2 classes")
     known = known.label_subset(config.label_fraction, seed=config.label_seed)
     asked = open_videos(config.test, root=test_root)
+    refuse_unlabeled(asked, name=config.test)
     refuse_other_targets(asked, "single", name=config.test, other=config.train)
-    return known, asked.with_classes(known.classes)
+    return known, asked.with_classes(known.classes, name=config.test, owner="the training videos")
 
 
 def _features(config: ProbeConfig) -> tuple[Vectors, ClipSpec]:

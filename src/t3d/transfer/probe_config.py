@@ -27,10 +27,11 @@ class ProbeConfig:
         stride: Distance between neighboring frames of a teacher's clip, in frames of the video.
         tail: Policy for the frames after a teacher's last whole clip: `drop` leaves them out, `pad` completes
             one more clip, `shift` adds a clip that ends at the last frame.
-        source_pattern: Regular expression whose group is the source (the recording or scene) of each training
-            video, searched in its path. Default: the file itself, or the group in file names of known data
-            sets.
-        label_fraction: Share of the training labels to use, above 0 and up to 1. Whole sources are drawn from
+        source_pattern: Regular expression, searched in the path of each training video without its ending.
+            The part in parentheses is the name of the recording or scene that the video was cut from: its
+            group (column `source`). Default: the group in file names of known data sets, else each file is a
+            group.
+        label_fraction: Share of the training labels to use, above 0 and up to 1. Whole groups are drawn from
             each class.
         label_seed: Seed of the draw of labels.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.

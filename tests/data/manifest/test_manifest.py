@@ -86,7 +86,7 @@ def test_folder_sources(tmp_path):
     assert Manifest.from_folder(tmp_path).sources() == ["Punch_g02", "Run/Run_3_1"]
     pattern = r"_g?(\d+)_c?\d+$"
     assert Manifest.from_folder(tmp_path, source_pattern=pattern).sources() == ["02", "3"]
-    with pytest.raises(ManifestError, match="'Run/Run_3_1'"):
+    with pytest.raises(ManifestError, match=r"2 of the 3 paths.*no match in Run/Run_3_1"):
         Manifest.from_folder(tmp_path, source_pattern=r"_g(\d+)")
 
 
@@ -108,8 +108,11 @@ def test_folder_links_are_followed_but_not_in_circles(tmp_path):
             [".hidden/a.mp4", "notes.txt"],
             r"no class folder and no video in it \(ignored: 1 .txt, 1 hidden\)",
         ),
-        (["a.mp4"], r"videos lie directly in it \(1, first 'a.mp4'\) and no class folders.*from_files"),
-        (["a.mp4", "Jump/b.mp4"], r"videos lie directly in it \(1, first 'a.mp4'\) next to class folders"),
+        (["a.mp4"], r"1 video is directly in this folder \(first 'a.mp4'\), and it has no class folders"),
+        (
+            ["a.mp4", "Jump/b.mp4"],
+            r"1 video is directly in this folder \(first 'a.mp4'\), next to its class folders",
+        ),
         (
             ["Jump/b.mp4", "Run/c.txt", "Sit/d/e.txt"],
             r"2 of 3 class folders hold no video: 'Run', 'Sit' \(ignored: 2 .txt",
@@ -242,7 +245,10 @@ def test_with_classes_goes_by_name():
     assert names == ["Run", "Jump", None, "Run"]
     assert other.with_classes(("Jump", "Run")) == manifest
     assert manifest.select([0, 2]).with_classes(("Run",)).labels.tolist() == [0, -1]
-    with pytest.raises(ManifestError, match=r"unknown class 'Jump'; did you mean 'jump'\? Known: Run, jump"):
+    with pytest.raises(
+        ManifestError,
+        match=r"the class 'Jump' is not a class of the model \(jump, Run\); did you mean 'jump'",
+    ):
         manifest.with_classes(("jump", "Run"))
 
 
@@ -306,6 +312,6 @@ def test_real_folders(real_data):
     rest, held = dark.split_by_source(0.2, seed=0)
     assert min(rest.class_counts().values()) > 0
     assert min(held.class_counts().values()) > 0
-    with pytest.raises(ManifestError, match="96 of 96 paths"):
+    with pytest.raises(ManifestError, match=r"none of the 96 paths.*such as Jump/24"):
         Manifest.from_folder(real_data / "arid6" / "val", source_pattern=scenes)
     assert Manifest.from_folder(real_data / "arid6" / "val").classes == dark.classes

@@ -98,11 +98,14 @@ def test_spans_of_one_video_share_its_source(tmp_path):
         ("path,start\na.mp4,1\nb.mp4,-1\n", "line 3: start is negative"),
         ("path,start,end\na.mp4,2,2\n", "line 2: end must be after start"),
         ("path,end\na.mp4,0\n", "line 2: end must be after start"),
-        ('path,start,end\n"a\nb.mp4",0,1\nc.mp4,3,1\nd.mp4,3,1\n', "line 4, 5: end must be after start"),
-        ("path,label\na.mp4,x\nb.mp4,x\na.mp4,x\n", "line 2, 4: .*a.mp4' is there more than once"),
-        ("path,label\na.mp4,x\nb.mp4,x\n./a.mp4,y\n", "line 2, 4: .*contradicting labels: 'x', 'y'"),
+        ('path,start,end\n"a\nb.mp4",0,1\nc.mp4,3,1\nd.mp4,3,1\n', "lines 4 and 5: end must be after start"),
+        ("path,label\na.mp4,x\nb.mp4,x\na.mp4,x\n", "lines 2 and 4: .*a.mp4' occurs more than once"),
+        ("path,label\na.mp4,x\nb.mp4,x\n./a.mp4,y\n", "lines 2 and 4: .*contradicting labels: 'x', 'y'"),
         ("path,label\na.mp4,x\na.mp4,\n", "contradicting labels: 'x', None"),
-        ("path,start,end\na.mp4,1,2\na.mp4,1,2\na.mp4,1,3\n", "line 2, 3: .*from 1.0 to 2.0 s is there more"),
+        (
+            "path,start,end\na.mp4,1,2\na.mp4,1,2\na.mp4,1,3\n",
+            "lines 2 and 3: .*from 1.0 to 2.0 s occurs more",
+        ),
         ("path\n\udcff.mp4\n", "not UTF-8 text"),
     ],
 )
@@ -132,7 +135,7 @@ def test_csv_mistakes_are_named(tmp_path, text, says):
         ('{"path": "a"}\n{"label": "x"}\n', "line 2: the path is empty"),
         ('{"path": "a", "label": ""}\n', "line 1: the label is blank"),
         ('{"path": "a", "start": 3, "end": 1}\n', "line 1: end must be after start"),
-        ('{"path": "a"}\n{"path": "a"}\n', "line 1, 2: .*more than once"),
+        ('{"path": "a"}\n{"path": "a"}\n', "lines 1 and 2: .*more than once"),
         ('{"path": "\udcff"}\n', "line 1: not a JSON object in UTF-8"),
     ],
 )

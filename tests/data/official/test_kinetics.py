@@ -117,15 +117,15 @@ def test_a_list_of_ids_alone(tmp_path: Path) -> None:
     ("lines", "says"),
     [
         ([HEADER, "a,b,1,2,train"], r"line 2: youtube_id must be YouTube's 11 letters"),
-        ([HEADER, ROWS[0], "a,#NAME?,1,2,train", "a,,1,2,train"], "line 3, 4: youtube_id must be"),
+        ([HEADER, ROWS[0], "a,#NAME?,1,2,train", "a,,1,2,train"], "lines 3 and 4: youtube_id must be"),
         ([HEADER, "a,aaaaaaaaaaa,1,x,train"], "line 2: time_end is 'x'; give seconds"),
         ([HEADER, "a,aaaaaaaaaaa,9,9,train"], "line 2: end must be after start"),
         ([HEADER, "a,aaaaaaaaaaa,-1,9,train"], "line 2: start is negative"),
         ([HEADER, "a,aaaaaaaaaaa,1,,train"], "line 2: time_start and time_end go together"),
-        ([HEADER, *ROWS, ROWS[0]], r"line 2, 7: '-0-_abcdEFG' from 10.0 to 20.0 s is there more than once"),
+        ([HEADER, *ROWS, ROWS[0]], r"lines 2 and 7: '-0-_abcdEFG' from 10.0 to 20.0 s occurs more than once"),
         (
             [HEADER, *ROWS, "yoga,-0-_abcdEFG,10,20,train"],
-            "line 2, 7: .* contradicting labels: 'abseiling', 'yoga'",
+            "lines 2 and 7: .* contradicting labels: 'abseiling', 'yoga'",
         ),
         (
             [HEADER, ROWS[0], "yoga,aaaaaaaaaaa,1,2,test"],

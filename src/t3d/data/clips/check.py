@@ -69,7 +69,7 @@ def refuse_many(bad: Sequence[Failed], *, among: int, max_bad: float, option: st
     if len(bad) > max_bad * among:
         raise ManifestError(
             f"{len(bad)} of {among} videos ({len(bad) / among:.1%}) cannot be read, more than {option} = "
-            f"{max_bad:.1%} allows; fix or remove them, or raise {option}:{_named(bad)}"
+            f"{max_bad:g} ({100 * max_bad:g} %) allows; fix or remove them, or raise {option}:{_named(bad)}"
         )
 
 

@@ -33,7 +33,8 @@ class Views:
     """The views of a video that are scored.
 
     Args:
-        clips: Number of clips spread evenly over each video. By default all clips that do not overlap.
+        clips: Number of clips, spread evenly over each video. By default each video is cut into clips that do
+            not overlap.
         crops: Number of crops per clip: 1 (the center), 3 (along the longer side), 5 (corners and center) or
             10 (these and their mirror images).
 

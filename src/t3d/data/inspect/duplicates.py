@@ -67,7 +67,9 @@ def find_duplicates(files: pa.Table, *, near: bool | None = None) -> Duplicates:
     if not near:
         return Duplicates(tuple(same), (), compared=False)
     # One file represents each group of identical files.
-    heads = hashed(known.filter(pc.is_in(known["path"], pa.array(sorted(map(min, groups.values()))))))
+    heads = hashed(
+        known.filter(pc.is_in(known["path"], pa.array(sorted(map(min, groups.values())), pa.string())))
+    )
     pairs = [(min(one, two), max(one, two), apart) for one, two, apart in _near(heads)]
     return Duplicates(tuple(same), tuple(sorted(pairs, key=_nearest_first)))
 
@@ -96,6 +98,22 @@ def hashed(files: pa.Table) -> pa.Table:
         for values in files["looks"].to_pylist()
     ]
     return files.filter(pa.array(useful, pa.bool_()))
+
+
+def uncompared(files: pa.Table) -> dict[str, int]:
+    """Count the files without a useful perceptual hash, by reason.
+
+    Args:
+        files: Columns `looks` and `error` of an index; both are null where the index does not have the file.
+    """
+    with_hash = sum(map(bool, files["looks"].to_pylist()))
+    unreadable = pc.sum(pc.is_valid(files["error"])).as_py() or 0
+    counts = {
+        "unreadable": unreadable,
+        "not in the index": len(files) - with_hash - unreadable,
+        "with hardly any detail": with_hash - hashed(files).num_rows,
+    }
+    return {reason: count for reason, count in counts.items() if count}
 
 
 def _nearest_first(pair: tuple[str, str, float]) -> tuple[float, tuple[str, str]]:

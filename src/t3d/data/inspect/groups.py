@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from t3d.data.index import VideoIndex
-from t3d.data.inspect.duplicates import find_duplicates, hashed
+from t3d.data.inspect.duplicates import find_duplicates, hashed, uncompared
 from t3d.data.inspect.shared import file_facts, with_digests, with_groups, with_sizes
 from t3d.data.manifest.table import VideoTable
 
@@ -29,6 +29,7 @@ class Grouped(Generic[Videos]):
         copies: Files that have the same bytes as an earlier one.
         near: Pairs of near-duplicates.
         hashed: Files whose perceptual hash was compared.
+        uncompared: Files whose perceptual hash could not be compared, by reason.
         files: All files.
         largest: Rows of the largest group.
     """
@@ -38,6 +39,7 @@ class Grouped(Generic[Videos]):
     copies: int
     near: int
     hashed: int
+    uncompared: dict[str, int]
     files: int
     largest: int
 
@@ -85,6 +87,7 @@ def join_groups(videos: Videos, index: VideoIndex | None = None, *, near: bool =
         copies=sum(len(group) - 1 for group in duplicates.same),
         near=len(duplicates.near),
         hashed=hashed(facts).num_rows if near else 0,
+        uncompared=uncompared(facts) if near else {},
         files=len(paths),
         largest=int(largest),
     )

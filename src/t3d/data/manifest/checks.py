@@ -105,4 +105,4 @@ def refuse_repeats(path: pa.Array, names: pa.Array, start: pa.Array, end: pa.Arr
             f"{span['path']!r}{when} has contradicting labels: {labels}; keep one row with the right label",
         )
     more = f" ({both.num_rows} videos are repeated)" if both.num_rows > 1 else ""
-    refuse(same, f"{span['path']!r}{when} is there more than once{more}; keep one row per video")
+    refuse(same, f"{span['path']!r}{when} occurs more than once{more}; keep one row per video")

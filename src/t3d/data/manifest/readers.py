@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from t3d.data.listing import absolute, in_name_order, joined, passed_over, scan, videos_below
 from t3d.data.manifest.sources import default_sources, pattern_sources
 from t3d.data.paths import strings
-from t3d.errors import ManifestError
+from t3d.errors import ManifestError, NoClassFolderError
 
 _log = logging.getLogger(__name__)
 
@@ -70,11 +70,11 @@ def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Row
             "give a folder that holds one folder of videos per class"
         )
     if loose:
-        beside = "next to class folders" if folders else "and no class folders"
-        raise ManifestError(
-            f"{base}: videos lie directly in it ({len(loose)}, first {min(loose)!r}) {beside}; "
-            "move each into the folder of its class (without labels: `unlabeled`, or "
-            "Manifest.from_files)"
+        count = "1 video is" if len(loose) == 1 else f"{len(loose)} videos are"
+        place = "next to its class folders" if folders else "and it has no class folders"
+        raise NoClassFolderError(
+            f"{base}: {count} directly in this folder (first {min(loose)!r}), {place}; move "
+            "each video into the folder of its class"
         )
     relative: list[str] = []
     names: list[str] = []

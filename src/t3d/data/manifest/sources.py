@@ -109,24 +109,27 @@ def pattern_sources(relative: pa.Array, pattern: str) -> pa.Array:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"source_pattern {pattern!r} is not a regular expression: {error}") from error
+        raise ConfigError(f"source_pattern '{pattern}' is not a regular expression: {error}") from error
     if "source" in compiled.groupindex:
         group = compiled.groupindex["source"]
     elif compiled.groups == 1:
         group = 1
     else:
         raise ConfigError(
-            f"source_pattern {pattern!r} has {compiled.groups} groups; put brackets round the one part that "
-            "is the source, or name it (?P<source>…)"
+            f"source_pattern '{pattern}' has {compiled.groups or 'no'} parts in parentheses; put the one "
+            "part that names the group in parentheses, or mark it as (?P<source>…)"
         )
     stems = without_ending(relative).to_pylist()
     matches = [compiled.search(stem) for stem in stems]
     sources = [match.group(group) if match else None for match in matches]
     wrong = [stem for stem, source in zip(stems, sources, strict=True) if not source]
     if wrong:
+        count = len(stems) - len(wrong)
+        matched = f"{count} of the {len(stems)}" if count else f"none of the {len(stems)}"
+        introduction = "; no match in" if count else ", such as"
         raise ManifestError(
-            f"source_pattern {pattern!r} finds no source in {len(wrong)} of {len(stems)} paths "
-            f"(searched without their endings), first {', '.join(map(repr, wrong[:5]))}; "
-            "widen the pattern, or leave it out to make every file its own source"
+            f"source_pattern '{pattern}' matches {matched} paths (without their endings){introduction} "
+            f"{', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}. Correct the pattern, or leave it out "
+            "to make every file its own group"
         )
     return pa.array(sources, pa.string())

@@ -79,12 +79,16 @@ def hold_out(
     lone = np.flatnonzero(np.bincount(stratum_of) == 1)
     if lone.size and (refuse_lone or num_sources == 1):
         row = int(first[lone[0]])
-        who = f"class {classes[labels[row]]!r} has" if labels[row] >= 0 else "the unlabeled videos have"
-        more = f" (and likewise {lone.size - 1} more)" if lone.size > 1 else ""
+        others = f" (like {lone.size - 1} more)" if lone.size > 1 else ""
+        videos = (
+            f"class {classes[labels[row]]!r}{others} has videos"
+            if labels[row] >= 0
+            else "the unlabeled videos are"
+        )
         raise ManifestError(
-            f"{who} only one source, {sources[row].as_py()!r}{more}, but clips of one source are never "
-            "separated; add videos of another source, name sources more finely (source_pattern, or the "
-            "column `source`), or give validation videos of your own"
+            f"{videos} of one group only ({sources[row].as_py()!r}), so none can be held out; add a video of "
+            "another group, or, if these are separate recordings, name their groups in the column `source` "
+            "or by source_pattern"
         )
     table = _Table(source_of, stratum_of, counts, num_sources, fraction)
     rng = np.random.default_rng(seed)

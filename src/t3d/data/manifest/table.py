@@ -7,6 +7,7 @@ Legend: N rows, K classes, M labels of all rows together.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from t3d.clip import Targets
 from t3d.data.manifest.kinds import Labels
 from t3d.data.manifest.labels import SEPARATOR, checked_labels
 from t3d.data.manifest.split import hold_out
-from t3d.errors import ManifestError, did_you_mean
+from t3d.errors import ManifestError
 
 SCHEMA = pa.schema(
     [
@@ -195,12 +196,14 @@ class VideoTable:
         picked = np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else np.int64)]
         return type(self)(self.classes, self.table.take(pa.array(picked)))
 
-    def with_classes(self, classes: Sequence[str]) -> Self:
+    def with_classes(self, classes: Sequence[str], *, name: str = "", owner: str = "the model") -> Self:
         """Number the labels by another list of classes, matched by name.
 
         Args:
             classes: Class names, such as those a model was trained with. It may have more than the manifest;
                 classes of the manifest without any row may be absent from it.
+            name: Name of the manifest in the message.
+            owner: What has these classes, in the message.
 
         Raises:
             ManifestError: A class with rows is not among them.
@@ -208,8 +211,7 @@ class VideoTable:
         known = {name: index for index, name in enumerate(classes)}
         unknown = [name for name, count in self.class_counts().items() if count and name not in known]
         if unknown:
-            more = f" (and {len(unknown) - 1} more classes)" if len(unknown) > 1 else ""
-            raise ManifestError(f"unknown class {unknown[0]!r}{more}; {did_you_mean(unknown[0], classes)}")
+            raise ManifestError((f"{name}: " if name else "") + _not_classes_of(owner, unknown, classes))
         new = pa.array([known.get(name) for name in self.classes], pa.int32())
         table = self.table.set_column(LABEL, self._labels.name, self._labels.renumbered(new))
         return type(self)(tuple(classes), table, self.skipped, self.missing)
@@ -287,3 +289,17 @@ class VideoTable:
     def label_names(self) -> pa.Array:
         """Return the class names of each row: string [N], or list<string> [N] with several labels."""
         return self._labels.names()
+
+
+def _not_classes_of(owner: str, unknown: Sequence[str], classes: Sequence[str]) -> str:
+    shown = [repr(name) for name in unknown[:10]]
+    if len(unknown) > 10:
+        shown.append(f"{len(unknown) - 10} more")
+    known = ", ".join(classes[:20]) + (f", … ({len(classes)} in all)" if len(classes) > 20 else "")
+    if len(unknown) == 1:
+        folded = {name.casefold(): name for name in classes}
+        near = difflib.get_close_matches(unknown[0].casefold(), folded, n=1, cutoff=0.8)
+        remedy = f"did you mean {folded[near[0]]!r}? Rename or remove it" if near else "rename or remove it"
+        return f"the class {shown[0]} is not a class of {owner} ({known}); {remedy}"
+    listed = f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f"the classes {listed} are not classes of {owner} ({known}); rename or remove them"

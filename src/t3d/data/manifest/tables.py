@@ -156,9 +156,13 @@ def _refusing(file: str, records: Callable[[], Records]) -> Refuse:
     def refuse(wrong: pa.Array, why: str) -> None:
         rows = pc.indices_nonzero(pc.fill_null(wrong, False)).to_pylist()
         if rows:
-            lines = [next(islice(records(), row, None))[0] for row in rows[:3]]
-            more = f" (and {len(rows) - 3} more lines)" if len(rows) > 3 else ""
-            raise ManifestError(f"{file}, line {', '.join(map(str, lines))}{more}: {why}")
+            lines = [str(next(islice(records(), row, None))[0]) for row in rows[:3]]
+            if len(rows) > 3:
+                lines.append(f"{len(rows) - 3} more")
+            listed = (
+                f"lines {', '.join(lines[:-1])} and {lines[-1]}" if len(lines) > 1 else f"line {lines[0]}"
+            )
+            raise ManifestError(f"{file}, {listed}: {why}")
 
     return refuse
 

@@ -17,7 +17,7 @@ def read_official(name: str) -> OfficialList | None:
     Args:
         name: One of:
 
-            - one of UCF101's split lists (`.txt`)
+            - one of UCF101's official lists (`.txt`)
             - a list of YouTube videos like those of Kinetics (`.csv` or `.txt` with a column `youtube_id`)
             - the folder of HMDB51's split files, followed by a part of a split: `FOLDER:train1`
 

@@ -25,7 +25,7 @@ _FILE = re.compile(r"(?P<part>train|test)list0?(?P<split>[123])", re.IGNORECASE)
 
 
 def read_ucf101(split_list: str | os.PathLike[str]) -> OfficialList:
-    """Read one of the split lists, for `open_list`.
+    """Read one of the official lists, for `open_list`.
 
     Args:
         split_list: Such as `trainlist01.txt`; by this name it is known which published list it should equal.

@@ -16,8 +16,9 @@ class TeacherTraining:
     """Options of training a teacher on still images.
 
     Args:
-        images: Images in one folder per class, or labeled videos (a folder with one folder per class, a
-            `.csv`, a `.jsonl` or a split list). Single frames of the videos are used.
+        images: Images in one folder per class, or labeled videos: a folder with one folder per class, a
+            `.csv` or `.jsonl` table, an index (`.parquet`), or an official list of UCF101, HMDB51 or
+            Kinetics. Single frames of the videos are used.
         out: Weights file to write (`.safetensors`). It can be used as a teacher.
         name: Name of a timm model.
         size: Side of the square input images, in pixels.
@@ -27,7 +28,8 @@ class TeacherTraining:
         lr: Peak learning rate of AdamW.
         min_area: Smallest share of the image that a random crop covers. 1 keeps a square image whole.
         flip: Probability of a horizontal flip.
-        val_fraction: Share of the images held out to measure accuracy, whole sources at a time.
+        val_fraction: Share of the images held out to measure accuracy, whole groups (column `source`) at a
+            time.
         seed: Seed of every random draw.
         root: Folder that relative paths of a list or table start from. Default: the folder of the list.
         cache: Folder for decoded frames of videos. Default: no cache.

@@ -85,12 +85,11 @@ def _unknown(name: str, short: str, known: Mapping[str, list[str]]) -> str:
     if "torchvision" in known and short in models.list_models():
         return (
             f"teacher {name} is not an image classifier (it segments, detects, classifies videos, or is "
-            "quantized); choose one of torchvision.models.list_models(torchvision.models)"
+            "quantized); choose an image classifier, such as torchvision:resnet50"
         )
-    near = difflib.get_close_matches(short, {one for names in known.values() for one in names}, n=3)
-    hint = f"Similar names: {', '.join(near)}. " if near else ""
+    near = difflib.get_close_matches(short, sorted({one for names in known.values() for one in names}), n=1)
+    hint = f"; did you mean {name.removesuffix(short) + near[0]!r}?" if near else "."
     return (
-        f"no teacher {name!r} in {' or '.join(known)}, and it is not an .onnx file. {hint}"
-        "Allowed: timm:NAME (timm.list_models('*resnet*') lists them), torchvision:NAME "
-        "(torchvision.models.list_models(torchvision.models)), NAME, or the path of an .onnx file"
+        f"unknown teacher {name!r}{hint} Give a {' or '.join(known)} model, an .onnx file, or a file written "
+        "by t3d teacher (.safetensors)"
     )
