@@ -214,7 +214,7 @@ def test_wrong_options_are_refused_before_any_run(choices: Choices, calls: list[
             "table8 needs UCF101, Kinetics-400, YouTube-8M: set `data.ucf101`",
         ),
         (replace(choices, scale="paper"), ConfigError, "no official lists of UCF101"),
-        (replace(choices, teacher="squeezenet9"), ConfigError, "no teacher 'squeezenet9'"),
+        (replace(choices, teacher="squeezenet9"), ConfigError, "unknown teacher 'squeezenet9'"),
         (replace(choices, teacher_weights="absent.safetensors"), CheckpointError, "absent.safetensors"),
         (
             replace(choices, data=choices.data | {"ucf101": str(few)}),
