@@ -269,10 +269,11 @@ def test_a_signal_during_a_fork_leaves_the_lock_free(clock: Clock) -> None:
 
 
 BROKEN_TERMINAL = """
-import os, signal, sys, threading
+import os, sys
 import t3d.progress as module
 from t3d.progress import progress, show_progress, tick
 
+os.environ["FORCE_COLOR"] = "1"  # rich writes on, as to a terminal
 module._TICK = 3600
 show_progress()
 with progress("Training", total=4) as bar:

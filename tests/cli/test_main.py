@@ -692,8 +692,8 @@ def test_a_stopped_test_reports_that_decoded_frames_are_kept(
     )
     assert run(*words, *cache) == 128 + signal.SIGTERM
     assert capsys.readouterr().err == (
-        f"t3d: SIGTERM stopped the {command}; the decoded frames in {tmp_path / 'cache'} are kept and reused. "
-        "Run the same command again to continue\n"
+        f"t3d: SIGTERM stopped the {command}; the decoded frames in {tmp_path / 'cache'} are kept and "
+        "reused. Run the same command again to continue\n"
     )
 
 
