@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 import pickle
 import subprocess
@@ -7,9 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from t3d import errors
-from t3d.errors import ConfigError, T3DError, VideoError, at_least, between, did_you_mean
+from t3d.errors import (
+    ConfigError,
+    FetchError,
+    StoppedError,
+    T3DError,
+    VideoError,
+    at_least,
+    between,
+    did_you_mean,
+)
+from t3d.training.errors import InterruptedRunError, RunExistsError, WrongCommandError
 
 
 def test_every_error_of_ours_is_one_family() -> None:
@@ -29,6 +41,54 @@ def test_a_video_error_carries_path_and_reason_and_survives_a_worker(path: str |
         assert str(one) == f"{path}: is empty"
         assert one.path == str(path)
         assert one.reason == "is empty"
+
+
+SEVERAL_ARGUMENTS = (
+    VideoError("a.mp4", "is empty"),
+    FetchError("https://x/y", "not found"),
+    StoppedError("stopped", 15),
+    InterruptedRunError(Path("runs/a"), 2, "t3d train", state="it had not taken a step yet"),
+    RunExistsError(Path("runs/a"), "t3d train"),
+    WrongCommandError(Path("runs/a"), "t3d train", asked="t3d transfer"),
+)
+
+
+@pytest.mark.parametrize("error", SEVERAL_ARGUMENTS, ids=lambda error: type(error).__name__)
+def test_errors_with_several_arguments_are_pickled_and_copied(error: T3DError) -> None:
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
+
+
+def test_every_error_with_several_arguments_is_tested() -> None:
+    def below(kind: type[T3DError]) -> set[type[T3DError]]:
+        return {kind}.union(*map(below, kind.__subclasses__()))
+
+    own = {
+        kind for kind in below(T3DError) if "__init__" in vars(kind) and kind.__module__.startswith("t3d.")
+    }
+    assert own == {type(error) for error in SEVERAL_ARGUMENTS}
+
+
+class Broken(Dataset[int]):
+    def __init__(self, error: T3DError) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, row: int) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", SEVERAL_ARGUMENTS[:2], ids=lambda error: type(error).__name__)
+def test_a_worker_of_torchs_own_loader_passes_on_type_and_message(error: T3DError) -> None:
+    with pytest.raises(type(error)) as caught:
+        next(iter(DataLoader(Broken(error), num_workers=1)))
+    text = str(caught.value)
+    assert str(error) in text
+    assert not text.endswith(": ")
 
 
 @pytest.mark.parametrize(

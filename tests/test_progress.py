@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import pty
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -155,7 +157,7 @@ def test_a_part_of_an_item_counts_as_a_share(clock: Clock) -> None:
         clock.now += 30
         for _ in range(3):
             bar.advance(0.1)
-        assert bar.text() == "0 of 1 (30 %), about 1 min left"
+        assert bar.text() == "0.3 of 1 (30 %), about 1 min left"
         for _ in range(7):
             bar.advance(0.1)
         assert bar.count() == "1 of 1 (100 %)"
@@ -179,6 +181,118 @@ def test_a_forked_process_leaves_the_bars_to_its_parent(clock: Clock, capsys: Ou
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         tick()
     assert lines(capsys)[0] == "Decoding videos: 0 of 2 (0 %)"
+
+
+def test_parts_of_items_are_shown_as_tenths() -> None:
+    with progress("Classifying videos", total=18) as bar:
+        bar.advance(11.86)
+        assert bar.count() == "11.8 of 18 (65 %)"
+        bar.advance(0.14)
+        assert bar.count() == "12 of 18 (66 %)"
+
+
+def test_a_task_may_leave_its_last_line_to_the_caller(clock: Clock, capsys: Out) -> None:
+    with progress("Training", total=2, last_line=False) as bar:
+        clock.now += 6
+        bar.advance(2)
+        tick()
+    assert lines(capsys) == ["Training: 2 of 2 (100 %)"]
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, ValueError])
+def test_a_broken_stderr_switches_progress_off_and_the_work_continues(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    class Broken(io.StringIO):
+        def write(self, _: str) -> int:
+            raise error
+
+    done = []
+    monkeypatch.setattr(sys, "stderr", Broken())
+    with progress("Outer", total=2), progress("Decoding videos", total=2):
+        clock.now += 6
+        tick()
+        done.append(1)
+        assert module._view is None
+        with progress("Within", total=1):
+            assert module._view is None
+    assert done == [1]
+    show_progress()
+    with progress("Decoding videos", total=2) as bar:
+        bar.advance(2)
+        module._view.printed.add(bar)  # type: ignore[union-attr] # its last line breaks, too
+    assert (module._view, module._thread, module._bars) == (None, None, [])
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_without_stderr_nothing_is_shown(clock: Clock, monkeypatch: pytest.MonkeyPatch, closed: bool) -> None:
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr(sys, "stderr", stream if closed else None)
+    with progress("Decoding videos"):
+        clock.now += 6
+        tick()
+        assert module._view is None
+
+
+def test_a_thread_that_is_stuck_does_not_block_the_end(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(module, "_JOIN", 0.01)
+    monkeypatch.setattr(module, "_run", lambda _: release.wait(60))
+    with progress("Decoding videos"):
+        thread = module._thread
+    assert thread is not None
+    assert thread.is_alive()
+    release.set()
+    thread.join()
+    assert clock.now == 1000
+
+
+def test_a_signal_during_a_fork_leaves_the_lock_free(clock: Clock) -> None:
+    """Signals that arrive while Python takes the lock raise in its function, if it is written in Python."""
+    forked = []
+
+    def raising(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename == module.__file__:
+            forked.append(frame.f_code.co_name)
+
+    sys.setprofile(raising)
+    try:
+        child = os.fork()
+        if not child:
+            os._exit(0 if forked == ["_forget_in_child", "_restore_streams"] else 1)
+    finally:
+        sys.setprofile(None)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert forked == []
+    assert clock.now == 1000
+
+
+BROKEN_TERMINAL = """
+import os, sys
+import t3d.progress as module
+from t3d.progress import progress, show_progress, tick
+
+os.environ["FORCE_COLOR"] = "1"  # rich writes on, as to a terminal
+module._TICK = 3600
+show_progress()
+with progress("Training", total=4) as bar:
+    tick()
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 2)
+    tick()
+    assert module._view is None
+    print("working")
+assert not hasattr(sys.stdout, "rich_proxied_file")
+print("done")
+"""
+
+
+def test_a_terminal_that_goes_away_does_not_end_the_work(tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    on_terminal(BROKEN_TERMINAL, stdout=out)
+    assert out.read_text() == "working\ndone\n"
 
 
 SCRIPT = """

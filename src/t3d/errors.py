@@ -10,7 +10,22 @@ from typing import Any
 
 
 class T3DError(Exception):
-    """Base class of the errors of this project."""
+    """Base class of the errors of this project. All of them can be pickled and copied.
+
+    A worker of torch's own `DataLoader` passes on only the type of an error and a text: the traceback, which
+    ends with the message. An error that reading data raises must therefore accept a single text.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python's own way calls the type with the message alone, which fails for types with more arguments.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[T3DError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> T3DError:
+    """Return an error as it was, without calling its constructor."""
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
 
 
 class VideoError(T3DError):
@@ -18,17 +33,26 @@ class VideoError(T3DError):
 
     Args:
         path: Path of the file.
-        reason: Reason in one sentence.
+        reason: Reason in one sentence. Empty if `path` is a whole message, see `T3DError`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"{os.fspath(path)}: {reason}")
+    def __init__(self, path: str | os.PathLike[str], reason: str = "") -> None:
+        super().__init__(f"{os.fspath(path)}: {reason}" if reason else os.fspath(path))
         self.path = os.fspath(path)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
-        # Without this, pickle cannot restore a worker's exception that has two arguments.
-        return type(self), (self.path, self.reason)
+
+class StoppedError(T3DError):
+    """A signal (SIGINT or SIGTERM) stopped a command. Its exit status is 128 plus the number of the signal.
+
+    Args:
+        message: What is kept, and how to continue.
+        number: Number of the signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = number
 
 
 @dataclass(frozen=True)
@@ -81,16 +105,13 @@ class FetchError(T3DError):
 
     Args:
         url: Address of the file.
-        reason: Reason in one sentence.
+        reason: Reason in one sentence. Empty if `url` is a whole message, see `T3DError`.
     """
 
-    def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"{url}: {reason}")
+    def __init__(self, url: str, reason: str = "") -> None:
+        super().__init__(f"{url}: {reason}" if reason else url)
         self.url = url
         self.reason = reason
-
-    def __reduce__(self) -> tuple[type[FetchError], tuple[str, str]]:
-        return type(self), (self.url, self.reason)  # see VideoError
 
 
 class ArchiveError(T3DError):

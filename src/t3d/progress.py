@@ -6,6 +6,8 @@ progress on, as the command line does. In a run of several processes, only the m
 A thread draws the progress. It therefore also continues during a file that takes minutes, and `Bar.advance`
 is cheap. The thread draws under a lock that every fork takes first. A child process therefore inherits
 neither an incomplete line nor a locked lock.
+
+Progress never ends a task. If stderr is closed or broken, progress is switched off.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
 FIRST_LINE = 5.0
@@ -28,6 +31,7 @@ FIRST_LINE = 5.0
 LINE_EVERY = 30.0
 """Seconds between two lines."""
 _TICK = 0.2  # seconds between two updates
+_JOIN = 2.0  # seconds to wait for the thread, which may be stuck in a write to stderr
 _SAMPLES = 50  # number of past states of a task that its estimated speed is based on
 
 Item = TypeVar("Item")
@@ -49,13 +53,17 @@ class Bar:
         total: Number of items. None if unknown.
         unit: Name of the items, such as "steps". "bytes" shows MB or GB. Empty if the title contains it.
         done: Number of items finished earlier.
+        last_line: Whether a line shows the end of the task. False if the caller prints one.
     """
 
-    def __init__(self, title: str, total: float | None, *, unit: str = "", done: float = 0) -> None:
+    def __init__(
+        self, title: str, total: float | None, *, unit: str = "", done: float = 0, last_line: bool = True
+    ) -> None:
         self.title = title
         self.total = total
         self.unit = unit
         self.done = done
+        self.last_line = last_line
         self.note = ""
         self.began = _clock()
         self._samples = deque([(self.began, done)])
@@ -79,13 +87,15 @@ class Bar:
         return ", ".join(filter(None, (self.count(), self.note, self.left())))
 
     def count(self) -> str:
-        """Return the number of finished items: `120 of 500 (24 %)`."""
+        """Return the number of finished items: `120 of 500 (24 %)`, with parts `11.8 of 18 (65 %)`."""
         if self.unit == "bytes":
             size, name = (1e9, "GB") if max(self.total or 0, self.done) >= 1e9 else (1e6, "MB")
             done, unit = f"{self.done / size:,.1f}", f" {name}"
             total = "" if self.total is None else f"{self.total / size:,.1f}"
         else:
-            done, unit = f"{int(self.done + 1e-6):,}", f" {self.unit}" if self.unit else ""
+            whole, tenths = divmod(int(10 * self.done + 1e-6), 10)
+            done = f"{whole:,}.{tenths}" if tenths else f"{whole:,}"
+            unit = f" {self.unit}" if self.unit else ""
             total = "" if self.total is None else f"{self.total:,.0f}"
         if not total:
             return done + unit
@@ -124,7 +134,9 @@ def show_progress(on: bool = True) -> None:
 
 
 @contextmanager
-def progress(title: str, total: float | None = None, *, unit: str = "", done: float = 0) -> Iterator[Bar]:
+def progress(
+    title: str, total: float | None = None, *, unit: str = "", done: float = 0, last_line: bool = True
+) -> Iterator[Bar]:
     """Show the progress of a task. Tasks may be nested.
 
     Args:
@@ -132,6 +144,7 @@ def progress(title: str, total: float | None = None, *, unit: str = "", done: fl
         total: Number of items. None if unknown.
         unit: Name of the items, such as "steps". "bytes" shows MB or GB. Empty if the title contains it.
         done: Number of items finished earlier.
+        last_line: Whether a line shows the end of the task. False if the caller prints one.
 
     Yields:
         Bar to advance.
@@ -142,13 +155,13 @@ def progress(title: str, total: float | None = None, *, unit: str = "", done: fl
         ...     bar.count()
         '2 of 3 (66 %)'
     """
-    bar = Bar(title, total, unit=unit, done=done)
-    if not _shown or os.environ.get("RANK", "0") != "0":
+    bar = Bar(title, total, unit=unit, done=done, last_line=last_line)
+    if not _shown or os.environ.get("RANK", "0") != "0" or not _is_open(sys.stderr):
         yield bar
         return
-    _open(bar)
     finished = False
     try:
+        _open(bar)
         yield bar
         finished = True
     finally:
@@ -228,7 +241,7 @@ class _Lines:
             self.last = now
 
     def closed(self, bar: Bar, finished: bool) -> None:
-        if finished and bar in self.printed:
+        if finished and bar.last_line and bar in self.printed:
             self._print(bar, f"{bar.count()}, done in {in_words(_clock() - bar.began)}")
             self.last = _clock()
 
@@ -245,17 +258,16 @@ class _Terminal:
     """Bars in a terminal, one below the other. Other output appears above them."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
         self.progress: Progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TextColumn("{task.fields[text]}", markup=False),
-            console=Console(stderr=True),
+            console=_console(),
             auto_refresh=False,
             # If stdout is a file, results must not be redirected to the terminal.
-            redirect_stdout=sys.stdout.isatty(),
+            redirect_stdout=_is_open(sys.stdout) and sys.stdout.isatty(),
         )
         self.tasks: dict[Bar, TaskID] = {}
         self.progress.start()
@@ -270,7 +282,9 @@ class _Terminal:
     def closed(self, bar: Bar, finished: bool) -> None:
         task = self.tasks.pop(bar, None)
         age = _clock() - bar.began
-        if not _bars and age >= FIRST_LINE and task is not None:  # its last state stays on the screen
+        if (
+            not _bars and bar.last_line and age >= FIRST_LINE and task is not None
+        ):  # its last state stays on the screen
             text = f"{bar.count()}, done in {in_words(age)}" if finished else bar.text()
             self.progress.update(task, total=bar.total, completed=bar.done, text=text)
             self.progress.refresh()
@@ -283,6 +297,22 @@ class _Terminal:
         self.progress.stop()
 
 
+def _console() -> Console:
+    """Return a console on stderr. If it breaks, rich's own would discard stdout and exit the process."""
+    from rich.console import Console
+
+    class Stderr(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Stderr(stderr=True)
+
+
+def _is_open(stream: Any) -> bool:
+    """Return whether a stream can be written to. It is None if its descriptor was closed from the start."""
+    return stream is not None and not getattr(stream, "closed", False)
+
+
 def _new_view() -> _View:
     dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
     return _Terminal() if sys.stderr.isatty() and not dumb else _Lines()
@@ -292,30 +322,61 @@ def _new_view() -> _View:
 
 
 def _open(bar: Bar) -> None:
-    global _view, _thread
-    with _lock:
+    global _stopping, _thread, _view
+    with _lock, _drawing():
         _bars.append(bar)
         if _view is None:
             _view = _new_view()
-            _stopping.clear()
+            _stopping = threading.Event()  # a former thread may still be stuck
             _thread = threading.Thread(target=_run, args=(_stopping,), name="progress", daemon=True)
             _thread.start()
 
 
 def _close(bar: Bar, finished: bool) -> None:
-    global _view, _thread
     thread = None
     with _lock:
         if _view is None or bar not in _bars:  # the bar of a parent process
             return
         _bars.remove(bar)
-        _view.closed(bar, finished)
-        if not _bars:
-            _view.end()
-            _view, thread, _thread = None, _thread, None
-            _stopping.set()
+        try:
+            with _drawing():
+                _view.closed(bar, finished)
+        finally:
+            if not _bars:
+                thread = _end()
     if thread is not None and thread is not threading.current_thread():
-        thread.join()
+        thread.join(timeout=_JOIN)
+
+
+def _end() -> threading.Thread | None:
+    """End the view. Return its thread, which ends soon, or None if there is no view."""
+    global _view, _thread
+    view, thread = _view, _thread
+    _view, _thread = None, None
+    _stopping.set()
+    if view is not None:
+        with _drawing():
+            view.end()
+    return thread
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """Switch progress off if stderr is broken (OSError) or closed (ValueError)."""
+    try:
+        yield
+    except (OSError, ValueError):
+        show_progress(False)
+        _bars.clear()
+        _end()
+        _restore_streams()
+
+
+def _restore_streams() -> None:
+    """Restore the streams that rich redirects while it draws."""
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        setattr(sys, name, getattr(stream, "rich_proxied_file", stream))
 
 
 def _run(stopping: threading.Event) -> None:
@@ -325,7 +386,7 @@ def _run(stopping: threading.Event) -> None:
 
 def tick() -> None:
     """Update the display of the open bars if it is due."""
-    with _lock:
+    with _lock, _drawing():
         if _view is None or not _bars:
             return
         now = _clock()
@@ -342,20 +403,15 @@ def _stop_at_exit() -> None:
 
 def _forget_in_child() -> None:
     """Leave the bars to the parent process."""
-    global _lock, _shown, _stopping, _thread, _view
-    _lock = threading.RLock()
+    global _shown, _stopping, _thread, _view
+    _lock._at_fork_reinit()  # type: ignore[attr-defined] # as Python's own modules do
     _stopping = threading.Event()
     _bars.clear()
     _shown, _thread, _view = False, None, None
-    for name in ("stdout", "stderr"):  # rich redirects them while it draws
-        stream: Any = getattr(sys, name)
-        setattr(sys, name, getattr(stream, "rich_proxied_file", stream))
+    _restore_streams()
 
 
 atexit.register(_stop_at_exit)
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(
-        before=lambda: _lock.acquire(),
-        after_in_parent=lambda: _lock.release(),
-        after_in_child=_forget_in_child,
-    )
+    # Methods of the lock itself: a signal that raises within a function of ours would leave the lock locked.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forget_in_child)

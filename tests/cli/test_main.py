@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from t3d.cli import main as cli
 from t3d.cli.recipes import recipes
 from t3d.clip import ClipSpec
+from t3d.data.clips.frames import FrameStore
 from t3d.errors import T3DError
 from t3d.models.registry import create_model, list_models
 from t3d.models.weights import ModelCard, load_model, save_model
@@ -667,3 +669,42 @@ def test_a_2d_nets_file_becomes_a_start_for_training(tmp_path: Path, capsys: Out
     values = printed(capsys, "--init", target)
     assert values["model"]["name"] == "resnet3d18"
     assert (values["clip"]["num_frames"], values["clip"]["resize"]) == (4, 18)
+
+
+@pytest.mark.parametrize("command", ["test", "probe"])
+def test_a_stopped_test_reports_that_decoded_frames_are_kept(
+    command: str,
+    trained: RunFolder,
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Out,
+) -> None:
+    def stopped(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(FrameStore, "prepare", stopped)
+    cache = ["--cache", tmp_path / "cache", "--workers", 0]
+    words = (
+        ["test", trained.path, clips]
+        if command == "test"
+        else ["probe", clips, clips, "--model", trained.path]
+    )
+    assert run(*words, *cache) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == (
+        f"t3d: SIGTERM stopped the {command}; the decoded frames in {tmp_path / 'cache'} are kept and "
+        "reused. Run the same command again to continue\n"
+    )
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "1>&-", "0>&- 1>&- 2>&-"])
+def test_closed_standard_streams_are_replaced(closed: str) -> None:
+    code = (
+        "import os, sys; from t3d.cli.main import run_process; sys.argv = ['t3d', 'trian']; "
+        "status = run_process(); print('x', file=sys.stdout); print('x', file=sys.stderr); "
+        "file = os.open(os.devnull, os.O_RDONLY); os._exit(100 + status if file > 2 else 1)"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'exec "{sys.executable}" -c "{code}" {closed}'], capture_output=True, check=False
+    )
+    assert done.returncode == 102

@@ -213,3 +213,30 @@ def test_a_dead_reader_is_the_death_of_the_process_and_other_errors_are_not(
 def test_a_line_has_the_most_probable_class_or_the_error() -> None:
     assert to_line(GOOD, top=9)["classes"] == {"坐": 0.5, "jump": 0.375, "run, fast": 0.125}
     assert to_line(BAD, top=9) == {"path": "/v/b.mp4", "error": "is empty (0 bytes)"}
+
+
+def test_a_signal_reports_how_many_predictions_are_kept(
+    weights: Path,
+    films: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "all.jsonl"
+    words = ["predict", str(weights), str(films), "--out", str(out), "--workers", "0", "--top", "1"]
+    add = PredictionFile.add
+    with monkeypatch.context() as patch:
+
+        def adding(self: PredictionFile, prediction: Prediction) -> None:
+            if len(lines(out)) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            add(self, prediction)
+
+        patch.setattr(PredictionFile, "add", adding)
+        assert main(words) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == (
+        f"t3d: SIGTERM stopped the predictions; 2 of 3 are kept in {out}. Run the same command again to "
+        "continue\n"
+    )
+    assert main(words) == 0
+    assert capsys.readouterr().out == (f"{out}: 3 videos; 1 predicted now, 2 earlier, 0 could not be read\n")

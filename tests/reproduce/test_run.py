@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from t3d.cli import main as cli
-from t3d.errors import CheckpointError, ConfigError, ManifestError
+from t3d.errors import CheckpointError, ConfigError, ManifestError, StoppedError
 from t3d.io.locks import alone_in
 from t3d.progress import Bar, progress
 from t3d.reproduce import run as module
 from t3d.reproduce.config import Choices
 from t3d.reproduce.result import Figure, ResultRow, figure, markdown
-from t3d.reproduce.run import StoppedError, reproduce
+from t3d.reproduce.run import reproduce
 from t3d.reproduce.runs import open_sets, trials_of
 from t3d.reproduce.tables import read_table
 from t3d.training import run as loop

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from t3d.training import interrupt
-from t3d.training.interrupt import caught_signals, deferred_signals, raised_signals
+from t3d.training.interrupt import CaughtSignals, RaisedSignals, deferred_signals
 
 Patch = pytest.MonkeyPatch
 BOTH = (signal.SIGINT, signal.SIGTERM)
@@ -97,7 +97,7 @@ def test_a_second_signal_does_not_interrupt_the_clean_up() -> None:
                 os.kill(os.getpid(), number)
             cleaned.append(True)
 
-    with pytest.raises(ValueError, match="2"), raised_signals(lambda number: ValueError(number)):
+    with pytest.raises(ValueError, match="2"), RaisedSignals(lambda number: ValueError(number)):
         stopped()
     assert cleaned
     assert before == {number: signal.getsignal(number) for number in BOTH}
@@ -112,13 +112,13 @@ def test_a_stop_that_takes_long_can_be_interrupted(monkeypatch: Patch) -> None:
         finally:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt), raised_signals(lambda number: ValueError(number)):
+    with pytest.raises(KeyboardInterrupt), RaisedSignals(lambda number: ValueError(number)):
         stopped()
 
 
 def test_signals_are_ignored_until_the_process_ends(monkeypatch: Patch) -> None:
     monkeypatch.setattr(interrupt, "_process_ends", True)
-    with pytest.raises(ValueError, match="15"), raised_signals(lambda number: ValueError(number)):
+    with pytest.raises(ValueError, match="15"), RaisedSignals(lambda number: ValueError(number)):
         os.kill(os.getpid(), signal.SIGTERM)
     for number in BOTH:
         os.kill(os.getpid(), number)
@@ -127,37 +127,37 @@ def test_signals_are_ignored_until_the_process_ends(monkeypatch: Patch) -> None:
 def test_a_block_without_a_signal_restores_the_handlers_in_every_case(monkeypatch: Patch) -> None:
     monkeypatch.setattr(interrupt, "_process_ends", True)
     before = {number: signal.getsignal(number) for number in BOTH}
-    with pytest.raises(ZeroDivisionError), caught_signals():
+    with pytest.raises(ZeroDivisionError), CaughtSignals():
         raise ZeroDivisionError
-    with caught_signals():  # the signal stopped nothing
+    with CaughtSignals():  # the signal stopped nothing
         os.kill(os.getpid(), signal.SIGTERM)
     assert before == {number: signal.getsignal(number) for number in BOTH}
 
 
 def test_the_copy_of_a_signal_does_not_stop_immediately(monkeypatch: Patch) -> None:
     monkeypatch.setattr(interrupt, "_REPEATED", math.inf)
-    with caught_signals() as caught:
+    with CaughtSignals() as signals:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
-    assert caught == [signal.SIGINT] * 2
+    assert signals.numbers == [signal.SIGINT] * 2
 
 
 def test_a_second_ctrl_c_stops_immediately_and_a_third_changes_nothing(monkeypatch: Patch) -> None:
     monkeypatch.setattr(interrupt, "_REPEATED", -1.0)
     cleaned = []
 
-    def stopped(caught: list[int]) -> None:
+    def stopped(signals: CaughtSignals) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)  # only a second SIGINT stops immediately
-        assert caught == [signal.SIGINT, signal.SIGTERM]
+        assert signals.numbers == [signal.SIGINT, signal.SIGTERM]
         try:
             os.kill(os.getpid(), signal.SIGINT)
         finally:
             os.kill(os.getpid(), signal.SIGINT)
             cleaned.append(True)
 
-    with pytest.raises(KeyboardInterrupt), caught_signals() as caught:
-        stopped(caught)
+    with pytest.raises(KeyboardInterrupt), CaughtSignals() as signals:
+        stopped(signals)
     assert cleaned
 
 
@@ -170,6 +170,82 @@ def test_deferred_signals_wait_for_the_end_of_the_block() -> None:
             done.append("block")
         done.append("too late")
 
-    with pytest.raises(ValueError, match="15"), raised_signals(lambda number: ValueError(number)):
+    with pytest.raises(ValueError, match="15"), RaisedSignals(lambda number: ValueError(number)):
         deferred()
     assert done == ["block"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exception_is_lost_ends_the_block_anyway() -> None:
+    done = []
+
+    class Discards:
+        def __del__(self) -> None:  # Python discards exceptions of destructors
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def lose() -> None:
+        with RaisedSignals(lambda number: ValueError(number)):
+            Discards()
+            done.append("block")
+
+    with pytest.raises(ValueError, match="15"):
+        lose()
+    assert done == ["block"]
+
+
+def test_an_error_that_follows_a_signal_is_reported_as_the_signal() -> None:
+    def stopped() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except BaseException as error:
+            raise RuntimeError("a library converts every exception") from error
+
+    with pytest.raises(ValueError, match="2") as caught, RaisedSignals(lambda number: ValueError(number)):
+        stopped()
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_a_stop_within_recorded_signals_restores_all_handlers() -> None:
+    before = {number: signal.getsignal(number) for number in BOTH}
+    signals = CaughtSignals()
+    with pytest.raises(ValueError, match="15"), signals, RaisedSignals(lambda number: ValueError(number)):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert before == {number: signal.getsignal(number) for number in BOTH}
+    assert signals.numbers == []
+
+
+def test_a_stop_within_recorded_signals_ignores_further_ones_until_the_process_ends(
+    monkeypatch: Patch,
+) -> None:
+    monkeypatch.setattr(interrupt, "_process_ends", True)
+    signals = CaughtSignals()
+    with pytest.raises(ValueError, match="15"), signals, RaisedSignals(lambda number: ValueError(number)):
+        os.kill(os.getpid(), signal.SIGTERM)
+    for number in BOTH:
+        os.kill(os.getpid(), number)
+    assert signals.numbers == []
+
+
+def test_a_long_stop_within_recorded_signals_can_be_interrupted(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(interrupt, "_STOPPING", -1.0)
+    signals = CaughtSignals()
+
+    def stopped() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), signals, RaisedSignals(lambda number: ValueError(number)):
+        stopped()
+    assert signals.numbers == []
+
+
+def test_recorded_signals_may_be_entered_again() -> None:
+    before = {number: signal.getsignal(number) for number in BOTH}
+    with CaughtSignals() as signals:
+        with signals:
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signals.numbers == [signal.SIGTERM] * 2
+    assert before == {number: signal.getsignal(number) for number in BOTH}

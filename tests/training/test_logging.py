@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from t3d import progress
 from t3d.training.logging import RunLog, read_log
 
 
@@ -88,3 +89,22 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     loss = [(event.step, round(event.value, 3)) for event in events.Scalars("train/loss")]
     assert loss == [(step, step / 10) for step in range(1, 6)]
     assert [event.step for event in events.Scalars("val/top1")] == [4]
+
+
+def test_progress_leaves_the_last_line_of_a_run_to_the_trainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress, "_clock", lambda: now[0])
+    monkeypatch.setattr(progress, "_TICK", 3600.0)
+    progress.show_progress()
+    with RunLog(tmp_path / "log.jsonl", main=True, steps=10) as log:
+        now[0] += 6
+        log.advance("epoch 1 of 10")
+        progress.tick()
+        log.say("done in 0.1 minutes")
+    progress.show_progress(False)
+    captured = capsys.readouterr()
+    assert captured.out == "done in 0.1 minutes\n"
+    assert captured.err.startswith("Training: 1 of 10 steps (10 %)")
+    assert "done in" not in captured.err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Timer
@@ -23,6 +23,7 @@ from t3d.training.config import TrainConfig
 from t3d.training.errors import InterruptedRunError, RunExistsError
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
+from t3d.training.trainer import Trainer
 
 Tiny = Callable[..., TrainConfig]
 Patch = pytest.MonkeyPatch
@@ -279,3 +280,47 @@ def test_a_folder_with_other_files_is_not_an_interrupted_run(tiny: Tiny) -> None
     with pytest.raises(ConfigError, match=r"is not a complete run \(missing: classes\.txt, train\.csv\)"):
         train(tiny(overwrite=True))
     assert (folder.path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_signal_between_start_up_and_training_stops_the_run_before_a_step(
+    tiny: Tiny, tmp_path: Path, monkeypatch: Patch, number: signal.Signals, resumed: bool
+) -> None:
+    config = tiny(optim={"epochs": 2})
+    folder = RunFolder(config.out)
+    if resumed:
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "say", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+            with pytest.raises(InterruptedRunError):
+                train(config)
+    running = Trainer.running
+
+    def stopped(self: Trainer, *opening: str) -> AbstractContextManager[None]:
+        os.kill(os.getpid(), number)
+        return running(self, *opening)
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "running", stopped)
+        patch.setattr(Trainer, "take_step", lambda *_, **__: pytest.fail("it took a step"))
+        with pytest.raises(InterruptedRunError) as caught:
+            train(config, resume=resumed)
+    state = "its last checkpoint is unchanged" if resumed else "it had not taken a step yet"
+    assert str(caught.value) == f"{folder.path}: {number.name} stopped the run; {state}"
+    assert caught.value.command == "t3d train"
+    assert signal.getsignal(number) == before
+    train(config, resume=True)
+    assert same_weights(folder, RunFolder(train(tiny(out=str(tmp_path / "straight"), optim={"epochs": 2}))))
+
+
+def test_a_signal_while_data_sets_are_built_stops_the_start(tiny: Tiny, monkeypatch: Patch) -> None:
+    config = tiny()
+
+    def stopped(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("t3d.training.run.TrainClips", stopped)
+    with pytest.raises(InterruptedRunError, match="SIGTERM stopped the run; it had not taken a step yet"):
+        train(config)
+    assert not RunFolder(config.out).undecided

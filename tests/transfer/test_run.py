@@ -455,3 +455,20 @@ def test_transfer_and_training_decode_each_video_once_into_one_cache(
     ):
         assert main(words.split()) == 0
     assert sorted(decoded) == [f"{number:02d}.mp4" for number in range(8)]
+
+
+def test_a_signal_while_held_out_pairs_are_built_stops_the_start(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small()
+
+    def stopped(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "HeldOut", stopped)
+    with pytest.raises(
+        InterruptedRunError, match="SIGTERM stopped the run; it had not taken a step"
+    ) as caught:
+        transfer(config)
+    assert caught.value.command == "t3d transfer"
+    assert not RunFolder(config.out).undecided

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from json import dumps
+from signal import Signals
 from typing import TYPE_CHECKING
 
 from t3d.cli.options import Spelling
-from t3d.evaluation.config import PredictConfig, TestConfig
+from t3d.errors import StoppedError
+from t3d.evaluation.config import PredictConfig, Reading, TestConfig
 from t3d.io.files import writable_folder
+from t3d.training.interrupt import RaisedSignals
 from t3d.transfer.probe_config import ProbeConfig
 
 if TYPE_CHECKING:
@@ -27,7 +32,9 @@ def evaluate(config: TestConfig, *, out: str | None = None, json: bool = False) 
     from t3d.evaluation.run_test import run_test
 
     _check_out(out)
-    return _show(run_test(config), out=out, json=json)
+    with _keeping_frames("the test", config.reading):
+        result = run_test(config)
+    return _show(result, out=out, json=json)
 
 
 def probe(config: ProbeConfig, *, out: str | None = None, json: bool = False) -> int:
@@ -42,7 +49,25 @@ def probe(config: ProbeConfig, *, out: str | None = None, json: bool = False) ->
     from t3d.transfer.probe import run_probe
 
     _check_out(out)
-    return _show(run_probe(config), out=out, json=json)
+    with _keeping_frames("the probe", config.reading):
+        result = run_probe(config)
+    return _show(result, out=out, json=json)
+
+
+def _keeping_frames(what: str, reading: Reading) -> AbstractContextManager[None]:
+    """Report what is kept if a signal stops the block: the cache. Without a cache, nothing is."""
+    kept = f"the decoded frames in {reading.cache} are kept and reused"
+    return _keeping(what, lambda: kept) if reading.cache else nullcontext()
+
+
+def _keeping(what: str, kept: Callable[[], str]) -> RaisedSignals:
+    """Report what is kept if a signal stops the block, and how to continue."""
+
+    def stopped(number: int) -> StoppedError:
+        message = f"{Signals(number).name} stopped {what}; {kept()}. Run the same command again to continue"
+        return StoppedError(message, number)
+
+    return RaisedSignals(stopped)
 
 
 def _check_out(out: str | None) -> None:
@@ -120,22 +145,24 @@ def _into_file(config: PredictConfig, out: str, paths: list[str], *, json: bool)
     """Write the predictions to a file, and print their number."""
     from t3d.evaluation.bulk import PredictionFile, predictions
 
-    bad = 0
+    earlier = predicted = bad = 0
+    count = len(set(paths))
     unfinished = config.allow_unfinished
-    with PredictionFile(out, model=config.model, top=config.top, allow_unfinished=unfinished) as file:
+    with (
+        PredictionFile(out, model=config.model, top=config.top, allow_unfinished=unfinished) as file,
+        _keeping("the predictions", lambda: f"{earlier + predicted} of {count} are kept in {out}"),
+    ):
         todo = file.missing(paths)
+        earlier = count - len(todo)
         for prediction in predictions(config, todo) if todo else iter(()):
             file.add(prediction)
-            if prediction.error is not None:
+            if prediction.error is None:
+                predicted += 1
+            else:
                 bad += 1
                 print(f"t3d: {prediction.path}: {prediction.error}", file=sys.stderr)
-    counts = {"videos": len(set(paths)), "predicted": len(todo) - bad, "bad": bad}
     if json:
-        print(dumps(counts))
+        print(dumps({"videos": count, "predicted": predicted, "bad": bad}))
     else:
-        before = counts["videos"] - len(todo)
-        print(
-            f"{out}: {counts['videos']} videos; {counts['predicted']} predicted now, {before} earlier, "
-            f"{bad} could not be read"
-        )
+        print(f"{out}: {count} videos; {predicted} predicted now, {earlier} earlier, {bad} could not be read")
     return 1 if bad else 0

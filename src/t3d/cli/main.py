@@ -118,11 +118,29 @@ def run_process() -> int:
     Returns:
         The exit status, see `main`.
     """
+    _open_standard_streams()
     end_process_when_stopped()
     status = main()
     if status > 128:
         ignore_signals()  # Python would exit with a traceback, or the system would end it
     return status
+
+
+def _open_standard_streams() -> None:
+    """Discard what is written to a stream that this process does not have: `2>&-`, or pythonw.
+
+    The descriptors are occupied, too. Otherwise, the next file to be opened would get the number of stderr,
+    and C libraries would write their messages into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
+            setattr(sys, name, stream)
 
 
 def load(name: str) -> Command:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from t3d.device import Compute
-from t3d.errors import ConfigError, T3DError
+from t3d.errors import ConfigError, StoppedError, T3DError
 from t3d.evaluation.config import Reading, TestConfig
 from t3d.evaluation.run_test import run_test
 from t3d.io.files import atomic_path
@@ -26,19 +26,6 @@ from t3d.training.run import train
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.run import transfer
 from t3d.transfer.teachers.open import open_teacher
-
-
-class StoppedError(T3DError):
-    """A signal stopped the current run, which saved its state.
-
-    Args:
-        row: Row of the run.
-        number: Number of the signal.
-    """
-
-    def __init__(self, row: str, number: int) -> None:
-        super().__init__(f"stopped by a signal in row {row}; run the same command again to resume")
-        self.signal = number
 
 
 def plan(name: str, choices: Choices, *, rows: Iterable[str] = (), rate: float | None = None) -> str:
@@ -164,6 +151,7 @@ def _run(run: Run, row: str, bar: Bar) -> None:
     print(f"Run {bar.done + 1:.0f} of {bar.total:.0f}: {run.kind} on {run.on}", flush=True)
     run.part.write()
     resume = run.folder.config.exists()
+    stopped = f"stopped by a signal in row {row}; run the same command again to resume"
     try:
         with noticed_signals() as noticed:
             if isinstance(run.config, TransferConfig):
@@ -171,12 +159,12 @@ def _run(run: Run, row: str, bar: Bar) -> None:
             else:
                 train(run.config, resume=resume)
     except InterruptedRunError as error:
-        raise StoppedError(row, error.signal) from error
+        raise StoppedError(stopped, error.signal) from error
     with atomic_path(run.mark) as temporary:
         temporary.write_text("t3d reproduce\n", encoding="utf-8")
     bar.advance()
     if noticed:
-        raise StoppedError(row, noticed[0])
+        raise StoppedError(stopped, noticed[0])
 
 
 def _write(table: PaperTable, trials: Mapping[str, tuple[Trial, ...]], choices: Choices) -> tuple[Path, Path]:

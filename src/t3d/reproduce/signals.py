@@ -21,8 +21,8 @@ def noticed_signals() -> Iterator[list[int]]:
         List of the signal numbers, in order. It is empty until the block ends.
 
     Example:
-        >>> from t3d.training.interrupt import caught_signals
-        >>> with noticed_signals() as noticed, caught_signals():
+        >>> from t3d.training.interrupt import CaughtSignals
+        >>> with noticed_signals() as noticed, CaughtSignals():
         ...     signal.raise_signal(signal.SIGTERM)
         >>> noticed == [signal.SIGTERM]
         True

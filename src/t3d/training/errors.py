@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from t3d.errors import ConfigError, T3DError
+from t3d.errors import ConfigError, StoppedError
 from t3d.training.config import RunConfig
 
 
@@ -15,7 +15,7 @@ def steadier(config: RunConfig) -> str:
     return f"Try a lower optim.lr (now {rate}), a longer optim.warmup_epochs or optim.max_grad_norm = 1"
 
 
-class InterruptedRunError(T3DError):
+class InterruptedRunError(StoppedError):
     """A signal (SIGINT or SIGTERM) stopped the run, which saved its state first.
 
     Args:
@@ -26,9 +26,8 @@ class InterruptedRunError(T3DError):
     """
 
     def __init__(self, folder: Path, number: int, command: str, *, state: str = "its state is saved") -> None:
-        super().__init__(f"{folder}: {signal.Signals(number).name} stopped the run; {state}")
+        super().__init__(f"{folder}: {signal.Signals(number).name} stopped the run; {state}", number)
         self.folder = folder
-        self.signal = number
         self.command = command
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ class _StopSignal(KeyboardInterrupt):
 
 
 class _Handlers:
-    """Handlers of SIGINT and SIGTERM during a block.
+    """Handlers of SIGINT and SIGTERM during a block. Such blocks may be nested.
 
     Args:
         handle: Function to call with the number of a signal.
@@ -59,10 +59,19 @@ class _Handlers:
         self.handle = handle
         self._taken = False
         self._before: dict[int, Any] = {}
+        self._outermost: _Handlers = self
         self._ignored_until = 0.0
 
     def __enter__(self) -> _Handlers:
-        self._before = {number: signal.signal(number, self._take) for number in _SIGNALS}
+        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        outer = getattr(self._before[signal.SIGINT], "__self__", None)
+        self._outermost = outer._outermost if isinstance(outer, _Handlers) else self
+        try:
+            for number in _SIGNALS:
+                signal.signal(number, self._take)
+        except BaseException:  # a signal that arrived after the first handler was set
+            self._restore()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -83,32 +92,49 @@ class _Handlers:
 
     def _ignore(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (signal's own signature)
         if time.monotonic() > self._ignored_until:
-            self._restore()
+            for each, former in self._outermost._before.items():
+                signal.signal(each, former)
             signal.raise_signal(number)
 
     def _restore(self) -> None:
+        """Restore the former handlers, unless a nested block has left its own, to ignore further signals."""
         for number, former in self._before.items():
-            signal.signal(number, former)
+            if signal.getsignal(number) in (self._take, self._ignore):
+                signal.signal(number, former)
 
 
-@contextmanager
-def raised_signals(error: Callable[[int], Exception]) -> Iterator[None]:
+class RaisedSignals:
     """End the block immediately on SIGINT or SIGTERM. Further signals do not interrupt its clean-up.
+
+    Python discards an exception that a signal raises within a destructor or a fork. The block then continues,
+    and the signal ends it when it has succeeded or failed.
 
     Args:
         error: Function from the number of the signal to the error to raise.
     """
 
-    def stop(number: int) -> None:
-        handlers.ignore()
-        raise _StopSignal(number)
+    def __init__(self, error: Callable[[int], Exception]) -> None:
+        self.error = error
+        self._taken = 0
+        self._handlers = _Handlers(self._stop)
 
-    handlers = _Handlers(stop)
-    try:
-        with handlers:
-            yield
-    except _StopSignal as stopped:
-        raise error(stopped.number) from None
+    def __enter__(self) -> None:
+        try:
+            self._handlers.__enter__()
+        except _StopSignal as stopped:
+            raise self.error(stopped.number) from None
+
+    def __exit__(self, kind: type[BaseException] | None, cause: BaseException | None, *_: object) -> None:
+        with suppress(_StopSignal):  # one that arrives now
+            self._handlers.__exit__(_StopSignal if self._taken else kind)
+        if not self._taken or (cause is not None and not isinstance(cause, _StopSignal | Exception)):
+            return
+        raise self.error(self._taken) from (None if isinstance(cause, _StopSignal) else cause)
+
+    def _stop(self, number: int) -> None:
+        self._taken = number
+        self._handlers.ignore()
+        raise _StopSignal(number)
 
 
 @contextmanager
@@ -121,30 +147,43 @@ def deferred_signals() -> Iterator[None]:
         signal.raise_signal(deferred[0])
 
 
-@contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """Record SIGINT and SIGTERM, so that the current step ends and its state is saved.
+class CaughtSignals:
+    """SIGINT and SIGTERM during a block, recorded so that the current step ends and its state is saved.
 
-    A second Ctrl+C, at least a second later, stops immediately.
+    A second Ctrl+C, at least a second later, stops immediately. An object may be entered again within its
+    block.
+
+    Attributes:
+        numbers: Signals so far, in order.
     """
-    caught: list[int] = []
-    first = 0.0
 
-    def remember(number: int) -> None:
-        nonlocal first
-        if not caught:
-            first = time.monotonic()
-        elif number == signal.SIGINT and time.monotonic() - first > _REPEATED:
-            handlers.ignore()
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self._depth = 0
+        self._first = 0.0
+        self._handlers = _Handlers(self._remember)
+
+    def __enter__(self) -> CaughtSignals:
+        self._depth += 1
+        if self._depth == 1:
+            self._handlers.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._handlers.__exit__(kind)
+
+    def _remember(self, number: int) -> None:
+        if not self.numbers:
+            self._first = time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._first > _REPEATED:
+            self._handlers.ignore()
             raise KeyboardInterrupt
-        caught.append(number)
-
-    handlers = _Handlers(remember)
-    with handlers:
-        yield caught
+        self.numbers.append(number)
 
 
-def agree(accelerator: Accelerator, caught: list[int], due: bool) -> tuple[int, bool]:
+def agree(accelerator: Accelerator, caught: Sequence[int], due: bool) -> tuple[int, bool]:
     """Return the signal that stops the run (or 0), and whether a checkpoint is due.
 
     A signal or a due checkpoint on one process applies to all processes.

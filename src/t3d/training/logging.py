@@ -37,7 +37,9 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=done + 1)
-        self._bar = self._files.enter_context(progress("Training", steps, unit="steps", done=done))
+        # Without a last line: the trainer prints how long the run took, also over restarts.
+        bar = progress("Training", steps, unit="steps", done=done, last_line=False)
+        self._bar = self._files.enter_context(bar)
 
     def write(self, kind: str, step: int, **values: float | int) -> None:
         """Add a line of numbers.

@@ -58,38 +58,41 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     """
     check_model(config)
     data = config.data
-    run = open_run(config, open_index(data.index, data.train, data.val, root=data.root), resume=resume)
-    with run.starting():
-        videos = run.reopen_videos() if run.resume else choose_videos(run)
-        shared = _shared(run, videos)
-        model, initial = run.new_model(videos.train.classes, videos.train.targets)
-        trainer = Trainer(
-            run,
-            model,
-            label_step(videos.train.targets, config, run.device),
-            videos=videos.train,
-            describe=lambda progress: _card(config, videos.train, progress),
-            classes=videos.train.labels if data.balance else None,
-        )
-        run.start(videos)
-    clips = TrainClips(videos.train, config.clip, store=run.store, augment=config.augment, seed=config.seed)
-    with trainer.running(_opening(run, videos) + _sharing(shared), initial):
-        loader = trainer.loader(clips, collate)
-        for epoch in trainer.epochs(loader, early_stopping=config.early_stopping):
-            note = ""
-            if videos.val is not None and trainer.validates_after(epoch):
-                trainer.save()  # after a signal, the grace period may be shorter than the validation
-                scores = _validate(run, trainer.learner.averaged, videos.val)
-                metrics = measure(scores, resamples=FEW_RESAMPLES)
-                without = measure_without(scores, shared, resamples=FEW_RESAMPLES) if shared else None
-                trainer.validated(epoch, metrics.loss, metrics.log_line() | _unshared(without))
-                trainer.keep_if_best(epoch, metrics.best_by)
-                note = f"  val {metrics}"
-                if without is not None:
-                    note += f"; without shared videos {without.summary()}"
-            trainer.say(epoch, note)
-            trainer.save(finished=epoch)
-        trainer.finish()
+    index = open_index(data.index, data.train, data.val, root=data.root)
+    with open_run(config, index, resume=resume) as run:
+        with run.starting():
+            videos = run.reopen_videos() if run.resume else choose_videos(run)
+            shared = _shared(run, videos)
+            model, initial = run.new_model(videos.train.classes, videos.train.targets)
+            trainer = Trainer(
+                run,
+                model,
+                label_step(videos.train.targets, config, run.device),
+                videos=videos.train,
+                describe=lambda progress: _card(config, videos.train, progress),
+                classes=videos.train.labels if data.balance else None,
+            )
+            run.start(videos)
+            clips = TrainClips(
+                videos.train, config.clip, store=run.store, augment=config.augment, seed=config.seed
+            )
+            loader = trainer.loader(clips, collate)
+        with trainer.running(_opening(run, videos) + _sharing(shared), initial):
+            for epoch in trainer.epochs(loader, early_stopping=config.early_stopping):
+                note = ""
+                if videos.val is not None and trainer.validates_after(epoch):
+                    trainer.save()  # after a signal, the grace period may be shorter than the validation
+                    scores = _validate(run, trainer.learner.averaged, videos.val)
+                    metrics = measure(scores, resamples=FEW_RESAMPLES)
+                    without = measure_without(scores, shared, resamples=FEW_RESAMPLES) if shared else None
+                    trainer.validated(epoch, metrics.loss, metrics.log_line() | _unshared(without))
+                    trainer.keep_if_best(epoch, metrics.best_by)
+                    note = f"  val {metrics}"
+                    if without is not None:
+                        note += f"; without shared videos {without.summary()}"
+                trainer.say(epoch, note)
+                trainer.save(finished=epoch)
+            trainer.finish()
     return run.folder.path
 
 

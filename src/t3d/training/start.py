@@ -6,7 +6,7 @@ import atexit
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from typing import Generic, TypeVar
@@ -26,7 +26,7 @@ from t3d.models.registry import create_model
 from t3d.training.config import RunConfig
 from t3d.training.errors import InterruptedRunError
 from t3d.training.initial import check_initial, load_initial
-from t3d.training.interrupt import deferred_signals, raised_signals
+from t3d.training.interrupt import CaughtSignals, RaisedSignals, deferred_signals
 from t3d.training.length import check_length
 from t3d.training.run_folder import RunFolder
 
@@ -52,6 +52,9 @@ class RunVideos:
 class Run(Generic[Config]):
     """State of a run before its model is created.
 
+    As a context manager, a run records signals in `signals`, except during `starting`, where they stop it
+    immediately. No signal between start-up and training is therefore lost.
+
     Args:
         config: Options of the run.
         accelerator: Accelerator of all processes.
@@ -59,6 +62,7 @@ class Run(Generic[Config]):
         store: Source of frames.
         resume: Whether the run continues with its saved lists of videos. A run that was interrupted before it
             saved them starts again.
+        signals: Signals that arrived during the run.
     """
 
     config: Config
@@ -66,6 +70,16 @@ class Run(Generic[Config]):
     folder: RunFolder
     store: FrameStore
     resume: bool
+    signals: CaughtSignals = field(default_factory=CaughtSignals)
+
+    def __enter__(self) -> Run[Config]:
+        if self.accelerator.is_main_process:  # in start-up, other processes end with it
+            self.signals.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.accelerator.is_main_process:
+            self.signals.__exit__(kind)
 
     @property
     def device(self) -> torch.device:
@@ -79,7 +93,7 @@ class Run(Generic[Config]):
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Create the run folder before the slow part of a start. The block ends with `start`.
+        """Create the run folder before the slow part of a start. The block calls `start`.
 
         Raises:
             InterruptedRunError: A signal stopped the block. The run can be resumed.
@@ -89,13 +103,16 @@ class Run(Generic[Config]):
             yield
             return
         folder = nullcontext() if self.resume else self.folder.starting(self.config)
-        with folder, raised_signals(self._interrupted):
+        with folder, RaisedSignals(self.interrupted):
             yield
 
-    def _interrupted(self, number: int) -> InterruptedRunError:
-        """Return the error of a start that a signal stopped. It reports the caches that are kept."""
+    def interrupted(self, number: int) -> InterruptedRunError:
+        """Return the error of a run that a signal stopped before its first step. It reports what is kept."""
         kept = " and ".join(f"the {name} in {folder}" for name, folder in self.config.caches().items())
-        state = f"{kept} are kept and reused" if kept else "it had not taken a step yet"
+        if self.restores:
+            state = "its last checkpoint is unchanged"
+        else:
+            state = f"{kept} are kept and reused" if kept else "it had not taken a step yet"
         command = self.config.command
         if self.folder.replaced:
             state += ". The previous run in this folder is deleted"
@@ -157,6 +174,7 @@ class Run(Generic[Config]):
             with deferred_signals():
                 self.folder.start(self.config, videos.train, videos.val, videos.bad)
         self.accelerator.wait_for_everyone()
+        self.folder.written |= not self.resume  # by the main process
 
     def surroundings(self) -> str:
         """Return the device, and the number of left-out videos if there are any, as the end of a sentence."""

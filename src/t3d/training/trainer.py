@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from t3d.models.segments import with_consensus
 from t3d.models.weights import ModelCard
 from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_checkpoint
 from t3d.training.errors import InterruptedRunError, steadier
-from t3d.training.interrupt import agree, caught_signals
+from t3d.training.interrupt import agree
 from t3d.training.learner import Learner
 from t3d.training.length import record_length
 from t3d.training.logging import RunLog
@@ -74,6 +74,7 @@ class Trainer:
         part: str = "",
         classes: npt.NDArray[np.int64] | None = None,
     ) -> None:
+        self.run = run
         self.config = config = run.config
         self.accelerator = accelerator = run.accelerator
         self.folder = run.folder
@@ -129,20 +130,22 @@ class Trainer:
 
     @contextmanager
     def running(self, *opening: str) -> Iterator[None]:
-        """Keep the log open and catch signals.
+        """Keep the log open and record signals.
 
         Args:
             *opening: Lines to print first. Empty lines are skipped.
         """
         progress, config = self.progress, self.config
-        log = RunLog(
-            self.folder.log,
-            main=self.accelerator.is_main_process,
-            steps=config.optim.epochs * self.steps,
-            done=self._steps_done,
-            validated=progress.step == 0,
-        )
-        with log as self.log, caught_signals() as self._caught:
+        with self.run.signals, ExitStack() as files:
+            self.log = log = files.enter_context(
+                RunLog(
+                    self.folder.log,
+                    main=self.accelerator.is_main_process,
+                    steps=config.optim.epochs * self.steps,
+                    done=self._steps_done,
+                    validated=progress.step == 0,
+                )
+            )
             if self.accelerator.is_main_process:
                 record_length(config, self.folder)
             for line in filter(None, (*opening, self._new_length)):
@@ -171,13 +174,16 @@ class Trainer:
             DivergedError: The loss or a weight is infinite or NaN. The last checkpoint is from before.
         """
         last = self.config.optim.epochs
+        stop, _ = agree(self.accelerator, self.run.signals.numbers, False)
+        if stop and self.progress.epoch < last:  # it arrived after the start-up: there is nothing to save yet
+            raise self.run.interrupted(stop)
         for epoch in range(self.progress.epoch, last):
             self._stopped_early = 0 < early_stopping <= self.progress.since_best
             if self._stopped_early:
                 return
             self._train(epoch, loader)
             yield epoch + 1
-            stop, _ = agree(self.accelerator, self._caught, False)
+            stop, _ = agree(self.accelerator, self.run.signals.numbers, False)
             if stop and epoch + 1 < last:
                 self._stop(stop)
 
@@ -278,7 +284,7 @@ class Trainer:
                 self.log.write("train", total, **self.report())
             self.log.advance(f"epoch {epoch + 1} of {config.optim.epochs}")
             due = not last and time.monotonic() - saved > 60 * config.checkpoint_minutes
-            stop, due = agree(self.accelerator, self._caught, due)
+            stop, due = agree(self.accelerator, self.run.signals.numbers, due)
             if stop or due:
                 self.save()
                 saved = time.monotonic()

@@ -9,6 +9,7 @@ import torch
 from t3d.clip import ClipSpec
 from t3d.data.catalog import open_index
 from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.loader import Loader
 from t3d.data.manifest.manifest import Manifest
 from t3d.models.weights import ModelCard
 from t3d.training.checkpoint import Progress
@@ -55,58 +56,67 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     """
     check_model(config)
     data = config.data
-    run = open_run(config, open_index(data.index, data.videos, root=data.root), resume=resume)
-    options = config.teacher
-    with run.starting():
-        # Opened before the teacher, which may be downloaded, so that a misspelled path fails first.
-        pool = None if run.resume else open_pool(config)
-        teacher = open_teacher(options.name, weights=options.weights, size=options.size).to(run.device)
-        view = _teacher_view(run, teacher)
-        videos = run.reopen_videos() if pool is None else choose_videos(run, pool)
-        if view.features is not None:
-            videos = with_features(run, videos, teacher, view)
-        groups = torch.from_numpy(source_groups(videos.train, run.store.index))
-        refuse_few_sources(videos.train, groups, config, run.accelerator.num_processes)
-        student, initial = run.new_model()
-        seen = teacher.num_features * (1 if options.average else options.frames)
-        step = TransferStep(
-            config, run.device, teacher=teacher if view.features is None else None, groups=groups
-        )
-        trainer = Trainer(
-            run,
-            TransferNet(student, seen, config.pairs),
-            step,
-            videos=videos.train,
-            describe=lambda progress: _card(config, teacher, videos.train, progress),
-            part="student",
-        )
-        run.start(videos)
+    index = open_index(data.index, data.videos, root=data.root)
+    with open_run(config, index, resume=resume) as run:
+        with run.starting():
+            trainer, initial, loader, held_out, opening = _start(run)
+        with trainer.running(opening, initial):
+            for epoch in trainer.epochs(loader):
+                note = ""
+                if held_out is not None and trainer.validates_after(epoch):
+                    trainer.save()  # after a signal, the grace period may be shorter than the validation
+                    figures = held_out.measure(trainer.learner.averaged)
+                    for video in held_out.bad:
+                        run.accelerator.print(f"left out of the validation: {video}")
+                    trainer.validated(epoch, figures["loss"], figures)
+                    note = f"  held-out {held_out_text(figures)}"
+                trainer.say(epoch, note)
+                trainer.save(finished=epoch)
+            trainer.finish()
+    return run.folder.path
+
+
+def _start(run: Run[TransferConfig]) -> tuple[Trainer, str, Loader, HeldOut | None, str]:
+    """Prepare videos, teacher, student and the data of both.
+
+    Returns:
+        The trainer, a sentence about the student's initial weights, the loader, the held-out pairs or None,
+        and a sentence about the run.
+    """
+    config, options = run.config, run.config.teacher
+    # Opened before the teacher, which may be downloaded, so that a misspelled path fails first.
+    pool = None if run.resume else open_pool(config)
+    teacher = open_teacher(options.name, weights=options.weights, size=options.size).to(run.device)
+    view = _teacher_view(run, teacher)
+    videos = run.reopen_videos() if pool is None else choose_videos(run, pool)
+    if view.features is not None:
+        videos = with_features(run, videos, teacher, view)
+    groups = torch.from_numpy(source_groups(videos.train, run.store.index))
+    refuse_few_sources(videos.train, groups, config, run.accelerator.num_processes)
+    student, initial = run.new_model()
+    seen = teacher.num_features * (1 if options.average else options.frames)
+    step = TransferStep(config, run.device, teacher=teacher if view.features is None else None, groups=groups)
+    trainer = Trainer(
+        run,
+        TransferNet(student, seen, config.pairs),
+        step,
+        videos=videos.train,
+        describe=lambda progress: _card(config, teacher, videos.train, progress),
+        part="student",
+    )
+    run.start(videos)
     held_out = None
     if videos.val is not None:
         val_groups = torch.from_numpy(source_groups(videos.val, run.store.index))
         held_out = HeldOut(_clips(run, videos.val, view, training=False), step, val_groups)
-    loader = trainer.loader(
-        _clips(run, videos.train, view, training=True), CollatePairs(config.pairs.other_time)
-    )
+    clips = _clips(run, videos.train, view, training=True)
     opening = (
         f"Training {config.model.name} on {len(videos.train)} videos ({int(groups.max()) + 1} groups), "
         f"with the teacher {teacher.name} and the objective {config.pairs.objective}"
         + (f", validating on {len(videos.val)}" if videos.val else "")
+        + run.surroundings()
     )
-    with trainer.running(opening + run.surroundings(), initial):
-        for epoch in trainer.epochs(loader):
-            note = ""
-            if held_out is not None and trainer.validates_after(epoch):
-                trainer.save()  # after a signal, the grace period may be shorter than the validation
-                figures = held_out.measure(trainer.learner.averaged)
-                for video in held_out.bad:
-                    run.accelerator.print(f"left out of the validation: {video}")
-                trainer.validated(epoch, figures["loss"], figures)
-                note = f"  held-out {held_out_text(figures)}"
-            trainer.say(epoch, note)
-            trainer.save(finished=epoch)
-        trainer.finish()
-    return run.folder.path
+    return trainer, initial, trainer.loader(clips, CollatePairs(config.pairs.other_time)), held_out, opening
 
 
 def _teacher_view(run: Run[TransferConfig], teacher: Teacher) -> TeacherView:
