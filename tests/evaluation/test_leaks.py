@@ -203,7 +203,7 @@ def test_videos_that_were_not_compared_are_reported() -> None:
     both = uncompared_sentence(
         shared(0, tested=Compared(4, hashed=3), trained=Compared(1000, hashed=1)), **names
     )
-    assert both.startswith("Near-duplicates of 1 test videos and 999 training videos were not looked for")
+    assert both.startswith("Near-duplicates of 1 test video and 999 training videos were not looked for")
     complete = shared(tested=whole, trained=Compared(1000, hashed=1000))
     assert sharing_sentence(complete, **names).endswith(
         "in the training list or looks like one of its videos."
@@ -249,7 +249,7 @@ def test_an_index_next_to_the_lists_is_used(
         shutil.copytree(run, resumed)
         assert main(["train", "--resume", str(resumed), "--optim.epochs", "9"]) == 0
         assert "Near-duplicates" not in capsys.readouterr().out
-        # A file that has changed since is not compared by its old hash; another file is no index.
+        # A file that has changed since is not compared by its old hash; another file is not an index.
         (folder / "new.mp4").write_bytes((folder / "tape.mp4").read_bytes() + b"more")
         assert main(command) == 0
         report = json.loads(capsys.readouterr().out)["shared"]["training"]["compared"]

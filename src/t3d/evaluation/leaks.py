@@ -125,7 +125,8 @@ def uncompared_sentence(shared: SharedRows, *, tested: str, other: str) -> str:
         for name, each in lists.items()
         if each.missing
     ]
-    unhashed = [f"{_unhashed(each):,} {name} videos" for name, each in lists.items() if _unhashed(each)]
+    counts = {name: _unhashed(each) for name, each in lists.items() if _unhashed(each)}
+    unhashed = [f"{count:,} {name} {'video' if count == 1 else 'videos'}" for name, count in counts.items()]
     if unhashed and not shared.tested.hashed:
         sentences.append(
             "Near-duplicates were not looked for: that needs an index with the perceptual hashes of both "

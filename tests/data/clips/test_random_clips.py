@@ -33,7 +33,7 @@ def named() -> Named:
     return Named(Manifest(("Jump",), pa.table(columns)), spec, store=FrameStore(spec), seed=0)
 
 
-def test_rows_are_of_the_current_epoch_and_keys_of_their_own(named: Named) -> None:
+def test_rows_are_of_the_current_epoch_and_keys_name_theirs(named: Named) -> None:
     named.set_epoch(3)
     assert (named[0], named[-1], len(named)) == ("a.mp4 in epoch 3", "c.mp4 in epoch 3", 3)
     assert named[SampleKey(7, 2)] == "c.mp4 in epoch 7"

@@ -84,8 +84,8 @@ def index_command(*lists: Listed) -> str:
     common = _common(paths.tolist())
     if holds_much(common) or not Path(common).is_dir():
         return ""
-    found = all(common in _folders(each) for each in lists)
-    target = common if found else first if Path(first).is_dir() else str(Path(first).parent)
+    searched = all(common in _folders(each) for each in lists)
+    target = common if searched else first if Path(first).is_dir() else str(Path(first).parent)
     return _command(common, target, unlabeled=True)
 
 
@@ -96,8 +96,8 @@ def _command(videos: str, folder: str, *, unlabeled: bool = False) -> str:
 
 def _shown(path: str) -> str:
     """Return a path relative to the current folder if it is below it, else the absolute one."""
-    whole, here = absolute(path), Path.cwd()
-    return str(Path(whole).relative_to(here)) if Path(whole).is_relative_to(here) else whole
+    whole, current = absolute(path), Path.cwd()
+    return str(Path(whole).relative_to(current)) if Path(whole).is_relative_to(current) else whole
 
 
 def _folders(listed: Listed) -> list[str]:
