@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,13 +65,31 @@ def test_every_recipe_has_a_name() -> None:
     [
         ("moden", {}, "no recipe 'moden'; did you mean .?modern"),
         ("modern", {"data.train": "a"}, "out is missing"),
-        ("modern", {**NEEDED["modern"], "optim.epoch": 3}, "optim.epoch"),
+        ("modern", {**NEEDED["modern"], "optim.epoch": 3}, "did you mean 'optim.epochs'"),
+        ("modern", {**NEEDED["modern"], "epochs": 3}, "unknown option 'epochs'; did you mean 'optim.epochs'"),
+        ("modern", {**NEEDED["modern"], "optim": 3}, "optim is a section; set its options, such as 'optim"),
+        ("modern", {**NEEDED["modern"], "optim": {"epoch": 3}}, "did you mean 'optim.epochs'"),
+        ("modern", {**NEEDED["modern"], "optim.lr": None}, "optim.lr is None; give a value"),
+        ("modern", {3: 4}, "names of options are text such as 'optim.epochs', got 3 of type int"),
+        ("modern", ["optim.epochs"], "a dictionary such as .* got .* of type list"),
+        (None, {}, "the name of a recipe is text, got None of type NoneType; known: modern, paper"),
+        (["modern"], {}, "the name of a recipe is text, got .* of type list"),
+        ("mine.yaml", {}, "t3d train --config mine.yaml"),
         ("modern", {**NEEDED["modern"], "seed.value": 3}, "seed"),
         ("modern", {**NEEDED["modern"], "eval_every.value": 3}, "eval_every is not a section"),
         ("modern", {**NEEDED["modern"], "optim.epochs": "many"}, "optim.epochs"),
         ("modern", {**NEEDED["modern"], "optim.epochs": 0}, "optim.epochs is 0"),
     ],
 )
-def test_invalid_options_are_refused(name: str, changes: dict[str, object], message: str) -> None:
+def test_invalid_options_are_refused(name: Any, changes: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         t3d.recipe(name, changes)
+
+
+def test_paths_and_sections_are_accepted() -> None:
+    config = t3d.recipe(
+        "modern",
+        {"data": {"train": Path("clips")}, "out": Path("runs/a"), "model.options": {"growth_rate": 4}},
+    )
+    assert (config.data.train, config.out) == ("clips", "runs/a")
+    assert config.model.options == {"growth_rate": 4}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from importlib import resources
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -11,6 +15,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from t3d.errors import ConfigError, did_you_mean
 from t3d.training.config import TrainConfig
 from t3d.transfer.config import TransferConfig
+
+_FREE = ("model.options",)  # tables whose names are those of a model
 
 
 def list_recipes() -> list[str]:
@@ -30,6 +36,7 @@ def recipe(name: str, changes: Mapping[str, object] | None = None) -> TrainConfi
     Args:
         name: Name of the recipe, see `list_recipes`.
         changes: Options by the names of YAML files, such as `{"optim.epochs": 5}`. They override the recipe.
+            A section may also be a dictionary, such as `{"optim": {"epochs": 5}}`. Paths may be `Path`.
             A run needs at least its folder, `out`, and its videos: `data.train`, or `data.videos` and
             `teacher.name` for a transfer.
 
@@ -47,29 +54,105 @@ def recipe(name: str, changes: Mapping[str, object] | None = None) -> TrainConfi
         >>> train(config)  # doctest: +SKIP
         PosixPath('runs/first')
     """
-    if name not in list_recipes():
-        raise ConfigError(f"no recipe {name!r}; {did_you_mean(name, list_recipes())}")
+    names = list_recipes()
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"the name of a recipe is text, got {name!r} of type {type(name).__name__}; known: "
+            + ", ".join(names)
+        )
+    if name not in names:
+        hint = f"; to use your own YAML file, run `t3d train --config {name}`" if _is_file(name) else ""
+        raise ConfigError(f"no recipe {name!r}; {did_you_mean(name, names)}{hint}")
+    if not isinstance(changes, Mapping | None):
+        raise ConfigError(
+            f"changes of a recipe are a dictionary such as {{'optim.epochs': 5}}, got {changes!r} of type "
+            f"{type(changes).__name__}"
+        )
     file = resources.files("t3d") / "recipes" / f"{name}.yaml"
     options = yaml.safe_load(file.read_text(encoding="utf-8"))
-    for key, value in (changes or {}).items():
-        _put(options, key, value)
     kind = TransferConfig if name.startswith("transfer") else TrainConfig
+    for key, value in _flat(changes or {}):
+        _refuse_unknown(key, kind, name)
+        if value is None and type(None) not in get_args(dict(_names(kind)).get(key)):
+            raise ConfigError(f"recipe {name}: {key} is None; give a value, or leave the option out")
+        _put(options, key, value)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind)
     try:
         values = parser.instantiate(parser.parse_object(options))
     except ArgumentError as error:
-        raise ConfigError(f"recipe {name} with {dict(changes or {})}: {error}") from error
+        raise ConfigError(
+            f"recipe {name} with {dict(changes or {})}: {' '.join(str(error).split())}"
+        ) from error
     return kind(**vars(values))
+
+
+def _flat(changes: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the changes by dotted name. A section may also be a table, except for free tables of options.
+
+    Raises:
+        ConfigError: A key is not text.
+    """
+    for key, value in changes.items():
+        if not isinstance(key, str):
+            raise ConfigError(
+                f"names of options are text such as 'optim.epochs', got {key!r} of type {type(key).__name__}"
+            )
+        name = f"{above}{key}"
+        if isinstance(value, Mapping) and is_dataclass(_kind_of(name)):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _kind_of(name: str) -> object:
+    """Return the type of a section that every kind of run may have, or None."""
+    for kind in (TrainConfig, TransferConfig):
+        if name in (hints := get_type_hints(kind)):
+            return hints[name]
+    return None
+
+
+def _refuse_unknown(key: str, kind: type, name: str) -> None:
+    """Raise an error for an option that a kind of run does not have."""
+    known = [option for option, _ in _names(kind)]
+    section = key.partition(".")[0]
+    if key in known or any(key.startswith(f"{each}.") and each in _FREE for each in known):
+        return
+    if "." in key and section in known and section not in _FREE:
+        raise ConfigError(f"recipe {name}: unknown option {key}: {section} is not a section")
+    if any(each.startswith(f"{key}.") for each in known):
+        raise ConfigError(
+            f"recipe {name}: {key} is a section; set its options, such as "
+            f"{next(each for each in known if each.startswith(f'{key}.'))!r}"
+        )
+    same = [each for each in known if each.rpartition(".")[2] == key]  # without its section
+    near = same or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    within = [each for each in known if each.startswith(f"{section}.")]
+    hint = f"did you mean {near[0]!r}? Known" if near else "known"
+    listed = ", ".join(within or sorted({each.partition(".")[0] for each in known}))
+    raise ConfigError(f"recipe {name}: unknown option {key!r}; {hint}: {listed}")
+
+
+def _names(kind: type, above: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the dotted names and types of all options of a kind of run."""
+    for name, inner in get_type_hints(kind).items():
+        if get_origin(inner) is ClassVar:
+            continue
+        if is_dataclass(inner) and isinstance(inner, type):
+            yield from _names(inner, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", inner
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
 
 
 def _put(options: dict[str, object], key: str, value: object) -> None:
     """Set an option by its dotted name."""
     *sections, last = key.split(".")
-    table = options
+    table: Any = options
     for section in sections:
-        inner = table.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"unknown option {key}: {section} is not a section")
-        table = inner
+        table = table.setdefault(section, {})
     table[last] = value

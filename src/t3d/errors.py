@@ -7,6 +7,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
+from unicodedata import category
+
+_REVERSING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # of right-to-left text
 
 
 class T3DError(Exception):
@@ -37,7 +40,8 @@ class VideoError(T3DError):
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str = "") -> None:
-        super().__init__(f"{os.fspath(path)}: {reason}" if reason else os.fspath(path))
+        name = printable(os.fspath(path))
+        super().__init__(f"{name}: {reason}" if reason else name)
         self.path = os.fspath(path)
         self.reason = reason
 
@@ -70,7 +74,7 @@ class Failed:
     row: int = -1
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return f"{printable(self.path)}: {self.reason}"
 
 
 def as_json(report: Any) -> dict[str, Any]:
@@ -139,8 +143,37 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     options = sorted(allowed)
     folded = {option.casefold(): option for option in options}
     near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
-    shown = ", ".join(options[:30]) + (f", … ({len(options)} in all)" if len(options) > 30 else "")
+    shown = ", ".join(map(printable, options[:30])) + (
+        f", … ({len(options)} in all)" if len(options) > 30 else ""
+    )
     return f"did you mean {folded[near[0]]!r}? Known: {shown}" if near else f"known: {shown}"
+
+
+def printable(text: str) -> str:
+    r"""Return text with control characters escaped, so that no name breaks a line or colors a terminal.
+
+    Args:
+        text: Name of a class or file.
+
+    Example:
+        >>> printable("red\n\x1b[31m")
+        'red\\n\\x1b[31m'
+    """
+    return "".join(ascii(char)[1:-1] if _is_control(char) else char for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return text of several lines as `printable` does, with the line breaks kept.
+
+    Args:
+        text: Message that contains names.
+    """
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _is_control(char: str) -> bool:
+    """Return whether a character controls a terminal, breaks a line, reverses text or cannot be encoded."""
+    return category(char) in ("Cc", "Zl", "Zp", "Cs") or char in _REVERSING
 
 
 def at_least(name: str, value: float, least: float) -> None:

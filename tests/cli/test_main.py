@@ -554,7 +554,33 @@ def test_an_unknown_class_is_reported_with_the_nearest_name(
     )
 
 
-def test_a_bad_file_among_good_ones(trained: RunFolder, clips: Path, tmp_path: Path, capsys: Out) -> None:
+@pytest.fixture(scope="module")
+def reliable(clips: Path, options: Path) -> RunFolder:
+    """A run that tells red from blue: after 3 epochs, it depends on the noise that x264 adds."""
+    out = clips.parent / "reliable"
+    words = ["--config", options, "--data.train", clips, "--data.val", clips, "--data.workers", 0]
+    assert run("train", *words, "--out", out, "--optim.epochs", 6) == 0
+    return RunFolder(out)
+
+
+def test_predictions_have_the_paths_that_were_given(
+    trained: RunFolder, clips: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clips)
+    words = ["red/red 0.mp4", "./blue", "../absent.mp4", str(clips / "red")]
+    assert run("predict", trained.last, *words, "--workers", 0) == 1
+    out, err = capsys.readouterr()
+    paths = [line.split("\t")[0] for line in out.splitlines()]
+    blue = [f"./blue/blue {number}.mp4" for number in range(4)]
+    red = [f"{clips}/red/red {number}.mp4" for number in range(1, 4)]
+    assert paths == ["red/red 0.mp4", *blue, "red/red 0.mp4", *red]
+    assert "t3d: ../absent.mp4: " in err
+    assert run("predict", trained.last, "red/red 0.mp4", "--workers", 0, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["path"] == "red/red 0.mp4"
+
+
+def test_a_bad_file_among_good_ones(reliable: RunFolder, clips: Path, tmp_path: Path, capsys: Out) -> None:
+    trained = reliable
     (tmp_path / "empty.mp4").write_bytes(b"")
     files = [clips / "red" / "red 0.mp4", tmp_path / "empty.mp4", tmp_path / "absent.mp4"]
     files.append(clips / "blue" / "blue 0.mp4")

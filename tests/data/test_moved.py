@@ -183,8 +183,10 @@ def test_check_reports_missing_files_and_corrects_the_list(
         "  Write a corrected list with --write-fixed FILE.csv\n"
     )
     fixed = str(home / "fixed.csv")
-    assert main(["data", "check", table, "--write-fixed", fixed, "--json"]) == 1
-    report = json.loads(capsys.readouterr().out)["lists"][table]["missing_files"]
+    assert main(["data", "check", table, "--write-fixed", fixed, "--json"]) == 0
+    output, errors = capsys.readouterr()
+    assert errors == f"Wrote {fixed}: 6 paths corrected; all its files exist\n"
+    report = json.loads(output)["lists"][table]["missing_files"]
     assert (report["old"], report["new"], report["count"]) == ("/old", f"{home}/videos", 6)
     assert main(["data", "check", fixed]) == 0
     assert "files are missing" not in capsys.readouterr().out
@@ -202,3 +204,50 @@ def test_check_proposes_a_root_for_relative_paths(home: Path, capsys: pytest.Cap
     assert main(["data", "check", table]) == 1
     assert f"if its paths are relative, use --root {home}/videos" in capsys.readouterr().out
     assert main(["data", "check", table, "--root", f"{home}/videos"]) == 0
+
+
+def test_a_corrected_list_reports_what_remains(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = str(listed(home / "list.csv", ["/old/jump/1.mp4", "/old/jump/2.mp4", "/old/jump/gone.mp4"]))
+    fixed = str(home / "fixed.csv")
+    assert main(["data", "check", table, "--write-fixed", fixed]) == 1
+    output, errors = capsys.readouterr()
+    assert errors == (
+        f"Wrote {fixed}: 2 paths corrected; 1 file is still missing, first /old/jump/gone.mp4\n"
+    )
+    assert "2 of them are below" in output
+    assert "--write-fixed" not in output  # it was just given
+
+
+@pytest.mark.parametrize("folder", ["/", "{home}/..", "{home}/../.."])
+def test_whole_disks_are_not_searched(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "homes/me"
+    home.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr("os.walk", lambda top: pytest.fail(f"searched {top}"))
+    table = listed(tmp_path / "list.csv", [f"/old/{clip}" for clip in CLIPS])
+    where = folder.format(home=home)
+    missing = find_missing(Manifest.from_csv(table), list_folder=where)
+    assert missing is not None
+    assert (missing.searched, missing.new) == ((), None)
+    assert str(missing) == "6 of 6 files are missing, first /old/jump/1.mp4"
+
+
+def test_mounted_disks_are_not_searched(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = Manifest.from_csv(listed(home / "list.csv", [f"/old/{clip}" for clip in CLIPS]))
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) in (home.parent, home / "videos"))
+    missing = find_missing(videos, list_folder=str(home))
+    assert missing is not None
+    assert (missing.searched, missing.new) == ((str(home),), None)
+
+
+def test_split_refuses_a_list_of_missing_files(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = str(listed(home / "list.csv", [f"/old/{clip}" for clip in CLIPS]))
+    out = home / "out"
+    assert main(["data", "split", table, "--out", str(out)]) == 2
+    assert f"6 of 6 files are missing, first /old/jump/1.mp4; 6 of them are below {home}/videos" in (
+        capsys.readouterr().err
+    )
+    assert not out.exists()
+    listed(home / "list.csv", [*(f"videos/{clip}" for clip in CLIPS[1:]), "/old/run/4.mp4"])
+    assert main(["data", "split", table, "--out", str(out)]) == 2
+    assert "1 of 6 files is missing" in capsys.readouterr().err

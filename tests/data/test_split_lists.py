@@ -281,7 +281,11 @@ def test_a_folder_without_group_names_does_not_leak(
     assert f"{index}: 20 files, 20 decoded now" in errors
     assert main([*words, "--group-near-duplicates", "--index", str(index)]) == 0
     output = capsys.readouterr().out
-    assert "Near-duplicates: 10 pairs, joined into 10 groups, the largest with 2 of 20 videos" in output
+    assert (
+        "Near-duplicates: 10 pairs, joined to one group each; 10 groups remain, the largest with 2 of 20 "
+        "videos\n"
+    ) in output
+    assert "each video is its own group, except those joined below\n" in output
     lists = {name: Manifest.from_csv(folder / f"{name}.csv") for name in ("train", "val", "test")}
     assert [len(each) for each in lists.values()] == [12, 4, 4]
     known = VideoIndex.read(index)
@@ -307,7 +311,8 @@ def test_a_folder_without_group_names_does_not_leak(
 
 
 def test_the_table_and_the_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    grouped_videos(tmp_path, {"jump": 10, "somersault": 1})
+    for entry in grouped_videos(tmp_path, {"jump": 10, "somersault": 1}):
+        entry.path.write_bytes(entry.path.name.encode())
     assert main(["data", "split", str(tmp_path / "list.csv"), "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out == (
         "             train     val    test\n"

@@ -183,3 +183,11 @@ def test_importing_figures_imports_neither_torch_nor_scipy() -> None:
     code = "import sys, t3d.evaluation.figures; print({'torch', 'scipy', 'sklearn'} & sys.modules.keys())"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_one_item_in_one_group_has_an_interval(right: bool) -> None:
+    assert accuracy_interval([right], groups=["tape"]) == accuracy_interval([right])
+    low, high = accuracy_interval([right], groups=["tape"])
+    assert 0 <= low <= float(right) <= high <= 1
+    assert accuracy_interval([right, right], groups=["tape", "tape"]) == (0, 1)

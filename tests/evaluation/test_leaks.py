@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -110,7 +111,9 @@ def test_a_test_says_how_many_figures_rest_on_shared_videos(
         "3 of 4 test videos are also in the training list or share a group with a training video (1 same "
         "file, 1 same bytes, 1 same group)."
     ) in text
+    command_of_index = f"t3d prepare index {folder} --unlabeled --out {folder}/index.parquet"
     assert text.count("Near-duplicates were not looked for") == 1
+    assert f"Create it with `{command_of_index}`." in text
     assert "of 1 videos, 95% interval" in text
     assert "All 4 test videos are also in the validation list (4 same file)." in text
     assert "No video is left to measure without them." in text
@@ -200,7 +203,7 @@ def test_videos_that_were_not_compared_are_reported() -> None:
     both = uncompared_sentence(
         shared(0, tested=Compared(4, hashed=3), trained=Compared(1000, hashed=1)), **names
     )
-    assert both.startswith("Near-duplicates of 1 test videos and 999 training videos were not looked for")
+    assert both.startswith("Near-duplicates of 1 test video and 999 training videos were not looked for")
     complete = shared(tested=whole, trained=Compared(1000, hashed=1000))
     assert sharing_sentence(complete, **names).endswith(
         "in the training list or looks like one of its videos."
@@ -221,3 +224,37 @@ def test_missing_training_videos_are_not_claimed_to_be_compared(hashed: int) -> 
     assert ("Near-duplicates" in note) == (not hashed)
     line = overlap.to_json()["compared"]
     assert line["other"] == {"videos": 1000, "missing": 900, "hashed": hashed}
+
+
+def test_an_index_next_to_the_lists_is_used(
+    folder: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command in the message creates it, and training, test and probe find it there."""
+    (folder / "other.csv").write_text("path,label\nnew.mp4,red\nr1.mp4,red\n")
+    command = ["test", str(run), str(folder / "other.csv"), "--workers", "0", "--json"]
+    assert main(command) == 0
+    report = json.loads(capsys.readouterr().out)["shared"]["training"]["compared"]
+    assert (report["tested"]["hashed"], report["other"]["hashed"]) == (0, 0)
+    words = ["prepare", "index", str(folder), "--unlabeled", "--out", str(folder / "index.parquet")]
+    try:
+        assert main([*words, "--workers", "1"]) == 0
+        capsys.readouterr()
+        assert main(command) == 0
+        report = json.loads(capsys.readouterr().out)["shared"]["training"]["compared"]
+        assert (report["tested"]["hashed"], report["other"]["hashed"]) == (2, 5)
+        lists = [str(folder / "train.csv"), str(folder / "other.csv")]
+        assert main(["probe", *lists, "--model", str(run), "--workers", "0"]) == 0
+        assert "Near-duplicates" not in capsys.readouterr().out
+        resumed = tmp_path / "run"
+        shutil.copytree(run, resumed)
+        assert main(["train", "--resume", str(resumed), "--optim.epochs", "9"]) == 0
+        assert "Near-duplicates" not in capsys.readouterr().out
+        # A file that has changed since is not compared by its old hash; another file is not an index.
+        (folder / "new.mp4").write_bytes((folder / "tape.mp4").read_bytes() + b"more")
+        assert main(command) == 0
+        report = json.loads(capsys.readouterr().out)["shared"]["training"]["compared"]
+        assert (report["tested"]["hashed"], report["other"]["hashed"]) == (1, 5)
+        (folder / "index.parquet").write_bytes(b"something else")
+        assert main(command) == 0
+    finally:
+        (folder / "index.parquet").unlink(missing_ok=True)

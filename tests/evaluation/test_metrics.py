@@ -67,8 +67,26 @@ def test_a_result_below_the_majority_is_reported() -> None:
     metrics = single({"fight": 0, "walk": 30}, {"fight": 10, "walk": 60})
     assert metrics.remarks()[0] == "This is worse than always answering 'walk'."
     assert str(metrics).endswith(
-        "worse than always answering 'walk' (90.0%), recall 0% for 'fight', 33% for 'walk'"
+        "; recall 0% for 'fight', 33% for 'walk'; worse than always answering 'walk' (90.0%)"
     )
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "start"), [(4, 1, "All 5 videos are"), (1, 0, "The only video is")]
+)
+def test_one_class_says_little(right: int, wrong: int, start: str) -> None:
+    metrics = single({"fight": right, "walk": 0}, {"fight": wrong, "walk": 0})
+    assert metrics.remarks() == [
+        f"{start} of one class, 'fight', so the accuracy says little: always answering 'fight' would give "
+        "100%."
+    ]
+
+
+def test_names_cannot_break_lines_or_color_a_terminal() -> None:
+    metrics = single({"a\nb": 36, "c\x1b[31m": 100}, {"a\nb": 64, "c\x1b[31m": 0})
+    for text in (metrics.headline(), *metrics.remarks(), str(metrics)):
+        assert text.isprintable(), text
+    assert "100% for 'c\\x1b[31m'" in str(metrics)
 
 
 def test_recalls_are_shown_where_two_differ_by_more_than_30_points() -> None:

@@ -140,3 +140,34 @@ def test_a_full_disk_is_an_error_and_the_previous_file_stays(
         save_model(net(6), path, card=CARD)
     assert same(load_model(path)[0], net(5))
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("runs/frist", "; did you mean {runs}/first?"),
+        ("runs/x", "; runs in {runs}: first, second"),
+        ("runs/first/bst.safetensors", "; did you mean {runs}/first/best.safetensors?"),
+        ("resnet18", "not the name of a model. `t3d convert --inflate mean` turns the weights file of a 2D"),
+        ("t3d_tiny", "; t3d_tiny is the name of a model, not a file. Give a weights file"),
+    ],
+)
+def test_missing_weights_come_with_a_hint(
+    name: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run in ("first", "second"):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        (tmp_path / "runs" / run / "config.yaml").touch()
+    (tmp_path / "runs/first/best.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    path = name if "/" not in name else str(tmp_path / name)
+    with pytest.raises(CheckpointError) as error:
+        read_card(path)
+    assert str(error.value).startswith(f"{path}: no such run folder or weights file")
+    assert hint.format(runs=tmp_path / "runs") in str(error.value)
+
+
+def test_an_onnx_file_may_be_a_teacher_but_has_no_weights_to_load(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"onnx")
+    with pytest.raises(CheckpointError, match=r"an ONNX file, .* can be a teacher"):
+        read_card(tmp_path / "net.onnx")

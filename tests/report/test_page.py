@@ -210,6 +210,30 @@ def test_results_are_printed_with_names_as_they_are(
     assert "kaputt.mp4: is empty" in printed.err
 
 
+def test_the_table_names_the_frame_order(outcome: TestResult, capsys: pytest.CaptureFixture[str]) -> None:
+    print_result(outcome)
+    assert "frame order" not in capsys.readouterr().out
+    assert "frame_order" not in outcome.to_json()
+    shuffled = replace(outcome, frame_order="shuffled")
+    print_result(shuffled)
+    assert "frame order: shuffled" in " ".join(capsys.readouterr().out.split())
+    assert shuffled.to_json()["frame_order"] == "shuffled"
+
+
+def test_names_cannot_break_lines_or_color_a_terminal(
+    outcome: TestResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = outcome.scores
+    classes = ("a\nb", "c\x1b[31md", *scores.classes[2:])
+    scores = replace(scores, classes=classes, bad=(Failed("\x1b[2J.mp4", "is\nempty", 4),))
+    print_result(TestResult(measure(scores), scores))
+    printed = capsys.readouterr()
+    assert "a\\nb" in printed.out
+    assert "c\\x1b[31md" in printed.out
+    assert "\x1b" not in printed.out + printed.err
+    assert printed.err == "could not be read: \\x1b[2J.mp4: is\\nempty\n"
+
+
 def test_pictures_are_drawn_from_little(tmp_path: Path) -> None:
     save_figure(confusion_figure([[0, 0], [0, 0]], ["a", "b"]), tmp_path / "a.png")
     save_figure(

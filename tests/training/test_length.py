@@ -226,8 +226,8 @@ def test_a_resumed_epoch_is_reported_whole(tiny: Tiny, tmp_path: Path, capsys: O
 def score_as(patch: pytest.MonkeyPatch, values: list[float]) -> None:
     """Replace the accuracies of the validations after epochs 1, 2, … by these values."""
 
-    def scored(self: Trainer, epoch: int, score: float) -> None:  # noqa: ARG001 (replaced)
-        keep(self, epoch, values[epoch - 1])
+    def scored(self: Trainer, epoch: int, score: float, summary: str) -> None:  # noqa: ARG001 (replaced)
+        keep(self, epoch, values[epoch - 1], f"accuracy {values[epoch - 1]}")
 
     keep = Trainer.keep_if_best
     patch.setattr(Trainer, "keep_if_best", scored)
@@ -246,7 +246,7 @@ def test_a_run_stops_when_validations_do_not_improve(tiny: Tiny, tmp_path: Path,
     assert [line["epoch"] for line in read_log(folder.log) if line["kind"] == "val"] == [1, 2, 3, 4]
     out = capsys.readouterr().out
     assert "stopped early after epoch 4 of 7: 2 validations without improvement\n" in out
-    assert f"best validation: epoch 2 (75.0%), {folder.best}\n" in out
+    assert f"best validation: epoch 2, accuracy 0.75: {folder.best}\n" in out
     assert [load_model(path)[1].provenance["epochs"] for path in (folder.best, folder.last)] == [2, 4]
 
     # Interrupted and resumed, it stops after the same epoch.
@@ -271,6 +271,9 @@ def test_a_run_that_stopped_early_is_trained_longer_by_more_patience(tiny: Tiny,
     folder = RunFolder(train(config))
     with pytest.raises(ConfigError, match=r"stopped early, after 2 .* Set early_stopping to more than 2, or"):
         train(longer(config, 9), resume=True)
+    for epochs in (9, 5):  # shorter than planned, too: it would stop again where it is
+        with pytest.raises(ConfigError, match=rf"optim\.epochs is {epochs}, but .* stopped early"):
+            train(longer(config, epochs), resume=True)
     assert folder.read_config(TrainConfig) == config
     train(replace(config, early_stopping=4), resume=True)
     same(folder, straight)
@@ -312,6 +315,53 @@ def test_an_additional_validation_at_the_first_end_does_not_count(
     assert validated(straight) == epochs
     assert validated(folder) == sorted([*epochs, 5])
     same(folder, straight, "last.safetensors")
+
+
+@pytest.mark.usefixtures("accuracies")
+def test_a_run_that_reached_its_end_did_not_stop_early(tiny: Tiny) -> None:
+    """It may have as many validations without improvement as the new limit."""
+    config = tiny(optim={"epochs": 4}, early_stopping=3)
+    train(config)
+    with pytest.raises(ConfigError) as error:
+        train(longer(config, 6, early_stopping=2), resume=True)
+    assert str(error.value) == (
+        f"optim.epochs is 6, but the run in {config.out} has 2 validations without improvement after 4 "
+        "epochs, and with early_stopping = 2 it would stop immediately. Set early_stopping to more than 2, "
+        "or to 0"
+    )
+
+
+@pytest.mark.usefixtures("accuracies")
+@pytest.mark.parametrize("after", [20, 22])  # after epoch 5, and in the middle of the sixth
+def test_a_resumed_run_stops_early_only_after_a_validation(tiny: Tiny, after: int) -> None:
+    config = tiny(optim={"epochs": 7}, eval_every=2, early_stopping=2)
+    folder = stopped(config, after=after)
+    train(replace(config, early_stopping=1), resume=True)
+    assert [line["epoch"] for line in read_log(folder.log) if line["kind"] == "val"][-1] == 7
+    assert load_model(folder.last)[1].provenance["epochs"] == 7
+
+
+def test_a_run_is_not_shortened_to_an_end_without_a_validation(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(optim={"epochs": 5}, eval_every=2)
+    say = Trainer.say
+
+    def stopping(self: Trainer, epoch: int, note: str = "") -> None:
+        say(self, epoch, note)
+        if epoch == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "say", stopping)
+        with pytest.raises(InterruptedRunError):
+            train(config)
+    folder = RunFolder(config.out)
+    with pytest.raises(ConfigError, match=r"did not validate after the last one \(eval_every is 2\); set it"):
+        train(longer(config, 3), resume=True)
+    assert folder.read_config(TrainConfig).optim.epochs == 5
+    train(longer(config, 4), resume=True)
+    assert [line["epoch"] for line in read_log(folder.log) if line["kind"] == "val"] == [2, 4]
 
 
 def test_early_stopping_needs_videos_to_validate_on(tiny: Tiny) -> None:

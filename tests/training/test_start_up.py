@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -324,3 +325,22 @@ def test_a_signal_while_data_sets_are_built_stops_the_start(tiny: Tiny, monkeypa
     with pytest.raises(InterruptedRunError, match="SIGTERM stopped the run; it had not taken a step yet"):
         train(config)
     assert not RunFolder(config.out).undecided
+
+
+def test_a_run_whose_videos_have_moved_is_not_resumed(
+    tiny: Tiny, colors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = tmp_path / "data/videos", tmp_path / "data/moved"
+    shutil.copytree(colors, before)
+    out = str(tmp_path / "runs/all/run")
+    train(tiny(out=out, data={"train": str(before / "train.csv"), "val": str(before / "val.csv")}))
+    before.rename(after)
+    assert main(["train", "--resume", out, "--epochs", "2"]) == 2
+    error = capsys.readouterr().err
+    assert f"t3d: {out} cannot be resumed: {out}/train.csv: 16 of 16 files are missing" in error
+    assert f"16 of them are below {after}, where the list has {before}" in error
+    assert f"Move them back, or correct the paths in {out}/train.csv" in error
+    after.rename(before)
+    (before / "val_red_0.mp4").unlink()
+    assert main(["train", "--resume", out, "--epochs", "2"]) == 2
+    assert f"{out}/val.csv: 1 of 6 files is missing" in capsys.readouterr().err

@@ -10,13 +10,14 @@ from signal import Signals
 from typing import TYPE_CHECKING
 
 from t3d.cli.options import Spelling
-from t3d.errors import StoppedError
+from t3d.errors import StoppedError, printable
 from t3d.evaluation.config import PredictConfig, Reading, TestConfig
 from t3d.io.files import writable_folder
 from t3d.training.interrupt import RaisedSignals
 from t3d.transfer.probe_config import ProbeConfig
 
 if TYPE_CHECKING:
+    from t3d.evaluation.predictor import Prediction
     from t3d.evaluation.run_test import TestResult
 
 
@@ -112,20 +113,22 @@ def _to_screen(config: PredictConfig, paths: list[str], *, json: bool) -> int:
     from rich.markup import escape
     from rich.table import Column, Table
 
-    from t3d.evaluation.bulk import predictions, to_line
+    from t3d.evaluation.bulk import GivenPaths, predictions, to_line
 
+    given = GivenPaths(config.videos)
     bad = 0
     console = Console()
     table = Table(Column("video", overflow="fold"))
-    for prediction in predictions(config, paths):
+    for prediction in map(given.of, predictions(config, paths)):
         if prediction.error is not None:
             bad += 1
-            print(f"t3d: {prediction.path}: {prediction.error}", file=sys.stderr)
+            _print_bad(prediction)
         if json:
             print(dumps(to_line(prediction, top=config.top), ensure_ascii=False), flush=True)
         elif prediction.error is None:
             likely = list(zip(prediction.classes, prediction.probs, strict=True))[: config.top]
             cells = [prediction.path, *(f"{name} {prob:.1%}" for name, prob in likely)]
+            cells = list(map(printable, cells))
             if console.is_terminal:
                 for rank in range(len(table.columns), len(cells)):
                     table.add_column(f"top-{rank}")
@@ -141,10 +144,15 @@ def _to_screen(config: PredictConfig, paths: list[str], *, json: bool) -> int:
     return 1 if bad else 0
 
 
+def _print_bad(prediction: Prediction) -> None:
+    print(f"t3d: {printable(f'{prediction.path}: {prediction.error}')}", file=sys.stderr)
+
+
 def _into_file(config: PredictConfig, out: str, paths: list[str], *, json: bool) -> int:
     """Write the predictions to a file, and print their number."""
-    from t3d.evaluation.bulk import PredictionFile, predictions
+    from t3d.evaluation.bulk import GivenPaths, PredictionFile, predictions
 
+    given = GivenPaths(config.videos)
     earlier = predicted = bad = 0
     count = len(set(paths))
     unfinished = config.allow_unfinished
@@ -160,7 +168,7 @@ def _into_file(config: PredictConfig, out: str, paths: list[str], *, json: bool)
                 predicted += 1
             else:
                 bad += 1
-                print(f"t3d: {prediction.path}: {prediction.error}", file=sys.stderr)
+                _print_bad(given.of(prediction))
     if json:
         print(dumps({"videos": count, "predicted": predicted, "bad": bad}))
     else:

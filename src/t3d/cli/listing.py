@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from t3d.errors import printable
+
 _SHOWN = 10  # lines per list; --json has all
 
 
-def print_list(title: str, lines: Sequence[str]) -> None:
-    """Print the number of lines and the first of them. Print nothing for an empty list."""
+def print_list(one: str, many: str, lines: Sequence[str]) -> None:
+    """Print the number of lines and the first of them. Print nothing for an empty list.
+
+    Args:
+        one: What a single line is, such as `file is missing`.
+        many: What several lines are, such as `files are missing`.
+        lines: The lines. Control characters are shown escaped.
+    """
     if lines:
         more = [f"… and {len(lines) - _SHOWN} more (--json has all)"] if len(lines) > _SHOWN else []
-        print(f"{len(lines)} {title}:", *lines[:_SHOWN], *more, sep="\n  ")
+        title = one if len(lines) == 1 else many
+        print(f"{len(lines)} {title}:", *map(printable, lines[:_SHOWN]), *more, sep="\n  ")

@@ -21,7 +21,7 @@ from pathlib import Path
 from t3d.cli.help import command_help, overview
 from t3d.cli.options import Command, Option, call, options_of, spelling_of
 from t3d.cli.parser import Given, UsageError, in_options, parse, read_words
-from t3d.errors import T3DError
+from t3d.errors import T3DError, printable_lines
 from t3d.progress import show_progress
 from t3d.training.interrupt import end_process_when_stopped, ignore_signals
 
@@ -93,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from t3d.training.config import CHANGEABLE
 
             options = tuple(option for option in options if option.key in CHANGEABLE)
-        print(f"t3d: {in_options(str(error), options, given)}", file=sys.stderr)
+        message = printable_lines(in_options(str(error), options, given))
+        print(f"t3d: {message}", file=sys.stderr)
         folder, starter = getattr(error, "folder", None), getattr(error, "command", None)
         if folder and starter:
             print(f"  Resume it with: {starter} --resume {folder}", file=sys.stderr)
@@ -202,7 +203,7 @@ def _format_warning(
 ) -> str:
     """Format a warning of T3D as one line without the code location, and others as Python does."""
     if category is UserWarning and Path(filename).is_relative_to(_PACKAGE):
-        return f"t3d: {message}\n"
+        return f"t3d: {printable_lines(str(message))}\n"
     return _PYTHONS_FORMAT(message, category, filename, lineno, line)
 
 

@@ -51,11 +51,14 @@ def _print_index(report: IndexReport, out: str) -> None:
         f"{report.size / 1e9:.2f} GB; {report.examined} decoded now, {report.files - report.examined} known"
     )
     same, near = report.duplicates.same, report.duplicates.near
-    print_list("cannot be read", list(map(str, report.bad)))
-    print_list("can be read only partly", list(map(str, report.damaged)))
-    print_list("groups of identical files", [" = ".join(group) for group in same])
+    print_list("file cannot be read", "files cannot be read", list(map(str, report.bad)))
     print_list(
-        "near-duplicates from different groups",
+        "file can be read only partly", "files can be read only partly", list(map(str, report.damaged))
+    )
+    print_list("group of identical files", "groups of identical files", [" = ".join(group) for group in same])
+    print_list(
+        "pair of near-duplicates from different groups",
+        "pairs of near-duplicates from different groups",
         [f"{one} ~ {two} ({apart:.0%} of the bits differ)" for one, two, apart in near],
     )
     if not report.duplicates.compared:
@@ -89,8 +92,10 @@ def _print_transcoded(report: TranscodeReport, out: str) -> None:
         f"({report.frames_now / report.took:.0f} frames per second), "
         f"{report.files - report.transcoded} transcoded earlier"
     )
-    print_list("could not be transcoded", list(map(str, report.bad)))
-    print_list("could be read only partly", list(map(str, report.damaged)))
+    print_list("file could not be transcoded", "files could not be transcoded", list(map(str, report.bad)))
+    print_list(
+        "file could be read only partly", "files could be read only partly", list(map(str, report.damaged))
+    )
     if report.files:
         print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")
 
@@ -129,5 +134,5 @@ def _print_shards(report: ShardReport, out: str) -> None:
         f"{report.largest / 1e6:.1f} MB; {report.written} written now in {report.took:.0f} s, "
         f"{report.shards - report.written} written earlier"
     )
-    print_list("are in no shard", list(map(str, report.bad)))
+    print_list("file is in no shard", "files are in no shard", list(map(str, report.bad)))
     print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from t3d.cli.options import Spelling
 from t3d.cli.videos import VideoSet
 from t3d.data.split_lists import PARTS, Shares
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, printable
 from t3d.io.files import is_url
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from t3d.data.manifest.manifest import Manifest
 
 _SMALL = 40  # maximum number of classes with one table line per class; --json has all classes
+
+
+_MAX_MISSING = 0.01  # share of a list's files that may be missing, as `data.max_bad` of a training
 
 
 @Spelling(metavars={"val_fraction": "X", "test_fraction": "X"})
@@ -49,6 +52,7 @@ def split(
     """
     from t3d.data.catalog import open_index
     from t3d.data.inspect.groups import join_groups
+    from t3d.data.moved import refuse_moved
     from t3d.data.split_lists import missing_classes, refuse_existing, write_lists
     from t3d.data.split_lists import split as divided
 
@@ -59,6 +63,9 @@ def split(
             f"{source.videos} would be overwritten by one of the new lists; choose another `out`"
         )
     videos = source.open()
+    absent = refuse_moved(videos, source.videos, root=source.root, max_missing=_MAX_MISSING)
+    if absent is not None:
+        print(f"t3d: {source.videos}: {absent}", file=sys.stderr)
     known = open_index(index, source.videos, root=source.root)
     if group_near_duplicates and known is None:
         known = _indexed(videos, folder / "index.parquet", workers)
@@ -72,7 +79,9 @@ def split(
     _print_table(parts)
     _print_groups(grouped, near=group_near_duplicates, named=source.source_pattern is not None)
     for name, labels in missing.items():
-        shown = ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
+        shown = ", ".join(map(printable, labels[:10])) + (
+            f" and {len(labels) - 10} more" if len(labels) > 10 else ""
+        )
         print(f"Warning: no video in {name}.csv of class {shown}: too few groups")
     print(f"Wrote {', '.join(map(str, files))}")
     return 0
@@ -103,7 +112,9 @@ def _print_table(parts: Mapping[str, Manifest]) -> None:
     counts = [part.class_counts() for part in parts.values()]
     unlabeled = [int((~part.labeled).sum()) for part in parts.values()]
     classes = list(counts[0])
-    rows: list[tuple[str, Sequence[int]]] = [(name, [count[name] for count in counts]) for name in classes]
+    rows: list[tuple[str, Sequence[int]]] = [
+        (printable(name), [count[name] for count in counts]) for name in classes
+    ]
     if len(rows) > _SMALL:
         rows = []
         print(f"{len(classes)} classes (--json has the counts of each)")
@@ -121,17 +132,23 @@ def _print_groups(grouped: Grouped[Manifest], *, near: bool, named: bool) -> Non
     count = len(grouped.videos.sources())
     if grouped.own == grouped.files and not named:
         hint = "" if near else "; use --group-near-duplicates or --source-pattern if clips share a recording"
-        print(f"No group names in the list or the file names: each video is its own group{hint}")
+        alone = "each video is its own group"
+        if grouped.copies or grouped.near:
+            alone = "each video is its own group, except those joined below"
+        print(f"No group names in the list or the file names: {alone}{hint}")
     else:
         unnamed = f"; {grouped.own} files without a group name are their own groups" if grouped.own else ""
         print(f"{grouped.files} files in {count} groups{unnamed}")
     if grouped.copies:
-        print(f"{grouped.copies} files are copies of other files; copies are in one group")
+        files = "file is a copy" if grouped.copies == 1 else "files are copies"
+        print(f"{grouped.copies} {files} of another file: joined with it to one group")
     if near:
+        pairs = "pair" if grouped.near == 1 else "pairs"
         joined = (
-            f"joined into {count} groups, the largest with {grouped.largest} of {len(grouped.videos)} videos"
+            f", joined to one group each; {count} groups remain, the largest with {grouped.largest} of "
+            f"{len(grouped.videos)} videos"
         )
-        print(f"Near-duplicates: {grouped.near} pairs" + (f", {joined}" if grouped.near else ""))
+        print(f"Near-duplicates: {grouped.near} {pairs}" + (joined if grouped.near else ""))
         if grouped.uncompared:
             reasons = ", ".join(f"{number} {reason}" for reason, number in grouped.uncompared.items())
             files, pronoun = ("file", "it") if sum(grouped.uncompared.values()) == 1 else ("files", "each")

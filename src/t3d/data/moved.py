@@ -39,7 +39,7 @@ class MissingFiles:
         new: Folder in which files of the same names are. None if there is none.
         count: Number of missing files that are below `new`.
         root: Whether `old` is the folder that relative paths start from, so that `new` may be given instead.
-        searched: Folders that were searched.
+        searched: Folders that were searched; see `find_missing`.
         moved: The new path of each missing file that was found.
     """
 
@@ -53,7 +53,10 @@ class MissingFiles:
     moved: dict[str, str] = field(repr=False)
 
     def __str__(self) -> str:
-        text = f"{len(self.paths)} of {self.files} files are missing, first {self.paths[0]}"
+        verb = "is" if len(self.paths) == 1 else "are"
+        text = f"{len(self.paths)} of {self.files} files {verb} missing, first {self.paths[0]}"
+        if self.new is None and not self.searched:
+            return text
         if self.new is None:
             return f"{text}; no files of these names are below {' or '.join(self.searched)}"
         verb = "is" if self.count == 1 else "are"
@@ -61,16 +64,20 @@ class MissingFiles:
         return f"{text}; {self.count} of them {verb} below {self.new}, {where}"
 
 
-def find_missing(videos: VideoTable, *, list_folder: str, root: str | None = None) -> MissingFiles | None:
+def find_missing(
+    videos: VideoTable, *, list_folder: str, root: str | None = None, also: Sequence[str] = ()
+) -> MissingFiles | None:
     """Look for every file of a list, and search for those that are missing.
 
-    Files of the same name are searched below `root`, then below the list's folder and the folder that holds
-    it. Of all places, the one that most missing files agree on is proposed.
+    Files of the same name are searched below `root`, then below the list's folder, the folder that holds
+    it, and `also`. Of all places, the one that most missing files agree on is proposed. Whole disks are not
+    searched: neither `/`, nor mount points, nor folders that hold the home folder.
 
     Args:
         videos: The list.
         list_folder: Folder of the list.
         root: Folder that relative paths start from, if it is not the list's.
+        also: More folders to search.
 
     Returns:
         None if no file is missing. Videos in shards are not looked for.
@@ -80,7 +87,9 @@ def find_missing(videos: VideoTable, *, list_folder: str, root: str | None = Non
     if not missing:
         return None
     base = absolute(root if root is not None else list_folder)
-    searched = list(dict.fromkeys([base, absolute(list_folder), str(Path(absolute(list_folder)).parent)]))
+    own = absolute(list_folder)
+    folders = dict.fromkeys([base, own, str(Path(own).parent), *map(absolute, also)])
+    searched = [folder for folder in folders if not holds_much(folder)]
     for folder in searched:
         existing = set(_videos_below(folder))
         if proposal := _proposal(missing, base, existing):
@@ -94,34 +103,58 @@ def find_missing(videos: VideoTable, *, list_folder: str, root: str | None = Non
     return MissingFiles(missing, len(files), None, None, 0, False, tuple(searched), {})
 
 
-def refuse_moved(videos: VideoTable, name: str, *, root: str | None = None) -> None:
-    """Stop before a run if the files of a list are not where it says.
+def holds_much(folder: str) -> bool:
+    """Return whether a folder is too much to search: `/`, a mount point, or a folder above the home folder.
 
-    Only some files are looked for, since a list may have a million: if one of them exists, nothing is said,
-    and a run names those that it cannot read.
+    Args:
+        folder: The folder; it need not exist.
+    """
+    real = Path(os.path.realpath(folder))
+    home = Path(os.path.realpath(Path.home()))
+    return real == Path(real.anchor) or os.path.ismount(real) or real in home.parents
+
+
+def refuse_moved(
+    videos: VideoTable, name: str, *, root: str | None = None, max_missing: float | None = None
+) -> MissingFiles | None:
+    """Stop before a run if the files of a list are not where it says.
 
     Args:
         videos: The list.
         name: What the user calls it.
         root: Folder that relative paths start from.
+        max_missing: Largest share of files that may be missing. All files are looked for. None: only some
+            files are looked for, since a list may have a million, and the list is refused if none of them
+            exists: a run names those that it cannot read.
+
+    Returns:
+        The missing files, if there are any and `max_missing` allows them.
 
     Raises:
-        ManifestError: None of the files exists; the message says where files of the same names are.
+        ManifestError: Too many files are missing; the message says where files of the same names are.
     """
-    places = np.unique(np.linspace(0, len(videos) - 1, min(_SAMPLE, len(videos))).astype(np.int64))
-    if not len(videos) or any(map(_exists, videos.table["path"].take(pa.array(places)).to_pylist())):
-        return
+    if max_missing is None and not _none_exists(videos):
+        return None
     given = Path(name)
     folder = given if given.is_dir() else given.parent
     missing = find_missing(videos, list_folder=str(folder), root=root)
-    if missing is not None and len(missing.paths) == missing.files:
-        if missing.new is not None:
-            hint = f"`t3d data check {name}` can write a corrected list"
-        elif all(path.startswith(missing.searched[0]) for path in missing.paths):
-            hint = "If they moved, give their folder as `root`"
-        else:
-            hint = "Correct the paths in the list"
-        raise ManifestError(f"{name}: {missing}. {hint}")
+    allowed = 1 - 1e-9 if max_missing is None else max_missing
+    if missing is None or len(missing.paths) <= allowed * missing.files:
+        return missing
+    base = absolute(root if root is not None else folder)
+    if missing.new is not None:
+        hint = f"`t3d data check {name}` can write a corrected list"
+    elif all(path.startswith(base) for path in missing.paths):
+        hint = "If they moved, give their folder as `root`"
+    else:
+        hint = "Correct the paths in the list"
+    raise ManifestError(f"{name}: {missing}. {hint}")
+
+
+def _none_exists(videos: VideoTable) -> bool:
+    """Return whether a list has files and none of a sample of them exists."""
+    places = np.unique(np.linspace(0, len(videos) - 1, min(_SAMPLE, len(videos))).astype(np.int64))
+    return len(videos) > 0 and not any(map(_exists, videos.table["path"].take(pa.array(places)).to_pylist()))
 
 
 def with_found(videos: Videos, missing: MissingFiles) -> Videos:
@@ -148,10 +181,11 @@ def _exists(path: str) -> bool:
 
 
 def _videos_below(folder: str) -> Iterator[str]:
-    """Yield files below a folder, hidden ones left out; unreadable folders are passed over."""
+    """Yield files below a folder; hidden ones, mounted disks and unreadable folders are passed over."""
     looked_at = 0
     for top, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        visible = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in visible if not os.path.ismount(os.path.join(top, name))]  # noqa: PTH118
         yield from (os.path.join(top, name) for name in files if not name.startswith("."))  # noqa: PTH118
         looked_at += len(folders) + len(files)
         if looked_at > _SEARCHED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -79,6 +80,32 @@ def predictions(config: PredictConfig, paths: Sequence[str]) -> Iterator[Predict
         pool = Actors(partial(_scorer, make), cpus=cpus, gpus=gpus, most=len(blocks))
         for path, outcome in track(spread(pool, blocks), "Classifying videos", len(paths)):
             yield Prediction(path, error=outcome.reason) if isinstance(outcome, Lost) else outcome
+
+
+class GivenPaths:
+    """Paths as the user gave them, for predictions, which have absolute ones.
+
+    Args:
+        given: Files and folders, as the user gave them.
+
+    Example:
+        >>> GivenPaths(["clips"]).of(Prediction(absolute("clips/a.mp4"))).path
+        'clips/a.mp4'
+    """
+
+    def __init__(self, given: Sequence[str]) -> None:
+        self._given = {absolute(path): path for path in given}
+
+    def of(self, prediction: Prediction) -> Prediction:
+        """Return a prediction with the path that the user gave, or the path within a given folder."""
+        path = prediction.path
+        if path in self._given:
+            return replace(prediction, path=self._given[path])
+        for folder in map(str, Path(path).parents):  # the deepest folder first
+            if folder in self._given:
+                rest = os.path.relpath(path, folder)
+                return replace(prediction, path=os.path.join(self._given[folder], rest))  # noqa: PTH118
+        return prediction
 
 
 def _scorer(make: Callable[[], Predictor]) -> Callable[[list[str]], list[Prediction]]:

@@ -113,8 +113,8 @@ def accuracy_interval(correct: npt.ArrayLike, groups: Sequence[Any] | None = Non
     five recordings say less than 50 videos of 50 recordings. With groups, the number of items is therefore
     divided by the design effect: the cluster-robust variance of the mean over the binomial variance.
     Student's t corrects for the number of groups, as Korn and Graubard do for surveys. If all items are
-    right, or all are wrong, the variance is unknown, and each group counts as one item. A single group
-    gives no information about other groups: the interval is from 0 to 1.
+    right, or all are wrong, the variance is unknown, and each group counts as one item. A single group of
+    several items gives no information about other groups: the interval is from 0 to 1.
 
     The interval describes videos like those of the list. It does not cover another camera or place, nor
     test videos that were used to choose the model.

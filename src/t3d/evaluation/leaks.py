@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from t3d.data.index import VideoIndex
+from t3d.data.inspect.nearby import Listed, index_command, nearby_index
 from t3d.data.inspect.shared import Compared, Reason, SharedRows, shared_rows
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ManifestError
@@ -124,11 +125,12 @@ def uncompared_sentence(shared: SharedRows, *, tested: str, other: str) -> str:
         for name, each in lists.items()
         if each.missing
     ]
-    unhashed = [f"{_unhashed(each):,} {name} videos" for name, each in lists.items() if _unhashed(each)]
+    counts = {name: _unhashed(each) for name, each in lists.items() if _unhashed(each)}
+    unhashed = [f"{count:,} {name} {'video' if count == 1 else 'videos'}" for name, count in counts.items()]
     if unhashed and not shared.tested.hashed:
         sentences.append(
             "Near-duplicates were not looked for: that needs an index with the perceptual hashes of both "
-            "lists."
+            "lists." + (f" Create it with `{shared.index_command}`." if shared.index_command else "")
         )
     elif unhashed:
         sentences.append(
@@ -191,13 +193,16 @@ def overlaps(
     )
 
 
-def shared_with_run(model: str, tested: Manifest, index: VideoIndex | None) -> dict[str, SharedRows]:
+def shared_with_run(
+    model: str, tested: Manifest, index: VideoIndex | None, *, name: str = ""
+) -> dict[str, SharedRows]:
     """Compare a tested list with the videos of the run that the weights are from.
 
     Args:
         model: A run folder, or a file in it. For any other weights there is nothing to compare with.
         tested: The tested list.
-        index: Index of the files.
+        index: Index of the files; None uses an `index.parquet` next to the lists or videos.
+        name: File or folder of the tested list.
 
     Returns:
         What is shared with the run's training and validation list, by `training` and `validation`.
@@ -209,9 +214,29 @@ def shared_with_run(model: str, tested: Manifest, index: VideoIndex | None) -> d
     folder = path if path.is_dir() else path.parent
     if not (folder / "config.yaml").exists():
         return {}
-    lists = {"training": folder / "train.csv", "validation": folder / "val.csv"}
-    return {
-        name: shared_rows(tested, Manifest.from_csv(file), index)
-        for name, file in lists.items()
-        if file.exists()
-    }
+    files = {"training": folder / "train.csv", "validation": folder / "val.csv"}
+    lists = {kind: Listed(Manifest.from_csv(file)) for kind, file in files.items() if file.exists()}
+    return compared_lists(Listed(tested, name), lists, index)
+
+
+def compared_lists(
+    tested: Listed, others: Mapping[str, Listed], index: VideoIndex | None
+) -> dict[str, SharedRows]:
+    """Compare a tested list with other lists.
+
+    Args:
+        tested: The tested list.
+        others: The other lists, by kind, such as `training`.
+        index: Index of the files; None uses an `index.parquet` next to the lists or videos.
+
+    Returns:
+        What is shared with each of the other lists. If near-duplicates were not looked for, with the command
+        that creates the index for it.
+    """
+    if index is None:
+        index = nearby_index(tested, *others.values())
+    shared = {kind: shared_rows(tested.videos, other.videos, index) for kind, other in others.items()}
+    if all(each.tested.hashed for each in shared.values()):
+        return shared
+    command = index_command(tested, *others.values())
+    return {kind: replace(each, index_command=command) for kind, each in shared.items()}

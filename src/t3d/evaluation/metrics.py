@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from t3d.errors import ManifestError
+from t3d.errors import ManifestError, printable
 from t3d.evaluation.figures import (
     RECALL_GAP,
     TOP5_CLASSES,
@@ -94,17 +94,24 @@ class Metrics:
 
     def headline(self) -> str:
         """Return one plain sentence with the accuracy, and one with the figures to compare it with."""
+        baseline = _answering(self.majority.name, "Always")
         return (
             f"{self.correct:,} of {self.videos:,} videos correct: {self.video_top1:.1%} "
-            f"(95% interval {interval_text(self.interval)}). Always answering '{self.majority.name}' would "
-            f"give {self.majority.share:.1%}, guessing {self.chance:.1%}."
+            f"(95% interval {interval_text(self.interval)}). {baseline} would give "
+            f"{self.majority.share:.1%}, guessing {self.chance:.1%}."
         )
 
     def remarks(self) -> list[str]:
         """Return warnings for readers of the accuracy, in sentences; empty if there are none."""
         sentences = []
-        baseline = f"always answering '{self.majority.name}'"
-        if self.interval.high < self.majority.share:
+        baseline = _answering(self.majority.name)
+        if len(self.per_class) == 1:
+            videos = f"All {self.videos:,} videos are" if self.videos > 1 else "The only video is"
+            name = printable(self.majority.name)
+            sentences.append(
+                f"{videos} of one class, '{name}', so the accuracy says little: {baseline} would give 100%."
+            )
+        elif self.interval.high < self.majority.share:
             sentences.append(f"This is worse than {baseline}.")
         elif self.interval.low <= self.majority.share:
             sentences.append(
@@ -130,19 +137,25 @@ class Metrics:
         best = max(self.per_class, key=self.per_class.__getitem__)
         if self.per_class[best] - self.per_class[worst] <= RECALL_GAP + 1e-9:  # not for rounding
             return ""
-        return f"recall {self.per_class[worst]:.0%} for '{worst}', {self.per_class[best]:.0%} for '{best}'"
+        low, high = self.per_class[worst], self.per_class[best]
+        return f"recall {low:.0%} for '{printable(worst)}', {high:.0%} for '{printable(best)}'"
 
     def __str__(self) -> str:
         top5 = "" if self.video_top5 is None else f"  top-5 {self.video_top5:.1%}"
-        name, share = f"always answering '{self.majority.name}'", self.majority.share
+        name, share = _answering(self.majority.name), self.majority.share
         if self.interval.high < share:
             verdict = f"worse than {name} ({share:.1%})"
         elif self.interval.low <= share:
             verdict = f"not distinguishable from {name} ({share:.1%})"
         else:
             verdict = f"{name}: {share:.1%}"
-        extremes = f", {extremes}" if (extremes := self._extremes()) else ""
-        return f"loss {self.loss:.3f}  top-1 {self.summary()}{top5}; {verdict}{extremes}"
+        extremes = f"; {extremes}" if (extremes := self._extremes()) else ""
+        return f"loss {self.loss:.3f}  top-1 {self.summary()}{top5}{extremes}; {verdict}"
+
+
+def _answering(name: str, first: str = "always") -> str:
+    """Name the baseline of a class."""
+    return f"{first} answering '{printable(name)}'"
 
 
 def groups_sentence(groups: int, videos: int) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from t3d.clip import Targets
 from t3d.data.catalog import open_index
-from t3d.data.clips.arrays import ArrayStore, FrameArray
+from t3d.data.clips.arrays import OneVideo, open_one
 from t3d.data.clips.frames import FrameStore
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
@@ -90,25 +89,26 @@ class Predictor:
         self.store = FrameStore(self.card.clip, index=open_index(index))
         self.compute = compute
 
-    def __call__(self, video: str | os.PathLike[str] | FrameArray) -> Prediction:
+    def __call__(self, video: OneVideo) -> Prediction:
         """Classify one video.
 
         Args:
-            video: A file, or RGB frames in memory, uint8 [T, H, W, 3] or [T, 3, H, W]. Strides count frames,
-                so such frames need the frame rate of the videos that the model was trained on.
+            video: The path of a file, an open `Video`, or RGB frames in memory, uint8 [T, H, W, 3] or
+                [T, 3, H, W]. Strides count frames, so such frames need the frame rate of the videos that the
+                model was trained on.
 
         Raises:
-            ConfigError: The frames have another shape or type.
+            ConfigError: Another type, or frames of another shape or type.
             VideoError: The video cannot be read.
         """
-        manifest, store = self._opened(video)
+        manifest, store = open_one(video, self.store)
         with progress("Classifying videos", 1) as bar:
             (prediction,) = self._group(manifest.with_classes(self.card.classes), bar, store)
         if prediction.error is not None:
             raise VideoError(prediction.path, prediction.error)
         return prediction
 
-    def embed(self, video: str | os.PathLike[str] | FrameArray) -> torch.Tensor:
+    def embed(self, video: OneVideo) -> torch.Tensor:
         """Return the features of one video: what the classifier sees, averaged over the clips.
 
         Args:
@@ -118,10 +118,10 @@ class Predictor:
             float32 [D] on the CPU, with D = `predictor.model.num_features`.
 
         Raises:
-            ConfigError: The frames have another shape or type.
+            ConfigError: Another type, or frames of another shape or type.
             VideoError: The video cannot be read.
         """
-        manifest, store = self._opened(video)
+        manifest, store = open_one(video, self.store)
         device = next(self.model.parameters()).device
         rows, bad = each_clip(
             pooled_features(self.model, self.card.clip, bf16=self.compute.use_bf16(device)),
@@ -134,20 +134,11 @@ class Predictor:
             raise VideoError(bad[0].path, bad[0].reason)
         return torch.from_numpy(np.mean([vector for _, _, vector in rows], axis=0)).float()
 
-    def _opened(self, video: str | os.PathLike[str] | FrameArray) -> tuple[Manifest, FrameStore]:
-        """Return a list of the one video, and the store that opens it."""
-        if isinstance(video, np.ndarray | torch.Tensor):
-            array = ArrayStore(video, self.card.clip)
-            return array.manifest(), array
-        if Path(video).is_dir():
-            raise VideoError(video, "is a folder; `many` takes the videos in it")
-        return Manifest.from_files([video]), self.store
-
-    def many(self, paths: Sequence[str | os.PathLike[str]]) -> Iterator[Prediction]:
+    def many(self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Iterator[Prediction]:
         """Classify videos, in their order; one that cannot be read says so in `error`.
 
         Args:
-            paths: Files, and folders, which stand for the videos in them.
+            paths: Files, and folders, which stand for the videos in them; or a single one.
 
         Returns:
             One prediction per video, with its absolute path, as soon as it is known.
@@ -155,6 +146,8 @@ class Predictor:
         Raises:
             ManifestError: No path, or a folder without video.
         """
+        if isinstance(paths, str | os.PathLike):  # else the letters of a path would be taken for files
+            paths = [paths]
         manifest = Manifest.from_files(paths).with_classes(self.card.classes)
         starts = range(0, len(manifest), GROUP)
         groups = (manifest.select(range(i, min(i + GROUP, len(manifest)))) for i in starts)

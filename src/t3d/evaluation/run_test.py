@@ -8,7 +8,7 @@ from typing import Any
 from t3d.data.catalog import open_index, open_videos, refuse_other_targets, refuse_unlabeled
 from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
-from t3d.data.clips.views import PAPER_VIEWS, Views
+from t3d.data.clips.views import PAPER_VIEWS, FrameOrder, Views
 from t3d.errors import ManifestError
 from t3d.evaluation.config import TestConfig
 from t3d.evaluation.leaks import Overlap, overlap_sentences, overlaps, shared_with_run
@@ -31,6 +31,7 @@ class TestResult:
         views: The views of each video that were scored.
         overlaps: Videos shared with other lists of the model, such as its training list; empty if these
             are unknown.
+        frame_order: What was done to the frames of each clip.
     """
 
     __test__ = False  # the name starts as those of pytest's classes do
@@ -39,6 +40,7 @@ class TestResult:
     scores: Scores
     views: Views = PAPER_VIEWS
     overlaps: tuple[Overlap, ...] = ()
+    frame_order: FrameOrder = "normal"
 
     @property
     def single(self) -> Metrics:
@@ -54,11 +56,13 @@ class TestResult:
         return self.metrics
 
     def to_json(self) -> dict[str, Any]:
-        """Return the metrics for `metrics.json`, with the views unless they are the paper's.
+        """Return the metrics for `metrics.json`, with views and frame order unless they are the paper's.
 
         A figure that does not apply, such as a top-5 accuracy of two classes, is left out.
         """
-        views = {} if self.views == PAPER_VIEWS else {"views": asdict(self.views)}
+        views: dict[str, Any] = {} if self.views == PAPER_VIEWS else {"views": asdict(self.views)}
+        if self.frame_order != "normal":
+            views["frame_order"] = self.frame_order
         shared = {overlap.other: overlap.to_json() for overlap in self.overlaps}
         figures = {name: value for name, value in asdict(self.metrics).items() if value is not None}
         return figures | views | ({"shared": shared} if shared else {})
@@ -107,11 +111,11 @@ def run_test(config: TestConfig) -> TestResult:
     refuse_unlabeled(manifest, name=config.videos)
     manifest = manifest.with_classes(card.classes, name=config.videos)
     index = open_index(reading.index, config.videos, root=reading.root)
-    shared = shared_with_run(config.model, manifest, index)
+    shared = shared_with_run(config.model, manifest, index, name=config.videos)
     store = FrameStore(spec, cache=reading.cache, index=index)
     if reading.cache:
         open_all(manifest, store, workers=compute.workers)  # scoring reports what cannot be read
     protocol = Protocol(spec, card.targets, config.views, config.frame_order, config.seed)
     scores = score_videos(model, manifest, protocol, store=store, compute=compute, shown="Testing")
     refuse_many(scores.bad, among=len(manifest), max_bad=reading.max_bad, option="max_bad")
-    return TestResult(measure(scores), scores, config.views, overlaps(scores, shared))
+    return TestResult(measure(scores), scores, config.views, overlaps(scores, shared), config.frame_order)

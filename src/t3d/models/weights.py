@@ -26,6 +26,7 @@ from torch import Tensor
 from t3d.clip import ClipSpec, Targets
 from t3d.errors import CheckpointError, ConfigError, did_you_mean
 from t3d.io.files import atomic_path, refuse_url
+from t3d.models.hints import missing_weights_hint, other_format
 from t3d.models.loading import LoadReport, compare, load_matching
 from t3d.models.net import VideoNet
 from t3d.models.options import with_overrides
@@ -226,7 +227,8 @@ def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
     source = Path(path)
     if not source.is_dir():
         if not source.is_file():
-            raise CheckpointError(f"{source}: no such run folder or weights file")
+            hint = missing_weights_hint(source)
+            raise CheckpointError(f"{source}: no such run folder or weights file{hint}")
         return source
     if (source / _OLD_LAST).is_file() and not (source / LAST).is_file():
         raise CheckpointError(
@@ -355,13 +357,10 @@ def _opened(path: PathLike) -> Iterator[Any]:
         with safe_open(source, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        ending = source.suffix.lower()
-        if ending == ".safetensors":
+        if source.suffix.lower() == ".safetensors":
             reason = f"the file is damaged or incomplete ({error}); copy it again"
-        elif ending in (".pth", ".pt"):
-            reason = "a PyTorch file; convert it with `t3d convert`"
         else:
-            reason = "not a safetensors file"
+            reason = other_format(source)
         raise CheckpointError(f"{source}: {reason}") from error
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from t3d.data.clips.views import PAPER_VIEWS
+from t3d.errors import printable
 from t3d.evaluation.figures import interval_text
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
@@ -33,21 +34,23 @@ def write_result(result: TestResult, folder: str | Path) -> None:
 
 def print_result(result: TestResult) -> None:
     """Print the metrics, what limits them, and the videos that could not be read."""
-    views = "" if result.views == PAPER_VIEWS else str(result.views)
+    views = [] if result.views == PAPER_VIEWS else [str(result.views)]
+    if result.frame_order != "normal":
+        views.append(f"frame order: {result.frame_order}")
     metrics = result.metrics
     say(*result.sentences())
     tables = _multi_tables(metrics) if isinstance(metrics, MultiMetrics) else _single_tables(metrics)
-    tables[0].title = views or None
+    tables[0].title = "; ".join(views) or None
     Console().print(*tables)
     for video in result.scores.bad:
-        print(f"could not be read: {video.path}: {video.reason}", file=sys.stderr)
+        print(f"could not be read: {printable(f'{video.path}: {video.reason}')}", file=sys.stderr)
 
 
 def say(*sentences: str) -> None:
     """Print each sentence on its own line, as it is."""
     console = Console()
     for sentence in sentences:
-        console.print(sentence, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+        console.print(printable(sentence), markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _single_tables(metrics: Metrics) -> list[Table]:
@@ -73,7 +76,7 @@ def _single_tables(metrics: Metrics) -> list[Table]:
     per_class = Table("class", "recall", "correct")
     counts = [(sum(row), row[number]) for number, row in enumerate(metrics.confusion) if sum(row)]
     for (name, recall), (count, correct) in zip(metrics.per_class.items(), counts, strict=True):
-        per_class.add_row(Text(name), f"{recall:.1%}", f"{correct:,} of {count:,}")
+        per_class.add_row(Text(printable(name)), f"{recall:.1%}", f"{correct:,} of {count:,}")
     return [table, per_class]
 
 
@@ -90,5 +93,5 @@ def _multi_tables(metrics: MultiMetrics) -> list[Table]:
     per_class = Table("class", "average precision", "videos", caption="F1 at a probability of 0.5")
     for name, count in metrics.positives.items():
         precision = f"{metrics.per_class[name]:.1%}" if count else "–"
-        per_class.add_row(Text(name), precision, str(count))
+        per_class.add_row(Text(printable(name)), precision, str(count))
     return [table, per_class]

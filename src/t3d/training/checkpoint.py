@@ -36,6 +36,7 @@ class Progress:
         step: Optimizer steps taken in the current epoch.
         best: Best validation accuracy so far (mAP for multi-label runs), in [0, 1]. -1 before the first.
         best_epoch: Finished epochs at that validation. 0 before the first.
+        best_summary: That validation in words, with its count and interval.
         best_regular: Best score of the regular validations, which a longer run has, too. -1 before the first.
         since_best: Regular validations since the best of them, for early stopping.
         minutes: Time spent so far, over all restarts.
@@ -48,6 +49,7 @@ class Progress:
     step: int = 0
     best: float = -1.0
     best_epoch: int = 0
+    best_summary: str = ""
     best_regular: float = -1.0
     since_best: int = 0
     minutes: float = 0.0

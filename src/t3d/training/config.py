@@ -166,6 +166,10 @@ class RunConfig:
         for name in ("eval_every", "log_every"):
             at_least(name, getattr(self, name), 1)
 
+    def lists(self) -> tuple[str, ...]:
+        """Return the folder of relative paths, if it is set, and the lists of videos."""
+        return ()
+
     def caches(self) -> dict[str, str]:
         """Return the folders of results computed before the first step, by the name of the results."""
         return {"decoded frames": self.data.cache} if self.data.cache else {}
@@ -185,6 +189,10 @@ class TrainConfig(RunConfig):
 
     data: DataConfig = field(default_factory=DataConfig)
     early_stopping: int = 0
+
+    def lists(self) -> tuple[str, ...]:
+        """Return the folder of relative paths, if it is set, and the lists of videos."""
+        return tuple(filter(None, (self.data.root, self.data.train, self.data.val)))
 
     def __post_init__(self) -> None:
         if not self.data.train:

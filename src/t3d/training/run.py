@@ -9,12 +9,13 @@ from torch import nn
 
 from t3d.data.catalog import open_index
 from t3d.data.clips.dataset import TrainClips, collate
-from t3d.data.inspect.shared import SharedRows, shared_rows
+from t3d.data.inspect.nearby import Listed
+from t3d.data.inspect.shared import SharedRows
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import DivergedError
 from t3d.evaluation.figures import FEW_RESAMPLES
-from t3d.evaluation.leaks import measure_without, sharing_sentence, uncompared_sentence
+from t3d.evaluation.leaks import compared_lists, measure_without, sharing_sentence, uncompared_sentence
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.protocol import Protocol
@@ -86,7 +87,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
                     metrics = measure(scores, resamples=FEW_RESAMPLES)
                     without = measure_without(scores, shared, resamples=FEW_RESAMPLES) if shared else None
                     trainer.validated(epoch, metrics.loss, metrics.log_line() | _unshared(without))
-                    trainer.keep_if_best(epoch, metrics.best_by)
+                    trainer.keep_if_best(epoch, metrics.best_by, metrics.summary())
                     note = f"  val {metrics}"
                     if without is not None:
                         note += f"; without shared videos {without.summary()}"
@@ -131,7 +132,11 @@ def _shared(run: Run[TrainConfig], videos: RunVideos) -> SharedRows | None:
         return None
     shared: list[SharedRows | None] = [None]
     if run.accelerator.is_main_process:
-        shared = [shared_rows(videos.val, videos.train, run.store.index)]
+        data = run.config.data
+        index = run.store.index if len(run.store.index) else None
+        train = Listed(videos.train, data.train)
+        val = Listed(videos.val, data.val or data.train)
+        shared = [compared_lists(val, {"training": train}, index)["training"]]
     return broadcast_object_list(shared)[0]
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
@@ -20,7 +21,8 @@ from t3d.data.clips.check import open_all, readable
 from t3d.data.clips.frames import FrameStore
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import ConfigError, Failed
+from t3d.data.moved import find_missing
+from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
 from t3d.training.config import RunConfig
@@ -137,15 +139,34 @@ class Run(Generic[Config]):
         return RunVideos(kept[0], held[0] if held else None, kept[1] + (held[1] if held else []))
 
     def reopen_videos(self) -> RunVideos:
-        """Read the saved lists of videos of the run to resume."""
+        """Read the saved lists of videos of the run to resume.
+
+        Raises:
+            ManifestError: More than `data.max_bad` of the files are missing.
+        """
         train, val = self.folder.read_videos()
         if self.accelerator.is_main_process:
+            for part, file in ((train, self.folder.train_csv), (val, self.folder.val_csv)):
+                if part is not None:
+                    self._refuse_moved(part, file)
             self.folder.sweep()
             if self.store.folder is not None:  # some may no longer be in the cache
                 for part in (train, val):
                     if part is not None:
                         open_all(part, self.store, workers=self.config.data.workers)
         return RunVideos(train, val)
+
+    def _refuse_moved(self, videos: Manifest, file: Path) -> None:
+        """Raise an error if the files of a saved list are gone: without them, the epochs would differ."""
+        data = self.config.data
+        given = self.config.lists()
+        folders = [str(folder) for name in given for folder in (Path(name), *list(Path(name).parents)[:2])]
+        also = [folder for folder in folders if Path(folder).is_dir()]
+        missing = find_missing(videos, list_folder=str(self.folder.path), also=also)
+        if missing is None or len(missing.paths) <= data.max_bad * missing.files:
+            return
+        hint = "Move them back" if missing.new is None else f"Move them back, or correct the paths in {file}"
+        raise ManifestError(f"{self.folder.path} cannot be resumed: {file}: {missing}. {hint}")
 
     def new_model(self, classes: Sequence[str] = (), targets: Targets = "single") -> tuple[VideoNet, str]:
         """Create the model, untrained or from the weights of `model.init`, on the CPU.

@@ -178,7 +178,9 @@ class Trainer:
         if stop and self.progress.epoch < last:  # it arrived after the start-up: there is nothing to save yet
             raise self.run.interrupted(stop)
         for epoch in range(self.progress.epoch, last):
-            self._stopped_early = 0 < early_stopping <= self.progress.since_best
+            # Only directly after a validation, even if the run is resumed with another `early_stopping`.
+            validated = not self.progress.step and self._regular(epoch)
+            self._stopped_early = validated and 0 < early_stopping <= self.progress.since_best
             if self._stopped_early:
                 return
             self._train(epoch, loader)
@@ -202,15 +204,21 @@ class Trainer:
         self.log.write("val", epoch * self.steps, epoch=epoch, **figures)
         self.progress = replace(self.progress, figures=figures)
 
-    def keep_if_best(self, epoch: int, score: float) -> None:
-        """Keep a copy of the weights if they validated best so far. It becomes part of every checkpoint."""
+    def keep_if_best(self, epoch: int, score: float, summary: str = "") -> None:
+        """Keep a copy of the weights if they validated best so far. It becomes part of every checkpoint.
+
+        Args:
+            epoch: Finished epochs.
+            score: Figure that selects the best weights.
+            summary: The figure in words, with its count and interval.
+        """
         progress = self.progress
         if self._regular(epoch):
             since_best = 0 if score > progress.best_regular else progress.since_best + 1
             best_regular = max(score, progress.best_regular)
             self.progress = replace(progress, best_regular=best_regular, since_best=since_best)
         if score > progress.best:
-            self.progress = replace(self.progress, best=score, best_epoch=epoch)
+            self.progress = replace(self.progress, best=score, best_epoch=epoch, best_summary=summary)
             card = self.describe(replace(self.progress, epoch=epoch))
             self.best = Snapshot.of(self.learner.kept, card)
 
@@ -254,8 +262,8 @@ class Trainer:
                 f"{progress.since_best} validations without improvement"
             )
         if self.best is not None:
-            best = f"{progress.best_epoch} ({progress.best:.1%})"
-            self.log.say(f"best validation: epoch {best}, {self.folder.best}")
+            best = progress.best_summary or f"{progress.best:.1%}"  # checkpoints of earlier versions
+            self.log.say(f"best validation: epoch {progress.best_epoch}, {best}: {self.folder.best}")
         self.log.say(f"done in {self.minutes():.1f} minutes: {self.folder.last}")
 
     # --- within an epoch ---------------------------------------------------------------------------------

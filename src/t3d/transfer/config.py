@@ -125,6 +125,10 @@ class TransferConfig(RunConfig):
         default_factory=lambda: OptimConfig(epochs=150, batch_size=32, schedule="step")
     )
 
+    def lists(self) -> tuple[str, ...]:
+        """Return the folder of relative paths, if it is set, and the lists of videos."""
+        return tuple(filter(None, (self.data.root, self.data.videos)))
+
     def caches(self) -> dict[str, str]:
         """Return the folders of results computed before the first step, by the name of the results."""
         features = {"teacher features": self.teacher.cache} if self.teacher.cache else {}

@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import SupportsIndex, overload
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import frame_range
 from t3d.data.clips.frames import FrameStore
-from t3d.data.clips.sampler import SampleKey, key_of
+from t3d.data.clips.random_clips import RandomClips
+from t3d.data.clips.sampler import SampleKey
 from t3d.data.clips.sampling import random_clip
 from t3d.data.clips.transforms import center_view, random_view, stack
 from t3d.data.config import AugmentConfig
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import Failed, VideoError
+from t3d.data.manifest.table import Entry
+from t3d.errors import Failed
 from t3d.transfer.features import FeatureStore
 from t3d.transfer.pairs import Indices, frames_of, other_time
 
@@ -135,11 +135,11 @@ class TeacherView:
         )
 
 
-class TransferClips(Dataset[PairItem | Failed]):
+class TransferClips(RandomClips[PairItem]):
     """Dataset of one random clip per video, with the teacher's frames of the same time.
 
-    A row number gives the clip of the current epoch (see `set_epoch`). `dataset[0]` and torch's own loaders
-    therefore work, with `collate_fn=CollatePairs(other_time)`. A `SampleKey` contains its epoch.
+    A row number gives the clip of the current epoch, see `RandomClips`. Loaders need
+    `collate_fn=CollatePairs(other_time)`.
 
     Every random draw depends only on (seed, epoch, row). Clip and frames get independent random
     views, so that pixel positions do not reveal a pair (PAPER: Supervision transfer, our choice).
@@ -165,64 +165,22 @@ class TransferClips(Dataset[PairItem | Failed]):
         teacher: TeacherView,
         other_time: bool = False,
     ) -> None:
-        self.manifest = manifest
-        self.spec = spec
-        self.store = store
+        super().__init__(manifest, spec, store=store, seed=seed)
         self.augment = augment
-        self.seed = seed
         self.teacher = teacher
         self.other_time = other_time
-        self.epoch = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose clips row numbers give; see `t3d.data.clips.dataset.TrainClips`.
-
-        Args:
-            epoch: Epoch, from 0.
-        """
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.manifest)
-
-    @overload
-    def __getitem__(self, key: SampleKey) -> PairItem | Failed: ...
-    @overload
-    def __getitem__(self, key: SupportsIndex) -> PairItem: ...
-    def __getitem__(self, key: SampleKey | SupportsIndex) -> PairItem | Failed:
-        """Return a random clip of a video, with what the teacher sees.
-
-        Args:
-            key: Row of the video; negative rows count from the end. Or epoch and row.
-
-        Returns:
-            The pair; for a `SampleKey` of a video that cannot be read, the reason.
-
-        Raises:
-            IndexError: There is no such row.
-            VideoError: The video of a row number cannot be read.
-        """
-        if isinstance(key, SampleKey):
-            return self._pair(key)
-        item = self._pair(key_of(key, epoch=self.epoch, length=len(self)))
-        if isinstance(item, Failed):
-            raise VideoError(item.path, item.reason)
-        return item
-
-    def _pair(self, key: SampleKey) -> PairItem | Failed:
+    def draw(self, key: SampleKey, entry: Entry) -> PairItem:
+        """Return a random clip of a video with what the teacher sees, see `RandomClips`."""
         rng = np.random.default_rng((self.seed, key.epoch, key.row))
-        entry = self.manifest[key.row]
-        try:
-            frames = self.store.open(entry.path)
-            low, high = frame_range(frames, entry, self.spec)
-            clip = random_clip(high - low, self.spec, rng)
-            other = other_time(clip, high - low, self.spec, rng) if self.other_time else None
-            pixels = frames.get(low + clip)
-            view = self.teacher.of(entry.path)
-            own = view(low + clip, rng)
-            others = None if other is None else view(low + other, rng)
-        except VideoError as error:
-            return Failed(str(entry.path), error.reason, key.row)
+        frames = self.store.open(entry.path)
+        low, high = frame_range(frames, entry, self.spec)
+        clip = random_clip(high - low, self.spec, rng)
+        other = other_time(clip, high - low, self.spec, rng) if self.other_time else None
+        pixels = frames.get(low + clip)
+        view = self.teacher.of(entry.path)
+        own = view(low + clip, rng)
+        others = None if other is None else view(low + other, rng)
         return PairItem(key.row, _view(pixels, self.spec, self.augment, rng), own, others)
 
 

@@ -24,10 +24,10 @@ from t3d.data.catalog import (
 )
 from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
-from t3d.data.inspect.shared import shared_rows
+from t3d.data.inspect.nearby import Listed
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed, ManifestError
-from t3d.evaluation.leaks import overlaps, shared_with_run
+from t3d.evaluation.leaks import compared_lists, overlaps, shared_with_run
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import ClipRow
@@ -81,9 +81,9 @@ def run_probe(config: ProbeConfig) -> TestResult:
     broken = {failed.row for failed in bad["train"]}
     classifier = fit_linear(known, [row for row in vectors["train"] if row[0] not in broken])
     result = result_of(classifier, asked, vectors["test"], bad["test"])
-    shared = {"training": shared_rows(asked, known, index)}
+    shared = compared_lists(Listed(asked, config.test), {"training": Listed(known, config.train)}, index)
     if config.model is not None:  # features, too, are better on videos that they were learned from
-        run = shared_with_run(config.model, asked, index)
+        run = shared_with_run(config.model, asked, index, name=config.test)
         shared |= {f"model {name}": rows for name, rows in run.items()}
     return replace(result, overlaps=overlaps(result.scores, shared))
 

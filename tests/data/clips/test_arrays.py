@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.arrays import frames_first, load_clips
+from t3d.data.clips.arrays import frames_first, load_clips, open_one
+from t3d.data.clips.frames import FrameStore
 from t3d.errors import ConfigError, VideoError
 from t3d.video.encode import write_video
 from t3d.video.video import Video
@@ -32,6 +33,7 @@ def test_a_file_and_its_frames_give_the_same_clips(film: Path) -> None:
     for same in (frames, frames.numpy(), frames.permute(0, 2, 3, 1), frames.permute(0, 2, 3, 1).numpy()):
         assert torch.equal(load_clips(same, SPEC), want)
     assert torch.equal(load_clips(str(film), SPEC), want)
+    assert torch.equal(load_clips(Video(film), SPEC), want)
 
 
 def test_a_short_array_wraps_as_a_short_file_does() -> None:
@@ -49,10 +51,13 @@ def test_a_short_array_wraps_as_a_short_file_does() -> None:
         np.zeros((8, 20, 30), np.uint8),
         np.zeros((8, 20, 30, 4), np.uint8),
         np.zeros((0, 20, 30, 3), np.uint8),
+        np.zeros((8, 20, 30, 3), np.uint16),
+        np.zeros((8, 20, 30, 3), object),  # torch has no such type
+        np.array(["a.mp4"]),
     ],
 )
 def test_other_arrays_are_refused_with_what_is_allowed(frames: np.ndarray) -> None:
-    with pytest.raises(ConfigError, match=r"got frames torch\.\w+ \[.*uint8 \[T, H, W, 3\] or"):
+    with pytest.raises(ConfigError, match=r"got frames \S+ \[.*uint8 \[T, H, W, 3\] or"):
         load_clips(frames, SPEC)
 
 
@@ -77,3 +82,15 @@ def test_a_bad_file_is_an_error(tmp_path: Path) -> None:
         load_clips(tmp_path / "bad.mp4", SPEC)
     with pytest.raises(VideoError, match=r"gone\.mp4"):
         load_clips(tmp_path / "gone.mp4", SPEC)
+
+
+@pytest.mark.parametrize("video", [None, ["a.mp4"], ("a.mp4", "b.mp4"), 3, b"a.mp4", [np.zeros((4, 5, 3))]])
+def test_other_types_are_refused_with_what_is_allowed(video: object) -> None:
+    with pytest.raises(ConfigError, match=r"type \w+; give the path of a file, a t3d.Video, or RGB") as error:
+        open_one(video, FrameStore(SPEC))  # type: ignore[arg-type]
+    assert ("`Predictor.many` takes several paths" in str(error.value)) is isinstance(video, list | tuple)
+
+
+def test_a_folder_is_not_one_video(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="is a folder; give one video file"):
+        load_clips(tmp_path, SPEC)

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from t3d.clip import ClipSpec
 from t3d.data.clips import frames as frames_module
-from t3d.data.clips.frames import FrameStore, _CachedFrames, _DecodedFrames
+from t3d.data.clips.frames import DecodedFrames, FrameStore, _CachedFrames
 from t3d.data.clips.transforms import resize_frames
 from t3d.errors import ConfigError, VideoError
 from t3d.io.files import ABANDONED
@@ -75,7 +75,7 @@ def test_cached_frames_are_the_decoded_ones_bit_for_bit(
     assert store.prepare(film)
     cached, decoded = store.open(film), FrameStore(spec).open(film)
     assert isinstance(cached, _CachedFrames)
-    assert isinstance(decoded, _DecodedFrames)
+    assert isinstance(decoded, DecodedFrames)
     np.testing.assert_array_equal(cached.times, decoded.times)
     with Video(film) as video:
         whole = torch.stack([resize_frames(video.frames_at([i]), spec)[0] for i in range(count)])
@@ -113,7 +113,7 @@ def test_a_film_that_is_not_prepared_is_decoded_and_nothing_is_written(
     tmp_path: Path, films: list[Path]
 ) -> None:
     store = store_at(tmp_path)
-    assert isinstance(store.open(films[0]), _DecodedFrames)
+    assert isinstance(store.open(films[0]), DecodedFrames)
     assert entries(tmp_path) == []
     assert FrameStore(SPEC).prepare(films[0]) is False
 
@@ -153,7 +153,7 @@ def test_other_content_under_the_same_name_is_another_entry(tmp_path: Path, film
     shutil.copyfile(films[1], film)
     for asked in (store, store_at(tmp_path / "cache")):
         got = asked.open(film)
-        assert isinstance(got, _DecodedFrames)
+        assert isinstance(got, DecodedFrames)
         index = np.arange(20)
         assert torch.equal(got.get(index), FrameStore(SPEC).open(films[1]).get(index))
 
@@ -163,7 +163,7 @@ def test_settings_that_change_pixels_miss_and_others_hit(tmp_path: Path, films: 
     larger = ClipSpec(num_frames=8, size=24, resize=40)
     square = ClipSpec(num_frames=8, size=24, resize=32, resize_mode="square")
     for other in (larger, square):
-        assert isinstance(store_at(tmp_path, spec=other).open(films[0]), _DecodedFrames)
+        assert isinstance(store_at(tmp_path, spec=other).open(films[0]), DecodedFrames)
     clip = ClipSpec(num_frames=16, stride=4, size=16, resize=32, mean=(0.5, 0.5, 0.5), tail="shift")
     assert isinstance(store_at(tmp_path, spec=clip).open(films[0]), _CachedFrames)
 
@@ -173,7 +173,7 @@ def test_a_new_format_never_reads_old_entries(
 ) -> None:
     store_at(tmp_path).prepare(films[0])
     monkeypatch.setattr(frames_module, "_FORMAT", frames_module._FORMAT + 1)
-    assert isinstance(store_at(tmp_path).open(films[0]), _DecodedFrames)
+    assert isinstance(store_at(tmp_path).open(films[0]), DecodedFrames)
 
 
 # --- the bound ----------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def test_an_entry_that_another_run_evicts_is_decoded_again(tmp_path: Path, films
     entry.unlink()
     index = np.arange(20)
     again = store.open(films[0])
-    assert isinstance(again, _DecodedFrames)
+    assert isinstance(again, DecodedFrames)
     assert torch.equal(opened.get(index), again.get(index))  # what is open stays whole
 
 
@@ -320,7 +320,7 @@ def test_temporary_files_of_killed_processes_are_not_read_and_are_deleted_later(
     (left,) = entries(tmp_path)
     assert left.name.startswith(".")
     store = store_at(tmp_path)
-    assert isinstance(store.open(films[0]), _DecodedFrames)
+    assert isinstance(store.open(films[0]), DecodedFrames)
     assert store.prepare(films[0])
     assert left.exists()  # somebody may still be writing it
 

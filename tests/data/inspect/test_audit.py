@@ -77,7 +77,7 @@ def test_without_an_index_only_names_are_known(parts: Path) -> None:
         str(parts / "train/jump/v_jump_g01_c01.mp4"),
         str(parts / "test/jump/v_jump_g20_c01.mp4"),
     )  # found by size, then by bytes
-    assert shared == Shared("train", "test", (), ("run_g07",), (pair,), ())
+    assert shared == Shared("train", "test", (), ("run_g07",), (pair,), (), unhashed=(4, 7), searched=False)
 
 
 def test_shared_videos_of_two_lists_are_found(parts: Path, index: Path) -> None:
@@ -136,11 +136,22 @@ def test_the_command(parts: Path, index: Path, capsys: pytest.CaptureFixture[str
     )
     assert "frames per file: 16 to 16" in output
     assert "64 × 48: 5, 32 × 24: 1" in output
-    assert f"1 unreadable files:\n  {test}/run/v_run_g22_c01.mp4: is empty" in output
+    assert f"1 unreadable file:\n  {test}/run/v_run_g22_c01.mp4: is empty" in output
     assert (
-        f"{train} and {test} share\n1 groups (column `source`):\n  run_g07\n1 pairs of the same bytes:"
+        f"{train} and {test} share\n1 group (column `source`):\n  run_g07\n1 pair of identical files:"
         in output
     )
+    assert f"Near-duplicates of 1 files of {test} were not searched for" in output  # it is unreadable
+    assert main(["data", "check", train, test]) == 1  # the index next to the folders is found
+    assert "1 pair of near-duplicates from different groups:" in capsys.readouterr().out
+    index.unlink()
+    assert main(["data", "check", train, test]) == 1
+    output = capsys.readouterr().out
+    assert "~" not in output
+    assert (
+        "Near-duplicates were not searched for: that needs an index with the perceptual hashes of both "
+        f"lists; create it with `t3d prepare index {parts} --unlabeled --out {parts}/index.parquet`"
+    ) in output
     assert main(["data", "check", train, test, "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["lists"][train]["unknown"] == 4

@@ -1,4 +1,4 @@
-"""Frames that are in memory already, in the place of a video file.
+"""One video in any form: a file, an open `Video`, or frames that are in memory already.
 
 Legend: T frames, C channels, H height, W width, N clips.
 """
@@ -16,13 +16,16 @@ import torch
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import ClipItem, VideoClips
-from t3d.data.clips.frames import Frames, FrameStore
+from t3d.data.clips.frames import DecodedFrames, Frames, FrameStore
 from t3d.data.clips.transforms import normalize, resize_frames, stack
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, VideoError
+from t3d.video.video import Video
 
 FrameArray: TypeAlias = npt.NDArray[np.uint8] | torch.Tensor
 """RGB frames, uint8 [T, H, W, C] or [T, C, H, W]."""
+OneVideo: TypeAlias = str | os.PathLike[str] | Video | FrameArray
+"""One video: the path of a file, an open `Video`, or frames."""
 NAME = "frames in memory"
 """Path of such frames in a manifest and in messages."""
 
@@ -40,12 +43,11 @@ def frames_first(frames: FrameArray) -> torch.Tensor:
         >>> frames_first(np.zeros((16, 240, 320, 3), np.uint8)).shape
         torch.Size([16, 3, 240, 320])
     """
-    # A copy if the array is a view that runs backward (BGR turned into RGB) or cannot be written to.
-    tensor = frames if isinstance(frames, torch.Tensor) else torch.from_numpy(_writable(frames))
-    shape = tuple(tensor.shape)
-    if tensor.dtype != torch.uint8 or tensor.ndim != 4 or 3 not in (shape[1], shape[3]) or 0 in shape:
+    shape, dtype = tuple(frames.shape), str(frames.dtype).removeprefix("torch.")
+    # Before any conversion: torch has no counterpart of some types, such as objects.
+    if dtype != "uint8" or len(shape) != 4 or 3 not in (shape[1], shape[3]) or 0 in shape:
         raise ConfigError(
-            f"got frames {tensor.dtype} {list(shape)}; give RGB frames as uint8 [T, H, W, 3] or "
+            f"got frames {dtype} {list(shape)}; give RGB frames as uint8 [T, H, W, 3] or "
             "[T, 3, H, W], with values from 0 to 255"
         )
     if shape[1] == shape[3]:
@@ -53,6 +55,8 @@ def frames_first(frames: FrameArray) -> torch.Tensor:
             f"got frames {list(shape)}, which could be [T, 3, H, W] or [T, H, W, 3]; frames of 3 pixels "
             "cannot be told apart from colors: resize them first"
         )
+    # A copy if the array is a view that runs backward (BGR turned into RGB) or cannot be written to.
+    tensor = frames.cpu() if isinstance(frames, torch.Tensor) else torch.from_numpy(_writable(frames))
     if shape[3] == 3:
         tensor = tensor.permute(0, 3, 1, 2)
     return tensor.contiguous(memory_format=torch.channels_last)
@@ -94,16 +98,62 @@ class ArrayStore(FrameStore):
         return Manifest((), pa.table(columns))
 
 
-def load_clips(
-    video: str | os.PathLike[str] | FrameArray, spec: ClipSpec, *, device: str | torch.device = "cpu"
-) -> torch.Tensor:
+class _VideoStore(FrameStore):
+    """A store whose only video is an open `Video`."""
+
+    def __init__(self, video: Video, spec: ClipSpec) -> None:
+        super().__init__(spec)
+        self.video = video
+
+    def open(self, path: Path) -> Frames:  # noqa: ARG002 (there is one video)
+        return DecodedFrames(self.video, self.spec)
+
+
+def open_one(video: OneVideo, store: FrameStore) -> tuple[Manifest, FrameStore]:
+    """Open one video in any form.
+
+    Args:
+        video: The path of a file, an open `Video`, or RGB frames, uint8 [T, H, W, 3] or [T, 3, H, W].
+        store: Store that opens files, with the size of the frames.
+
+    Returns:
+        A list of the one unlabeled video, and the store that opens it.
+
+    Raises:
+        ConfigError: Another type, or frames of another shape or type.
+        VideoError: The path is a folder.
+        ManifestError: The path is a URL.
+
+    Example:
+        >>> spec = ClipSpec(num_frames=8, size=112, resize=112)
+        >>> videos, _ = open_one(np.zeros((40, 120, 160, 3), np.uint8), FrameStore(spec))
+        >>> len(videos)
+        1
+    """
+    if isinstance(video, np.ndarray | torch.Tensor):
+        array = ArrayStore(video, store.spec)
+        return array.manifest(), array
+    if isinstance(video, Video):
+        return Manifest.from_files([video.path]), _VideoStore(video, store.spec)
+    if not isinstance(video, str | os.PathLike) or isinstance(os.fspath(video), bytes):
+        several = "; `Predictor.many` takes several paths" if isinstance(video, list | tuple) else ""
+        raise ConfigError(
+            f"got a video of type {type(video).__name__}; give the path of a file, a t3d.Video, or RGB "
+            f"frames as a uint8 array or tensor [T, H, W, 3] or [T, 3, H, W]{several}"
+        )
+    if Path(video).is_dir():
+        raise VideoError(video, "is a folder; give one video file. `Predictor.many` takes folders")
+    return Manifest.from_files([video]), store
+
+
+def load_clips(video: OneVideo, spec: ClipSpec, *, device: str | torch.device = "cpu") -> torch.Tensor:
     """Return the clips of a video that testing and prediction use, ready for a model.
 
     These are the clips of the paper's protocol: they do not overlap, and their center is cropped. Strides
     count frames, so frames in memory need the frame rate of the videos that the model was trained on.
 
     Args:
-        video: A video file, or RGB frames, uint8 [T, H, W, 3] or [T, 3, H, W].
+        video: The path of a file, an open `Video`, or RGB frames, uint8 [T, H, W, 3] or [T, 3, H, W].
         spec: What a clip is; the card of a weights file has it.
         device: Where the clips are put.
 
@@ -111,7 +161,7 @@ def load_clips(
         Normalized clips, float32 [N, C, T, H, W], at least one.
 
     Raises:
-        ConfigError: The frames have another shape or type.
+        ConfigError: Another type, or frames of another shape or type.
         VideoError: The video cannot be read, or is too short for `spec.short = error`.
 
     Example:
@@ -119,13 +169,7 @@ def load_clips(
         >>> load_clips(frames, ClipSpec(num_frames=8, size=112, resize=112)).shape
         torch.Size([2, 3, 8, 112, 112])
     """
-    if isinstance(video, np.ndarray | torch.Tensor):
-        array = ArrayStore(video, spec)
-        store: FrameStore = array
-        manifest = array.manifest()
-    else:
-        store = FrameStore(spec)
-        manifest = Manifest.from_files([video])
+    manifest, store = open_one(video, FrameStore(spec))
     items = list(VideoClips(manifest, spec, store=store))
     clips = [item.frames for item in items if isinstance(item, ClipItem)]
     for item in items:

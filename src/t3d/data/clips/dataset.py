@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import NamedTuple, SupportsIndex, overload
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import Frames, FrameStore
-from t3d.data.clips.sampler import SampleKey, key_of
+from t3d.data.clips.random_clips import RandomClips
+from t3d.data.clips.sampler import SampleKey
 from t3d.data.clips.sampling import check_length, random_clip
 from t3d.data.clips.transforms import crop_views, random_view, stack
 from t3d.data.clips.views import PAPER_VIEWS, FrameOrder, Views
@@ -87,11 +88,10 @@ def _stacked(labels: list[int | torch.Tensor]) -> torch.Tensor:
     return torch.stack(several) if several else torch.tensor(labels, dtype=torch.int64)
 
 
-class TrainClips(Dataset[ClipItem | Failed]):
+class TrainClips(RandomClips[ClipItem]):
     """One random clip and view per video. Every draw follows from (seed, epoch, row).
 
-    A row number gives the clip of the current epoch (see `set_epoch`), so `dataset[0]` and torch's own
-    loaders work. A `SampleKey` names its epoch itself: runs use it, with `ResumableBatchSampler`.
+    A row number gives the clip of the current epoch, see `RandomClips`.
 
     Args:
         manifest: The videos.
@@ -118,60 +118,15 @@ class TrainClips(Dataset[ClipItem | Failed]):
     def __init__(
         self, manifest: Manifest, spec: ClipSpec, *, store: FrameStore, augment: AugmentConfig, seed: int
     ) -> None:
-        self.manifest = manifest
-        self.spec = spec
-        self.store = store
+        super().__init__(manifest, spec, store=store, seed=seed)
         self.augment = augment
-        self.seed = seed
-        self.epoch = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose clips row numbers give, as torch's `DistributedSampler` does.
-
-        Call it before each epoch, or every epoch has the same clips. Loaders with `persistent_workers` copy
-        the dataset once, so they keep the epoch of their first iteration.
-
-        Args:
-            epoch: Epoch, from 0.
-        """
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.manifest)
-
-    @overload
-    def __getitem__(self, key: SampleKey) -> ClipItem | Failed: ...
-    @overload
-    def __getitem__(self, key: SupportsIndex) -> ClipItem: ...
-    def __getitem__(self, key: SampleKey | SupportsIndex) -> ClipItem | Failed:
-        """Return a random clip of a video.
-
-        Args:
-            key: Row of the video; negative rows count from the end. Or epoch, row and visit.
-
-        Returns:
-            The clip; for a `SampleKey` of a video that cannot be read, the reason.
-
-        Raises:
-            IndexError: There is no such row.
-            VideoError: The video of a row number cannot be read.
-        """
-        if isinstance(key, SampleKey):
-            return self._clip(key)
-        item = self._clip(key_of(key, epoch=self.epoch, length=len(self)))
-        if isinstance(item, Failed):
-            raise VideoError(item.path, item.reason)
-        return item
-
-    def _clip(self, key: SampleKey) -> ClipItem | Failed:
+    def draw(self, key: SampleKey, entry: Entry) -> ClipItem:
+        """Return a random clip and view of a video, see `RandomClips`."""
         rng = np.random.default_rng((self.seed, *(key if key.visit else key[:2])))
-        entry = self.manifest[key.row]
-        try:
-            frames = self.store.open(entry.path)
-            low, high = frame_range(frames, entry, self.spec)
-            clip = frames.get(low + random_clip(high - low, self.spec, rng))
-        except VideoError as error:
-            return Failed(str(entry.path), error.reason, key.row)
+        frames = self.store.open(entry.path)
+        low, high = frame_range(frames, entry, self.spec)
+        clip = frames.get(low + random_clip(high - low, self.spec, rng))
         view = random_view(clip, self.spec, augment=self.augment, rng=rng)
         return ClipItem(key.row, 0, view, label_of(key.row, self.manifest))
 

@@ -90,7 +90,7 @@ class FrameStore:
         if entry is not None:
             with suppress(FileNotFoundError):  # not prepared, or another run has made room
                 return _CachedFrames(entry)
-        return _DecodedFrames(self._video(path), self.spec)
+        return DecodedFrames(self._video(path), self.spec)
 
     def shards(self, manifest: Manifest) -> Shards | None:
         """Return the shards of the videos, or None if they are read from files or from the cache."""
@@ -190,8 +190,13 @@ class FrameStore:
         return free
 
 
-class _DecodedFrames:
-    """Frames decoded from the file."""
+class DecodedFrames:
+    """The resized frames of an open video, decoded when they are requested.
+
+    Args:
+        video: The video.
+        spec: `resize` and `resize_mode` say how frames are resized.
+    """
 
     def __init__(self, video: Video, spec: ClipSpec) -> None:
         self._video = video
@@ -199,6 +204,7 @@ class _DecodedFrames:
         self.times = self._video.times
 
     def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Return the frames at these indices, see `Frames.get`."""
         # A clip that wraps around or repeats a frame has indices twice: each frame is decoded once.
         unique, where = np.unique(indices, return_inverse=True)
         frames = resize_frames(self._video.frames_at(unique), self._spec)

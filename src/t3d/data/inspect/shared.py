@@ -39,6 +39,9 @@ class Shared:
         same: Pairs of different files with the same bytes, the first of `one`.
         near: Near-duplicates: pairs of files of different groups, the first of `one`, with the share of bits
             that differ, nearest first.
+        unhashed: Files of each list whose perceptual hash was not compared: they are not in the index, are
+            unreadable or show hardly any detail. All files, if there is no index.
+        searched: Whether any near-duplicates were searched for: not without perceptual hashes of both lists.
     """
 
     one: str
@@ -47,6 +50,8 @@ class Shared:
     sources: tuple[str, ...]
     same: tuple[tuple[str, str], ...]
     near: tuple[tuple[str, str, float], ...]
+    unhashed: tuple[int, int] = (0, 0)
+    searched: bool = True
 
     def __bool__(self) -> bool:
         """Return whether the lists share anything."""
@@ -96,11 +101,13 @@ class SharedRows:
         rows: One entry per such video, in the order of the tested list.
         tested: How much of the tested list was compared.
         trained: How much of the training list was compared.
+        index_command: Command that creates the index that near-duplicates need; empty if none is known.
     """
 
     rows: tuple[SharedRow, ...]
     tested: Compared
     trained: Compared
+    index_command: str = ""
 
     def __len__(self) -> int:
         """Count the videos that are shared."""
@@ -160,7 +167,7 @@ def shared_rows(
         )
         for videos, files, paths in zip((tested, trained), facts, hashes, strict=True)
     ]
-    return SharedRows(rows, *compared)
+    return SharedRows(rows, compared[0], compared[1])
 
 
 def find_shared(left: pa.Table, right: pa.Table, *, names: tuple[str, str] = ("", ""), near: bool) -> Shared:
@@ -186,6 +193,9 @@ def find_shared(left: pa.Table, right: pa.Table, *, names: tuple[str, str] = (""
     both = by_digest[0].keys() & by_digest[1].keys()
     same = sorted((a, b) for digest in both for a in by_digest[0][digest] for b in by_digest[1][digest])
     pairs = near_pairs(left, right) if near else []
+    totals = len(left), len(right)
+    hashes = tuple(hashed(each).num_rows for each in (left, right)) if near else (0, 0)
+    known = hashes if all(hashes) else (0, 0)  # hashes of one list alone are compared with nothing
     return Shared(
         one=names[0],
         two=names[1],
@@ -193,6 +203,8 @@ def find_shared(left: pa.Table, right: pa.Table, *, names: tuple[str, str] = (""
         sources=tuple(sorted(sources - files)),  # a file that is its own group is in `files`
         same=tuple(same),
         near=tuple(pair for pair in pairs if not files.issuperset(pair[:2])),
+        unhashed=(totals[0] - known[0], totals[1] - known[1]),
+        searched=all(known),
     )
 
 
