@@ -183,8 +183,8 @@ def test_the_command(films: Path, tmp_path: Path, capsys) -> None:
     assert main(["prepare", "index", str(films), "--out", str(out)]) == 1
     output = capsys.readouterr().out
     assert f"{out}: 8 files, 140 frames, 0.00 h" in output
-    assert f"1 cannot be read:\n  {films}/b/empty.mp4: is empty (0 bytes)" in output
-    assert f"1 groups of identical files:\n  {films}/a/copy.mp4 = {films}/b/again.mp4" in output
+    assert f"1 file cannot be read:\n  {films}/b/empty.mp4: is empty (0 bytes)" in output
+    assert f"1 group of identical files:\n  {films}/a/copy.mp4 = {films}/b/again.mp4" in output
     assert main(["prepare", "index", str(out), "--out", str(out), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["files"], report["examined"], len(report["bad"])) == (8, 1, 1)

@@ -285,7 +285,7 @@ def test_the_command(videos: Path, tmp_path: Path, capsys) -> None:
     assert main(words) == 1
     output = capsys.readouterr().out
     assert "0 transcoded now" in output
-    assert f"1 could not be transcoded:\n  {videos}/run/empty.mp4: is empty (0 bytes)" in output
+    assert f"1 file could not be transcoded:\n  {videos}/run/empty.mp4: is empty (0 bytes)" in output
     assert main([*words, "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["files"], report["transcoded"], len(report["bad"])) == (3, 0, 1)

@@ -273,10 +273,10 @@ def test_an_unfinished_run_keeps_its_weights_in_the_checkpoint_only(
     after: dict[int, dict[str, torch.Tensor]] = {}
     take, keep = Trainer.take_step, Trainer.keep_if_best
 
-    def keeping(self: Trainer, epoch: int, score: float) -> None:
+    def keeping(self: Trainer, epoch: int, score: float, summary: str) -> None:
         averaged = self.learner.averaged.state_dict()
         after[epoch] = {name: tensor.clone() for name, tensor in averaged.items()}
-        keep(self, epoch, score)
+        keep(self, epoch, score, summary)
 
     def stopping(self: Trainer, batches: Any, *, epoch: int, step: int) -> None:
         take(self, batches, epoch=epoch, step=step)
