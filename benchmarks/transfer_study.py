@@ -49,7 +49,7 @@ from t3d.device import Compute, pick_device
 from t3d.evaluation.config import Reading, TestConfig
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import run_test
-from t3d.evaluation.scoring import each_clip
+from t3d.evaluation.scoring import each_clip, pooled_features
 from t3d.io.files import content_digest
 from t3d.models.registry import create_model
 from t3d.models.weights import load_model
@@ -58,7 +58,8 @@ from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
-from t3d.transfer.probe import fit_linear, result_of, student_vectors, teacher_vectors
+from t3d.transfer.linear import fit_linear
+from t3d.transfer.probe import result_of, teacher_vectors
 from t3d.transfer.run import transfer
 from t3d.transfer.teachers.open import open_teacher
 
@@ -215,7 +216,7 @@ class Study:
         net.eval()
         known = open_list(self.data, "ucf101_11", 0)
         store = FrameStore(clip, cache=str(self.out / "cache"), cache_gb=40)
-        rows, _ = each_clip(student_vectors(net, clip, bf16=False), known, Protocol(clip), store=store)
+        rows, _ = each_clip(pooled_features(net, clip, bf16=False), known, Protocol(clip), store=store)
         videos = np.array([row[0] for row in rows])
         seen = np.unique(videos)
         vectors = np.stack([row[2] for row in rows])
@@ -287,12 +288,12 @@ class Study:
         del name
         if job["start"].startswith("teacher"):
             size = 64 if job["start"] == "teacher64" else 128
-            function = teacher_vectors(open_teacher(self._teacher(), size=size), torch.device("cpu"))
+            function = teacher_vectors(open_teacher(self._teacher(), size=size), torch.device("cpu"), "mean")
             spec = replace(self.clip, size=size, resize=size)
         else:
             device = pick_device()
             net, card = load_model(self.out / f"pretrain/{job['start']}/run/last.safetensors", device=device)
-            spec, function = card.clip, student_vectors(net, card.clip, bf16=False)
+            spec, function = card.clip, pooled_features(net, card.clip, bf16=False)
         known = open_list(self.data, job["set"], 0)
         asked = open_list(self.data, job["set"], 1).with_classes(known.classes)
         store = FrameStore(spec)

@@ -15,7 +15,8 @@ import torch
 from t3d.data.clips.frames import FrameStore
 from t3d.device import Compute
 from t3d.models.weights import write_tensors
-from t3d.transfer.probe import fit_linear, run_probe
+from t3d.transfer.linear import fit_linear
+from t3d.transfer.probe import run_probe
 from t3d.transfer.probe_config import ProbeConfig
 from t3d.transfer.teachers.base import TEACHER_KEY
 

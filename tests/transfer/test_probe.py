@@ -16,14 +16,19 @@ from t3d.data.clips.transforms import center_view, normalize, resize_frames
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import ConfigError, ManifestError
+from t3d.evaluation.config import TestConfig
 from t3d.evaluation.protocol import Protocol
-from t3d.evaluation.run_test import TestResult
+from t3d.evaluation.run_test import TestResult, run_test
+from t3d.models.frames import FrameNet
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, save_model
+from t3d.models.weights import ModelCard, load_model, save_model
 from t3d.progress import progress
-from t3d.transfer import probe
-from t3d.transfer.probe import fit_linear, run_probe
+from t3d.training.errors import RunExistsError
+from t3d.transfer import linear, probe
+from t3d.transfer.linear import STRENGTHS, as_layer, fit_linear
+from t3d.transfer.probe import run_probe
 from t3d.transfer.probe_config import ProbeConfig
+from t3d.transfer.teachers.base import Teacher
 from t3d.video.encode import write_video
 from t3d.video.video import Video
 
@@ -62,7 +67,9 @@ def student(lists: Path) -> Path:
 
 def probed(lists: Path, **options: Any) -> TestResult:
     lists_of = {"train": str(lists / "train.csv"), "test": str(lists / "test.csv")}
-    return run_probe(ProbeConfig(**{**lists_of, "compute": Compute("cpu", workers=0), **options}))
+    result = run_probe(ProbeConfig(**{**lists_of, "compute": Compute("cpu", workers=0), **options})).test
+    assert result is not None
+    return result
 
 
 def test_a_probe_of_a_student(lists: Path, student: Path) -> None:
@@ -114,7 +121,7 @@ def test_the_penalty_is_chosen_by_whole_sources(lists: Path, monkeypatch: pytest
                 yield learned, judged
 
     monkeypatch.setattr("sklearn.model_selection.StratifiedGroupKFold", Watching)
-    assert fit_linear(manifest, rows).named_steps["logisticregression"].C in probe._STRENGTHS
+    assert fit_linear(manifest, rows).named_steps["logisticregression"].C in STRENGTHS
     assert len(folds) == 4
     assert all(not learned & judged for learned, judged in folds)
     assert set.union(*(judged for _, judged in folds)) == set(sources)
@@ -133,7 +140,7 @@ def test_fitting_shows_progress(lists: Path, student: Path, monkeypatch: pytest.
         opened.append(title)
         return progress(title, *args, **more)
 
-    monkeypatch.setattr(probe, "progress", recorded)
+    monkeypatch.setattr(linear, "progress", recorded)
     probed(lists, model=str(student))
     assert opened == ["Fitting the classifier"]
 
@@ -171,3 +178,60 @@ def test_the_command(lists: Path, student: Path, capsys: pytest.CaptureFixture[s
     assert (tmp_path / "p" / "confusion.png").exists()
     assert main(words[:3]) == 2
     assert "set either --model" in capsys.readouterr().err
+
+
+def test_the_layer_has_the_classifiers_probabilities(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for classes in (2, 3):
+        rows = [f"v{n}.mp4,{'abc'[n % classes]},s{n}" for n in range(24)]
+        (tmp_path / "list.csv").write_text("\n".join(["path,label,source", *rows]))
+        table = Manifest.from_csv(tmp_path / "list.csv").with_classes([*"abc"[:classes], "none"])
+        clips = [(n, 0, rng.normal(size=5) * 30 + 7 * (n % classes)) for n in range(24)]
+        classifier = fit_linear(table, clips)
+        x = np.stack([clip[2] for clip in clips])
+        probs = as_layer(classifier, classes + 1)(torch.from_numpy(x).float()).softmax(1)
+        np.testing.assert_allclose(probs[:, :classes].detach(), classifier.predict_proba(x), atol=1e-5)
+        assert (probs[:, classes] == 0).all()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean_std"])
+def test_a_probe_of_a_teacher_is_a_model(lists: Path, tmp_path: Path, pooling: str) -> None:
+    options: dict[str, Any] = {"teacher": "timm:resnet10t", "teacher_weights": "random", "teacher_size": 32}
+    out = str(tmp_path / "run")
+    compute = Compute("cpu", precision="fp32", workers=0)
+    outcome = probed(lists, **options, num_frames=3, pooling=pooling, out=out, compute=compute)
+    again = run_test(TestConfig(out, str(lists / "test.csv"), compute=compute))
+    np.testing.assert_allclose(again.scores.video_probs, outcome.scores.video_probs, atol=1e-5)
+    assert again.overlaps[0].other == "training"
+    net, card = load_model(out)
+    assert isinstance(net, FrameNet)
+    assert (card.classes, card.clip.num_frames, net.options.pooling) == (("blue", "red"), 3, pooling)
+    with pytest.raises(RunExistsError):
+        probed(lists, **options, out=out)
+
+
+def test_a_probe_without_a_test_only_writes_the_model(lists: Path, student: Path, tmp_path: Path) -> None:
+    words = ["probe", str(lists / "train.csv"), "--model", str(student), "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    assert load_model(tmp_path / "run")[1].classes == ("blue", "red")
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    with pytest.raises(ConfigError, match="set `test`"):
+        ProbeConfig("train.csv", model="m")
+
+
+class Brightness(Teacher):
+    """A teacher outside timm or torchvision."""
+
+    num_features = 3
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
+
+
+def test_an_onnx_teacher_is_not_saved(lists: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = Brightness("b.onnx", size=32, mean=(0, 0, 0), std=(1, 1, 1), weights_digest="")
+    monkeypatch.setattr(probe, "open_teacher", lambda *_, **__: teacher)
+    assert probed(lists, teacher="b.onnx", num_frames=2).metrics.video_top1 == 1.0
+    with pytest.raises(ConfigError, match="an ONNX teacher cannot be saved as a model"):
+        probed(lists, teacher="b.onnx", num_frames=2, out=str(tmp_path / "run"))
+    assert not [*(tmp_path / "run").iterdir()]

@@ -38,21 +38,25 @@ def evaluate(config: TestConfig, *, out: str | None = None, json: bool = False) 
     return _show(result, out=out, json=json)
 
 
-def probe(config: ProbeConfig, *, out: str | None = None, json: bool = False) -> int:
-    """Test a linear classifier on frozen features.
+@Spelling(positional=("test",))
+def probe(config: ProbeConfig, *, json: bool = False) -> int:
+    """Train a linear classifier on frozen features, and test it.
 
-    The exit status is 1 if some videos could not be read.
+    Compare transfer and fine-tuning with it. With --out, the classifier and its frozen network are written as
+    a model that `t3d test` and `t3d predict` accept. The exit status is 1 if some videos could not be read.
 
     Args:
-        out: Folder for metrics.json, scores.csv and confusion.png.
         json: Print the metrics as JSON.
     """
     from t3d.transfer.probe import run_probe
 
-    _check_out(out)
     with _keeping_frames("the probe", config.reading):
         result = run_probe(config)
-    return _show(result, out=out, json=json)
+    if config.out and not json:
+        print(f"model: {config.out}")
+    if result.test is not None:
+        return _show(result.test, out=config.out, json=json)
+    return 1 if result.bad else 0
 
 
 def _keeping_frames(what: str, reading: Reading) -> AbstractContextManager[None]:

@@ -41,7 +41,7 @@ COMMANDS = {
     "transfer": ("Train a 3D model on unlabeled videos with a frozen 2D model.", "training:transfer"),
     "teacher": ("Train a small 2D model on still images, to use as a teacher.", "training:teacher"),
     "test": ("Test a trained model on labeled videos.", "evaluation:evaluate"),
-    "probe": ("Test a linear classifier on frozen features.", "evaluation:probe"),
+    "probe": ("Train a linear classifier on frozen features, and test it.", "evaluation:probe"),
     "predict": ("Classify videos.", "evaluation:predict"),
     "models": ("List the models, with parameters and multiply-accumulates.", "models:models"),
     "convert": ("Convert weights of another project into a weights file.", "models:convert"),

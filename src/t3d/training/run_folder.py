@@ -155,6 +155,34 @@ class RunFolder:
         self.written = True
 
     @contextmanager
+    def finished(
+        self,
+        command: str,
+        options: Mapping[str, object],
+        train: Manifest,
+        bad: Sequence[Failed],
+        *,
+        replace: bool = False,
+    ) -> Iterator[RunFolder]:
+        """Write a run that is already finished. The folder appears complete or not at all.
+
+        Args:
+            command: Command that made the run.
+            options: Its options.
+            train: Training videos.
+            bad: Videos that could not be read.
+            replace: Replace an existing run.
+
+        Yields:
+            The folder that the block writes the other files into, such as `last`.
+        """
+        self.refuse_existing(overwrite=replace)
+        with self._new_folder(replace=replace) as part:
+            part._write_config(command, options)
+            part._write_videos(train, None, bad)
+            yield part
+
+    @contextmanager
     def _new_folder(self, *, replace: bool = False) -> Iterator[RunFolder]:
         """Create the folder atomically, with everything that the block writes."""
         final = self.path.resolve()

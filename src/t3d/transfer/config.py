@@ -36,9 +36,9 @@ class TeacherConfig:
     """Frozen 2D teacher and its input frames.
 
     Args:
-        name: Teacher: a timm or torchvision model (`timm:resnet50`, `torchvision:resnet50`; without a prefix,
-            timm is searched first), an ONNX file that maps images to features, or a file written by `t3d
-            teacher`.
+        name: Teacher. `lite0` is EfficientNet-Lite0; its ImageNet weights are in a pip package. Others: a
+            timm or torchvision model (`timm:resnet50`, `torchvision:resnet50`; without a prefix, timm is
+            searched first), an ONNX file that maps images to features, or a file written by `t3d teacher`.
         weights: Weights of the teacher, a `.safetensors` file. Default: the library's ImageNet weights.
         size: Side of the teacher's square input images, in pixels. Default: the teacher's own.
         frames: Number of frames per clip that the teacher gets, spread evenly over the clip (X in the paper).

@@ -1,17 +1,15 @@
-"""Linear classifier on frozen features, the baseline for transfer and fine-tuning.
+"""Linear classifier on frozen features: the baseline for transfer, and a model that can be tested.
 
 Legend: N clips, D features.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from t3d.clip import ClipSpec
@@ -26,39 +24,71 @@ from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
 from t3d.data.inspect.nearby import Listed
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import Failed, ManifestError
+from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.evaluation.leaks import compared_lists, overlaps, shared_with_run
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import ClipRow
 from t3d.evaluation.scoring import collect, each_clip, pooled_features
 from t3d.evaluation.task import measure
-from t3d.models.weights import load_model
-from t3d.progress import progress
+from t3d.io.files import writable_folder
+from t3d.models.frames import FrameNet, FrameNetOptions, TimePooling, pool_time
+from t3d.models.net import VideoNet
+from t3d.models.weights import ModelCard, load_model, save_model
+from t3d.training.run_folder import RunFolder
+from t3d.transfer.linear import as_layer, fit_linear
 from t3d.transfer.probe_config import ProbeConfig
 from t3d.transfer.teachers.base import Teacher
+from t3d.transfer.teachers.library import TorchTeacher
 from t3d.transfer.teachers.open import open_teacher
 
-# Inverse strengths of the weight penalty. The range covers few and many labels.
-_STRENGTHS = np.logspace(-5, 1, 7)
-
 Vectors = Callable[[torch.Tensor], torch.Tensor]
+COMMAND = "t3d probe"
 
 
-def run_probe(config: ProbeConfig) -> TestResult:
-    """Train a linear classifier on frozen features, and test it.
+@dataclass(frozen=True)
+class Probe:
+    """Result of a probe.
+
+    Args:
+        train: Training videos, reduced to the used labels.
+        bad: Training videos that could not be read.
+        model: Frozen network with the fitted classifier. None for an ONNX teacher.
+        card: Its card. None for an ONNX teacher.
+        test: Result on the test videos. None if there are none.
+    """
+
+    train: Manifest
+    bad: list[Failed]
+    model: VideoNet | None
+    card: ModelCard | None
+    test: TestResult | None
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    """Frozen network, or an ONNX teacher, which has no network and no card."""
+
+    vectors: Vectors
+    spec: ClipSpec
+    net: VideoNet | None = None
+    card: ModelCard | None = None
+
+
+def run_probe(config: ProbeConfig) -> Probe:
+    """Train a linear classifier on frozen features, test it, and write it as a model.
 
     The features of a 3D model are pooled over each clip. The features of a teacher are computed per frame and
-    averaged over each clip. Training and testing use the clips of the test protocol. The classifier is a
-    logistic regression on standardized features. Cross-validation over the training sources chooses the
-    strength of its penalty.
+    pooled over the frames of each clip. Training and testing use the clips of the test protocol. The
+    classifier is a logistic regression on standardized features. Cross-validation over the training sources
+    chooses the strength of its penalty.
 
     Args:
         config: Options of the probe.
 
     Returns:
-        Metrics, the scores of every test video, and the overlaps of the test videos with the training videos
-        of the probe and, if the model is of a run, with the lists of that run.
+        The model, and the metrics and scores of the test videos, with their overlaps with the training videos
+        of the probe and, if the features are of a run, with the lists of that run.
 
     Raises:
         CheckpointError: The weights cannot be used.
@@ -66,31 +96,71 @@ def run_probe(config: ProbeConfig) -> TestResult:
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
     """
     reading, compute = config.reading, config.compute
+    folder = None if config.out is None else RunFolder(config.out)
+    if folder is not None:
+        folder.refuse_existing(overwrite=config.overwrite)
+        writable_folder(folder.path, name="out")  # before the features are computed
     known, asked = _videos(config)
-    function, spec = _features(config)
+    frozen = _frozen(config)
+    if folder is not None and frozen.net is None:
+        raise ConfigError(
+            f"out is {config.out}, but an ONNX teacher cannot be saved as a model; remove `out`, or use a "
+            "timm or torchvision teacher"
+        )
     index = open_index(reading.index, config.train, config.test, root=reading.root)
-    store = FrameStore(spec, cache=reading.cache, index=index)
-    vectors, bad = {}, {}
-    for name, part in (("train", known), ("test", asked)):
+    store = FrameStore(frozen.spec, cache=reading.cache, index=index)
+
+    def computed(part: Manifest, name: str) -> tuple[list[ClipRow], list[Failed]]:
         if reading.cache:
             open_all(part, store, workers=compute.workers)  # unreadable videos are reported below
-        vectors[name], bad[name] = each_clip(
-            function, part, Protocol(spec), store=store, compute=compute, shown=f"Computing {name} features"
+        shown = f"Computing {name} features"
+        rows, bad = each_clip(
+            frozen.vectors, part, Protocol(frozen.spec), store=store, compute=compute, shown=shown
         )
-        refuse_many(bad[name], among=len(part), max_bad=reading.max_bad, option="max_bad")
-    broken = {failed.row for failed in bad["train"]}
-    classifier = fit_linear(known, [row for row in vectors["train"] if row[0] not in broken])
-    result = result_of(classifier, asked, vectors["test"], bad["test"])
-    shared = compared_lists(Listed(asked, config.test), {"training": Listed(known, config.train)}, index)
-    if config.model is not None:  # features, too, are better on videos that they were learned from
-        run = shared_with_run(config.model, asked, index, name=config.test)
-        shared |= {f"model {name}": rows for name, rows in run.items()}
-    return replace(result, overlaps=overlaps(result.scores, shared))
+        refuse_many(bad, among=len(part), max_bad=reading.max_bad, option="max_bad")
+        return rows, bad
+
+    rows, bad = computed(known, "train")
+    test_rows, test_bad = ([], []) if asked is None else computed(asked, "test")
+    broken = {failed.row for failed in bad}
+    classifier = fit_linear(known, [row for row in rows if row[0] not in broken])
+    result = None
+    if asked is not None and config.test is not None:
+        result = result_of(classifier, asked, test_rows, test_bad)
+        shared = compared_lists(Listed(asked, config.test), {"training": Listed(known, config.train)}, index)
+        if config.model is not None:  # features, too, are better on videos that they were learned from
+            run = shared_with_run(config.model, asked, index, name=config.test)
+            shared |= {f"model {name}": shared_videos for name, shared_videos in run.items()}
+        result = replace(result, overlaps=overlaps(result.scores, shared))
+    probe = Probe(known, bad, *_with_classifier(frozen, classifier, known.classes), result)
+    if folder is not None:
+        _write(probe, folder, config)
+    return probe
 
 
-def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
+def _with_classifier(
+    frozen: _Frozen, classifier: Any, classes: tuple[str, ...]
+) -> tuple[VideoNet | None, ModelCard | None]:
+    """Put a fitted classifier on the frozen network."""
+    if frozen.net is None or frozen.card is None:
+        return None, None
+    net = frozen.net
+    net.reset_classifier(len(classes))
+    net.get_classifier().load_state_dict(as_layer(classifier, len(classes)).state_dict())
+    return net, replace(frozen.card, classes=classes, targets="single")
+
+
+def _write(probe: Probe, folder: RunFolder, config: ProbeConfig) -> None:
+    """Write the model as a run folder."""
+    assert probe.model is not None
+    assert probe.card is not None
+    with folder.finished(COMMAND, asdict(config), probe.train, probe.bad, replace=config.overwrite) as part:
+        save_model(probe.model, part.last, card=probe.card)
+
+
+def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest | None]:
     """Open the training videos, reduced to the used labels, and the test videos."""
-    train_root, test_root = roots_of(config.reading.root, config.train, config.test)
+    train_root, *test_root = roots_of(config.reading.root, *filter(None, (config.train, config.test)))
     known = open_videos(config.train, root=train_root, source_pattern=config.source_pattern)
     if not known.label_column.fits("single"):
         raise ManifestError(
@@ -100,28 +170,41 @@ def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest]:
     if (known.labels < 0).any() or len(known.classes) < 2:
         raise ManifestError(f"{config.train}: a probe needs a label for every video, and at least 2 classes")
     known = known.label_subset(config.label_fraction, seed=config.label_seed)
-    asked = open_videos(config.test, root=test_root)
+    if config.test is None:
+        return known, None
+    asked = open_videos(config.test, root=test_root[0])
     refuse_unlabeled(asked, name=config.test)
     refuse_other_targets(asked, "single", name=config.test, other=config.train)
     return known, asked.with_classes(known.classes, name=config.test, owner="the training videos")
 
 
-def _features(config: ProbeConfig) -> tuple[Vectors, ClipSpec]:
-    """Load the frozen model. Return a function from clips to its features, and the clip spec."""
+def _frozen(config: ProbeConfig) -> _Frozen:
+    """Load the frozen network."""
     device = config.compute.pick_device()
     if config.model is not None:
         net, card = load_model(config.model, device=device, allow_unfinished=config.allow_unfinished)
-        spec = replace(
-            card.clip, segments=1
-        )  # features belong to clips; only scores are averaged over segments
-        return pooled_features(net, spec, bf16=config.compute.use_bf16(device)), spec
-    assert config.teacher is not None
-    teacher = open_teacher(config.teacher, weights=config.teacher_weights, size=config.teacher_size).to(
-        device
-    )
-    side, frames = teacher.size, config.num_frames
-    spec = ClipSpec(num_frames=frames, stride=config.stride, size=side, resize=side, tail=config.tail)
-    return teacher_vectors(teacher, device), spec
+        # Features belong to clips. Only scores are averaged over segments.
+        card = replace(card, clip=replace(card.clip, segments=1))
+    else:
+        assert config.teacher is not None
+        teacher = open_teacher(config.teacher, weights=config.teacher_weights, size=config.teacher_size)
+        spec = ClipSpec(
+            num_frames=config.num_frames,
+            stride=config.stride,
+            size=teacher.size,
+            resize=teacher.size,
+            tail=config.tail,
+            mean=teacher.mean,
+            std=teacher.std,
+        )
+        if not isinstance(teacher, TorchTeacher):
+            return _Frozen(teacher_vectors(teacher.to(device), device, config.pooling), spec)
+        options = FrameNetOptions(teacher.backbone, config.pooling, image_size=teacher.size)
+        net = FrameNet(options, num_classes=0).eval().to(device)
+        net.frames.net.load_state_dict(teacher.net.state_dict())
+        card = ModelCard("frames", asdict(options), clip=spec, provenance={"teacher": teacher.name})
+    vectors = pooled_features(net, card.clip, bf16=config.compute.use_bf16(device))
+    return _Frozen(vectors, card.clip, net, card)
 
 
 def result_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: list[Failed]) -> TestResult:
@@ -141,54 +224,17 @@ def result_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: lis
     return TestResult(measure(scores), scores)
 
 
-def teacher_vectors(teacher: Teacher, device: torch.device) -> Vectors:
-    """Return a function from uint8 clips [B, T, C, H, W] to the mean feature of their frames [B, D]."""
+def teacher_vectors(teacher: Teacher, device: torch.device, pooling: TimePooling = "mean_std") -> Vectors:
+    """Return a function from uint8 clips [B, T, C, H, W] to their frames' features, pooled over time [B, D].
+
+    Args:
+        teacher: The teacher, on `device`.
+        device: Where it computes.
+        pooling: See `t3d.models.frames.pool_time`.
+    """
 
     def vectors(clips: torch.Tensor) -> torch.Tensor:
         frames = clips.to(device).flatten(0, 1)
-        return teacher(frames).unflatten(0, clips.shape[:2]).mean(1)
+        return pool_time(teacher(frames).unflatten(0, clips.shape[:2]), pooling, dim=1)
 
     return vectors
-
-
-def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> Any:
-    """Fit a logistic regression on the clips of labeled videos.
-
-    Args:
-        manifest: Videos.
-        rows: Row of the video, number of the clip, and feature vector, float64 [D], of each clip.
-
-    Returns:
-        Fitted scikit-learn estimator.
-
-    Raises:
-        ManifestError: Fewer than two classes have a readable video.
-    """
-    # Imported here, because the import takes a second and opening the videos does not need it.
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    features: npt.NDArray[np.float64] = np.stack([vector for _, _, vector in rows])  # N D
-    videos = np.array([video for video, _, _ in rows])
-    labels = manifest.labels[videos]
-    sources = np.array(manifest.table["source"].to_pylist(), dtype=object)[videos]
-    if len(np.unique(labels)) < 2:
-        raise ManifestError("a probe needs readable videos of at least 2 classes")
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    folds = min(4, min(len(np.unique(sources[labels == label])) for label in np.unique(labels)))
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # with the weakest penalties; validation rejects bad fits
-        if folds < 2:  # a class with one source cannot be held out: use a medium strength
-            return model.set_params(logisticregression__C=1e-2).fit(features, labels)
-        search = GridSearchCV(
-            model,
-            {"logisticregression__C": _STRENGTHS},
-            cv=StratifiedGroupKFold(folds, shuffle=True, random_state=0),
-        )
-        with progress("Fitting the classifier"):
-            return search.fit(features, labels, groups=sources).best_estimator_

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Literal, get_args
 
 from t3d.clip import TailPolicy
 from t3d.device import Compute
-from t3d.errors import ConfigError, at_least
+from t3d.errors import ConfigError, at_least, one_of
 from t3d.evaluation.config import Reading
 
 
@@ -17,16 +18,21 @@ class ProbeConfig:
     Args:
         train: Labeled videos to train on: a folder with one folder per class, a .csv or .jsonl table, an
             index (.parquet), or an official list.
-        test: Labeled videos to test on, in any of the same forms. Classes are matched by name.
+        test: Labeled videos to test on, in any of the same forms. Classes are matched by name. Default: no
+            test.
+        out: Run folder for the model, which `t3d test` and `t3d predict` accept, and for metrics.json,
+            scores.csv and confusion.png. Default: nothing is written.
         model: Weights file of the 3D model, or the folder of a finished training run (its best weights, else
             its last). Set either `model` or `teacher`.
-        teacher: 2D model: a timm or torchvision name, or an .onnx or .safetensors file.
+        teacher: 2D model: `lite0`, a timm or torchvision name, or an .onnx or .safetensors file.
         teacher_weights: Weights of the teacher, a .safetensors file. Default: its published weights.
         teacher_size: Side of the teacher's square input images, in pixels. Default: the teacher's own.
         num_frames: Number of frames per clip for a teacher. A 3D model has its own.
         stride: Distance between neighboring frames of a teacher's clip, in frames of the video.
         tail: Policy for the frames after a teacher's last whole clip: `drop` leaves them out, `pad` completes
             one more clip, `shift` adds a clip that ends at the last frame.
+        pooling: Feature of a teacher's clip: `mean` averages the features of its frames, `mean_std` appends
+            their standard deviation over time.
         source_pattern: Regular expression, searched in the path of each training video without its ending.
             The part in parentheses is the name of the recording or scene that the video was cut from: its
             group (column `source`). Default: the group in file names of known data sets, else each file is a
@@ -35,6 +41,7 @@ class ProbeConfig:
             each class.
         label_seed: Seed of the draw of labels.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
+        overwrite: Delete the run in `out`, if there is one.
         reading: Options of finding and reading the videos.
         compute: Device, precision and batch size.
 
@@ -44,7 +51,8 @@ class ProbeConfig:
     """
 
     train: str
-    test: str
+    test: str | None = None
+    out: str | None = None
     model: str | None = None
     teacher: str | None = None
     teacher_weights: str | None = None
@@ -52,10 +60,12 @@ class ProbeConfig:
     num_frames: int = 16
     stride: int = 4
     tail: TailPolicy = "shift"
+    pooling: Literal["mean", "mean_std"] = "mean_std"
     source_pattern: str | None = None
     label_fraction: float = 1.0
     label_seed: int = 0
     allow_unfinished: bool = False
+    overwrite: bool = False
     reading: Reading = field(default_factory=Reading)
     compute: Compute = field(default_factory=Compute)
 
@@ -72,10 +82,13 @@ class ProbeConfig:
             raise ConfigError(
                 f"label_fraction is {self.label_fraction}; it must be above 0 and at most 1, such as 0.1"
             )
+        if self.out is None and self.test is None:
+            raise ConfigError("set `test` (videos to test on), `out` (a folder for the model), or both")
+        one_of("pooling", self.pooling, get_args(Literal["mean", "mean_std"]))
         at_least("label_seed", self.label_seed, 0)
 
     def _changed_teacher_options(self) -> list[str]:
         """Return the names of the options that only a teacher uses, if they are not the defaults."""
-        names = ("teacher_weights", "teacher_size", "num_frames", "stride", "tail")
+        names = ("teacher_weights", "teacher_size", "num_frames", "stride", "tail", "pooling")
         defaults = {each.name: each.default for each in fields(self)}
         return [name for name in names if getattr(self, name) != defaults[name]]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from t3d.errors import CheckpointError, ConfigError
+from t3d.models.image_models import build_image_model
 from t3d.models.loading import compare
 from t3d.models.weights import read_tensors
 from t3d.transfer.teachers.base import Teacher, Triple
@@ -27,25 +26,31 @@ class TorchTeacher(Teacher):
         size: Side of the square input images, in pixels.
         mean: Mean to subtract from RGB in [0, 1].
         std: Standard deviation to divide by.
+        backbone: Name of the model with its library, such as `timm:resnet18`. Empty if `name` is that.
 
     Raises:
         ConfigError: The model returns no pooled feature, or does not support this size.
     """
 
-    def __init__(self, name: str, net: nn.Module, *, size: int, mean: Triple, std: Triple) -> None:
+    def __init__(
+        self, name: str, net: nn.Module, *, size: int, mean: Triple, std: Triple, backbone: str = ""
+    ) -> None:
         digest = hashlib.blake2b(digest_size=16)
         for key, tensor in chain(net.named_parameters(), net.named_buffers()):
             content = tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy()
             digest.update(f"{key} {tensor.dtype} {list(tensor.shape)} ".encode() + content.tobytes())
         super().__init__(name, size=size, mean=mean, std=std, weights_digest=digest.hexdigest())
         self.net = net
+        self.backbone = backbone or name
         self.requires_grad_(False)
         self.eval()
         try:
             with torch.no_grad():
                 shape = net(torch.zeros(1, 3, size, size)).shape
         except Exception as error:  # a foreign model may raise anything
-            raise _wrong_size(name, size, error) from error
+            raise ConfigError(
+                f"teacher {name} does not support images of {size} × {size} pixels (teacher.size): {error}"
+            ) from error
         if len(shape) not in (2, 4):
             raise ConfigError(
                 f"teacher {name} returns no pooled feature: its output is {list(shape)}, neither "
@@ -59,124 +64,44 @@ class TorchTeacher(Teacher):
         return out.mean((2, 3)) if out.ndim == 4 else out
 
 
-def _timm_names() -> list[str]:
-    import timm
+def open_image_teacher(
+    name: str, library: str, short: str, weights: str | Path | None, size: int | None
+) -> TorchTeacher:
+    """Open a model of timm or torchvision as a teacher.
 
-    # A name may select one of several weights: resnet18.a1_in1k.
-    return [*timm.list_models(), *timm.list_pretrained()]
+    Args:
+        name: Name as given by the user.
+        library: `timm` or `torchvision`.
+        short: Name within the library.
+        weights: See `t3d.transfer.teachers.open.open_teacher`.
+        size: Side of the square input images, in pixels. None uses the model's own.
 
-
-def _open_timm(name: str, short: str, weights: str | Path | None, size: int | None) -> Teacher:
-    import timm
-
-    extra, resize = _timm_size(name, short, size)
-    net: nn.Module = _built(
-        name,
-        lambda: timm.create_model(short, pretrained=weights is None, num_classes=0, **extra),
-        download=weights is None,
-    )
-    from timm.data import config as data_config
-
-    config: dict[str, Any] = data_config.resolve_model_data_config(net)  # type: ignore[no-untyped-call]
-    if weights not in (None, "random"):
-        classifier = getattr(net, "default_cfg", {}).get("classifier") or ()
-        heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-        _load(net, heads, name=name, path=Path(str(weights)))
-    if resize:
-        net.set_input_size(img_size=size)  # type: ignore[operator]
-    return TorchTeacher(
-        name, net, size=size or min(config["input_size"][1:]), mean=config["mean"], std=config["std"]
-    )
-
-
-def _timm_size(name: str, short: str, size: int | None) -> tuple[dict[str, Any], bool]:
-    """Return the options to build a timm model for a size, and whether to resize it after building.
-
-    Transformers are built for one size. Some of them can be resized after loading weights of their default
-    size, which interpolates the position embeddings. Convolutional models support any size.
+    Raises:
+        CheckpointError: The weights file is missing, damaged, or of another model.
+        ConfigError: The weights cannot be downloaded, or the model does not support this size.
     """
-    import timm
 
-    if size is None:
-        return {}, False
+    def load(net: nn.Module, classifiers: Sequence[str]) -> None:
+        _load(net, tuple(classifiers), name=name, path=Path(str(weights)))
+
+    given = weights not in (None, "random")
     try:
-        with torch.device("meta"):
-            net = timm.create_model(short, pretrained=False, num_classes=0, img_size=size)
-    except Exception as error:  # a foreign model may raise anything
-        if isinstance(error, TypeError) and "img_size" in str(error):  # it has no such option
-            return {}, False
-        raise _wrong_size(name, size, error) from error
-    return ({}, True) if hasattr(net, "set_input_size") else ({"img_size": size}, False)
-
-
-def _torchvision_names() -> list[str]:
-    import torchvision
-
-    return list(torchvision.models.list_models(module=torchvision.models))
-
-
-def _open_torchvision(name: str, short: str, weights: str | Path | None, size: int | None) -> Teacher:
-    from torchvision import models
-
-    extra: dict[str, Any] = {}
-    if weights is not None and short in ("googlenet", "inception_v3"):
-        # Build them as torchvision does for its own weights, which expect another normalization inside.
-        extra = {"init_weights": False, "transform_input": True}
-    net: nn.Module = _built(
-        name,
-        lambda: models.get_model(short, weights="DEFAULT" if weights is None else None, **extra),
-        download=weights is None,
-    )
-    usual = models.get_model_weights(short).DEFAULT.transforms()
-    linear = [key for key, module in net.named_modules() if isinstance(module, nn.Linear)]
-    maps = hasattr(net, "features") and hasattr(net, "classifier")
-    classifier = "classifier" if maps else linear[-1]
-    if weights not in (None, "random"):
-        _load(net, (classifier,), name=name, path=Path(str(weights)))
-    if not maps:
-        net.set_submodule(classifier, nn.Identity())
-    elif isinstance(net, models.DenseNet):
-        net = nn.Sequential(net.get_submodule("features"), nn.ReLU())  # DenseNet.forward has this ReLU
-    else:
-        net = net.get_submodule("features")
-    return TorchTeacher(
-        name,
-        net,
-        size=size or usual.crop_size[0],
-        mean=tuple(usual.mean),
-        std=tuple(usual.std),
-    )
-
-
-_Open = Callable[[str, str, str | Path | None, int | None], Teacher]
-LIBRARIES: Mapping[str, tuple[Callable[[], list[str]], _Open]] = MappingProxyType(
-    {
-        "timm": (_timm_names, _open_timm),
-        "torchvision": (_torchvision_names, _open_torchvision),
-    }
-)
-"""Functions of each library that list its models and open one.
-
-The second function takes the teacher's full and short name, weights and size.
-"""
-
-
-def _built(name: str, build: Callable[[], nn.Module], *, download: bool) -> nn.Module:
-    if not download:
-        return build()
-    try:
-        return build()
+        model = build_image_model(
+            library, short, pretrained=weights is None, size=size, load=load if given else None
+        )
+    except CheckpointError:
+        raise
+    except ConfigError as error:
+        raise ConfigError(f"teacher {name} (teacher.size): {error}") from error
     except Exception as error:  # no network, a broken download, a name without weights: no common base
+        if weights is not None:
+            raise
         raise ConfigError(
             f"the pretrained weights of teacher {name} could not be downloaded: {error}\n  Without internet "
             "access, set teacher.weights to a .safetensors file, or teacher.name to an ONNX file"
         ) from error
-
-
-def _wrong_size(name: str, size: int, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"teacher {name} does not support images of {size} × {size} pixels (teacher.size): {error}"
-    )
+    backbone = f"{library}:{short}"
+    return TorchTeacher(name, model.net, size=model.size, mean=model.mean, std=model.std, backbone=backbone)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

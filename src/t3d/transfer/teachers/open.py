@@ -11,17 +11,20 @@ from safetensors import safe_open
 
 from t3d.errors import CheckpointError, ConfigError, did_you_mean
 from t3d.io.files import refuse_url
+from t3d.models.image_models import LIBRARIES, list_image_models
 from t3d.models.weights import read_tensors
 from t3d.transfer.teachers.base import TEACHER_KEY, Teacher
-from t3d.transfer.teachers.library import LIBRARIES
+from t3d.transfer.teachers.library import open_image_teacher
+from t3d.transfer.teachers.lite0 import MODEL, NAME, lite0_weights, missing_weights
 
 
 def open_teacher(name: str, *, weights: str | Path | None = None, size: int | None = None) -> Teacher:
     """Open a teacher.
 
     Args:
-        name: `timm:NAME`, `torchvision:NAME`, `NAME` (timm is searched first), the path of an ONNX file that
-            maps images [n, 3, h, w], normalized like ImageNet, to features, or a file of `t3d teacher`.
+        name: `lite0` is EfficientNet-Lite0 with the weights of a pip package. Others: `timm:NAME`,
+            `torchvision:NAME`, `NAME` (timm is searched first), the path of an ONNX file that maps images
+            [n, 3, h, w], normalized like ImageNet, to features, or a file of `t3d teacher`.
         weights: A `.safetensors` file with the library's tensor names, with or without the classifier. None
             downloads the library's pretrained weights. `random` leaves the model untrained, for tests.
         size: Side of the square input images, in pixels. None uses the model's own size.
@@ -51,14 +54,28 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
         return OnnxTeacher(name, size=size)
     if name.lower().endswith(".safetensors"):
         return _open_own(name, weights, size)
+    if name == NAME:
+        return _open_lite0(weights, size)
     library, _, short = name.rpartition(":")
     if library not in ("", *LIBRARIES):
         raise ConfigError(f"teacher {name!r}: no library {library!r}; {did_you_mean(library, LIBRARIES)}")
-    known = {key: list_models() for key, (list_models, _) in LIBRARIES.items() if library in ("", key)}
+    known = {key: list_image_models(key) for key in LIBRARIES if library in ("", key)}
     chosen = next((key for key, names in known.items() if short in names), None)
     if chosen is None:
         raise ConfigError(_unknown(name, short, known))
-    return LIBRARIES[chosen][1](name, short, weights, size)
+    return open_image_teacher(name, chosen, short, weights, size)
+
+
+def _open_lite0(weights: str | Path | None, size: int | None) -> Teacher:
+    """Open EfficientNet-Lite0, with the weights of its pip package if that is installed."""
+    if weights is None:
+        weights = lite0_weights()
+    try:
+        return open_image_teacher(NAME, "timm", MODEL, weights, size)
+    except ConfigError as error:
+        if weights is None:
+            raise missing_weights(error) from error
+        raise
 
 
 def _open_own(name: str, weights: str | Path | None, size: int | None) -> Teacher:

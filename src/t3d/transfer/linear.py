@@ -1,0 +1,93 @@
+"""Logistic regression on frozen features, and the linear layer that computes the same.
+
+Legend: N clips, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from t3d.data.manifest.manifest import Manifest
+from t3d.errors import ManifestError
+from t3d.evaluation.scores import ClipRow
+from t3d.progress import progress
+
+# Inverse strengths of the weight penalty. The range covers few and many labels.
+STRENGTHS = np.logspace(-5, 1, 7)
+
+_NEVER = -1e4  # score of a class without training clips, before the softmax
+
+
+def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> Any:
+    """Fit a logistic regression on the clips of labeled videos.
+
+    Args:
+        manifest: Videos.
+        rows: Row of the video, number of the clip, and feature vector, float64 [D], of each clip.
+
+    Returns:
+        Fitted scikit-learn estimator.
+
+    Raises:
+        ManifestError: Fewer than two classes have a readable video.
+    """
+    # Imported here, because the import takes a second and opening the videos does not need it.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    features: npt.NDArray[np.float64] = np.stack([vector for _, _, vector in rows])  # N D
+    videos = np.array([video for video, _, _ in rows])
+    labels = manifest.labels[videos]
+    sources = np.array(manifest.table["source"].to_pylist(), dtype=object)[videos]
+    if len(np.unique(labels)) < 2:
+        raise ManifestError("a probe needs readable videos of at least 2 classes")
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    folds = min(4, min(len(np.unique(sources[labels == label])) for label in np.unique(labels)))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # with the weakest penalties; validation rejects bad fits
+        if folds < 2:  # a class with one source cannot be held out: use a medium strength
+            return model.set_params(logisticregression__C=1e-2).fit(features, labels)
+        search = GridSearchCV(
+            model,
+            {"logisticregression__C": STRENGTHS},
+            cv=StratifiedGroupKFold(folds, shuffle=True, random_state=0),
+        )
+        with progress("Fitting the classifier"):
+            return search.fit(features, labels, groups=sources).best_estimator_
+
+
+def as_layer(classifier: Any, num_classes: int) -> nn.Linear:
+    """Return the linear layer whose softmax gives the probabilities of a classifier.
+
+    Args:
+        classifier: Result of `fit_linear`.
+        num_classes: Number of classes, K. One without training clips gets the probability 0.
+
+    Returns:
+        A layer from D features to K scores. It includes the standardization of the features.
+    """
+    scaler, regression = (step for _, step in classifier.steps)
+    weight, bias = regression.coef_, regression.intercept_
+    if len(regression.classes_) == 2:  # one score, of the second class, through a sigmoid
+        weight, bias = np.concatenate((-weight, weight)) / 2, np.concatenate((-bias, bias)) / 2
+    weight = weight / scaler.scale_
+    full_weight = np.zeros((num_classes, weight.shape[1]))
+    full_bias = np.full(num_classes, _NEVER)
+    full_weight[regression.classes_] = weight
+    full_bias[regression.classes_] = bias - weight @ scaler.mean_
+    layer = nn.Linear(weight.shape[1], num_classes)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(full_weight))
+        layer.bias.copy_(torch.from_numpy(full_bias))
+    return layer
