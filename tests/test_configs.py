@@ -74,7 +74,7 @@ def test_every_recipe_has_a_name() -> None:
         ("modern", ["optim.epochs"], "a dictionary such as .* got .* of type list"),
         (None, {}, "the name of a recipe is text, got None of type NoneType; known: modern, paper"),
         (["modern"], {}, "the name of a recipe is text, got .* of type list"),
-        ("mine.yaml", {}, "t3d train --config mine.yaml"),
+        ("mine.yaml", {}, "`t3d train` takes it as `config`"),
         ("modern", {**NEEDED["modern"], "seed.value": 3}, "seed"),
         ("modern", {**NEEDED["modern"], "eval_every.value": 3}, "eval_every is not a section"),
         ("modern", {**NEEDED["modern"], "optim.epochs": "many"}, "optim.epochs"),

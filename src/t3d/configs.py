@@ -61,7 +61,7 @@ def recipe(name: str, changes: Mapping[str, object] | None = None) -> TrainConfi
             + ", ".join(names)
         )
     if name not in names:
-        hint = f"; to use your own YAML file, run `t3d train --config {name}`" if _is_file(name) else ""
+        hint = f"; {name} is a file of your own: `t3d train` takes it as `config`" if _is_file(name) else ""
         raise ConfigError(f"no recipe {name!r}; {did_you_mean(name, names)}{hint}")
     if not isinstance(changes, Mapping | None):
         raise ConfigError(

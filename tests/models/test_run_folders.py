@@ -148,7 +148,7 @@ def test_a_full_disk_is_an_error_and_the_previous_file_stays(
         ("runs/frist", "; did you mean {runs}/first?"),
         ("runs/x", "; runs in {runs}: first, second"),
         ("runs/first/bst.safetensors", "; did you mean {runs}/first/best.safetensors?"),
-        ("resnet18", "not the name of a model. `t3d convert --inflate mean` turns the weights file of a 2D"),
+        ("resnet18", "not the name of a model. `t3d convert` with `inflate` turns the weights file of a 2D"),
         ("t3d_tiny", "; t3d_tiny is the name of a model, not a file. Give a weights file"),
     ],
 )

@@ -30,8 +30,8 @@ def missing_weights_hint(source: Path) -> str:
         )
     if re.fullmatch(r"[A-Za-z]\w*", name):
         return (
-            ". Give a weights file (.safetensors) or a run folder, not the name of a model. `t3d convert "
-            "--inflate mean` turns the weights file of a 2D model into one"
+            ". Give a weights file (.safetensors) or a run folder, not the name of a model. `t3d convert` "
+            "with `inflate` turns the weights file of a 2D model into one"
         )
     if not source.suffix and source.parent.is_dir():
         runs = sorted(entry.parent.name for entry in source.parent.glob("*/config.yaml"))
@@ -51,7 +51,7 @@ def other_format(source: Path) -> str:
     if ending == ".onnx":
         return (
             "an ONNX file, which has no weights that T3D can load into a model. Give a .safetensors file or "
-            "a run folder; an ONNX model can be a teacher (`t3d transfer --teacher`)"
+            "a run folder; an ONNX model can be a teacher of `t3d transfer`"
         )
     return "not a safetensors file"
 
