@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from t3d.clip import ClipSpec
-    from t3d.configs import list_recipes, recipe
+    from t3d.configs import recipe
     from t3d.data.clips.arrays import load_clips
     from t3d.data.clips.dataset import TrainClips
     from t3d.data.clips.frames import FrameStore
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from t3d.evaluation.run_test import run_test
     from t3d.models.registry import create_model, list_models
     from t3d.models.weights import ModelCard, load_model, save_model
+    from t3d.recipes import list_recipes
     from t3d.training.config import TrainConfig
     from t3d.training.run import train
     from t3d.transfer.config import TransferConfig
@@ -55,7 +56,7 @@ _HOMES = {
     "VideoMetadata": "t3d.video.batch",
     "create_model": "t3d.models.registry",
     "list_models": "t3d.models.registry",
-    "list_recipes": "t3d.configs",
+    "list_recipes": "t3d.recipes",
     "load_clips": "t3d.data.clips.arrays",
     "load_model": "t3d.models.weights",
     "recipe": "t3d.configs",

@@ -6,28 +6,16 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
-from importlib import resources
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from t3d.errors import ConfigError, did_you_mean
+from t3d.recipes import list_recipes, read_recipe
 from t3d.training.config import TrainConfig
 from t3d.transfer.config import TransferConfig
 
 _FREE = ("model.options",)  # tables whose names are those of a model
-
-
-def list_recipes() -> list[str]:
-    """Return the names of all recipes.
-
-    Example:
-        >>> list_recipes()
-        ['modern', 'paper', 'transfer-laptop', 'transfer-paper']
-    """
-    folder = resources.files("t3d") / "recipes"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
 def recipe(name: str, changes: Mapping[str, object] | None = None) -> TrainConfig | TransferConfig:
@@ -68,8 +56,7 @@ def recipe(name: str, changes: Mapping[str, object] | None = None) -> TrainConfi
             f"changes of a recipe are a dictionary such as {{'optim.epochs': 5}}, got {changes!r} of type "
             f"{type(changes).__name__}"
         )
-    file = resources.files("t3d") / "recipes" / f"{name}.yaml"
-    options = yaml.safe_load(file.read_text(encoding="utf-8"))
+    options = read_recipe(name)
     kind = TransferConfig if name.startswith("transfer") else TrainConfig
     for key, value in _flat(changes or {}):
         _refuse_unknown(key, kind, name)

@@ -12,9 +12,10 @@ import yaml
 import t3d
 from t3d.errors import ConfigError
 from t3d.models.registry import create_model
+from t3d.recipes import read_recipe
 from t3d.reproduce.config import Choices
 from t3d.reproduce.runs import open_sets, trials_of
-from t3d.reproduce.tables import list_tables, parse_table, read_recipe, read_table
+from t3d.reproduce.tables import list_tables, parse_table, read_table
 from t3d.training.config import TrainConfig
 from t3d.transfer.config import TransferConfig
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -19,6 +18,7 @@ from t3d.cli.options import Command, Option, call
 from t3d.cli.parser import Given, UsageError, check_yaml, parse
 from t3d.errors import did_you_mean
 from t3d.io.files import refuse_url
+from t3d.recipes import list_recipes, recipe_file
 from t3d.training.config import CHANGEABLE, RunConfig
 
 _RECIPE_HELP = {
@@ -35,11 +35,7 @@ _RECIPE_HELP = {
 
 def recipes(command: str) -> list[str]:
     """Return the names of the built-in recipes for `train` or `transfer`."""
-    folder = resources.files("t3d") / "recipes"
-    names = sorted(
-        item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
-    )
-    return [name for name in names if name.startswith("transfer") == (command == "transfer")]
+    return [name for name in list_recipes() if name.startswith("transfer") == (command == "transfer")]
 
 
 def yaml_options(command: str) -> tuple[Option, ...]:
@@ -158,7 +154,7 @@ def _recipe(command: str, name: str) -> str:
     known = recipes(command)
     if name not in known:
         raise UsageError(f"no recipe {name!r}; {did_you_mean(name, known)}. For a file use --config FILE")
-    return str(resources.files("t3d") / "recipes" / f"{name}.yaml")
+    return recipe_file(name)
 
 
 def _from_card(command: str, given: Sequence[Given]) -> list[Given]:

@@ -17,9 +17,10 @@ from typing import Any, Literal
 from jsonargparse import ArgumentError, ArgumentParser
 
 from t3d.errors import ConfigError, ManifestError
+from t3d.recipes import read_recipe
 from t3d.reproduce.config import SETS, Choices
 from t3d.reproduce.sets import Part, Split, open_set, published_splits
-from t3d.reproduce.tables import TARGET, PaperTable, Row, Step, read_recipe
+from t3d.reproduce.tables import TARGET, PaperTable, Row, Step
 from t3d.training.config import RunConfig, TrainConfig
 from t3d.training.run_folder import RunFolder
 from t3d.training.start import check_model

@@ -16,8 +16,8 @@ from t3d.data.official.listed import open_list
 from t3d.data.official.published import PUBLISHED
 from t3d.data.official.read import read_official
 from t3d.errors import ConfigError, ManifestError
+from t3d.recipes import read_recipe
 from t3d.reproduce.config import SETS, GivenSet
-from t3d.reproduce.tables import read_recipe
 
 _HELD_OUT = 0.3  # share of videos without official splits, close to the test share of UCF101 and HMDB51
 _DEPTHS = ("", "*/", "*/*/", "*/*/*/")

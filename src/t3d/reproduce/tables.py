@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
-from typing import Any, Literal, cast, get_args
-
-import yaml
+from typing import Any, Literal, get_args
 
 from t3d.errors import ConfigError, did_you_mean
+from t3d.recipes import list_recipes, read_recipe
 from t3d.reproduce.config import SETS
 
 TARGET = "target"
@@ -103,8 +101,7 @@ def list_tables() -> list[str]:
         >>> list_tables()
         ['table2', 'table3', 'table4', 'table5', 'table6', 'table8', 'table9', 'table10']
     """
-    folder = resources.files("t3d") / "recipes" / "paper"
-    matches = (re.fullmatch(r"table(\d+)\.yaml", item.name) for item in folder.iterdir())
+    matches = (re.fullmatch(r"table(\d+)", name) for name in list_recipes("paper"))
     return [f"table{number}" for number in sorted(int(match[1]) for match in matches if match)]
 
 
@@ -127,18 +124,6 @@ def read_table(name: str) -> PaperTable:
     if f"table{number}" not in list_tables():
         raise ConfigError(f"no table {name!r}; {did_you_mean(name, list_tables())}")
     return parse_table(f"table{number}", read_recipe(f"paper/table{number}"))
-
-
-def read_recipe(name: str) -> dict[str, Any]:
-    """Return the content of a built-in recipe, `NAME` or `paper/NAME`.
-
-    Raises:
-        ConfigError: The recipe does not exist.
-    """
-    file = resources.files("t3d").joinpath("recipes", *f"{name}.yaml".split("/"))
-    if not file.is_file():
-        raise ConfigError(f"no built-in recipe {name!r} (recipes/{name}.yaml)")
-    return cast(dict[str, Any], yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
 def parse_table(name: str, content: Mapping[str, Any]) -> PaperTable:
