@@ -47,6 +47,9 @@ _SCALING = (
     | Interpolation.FULL_CHR_H_INP
 )
 
+WRONG_PLACES = "some frames differ after a seek from those read from the start; they are decoded in order"
+"""Error of a file whose frames cannot be found by seeking."""
+
 
 class Stream:
     """Demuxer and decoder for the best video stream of a file, read forward from the current position.
@@ -55,12 +58,16 @@ class Stream:
         path: The file.
         threads: Decoding threads.
         member: Position of the file in its shard, if it is part of one.
+        strict: Whether the decoder reports every error it notices, instead of covering up damaged parts of
+            a picture with parts of pictures before it. Frames without errors are the same.
 
     Raises:
         VideoError: The file is missing, is not a video, or cannot be decoded.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, member: TarMember | None = None) -> None:
+    def __init__(
+        self, path: Path, *, threads: int = 1, member: TarMember | None = None, strict: bool = False
+    ) -> None:
         av.logging.set_level(None)
         self.path = path
         self.size = size_of(path) if member is None else member.size
@@ -88,8 +95,8 @@ class Stream:
         context.thread_count = threads
         context.thread_type = "AUTO" if threads > 1 else "NONE"
         self.codec: str = context.codec.canonical_name  # FFmpeg's name
-        if self.codec == "hevc":
-            # Otherwise this decoder hides errors and returns the rest of a frame as if it were undamaged.
+        if strict or self.codec == "hevc":
+            # HEVC's decoder hides errors otherwise, and returns the rest of a frame as if it were undamaged.
             context.options = {"err_detect": "explode"}
         self._reformatter = VideoReformatter()
         self._leaves = self.codec in _LEAVES
@@ -130,18 +137,29 @@ class Stream:
             self.errors.append(_text(error))
             return []
 
-    def frames(self, needless: Callable[[int], bool] | None = None) -> Iterator[av.VideoFrame]:
+    def frames(
+        self,
+        needless: Callable[[int], bool] | None = None,
+        *,
+        landing: tuple[int, int | None] | None = None,
+    ) -> Iterator[av.VideoFrame]:
         """Yield the frames from here to the end, in presentation order.
 
         Args:
             needless: Returns for a time stamp whether that frame is not needed. Such a frame is skipped
                 if no other frame depends on it. The other frames stay bit-identical.
+            landing: Time stamp and position in the file of the key frame's packet that was sought. Another
+                position means that the container's index is wrong, and adds `WRONG_PLACES` to `errors`.
         """
         context = self.video.codec_context
         passing = False
         for packet in self.packets():
             if not packet.size:
                 continue
+            if landing is not None and packet.pts == landing[0]:
+                if landing[1] is not None and packet.pos != landing[1]:
+                    self.errors.append(WRONG_PLACES)
+                landing = None
             pass_over = (
                 needless is not None
                 and packet.pts is not None

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +114,11 @@ class Video:
         table = self._reader.table
         return float((int(table.pts[-1] - table.pts[0]) + table.last) * table.time_base)
 
+    @property
+    def missing(self) -> Int64s:
+        """Numbers of the frames that cannot be decoded, as far as known, int64 [M], ascending."""
+        return self._reader.missing
+
     def __len__(self) -> int:
         """Return the number of frames, T."""
         return len(self._reader.table.pts)
@@ -150,11 +155,16 @@ class Video:
         for number in range(len(self)):
             yield self[number]
 
-    def frames_at(self, indices: Sequence[int] | Int64s) -> torch.Tensor:
+    def frames_at(
+        self, indices: Sequence[int] | Int64s, *, missing: Literal["error", "nearest"] = "error"
+    ) -> torch.Tensor:
         """Decode the frames with these numbers, each once, in any order and with repeats.
 
         Args:
             indices: Frame numbers in 0 … T - 1.
+            missing: What a frame that cannot be decoded becomes: an error, or the nearest frame that can be
+                decoded (the earlier one of two). Even so it is an error if more than 10 % of the video's
+                frames cannot be decoded.
 
         Returns:
             RGB, uint8 T C H W in the order of `indices`, with the colors of a pixel adjacent in memory
@@ -166,7 +176,8 @@ class Video:
         """
         with self._lock:
             wanted = self._checked(indices)
-            return self._reader.read(wanted)
+            images = self._reader.read(wanted, nearest=missing == "nearest")
+        return torch.from_numpy(images).permute(0, 3, 1, 2)  # T C H W
 
     def frames_at_times(self, seconds: Sequence[float]) -> torch.Tensor:
         """Decode the frames shown at these times; see `index_at` for times and `frames_at` for frames."""

@@ -120,7 +120,7 @@ def test_videos_too_short_for_a_clip_are_found_where_the_policy_refuses_them(fil
 def test_without_a_cache_both_ends_must_decode(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     true = Video.frames_at
 
-    def breaks(self: Video, indices: np.ndarray) -> torch.Tensor:
+    def breaks(self: Video, indices: np.ndarray, **_: object) -> torch.Tensor:
         if 11 in indices:
             raise VideoError(self.path, "the end is damaged")
         return true(self, indices)

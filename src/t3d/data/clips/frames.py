@@ -1,7 +1,8 @@
 """Read resized frames of video files, through a cache of decoded frames if there is one.
 
 Training, validation, testing and prediction all use a `FrameStore`. Cached and decoded frames are
-bit-identical, so a cache changes only the speed of a run.
+bit-identical, so a cache changes only the speed of a run. A frame that cannot be decoded is replaced by the
+nearest one that can, unless more than 10 % of the video's frames cannot be decoded.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class FrameStore:
         with path.open("wb") as file:
             file.write(len(header).to_bytes(8, "little") + header + times)
             for first in range(0, count, _CHUNK):
-                frames = video.frames_at(range(first, min(first + _CHUNK, count)))
+                frames = video.frames_at(range(first, min(first + _CHUNK, count)), missing="nearest")
                 file.write(resize_frames(frames, self.spec).permute(0, 2, 3, 1).numpy().tobytes())  # T H W C
         if len(video) != count:
             raise VideoError(video.path, f"seemed to hold {count} frames, but {len(video)} can be decoded")
@@ -207,7 +208,7 @@ class DecodedFrames:
         """Return the frames at these indices, see `Frames.get`."""
         # A clip that wraps around or repeats a frame has indices twice: each frame is decoded once.
         unique, where = np.unique(indices, return_inverse=True)
-        frames = resize_frames(self._video.frames_at(unique), self._spec)
+        frames = resize_frames(self._video.frames_at(unique, missing="nearest"), self._spec)
         if np.array_equal(unique, indices):
             return frames
         return frames.permute(0, 2, 3, 1)[torch.from_numpy(where)].permute(0, 3, 1, 2)
