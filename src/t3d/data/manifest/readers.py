@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from t3d.data.listing import absolute, in_name_order, joined, passed_over, scan, videos_below
 from t3d.data.manifest.sources import default_sources, pattern_sources
+from t3d.data.manifest.text_file import read_text
 from t3d.data.paths import strings
 from t3d.errors import ManifestError, NoClassFolderError
 
@@ -40,6 +41,7 @@ class Rows:
         missing: Listed videos that are not there, by class.
         several: Class names where videos have several, null where a row is unlabeled, list<string> [N]; then
             `names` does not count. None: one name a row.
+        extra: Further columns of a list, which are kept for lists that are written of it, N rows.
     """
 
     paths: pa.Array
@@ -51,6 +53,7 @@ class Rows:
     skipped: Mapping[str, int] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
     several: pa.Array | None = None
+    extra: pa.Table | None = None
 
 
 def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Rows:
@@ -145,17 +148,12 @@ def read_lines(file: str | os.PathLike[str]) -> list[tuple[int, str]]:
     """Read the lines of a text file that are not empty, with their numbers from 1.
 
     Args:
-        file: UTF-8, with or without a byte-order mark, any line ends.
+        file: See `read_text`; any line ends.
 
     Raises:
         ManifestError: It cannot be read or is not UTF-8 text.
     """
-    try:
-        text = Path(file).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ManifestError(f"{os.fspath(file)}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{os.fspath(file)}: is not UTF-8 text ({error}); save it as UTF-8") from error
+    text = read_text(file).text
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
