@@ -17,6 +17,7 @@ from t3d.data.manifest.labels import numbered
 from t3d.data.manifest.readers import Rows, occurring, read_files, read_folder
 from t3d.data.manifest.table import VideoTable
 from t3d.data.manifest.tables import read_csv, read_jsonl, write_csv
+from t3d.errors import Failed
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,7 +47,8 @@ class Manifest(VideoTable):
         r"""Read a folder that holds one folder of videos per class.
 
         The name of a folder is the name of its class; videos in its subfolders belong to it. Videos are
-        recognized by their endings, in any case. Hidden and other files are counted in `skipped`.
+        recognized by their endings, and files with unknown endings by their content (see
+        `t3d.data.listing.VideoSearch`). Hidden and other files are counted in `skipped`, and reported.
 
         Args:
             root: The folder that holds the class folders.
@@ -63,19 +65,24 @@ class Manifest(VideoTable):
 
     @classmethod
     def from_files(
-        cls, paths: Sequence[str | os.PathLike[str]], *, source_pattern: str | None = None
+        cls,
+        paths: Sequence[str | os.PathLike[str]],
+        *,
+        source_pattern: str | None = None,
+        unreadable: list[Failed] | None = None,
     ) -> Manifest:
         """Take files, and the videos in folders, without labels.
 
         Args:
             paths: Files, kept in this order whatever their endings and whether they exist or not, and
-                folders, whose videos are found by their endings and taken in name order.
+                folders, whose videos are found as in `from_folder` and taken in name order.
             source_pattern: As in `from_folder`; the path is relative to the deepest folder that holds all.
+            unreadable: List that collects subfolders that cannot be read. Without it, they are an error.
 
         Raises:
             ManifestError: No path is given, or a folder holds no video.
         """
-        return cls.from_rows(read_files(paths, source_pattern))
+        return cls.from_rows(read_files(paths, source_pattern, unreadable))
 
     @classmethod
     def from_csv(
