@@ -151,6 +151,7 @@ def test_missing_and_unknown_lists_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"absent\.csv: no such file or folder"):
         open_manifest(str(tmp_path / "absent.csv"))
     with pytest.raises(
-        ManifestError, match=r"ending is '\.xlsx'; use \.csv, \.jsonl, \.parquet \(an index\) or \.txt"
+        ManifestError,
+        match=r"ending is '\.xlsx'; use \.csv, \.tsv, \.txt, .* \(a table\), \.jsonl, \.parquet",
     ):
         open_manifest(str(tmp_path / "list.xlsx"))

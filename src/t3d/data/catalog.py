@@ -19,6 +19,9 @@ from t3d.errors import ConfigError, ManifestError
 from t3d.io.files import is_url
 from t3d.io.shard_cache import local_copy
 
+TABLES = (".csv", ".tsv", ".txt", ".list", ".lst")
+"""Endings of tables that are text files; whatever the ending, the separator is that of the content."""
+
 
 def open_manifest(name: str, *, root: str | None = None, source_pattern: str | None = None) -> Manifest:
     """Read a list of videos and labels.
@@ -27,7 +30,7 @@ def open_manifest(name: str, *, root: str | None = None, source_pattern: str | N
         name: One of:
 
             - a folder with one folder per class
-            - a `.csv` or `.jsonl` table
+            - a `.csv`, `.tsv` or `.txt` table, see `Manifest.from_csv`, or a `.jsonl` table
             - an index (`.parquet`), or several as a pattern with `*`; an index of shards also by its URL
             - a list in the official format of UCF101, HMDB51 or Kinetics (see
               `t3d.data.official.read.read_official`)
@@ -67,13 +70,13 @@ def open_manifest(name: str, *, root: str | None = None, source_pattern: str | N
             f"{path}: a single video; give a folder of class folders, a table (.csv, .jsonl), an index "
             "(.parquet) or an official list (.txt)"
         )
-    if ending == ".csv":
+    if ending in TABLES:
         return Manifest.from_csv(path, root=root)
     if ending == ".jsonl":
         return Manifest.from_jsonl(path, root=root)
     raise ManifestError(
-        f"{path}: not a folder, and its ending is {ending!r}; use .csv, .jsonl, .parquet (an index) or "
-        ".txt (an official list)"
+        f"{path}: not a folder, and its ending is {ending!r}; use {', '.join(TABLES)} (a table), .jsonl, "
+        ".parquet (an index), or an official list"
     )
 
 

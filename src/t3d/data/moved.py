@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -173,7 +173,7 @@ def with_found(videos: Videos, missing: MissingFiles) -> Videos:
     for name, column in (("path", new), ("source", sources)):
         place = table.schema.get_field_index(name)
         table = table.set_column(place, table.schema.field(place), strings(column))
-    return type(videos)(videos.classes, table, videos.skipped, videos.missing)
+    return replace(videos, table=table)
 
 
 def _exists(path: str) -> bool:

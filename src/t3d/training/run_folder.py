@@ -198,10 +198,10 @@ class RunFolder:
         for file in (self.val_csv, self.bad_csv):  # left by a start that was interrupted here
             file.unlink(missing_ok=True)
         if val is not None:
-            val.write_csv(self.val_csv)
+            val.write_csv(self.val_csv, extra=False)
         self.classes.write_text("".join(f"{name}\n" for name in train.classes), encoding="utf-8")
         self.add_bad({video.path: video.reason for video in bad})
-        train.write_csv(self.train_csv)
+        train.write_csv(self.train_csv, extra=False)
 
     def sweep(self) -> None:
         """Delete incomplete files of killed processes.

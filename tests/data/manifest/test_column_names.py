@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -8,52 +9,124 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ManifestError
 
 
+def read(tmp_path: Path, text: str) -> tuple[dict[str, list[object]], dict[str, list[str]] | None]:
+    """The known columns that are not empty, and the others."""
+    file = tmp_path / "list.csv"
+    file.write_text(text)
+    manifest = Manifest.from_csv(file, root="/v")
+    columns = {name: manifest.table[name].to_pylist() for name in manifest.table.schema.names}
+    columns["label"] = manifest.label_names().to_pylist()
+    columns = {name: values for name, values in columns.items() if any(each is not None for each in values)}
+    return columns, None if manifest.extra is None else manifest.extra.to_pydict()
+
+
 @pytest.mark.parametrize(
-    ("header", "hint"),
+    ("header", "says"),
     [
-        ("filename,class", "rename 'filename' to 'path' and 'class' to 'label'"),
-        ("File Name,Category", "rename 'File Name' to 'path' and 'Category' to 'label'"),
-        (
-            "videoPath,target,group",
-            "rename 'videoPath' to 'path' and 'target' to 'label' and 'group' to 'source'",
-        ),
-        ("path,action,fps", "rename 'action' to 'label', and remove 'fps'"),
-        (" path,label", "rename ' path' to 'path'"),
-        ("Path,Label", "rename 'Path' to 'path' and 'Label' to 'label'"),
-        (
-            "clip,tags,t_start,t_end",
-            "rename 'clip' to 'path' and 'tags' to 'labels' and 't_start' to 'start'",
-        ),
-        ("path;label", "columns must be separated by commas, not by semicolons"),
-        ("path\tlabel", "columns must be separated by commas, not by tabs"),
-        (
-            "jump/a.mp4,jump",
-            "line 1 looks like a row, so the names are missing; add a first line such as path,label",
-        ),
-        ("path,lable", "did you mean 'label'"),
-        ("path,fps", "known: end, label"),
-        ("filename,path,label", "; remove 'filename'"),
-        ("class,video,path,fps", "rename 'class' to 'label', and remove 'video', 'fps'"),
+        ("Path,Label", "column 'Path' is path, column 'Label' is label"),
+        ("file,class", "column 'file' is path, column 'class' is label"),
+        ("filename,category", "column 'filename' is path, column 'category' is label"),
+        ("videoPath,Class Name", "column 'videoPath' is path, column 'Class Name' is label"),
+        ("video_id,label_name", "column 'video_id' is path, column 'label_name' is label"),
+        ("path, label", None),
     ],
 )
-def test_the_columns_to_rename_are_named(header: str, hint: str, tmp_path: Path) -> None:
-    table = tmp_path / "list.csv"
-    table.write_text(f"{header}\n" + ",".join(["a"] * (header.count(",") + 1)) + "\n")
-    with pytest.raises(ManifestError) as error:
-        Manifest.from_csv(table)
-    assert f"{table}, line 1: unknown column" in str(error.value)
-    assert hint in str(error.value)
+def test_other_tools_names_are_understood(
+    header: str, says: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    columns, extra = read(tmp_path, f"{header}\na.mp4,jump\n")
+    assert (columns["path"], columns["label"], extra) == (["/v/a.mp4"], ["jump"], None)
+    assert [record.getMessage() for record in caplog.records] == (
+        [f"{tmp_path / 'list.csv'}: {says}"] if says else []
+    )
 
 
-def test_one_column_is_not_two(tmp_path: Path) -> None:
-    """Two names for the path: one is renamed, the other must go."""
-    table = tmp_path / "list.csv"
-    table.write_text("filename,video_id,label\na.mp4,7,jump\n")
-    with pytest.raises(ManifestError, match=r"rename 'filename' to 'path', and remove 'video_id'"):
-        Manifest.from_csv(table)
+def test_a_remark_is_printed_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        read(tmp_path, "file\na.mp4\n")
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-def test_fields_of_json_lines_too(tmp_path: Path) -> None:
+def test_times_and_groups_too(tmp_path: Path) -> None:
+    columns, _ = read(tmp_path, "clip,action,t_start,t_end,group\na.mp4,jump,1,2,film\n")
+    assert columns == {
+        "path": ["/v/a.mp4"],
+        "label": ["jump"],
+        "start": [1.0],
+        "end": [2.0],
+        "source": ["film"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "label"),
+    [
+        ("video_id,video_path,label\n7,a.mp4,jump\n", "/v/a.mp4", "jump"),
+        ("path,filename,label\na.mp4,b.mp4,jump\n", "/v/a.mp4", "jump"),
+        ("path,class_id,class_name\na.mp4,3,jump\n", "/v/a.mp4", "jump"),
+        (",path,label\n0,a.mp4,jump\n", "/v/a.mp4", "jump"),  # as pandas writes it
+    ],
+)
+def test_of_several_columns_the_one_that_can_be_meant_is_taken(
+    text: str, path: str, label: str, tmp_path: Path
+) -> None:
+    columns, extra = read(tmp_path, text)
+    assert (columns["path"], columns["label"]) == ([path], [label])
+    assert extra is not None
+    assert len(extra) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("path,lable", "unknown column 'lable'; did you mean 'label'"),
+        ("path,action,category", "'action' and 'category' may both be the column 'label'; rename"),
+        ("file,filename,label", "'file' and 'filename' may both be the column 'path'"),
+        ("path,Path", None),
+        ("Path,path,PATH", None),
+        ("PATH,Path", "a column is named twice"),
+        ("path,fps,fps", "a column is named twice: path, fps, fps"),
+        ("path,verb,noun", "'verb' may be the column 'label'; rename it to 'label', or to a name"),
+        ("path,label,start_frame,end_frame", "'start_frame' may be the column 'start'.*not in frames"),
+        ("path,tags", "'tags' may be the column 'labels'"),
+        ("path,label,from,to", "'from' may be the column 'start'"),
+        (
+            "datei;klasse",
+            "2 columns, separated by semicolons: 'datei', 'klasse'; the column 'path' is missing",
+        ),
+    ],
+)
+def test_a_name_that_may_mean_something_else_is_refused(
+    header: str, says: str | None, tmp_path: Path
+) -> None:
+    sep = ";" if ";" in header else ","
+    text = f"{header}\n" + sep.join(["a.mp4"] * (header.count(sep) + 1)) + "\n"
+    if says is None:
+        read(tmp_path, text)
+        return
+    with pytest.raises(ManifestError, match=f"list.csv, line 1: {says}"):
+        read(tmp_path, text)
+
+
+def test_the_names_of_a_foreign_table_are_proposed(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="rename 'datei' to 'path' and 'klasse' to 'label'"):
+        read(tmp_path, "datei,klasse\na.mp4,sprung\n")
+
+
+def test_other_columns_are_kept_where_the_list_is_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text('path,label,note,verb\na.mp4,jump,"x, y",go\nb.mp4,run,,\n')
+    manifest = Manifest.from_csv(file)
+    manifest.select([1, 0]).with_classes(["run", "jump"]).write_csv(tmp_path / "new.csv")
+    new = Manifest.from_csv(tmp_path / "new.csv")
+    assert new.extra is not None
+    assert new.extra.to_pydict() == {"note": [None, "x, y"], "verb": [None, "go"]}
+    assert [entry.path.name for entry in new] == ["b.mp4", "a.mp4"]
+    manifest.write_csv(tmp_path / "plain.csv", extra=False)
+    assert Manifest.from_csv(tmp_path / "plain.csv").extra is None
+
+
+def test_fields_of_json_lines_are_refused_with_a_hint(tmp_path: Path) -> None:
     table = tmp_path / "list.jsonl"
     table.write_text('{"filename": "a.mp4", "class": "jump"}\n')
     with pytest.raises(ManifestError, match=r"line 1: unknown field 'filename'; rename 'filename' to 'path'"):

@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from t3d.data.listing import VIDEO_ENDINGS, is_video
+from t3d.data.listing import OTHER_ENDINGS, VIDEO_ENDINGS, is_video
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ManifestError
+from t3d.video.encode import write_video
 
 
 def touch(root, *names):
@@ -98,7 +99,77 @@ def test_folder_links_are_followed_but_not_in_circles(tmp_path):
     (root / "Run" / "lost.mp4").symlink_to(tmp_path / "nowhere.mp4")
     manifest = Manifest.from_folder(root)
     assert [str(e.path) for e in manifest] == [f"{root}/Jump/a.mp4", f"{root}/Run/b.mp4"]
-    assert manifest.skipped == {"link in a circle": 1, "broken link": 1}
+    assert manifest.skipped == {"folder listed before": 1, "broken link": 1}
+
+
+def test_folders_linked_to_each_other_are_searched_once(tmp_path):
+    touch(tmp_path, "set/Run/b.mp4", "set/Jump/sub/a.mp4")
+    root = tmp_path / "set"
+    for name in ("Jump", "Run"):
+        for number in range(3):
+            (root / name / f"0{number}").symlink_to(root)
+            (root / name / f"1{number}").symlink_to(root / "Jump")
+    (root / "A class").symlink_to(root / "Jump")  # would list the videos of Jump under two labels
+    manifest = Manifest.from_folder(root)
+    assert [str(e.path) for e in manifest] == [f"{root}/Jump/sub/a.mp4", f"{root}/Run/b.mp4"]
+    assert manifest.classes == ("Jump", "Run")
+    assert manifest.skipped == {"folder listed before": 13}
+    assert len(Manifest.from_files([root])) == 2
+
+
+def test_what_is_passed_over_is_said(tmp_path, caplog):
+    Manifest.from_folder(touch(tmp_path, "Run/b.mp4", "Run/c.txt", "Run/d.txt", "Run/.e"))
+    assert [record.getMessage() for record in caplog.records] == [f"{tmp_path}: passed over 2 .txt, 1 hidden"]
+
+
+def test_a_folder_that_cannot_be_read_is_named_or_an_error(tmp_path, monkeypatch):
+    touch(tmp_path, "a.mp4", "secret/b.mp4", "sub/c.mp4")
+    scandir = os.scandir
+
+    def refuses(path):
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    unreadable = []
+    manifest = Manifest.from_files([tmp_path], unreadable=unreadable)
+    assert [e.path.name for e in manifest] == ["a.mp4", "c.mp4"]
+    assert list(map(str, unreadable)) == [f"{tmp_path}/secret: cannot be listed (Permission denied)"]
+    with pytest.raises(ManifestError, match=r"secret: cannot be listed \(Permission denied\)"):
+        Manifest.from_files([tmp_path])
+    with pytest.raises(ManifestError, match=r"secret: cannot be listed"):
+        Manifest.from_files([tmp_path / "secret"], unreadable=[])
+
+
+# --- files with unknown endings ----------------------------------------------------------------------------
+
+
+def test_a_file_with_an_unknown_ending_is_a_video_by_its_content(tmp_path, numbered_frames, caplog):
+    touch(tmp_path, "Run/known.QT", "Run/notes.md", "Run/empty.xyz", "Run/none")
+    clip = write_video(tmp_path / "clip.mp4", numbered_frames(4)).read_bytes()
+    for name in ("Run/clip.xyz", "Run/clip", "Run/clip.mp4.1", "Run/clip.webp", "Jump/b.foo"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(clip)
+    (tmp_path / "Run/text.xyz").write_text("#EXTM3U\nother.mp4\n")
+    (tmp_path / "clip.mp4").unlink()
+    manifest = Manifest.from_folder(tmp_path)
+    expected = ["b.foo", "clip", "clip.mp4.1", "clip.xyz", "known.QT"]  # .webp is a picture, not opened
+    assert [e.path.name for e in manifest] == expected
+    assert manifest.skipped == {".md": 1, ".xyz": 2, "no ending": 1, ".webp": 1}
+    assert caplog.messages == [
+        f"{tmp_path}: took 1 .1, 1 .foo, 1 .xyz, 1 no ending by content; "
+        "passed over 1 .md, 1 .webp, 2 .xyz, 1 no ending"
+    ]
+    assert len(Manifest.from_files([tmp_path])) == 5
+
+
+def test_an_ending_without_any_video_is_probed_twenty_times(tmp_path, monkeypatch):
+    touch(tmp_path, "Run/a.mp4", *(f"Run/{number:03}.bin" for number in range(50)), "Run/b.dat")
+    probed = []
+    monkeypatch.setattr("t3d.video.probe.holds_video", lambda path: bool(probed.append(path.name)))
+    assert Manifest.from_folder(tmp_path).skipped == {".bin": 50, ".dat": 1}
+    assert probed == [*(f"{number:03}.bin" for number in range(20)), "b.dat"]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +177,7 @@ def test_folder_links_are_followed_but_not_in_circles(tmp_path):
     [
         (
             [".hidden/a.mp4", "notes.txt"],
-            r"no class folder and no video in it \(ignored: 1 .txt, 1 hidden\)",
+            r"no class folder and no video in it \(passed over: 1 .txt, 1 hidden\)",
         ),
         (["a.mp4"], r"1 video is directly in this folder \(first 'a.mp4'\), and it has no class folders"),
         (
@@ -115,7 +186,7 @@ def test_folder_links_are_followed_but_not_in_circles(tmp_path):
         ),
         (
             ["Jump/b.mp4", "Run/c.txt", "Sit/d/e.txt"],
-            r"2 of 3 class folders hold no video: 'Run', 'Sit' \(ignored: 2 .txt",
+            r"2 of 3 class folders hold no video: 'Run', 'Sit' \(passed over: 2 .txt",
         ),
         (["train/Jump/a.mp4", "Val/Jump/b.mp4"], r"'train', 'Val' look like parts of a data set.*train$"),
     ],
@@ -148,6 +219,7 @@ def test_a_name_that_is_not_a_string(tmp_path):
 
 
 def test_endings():
+    assert not VIDEO_ENDINGS & OTHER_ENDINGS
     assert all(is_video(f"a.b{ending.upper()}") for ending in (".mp4", ".avi", ".y4m", ".3gp", ".mjpeg"))
     assert not any(is_video(name) for name in ("mp4", "a.mp4.txt", "a.jpg", "a.", ""))
 
@@ -179,7 +251,7 @@ def test_files_of_one_folder_have_sources_that_move_with_it(tmp_path):
 def test_no_files(tmp_path):
     with pytest.raises(ManifestError, match="no videos given"):
         Manifest.from_files([])
-    with pytest.raises(ManifestError, match=r"no video in this folder \(ignored: 1 .txt\)"):
+    with pytest.raises(ManifestError, match=r"no video in this folder \(passed over: 1 .txt\)"):
         Manifest.from_files([touch(tmp_path, "a.txt")])
 
 

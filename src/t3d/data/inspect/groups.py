@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -82,7 +82,7 @@ def join_groups(videos: Videos, index: VideoIndex | None = None, *, near: bool =
     table = videos.table.set_column(place, videos.table.schema.field(place), joined)
     largest = np.bincount(part_of[sources]).max(initial=0)
     return Grouped(
-        videos=type(videos)(videos.classes, table, videos.skipped, videos.missing),
+        videos=replace(videos, table=table),
         own=pc.sum(pc.equal(facts["path"], facts["source"])).as_py() or 0,
         copies=sum(len(group) - 1 for group in duplicates.same),
         near=len(duplicates.near),

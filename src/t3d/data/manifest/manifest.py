@@ -17,6 +17,7 @@ from t3d.data.manifest.labels import numbered
 from t3d.data.manifest.readers import Rows, occurring, read_files, read_folder
 from t3d.data.manifest.table import VideoTable
 from t3d.data.manifest.tables import read_csv, read_jsonl, write_csv
+from t3d.errors import Failed
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,7 +47,8 @@ class Manifest(VideoTable):
         r"""Read a folder that holds one folder of videos per class.
 
         The name of a folder is the name of its class; videos in its subfolders belong to it. Videos are
-        recognized by their endings, in any case. Hidden and other files are counted in `skipped`.
+        recognized by their endings, and files with unknown endings by their content (see
+        `t3d.data.listing.VideoSearch`). Hidden and other files are counted in `skipped`, and reported.
 
         Args:
             root: The folder that holds the class folders.
@@ -63,28 +65,36 @@ class Manifest(VideoTable):
 
     @classmethod
     def from_files(
-        cls, paths: Sequence[str | os.PathLike[str]], *, source_pattern: str | None = None
+        cls,
+        paths: Sequence[str | os.PathLike[str]],
+        *,
+        source_pattern: str | None = None,
+        unreadable: list[Failed] | None = None,
     ) -> Manifest:
         """Take files, and the videos in folders, without labels.
 
         Args:
             paths: Files, kept in this order whatever their endings and whether they exist or not, and
-                folders, whose videos are found by their endings and taken in name order.
+                folders, whose videos are found as in `from_folder` and taken in name order.
             source_pattern: As in `from_folder`; the path is relative to the deepest folder that holds all.
+            unreadable: List that collects subfolders that cannot be read. Without it, they are an error.
 
         Raises:
             ManifestError: No path is given, or a folder holds no video.
         """
-        return cls.from_rows(read_files(paths, source_pattern))
+        return cls.from_rows(read_files(paths, source_pattern, unreadable))
 
     @classmethod
     def from_csv(
         cls, file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
     ) -> Manifest:
-        """Read a CSV table whose first line names the columns.
+        """Read a table that is a text file, such as CSV.
 
         Columns: `path` (needed), `label` (class name; empty: unlabeled), `start` and `end` (seconds),
-        `source`. Other columns are refused. UTF-8, with or without byte-order mark, any line ends.
+        `source`. Other columns are kept in `extra`. Separators, names of columns and encodings of other tools
+        are understood where they can mean one thing only, and lists without names of columns are read, too;
+        one line on stderr says how (see `t3d.data.manifest.layout`). Class numbers are named by a class file
+        in the table's folder.
 
         For several labels per video, use a column `labels` instead of `label`: class names separated by
         `|`, a lone `|` if no class applies.
@@ -94,7 +104,7 @@ class Manifest(VideoTable):
             root: Folder that relative paths start from; without it, the table's own folder.
 
         Raises:
-            ManifestError: With the line: an unknown column, a wrong value, `end` not after `start`, a row
+            ManifestError: With the line: an unclear column, a wrong value, `end` not after `start`, a row
                 repeated (same path, start and end), the same video with two labels, or `label` and `labels`
                 in one table.
         """
@@ -162,9 +172,9 @@ class Manifest(VideoTable):
             "end": seconds if rows.end is None else rows.end,
             "source": rows.sources,
         }
-        return cls(tuple(classes), pa.table(columns), rows.skipped, rows.missing)
+        return cls(tuple(classes), pa.table(columns), rows.skipped, rows.missing, rows.extra)
 
-    def write_csv(self, path: str | os.PathLike[str]) -> None:
+    def write_csv(self, path: str | os.PathLike[str], *, extra: bool = True) -> None:
         """Write the rows as a table that `from_csv` reads back.
 
         Files below the table's folder are written relative to it, so that the folder can be moved as a whole.
@@ -174,6 +184,10 @@ class Manifest(VideoTable):
 
         Args:
             path: The table to write; an existing one is replaced.
+            extra: Write the further columns of the list as well.
         """
         columns = dict(zip(self.table.schema.names, self._columns, strict=True))
-        write_csv(path, columns | {self.label_column.name: self.label_column.text()})
+        columns[self.label_column.name] = self.label_column.text()
+        if extra and self.extra is not None:
+            columns |= dict(zip(self.extra.schema.names, self.extra.columns, strict=True))
+        write_csv(path, columns)

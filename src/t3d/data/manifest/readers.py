@@ -13,10 +13,20 @@ from unicodedata import normalize
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from t3d.data.listing import absolute, in_name_order, joined, passed_over, scan, videos_below
+from t3d.data.listing import (
+    KNOWN_FOLDER,
+    VideoSearch,
+    absolute,
+    in_name_order,
+    joined,
+    may_be_video,
+    passed_over,
+    scan,
+)
 from t3d.data.manifest.sources import default_sources, pattern_sources
+from t3d.data.manifest.text_file import read_text
 from t3d.data.paths import strings
-from t3d.errors import ManifestError, NoClassFolderError
+from t3d.errors import Failed, ManifestError, NoClassFolderError
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +50,7 @@ class Rows:
         missing: Listed videos that are not there, by class.
         several: Class names where videos have several, null where a row is unlabeled, list<string> [N]; then
             `names` does not count. None: one name a row.
+        extra: Further columns of a list, which are kept for lists that are written of it, N rows.
     """
 
     paths: pa.Array
@@ -51,22 +62,32 @@ class Rows:
     skipped: Mapping[str, int] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
     several: pa.Array | None = None
+    extra: pa.Table | None = None
 
 
 def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Rows:
     """Read a folder that holds one folder per class; see `Manifest.from_folder`."""
     base = absolute(root)
-    skipped: Counter[str] = Counter()
+    search = VideoSearch()
     folders: list[str] = []
+    links: set[str] = set()
     loose: list[str] = []
-    for entry in scan(base):
-        if reason := passed_over(entry):
-            skipped[reason] += 1
+    unknown: list[str] = []
+    entries = scan(base)
+    search.enter(base)
+    for entry in entries:
+        reason = passed_over(entry)
+        if reason and may_be_video(reason):
+            unknown.append(entry.name)
+        elif reason:
+            search.skipped[reason] += 1
         else:
             (folders if entry.is_dir() else loose).append(entry.name)
+            links |= {entry.name} if entry.is_symlink() else set()
+    loose += [name for name in in_name_order(unknown) if search.takes(base, name)]
     if not folders and not loose:
         raise ManifestError(
-            f"{base}: no class folder and no video in it{_ignored(skipped)}; "
+            f"{base}: no class folder and no video in it{_ignored(search)}; "
             "give a folder that holds one folder of videos per class"
         )
     if loose:
@@ -76,41 +97,44 @@ def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Row
             f"{base}: {count} directly in this folder (first {min(loose)!r}), {place}; move "
             "each video into the folder of its class"
         )
-    relative: list[str] = []
-    names: list[str] = []
-    empty = []
-    nested = True
     folders = in_name_order(folders)
-    for folder in folders:
-        videos, passed = videos_below(*joined(base, [folder]))
-        skipped += passed
-        relative += [f"{folder}/{video}" for video in videos]
-        names += [normalize("NFC", folder).strip()] * len(videos)
-        nested = nested and all("/" in video for video in videos)
-        if not videos:
-            empty.append(folder)
+    videos: dict[str, list[str]] = {}
+    for folder in sorted(folders, key=links.__contains__):  # a real folder comes before links to it
+        before = search.skipped[KNOWN_FOLDER]
+        paths = search.below(*joined(base, [folder]))
+        if paths or search.skipped[KNOWN_FOLDER] == before:
+            videos[folder] = paths
+    folders = [folder for folder in folders if folder in videos]
+    names = [normalize("NFC", folder).strip() for folder in folders for _ in videos[folder]]
+    relative = [f"{folder}/{video}" for folder in folders for video in videos[folder]]
+    nested = all("/" in video for folder in folders for video in videos[folder])
     if relative and nested and all(folder.casefold() in _SPLIT_NAMES for folder in folders):
         raise ManifestError(
             f"{base}: its folders {', '.join(map(repr, folders))} look like parts of a data set, not like "
             f"classes; name one of them, such as {joined(base, folders)[0]}"
         )
+    empty = [folder for folder in folders if not videos[folder]]
     if empty:
         raise ManifestError(
             f"{base}: {len(empty)} of {len(folders)} class folders hold no video: "
-            f"{', '.join(map(repr, empty[:10]))}{_ignored(skipped)}; "
+            f"{', '.join(map(repr, empty[:10]))}{_ignored(search)}; "
             "add videos or remove the folders"
         )
-    _report(base, skipped)
+    _report(base, search)
     column = strings(relative)
     return Rows(
         paths=strings(joined(base, relative)),
         names=strings(names),
         sources=pattern_sources(column, source_pattern) if source_pattern else default_sources(column),
-        skipped=dict(skipped),
+        skipped=dict(search.skipped),
     )
 
 
-def read_files(paths: Sequence[str | os.PathLike[str]], source_pattern: str | None) -> Rows:
+def read_files(
+    paths: Sequence[str | os.PathLike[str]],
+    source_pattern: str | None,
+    unreadable: list[Failed] | None = None,
+) -> Rows:
     """Read files and folders without labels; see `Manifest.from_files`."""
     skipped: Counter[str] = Counter()
     files: list[str] = []
@@ -122,16 +146,21 @@ def read_files(paths: Sequence[str | os.PathLike[str]], source_pattern: str | No
             files.append(given)
             bases.append(str(Path(given).parent))
             continue
-        videos, passed = videos_below(given)
-        if not videos:
-            raise ManifestError(f"{given}: no video in this folder{_ignored(passed)}")
-        skipped += passed
+        search = VideoSearch(unreadable)
+        videos = search.below(given)
+        if not videos and not unreadable:
+            raise ManifestError(f"{given}: no video in this folder{_ignored(search)}")
+        _report(given, search)
+        skipped += search.skipped
         files += joined(given, videos)
         bases.append(given)
     if not files:
-        raise ManifestError("no videos given: name at least one file or folder")
+        raise ManifestError(
+            "no videos given: name at least one file or folder"
+            if not unreadable
+            else f"no video can be read: {'; '.join(map(str, unreadable))}"
+        )
     common = os.path.commonpath(bases)
-    _report(common, skipped)
     relative = strings([Path(os.path.relpath(file, common)).as_posix() for file in files])
     return Rows(
         paths=strings(files),
@@ -145,29 +174,31 @@ def read_lines(file: str | os.PathLike[str]) -> list[tuple[int, str]]:
     """Read the lines of a text file that are not empty, with their numbers from 1.
 
     Args:
-        file: UTF-8, with or without a byte-order mark, any line ends.
+        file: See `read_text`; any line ends.
 
     Raises:
         ManifestError: It cannot be read or is not UTF-8 text.
     """
-    try:
-        text = Path(file).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ManifestError(f"{os.fspath(file)}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{os.fspath(file)}: is not UTF-8 text ({error}); save it as UTF-8") from error
+    text = read_text(file).text
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
-def _ignored(skipped: Mapping[str, int]) -> str:
+def _ignored(search: VideoSearch) -> str:
     """Say how many files were skipped, by reason; empty if none was."""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-    return f" (ignored: {reasons})" if reasons else ""
+    reasons = _listed(search.skipped)
+    return f" (passed over: {reasons})" if reasons else ""
 
 
-def _report(base: str, skipped: Mapping[str, int]) -> None:
-    if skipped:
-        _log.info("%s%s", base, _ignored(skipped))
+def _report(base: str, search: VideoSearch) -> None:
+    """Print what was passed over in a folder, and what was taken by its content."""
+    taken = f"took {_listed(search.probed)} by content" if +search.probed else ""
+    skipped = f"passed over {_listed(search.skipped)}" if +search.skipped else ""
+    if taken or skipped:
+        _log.warning("%s: %s", base, "; ".join(filter(None, [taken, skipped])))
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()) if count)
 
 
 def occurring(names: pa.Array) -> list[str]:

@@ -72,6 +72,7 @@ class VideoTable:
             row is unlabeled. Labels are sorted by class.
         skipped: Number of files that a reader skipped, by reason (`hidden`, or an ending such as `.txt`).
         missing: Number of videos of an official list that are missing from the folder, by class.
+        extra: Further columns of a list, N rows; None if it has none. They are not pickled.
 
     Raises:
         ManifestError: A class name is repeated or empty, the columns differ from those above, or a label has
@@ -82,6 +83,7 @@ class VideoTable:
     table: pa.Table
     skipped: Mapping[str, int] = field(default_factory=dict, compare=False)
     missing: Mapping[str, int] = field(default_factory=dict, compare=False)
+    extra: pa.Table | None = field(default=None, compare=False)
     _columns: tuple[pa.Array, ...] = field(init=False, compare=False)
     _labels: Labels = field(init=False, compare=False)
 
@@ -194,7 +196,8 @@ class VideoTable:
             IndexError: A row outside, or a mask of another length.
         """
         picked = np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else np.int64)]
-        return type(self)(self.classes, self.table.take(pa.array(picked)))
+        extra = None if self.extra is None else self.extra.take(pa.array(picked))
+        return type(self)(self.classes, self.table.take(pa.array(picked)), extra=extra)
 
     def with_classes(self, classes: Sequence[str], *, name: str = "", owner: str = "the model") -> Self:
         """Number the labels by another list of classes, matched by name.
@@ -214,12 +217,12 @@ class VideoTable:
             raise ManifestError((f"{name}: " if name else "") + _not_classes_of(owner, unknown, classes))
         new = pa.array([known.get(name) for name in self.classes], pa.int32())
         table = self.table.set_column(LABEL, self._labels.name, self._labels.renumbered(new))
-        return type(self)(tuple(classes), table, self.skipped, self.missing)
+        return type(self)(tuple(classes), table, self.skipped, self.missing, self.extra)
 
     def without_labels(self) -> Self:
         """Return the same rows without classes and labels."""
         table = self.table.set_column(LABEL, "label", pa.nulls(len(self), pa.int32()))
-        return type(self)((), table, self.skipped, self.missing)
+        return type(self)((), table, self.skipped, self.missing, self.extra)
 
     def split_by_source(self, fraction: float, *, seed: int) -> tuple[Self, Self]:
         """Hold out a share of the videos as whole sources, with every class in both parts.

@@ -1,20 +1,12 @@
-"""Read a manifest's rows from CSV and JSON Lines, and write CSV.
-
-pyarrow reads the whole table. Only to find the line of a mistake, the file is read again, slowly.
-"""
+"""Read a manifest's rows from tables and JSON Lines, and write CSV."""
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,11 +15,13 @@ import pyarrow.json
 
 from t3d.data.listing import absolute
 from t3d.data.manifest.checks import Refuse, refuse_both, refuse_names, refuse_repeats, refuse_spans
-from t3d.data.manifest.column_names import header_hint
+from t3d.data.manifest.class_names import class_names
+from t3d.data.manifest.column_names import Columns, header_hint
 from t3d.data.manifest.labels import SEPARATOR, join_names, split_names, unwritable
 from t3d.data.manifest.readers import Rows
 from t3d.data.manifest.sources import default_sources
-from t3d.data.paths import absolute_paths, relative_to
+from t3d.data.manifest.text_table import Records, named_error, read_text_table, refusing, say
+from t3d.data.paths import absolute_paths, from_windows, relative_to
 from t3d.errors import ManifestError, did_you_mean
 from t3d.io.files import URL_PATTERN, atomic_path
 
@@ -40,81 +34,18 @@ _JSON_KINDS = {
     list: "a list of class names",
 }
 
-Records = Iterator[tuple[int, Mapping[str, object]]]
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Columns that a CSV table may have.
-
-    Args:
-        known: Names of all columns; others are refused.
-        needed: Required column.
-        seconds: Columns of seconds; the others are text.
-    """
-
-    known: Sequence[str]
-    needed: str
-    seconds: Sequence[str]
-
-
-class _Reader(Protocol):
-    """Type of `csv.reader`'s result, which has no public name."""
-
-    line_num: int
-
-    def __iter__(self) -> Iterator[list[str]]: ...
-
-    def __next__(self) -> list[str]: ...
-
 
 def read_csv(file: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Rows:
-    """Read a CSV table; see `Manifest.from_csv`."""
-    columns, refuse = csv_columns(file, Columns(COLUMNS, "path", _SECONDS))
-    return _rows(os.fspath(file), columns, refuse, root)
-
-
-def csv_columns(file: str | os.PathLike[str], allowed: Columns) -> tuple[dict[str, pa.Array], Refuse]:
-    """Read the columns of a CSV table whose first line names them.
-
-    Args:
-        file: The table, UTF-8, with or without byte-order mark, any line ends.
-        allowed: Its columns.
-
-    Returns:
-        The columns, text or seconds, null for empty fields, N rows; and the function that refuses rows.
-
-    Raises:
-        ManifestError: With the line: a column that is not allowed, a row of another length, seconds that are
-            not a number; no rows.
-    """
-    name, data = os.fspath(file), _bytes(file)
-
-    def records() -> Records:
-        return _csv_records(name, data, allowed)
-
-    next(records(), None)  # the header's mistakes come before the rows'
-    try:
-        table = pyarrow.csv.read_csv(
-            io.BytesIO(data),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(allowed.known, pa.string())
-            ),
-        )
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise _named(name, records, error) from error
-    columns = {key: _flat(table[key]) for key in table.column_names}
-    columns = {key: pc.if_else(pc.equal(column, ""), None, column) for key, column in columns.items()}
-    for key in allowed.seconds:
-        if key in columns:
-            try:
-                columns[key] = pc.cast(pc.utf8_trim_whitespace(columns[key]), pa.float64())
-            except pa.ArrowInvalid as error:
-                raise _named(name, records, error) from error
-    if not table.num_rows:
-        raise ManifestError(f"{name}: the table has no rows")
-    return columns, _refusing(name, records)
+    """Read a table that is a text file; see `Manifest.from_csv`."""
+    name = os.fspath(file)
+    table = read_text_table(file, Columns(COLUMNS, "path", _SECONDS, others=True))
+    columns, remarks = dict(table.columns), list(table.remarks)
+    if "label" in columns and (naming := class_names(Path(file), columns["label"])) is not None:
+        columns["label"] = naming.names
+        remarks.append(naming.remark)
+    rows = _rows(name, columns, table.refuse, root, remarks)
+    say(name, remarks)
+    return replace(rows, extra=pa.table(table.extra)) if table.extra else rows
 
 
 def read_jsonl(file: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Rows:
@@ -133,15 +64,18 @@ def read_jsonl(file: str | os.PathLike[str], root: str | os.PathLike[str] | None
         table = pyarrow.json.read_json(io.BytesIO(data), parse_options=options)
         table.validate(full=True)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise _named(name, records, error) from error
+        raise named_error(name, records, error) from error
     columns = {key: _flat(table[key]) for key in table.column_names}
-    refuse = _refusing(name, records)
+    refuse = refusing(name, records)
     for key in ("label", "labels"):  # a field that no line has does not count as a column
         if columns[key].null_count == len(columns[key]):
             del columns[key]
     if "labels" in columns:
         columns["labels"] = _as_text(columns["labels"], refuse)
-    return _rows(name, columns, refuse, root)
+    remarks: list[str] = []
+    rows = _rows(name, columns, refuse, root, remarks)
+    say(name, remarks)
+    return rows
 
 
 def write_csv(file: str | os.PathLike[str], columns: dict[str, pa.Array]) -> None:
@@ -152,24 +86,14 @@ def write_csv(file: str | os.PathLike[str], columns: dict[str, pa.Array]) -> Non
         pyarrow.csv.write_csv(table, stream)
 
 
-def _refusing(file: str, records: Callable[[], Records]) -> Refuse:
-    def refuse(wrong: pa.Array, why: str) -> None:
-        rows = pc.indices_nonzero(pc.fill_null(wrong, False)).to_pylist()
-        if rows:
-            lines = [str(next(islice(records(), row, None))[0]) for row in rows[:3]]
-            if len(rows) > 3:
-                lines.append(f"{len(rows) - 3} more")
-            listed = (
-                f"lines {', '.join(lines[:-1])} and {lines[-1]}" if len(lines) > 1 else f"line {lines[0]}"
-            )
-            raise ManifestError(f"{file}, {listed}: {why}")
-
-    return refuse
-
-
 def _rows(
-    file: str, columns: dict[str, pa.Array], refuse: Refuse, root: str | os.PathLike[str] | None
+    file: str,
+    columns: dict[str, pa.Array],
+    refuse: Refuse,
+    root: str | os.PathLike[str] | None,
+    remarks: list[str],
 ) -> Rows:
+    """Check the rows of a table and complete them; add to the remarks what is done to its paths."""
     count = len(columns["path"])
     text, seconds = pa.nulls(count, pa.string()), pa.nulls(count, pa.float64())
     refuse_both(file, columns)
@@ -195,6 +119,8 @@ def _rows(
     refuse_spans(start, end, refuse)
 
     base = absolute(root if root is not None else Path(file).parent)
+    path, remark = from_windows(path, base)
+    remarks += [remark] if remark else []
     path = absolute_paths(path, base)
     names = pc.utf8_normalize(several if "labels" in columns else label, form="NFC")
     refuse_repeats(path, names, start, end, refuse)
@@ -213,61 +139,6 @@ def _as_text(names: pa.Array, refuse: Refuse) -> pa.Array:
         f"labels contains a null, or a name with {SEPARATOR}, which separates labels; rename it",
     )
     return join_names(names)
-
-
-def _named(file: str, records: Callable[[], Records], error: Exception) -> ManifestError:
-    """Find the line of a mistake by reading slowly; without one, return pyarrow's message."""
-    try:
-        for _ in records():
-            pass
-    except ManifestError as named:
-        return named
-    return ManifestError(f"{file}: cannot be read as a table ({error})")
-
-
-def _csv_records(file: str, data: bytes, allowed: Columns) -> Records:
-    reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline=""))
-    try:
-        yield from _checked_csv(file, reader, allowed)
-    except csv.Error as error:
-        raise ManifestError(f"{file}, line {reader.line_num}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{file}: not UTF-8 text ({error}); save the table as UTF-8") from error
-
-
-def _checked_csv(file: str, reader: _Reader, allowed: Columns) -> Records:
-    header = next((row for row in reader if row), [])
-    if not header:
-        raise ManifestError(
-            f"{file}: the table is empty; its first line must name the columns: {', '.join(allowed.known)}"
-        )
-    wrong = [column for column in header if column not in allowed.known]
-    if wrong:
-        hint = header_hint(header, allowed.known) or (
-            f"{did_you_mean(wrong[0], allowed.known)} (line 1 names the columns, separated by commas)"
-        )
-        raise ManifestError(f"{file}, line 1: unknown column {wrong[0]!r}; {hint}")
-    if len(set(header)) < len(header):
-        raise ManifestError(f"{file}, line 1: a column is named twice: {', '.join(header)}")
-    if allowed.needed not in header:
-        raise ManifestError(
-            f"{file}, line 1: the column {allowed.needed!r} is missing; there are {', '.join(header)}"
-        )
-    for row in reader:
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise ManifestError(
-                f"{file}, line {reader.line_num}: {len(row)} fields for {len(header)} columns "
-                f"({', '.join(header)}); put quotation marks around a field with a comma"
-            )
-        record = dict(zip(header, row, strict=True))
-        for key in allowed.seconds:
-            if not _is_number(record.get(key) or "0"):
-                raise ManifestError(
-                    f"{file}, line {reader.line_num}: {key} is {record[key]!r}; give seconds, such as 12.5"
-                )
-        yield reader.line_num, record
 
 
 def _json_records(file: str, data: bytes) -> Records:
@@ -292,13 +163,6 @@ def _json_records(file: str, data: bytes) -> Records:
             if value is not None and (not right or isinstance(value, bool)):
                 raise ManifestError(f"{where}: {key} is {value!r}; it must be {_JSON_KINDS[expected]}")
         yield number, record
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _bytes(file: str | os.PathLike[str]) -> bytes:

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t3d.data.manifest.checks import refuse_both, refuse_names, refuse_repeats, refuse_spans
+from t3d.data.manifest.column_names import Columns
 from t3d.data.manifest.labels import split_names
 from t3d.data.manifest.readers import occurring
-from t3d.data.manifest.tables import Columns, csv_columns
+from t3d.data.manifest.text_table import read_text_table
 from t3d.data.official.listed import OfficialList
 from t3d.data.official.published import PUBLISHED, Published
 from t3d.errors import ManifestError
@@ -45,11 +46,12 @@ def read_kinetics(file: str | os.PathLike[str]) -> OfficialList:
         ManifestError: With the line: another column, an id that cannot be YouTube's, a wrong time, a clip
             listed twice. Or the list joins several parts.
     """
-    columns, refuse = csv_columns(file, COLUMNS)
-    refuse_both(os.fspath(file), columns)
+    table = read_text_table(file, COLUMNS)
+    refuse = table.refuse
+    refuse_both(os.fspath(file), table.columns)
     columns = {
         key: _trimmed(column) if pa.types.is_string(column.type) else column
-        for key, column in columns.items()
+        for key, column in table.columns.items()
     }
     count = len(columns["youtube_id"])
     text, seconds = pa.nulls(count, pa.string()), pa.nulls(count, pa.float64())

@@ -100,7 +100,8 @@ def _find(listed: OfficialList, root: str | os.PathLike[str], source_pattern: st
     fold = str if listed.exact_case else str.casefold
     by_stem: dict[str, list[str]] = {}
     for path in on_disk:  # by hand: pathlib needs seconds for a million
-        by_stem.setdefault(fold(path[path.rfind("/") + 1 : path.rfind(".")]), []).append(path)
+        file = path[path.rfind("/") + 1 :]
+        by_stem.setdefault(fold(file.rpartition(".")[0] or file), []).append(path)
     names, stems = listed.names.to_pylist(), listed.stems.to_pylist()
     unnamed = UNLABELED if listed.several is None else SEVERAL
     uncut = stems if listed.uncut is None else listed.uncut.to_pylist()

@@ -7,7 +7,7 @@ from pathlib import Path
 from t3d.data.official.hmdb51 import named_part, read_hmdb51
 from t3d.data.official.kinetics import lists_youtube, read_kinetics
 from t3d.data.official.listed import OfficialList
-from t3d.data.official.ucf101 import read_ucf101
+from t3d.data.official.ucf101 import lists_ucf101, read_ucf101
 from t3d.errors import ManifestError
 
 
@@ -17,7 +17,7 @@ def read_official(name: str) -> OfficialList | None:
     Args:
         name: One of:
 
-            - one of UCF101's official lists (`.txt`)
+            - one of UCF101's official lists (`.txt`, named as theirs, or with files named as theirs)
             - a list of YouTube videos like those of Kinetics (`.csv` or `.txt` with a column `youtube_id`)
             - the folder of HMDB51's split files, followed by a part of a split: `FOLDER:train1`
 
@@ -36,7 +36,7 @@ def read_official(name: str) -> OfficialList | None:
         return None
     if lists_youtube(path):
         return read_kinetics(path)
-    return read_ucf101(path) if ending == ".txt" else None
+    return read_ucf101(path) if ending == ".txt" and lists_ucf101(path) else None
 
 
 def check_list(name: str) -> str | None:

@@ -47,6 +47,18 @@ def read_ucf101(split_list: str | os.PathLike[str]) -> OfficialList:
     )
 
 
+def lists_ucf101(file: Path) -> bool:
+    """Say whether a list is UCF101's, by its own name or by those of the files that it lists first.
+
+    Raises:
+        ManifestError: It cannot be read.
+    """
+    if _FILE.fullmatch(file.stem):
+        return True
+    matches = [_LINE.fullmatch(line) for _, line in read_lines(file)[:20]]
+    return bool(matches) and all(match and _STEM.fullmatch(match["stem"]) for match in matches)
+
+
 def _class_of(stem: str) -> str | None:
     match = _STEM.fullmatch(stem)
     return match["name"] if match else None
