@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from json import dumps
 from typing import TYPE_CHECKING
 
 from t3d.cli.options import Spelling
 from t3d.evaluation.config import PredictConfig, TestConfig
 from t3d.io.files import writable_folder
+from t3d.io.locks import alone_in
 from t3d.transfer.probe_config import ProbeConfig
 
 if TYPE_CHECKING:
@@ -26,8 +28,8 @@ def evaluate(config: TestConfig, *, out: str | None = None, json: bool = False) 
     """
     from t3d.evaluation.run_test import run_test
 
-    _check_out(out)
-    return _show(run_test(config), out=out, json=json)
+    with _only_writer(out):
+        return _show(run_test(config), out=out, json=json)
 
 
 def probe(config: ProbeConfig, *, out: str | None = None, json: bool = False) -> int:
@@ -41,14 +43,17 @@ def probe(config: ProbeConfig, *, out: str | None = None, json: bool = False) ->
     """
     from t3d.transfer.probe import run_probe
 
-    _check_out(out)
-    return _show(run_probe(config), out=out, json=json)
+    with _only_writer(out):
+        return _show(run_probe(config), out=out, json=json)
 
 
-def _check_out(out: str | None) -> None:
-    """Raise an error if the output folder is not writable, before the model runs."""
-    if out:
-        writable_folder(out, name="out")
+def _only_writer(out: str | None) -> AbstractContextManager[None]:
+    """Lock the output folder, so that results of two commands are not mixed.
+
+    Raises:
+        ConfigError: It is not writable, or another command uses it. Raised before the model runs.
+    """
+    return alone_in(writable_folder(out, name="out")) if out else nullcontext()
 
 
 def _show(result: TestResult, *, out: str | None, json: bool) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -88,7 +88,7 @@ class Run(Generic[Config]):
         if not self.accelerator.is_main_process:  # other processes wait for it, and end with it
             yield
             return
-        folder = nullcontext() if self.resume else self.folder.starting(self.config)
+        folder = self.folder.resuming() if self.resume else self.folder.starting(self.config)
         with folder, raised_signals(self._interrupted):
             yield
 
@@ -122,12 +122,10 @@ class Run(Generic[Config]):
     def reopen_videos(self) -> RunVideos:
         """Read the saved lists of videos of the run to resume."""
         train, val = self.folder.read_videos()
-        if self.accelerator.is_main_process:
-            self.folder.sweep()
-            if self.store.folder is not None:  # some may no longer be in the cache
-                for part in (train, val):
-                    if part is not None:
-                        open_all(part, self.store, workers=self.config.data.workers)
+        if self.accelerator.is_main_process and self.store.folder is not None:
+            for part in (train, val):  # some may no longer be in the cache
+                if part is not None:
+                    open_all(part, self.store, workers=self.config.data.workers)
         return RunVideos(train, val)
 
     def new_model(self, classes: Sequence[str] = (), targets: Targets = "single") -> tuple[VideoNet, str]:
