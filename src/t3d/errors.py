@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 from unicodedata import category
 
@@ -116,6 +118,76 @@ class FetchError(T3DError):
         super().__init__(f"{url}: {reason}" if reason else url)
         self.url = url
         self.reason = reason
+
+
+class ResumableError(T3DError):
+    """The machine stopped the work: a disk is full, or a process was killed. Finished work is kept.
+
+    Args:
+        problem: What happened, as a sentence without its period.
+        remedy: What to do before resuming, as an imperative without its period.
+        signal: Number of the signal that ended a process. None if no signal did.
+
+    Attributes:
+        folder: Run folder to resume. None if the same command resumes the work.
+        command: Command that resumes the run in `folder`.
+    """
+
+    def __init__(self, problem: str, remedy: str, signal: int | None = None) -> None:
+        super().__init__(problem, remedy, signal)
+        self.problem = problem
+        self.remedy = remedy
+        self.signal = signal
+        self.folder: Path | None = None
+        self.command = ""
+        self._state = ""
+
+    def stopped_run(self, folder: Path, command: str, *, state: str) -> None:
+        """Record that the error stopped a run, which `command` resumes.
+
+        Args:
+            folder: Run folder. The options of the run are in its `config.yaml`.
+            command: Command that started the run and resumes it, such as `t3d train`.
+            state: What the folder contains, as a sentence without its period.
+        """
+        self.folder, self.command, self._state = folder, command, state
+
+    def same_command(self) -> None:
+        """Record that the command that was running resumes the work, and not the one of an inner run."""
+        self.folder, self.command, self._state = None, "", ""
+
+    def __str__(self) -> str:
+        if self.folder is None:
+            return f"{self.problem}. {self.remedy}, and run the same command again"
+        remedy = self.remedy.replace("`workers`", f"the number of workers in {self.folder / 'config.yaml'}")
+        return f"{self.problem}. {self._state}. {remedy}, and resume the run"
+
+
+_WRITE_REMEDIES = {
+    errno.ENOSPC: "Free some space on the disk",
+    errno.EDQUOT: "Free some space, or raise your disk quota",
+    errno.EFBIG: "Raise the limit on the size of files (`ulimit -f`)",
+}
+
+
+class WriteError(ResumableError):
+    """A file cannot be written. An earlier file of the same name is unchanged."""
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], error: OSError) -> WriteError:
+        """Return the error for a failed write.
+
+        Args:
+            path: The file that should be written, by its final name.
+            error: Error of the system.
+        """
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        remedy = _WRITE_REMEDIES.get(error.errno or 0, "Check the disk and the permissions of the folder")
+        return cls(f"{os.fspath(path)}: cannot be written: {reason}", remedy)
+
+
+class LostReaderError(ResumableError):
+    """A process that reads videos was killed or crashed."""
 
 
 class ArchiveError(T3DError):

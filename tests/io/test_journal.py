@@ -138,7 +138,7 @@ with Journal(sys.argv[1]) as journal:
 def test_a_disk_that_fills_up_is_an_error_and_written_lines_stay(tmp_path: Path) -> None:
     path = tmp_path / "j"
     run = subprocess.run([sys.executable, "-c", _FILL, str(path)], capture_output=True, text=True, check=True)
-    assert f"{path}: cannot be written: File too large. Finished work is kept" in run.stdout
+    assert f"{path}: cannot be written: File too large. Raise the limit" in run.stdout
     lines = path.read_bytes().splitlines(keepends=True)
     assert [json.loads(line)["number"] for line in lines] == [*range(len(lines) - 1), -1]
     assert 9_000 < len(b"".join(lines[:-1])) <= 10_000

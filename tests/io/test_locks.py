@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from t3d.errors import ConfigError
-from t3d.io.locks import alone_in, lock, lock_unshared, share
+from t3d.io.locks import alone_in, holder_of, lock, lock_unshared, share
 
 _HOLDER = """
 import sys
@@ -48,6 +50,19 @@ def test_one_holds_a_lock_and_nothing_is_left(tmp_path: Path, name: str) -> None
     again.release()
     again.release()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_message_says_who_holds_the_lock(tmp_path: Path) -> None:
+    target = tmp_path / "log.jsonl"
+    other = holder("lock", target)
+    with pytest.raises(ConfigError) as caught, alone_in(target):
+        pass
+    killed(other)
+    known = rf"{target} \(process {other.pid} on {re.escape(socket.gethostname())}, since 20\d\d-.*\); wait"
+    assert re.search(known, str(caught.value))
+    with alone_in(target):  # the note of the killed process is replaced
+        assert holder_of(target).startswith(f"process {os.getpid()} on ")
+    assert holder_of(target) == ""
 
 
 def test_a_second_run_is_refused(tmp_path: Path) -> None:

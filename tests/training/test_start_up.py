@@ -22,8 +22,10 @@ from t3d.io.locks import alone_in, lock
 from t3d.models.weights import read_tensors
 from t3d.training.config import TrainConfig
 from t3d.training.errors import InterruptedRunError, RunExistsError
+from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
+from t3d.training.start import Run, RunVideos
 from t3d.training.trainer import Trainer
 
 Tiny = Callable[..., TrainConfig]
@@ -223,6 +225,27 @@ def test_two_runs_do_not_start_in_one_folder(tiny: Tiny) -> None:
         with pytest.raises(ConfigError, match="another run is writing"), alone_in(folder.log):
             pass
         assert folder.undecided
+
+
+def test_two_commands_do_not_resume_one_run(tiny: Tiny, monkeypatch: Patch) -> None:
+    """The second is refused from the start, not when it would write its first step."""
+    folder = RunFolder(train(tiny()))
+    config = tiny(optim={"epochs": 2})
+    reopen = Run.reopen_videos
+    refused = []
+
+    def resume_again(self: Run[TrainConfig]) -> RunVideos:
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "reopen_videos", reopen)
+            with pytest.raises(ConfigError, match="another run is writing") as caught:
+                train(config, resume=True)
+        refused.append(str(caught.value))
+        return reopen(self)
+
+    monkeypatch.setattr(Run, "reopen_videos", resume_again)
+    train(config, resume=True)
+    assert [f"(process {os.getpid()} on " in message for message in refused] == [True]
+    assert [line["step"] for line in read_log(folder.log) if line["kind"] == "train"] == [*range(1, 9)]
 
 
 def test_a_run_that_is_still_running_is_not_replaced(tiny: Tiny, tmp_path: Path, monkeypatch: Patch) -> None:

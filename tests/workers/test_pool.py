@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -32,8 +33,29 @@ def test_only_the_file_that_takes_too_long_times_out() -> None:
 def test_a_process_that_dies_is_a_fact_about_the_file() -> None:
     outcomes = watched(os._exit, [3, 4], workers=2, timeout=60.0, title="dying")
     assert dict(outcomes) == {
-        status: Lost(f"the process that read it died (exit status {status})") for status in (3, 4)
+        status: Lost(
+            f"the process that read it ended with exit status {status}, so a library crashed, perhaps on a "
+            "damaged video"
+        )
+        for status in (3, 4)
     }
+
+
+def _kill(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_a_killed_process_says_the_likely_cause_and_how_to_retry() -> None:
+    outcomes = dict(
+        watched(_kill, [signal.SIGKILL, signal.SIGSEGV], workers=2, timeout=60.0, title="killing")
+    )
+    assert outcomes[signal.SIGKILL] == Lost(
+        "the process that read it was killed by SIGKILL, probably because the machine ran out of memory. "
+        "Free memory, or lower `workers`, and run the same command again to retry the file"
+    )
+    assert outcomes[signal.SIGSEGV] == Lost(
+        "the process that read it was killed by SIGSEGV, so a library crashed, perhaps on a damaged video"
+    )
 
 
 def test_a_programming_error_is_not_reported_as_a_bad_file() -> None:

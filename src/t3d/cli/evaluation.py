@@ -13,6 +13,7 @@ from t3d.cli.options import Spelling
 from t3d.errors import StoppedError, printable
 from t3d.evaluation.config import PredictConfig, Reading, TestConfig
 from t3d.io.files import writable_folder
+from t3d.io.locks import alone_in
 from t3d.training.interrupt import RaisedSignals
 from t3d.transfer.probe_config import ProbeConfig
 
@@ -32,10 +33,10 @@ def evaluate(config: TestConfig, *, out: str | None = None, json: bool = False) 
     """
     from t3d.evaluation.run_test import run_test
 
-    _check_out(out)
-    with _keeping_frames("the test", config.reading):
-        result = run_test(config)
-    return _show(result, out=out, json=json)
+    with _only_writer(out):
+        with _keeping_frames("the test", config.reading):
+            result = run_test(config)
+        return _show(result, out=out, json=json)
 
 
 @Spelling(positional=("test",))
@@ -75,10 +76,13 @@ def _keeping(what: str, kept: Callable[[], str]) -> RaisedSignals:
     return RaisedSignals(stopped)
 
 
-def _check_out(out: str | None) -> None:
-    """Raise an error if the output folder is not writable, before the model runs."""
-    if out:
-        writable_folder(out, name="out")
+def _only_writer(out: str | None) -> AbstractContextManager[None]:
+    """Lock the output folder, so that results of two commands are not mixed.
+
+    Raises:
+        ConfigError: It is not writable, or another command uses it. Raised before the model runs.
+    """
+    return alone_in(writable_folder(out, name="out")) if out else nullcontext()
 
 
 def _show(result: TestResult, *, out: str | None, json: bool) -> int:

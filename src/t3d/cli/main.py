@@ -11,6 +11,7 @@ is the number of the signal that stopped the run.
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -66,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         - 0: success
         - 1: a part of the input could not be used
-        - 2: nothing was done, and the message gives the reason
-        - 128 + n: stopped by signal n, with the state saved
+        - 2: the work was not done or not finished, and the message gives the reason
+        - 128 + n: signal n stopped the run, with its state saved, or killed one of its processes
     """
     name, rest = _find(list(sys.argv[1:] if argv is None else argv))
     if name not in COMMANDS:
@@ -83,31 +84,37 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         show_progress()
         given += read_words(rest, options, lambda key: _commands_with(key, name))
-        return _run(name, command, options, given)
+        status = _run(name, command, options, given)
+        sys.stdout.flush()  # a full disk must not pass for success
+        return status
     except UsageError as error:
         everything = "--help-all" if options and spelling_of(command).first else "--help"
-        print(f"t3d {name}: {error}\n  All options: t3d {name} {everything}", file=sys.stderr)
+        _complain(f"t3d {name}: {error}\n  All options: t3d {name} {everything}")
         return 2
     except T3DError as error:
         if any(each.key == "resume" for each in given):  # the other options are in the YAML file of the run
             from t3d.training.config import CHANGEABLE
 
             options = tuple(option for option in options if option.key in CHANGEABLE)
-        message = printable_lines(in_options(str(error), options, given))
-        print(f"t3d: {message}", file=sys.stderr)
+        _complain(f"t3d: {in_options(str(error), options, given)}")
         folder, starter = getattr(error, "folder", None), getattr(error, "command", None)
         if folder and starter:
-            print(f"  Resume it with: {starter} --resume {folder}", file=sys.stderr)
+            _complain(f"  Resume it with: {starter} --resume {folder}")
         number = getattr(error, "signal", None)  # InterruptedRunError, recognized without importing torch
         return 2 if number is None else 128 + int(number)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `t3d … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discards unflushed output
+        _discard_output()
         return 141
-    except OSError as error:  # a full disk, a folder without write permission
+    except OSError as error:  # a folder without read permission, `t3d … > file` on a full disk
         known = error.filename is not None and error.strerror
-        print(f"t3d: {error.filename}: {error.strerror}" if known else f"t3d: {error}", file=sys.stderr)
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            _discard_output()
+            where = "the output, or memory shared with other processes (/dev/shm),"
+            _complain(f"t3d: {where} cannot be written: {error.strerror}. Free some space")
+        else:
+            _complain(f"t3d: {error.filename}: {error.strerror}" if known else f"t3d: {error}")
         return 2
     finally:
         show_progress(False)
@@ -142,6 +149,16 @@ def _open_standard_streams() -> None:
         if getattr(sys, name) is None:
             stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
             setattr(sys, name, stream)
+
+
+def _complain(text: str) -> None:
+    """Print an error. Names in it cannot control the terminal."""
+    print(printable_lines(text), file=sys.stderr)
+
+
+def _discard_output() -> None:
+    """Discard unflushed output, which Python would try to write again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def load(name: str) -> Command:

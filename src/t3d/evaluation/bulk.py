@@ -14,7 +14,7 @@ from typing import Any
 from t3d.data.catalog import open_manifest
 from t3d.data.listing import absolute
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import CheckpointError, ConfigError
+from t3d.errors import CheckpointError, ConfigError, LostReaderError
 from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.predictor import GROUP, Prediction, Predictor
 from t3d.io.files import content_digest, is_url, refuse_url
@@ -114,9 +114,7 @@ def _scorer(make: Callable[[], Predictor]) -> Callable[[list[str]], list[Predict
     def score(paths: list[str]) -> list[Prediction]:
         try:
             return list(predictor.many(paths))
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
-                raise
+        except LostReaderError:
             # A video took the process down that reads for this one. If this one dies too, the video is found.
             os._exit(1)
 

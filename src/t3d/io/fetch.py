@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from t3d.errors import ConfigError, FetchError, at_least
-from t3d.io.files import resumable_name
+from t3d.io.files import resumable_name, writing
 from t3d.io.locks import lock
 from t3d.io.remote import Opened, TransferError, open_remote
 
@@ -83,7 +83,7 @@ def fetch(
     Raises:
         FetchError: The file cannot be downloaded, is not the expected one, or does not fit on the disk.
         ConfigError: An option cannot work.
-        OSError: The target cannot be written.
+        WriteError: The target cannot be written. The next call resumes the download.
 
     Example:
         >>> import tempfile
@@ -97,19 +97,26 @@ def fetch(
     if _scheme(url) not in SCHEMES:
         allowed = ", ".join(f"{scheme}://" for scheme in SCHEMES if scheme)
         raise FetchError(shown(url), f"only {allowed} and paths can be downloaded")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if _is_there(target, wanted):
-        return
-    held = lock(target, wait=True)
-    assert held is not None
-    with held:
-        if not _is_there(target, wanted):  # or another one has just finished
-            _download(target, wanted, progress)
-
-
-def _download(target: Path, wanted: _Wanted, progress: Callable[[int, int | None], None] | None) -> None:
     part = resumable_name(target)
     note = part.with_name(f"{part.name}.json")
+    with writing(target, part, note):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if _is_there(target, wanted):
+            return
+        held = lock(target, wait=True)
+        assert held is not None
+        with held:
+            if not _is_there(target, wanted):  # or another one has just finished
+                _download(target, part, note, wanted, progress)
+
+
+def _download(
+    target: Path,
+    part: Path,
+    note: Path,
+    wanted: _Wanted,
+    progress: Callable[[int, int | None], None] | None,
+) -> None:
     with part.open("a+b") as file:
         try:
             _bring(wanted, file, note, progress)

@@ -12,6 +12,7 @@ Every hidden name that a run makes is one of these (HEX: 32 hexadecimal digits):
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -23,7 +24,7 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from t3d.errors import ConfigError, T3DError
+from t3d.errors import ConfigError, T3DError, WriteError
 
 ABANDONED = 3600.0
 """Seconds without a change after which a temporary file is considered abandoned."""
@@ -33,6 +34,7 @@ URL_PATTERN = r"^[A-Za-z][A-Za-z0-9+.-]+://"
 """Regular expression for the start of a URL. A drive letter, as in `C://`, is not one."""
 URL_REASON = "this is a URL; download it first with `t3d prepare download`"
 """Reason why a URL cannot be opened as a file or folder."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = "." + "[0-9a-f]" * 32 + ".part*"
 _RESUMED = ".resume.part"
 
@@ -64,6 +66,33 @@ def refuse_url(name: str | os.PathLike[str], *, error: type[T3DError] = ConfigEr
 
 
 @contextmanager
+def writing(path: str | os.PathLike[str], *temporary: Path) -> Iterator[None]:
+    """Raise an error that names a file if the block cannot write it. Everything that is written uses this.
+
+    Args:
+        path: The file, by its final name.
+        *temporary: Other names that it has meanwhile.
+
+    Raises:
+        WriteError: The disk is full, or the folder cannot be written to. Errors of other files, which the
+            block reads, are raised unchanged.
+    """
+    final = Path(path)
+    try:
+        yield
+    except OSError as error:
+        names = (final, final.parent, *temporary)
+        own = error.filename is None or any(Path(os.fsdecode(error.filename)) == name for name in names)
+        if error.errno in _FULL or (own and error.errno is not None):
+            raise WriteError.of(final, error) from error
+        raise
+    except WriteError as error:  # of a writer that was given a temporary name
+        for name in temporary:
+            error.problem = error.problem.replace(os.fspath(name), os.fspath(final))
+        raise
+
+
+@contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary name next to `path`, which replaces `path` when the block succeeds.
 
@@ -74,6 +103,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         The temporary name, different for every writer. It keeps the file extension, by which some writers
         choose the format.
 
+    Raises:
+        WriteError: The disk is full, or the folder cannot be written to. An existing file is unchanged.
+
     Example:
         >>> import tempfile
         >>> target = Path(tempfile.mkdtemp()) / "a.txt"
@@ -83,21 +115,22 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         'whole'
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(final)
-    try:
-        temporary.touch(exist_ok=False)
-        rights = (
-            temporary.stat().st_mode
-        )  # those of new files in this folder; safetensors would deny others access
-        temporary.unlink()
-        yield temporary
-        temporary.chmod(rights)
-        with temporary.open("rb+") as file:  # else a power failure may leave the final name without content
-            os.fsync(file.fileno())
-        temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(final, temporary):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.touch(exist_ok=False)
+            rights = (
+                temporary.stat().st_mode
+            )  # those of new files in this folder; safetensors would deny others access
+            temporary.unlink()
+            yield temporary
+            temporary.chmod(rights)
+            with temporary.open("rb+") as file:  # else a power failure may leave the name without content
+                os.fsync(file.fileno())
+            temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -113,6 +146,7 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
 
     Raises:
         ConfigError: The final name exists, and `replace` is off.
+        WriteError: The disk is full, or the parent folder cannot be written to.
 
     Example:
         >>> import tempfile
@@ -124,16 +158,17 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
     """
     final = Path(path)
     temporary = temporary_name(final, suffix="")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        if replace and final.is_dir():
-            shutil.rmtree(final)
-        if final.exists():
-            raise ConfigError(f"{final} already exists; remove it, or choose another folder")
-        temporary.rename(final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with writing(final, temporary):
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            if replace and final.is_dir():
+                shutil.rmtree(final)
+            if final.exists():
+                raise ConfigError(f"{final} already exists; remove it, or choose another folder")
+            temporary.rename(final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def writable_folder(path: str | os.PathLike[str], *, name: str) -> Path:

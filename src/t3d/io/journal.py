@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
 
-from t3d.errors import ConfigError, T3DError
-from t3d.io.files import atomic_path
+from t3d.errors import ConfigError
+from t3d.io.files import atomic_path, writing
 from t3d.io.locks import alone_in
 
 
@@ -28,7 +28,7 @@ class Journal:
 
     Raises:
         ConfigError: Another run is writing to the journal.
-        OSError: It cannot be opened.
+        WriteError: It cannot be opened for writing.
 
     Example:
         >>> import tempfile
@@ -44,8 +44,8 @@ class Journal:
         self._whole = False
 
     def __enter__(self) -> Journal:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
+        with ExitStack() as stack, writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(alone_in(self.path))
             self._open()
             self._stack = stack.pop_all()
@@ -56,16 +56,14 @@ class Journal:
     ) -> None:
         with self._stack, self._file:
             if kind is None:
-                try:
+                with writing(self.path):
                     os.fsync(self._file.fileno())
-                except OSError as full:
-                    raise self._not_written(full) from full
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Write a record.
 
         Raises:
-            T3DError: It cannot be written, since the disk is full for example. The records before it stay.
+            WriteError: It cannot be written, since the disk is full for example. The records before it stay.
         """
         line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         if not self._whole:
@@ -74,16 +72,15 @@ class Journal:
                 self._file.truncate(end)
             self._whole = True
         end = os.fstat(self._file.fileno()).st_size
-        try:
-            written = 0
-            while written < len(line):  # a nearly full disk takes a part, and then reports the error
-                written += self._file.write(line[written:])
-        except BaseException as error:
-            with suppress(OSError):
-                self._file.truncate(end)
-            if isinstance(error, OSError):
-                raise self._not_written(error) from error
-            raise
+        with writing(self.path):
+            try:
+                written = 0
+                while written < len(line):  # a nearly full disk takes a part, and then reports the error
+                    written += self._file.write(line[written:])
+            except BaseException:
+                with suppress(OSError):
+                    self._file.truncate(end)
+                raise
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the records so far; see `read_journal`."""
@@ -99,12 +96,6 @@ class Journal:
     def _open(self) -> None:
         self._file = cast(BinaryIO, self.path.open("ab", buffering=0))
         self._whole = False  # checked before the first record is added
-
-    def _not_written(self, error: OSError) -> T3DError:
-        return T3DError(
-            f"{self.path}: cannot be written: {error.strerror}. Finished work is kept; free some space and "
-            "run the same command again to resume"
-        )
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:

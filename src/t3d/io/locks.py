@@ -8,16 +8,20 @@ holder deletes the hidden file when it releases the lock. The next holder delete
 from __future__ import annotations
 
 import glob
+import json
 import os
+import socket
 import uuid
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from filelock import lock_descriptor
 
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, printable
+from t3d.io.files import writing
 
 _HEX = "[0-9a-f]" * 32
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()
@@ -37,6 +41,15 @@ class Lock:
         self.path = path
         self._descriptor: int | None = descriptor
         _held.add(self)
+
+    def sign(self) -> None:
+        """Write this process into the hidden file, for the message to others. See `holder_of`."""
+        since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+        if self._descriptor is not None:
+            with suppress(OSError):  # the disk may be full
+                os.ftruncate(self._descriptor, 0)  # of a killed holder
+                os.write(self._descriptor, json.dumps(note).encode())
 
     def release(self) -> None:
         """Delete the hidden file and let the next one in; does nothing the second time."""
@@ -82,7 +95,26 @@ def lock(path: Path, *, wait: bool = False) -> Lock | None:
         ...     print(lock(target))
         None
     """
-    return _acquire(_lock_path(path), wait=wait)
+    held = _acquire(_lock_path(path), wait=wait)
+    if held is not None:
+        held.sign()
+    return held
+
+
+def holder_of(path: Path) -> str:
+    """Return who holds the lock of a file or folder, in words. Empty if that is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with lock(target):
+        ...     holder_of(target)  # doctest: +ELLIPSIS
+        'process ... on ..., since ...'
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError):  # Windows lets nobody else read a locked file
+        note = json.loads(_lock_path(path).read_bytes())
+        return printable(f"process {note['pid']} on {note['host']}, since {note['since']}")
+    return ""
 
 
 def share(path: Path) -> Lock:
@@ -137,9 +169,14 @@ def alone_in(path: Path) -> Iterator[None]:
         ConfigError: Another run is writing to it.
         OSError: The lock cannot be made.
     """
-    held = lock(path)
+    with writing(path, _lock_path(path)):
+        held = lock(path)
     if held is None:
-        raise ConfigError(f"another run is writing to {path}; wait until it ends, or choose another path")
+        holder = holder_of(path)
+        raise ConfigError(
+            f"another run is writing to {path}{holder and f' ({holder})'}; wait until it ends, stop it, or "
+            "choose another path"
+        )
     with held:
         yield
 

@@ -9,8 +9,10 @@ Wherever a weights file is read, the folder of a training run is accepted too, s
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -373,17 +375,15 @@ def write_tensors(state: Mapping[str, Tensor], path: Path, *, metadata: dict[str
         metadata: Strings for the header.
 
     Raises:
-        CheckpointError: The file cannot be written, for example because the disk is full. An existing file
-        is kept.
+        WriteError: The file cannot be written, for example because the disk is full. An existing file is
+            unchanged.
     """
     with atomic_path(path) as temporary:
         try:
             save_file(dict(state), temporary, metadata=metadata)
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"{path}: cannot be written ({error}); the previous file is kept. Free some disk space and "
-                "try again"
-            ) from error
+        except SafetensorError as error:  # not an OSError, although it reports one of the system
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def _skeleton(card: ModelCard) -> VideoNet:

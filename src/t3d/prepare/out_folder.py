@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from t3d.errors import ConfigError
-from t3d.io.files import atomic_path, sweep
+from t3d.io.files import atomic_path, sweep, writing
+from t3d.io.locks import alone_in
 
 
 def read_record(file: Path) -> dict[str, object]:
@@ -41,9 +42,18 @@ def claim(record: Path, wanted: Mapping[str, object], *, hints: Mapping[str, str
         The content of the record.
 
     Raises:
-        ConfigError: The folder is a file, holds anything else, or was made with other options.
-        OSError: It cannot be made or written to.
+        ConfigError: The folder is a file, holds anything else, or was made with other options, or another
+            run is claiming it.
+        WriteError: It cannot be made or written to.
     """
+    folder = record.parent
+    with writing(record):
+        folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(record):  # another command may claim the folder now
+        return _claimed(record, wanted, hints)
+
+
+def _claimed(record: Path, wanted: Mapping[str, object], hints: Mapping[str, str]) -> dict[str, object]:
     folder = record.parent
     options = read_record(record)
     if options:
@@ -53,9 +63,9 @@ def claim(record: Path, wanted: Mapping[str, object], *, hints: Mapping[str, str
             hint = f" ({hints[other[0]]})" if len(other) == 1 and other[0] in hints else ""
             raise ConfigError(f"{record}: {changes}; use the same options, or choose another folder{hint}")
         return options
-    folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    if left := sorted(entry.name for entry in folder.iterdir()):
+    lock_name = f".{record.name}.lock"
+    if left := sorted(entry.name for entry in folder.iterdir() if entry.name != lock_name):
         some = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
         raise ConfigError(f"{folder} holds other files ({some}); choose a new or empty folder")
     write_record(record, wanted)

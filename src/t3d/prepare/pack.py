@@ -60,7 +60,8 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
         and bytes before it, of each video), `bad` (`path` and `reason` of each video that was left out).
 
     Raises:
-        OSError: The shard cannot be written.
+        WriteError: The shard cannot be written.
+        OSError: A video can no longer be read.
     """
     offsets: list[tuple[str, str, int]] = []
     bad: list[dict[str, str]] = []

@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from t3d.errors import ConfigError, Failed, VideoError, at_least, between, did_you_mean
-from t3d.io.files import temporary_name
+from t3d.io.files import temporary_name, writing
 from t3d.prepare.examine import examine
 from t3d.video.facts import VideoFacts
 from t3d.video.frame_table import FrameTable, Int64s, damage_of, read_table, scan_table
@@ -129,7 +129,7 @@ def rewrite(source: Path, target: Path, spec: TranscodeSpec) -> Rewritten:
     Raises:
         VideoError: The source cannot be read or re-encoded, or changes meanwhile; or the new file does not
             hold the same frames at the same times.
-        OSError: The new file cannot be written.
+        WriteError: The new file cannot be written.
     """
     size, modified = _state(source)
     stream = Stream(source)
@@ -317,11 +317,12 @@ def stage(task: Task, *, spec: TranscodeSpec) -> Staged | Failed:
         What was done, or why it could not be.
 
     Raises:
-        OSError: The new file cannot be written.
+        WriteError: The new file cannot be written.
     """
     part = temporary_name(Path(task.target))
     try:
-        done = rewrite(Path(task.source), part, spec)
+        with writing(task.target, part):
+            done = rewrite(Path(task.source), part, spec)
     except VideoError as error:
         return Failed(task.source, error.reason)
     names = {"path": task.new_name, "source": task.name}

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from t3d.device import Compute
-from t3d.errors import ConfigError, StoppedError, T3DError
+from t3d.errors import ConfigError, ResumableError, StoppedError, T3DError
 from t3d.evaluation.config import Reading, TestConfig
 from t3d.evaluation.run_test import run_test
 from t3d.io.files import atomic_path
@@ -160,6 +160,9 @@ def _run(run: Run, row: str, bar: Bar) -> None:
                 train(run.config, resume=resume)
     except InterruptedRunError as error:
         raise StoppedError(stopped, error.signal) from error
+    except ResumableError as error:
+        error.same_command()
+        raise
     with atomic_path(run.mark) as temporary:
         temporary.write_text("t3d reproduce\n", encoding="utf-8")
     bar.advance()

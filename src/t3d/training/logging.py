@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 import time
-from contextlib import ExitStack
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,7 +40,9 @@ class RunLog:
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=done + 1)
+            self._files.enter_context(_quiet_board())
+            with self._optional_board():
+                self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=done + 1)
         # Without a last line: the trainer prints how long the run took, also over restarts.
         bar = progress("Training", steps, unit="steps", done=done, last_line=False)
         self._bar = self._files.enter_context(bar)
@@ -56,9 +61,19 @@ class RunLog:
         self._journal.add(line)
         if kind == "train":
             self._loss = f", loss {values['loss']:.3f}" if "loss" in values else ""
-        if self._board is not None:
+        with self._optional_board():
             for name, value in values.items():
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+                if self._board is not None:
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    @contextmanager
+    def _optional_board(self) -> Iterator[None]:
+        """Stop writing for TensorBoard if that fails: the log has the same numbers."""
+        try:
+            yield
+        except OSError as error:
+            self._board = None
+            warnings.warn(f"no longer writing for TensorBoard: {error}", stacklevel=2)
 
     def say(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
@@ -78,9 +93,28 @@ class RunLog:
     ) -> None:
         if not self.main:
             return
-        self._files.__exit__(kind, error, trace)
-        if self._board is not None:
-            self._board.close()
+        try:
+            with self._optional_board():
+                if self._board is not None:
+                    self._board.close()
+        finally:
+            self._files.__exit__(kind, error, trace)
+
+
+@contextmanager
+def _quiet_board() -> Iterator[None]:
+    """Suppress the traceback of TensorBoard's thread if it cannot write. Its next call reports the error."""
+    before = threading.excepthook
+
+    def report(failure: threading.ExceptHookArgs) -> None:
+        if not (issubclass(failure.exc_type, OSError) and "AsyncWriter" in type(failure.thread).__name__):
+            before(failure)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -56,6 +56,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
         DivergedError: The loss, a weight or a validation score is infinite or NaN.
         InterruptedRunError: A signal stopped the run, after saving or during start-up.
+        ResumableError: The disk is full, or a process that reads videos was killed.
     """
     check_model(config)
     data = config.data
@@ -84,6 +85,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
                 if videos.val is not None and trainer.validates_after(epoch):
                     trainer.save()  # after a signal, the grace period may be shorter than the validation
                     scores = _validate(run, trainer.learner.averaged, videos.val)
+                    trainer.left_out(scores.bad, of="the validation")
                     metrics = measure(scores, resamples=FEW_RESAMPLES)
                     without = measure_without(scores, shared, resamples=FEW_RESAMPLES) if shared else None
                     trainer.validated(epoch, metrics.loss, metrics.log_line() | _unshared(without))
@@ -174,6 +176,4 @@ def _validate(run: Run[TrainConfig], model: nn.Module, videos: Manifest) -> Scor
         )
     except DivergedError as error:
         raise DivergedError(f"validation: {error}. {steadier(config)}") from error
-    for video in scores.bad:
-        accelerator.print(f"left out of the validation: {video}")
     return scores

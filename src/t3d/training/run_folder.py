@@ -199,18 +199,21 @@ class RunFolder:
             file.unlink(missing_ok=True)
         if val is not None:
             val.write_csv(self.val_csv, extra=False)
-        self.classes.write_text("".join(f"{name}\n" for name in train.classes), encoding="utf-8")
+        with atomic_path(self.classes) as temporary:
+            temporary.write_text("".join(f"{name}\n" for name in train.classes), encoding="utf-8")
         self.add_bad({video.path: video.reason for video in bad})
         train.write_csv(self.train_csv, extra=False)
 
-    def sweep(self) -> None:
-        """Delete incomplete files of killed processes.
+    @contextmanager
+    def resuming(self) -> Iterator[None]:
+        """Lock the folder until the block ends, and delete incomplete files of killed processes.
 
         Raises:
-            ConfigError: Another process is running the run, and may be writing.
+            ConfigError: Another process is running the run, or resuming it.
         """
-        with self._unused():
+        with alone_in(self.log):
             sweep(self.path)
+            yield
 
     @contextmanager
     def _unused(self) -> Iterator[None]:

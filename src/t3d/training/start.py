@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
@@ -104,7 +104,7 @@ class Run(Generic[Config]):
         if not self.accelerator.is_main_process:  # other processes wait for it, and end with it
             yield
             return
-        folder = nullcontext() if self.resume else self.folder.starting(self.config)
+        folder = self.folder.resuming() if self.resume else self.folder.starting(self.config)
         with folder, RaisedSignals(self.interrupted):
             yield
 
@@ -149,7 +149,6 @@ class Run(Generic[Config]):
             for part, file in ((train, self.folder.train_csv), (val, self.folder.val_csv)):
                 if part is not None:
                     self._refuse_moved(part, file)
-            self.folder.sweep()
             if self.store.folder is not None:  # some may no longer be in the cache
                 for part in (train, val):
                     if part is not None:

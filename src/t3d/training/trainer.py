@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import ResumableBatchSampler, ShardOrder
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.prefetch import Prefetcher
-from t3d.errors import DivergedError
+from t3d.errors import DivergedError, Failed, ManifestError, ResumableError, WriteError
 from t3d.models.segments import with_consensus
 from t3d.models.weights import ModelCard
 from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_checkpoint
@@ -136,7 +136,7 @@ class Trainer:
             *opening: Lines to print first. Empty lines are skipped.
         """
         progress, config = self.progress, self.config
-        with self.run.signals, ExitStack() as files:
+        with self.run.signals, self._described(), ExitStack() as files:
             self.log = log = files.enter_context(
                 RunLog(
                     self.folder.log,
@@ -158,6 +158,36 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         leave_at_exit(self.accelerator)
 
+    @contextmanager
+    def _described(self) -> Iterator[None]:
+        """Record in `bad.csv` why videos stopped the run, and in an error how to resume the run."""
+        try:
+            yield
+        except ResumableError as error:
+            checkpoint = self.folder.checkpoint
+            state = "The run has no checkpoint yet, so it starts over"
+            if checkpoint.exists():
+                state = f"The last checkpoint is complete: {checkpoint}"
+            error.stopped_run(self.folder.path, self.config.command, state=state)
+            raise
+        except ManifestError:  # too many videos cannot be read; the next checkpoint would have recorded them
+            with suppress(WriteError):
+                self.folder.add_bad(self.broken.reasons)
+            raise
+
+    def left_out(self, videos: Iterable[Failed], *, of: str) -> None:
+        """Report videos that could not be read, and record them in `bad.csv`.
+
+        Args:
+            videos: The same videos on every process.
+            of: What they are left out of, such as "the validation".
+        """
+        reasons = {video.path: video.reason for video in videos}
+        for path, reason in reasons.items():
+            self.log.say(f"left out of {of}: {path}: {reason}")
+        if reasons and self.accelerator.is_main_process:
+            self.folder.add_bad(reasons)
+
     def epochs(self, loader: Loader, *, early_stopping: int = 0) -> Iterator[int]:
         """Train, epoch by epoch.
 
@@ -171,6 +201,7 @@ class Trainer:
 
         Raises:
             InterruptedRunError: A signal stopped the run. Its state is saved.
+            ResumableError: The disk is full, or a process that reads videos was killed.
             DivergedError: The loss or a weight is infinite or NaN. The last checkpoint is from before.
         """
         last = self.config.optim.epochs

@@ -102,7 +102,8 @@ class FeatureStore:
             Every row of the videos with an unreadable frame.
 
         Raises:
-            ConfigError: The folder cannot be written to, or a feature is too large to store.
+            ConfigError: A feature is too large to store.
+            WriteError: The features cannot be written, for example because the disk is full.
         """
         rows: dict[Path, list[int]] = {}
         for row, entry in enumerate(manifest):
@@ -145,10 +146,7 @@ class FeatureStore:
                 f"{path}: features of the teacher are NaN, infinite or above 65504, the limit of half "
                 "precision; remove teacher.cache"
             )
-        try:
-            write_tensors({"features": features}, self.entry(path), metadata={})
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(f"teacher.cache: {self.entry(path)} cannot be written: {error}") from error
+        write_tensors({"features": features}, self.entry(path), metadata={})
 
 
 class _EveryNthFrame(IterableDataset[tuple[int, torch.Tensor | str, bool]]):

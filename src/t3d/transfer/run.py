@@ -53,6 +53,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
         ManifestError: The videos cannot be used, have too few sources, or too many cannot be read.
         DivergedError: The loss became infinite or NaN. The last checkpoint is from before.
         InterruptedRunError: A signal stopped the run, after saving or during start-up.
+        ResumableError: The disk is full, or a process that reads videos was killed.
     """
     check_model(config)
     data = config.data
@@ -66,8 +67,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
                 if held_out is not None and trainer.validates_after(epoch):
                     trainer.save()  # after a signal, the grace period may be shorter than the validation
                     figures = held_out.measure(trainer.learner.averaged)
-                    for video in held_out.bad:
-                        run.accelerator.print(f"left out of the validation: {video}")
+                    trainer.left_out(held_out.bad, of="the validation")
                     trainer.validated(epoch, figures["loss"], figures)
                     note = f"  held-out {held_out_text(figures)}"
                 trainer.say(epoch, note)

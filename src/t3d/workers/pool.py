@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from t3d.progress import track
+from t3d.workers.deaths import death_of
 
 _AHEAD = 4  # files queued per process, so that none waits
 
@@ -89,4 +90,7 @@ def _outcome(future: Any, timeout: float) -> Any:
     except TooLongError:
         return Lost(f"timeout: not finished within {timeout:g} s")
     except ProcessExpired as error:
-        return Lost(f"the process that read it died (exit status {error.exitcode})")
+        death = death_of("the process that read it", error.exitcode)
+        if death.signal != signal.SIGKILL:  # the file is probably the cause
+            return Lost(death.problem)
+        return Lost(f"{death.problem}. {death.remedy}, and run the same command again to retry the file")

@@ -207,7 +207,13 @@ def _after_death(block: Block[Item], blocks: deque[Block[Item]]) -> Iterator[tup
         blocks.extend(Block({number: item}) for number, item in block.left.items())
     else:
         for item in block.left.values():
-            yield item, Lost(f"each of {DEATHS} processes that worked on it alone died, or its machine did")
+            yield (
+                item,
+                Lost(
+                    f"each of {DEATHS} processes that worked on it alone died, or its machine did. The file "
+                    "may be damaged, or need more memory than the machine has"
+                ),
+            )
 
 
 def _cause(error: Any) -> Exception:

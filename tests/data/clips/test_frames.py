@@ -20,7 +20,7 @@ from t3d.clip import ClipSpec
 from t3d.data.clips import frames as frames_module
 from t3d.data.clips.frames import DecodedFrames, FrameStore, _CachedFrames
 from t3d.data.clips.transforms import resize_frames
-from t3d.errors import ConfigError, VideoError
+from t3d.errors import ConfigError, VideoError, WriteError
 from t3d.io.files import ABANDONED
 from t3d.video.encode import write_video
 from t3d.video.video import Video
@@ -435,7 +435,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(
 
     store = store_at(tmp_path)
     monkeypatch.setattr(store, "_write", full)
-    with pytest.raises(ConfigError, match=r"cannot be written: .*No space left"):
+    with pytest.raises(WriteError, match=r"safetensors: cannot be written: No space left"):
         store.prepare(films[0])
     assert entries(tmp_path) == []
 

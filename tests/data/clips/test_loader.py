@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import Batch, TrainClips, collate
@@ -22,7 +24,7 @@ from t3d.data.clips.sampler import ResumableBatchSampler, SampleKey
 from t3d.data.config import AugmentConfig
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import Failed, FetchError
+from t3d.errors import Failed, FetchError, LostReaderError
 from t3d.prepare.index import index_videos
 from t3d.prepare.shards import write_shards
 from t3d.video.encode import write_video
@@ -214,3 +216,41 @@ run()
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "number five\n")
+    assert "killed" not in done.stderr  # torch alone would report the end of a worker as an error
+
+
+class _Killing:
+    """A dataset whose process kills itself soon after the first item."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, key: int) -> int:
+        if key and get_worker_info() is not None:
+            time.sleep(0.5)
+            os.kill(os.getpid(), self.number)
+        return key
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (signal.SIGKILL, "SIGKILL, probably because the machine ran out of memory. Free memory"),
+        (signal.SIGBUS, r"SIGBUS, probably because shared memory \(/dev/shm\) is full. Enlarge"),
+        (signal.SIGSEGV, "SIGSEGV, so a library crashed, perhaps on a damaged video. Find"),
+    ],
+)
+def test_the_death_of_a_reader_says_the_likely_cause(number: int, cause: str) -> None:
+    loader = Loader(_Killing(number), batch_size=1, num_workers=1)  # type: ignore[arg-type]
+    with pytest.raises(LostReaderError, match=rf"^Reading process 1 of 1 \(pid \d+\) was killed by {cause}"):
+        list(loader)
+
+
+def test_the_death_of_a_reader_is_reported_while_the_model_computes() -> None:
+    batches = iter(Loader(_Killing(signal.SIGKILL), batch_size=1, num_workers=1))  # type: ignore[arg-type]
+    assert next(batches).tolist() == [0]
+    with pytest.raises(LostReaderError, match="killed by SIGKILL"):
+        time.sleep(60)

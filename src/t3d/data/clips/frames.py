@@ -105,7 +105,7 @@ class FrameStore:
 
         Raises:
             VideoError: It cannot be read from its first frame to its last.
-            ConfigError: Its entry in the cache cannot be written.
+            WriteError: Its entry in the cache cannot be written.
         """
         entry = self._entry(path)
         if entry is None:
@@ -114,14 +114,11 @@ class FrameStore:
             with suppress(OSError):  # another user's entry, or another run has just made room
                 os.utime(entry)
             return True
-        try:
-            with self._video(path) as video:
-                if not self._make_room(3 * math.prod(self._shape(video)) + 8 * len(video)):
-                    return False
-                with atomic_path(entry) as temporary:
-                    self._write(temporary, video)
-        except OSError as error:
-            raise ConfigError(f"data.cache: {entry} cannot be written: {error}") from error
+        with self._video(path) as video:
+            if not self._make_room(3 * math.prod(self._shape(video)) + 8 * len(video)):
+                return False
+            with atomic_path(entry) as temporary:
+                self._write(temporary, video)
         return True
 
     def _video(self, path: Path) -> Video:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import re
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from t3d.errors import T3DError
+from t3d.errors import LostReaderError, T3DError
+from t3d.workers.deaths import death_of
 
-_workers: WeakSet[BaseProcess] = WeakSet()
+_workers: WeakKeyDictionary[BaseProcess, str] = WeakKeyDictionary()
+"""Processes that read videos, with their names for messages."""
+_handler_replaced = False
 
 
 class Loader(DataLoader[Any]):
     """Batches of a dataset, read by other processes.
 
     A T3DError that is raised in a worker is raised here unchanged. torch's own loader raises another error,
-    whose message is a traceback.
+    whose message is a traceback. A worker that is killed raises a `LostReaderError`.
 
     Args:
         dataset: Map-style or iterable dataset.
@@ -39,8 +46,13 @@ class Loader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override] # torch promises its own class
         before = set(multiprocessing.active_children())
-        batches = super().__iter__()  # the processes start now, not with the first batch
-        _workers.update(set(multiprocessing.active_children()) - before)
+        with _described_deaths():
+            batches = super().__iter__()  # the processes start now, not with the first batch
+        started = sorted(set(multiprocessing.active_children()) - before, key=lambda worker: worker.pid or 0)
+        for number, worker in enumerate(started, 1):
+            _workers[worker] = f"Reading process {number} of {len(started)} (pid {worker.pid})"
+        if started:
+            _replace_handler()
         return _raised(batches)
 
 
@@ -58,22 +70,68 @@ def _end_workers() -> None:
 
     A traceback may keep a loader and its workers alive.
     """
-    for worker in list(_workers):
-        if worker.is_alive():
-            worker.kill()
+    alive = [worker for worker in _workers if worker.is_alive()]
+    if alive and hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report these deaths
+    for worker in alive:
+        worker.kill()
+
+
+@contextmanager
+def _described_deaths() -> Iterator[None]:
+    """Raise a `LostReaderError` instead of torch's error for a worker that died."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise _lost_reader(str(error)) from None
+
+
+def _lost_reader(message: str) -> LostReaderError:
+    """Return the error for torch's message about workers that died."""
+    listed = re.search(r"\(pid(?:\(s\))? ([\d, ]+)\)", message)
+    pids = {int(pid) for pid in listed[1].split(",")} if listed else set()
+    dead = next((worker for worker in _workers if worker.pid in pids), None)
+    if dead is None:
+        return LostReaderError(message.strip(), "Lower `workers`")
+    dead.join(timeout=1)  # else its exit status may not be known yet
+    return death_of(_workers[dead], dead.exitcode)
+
+
+def _replace_handler() -> None:
+    """Raise a `LostReaderError` in torch's handler of SIGCHLD, too, which can interrupt any code."""
+    global _handler_replaced
+    if _handler_replaced or threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    if not callable(handler):
+        return
+
+    def report(number: int, frame: FrameType | None) -> None:
+        with _described_deaths():
+            handler(number, frame)
+
+    signal.signal(signal.SIGCHLD, report)
+    _handler_replaced = True
 
 
 # Runs before multiprocessing waits for its processes, since it is registered after that.
 atexit.register(_end_workers)
 
 
+_END = object()
+
+
 def _raised(batches: Iterator[Any]) -> Iterator[Any]:
-    for batch in batches:
+    while True:
+        with _described_deaths():
+            batch = next(batches, _END)
+        if batch is _END:
+            return
         if isinstance(batch, T3DError):
             break
         yield batch
-    else:
-        return
     del batches  # ends the workers now: a traceback would keep them alive
     raise batch
 

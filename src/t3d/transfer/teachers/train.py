@@ -29,6 +29,7 @@ from t3d.device import pick_device
 from t3d.errors import ConfigError, DivergedError, ManifestError, VideoError, did_you_mean
 from t3d.evaluation.figures import Accuracy, accuracy_interval
 from t3d.io.files import writable_folder
+from t3d.io.locks import alone_in
 from t3d.models.weights import write_tensors
 from t3d.progress import track
 from t3d.transfer.teachers.base import TEACHER_KEY
@@ -47,7 +48,7 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, Accuracy]:
         The weights file, and the accuracy on the held-out images.
 
     Raises:
-        ConfigError: An option is invalid.
+        ConfigError: An option is invalid, or another run is writing to `config.out`.
         DivergedError: The loss is infinite or NaN.
         ManifestError: The images cannot be used.
     """
@@ -56,6 +57,13 @@ def train_teacher(config: TeacherTraining) -> tuple[Path, Accuracy]:
     if config.name not in timm.list_models():
         raise ConfigError(f"no timm model {config.name!r}; {did_you_mean(config.name, timm.list_models())}")
     writable_folder(Path(config.out).parent, name="out")
+    with alone_in(Path(config.out)):
+        return _train(config)
+
+
+def _train(config: TeacherTraining) -> tuple[Path, Accuracy]:
+    import timm
+
     table = _open_images(config)
     training, held_out = table.split_by_source(config.val_fraction, seed=config.seed)
     device = pick_device(config.device)
