@@ -8,6 +8,7 @@ from importlib import resources
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from t3d.clip import EXCLUSIVE
 from t3d.errors import ConfigError, did_you_mean
 from t3d.training.config import TrainConfig
 from t3d.transfer.config import TransferConfig
@@ -51,6 +52,10 @@ def recipe(name: str, changes: Mapping[str, object] | None = None) -> TrainConfi
         raise ConfigError(f"no recipe {name!r}; {did_you_mean(name, list_recipes())}")
     file = resources.files("t3d") / "recipes" / f"{name}.yaml"
     options = yaml.safe_load(file.read_text(encoding="utf-8"))
+    changed = {key for key, value in (changes or {}).items() if value is not None}
+    for one, other in (pair for two in EXCLUSIVE for pair in (two, two[::-1])):
+        if one in changed and other not in changed:
+            _put(options, other, None)
     for key, value in (changes or {}).items():
         _put(options, key, value)
     kind = TransferConfig if name.startswith("transfer") else TrainConfig

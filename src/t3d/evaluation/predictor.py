@@ -90,38 +90,41 @@ class Predictor:
         self.store = FrameStore(self.card.clip, index=open_index(index))
         self.compute = compute
 
-    def __call__(self, video: str | os.PathLike[str] | FrameArray) -> Prediction:
+    def __call__(self, video: str | os.PathLike[str] | FrameArray, *, fps: float | None = None) -> Prediction:
         """Classify one video.
 
         Args:
             video: A file, or RGB frames in memory, uint8 [T, H, W, 3] or [T, 3, H, W]. Strides count frames,
-                so such frames need the frame rate of the videos that the model was trained on.
+                so such frames need the frame rate of the videos that the model was trained on, unless the
+                model samples by time (`clip.fps`).
+            fps: Frames per second of frames in memory. Needed if the model samples by time.
 
         Raises:
-            ConfigError: The frames have another shape or type.
+            ConfigError: The frames have another shape or type, or their rate is needed and missing.
             VideoError: The video cannot be read.
         """
-        manifest, store = self._opened(video)
+        manifest, store = self._opened(video, fps)
         with progress("Classifying videos", 1) as bar:
             (prediction,) = self._group(manifest.with_classes(self.card.classes), bar, store)
         if prediction.error is not None:
             raise VideoError(prediction.path, prediction.error)
         return prediction
 
-    def embed(self, video: str | os.PathLike[str] | FrameArray) -> torch.Tensor:
+    def embed(self, video: str | os.PathLike[str] | FrameArray, *, fps: float | None = None) -> torch.Tensor:
         """Return the features of one video: what the classifier sees, averaged over the clips.
 
         Args:
             video: As for a prediction.
+            fps: As for a prediction.
 
         Returns:
             float32 [D] on the CPU, with D = `predictor.model.num_features`.
 
         Raises:
-            ConfigError: The frames have another shape or type.
+            ConfigError: The frames have another shape or type, or their rate is needed and missing.
             VideoError: The video cannot be read.
         """
-        manifest, store = self._opened(video)
+        manifest, store = self._opened(video, fps)
         device = next(self.model.parameters()).device
         rows, bad = each_clip(
             pooled_features(self.model, self.card.clip, bf16=self.compute.use_bf16(device)),
@@ -134,10 +137,12 @@ class Predictor:
             raise VideoError(bad[0].path, bad[0].reason)
         return torch.from_numpy(np.mean([vector for _, _, vector in rows], axis=0)).float()
 
-    def _opened(self, video: str | os.PathLike[str] | FrameArray) -> tuple[Manifest, FrameStore]:
+    def _opened(
+        self, video: str | os.PathLike[str] | FrameArray, fps: float | None
+    ) -> tuple[Manifest, FrameStore]:
         """Return a list of the one video, and the store that opens it."""
         if isinstance(video, np.ndarray | torch.Tensor):
-            array = ArrayStore(video, self.card.clip)
+            array = ArrayStore(video, self.card.clip, fps=fps)
             return array.manifest(), array
         if Path(video).is_dir():
             raise VideoError(video, "is a folder; `many` takes the videos in it")

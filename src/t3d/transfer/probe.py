@@ -41,6 +41,7 @@ from t3d.transfer.teachers.open import open_teacher
 
 # Inverse strengths of the weight penalty. The range covers few and many labels.
 _STRENGTHS = np.logspace(-5, 1, 7)
+_STRIDE = 4  # of a teacher's clip, in frames
 
 Vectors = Callable[[torch.Tensor], torch.Tensor]
 
@@ -120,7 +121,10 @@ def _features(config: ProbeConfig) -> tuple[Vectors, ClipSpec]:
         device
     )
     side, frames = teacher.size, config.num_frames
-    spec = ClipSpec(num_frames=frames, stride=config.stride, size=side, resize=side, tail=config.tail)
+    stride = _STRIDE if config.stride is None and config.fps is None else config.stride
+    spec = ClipSpec(
+        num_frames=frames, stride=stride, fps=config.fps, size=side, resize=side, tail=config.tail
+    )
     return teacher_vectors(teacher, device), spec
 
 

@@ -24,7 +24,9 @@ class ProbeConfig:
         teacher_weights: Weights of the teacher, a .safetensors file. Default: its published weights.
         teacher_size: Side of the teacher's square input images, in pixels. Default: the teacher's own.
         num_frames: Number of frames per clip for a teacher. A 3D model has its own.
-        stride: Distance between neighboring frames of a teacher's clip, in frames of the video.
+        stride: Distance between neighboring frames of a teacher's clip, in frames of the video. Default: 4.
+        fps: Frames per second of a teacher's clip, instead of `stride`, for videos with different frame
+            rates.
         tail: Policy for the frames after a teacher's last whole clip: `drop` leaves them out, `pad` completes
             one more clip, `shift` adds a clip that ends at the last frame.
         source_pattern: Regular expression, searched in the path of each training video without its ending.
@@ -50,7 +52,8 @@ class ProbeConfig:
     teacher_weights: str | None = None
     teacher_size: int | None = None
     num_frames: int = 16
-    stride: int = 4
+    stride: int | None = None
+    fps: float | None = None
     tail: TailPolicy = "shift"
     source_pattern: str | None = None
     label_fraction: float = 1.0
@@ -68,6 +71,8 @@ class ProbeConfig:
                 "`teacher` uses this, and a 3D model has its own clip. Remove it, or set `teacher` instead "
                 "of `model`"
             )
+        if self.stride is not None and self.fps is not None:
+            raise ConfigError(f"`stride` is {self.stride} and `fps` is {self.fps:g}; set only one of them")
         if not 0 < self.label_fraction <= 1:
             raise ConfigError(
                 f"label_fraction is {self.label_fraction}; it must be above 0 and at most 1, such as 0.1"
@@ -76,6 +81,6 @@ class ProbeConfig:
 
     def _changed_teacher_options(self) -> list[str]:
         """Return the names of the options that only a teacher uses, if they are not the defaults."""
-        names = ("teacher_weights", "teacher_size", "num_frames", "stride", "tail")
+        names = ("teacher_weights", "teacher_size", "num_frames", "stride", "fps", "tail")
         defaults = {each.name: each.default for each in fields(self)}
         return [name for name in names if getattr(self, name) != defaults[name]]
