@@ -117,9 +117,12 @@ def _features(config: ProbeConfig) -> tuple[Vectors, ClipSpec]:
         )  # features belong to clips; only scores are averaged over segments
         return pooled_features(net, spec, bf16=config.compute.use_bf16(device)), spec
     assert config.teacher is not None
-    teacher = open_teacher(config.teacher, weights=config.teacher_weights, size=config.teacher_size).to(
-        device
-    )
+    teacher = open_teacher(
+        config.teacher,
+        weights=config.teacher_weights,
+        size=config.teacher_size,
+        normalization=config.normalization,
+    ).to(device)
     side, frames = teacher.size, config.num_frames
     stride = _STRIDE if config.stride is None and config.fps is None else config.stride
     spec = ClipSpec(

@@ -60,7 +60,12 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     with run.starting():
         # Opened before the teacher, which may be downloaded, so that a misspelled path fails first.
         pool = None if run.resume else open_pool(config)
-        teacher = open_teacher(options.name, weights=options.weights, size=options.size).to(run.device)
+        teacher = open_teacher(
+            options.name,
+            weights=options.weights,
+            size=options.size,
+            normalization=options.normalization,
+        ).to(run.device)
         view = _teacher_view(run, teacher)
         videos = run.reopen_videos() if pool is None else choose_videos(run, pool)
         if view.features is not None:

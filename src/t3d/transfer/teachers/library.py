@@ -16,6 +16,7 @@ from t3d.errors import CheckpointError, ConfigError
 from t3d.models.loading import compare
 from t3d.models.weights import read_tensors
 from t3d.transfer.teachers.base import Teacher, Triple
+from t3d.transfer.teachers.normalization import Normalization
 
 
 class TorchTeacher(Teacher):
@@ -66,7 +67,13 @@ def _timm_names() -> list[str]:
     return [*timm.list_models(), *timm.list_pretrained()]
 
 
-def _open_timm(name: str, short: str, weights: str | Path | None, size: int | None) -> Teacher:
+def _open_timm(
+    name: str,
+    short: str,
+    weights: str | Path | None,
+    size: int | None,
+    normalization: Normalization | None,
+) -> Teacher:
     import timm
 
     extra, resize = _timm_size(name, short, size)
@@ -84,9 +91,10 @@ def _open_timm(name: str, short: str, weights: str | Path | None, size: int | No
         _load(net, heads, name=name, path=Path(str(weights)))
     if resize:
         net.set_input_size(img_size=size)  # type: ignore[operator]
-    return TorchTeacher(
-        name, net, size=size or min(config["input_size"][1:]), mean=config["mean"], std=config["std"]
-    )
+    own = Normalization(config["mean"], config["std"])
+    values = normalization or own
+    side = size or min(config["input_size"][1:])
+    return TorchTeacher(name, net, size=side, mean=values.mean, std=values.std)
 
 
 def _timm_size(name: str, short: str, size: int | None) -> tuple[dict[str, Any], bool]:
@@ -115,7 +123,13 @@ def _torchvision_names() -> list[str]:
     return list(torchvision.models.list_models(module=torchvision.models))
 
 
-def _open_torchvision(name: str, short: str, weights: str | Path | None, size: int | None) -> Teacher:
+def _open_torchvision(
+    name: str,
+    short: str,
+    weights: str | Path | None,
+    size: int | None,
+    normalization: Normalization | None,
+) -> Teacher:
     from torchvision import models
 
     extra: dict[str, Any] = {}
@@ -139,16 +153,12 @@ def _open_torchvision(name: str, short: str, weights: str | Path | None, size: i
         net = nn.Sequential(net.get_submodule("features"), nn.ReLU())  # DenseNet.forward has this ReLU
     else:
         net = net.get_submodule("features")
-    return TorchTeacher(
-        name,
-        net,
-        size=size or usual.crop_size[0],
-        mean=tuple(usual.mean),
-        std=tuple(usual.std),
-    )
+    own = Normalization(tuple(usual.mean), tuple(usual.std))
+    values = normalization or own
+    return TorchTeacher(name, net, size=size or usual.crop_size[0], mean=values.mean, std=values.std)
 
 
-_Open = Callable[[str, str, str | Path | None, int | None], Teacher]
+_Open = Callable[[str, str, str | Path | None, int | None, Normalization | None], Teacher]
 LIBRARIES: Mapping[str, tuple[Callable[[], list[str]], _Open]] = MappingProxyType(
     {
         "timm": (_timm_names, _open_timm),
@@ -157,7 +167,7 @@ LIBRARIES: Mapping[str, tuple[Callable[[], list[str]], _Open]] = MappingProxyTyp
 )
 """Functions of each library that list its models and open one.
 
-The second function takes the teacher's full and short name, weights and size.
+The second function takes the teacher's full and short name, weights, size and normalization.
 """
 
 
