@@ -69,7 +69,10 @@ def figures(run: RunFolder) -> dict[str, dict[str, float]]:
     _, videos = run.read_videos()
     assert videos is not None
     assert config.teacher.cache is not None
-    teacher = open_teacher(config.teacher.name, weights=config.teacher.weights, size=config.teacher.size)
+    asked = config.teacher
+    teacher = open_teacher(
+        asked.name, weights=asked.weights, size=asked.size, normalization=asked.normalization
+    )
     store = FrameStore(config.clip, cache=config.data.cache, cache_gb=config.data.cache_gb)
     kept = FeatureStore(config.teacher.cache, digest=teacher.digest, step=config.teacher.frame_step)
     clips = TransferClips(

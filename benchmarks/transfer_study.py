@@ -61,6 +61,7 @@ from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferC
 from t3d.transfer.linear import fit_linear
 from t3d.transfer.probe import result_of, teacher_vectors
 from t3d.transfer.run import transfer
+from t3d.transfer.teachers.normalization import NAMED
 from t3d.transfer.teachers.open import open_teacher
 
 CLIP = ClipSpec(num_frames=16, stride=4, size=64, resize=72, tail="shift")
@@ -194,7 +195,12 @@ class Study:
             augment=replace(AUGMENT, **views),
             model=ModelConfig(name=self.student),
             teacher=TeacherConfig(
-                name=self._teacher(), size=128, frames=4, cache=str(self.out / "features"), frame_step=8
+                name=self._teacher(),
+                size=128,
+                normalize="imagenet",
+                frames=4,
+                cache=str(self.out / "features"),
+                frame_step=8,
             ),
             pairs=PairConfig(**pairs),
             optim=replace(LEARN, **{"epochs": job["epochs"], "batch_size": 32} | steps),
@@ -288,7 +294,8 @@ class Study:
         del name
         if job["start"].startswith("teacher"):
             size = 64 if job["start"] == "teacher64" else 128
-            function = teacher_vectors(open_teacher(self._teacher(), size=size), torch.device("cpu"), "mean")
+            teacher = open_teacher(self._teacher(), size=size, normalization=NAMED["imagenet"][0])
+            function = teacher_vectors(teacher, torch.device("cpu"), "mean")
             spec = replace(self.clip, size=size, resize=size)
         else:
             device = pick_device()

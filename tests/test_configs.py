@@ -43,6 +43,14 @@ def test_a_recipe_is_that_of_the_command_line(name: str, capsys: pytest.CaptureF
     assert config.optim.epochs == 7
 
 
+def test_a_rate_replaces_the_stride_of_a_recipe() -> None:
+    clip = t3d.recipe("modern", {**NEEDED["modern"], "clip.fps": 12.5}).clip
+    assert (clip.stride, clip.fps) == (None, 12.5)
+    assert t3d.recipe("modern", {**NEEDED["modern"], "clip.stride": 3}).clip.stride == 3
+    with pytest.raises(ConfigError, match=r"clip\.stride is 3 and clip\.fps is 8"):
+        t3d.recipe("modern", {**NEEDED["modern"], "clip.stride": 3, "clip.fps": 8.0})
+
+
 def test_a_transfer_and_the_training_after_it_decode_each_video_once(tmp_path: Path) -> None:
     """Both laptop recipes resize frames alike, so they share the entries of a cache."""
     video = write_video(tmp_path / "a.mp4", torch.zeros(20, 3, 96, 128, dtype=torch.uint8))

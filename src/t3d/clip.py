@@ -15,18 +15,26 @@ TailPolicy = Literal["drop", "pad", "shift"]
 Modality = Literal["rgb", "diff", "gray"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+EXCLUSIVE = (("clip.stride", "clip.fps"),)
+"""Pairs of options that replace each other: a later source of options that sets one unsets the other."""
+_STRIDE = 2  # the paper's
+_MAX_FPS = 1000
 
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Clip specification: number of frames, stride, size and scaling of pixels.
+    """Clip specification: number of frames, their distance in time, size and scaling of pixels.
 
     Training, testing and prediction use the same specification, which is stored with the weights.
     Defaults are the paper's (Training and testing T3D; temporal stride: Table 6).
 
     Args:
         num_frames: Frames per clip, T.
-        stride: Distance between neighboring frames of a clip, in frames of the video.
+        stride: Distance between neighboring frames of a clip, in frames of the video. Default: 2. Cannot be
+            combined with `fps`.
+        fps: Frames per second at which clips are sampled, by the times of the frames. A clip that starts at
+            time t has the frames shown at t, t + 1 / fps, t + 2 / fps, … Use it instead of `stride` for
+            videos with different or variable frame rates. Default: count frames (`stride`).
         size: Height and width of the square crop, in pixels.
         resize: Size of a frame before cropping, in pixels.
         resize_mode: `short_side` makes the shorter side `resize` pixels long and keeps the aspect ratio;
@@ -54,7 +62,8 @@ class ClipSpec:
     """
 
     num_frames: int = 32
-    stride: int = 2
+    stride: int | None = None
+    fps: float | None = None
     size: int = 224
     resize: int = 256
     resize_mode: ResizeMode = "short_side"
@@ -66,7 +75,10 @@ class ClipSpec:
     segments: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "stride", "size", "resize", "segments"):
+        if self.fps is None and self.stride is None:
+            object.__setattr__(self, "stride", _STRIDE)
+        self._check_distance()
+        for name in ("num_frames", "size", "resize", "segments"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"clip.{name} is {getattr(self, name)}; it must be at least 1")
         if self.resize < self.size:
@@ -102,6 +114,36 @@ class ClipSpec:
         object.__setattr__(self, "std", tuple(self.std))
 
     @property
+    def step(self) -> int:
+        """Distance between neighboring frames of a clip, in frames of the video.
+
+        Raises:
+            ConfigError: Clips are sampled by time (`fps`), so that the number differs between videos.
+        """
+        if self.stride is None:
+            raise ConfigError(f"clip.fps is {self.fps}, so clips have no stride in frames; use their times")
+        return self.stride
+
+    @property
     def span(self) -> int:
-        """Number of frames of the video from the first frame of a clip to its last, both included."""
-        return (self.num_frames - 1) * self.stride + 1
+        """Number of frames of the video from the first frame of a clip to its last, both included.
+
+        Raises:
+            ConfigError: Clips are sampled by time (`fps`).
+        """
+        return (self.num_frames - 1) * self.step + 1
+
+    def _check_distance(self) -> None:
+        if self.stride is not None and self.stride < 1:
+            raise ConfigError(f"clip.stride is {self.stride}; it must be at least 1")
+        if self.fps is None:
+            return
+        if not 0 < self.fps <= _MAX_FPS:
+            raise ConfigError(
+                f"clip.fps is {self.fps}; it must be above 0 and at most {_MAX_FPS}, such as 12.5"
+            )
+        if self.stride is not None:
+            raise ConfigError(
+                f"clip.stride is {self.stride} and clip.fps is {self.fps:g}; clips are sampled either every "
+                "few frames (clip.stride) or at a rate (clip.fps): set one, and the other to null (None)"
+            )

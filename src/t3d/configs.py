@@ -10,6 +10,7 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from t3d.clip import EXCLUSIVE
 from t3d.errors import ConfigError, did_you_mean
 from t3d.recipes import list_recipes, read_recipe
 from t3d.training.config import TrainConfig
@@ -57,6 +58,10 @@ def recipe(name: str, changes: Mapping[str, object] | None = None) -> TrainConfi
             f"{type(changes).__name__}"
         )
     options = read_recipe(name)
+    changed = {key for key, value in _flat(changes or {}) if value is not None}
+    for one, other in (pair for two in EXCLUSIVE for pair in (two, two[::-1])):
+        if one in changed and other not in changed:
+            _put(options, other, None)
     kind = TransferConfig if name.startswith("transfer") else TrainConfig
     for key, value in _flat(changes or {}):
         _refuse_unknown(key, kind, name)

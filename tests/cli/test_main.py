@@ -346,6 +346,31 @@ def test_init_includes_its_network_and_clip(capsys: Out, tmp_path: Path, options
     assert (values["clip"]["num_frames"], values["clip"]["modality"]) == (8, "diff")
 
 
+def test_a_later_source_of_the_rate_replaces_an_earlier_stride_and_back(capsys: Out, tmp_path: Path) -> None:
+    def distance(*words: object) -> tuple[object, object]:
+        clip = printed(capsys, *words)["clip"]
+        return clip["stride"], clip["fps"]
+
+    rate, stride, both = (tmp_path / f"{name}.yaml" for name in ("rate", "stride", "both"))
+    rate.write_text("clip: {fps: 8}")
+    stride.write_text("clip: {stride: 3}")
+    both.write_text("clip: {stride: 2, fps: 8}")
+    file = tmp_path / "net.safetensors"
+    card = ModelCard("densenet3d_tiny", options=SMALL, clip=ClipSpec(num_frames=8, fps=10.0))
+    save_model(create_model("densenet3d_tiny", num_classes=0, options=SMALL), file, card=card)
+
+    assert distance() == (2, None)
+    assert distance("--clip.fps", 12.5) == (None, 12.5)
+    assert distance("--recipe", "paper", "--clip.fps", 12.5) == (None, 12.5)
+    assert distance("--recipe", "paper", "--config", rate) == (None, 8.0)
+    assert distance("--config", rate, "--clip.stride", 4) == (4, None)
+    assert distance("--init", file) == (None, 10.0)
+    assert distance("--init", file, "--config", stride) == (3, None)
+    for words in (["--clip.stride", 2, "--clip.fps", 8], ["--config", both]):
+        assert run("train", "--videos", "clips", "--out", tmp_path / "run", *words) == 2
+        assert "--clip.stride is 2 and --clip.fps is 8" in capsys.readouterr().err
+
+
 def test_init_from_a_file_without_card_or_from_a_missing_file(capsys: Out, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     values = printed(capsys, "--init", tmp_path / "foreign.safetensors")

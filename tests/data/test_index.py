@@ -211,7 +211,7 @@ def test_clips_are_the_same_with_and_without(films, index) -> None:
 def test_before_a_run_known_files_are_not_decoded(index, monkeypatch) -> None:
     monkeypatch.setattr(Stream, "__init__", None)
     manifest = open_manifest(str(index))
-    kept, bad = readable(manifest, FrameStore(SPEC, index=open_index(str(index))), max_bad=0.5)
+    kept, bad, _ = readable(manifest, FrameStore(SPEC, index=open_index(str(index))), max_bad=0.5)
     assert {Path(video.path).name for video in bad} == {"empty.mp4", "text.mp4"}
     assert len(kept) == len(manifest) - 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ def tamper(path: Path, change: Callable[[dict[str, Tensor], dict[str, object]], 
     card = json.loads(text)
     change(state, card)
     save_file(state, path, metadata={CARD_KEY: json.dumps(card)})
+
+
+def test_a_card_carries_the_rate_of_clips_and_stays_readable_for_older_versions_without_one() -> None:
+    timed = replace(CARD, clip=ClipSpec(num_frames=16, fps=12.5))
+    assert ModelCard.from_json(timed.to_json()) == timed
+    assert json.loads(timed.to_json())["clip"]["stride"] is None
+    assert "fps" not in json.loads(CARD.to_json())["clip"]
 
 
 def test_round_trip(saved: Path) -> None:

@@ -689,7 +689,7 @@ def test_filling_the_cache_finds_videos_that_training_cannot_read(
 ) -> None:
     manifest = Manifest.from_csv(more_videos((broken_within.name, "red")))
     store = FrameStore(tiny().clip, cache=str(tmp_path / "cache"))
-    kept, bad = readable(manifest, store, max_bad=0.1)
+    kept, bad, _ = readable(manifest, store, max_bad=0.1)
     assert len(kept) == 16
     assert [Path(video.path).name for video in bad] == ["broken.mp4"]
 

@@ -15,6 +15,7 @@ from scipy import stats
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.sampling import random_clip
+from t3d.data.clips.timeline import Timeline
 from t3d.data.manifest.manifest import Manifest
 from t3d.io.files import content_digest
 from t3d.transfer.pairs import allowed_pairs, frames_of, joined, other_time, source_groups
@@ -312,3 +313,28 @@ def test_indexed_files_are_not_read(tmp_path: Path) -> None:
     for path in paths:
         Path(path).unlink()  # as if they lay in shards behind a URL
     assert source_groups(listed(paths, list("xyz")), index).tolist() == [0, 0, 1]  # type: ignore[arg-type]
+
+
+def test_by_time_another_clip_shows_none_of_the_frames_between() -> None:
+    rng = np.random.default_rng(2)
+    for trial in range(60):
+        steps = rng.choice([0.02, 0.04, 0.1, 0.5], size=int(rng.integers(2, 60)))
+        line = Timeline(np.concatenate([[0], np.cumsum(steps)[:-1]]), begin=0.0, end=float(steps.sum()))
+        spec = ClipSpec(num_frames=4, fps=float(rng.choice([5, 10, 25])))
+        clip = random_clip(line, spec, rng)
+        reach, low, high = 3 / spec.fps, line.times[clip.min()], line.end_of(int(clip.max()))  # type: ignore[operator]
+        got = other_time(clip, line, spec, rng)
+        if got is None:
+            assert max(low, line.end - high) - reach < 2e-3 or line.end <= reach + 1e-3, trial
+        else:
+            assert got.max() < clip.min() or got.min() > clip.max(), trial
+
+
+def test_by_time_the_teachers_frames_are_in_the_middles_of_equal_times() -> None:
+    # Frames at 0, 1, 2, 3 s and then every 0.1 s: four parts of the 4 s from frame 0 to the end of frame 12.
+    line = Timeline(np.concatenate([np.arange(3), 3 + np.arange(20) / 10]), begin=0.0, end=5.0)
+    assert frames_of(np.array([0, 3, 12]), 4, line).tolist() == [0, 1, 2, 8]
+    steady = Timeline(np.arange(50) / 25, begin=0.0, end=2.0)
+    for count in (1, 2, 3, 5, 8):
+        for clip in (np.array([3, 5, 7, 9]), np.array([0, 1]), np.array([20, 24, 28, 49])):
+            assert frames_of(clip, count, steady).tolist() == frames_of(clip, count).tolist()

@@ -31,6 +31,7 @@ def check(source: VideoLists, *, write_fixed: str | None = None, json: bool = Fa
             one list.
         json: Print the report as JSON.
     """
+    from t3d.data.clips.rates import mixed_rates
     from t3d.data.inspect.audit import compare, summarize
     from t3d.data.inspect.nearby import Listed, index_command, nearby_index
     from t3d.data.moved import find_missing
@@ -54,6 +55,9 @@ def check(source: VideoLists, *, write_fixed: str | None = None, json: bool = Fa
         for name, summary in summaries.items():
             _describe(name, summary, indexed=index is not None)
             _print_missing(missing[name], fixing=write_fixed is not None)
+        rates = [float(rate) for summary in summaries.values() for rate in summary.rates]
+        if (text := mixed_rates(rates)) and not any(each.mixed_rates for each in summaries.values()):
+            print(f"warning: in all lists together, {text}")
         for each in shared:
             command = index_command(*(Listed(manifests[name], name) for name in (each.one, each.two)))
             _print_shared(each, "" if each.searched else command)
@@ -153,6 +157,8 @@ def _describe(name: str, summary: Summary, *, indexed: bool) -> None:
         for unit, counts in (("", summary.shapes), (" fps", summary.rates), ("", summary.codecs)):
             shown = [f"{value}{unit}: {count}" for value, count in list(counts.items())[:5]]
             print("  " + ", ".join([*shown, *(["…"] if len(counts) > 5 else [])]))
+    if summary.mixed_rates:
+        print(f"  warning: {summary.mixed_rates}")
     if summary.unknown and indexed:
         print(f"  {summary.unknown} files are not in the index: their contents are unknown")
     print_list("unreadable file", "unreadable files", list(map(str, summary.bad)))

@@ -183,7 +183,9 @@ def _run(name: str, command: Command, options: Sequence[Option], given: Sequence
         from t3d.cli.recipes import run_with_files
 
         return run_with_files(name, command, options, given)
-    return call(command, options, parse(options, given))
+    from t3d.cli.exclusive import with_replaced
+
+    return call(command, options, parse(options, with_replaced(given, options)))
 
 
 def _find(words: list[str]) -> tuple[str, list[str]]:

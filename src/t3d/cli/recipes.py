@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from t3d.cli.exclusive import with_replaced
 from t3d.cli.options import Command, Option, call
 from t3d.cli.parser import Given, UsageError, check_yaml, parse
 from t3d.errors import did_you_mean
@@ -71,7 +72,7 @@ def run_with_files(name: str, command: Command, options: Sequence[Option], given
             print(f"{folder}: the run has already finished ({length}); train longer with {epochs} N")
             return 0
         return command(config, resume=True)
-    values = parse(own, _with_defaults(name, given, own), yaml_files=True)
+    values = parse(own, with_replaced(_with_defaults(name, given, own), own), yaml_files=True)
     if any(each.key == "print_config" and each.text == "true" for each in given):
         print(_as_yaml(values), end="")
         return 0

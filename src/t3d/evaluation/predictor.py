@@ -89,39 +89,41 @@ class Predictor:
         self.store = FrameStore(self.card.clip, index=open_index(index))
         self.compute = compute
 
-    def __call__(self, video: OneVideo) -> Prediction:
+    def __call__(self, video: OneVideo, *, fps: float | None = None) -> Prediction:
         """Classify one video.
 
         Args:
             video: The path of a file, an open `Video`, or RGB frames in memory, uint8 [T, H, W, 3] or
                 [T, 3, H, W]. Strides count frames, so such frames need the frame rate of the videos that the
-                model was trained on.
+                model was trained on, unless the model samples by time (`clip.fps`).
+            fps: Frames per second of frames in memory. Needed if the model samples by time.
 
         Raises:
-            ConfigError: Another type, or frames of another shape or type.
+            ConfigError: Another type, frames of another shape or type, or their rate is needed and missing.
             VideoError: The video cannot be read.
         """
-        manifest, store = open_one(video, self.store)
+        manifest, store = open_one(video, self.store, fps=fps)
         with progress("Classifying videos", 1) as bar:
             (prediction,) = self._group(manifest.with_classes(self.card.classes), bar, store)
         if prediction.error is not None:
             raise VideoError(prediction.path, prediction.error)
         return prediction
 
-    def embed(self, video: OneVideo) -> torch.Tensor:
+    def embed(self, video: OneVideo, *, fps: float | None = None) -> torch.Tensor:
         """Return the features of one video: what the classifier sees, averaged over the clips.
 
         Args:
             video: As for a prediction.
+            fps: As for a prediction.
 
         Returns:
             float32 [D] on the CPU, with D = `predictor.model.num_features`.
 
         Raises:
-            ConfigError: Another type, or frames of another shape or type.
+            ConfigError: Another type, frames of another shape or type, or their rate is needed and missing.
             VideoError: The video cannot be read.
         """
-        manifest, store = open_one(video, self.store)
+        manifest, store = open_one(video, self.store, fps=fps)
         device = next(self.model.parameters()).device
         rows, bad = each_clip(
             pooled_features(self.model, self.card.clip, bf16=self.compute.use_bf16(device)),

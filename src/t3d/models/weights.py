@@ -88,8 +88,11 @@ class ModelCard:
     def to_json(self) -> str:
         """Return the card as JSON text."""
         values = dataclasses.asdict(self)
-        if self.targets == "single":  # omitted, so that versions without this field can read the file
+        # Fields are omitted where versions without them do the same, so that they can read the file.
+        if self.targets == "single":
             del values["targets"]
+        if self.clip.fps is None:
+            del values["clip"]["fps"]
         return json.dumps({"version": CARD_VERSION, **values}, ensure_ascii=False)
 
     @classmethod

@@ -9,6 +9,7 @@ from typing import Literal
 
 from t3d.device import Precision
 from t3d.errors import ConfigError, at_least
+from t3d.transfer.teachers.normalization import NormalizationName
 
 Scale = Literal["paper", "small"]
 SetName = Literal["ucf101", "hmdb51", "kinetics", "youtube8m"]
@@ -51,6 +52,8 @@ class Choices:
             in minutes.
         teacher: 2D teacher of transfers: timm or torchvision name, or ONNX file.
         teacher_weights: Weights of the teacher, a `.safetensors` file.
+        teacher_normalize: Normalization of the teacher's images, by name: `imagenet`, `half`, `clip`, `unit`
+            or `byte`. Default: the model's own. Needed for an ONNX file without metadata about it.
         partial: Accept official lists with missing videos. The result contains their number.
         seed: Seed of every random draw.
         workers: Processes that read videos.
@@ -71,6 +74,7 @@ class Choices:
     scale: Scale = "paper"
     teacher: str = "torchvision:densenet121"
     teacher_weights: str | None = None
+    teacher_normalize: NormalizationName | None = None
     partial: bool = False
     seed: int = 0
     workers: int = 2

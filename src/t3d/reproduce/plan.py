@@ -21,6 +21,7 @@ from t3d.reproduce.runs import Run, Trial, learning
 from t3d.reproduce.tables import PaperTable
 from t3d.training.config import RunConfig, TrainConfig
 from t3d.transfer.config import TransferConfig
+from t3d.transfer.teachers.normalization import NAMED
 from t3d.transfer.teachers.open import open_teacher
 
 _FORWARD_AND_BACKWARD = 3  # a backward pass takes about twice the operations of a forward pass
@@ -90,7 +91,8 @@ def _frozen(value: object) -> object:
 def teacher_macs(name: str) -> int:
     """Return the multiply-accumulates of a teacher per frame. 0 for an ONNX file, which is not counted."""
     own = name.lower().endswith((".safetensors", ".onnx"))
-    teacher = open_teacher(name, weights=None if own else "random")
+    any_values = NAMED["unit"][0]  # the count does not depend on them
+    teacher = open_teacher(name, weights=None if own else "random", normalization=any_values)
     with FlopCounterMode(display=False) as counter:
         teacher(torch.zeros(1, 3, teacher.size, teacher.size, dtype=torch.uint8))
     return counter.get_total_flops() // 2

@@ -25,6 +25,7 @@ from t3d.training.errors import InterruptedRunError
 from t3d.training.run import train
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.run import transfer
+from t3d.transfer.teachers.normalization import chosen
 from t3d.transfer.teachers.open import open_teacher
 
 
@@ -123,7 +124,8 @@ def _check_teacher(trials: Iterable[Sequence[Trial]], choices: Choices) -> None:
     """Open the teacher, so that a missing one is reported before other rows train for days."""
     todo = [run for row in trials for trial in row for run in trial.runs if not run.mark.exists()]
     if any(run.kind == "transfer" for run in todo):
-        open_teacher(choices.teacher, weights=choices.teacher_weights)
+        values = chosen(choices.teacher_normalize, None, None)
+        open_teacher(choices.teacher, weights=choices.teacher_weights, normalization=values)
 
 
 def _run_trial(trial: Trial, choices: Choices, bar: Bar) -> None:

@@ -165,6 +165,8 @@ def _run(row: Row, step: Step, on: str, split: Split, before: Run | None, choice
     else:
         data |= {"videos": split.train.name}
         teacher = {"name": choices.teacher, "weights": choices.teacher_weights}
+        if choices.teacher_normalize is not None:
+            teacher["normalize"] = choices.teacher_normalize
         if choices.scale == "small":
             teacher["cache"] = str(choices.out / "features")
         options = merged(options, {"teacher": teacher})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from t3d.clip import Targets
 from t3d.data.clips.check import open_all, readable
 from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.rates import mixed_rates
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.moved import find_missing
@@ -126,15 +128,24 @@ class Run(Generic[Config]):
     def check_videos(self, train: Manifest, val: Manifest | None = None) -> RunVideos:
         """Leave out videos that cannot be read. The main process checks them for all processes.
 
+        Warns if the frame rates differ by more than a quarter and clips are counted in frames.
+
         Raises:
             ManifestError: More than `data.max_bad` of them cannot be read.
         """
         data = self.config.data
         checked: list[tuple[Manifest, list[Failed]] | None] = [None, None]
         if self.accelerator.is_main_process:
+            rates: list[float] = []
             for number, part in enumerate((train, val)):
                 if part is not None:
-                    checked[number] = readable(part, self.store, workers=data.workers, max_bad=data.max_bad)
+                    kept_part, bad, some = readable(
+                        part, self.store, workers=data.workers, max_bad=data.max_bad
+                    )
+                    checked[number] = (kept_part, bad)
+                    rates += some
+            if text := mixed_rates(rates, self.config.clip):
+                warnings.warn(text, stacklevel=2)
         kept, held = broadcast_object_list(checked)
         return RunVideos(kept[0], held[0] if held else None, kept[1] + (held[1] if held else []))
 

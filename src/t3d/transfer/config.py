@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, get_args
 from t3d.data.config import ReadConfig
 from t3d.errors import ConfigError, at_least, one_of
 from t3d.training.config import OptimConfig, RunConfig
+from t3d.transfer.teachers.normalization import Normalization, NormalizationName, chosen
 
 Objective = Literal["match", "contrastive", "regress", "sum"]
 Negatives = Literal["one", "all"]
@@ -41,6 +42,11 @@ class TeacherConfig:
             searched first), an ONNX file that maps images to features, or a file written by `t3d teacher`.
         weights: Weights of the teacher, a `.safetensors` file. Default: the library's ImageNet weights.
         size: Side of the teacher's square input images, in pixels. Default: the teacher's own.
+        normalize: Normalization of the teacher's images, by name: `imagenet`; `half` (values from -1 to 1);
+            `clip`; `unit` (0 to 1); `byte` (0 to 255). Default: the model's own. Needed for an ONNX file
+            without metadata about it, unless `mean` and `std` are set.
+        mean: Mean of the red, green and blue channel in [0, 1], instead of `normalize`.
+        std: Standard deviation of the red, green and blue channel in [0, 1], instead of `normalize`.
         frames: Number of frames per clip that the teacher gets, spread evenly over the clip (X in the paper).
         average: Average the teacher's features over these frames, as the paper does. Otherwise they are
             concatenated in order of time, so that the student must also learn the time of each frame.
@@ -54,6 +60,9 @@ class TeacherConfig:
     name: str = ""
     weights: str | None = None
     size: int | None = None
+    normalize: NormalizationName | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     frames: int = 8
     average: bool = True
     augment: bool = False
@@ -64,6 +73,9 @@ class TeacherConfig:
         for name in ("frames", "frame_step"):
             at_least(f"teacher.{name}", getattr(self, name), 1)
         object.__setattr__(self, "cache", self.cache or None)
+        if self.normalize is not None:
+            one_of("teacher.normalize", self.normalize, get_args(NormalizationName))
+        _ = self.normalization  # raises an error for values that cannot work
         if self.size is not None:
             at_least("teacher.size", self.size, 1)
         if self.augment and self.cache:
@@ -71,6 +83,11 @@ class TeacherConfig:
                 "teacher.augment changes the teacher's frames in every epoch, so teacher.cache cannot store "
                 "their features: turn one of them off"
             )
+
+    @property
+    def normalization(self) -> Normalization | None:
+        """Chosen normalization, or None for the model's own."""
+        return chosen(self.normalize, self.mean, self.std)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import frame_range
+from t3d.data.clips.dataset import usable_part
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.random_clips import RandomClips
 from t3d.data.clips.sampler import SampleKey
@@ -121,18 +121,16 @@ class TeacherView:
         return replace(self, augment=None)
 
     def of(self, path: Path) -> Callable[[Indices, np.random.Generator], torch.Tensor]:
-        """Return a function from the frame indices of a clip to the teacher's frames or features.
+        """Return a function from the teacher's frame indices, int64 [X], to its frames or features.
 
         Raises:
             VideoError: The video cannot be read.
         """
         features = self.features
         if features is not None:
-            return lambda clip, rng: features.get(path, frames_of(clip, self.count))  # noqa: ARG005
+            return lambda numbers, rng: features.get(path, numbers)  # noqa: ARG005
         frames = self.store.open(path)
-        return lambda clip, rng: _view(
-            frames.get(frames_of(clip, self.count)), self.store.spec, self.augment, rng
-        )
+        return lambda numbers, rng: _view(frames.get(numbers), self.store.spec, self.augment, rng)
 
 
 class TransferClips(RandomClips[PairItem]):
@@ -146,7 +144,7 @@ class TransferClips(RandomClips[PairItem]):
 
     Args:
         manifest: Videos.
-        spec: Length, stride and size of clips.
+        spec: Length and size of clips, and distance of their frames.
         store: Source of the frames of a clip.
         augment: Augmentation of the clip. None takes the center.
         seed: Seed of all draws.
@@ -174,13 +172,13 @@ class TransferClips(RandomClips[PairItem]):
         """Return a random clip of a video with what the teacher sees, see `RandomClips`."""
         rng = np.random.default_rng((self.seed, key.epoch, key.row))
         frames = self.store.open(entry.path)
-        low, high = frame_range(frames, entry, self.spec)
-        clip = random_clip(high - low, self.spec, rng)
-        other = other_time(clip, high - low, self.spec, rng) if self.other_time else None
+        low, part = usable_part(frames, entry, self.spec)
+        clip = random_clip(part, self.spec, rng)
+        other = other_time(clip, part, self.spec, rng) if self.other_time else None
         pixels = frames.get(low + clip)
-        view = self.teacher.of(entry.path)
-        own = view(low + clip, rng)
-        others = None if other is None else view(low + other, rng)
+        view, count = self.teacher.of(entry.path), self.teacher.count
+        own = view(low + frames_of(clip, count, part), rng)
+        others = None if other is None else view(low + frames_of(other, count, part), rng)
         return PairItem(key.row, _view(pixels, self.spec, self.augment, rng), own, others)
 
 

@@ -17,6 +17,9 @@ import pyarrow as pa
 import torch
 
 from t3d.clip import ClipSpec
+from t3d.data.clips.by_time import other_clip
+from t3d.data.clips.sampling import Extent
+from t3d.data.clips.timeline import Timeline
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.manifest.table import SCHEMA
@@ -94,12 +97,14 @@ def _contents(paths: list[Path], index: VideoIndex) -> dict[Path, str]:
     return digests
 
 
-def frames_of(clip: Indices, count: int) -> Indices:
+def frames_of(clip: Indices, count: int, video: Extent | None = None) -> Indices:
     """Return the teacher's frames of a clip: the middles of `count` equal parts of its time span.
 
     Args:
         clip: Frame indices of the clip, int64 [T].
         count: Number of frames, X.
+        video: What the clip is cut from. Parts are equal in time if it has the times of the frames, else in
+            number of frames.
 
     Returns:
         Ascending frame indices, int64 [X].
@@ -109,30 +114,34 @@ def frames_of(clip: Indices, count: int) -> Indices:
         array([13, 19])
     """
     first, last = int(clip.min()), int(clip.max())
+    if isinstance(video, Timeline):
+        return video.between(first, last, count=count)
     span = last - first + 1
     return first + (2 * np.arange(count, dtype=np.int64) + 1) * span // (2 * count)
 
 
-def other_time(clip: Indices, total: int, spec: ClipSpec, rng: np.random.Generator) -> Indices | None:
+def other_time(clip: Indices, video: Extent, spec: ClipSpec, rng: np.random.Generator) -> Indices | None:
     """Draw a non-overlapping clip of the same video, each with the same probability.
 
     Args:
         clip: Frame indices, int64 [T].
-        total: Number of frames of the video.
-        spec: Length and stride of clips.
+        video: Number of frames of the video, or their times.
+        spec: Length of clips, and distance of their frames.
         rng: Random generator.
 
     Returns:
         Frame indices, int64 [T]. None if the video is too short.
     """
-    first = int(clip[0])
+    if isinstance(video, Timeline):
+        return other_clip(video, clip, spec, rng)
+    total, first = video, int(clip[0])
     before = max(first - spec.span + 1, 0)  # starts from 0 to first - span
     after = max(total - spec.span - (first + spec.span) + 1, 0)  # starts from first + span to total - span
     if total < spec.span or before + after == 0:
         return None
     at = int(rng.integers(before + after))
     start = at if at < before else first + spec.span + at - before
-    return start + spec.stride * np.arange(spec.num_frames)
+    return start + spec.step * np.arange(spec.num_frames)
 
 
 def allowed_pairs(groups: torch.Tensor, other: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -42,6 +42,8 @@ from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.library import TorchTeacher
 from t3d.transfer.teachers.open import open_teacher
 
+_STRIDE = 4  # of a teacher's clip, in frames
+
 Vectors = Callable[[torch.Tensor], torch.Tensor]
 COMMAND = "t3d probe"
 
@@ -187,10 +189,16 @@ def _frozen(config: ProbeConfig) -> _Frozen:
         card = replace(card, clip=replace(card.clip, segments=1))
     else:
         assert config.teacher is not None
-        teacher = open_teacher(config.teacher, weights=config.teacher_weights, size=config.teacher_size)
+        teacher = open_teacher(
+            config.teacher,
+            weights=config.teacher_weights,
+            size=config.teacher_size,
+            normalization=config.normalization,
+        )
         spec = ClipSpec(
             num_frames=config.num_frames,
-            stride=config.stride,
+            stride=_STRIDE if config.stride is None and config.fps is None else config.stride,
+            fps=config.fps,
             size=teacher.size,
             resize=teacher.size,
             tail=config.tail,

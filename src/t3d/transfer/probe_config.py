@@ -9,6 +9,7 @@ from t3d.clip import TailPolicy
 from t3d.device import Compute
 from t3d.errors import ConfigError, at_least, one_of
 from t3d.evaluation.config import Reading
+from t3d.transfer.teachers.normalization import Normalization, NormalizationName, chosen
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,15 @@ class ProbeConfig:
         teacher: 2D model: `lite0`, a timm or torchvision name, or an .onnx or .safetensors file.
         teacher_weights: Weights of the teacher, a .safetensors file. Default: its published weights.
         teacher_size: Side of the teacher's square input images, in pixels. Default: the teacher's own.
+        teacher_normalize: Normalization of the teacher's images, by name: `imagenet`; `half` (values from -1
+            to 1); `clip`; `unit` (0 to 1); `byte` (0 to 255). Default: the model's own. Needed for an ONNX
+            file without metadata about it, unless `teacher_mean` and `teacher_std` are set.
+        teacher_mean: Mean of the red, green and blue channel in [0, 1], instead of `teacher_normalize`.
+        teacher_std: Standard deviation of each channel in [0, 1], instead of `teacher_normalize`.
         num_frames: Number of frames per clip for a teacher. A 3D model has its own.
-        stride: Distance between neighboring frames of a teacher's clip, in frames of the video.
+        stride: Distance between neighboring frames of a teacher's clip, in frames of the video. Default: 4.
+        fps: Frames per second of a teacher's clip, instead of `stride`, for videos with different frame
+            rates.
         tail: Policy for the frames after a teacher's last whole clip: `drop` leaves them out, `pad` completes
             one more clip, `shift` adds a clip that ends at the last frame.
         pooling: Feature of a teacher's clip: `mean` averages the features of its frames, `mean_std` appends
@@ -57,8 +65,12 @@ class ProbeConfig:
     teacher: str | None = None
     teacher_weights: str | None = None
     teacher_size: int | None = None
+    teacher_normalize: NormalizationName | None = None
+    teacher_mean: tuple[float, float, float] | None = None
+    teacher_std: tuple[float, float, float] | None = None
     num_frames: int = 16
-    stride: int = 4
+    stride: int | None = None
+    fps: float | None = None
     tail: TailPolicy = "shift"
     pooling: Literal["mean", "mean_std"] = "mean_std"
     source_pattern: str | None = None
@@ -78,6 +90,8 @@ class ProbeConfig:
                 "`teacher` uses this, and a 3D model has its own clip. Remove it, or set `teacher` instead "
                 "of `model`"
             )
+        if self.stride is not None and self.fps is not None:
+            raise ConfigError(f"`stride` is {self.stride} and `fps` is {self.fps:g}; set only one of them")
         if not 0 < self.label_fraction <= 1:
             raise ConfigError(
                 f"label_fraction is {self.label_fraction}; it must be above 0 and at most 1, such as 0.1"
@@ -86,9 +100,16 @@ class ProbeConfig:
             raise ConfigError("set `test` (videos to test on), `out` (a folder for the model), or both")
         one_of("pooling", self.pooling, get_args(Literal["mean", "mean_std"]))
         at_least("label_seed", self.label_seed, 0)
+        _ = self.normalization  # raises an error for values that cannot work
+
+    @property
+    def normalization(self) -> Normalization | None:
+        """Chosen normalization of a teacher's images, or None for the model's own."""
+        return chosen(self.teacher_normalize, self.teacher_mean, self.teacher_std)
 
     def _changed_teacher_options(self) -> list[str]:
         """Return the names of the options that only a teacher uses, if they are not the defaults."""
-        names = ("teacher_weights", "teacher_size", "num_frames", "stride", "tail", "pooling")
+        teacher = ("teacher_weights", "teacher_size", "teacher_normalize", "teacher_mean", "teacher_std")
+        names = (*teacher, "num_frames", "stride", "fps", "tail", "pooling")
         defaults = {each.name: each.default for each in fields(self)}
         return [name for name in names if getattr(self, name) != defaults[name]]

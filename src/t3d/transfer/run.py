@@ -86,7 +86,9 @@ def _start(run: Run[TransferConfig]) -> tuple[Trainer, str, Loader, HeldOut | No
     config, options = run.config, run.config.teacher
     # Opened before the teacher, which may be downloaded, so that a misspelled path fails first.
     pool = None if run.resume else open_pool(config)
-    teacher = open_teacher(options.name, weights=options.weights, size=options.size).to(run.device)
+    teacher = open_teacher(
+        options.name, weights=options.weights, size=options.size, normalization=options.normalization
+    ).to(run.device)
     view = _teacher_view(run, teacher)
     videos = run.reopen_videos() if pool is None else choose_videos(run, pool)
     if view.features is not None:

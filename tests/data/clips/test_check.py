@@ -46,7 +46,7 @@ def test_unreadable_videos_are_reported_and_left_out(
 ) -> None:
     cache = str(tmp_path / "cache") if cached else None
     manifest = Manifest.from_folder(films)
-    kept, bad = readable(manifest, FrameStore(SPEC, cache=cache), workers=workers, max_bad=0.5)
+    kept, bad, _ = readable(manifest, FrameStore(SPEC, cache=cache), workers=workers, max_bad=0.5)
     assert [Path(video.path).name for video in bad] == ["empty.mp4", "truncated.mp4"]
     assert all(video.reason for video in bad)
     assert [str(manifest[video.row].path) for video in bad] == [video.path for video in bad]
@@ -65,7 +65,7 @@ def test_unreadable_videos_are_reported_and_left_out(
 def test_good_videos_are_returned_unchanged(films: Path) -> None:
     manifest = Manifest.from_folder(films)
     good = manifest.select([i for i in range(len(manifest)) if manifest[i].path.name in ("1.mp4", "2.mp4")])
-    kept, bad = readable(good, FrameStore(SPEC))
+    kept, bad, _ = readable(good, FrameStore(SPEC))
     assert kept is good
     assert bad == []
 
@@ -90,7 +90,7 @@ def test_a_class_that_loses_all_its_videos_stops_the_run(films: Path) -> None:
 
 def test_a_class_that_had_no_video_loses_none(films: Path) -> None:
     manifest = Manifest.from_folder(films).with_classes(["a", "b", "never filmed"])
-    kept, bad = readable(manifest, FrameStore(SPEC), max_bad=1)
+    kept, bad, _ = readable(manifest, FrameStore(SPEC), max_bad=1)
     assert len(kept) == 4
     assert len(bad) == 2
 

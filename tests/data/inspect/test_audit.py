@@ -187,3 +187,29 @@ def test_two_clips_of_ucf101_are_in_both_parts_of_its_first_split(real_data: Pat
     }
     assert shared.files == shared.sources == ()
     assert len(shared.near) > 5
+
+
+def test_rates_that_differ_by_more_than_a_quarter_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = torch.zeros(12, 3, 32, 32, dtype=torch.uint8)
+    for name, fps in (("slow/a", 10), ("slow/b", 12), ("fast/a", 50), ("fast/b", 50)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_video(tmp_path / f"{name}.mp4", frames, fps=fps)
+    manifest = Manifest.from_files([tmp_path])
+    index_videos(manifest, tmp_path / "index.parquet")
+    index = VideoIndex.read(tmp_path / "index.parquet")
+    assert summarize(Manifest.from_files([tmp_path / "slow"]), index).mixed_rates == ""
+    text = summarize(manifest, index).mixed_rates
+    assert text.startswith("the videos have 10 to 50 frames per second (median 31)")
+    for name in ("slow", "fast", "both"):
+        parts = ["slow", "fast"] if name == "both" else [name]
+        rows = [f"{part}/{video}.mp4,{part}" for part in parts for video in "ab"]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,label", *rows]))
+    words = ["--index", str(tmp_path / "index.parquet")]
+    main(["data", "check", str(tmp_path / "slow.csv"), *words])
+    assert "warning" not in capsys.readouterr().out
+    main(["data", "check", str(tmp_path / "both.csv"), *words])
+    assert "  warning: the videos have 10 to 50 frames per second" in capsys.readouterr().out
+    main(["data", "check", str(tmp_path / "slow.csv"), str(tmp_path / "fast.csv"), *words])
+    assert "warning: in all lists together, the videos have 10 to 50" in capsys.readouterr().out

@@ -5,6 +5,7 @@ Legend: T frames, C channels, H height, W width, N clips.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TypeAlias
@@ -73,18 +74,27 @@ class ArrayStore(FrameStore):
     Args:
         frames: See `frames_first`.
         spec: `resize` and `resize_mode` say how frames are resized.
+        fps: Frames per second. Needed if `spec.fps` is set.
 
     Raises:
-        ConfigError: The array has another shape or type.
+        ConfigError: The array has another shape or type, or its frame rate is needed and missing or invalid.
     """
 
-    def __init__(self, frames: FrameArray, spec: ClipSpec) -> None:
+    def __init__(self, frames: FrameArray, spec: ClipSpec, *, fps: float | None = None) -> None:
         super().__init__(spec)
         self.frames = frames_first(frames)
+        if fps is not None and not 0 < fps < math.inf:
+            raise ConfigError(f"fps is {fps}; it must be above 0")
+        if fps is None and spec.fps is not None:
+            raise ConfigError(
+                f"this model samples {spec.fps:g} frames per second (clip.fps), and frames in memory do not "
+                "say their rate; give their frames per second as `fps`"
+            )
+        self.fps = 1.0 if fps is None else fps  # only rows with a time span and `spec.fps` ask for seconds
 
     def open(self, path: Path) -> Frames:  # noqa: ARG002 (there is one video)
         """Return the frames."""
-        return _ArrayFrames(self.frames, self.spec)
+        return _ArrayFrames(self.frames, self.spec, self.fps)
 
     def manifest(self) -> Manifest:
         """Return a list of one unlabeled video, which this store opens."""
@@ -109,18 +119,19 @@ class _VideoStore(FrameStore):
         return DecodedFrames(self.video, self.spec)
 
 
-def open_one(video: OneVideo, store: FrameStore) -> tuple[Manifest, FrameStore]:
+def open_one(video: OneVideo, store: FrameStore, *, fps: float | None = None) -> tuple[Manifest, FrameStore]:
     """Open one video in any form.
 
     Args:
         video: The path of a file, an open `Video`, or RGB frames, uint8 [T, H, W, 3] or [T, 3, H, W].
         store: Store that opens files, with the size of the frames.
+        fps: Frames per second of frames in memory. Needed if clips are sampled by time (`spec.fps`).
 
     Returns:
         A list of the one unlabeled video, and the store that opens it.
 
     Raises:
-        ConfigError: Another type, or frames of another shape or type.
+        ConfigError: Another type, frames of another shape or type, or their rate is needed and missing.
         VideoError: The path is a folder.
         ManifestError: The path is a URL.
 
@@ -131,7 +142,7 @@ def open_one(video: OneVideo, store: FrameStore) -> tuple[Manifest, FrameStore]:
         1
     """
     if isinstance(video, np.ndarray | torch.Tensor):
-        array = ArrayStore(video, store.spec)
+        array = ArrayStore(video, store.spec, fps=fps)
         return array.manifest(), array
     if isinstance(video, Video):
         return Manifest.from_files([video.path]), _VideoStore(video, store.spec)
@@ -146,22 +157,26 @@ def open_one(video: OneVideo, store: FrameStore) -> tuple[Manifest, FrameStore]:
     return Manifest.from_files([video]), store
 
 
-def load_clips(video: OneVideo, spec: ClipSpec, *, device: str | torch.device = "cpu") -> torch.Tensor:
+def load_clips(
+    video: OneVideo, spec: ClipSpec, *, device: str | torch.device = "cpu", fps: float | None = None
+) -> torch.Tensor:
     """Return the clips of a video that testing and prediction use, ready for a model.
 
     These are the clips of the paper's protocol: they do not overlap, and their center is cropped. Strides
-    count frames, so frames in memory need the frame rate of the videos that the model was trained on.
+    count frames, so frames in memory need the frame rate of the videos that the model was trained on. With
+    `spec.fps`, any rate is right if `fps` says it.
 
     Args:
         video: The path of a file, an open `Video`, or RGB frames, uint8 [T, H, W, 3] or [T, 3, H, W].
         spec: What a clip is; the card of a weights file has it.
         device: Where the clips are put.
+        fps: Frames per second of frames in memory. Needed if `spec.fps` is set.
 
     Returns:
         Normalized clips, float32 [N, C, T, H, W], at least one.
 
     Raises:
-        ConfigError: Another type, or frames of another shape or type.
+        ConfigError: Another type, frames of another shape or type, or their rate is needed and missing.
         VideoError: The video cannot be read, or is too short for `spec.short = error`.
 
     Example:
@@ -169,7 +184,7 @@ def load_clips(video: OneVideo, spec: ClipSpec, *, device: str | torch.device = 
         >>> load_clips(frames, ClipSpec(num_frames=8, size=112, resize=112)).shape
         torch.Size([2, 3, 8, 112, 112])
     """
-    manifest, store = open_one(video, FrameStore(spec))
+    manifest, store = open_one(video, FrameStore(spec), fps=fps)
     items = list(VideoClips(manifest, spec, store=store))
     clips = [item.frames for item in items if isinstance(item, ClipItem)]
     for item in items:
@@ -181,10 +196,11 @@ def load_clips(video: OneVideo, spec: ClipSpec, *, device: str | torch.device = 
 class _ArrayFrames:
     """The resized frames of an array."""
 
-    def __init__(self, frames: torch.Tensor, spec: ClipSpec) -> None:
+    def __init__(self, frames: torch.Tensor, spec: ClipSpec, fps: float) -> None:
         self._frames = frames
         self._spec = spec
-        self.times = np.arange(len(frames), dtype=np.float64)  # only a row with a time span asks for seconds
+        self.times = np.arange(len(frames)) / fps
+        self.duration = len(frames) / fps
 
     def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
         unique, where = np.unique(indices, return_inverse=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch.utils.data import Dataset
 
-from t3d.data.clips.dataset import frame_range
+from t3d.data.clips.dataset import usable_part
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.manifest.manifest import Manifest
@@ -15,7 +15,7 @@ from t3d.errors import Failed, ManifestError, VideoError
 from t3d.progress import track
 
 
-class _Openable(Dataset[Failed | None]):
+class _Openable(Dataset[Failed | float]):
     def __init__(self, manifest: Manifest, store: FrameStore) -> None:
         self.manifest = manifest
         self.store = store
@@ -23,18 +23,21 @@ class _Openable(Dataset[Failed | None]):
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, row: int) -> Failed | None:
+    def __getitem__(self, row: int) -> Failed | float:
+        """Return the frame rate of a video, 0 for a single frame, or why it cannot be read."""
         entry = self.manifest[row]
         try:
             cached = self.store.prepare(entry.path)
             frames = self.store.open(entry.path)
-            low, high = frame_range(frames, entry, self.store.spec)
+            low, part = usable_part(frames, entry, self.store.spec)
             if not cached and entry.path not in self.store.index:
                 # Both ends must decode. Damage in between is reported when a clip needs those frames.
-                frames.get(np.array([low, high - 1]))
+                last = low + (part if isinstance(part, int) else len(part)) - 1
+                frames.get(np.array([low, last]))
         except VideoError as error:
             return Failed(str(entry.path), error.reason, row)
-        return None
+        steps = len(frames.times) - 1
+        return steps / float(frames.times[-1]) if steps else 0.0
 
 
 def open_all(manifest: Manifest, store: FrameStore, *, workers: int = 0) -> list[Failed]:
@@ -48,10 +51,18 @@ def open_all(manifest: Manifest, store: FrameStore, *, workers: int = 0) -> list
     Returns:
         The videos that cannot be read, or that are too short for a clip.
     """
+    return _opened(manifest, store, workers)[0]
+
+
+def _opened(manifest: Manifest, store: FrameStore, workers: int) -> tuple[list[Failed], list[float]]:
+    """Open every video. Return those that cannot be read, and the frame rates of the others."""
     loader = Loader(_Openable(manifest, store), batch_size=None, num_workers=workers)
     title = "Opening videos" if store.folder is None else "Decoding videos into the cache"
-    seen = track(loader, title, len(manifest))
-    return [outcome for outcome in seen if outcome is not None]
+    outcomes = list(track(loader, title, len(manifest)))
+    return (
+        [outcome for outcome in outcomes if isinstance(outcome, Failed)],
+        [outcome for outcome in outcomes if not isinstance(outcome, Failed)],
+    )
 
 
 def refuse_many(bad: Sequence[Failed], *, among: int, max_bad: float, option: str) -> None:
@@ -75,7 +86,7 @@ def refuse_many(bad: Sequence[Failed], *, among: int, max_bad: float, option: st
 
 def readable(
     manifest: Manifest, store: FrameStore, *, workers: int = 0, max_bad: float = 0.01
-) -> tuple[Manifest, list[Failed]]:
+) -> tuple[Manifest, list[Failed], list[float]]:
     """Open every video, into the cache if the store has one, and leave out unreadable videos.
 
     Args:
@@ -85,14 +96,15 @@ def readable(
         max_bad: Largest share of unreadable videos.
 
     Returns:
-        The videos that can be read, and the others with the reasons.
+        The videos that can be read, the others with the reasons, and the frames per second of the former (0
+        for a single frame).
 
     Raises:
         ManifestError: More than `max_bad` of the videos cannot be read, or a class has none left.
     """
-    bad = open_all(manifest, store, workers=workers)
+    bad, rates = _opened(manifest, store, workers)
     if not bad:
-        return manifest, []
+        return manifest, [], rates
     refuse_many(bad, among=len(manifest), max_bad=max_bad, option="data.max_bad")
     lost = {failed.row for failed in bad}
     kept = manifest.select([row for row in range(len(manifest)) if row not in lost])
@@ -102,7 +114,7 @@ def readable(
         raise ManifestError(f"class {', '.join(empty)} has no readable video:{_named(bad)}")
     if not len(kept):
         raise ManifestError(f"no video can be read:{_named(bad)}")
-    return kept, bad
+    return kept, bad, rates
 
 
 def _named(bad: Sequence[Failed]) -> str:

@@ -16,7 +16,8 @@ from t3d.clip import ClipSpec
 from t3d.data.clips.frames import Frames, FrameStore
 from t3d.data.clips.random_clips import RandomClips
 from t3d.data.clips.sampler import SampleKey
-from t3d.data.clips.sampling import check_length, random_clip
+from t3d.data.clips.sampling import Extent, check_length, random_clip
+from t3d.data.clips.timeline import Timeline
 from t3d.data.clips.transforms import crop_views, random_view, stack
 from t3d.data.clips.views import PAPER_VIEWS, FrameOrder, Views
 from t3d.data.config import AugmentConfig
@@ -125,8 +126,8 @@ class TrainClips(RandomClips[ClipItem]):
         """Return a random clip and view of a video, see `RandomClips`."""
         rng = np.random.default_rng((self.seed, *(key if key.visit else key[:2])))
         frames = self.store.open(entry.path)
-        low, high = frame_range(frames, entry, self.spec)
-        clip = frames.get(low + random_clip(high - low, self.spec, rng))
+        low, part = usable_part(frames, entry, self.spec)
+        clip = frames.get(low + random_clip(part, self.spec, rng))
         view = random_view(clip, self.spec, augment=self.augment, rng=rng)
         return ClipItem(key.row, 0, view, label_of(key.row, self.manifest))
 
@@ -176,8 +177,8 @@ class VideoClips(IterableDataset[ClipItem | Failed]):
         entry = self.manifest[row]
         try:
             frames = self.store.open(entry.path)
-            low, high = frame_range(frames, entry, self.spec)
-            clips = list(self.views.clips_of(high - low, self.spec))
+            low, part = usable_part(frames, entry, self.spec)
+            clips = list(self.views.clips_of(part, self.spec))
             share = 1 / (len(clips) * self.views.crops)
             for number, clip in enumerate(clips):
                 rng = np.random.default_rng((self.seed, row, number))
@@ -231,11 +232,36 @@ def label_of(row: int, manifest: Manifest) -> int | torch.Tensor:
     return label if isinstance(label, int) else torch.from_numpy(label)
 
 
-def frame_range(frames: Frames, entry: Entry, spec: ClipSpec) -> tuple[int, int]:
+def usable_part(frames: Frames, entry: Entry, spec: ClipSpec) -> tuple[int, Extent]:
+    """Return the part of a video that the clips of a manifest row are cut from.
+
+    Returns:
+        The part's first frame, and its number of frames, or their times if clips are sampled by time.
+
+    Raises:
+        VideoError: The row's time span holds no frame, or is shorter than a clip and `spec.short` is `error`.
+    """
+    low, high = frame_range(frames, entry)
+    part: Extent = high - low
+    if spec.fps is not None:
+        start = 0.0 if entry.start is None else entry.start
+        end = frames.duration if entry.end is None else min(entry.end, frames.duration)
+        times = frames.times[low:high]
+        # Times in a table are rounded, so the first frame may appear a little after `start`, and a `start`
+        # after the last frame's end stands for the last frame.
+        part = Timeline(times, begin=min(max(start, float(times[0])), float(times[-1])), end=end)
+    try:
+        check_length(part, spec)
+    except ConfigError as error:
+        raise VideoError(entry.path, str(error)) from error
+    return low, part
+
+
+def frame_range(frames: Frames, entry: Entry) -> tuple[int, int]:
     """Return the first frame of a manifest row's time span, and the frame after its last.
 
     Raises:
-        VideoError: The span holds no frame, or is shorter than a clip and `spec.short` is `error`.
+        VideoError: The span holds no frame.
     """
     times = frames.times
     # The frame shown at `start` began before it; the half-millisecond forgives times rounded in a table.
@@ -249,10 +275,6 @@ def frame_range(frames: Frames, entry: Entry, spec: ClipSpec) -> tuple[int, int]
             f"the span from {entry.start} to {entry.end} s holds no frame; the video has {len(times)} frames "
             f"from 0 to {times[-1]:.3f} s",
         )
-    try:
-        check_length(high - low, spec)
-    except ConfigError as error:
-        raise VideoError(entry.path, str(error)) from error
     return low, high
 
 

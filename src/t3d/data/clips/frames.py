@@ -30,7 +30,7 @@ from t3d.errors import ConfigError, VideoError
 from t3d.io.files import ABANDONED, FileDigests, atomic_path, is_temporary, writable_folder
 from t3d.video.video import Video
 
-_FORMAT = 2  # raise it when cached frames would differ: old entries are then never read
+_FORMAT = 3  # raise it when cached frames would differ: old entries are then never read
 _CHUNK = 16  # frames decoded and resized at a time, so that a long video does not fill the memory
 _ENTRY = re.compile(r"[0-9a-f]{32}\.safetensors")
 # Other processes write as well: what one finds free, it takes this share of before it looks again.
@@ -42,6 +42,8 @@ class Frames(Protocol):
 
     times: npt.NDArray[np.float64]
     """Seconds of each frame from the first one, [N]."""
+    duration: float
+    """Seconds from the first frame's appearance to the last frame's end."""
 
     def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
         """Frames at these indices, any order and repeats, uint8 [T, C, H, W], `channels_last` in memory."""
@@ -130,10 +132,11 @@ class FrameStore:
     def _write(self, path: Path, video: Video) -> None:
         """Write all frames as a safetensors file in chunks; its own writer needs them all in memory."""
         count, height, width = self._shape(video)
-        times = video.times.astype("<f8").tobytes()
-        end = len(times) + count * 3 * height * width
+        times = np.append(video.times, video.duration).astype("<f8").tobytes()
+        last, end = 8 * count, len(times) + count * 3 * height * width
         layout = {
-            "times": {"dtype": "F64", "shape": [count], "data_offsets": [0, len(times)]},
+            "times": {"dtype": "F64", "shape": [count], "data_offsets": [0, last]},
+            "duration": {"dtype": "F64", "shape": [1], "data_offsets": [last, len(times)]},
             "frames": {"dtype": "U8", "shape": [count, height, width, 3], "data_offsets": [len(times), end]},
         }
         header = json.dumps(layout).encode()
@@ -200,6 +203,7 @@ class DecodedFrames:
         self._video = video
         self._spec = spec
         self.times = self._video.times
+        self.duration = self._video.duration
 
     def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
         """Return the frames at these indices, see `Frames.get`."""
@@ -218,6 +222,7 @@ class _CachedFrames:
         try:
             file: Any = safe_open(entry, framework="pt")
             self.times = file.get_tensor("times").numpy()
+            self.duration = float(file.get_tensor("duration"))
             self._frames = file.get_slice("frames")
         except FileNotFoundError:
             raise

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.sampling import Indices, clips_of, spread_clips
+from t3d.data.clips.sampling import Extent, Indices, clips_of, spread_clips
 from t3d.errors import ConfigError, at_least
 
 Crops = Literal[1, 3, 5, 10]
@@ -82,13 +82,17 @@ class Views:
                 "crop (clip.resize_mode = square), so that there is one place to crop at; leave crops out"
             )
 
-    def clips_of(self, total: int, spec: ClipSpec) -> list[Indices]:
-        """The clips of a video of `total` frames, each int64 [S·T].
+    def clips_of(self, video: Extent, spec: ClipSpec) -> list[Indices]:
+        """The clips of a video, each int64 [S·T].
+
+        Args:
+            video: Number of its frames, or their times.
+            spec: What a clip is.
 
         Raises:
             ConfigError: The video is shorter than a clip and `spec.short` is `error`, or it has no frame.
         """
-        return clips_of(total, spec) if self.clips is None else spread_clips(total, spec, count=self.clips)
+        return clips_of(video, spec) if self.clips is None else spread_clips(video, spec, count=self.clips)
 
 
 PAPER_VIEWS = Views()

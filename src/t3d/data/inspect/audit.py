@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from t3d.clip import Targets
+from t3d.data.clips.rates import mixed_rates
 from t3d.data.index import VideoIndex, failed_in
 from t3d.data.inspect.shared import Shared, file_facts, find_shared, with_sizes
 from t3d.data.manifest.manifest import Manifest
@@ -40,6 +41,7 @@ class Summary:
         shapes: Files by width × height, the most frequent first.
         rates: Files by frames per second, the most frequent first.
         codecs: Files by codec, the most frequent first.
+        mixed_rates: Sentences about frame rates that differ by more than a quarter, or empty.
     """
 
     videos: int
@@ -59,6 +61,7 @@ class Summary:
     shapes: dict[str, int]
     rates: dict[str, int]
     codecs: dict[str, int]
+    mixed_rates: str
 
 
 def summarize(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
@@ -98,6 +101,7 @@ def summarize(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
         shapes=_counted(f"{width} × {height}" for width, height in shapes),
         rates=_counted(f"{rate:.4g}" for rate in known["fps"].to_pylist()),
         codecs=_counted(known["codec"].to_pylist()),
+        mixed_rates=mixed_rates(known.filter(pc.greater(known["frames"], 1))["fps"].to_pylist()),
     )
 
 

@@ -145,7 +145,7 @@ class _StripMaker:
             opened = self.store.open(entry.path)
             from t3d.data.clips.dataset import frame_range
 
-            low, high = frame_range(opened, entry, self.spec)
+            low, high = frame_range(opened, entry)
             wanted = low + ((np.arange(self.frames) + 0.5) / self.frames * (high - low)).astype(np.int64)
             pixels = opened.get(wanted).numpy()  # T C H W
         except VideoError as error:

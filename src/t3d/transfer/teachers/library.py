@@ -15,6 +15,7 @@ from t3d.models.image_models import build_image_model
 from t3d.models.loading import compare
 from t3d.models.weights import read_tensors
 from t3d.transfer.teachers.base import Teacher, Triple
+from t3d.transfer.teachers.normalization import Normalization
 
 
 class TorchTeacher(Teacher):
@@ -65,7 +66,13 @@ class TorchTeacher(Teacher):
 
 
 def open_image_teacher(
-    name: str, library: str, short: str, weights: str | Path | None, size: int | None
+    name: str,
+    library: str,
+    short: str,
+    *,
+    weights: str | Path | None,
+    size: int | None,
+    normalization: Normalization | None,
 ) -> TorchTeacher:
     """Open a model of timm or torchvision as a teacher.
 
@@ -75,6 +82,7 @@ def open_image_teacher(
         short: Name within the library.
         weights: See `t3d.transfer.teachers.open.open_teacher`.
         size: Side of the square input images, in pixels. None uses the model's own.
+        normalization: Normalization of the images. None uses the model's own.
 
     Raises:
         CheckpointError: The weights file is missing, damaged, or of another model.
@@ -101,7 +109,8 @@ def open_image_teacher(
             "access, set teacher.weights to a .safetensors file, or teacher.name to an ONNX file"
         ) from error
     backbone = f"{library}:{short}"
-    return TorchTeacher(name, model.net, size=model.size, mean=model.mean, std=model.std, backbone=backbone)
+    values = normalization or Normalization(model.mean, model.std)
+    return TorchTeacher(name, model.net, size=model.size, mean=values.mean, std=values.std, backbone=backbone)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

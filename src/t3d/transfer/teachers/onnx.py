@@ -9,30 +9,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t3d.clip import IMAGENET_MEAN, IMAGENET_STD
 from t3d.errors import CheckpointError, ConfigError
 from t3d.transfer.teachers.base import Teacher
+from t3d.transfer.teachers.normalization import Normalization, from_metadata, missing_text, size_in
 
 _SIZE = 224  # if neither the file nor the user gives one
 
 
 class OnnxTeacher(Teacher):
-    """ONNX model that maps images, normalized like ImageNet, to features.
+    """ONNX model that maps normalized images to features.
 
     Args:
         name: Path of the file. The model has one input, float32 [n, 3, h, w]. The feature is its only output
             with 2 axes. If there is none, it is the only output with 4 axes, averaged over height and width.
             With a fixed n, frames are processed in batches of n.
-        size: Side of the square input images, in pixels. None uses the file's own size, or 224 if the file
-            accepts any size.
+        size: Side of the square input images, in pixels. None uses the file's own size, that in its metadata,
+            or 224 if the file accepts any size.
+        normalization: Mean and standard deviation of the images. None uses those in the file's metadata.
 
     Raises:
         CheckpointError: The file is missing or damaged.
         ConfigError: ONNX Runtime is not installed, the model does not take images, it returns no pooled
-            feature, or it does not support this size.
+            feature, or it does not support this size; or neither `normalization` nor the file says how images
+            are normalized.
     """
 
-    def __init__(self, name: str, *, size: int | None) -> None:
+    def __init__(self, name: str, *, size: int | None, normalization: Normalization | None = None) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -75,11 +77,19 @@ class OnnxTeacher(Teacher):
         fixed = next((side for side in shape[2:] if isinstance(side, int)), None)
         if size is not None and fixed is not None and size != fixed:
             raise ConfigError(f"{path}: takes images of {fixed} × {fixed} pixels only; remove teacher.size")
+        metadata = session.get_modelmeta().custom_metadata_map
+        try:
+            values = normalization or from_metadata(metadata)
+        except ConfigError as error:
+            fix = "set teacher.normalize, or teacher.mean and teacher.std"
+            raise ConfigError(f"{path}: {error}; {fix}") from error
+        if values is None:
+            raise ConfigError(missing_text(str(path)))
         super().__init__(
             name,
-            size=size or fixed or _SIZE,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
+            size=size or fixed or size_in(metadata) or _SIZE,
+            mean=values.mean,
+            std=values.std,
             weights_digest=hashlib.blake2b(content, digest_size=16).hexdigest(),
         )
         self._session = session

@@ -16,25 +16,34 @@ from t3d.models.weights import read_tensors
 from t3d.transfer.teachers.base import TEACHER_KEY, Teacher
 from t3d.transfer.teachers.library import open_image_teacher
 from t3d.transfer.teachers.lite0 import MODEL, NAME, lite0_weights, missing_weights
+from t3d.transfer.teachers.normalization import Normalization
 
 
-def open_teacher(name: str, *, weights: str | Path | None = None, size: int | None = None) -> Teacher:
+def open_teacher(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    size: int | None = None,
+    normalization: Normalization | None = None,
+) -> Teacher:
     """Open a teacher.
 
     Args:
         name: `lite0` is EfficientNet-Lite0 with the weights of a pip package. Others: `timm:NAME`,
-            `torchvision:NAME`, `NAME` (timm is searched first), the path of an ONNX file that maps images
-            [n, 3, h, w], normalized like ImageNet, to features, or a file of `t3d teacher`.
+            `torchvision:NAME`, `NAME` (timm is searched first), the path of an ONNX file that maps
+            normalized images [n, 3, h, w] to features, or a file of `t3d teacher`.
         weights: A `.safetensors` file with the library's tensor names, with or without the classifier. None
             downloads the library's pretrained weights. `random` leaves the model untrained, for tests.
         size: Side of the square input images, in pixels. None uses the model's own size.
+        normalization: Mean and standard deviation of the images. None uses the model's own. An ONNX file has
+            its own only if its metadata says so.
 
     Returns:
         The frozen teacher on the CPU.
 
     Raises:
         ConfigError: The model does not exist, its weights cannot be downloaded, it returns no pooled feature,
-            or it does not support this size.
+            or it does not support this size; or the normalization of an ONNX file is unknown.
         CheckpointError: The weights file or the ONNX file is missing or damaged, or belongs to another model.
 
     Example:
@@ -51,11 +60,11 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
 
         if weights is not None:
             raise ConfigError(f"{name} holds its own weights; leave teacher.weights out")
-        return OnnxTeacher(name, size=size)
+        return OnnxTeacher(name, size=size, normalization=normalization)
     if name.lower().endswith(".safetensors"):
-        return _open_own(name, weights, size)
+        return _open_own(name, weights, size, normalization)
     if name == NAME:
-        return _open_lite0(weights, size)
+        return _open_lite0(weights, size, normalization)
     library, _, short = name.rpartition(":")
     if library not in ("", *LIBRARIES):
         raise ConfigError(f"teacher {name!r}: no library {library!r}; {did_you_mean(library, LIBRARIES)}")
@@ -63,22 +72,26 @@ def open_teacher(name: str, *, weights: str | Path | None = None, size: int | No
     chosen = next((key for key, names in known.items() if short in names), None)
     if chosen is None:
         raise ConfigError(_unknown(name, short, known))
-    return open_image_teacher(name, chosen, short, weights, size)
+    return open_image_teacher(name, chosen, short, weights=weights, size=size, normalization=normalization)
 
 
-def _open_lite0(weights: str | Path | None, size: int | None) -> Teacher:
+def _open_lite0(weights: str | Path | None, size: int | None, normalization: Normalization | None) -> Teacher:
     """Open EfficientNet-Lite0, with the weights of its pip package if that is installed."""
     if weights is None:
         weights = lite0_weights()
     try:
-        return open_image_teacher(NAME, "timm", MODEL, weights, size)
+        return open_image_teacher(
+            NAME, "timm", MODEL, weights=weights, size=size, normalization=normalization
+        )
     except ConfigError as error:
         if weights is None:
             raise missing_weights(error) from error
         raise
 
 
-def _open_own(name: str, weights: str | Path | None, size: int | None) -> Teacher:
+def _open_own(
+    name: str, weights: str | Path | None, size: int | None, normalization: Normalization | None
+) -> Teacher:
     """Open a file of `t3d teacher`, which contains the name of its model."""
     if weights is not None:
         raise ConfigError(f"{name} holds its own weights; leave teacher.weights out")
@@ -91,7 +104,7 @@ def _open_own(name: str, weights: str | Path | None, size: int | None) -> Teache
             "pass the model as teacher.name, and the file as teacher.weights"
         )
     card = json.loads(card)
-    teacher = open_teacher(card["name"], weights=name, size=size or card["size"])
+    teacher = open_teacher(card["name"], weights=name, size=size or card["size"], normalization=normalization)
     teacher.name = name
     return teacher
 

@@ -155,7 +155,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
             pixels = resize_frames(torch.from_numpy(np.array(upright)).permute(2, 0, 1)[None], self.spec)
         else:
             frames = self.store.open(entry.path)
-            low, high = frame_range(frames, entry, self.spec)
+            low, high = frame_range(frames, entry)
             pixels = frames.get(rng.integers(low, high, size=self.frames))
         if self.augment is None:
             return center_view(pixels, self.spec), entry.label
