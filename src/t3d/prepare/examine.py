@@ -124,7 +124,11 @@ def _facts(path: Path) -> tuple[VideoFacts, list[int]]:
         else:
             wrong = None
             scanned = scan_table(
-                streams.open(False), reading.table, promised=False, trusted=True, look=inspector
+                streams.open(False),
+                reading.table,
+                promised=False,
+                trusted=not reading.updated,
+                look=inspector,
             )
     notes = (*reading.notes, *scanned.notes)
     facts = VideoFacts(

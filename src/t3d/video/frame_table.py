@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import numpy.typing as npt
 
 from t3d.errors import VideoError
+from t3d.video.parameter_sets import carries_parameter_sets
 from t3d.video.signature import signature
 from t3d.video.stream import Stream
 from t3d.video.time_stamps import repair
+
+if TYPE_CHECKING:
+    from t3d.video.stream import VideoPacket
 
 Int64s = npt.NDArray[np.int64]
 
@@ -45,6 +50,11 @@ class FrameTable:
 
 SURE_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "prores", "mpeg4"})
 """Codecs whose decoders keep nothing through a seek that matters, and report damage if they are strict."""
+# Most B-frames in a row that encoders write.
+_MOST_B_FRAMES = 16
+# Key frames whose packets are searched for parameters of the decoder: in files of key frames only, all would
+# take too long.
+_MOST_UPDATES = 100
 HIDDEN_ERRORS = "the decoder hides errors in damaged frames"
 """Note for a file that decodes without an error only because the decoder covers errors up."""
 
@@ -59,6 +69,7 @@ class ReadTable:
         sure: Whether decoding is expected to agree with the table.
         notes: What is wrong with the file.
         landings: Position in the file of each key frame's packet, by its time stamp.
+        updated: Whether some packets change the decoder's parameters, so that it cannot start anywhere.
     """
 
     table: FrameTable
@@ -66,6 +77,7 @@ class ReadTable:
     sure: bool
     notes: tuple[str, ...]
     landings: dict[int, int]
+    updated: bool
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,7 @@ def read_table(stream: Stream) -> ReadTable:
     corrupt, smallest, duration = 0, stream.size, 0
     first: av.VideoFrame | None = None
     landings: dict[int, int] = {}
+    updates: list[bool] = []  # whether a key frame's packet changes the decoder's parameters
     for packet in stream.packets():
         if not packet.size:
             continue
@@ -127,8 +140,11 @@ def read_table(stream: Stream) -> ReadTable:
         corrupt += packet.is_corrupt
         smallest = min(smallest, packet.size)
         duration = packet.duration or duration
-        if packet.is_keyframe and packet.pts is not None and packet.pos is not None:
-            landings[packet.pts] = packet.pos
+        if packet.is_keyframe:
+            if packet.pts is not None and packet.pos is not None:
+                landings[packet.pts] = packet.pos
+            if len(updates) < _MOST_UPDATES:
+                updates.append(_updates_decoder(stream, packet))
         if first is None:
             first = next(iter(stream.decode(packet)), None)
     if first is None:
@@ -137,7 +153,8 @@ def read_table(stream: Stream) -> ReadTable:
         raise VideoError(stream.path, _why_no_frame(stream, len(rows)))
 
     known = [(pts, dts, key, discard) for pts, dts, key, discard in rows if pts is not None]
-    shown = np.sort(np.array([pts for pts, _, _, discard in known if not discard], dtype=np.int64))
+    in_file = np.array([pts for pts, _, _, discard in known if not discard], dtype=np.int64)
+    shown = np.sort(in_file)
     # Containers index by decoding time or by presentation time: seeking to the earlier is never too late.
     keys = sorted({(pts, pts if dts is None else min(pts, dts)) for pts, dts, key, _ in known if key})
     table = FrameTable(
@@ -147,20 +164,23 @@ def read_table(stream: Stream) -> ReadTable:
         key_pts=np.array([pts for pts, _ in keys], dtype=np.int64),
         key_seek=np.array([seek for _, seek in keys], dtype=np.int64),
     )
+    updated = len(set(updates)) > 1  # a decoder that starts behind an update misses it
     sure = (
         len(known) == len(rows)
         and len(shown) > 0
         and bool((np.diff(shown) > 0).all())
+        and _in_plausible_order(in_file, b_frames=stream.video.codec_context.has_b_frames)
         and not corrupt
         and rows[0][2]  # decoding starts at a key frame, and nothing is shown before it
         and rows[0][0] == min(pts for pts, _, _, _ in known)
         and first.pts == shown[0]
+        and not updated
         and _one_packet_one_frame(stream, smallest)
     )
     lost = stream.beyond_end()
     more = [f"{corrupt} packets are marked as damaged"] if corrupt else []
     more += [f"the file is cut off: {lost} of the frames it lists lie beyond its end"] if lost else []
-    return ReadTable(_with_last(table), first, sure, _notes(stream, *more), landings)
+    return ReadTable(_with_last(table), first, sure, _notes(stream, *more), landings, updated)
 
 
 def scan_table(
@@ -209,18 +229,8 @@ def scan_table(
 
     # A decoder may silently skip frames that it cannot decode: HEVC's does.
     if promised and stamps != table.pts.tolist():
-        places: dict[int | None, int] = {}
-        for place, stamp in enumerate(stamps):
-            places.setdefault(stamp, place)
-        order = np.array([places.get(stamp, -1) for stamp in table.pts.tolist()], dtype=np.int64)
-        missing = np.flatnonzero(order < 0)
-        if len(missing):
-            numbers = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
-            lost = f"{len(missing)} of {len(order)} frames cannot be decoded: {numbers}"
-            return ScannedTable(replace(table, order=order), (lost, *notes), None)
-        if not notes and len(stamps) != len(order):
-            notes = (f"the decoder gives {len(stamps)} frames for {len(order)}",)
-        return ScannedTable(replace(table, order=order), notes, None)
+        table, more_notes = _with_missing_frames(stream, table, stamps)
+        return ScannedTable(table, (*more_notes, *notes), None)
 
     counted = np.arange(len(stamps), dtype=np.int64)
     if promised:
@@ -244,14 +254,47 @@ def _with_true_keys(table: FrameTable, keys: Sequence[int | None]) -> FrameTable
     return replace(table, key_pts=table.key_pts[true], key_seek=table.key_seek[true])
 
 
+def _with_missing_frames(
+    stream: Stream, table: FrameTable, stamps: Sequence[int | None]
+) -> tuple[FrameTable, tuple[str, ...]]:
+    """Return a table of as many frames, in the order of decoding, and what is wrong with them."""
+    count = len(table.pts)
+    decoded = np.array([stamp for stamp in stamps if stamp is not None], dtype=np.int64)
+    sound = np.flatnonzero(np.isin(table.pts, decoded))
+    missing = np.setdiff1d(np.arange(count), sound)
+    notes: tuple[str, ...] = ()
+    if len(missing):
+        numbers = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
+        notes = (f"{len(missing)} of {count} frames cannot be decoded: {numbers}",)
+    if len(sound) == len(stamps):
+        order = np.full(count, -1, dtype=np.int64)
+        order[sound] = np.arange(len(stamps))
+        times = table.pts.copy()
+        times[sound] = decoded
+        if not (np.diff(times) > 0).all():
+            table, more = _with_repaired_times(stream, table, times.tolist())
+            notes += more
+        return replace(table, order=order), notes
+    places: dict[int | None, int] = {}
+    for place, stamp in enumerate(stamps):
+        places.setdefault(stamp, place)
+    order = np.array([places.get(stamp, -1) for stamp in table.pts.tolist()], dtype=np.int64)
+    return replace(table, order=order), (*notes, f"the decoder gives {len(stamps)} frames for {count}")
+
+
 def _with_repaired_times(
     stream: Stream, table: FrameTable, stamps: Sequence[int | None]
 ) -> tuple[FrameTable, tuple[str, ...]]:
     """Return a table without bad time stamps, and what was repaired."""
     rate = Fraction(stream.video.average_rate or stream.video.guessed_rate or 25)
-    counted = np.arange(len(stamps), dtype=np.int64)
-    # AVI has no time stamps: FFmpeg derives them from the order of packets, and is wrong with B-frames.
-    if all(stamp is None for stamp in stamps) or "avi" in stream.container.format.name.split(","):
+    avi = "avi" in stream.container.format.name.split(",")
+    if avi and len(set(stream.decoding_times)) == len(stamps) and None not in stream.decoding_times:
+        # AVI has no time stamps: FFmpeg guesses them, and is wrong with B-frames. Frames are shown in equal
+        # steps, but for empty packets, which show the last frame again.
+        pts = np.sort(np.array(stream.decoding_times, dtype=np.int64))
+        return _with_last(replace(table, pts=pts)), ()
+    if avi or all(stamp is None for stamp in stamps):
+        counted = np.arange(len(stamps), dtype=np.int64)
         return replace(table, pts=counted, time_base=1 / rate, last=1), ()
     step = max(round(1 / rate / table.time_base), 1)
     repaired = repair(stamps, step=step)
@@ -275,6 +318,24 @@ def _with_last(table: FrameTable) -> FrameTable:
     gaps = np.diff(table.pts)
     last = int(np.median(gaps)) if len(gaps) else int(Fraction(1, 25) / table.time_base)
     return replace(table, last=max(last, 1))
+
+
+def _updates_decoder(stream: Stream, packet: VideoPacket) -> bool:
+    if packet.has_sidedata("new_extradata"):
+        return True
+    if stream.codec not in {"h264", "hevc"}:
+        return False
+    extradata = stream.video.codec_context.extradata or b""
+    return carries_parameter_sets(memoryview(packet), codec=stream.codec, extradata=extradata)
+
+
+def _in_plausible_order(pts: Int64s, *, b_frames: bool) -> bool:
+    """Return whether packets lie in the file in the order of display, but for B-frames."""
+    if not b_frames:
+        return bool((np.diff(pts) > 0).all())
+    ranks = np.empty(len(pts), dtype=np.int64)
+    ranks[np.argsort(pts, kind="stable")] = np.arange(len(pts))
+    return bool((np.abs(ranks - np.arange(len(pts))) <= _MOST_B_FRAMES).all())
 
 
 def _one_packet_one_frame(stream: Stream, smallest: int) -> bool:

@@ -254,7 +254,7 @@ class FrameReader:
             if key is not None and table.pts[self._next] == key and (frame.pts != key or not frame.key_frame):
                 break  # not a valid start: later frames may depend on frames before it
             while frame.pts != table.pts[self._next]:
-                if not self._call.needless(int(table.pts[self._next])):
+                if int(table.pts[self._next]) not in self._passed_over():
                     raise _DisagreementError
                 self._next += 1
             key = None
@@ -286,6 +286,10 @@ class FrameReader:
         self._frames, self._next = stream.frames(self._call.needless, landing=landing), start
         self._known_errors = len(stream.errors)
         return stamp
+
+    def _passed_over(self) -> set[int]:
+        assert self._stream is not None
+        return self._stream.passed_over
 
     def _new_error(self) -> bool:
         assert self._stream is not None
@@ -337,7 +341,7 @@ class FrameReader:
                 self.release()
                 self._strict = True
             return reading.table
-        scanned = scan_table(self._reopen(False), reading.table, promised=False, trusted=True)
+        scanned = scan_table(self._reopen(False), reading.table, promised=False, trusted=not reading.updated)
         self._notes += scanned.notes
         self._signatures = scanned.signatures
         self.release()

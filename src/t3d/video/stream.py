@@ -98,6 +98,8 @@ class Stream:
         if strict or self.codec == "hevc":
             # HEVC's decoder hides errors otherwise, and returns the rest of a frame as if it were undamaged.
             context.options = {"err_detect": "explode"}
+        self.decoding_times: list[int | None] = []  # of the packets of the last pass of `frames`
+        self.passed_over: set[int] = set()  # time stamps of the frames that the last pass of `frames` skipped
         self._reformatter = VideoReformatter()
         self._leaves = self.codec in _LEAVES
 
@@ -153,9 +155,11 @@ class Stream:
         """
         context = self.video.codec_context
         passing = False
+        self.decoding_times, self.passed_over = [], set()
         for packet in self.packets():
             if not packet.size:
                 continue
+            self.decoding_times.append(packet.dts)
             if landing is not None and packet.pts == landing[0]:
                 if landing[1] is not None and packet.pos != landing[1]:
                     self.errors.append(WRONG_PLACES)
@@ -169,6 +173,8 @@ class Stream:
             if pass_over != passing and self._leaves:
                 context.skip_frame = "NONREF" if pass_over else "DEFAULT"
                 passing = pass_over
+            if passing and packet.pts is not None:
+                self.passed_over.add(packet.pts)
             yield from self.decode(packet)
         yield from self.decode(None)
 
