@@ -14,6 +14,7 @@ from t3d import errors
 from t3d.errors import (
     ConfigError,
     FetchError,
+    ResumableError,
     StoppedError,
     T3DError,
     VideoError,
@@ -46,6 +47,7 @@ def test_a_video_error_carries_path_and_reason_and_survives_a_worker(path: str |
 SEVERAL_ARGUMENTS = (
     VideoError("a.mp4", "is empty"),
     FetchError("https://x/y", "not found"),
+    ResumableError("a.bin: cannot be written", "Free some space on the disk"),
     StoppedError("stopped", 15),
     InterruptedRunError(Path("runs/a"), 2, "t3d train", state="it had not taken a step yet"),
     RunExistsError(Path("runs/a"), "t3d train"),
@@ -82,7 +84,7 @@ class Broken(Dataset[int]):
         raise self.error
 
 
-@pytest.mark.parametrize("error", SEVERAL_ARGUMENTS[:2], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", SEVERAL_ARGUMENTS[:3], ids=lambda error: type(error).__name__)
 def test_a_worker_of_torchs_own_loader_passes_on_type_and_message(error: T3DError) -> None:
     with pytest.raises(type(error)) as caught:
         next(iter(DataLoader(Broken(error), num_workers=1)))

@@ -125,7 +125,8 @@ class ResumableError(T3DError):
 
     Args:
         problem: What happened, as a sentence without its period.
-        remedy: What to do before resuming, as an imperative without its period.
+        remedy: What to do before resuming, as an imperative without its period. Empty if `problem` is a whole
+            message, see `T3DError`.
         signal: Number of the signal that ended a process. None if no signal did.
 
     Attributes:
@@ -133,7 +134,7 @@ class ResumableError(T3DError):
         command: Command that resumes the run in `folder`.
     """
 
-    def __init__(self, problem: str, remedy: str, signal: int | None = None) -> None:
+    def __init__(self, problem: str, remedy: str = "", signal: int | None = None) -> None:
         super().__init__(problem, remedy, signal)
         self.problem = problem
         self.remedy = remedy
@@ -157,6 +158,8 @@ class ResumableError(T3DError):
         self.folder, self.command, self._state = None, "", ""
 
     def __str__(self) -> str:
+        if not self.remedy:
+            return self.problem
         if self.folder is None:
             return f"{self.problem}. {self.remedy}, and run the same command again"
         remedy = self.remedy.replace("`workers`", f"the number of workers in {self.folder / 'config.yaml'}")
