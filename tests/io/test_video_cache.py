@@ -151,7 +151,11 @@ def test_the_copy_that_was_not_used_for_longest_is_evicted(
             os.utime(paths[0], (2, paths[0].stat().st_mtime))
             os.utime(paths[1], (1, paths[1].stat().st_mtime))
             ensure_local(paths[0])  # used again
+            unfinished = paths[0].with_name(".x.resume.part")
+            unfinished.touch()
+            os.utime(unfinished, (0, 0))
     assert [path.exists() for path in paths] == [True, False, True]
+    assert unfinished.exists()
     with Video(site.url("/b.mp4")) as video:
         assert len(video) == 4
 

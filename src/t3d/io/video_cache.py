@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 from urllib.request import url2pathname
 
 from t3d.errors import ConfigError, FetchError, ManifestError, VideoError
-from t3d.io.files import content_digest, is_temporary, is_url
+from t3d.io.files import content_digest, is_url
 
 FOLDER = "T3D_VIDEOS"
 """Environment variable: folder for the copies. Default: `~/.cache/t3d/videos`."""
@@ -160,7 +160,7 @@ def _make_room(new: Path, room: float) -> None:
             with suppress(OSError):
                 path = Path(folder, name)
                 status = path.stat()
-                if not name.endswith((".lock", ".json")) and not is_temporary(name):
+                if not name.startswith("."):  # locks and unfinished downloads
                     copies.append((status.st_atime, status.st_size, path))
     excess = sum(size for _, size, _ in copies) - room
     for used, size, path in sorted(copies):
