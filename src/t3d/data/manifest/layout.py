@@ -85,7 +85,7 @@ def find_layout(file: TextFile, allowed: Columns) -> Layout:
             allowed,
         )
         return Layout(sep, meaning.names, True, line + 1, tuple(meaning.renamed.items()), meaning.extra)
-    if allowed.others:
+    if allowed.needed == "path":
         unnamed = {sep: names for sep, rows in samples.items() if (names := _unnamed(sep, rows))}
         if unnamed:
             sep = _most_columns(name, {sep: len(names) for sep, names in unnamed.items()})
@@ -266,7 +266,7 @@ def _unclear(name: str, samples: dict[str, list[tuple[int, list[str]]]], allowed
     shown = ", ".join(repr(field.strip()) for field in fields[:6]) + (", …" if len(fields) > 6 else "")
     by = f", separated by {SEPARATORS[sep]}" if len(fields) > 1 else ""
     seen = f"{name}, line {line}: {len(fields)} {'column' if len(fields) == 1 else 'columns'}{by}: {shown}"
-    if not allowed.others:
+    if allowed.needed != "path":
         return ManifestError(
             f"{name}, line {line}: the column {allowed.needed!r} is missing; there are {shown}{by}"
         )
