@@ -165,7 +165,7 @@ def test_a_video_larger_than_the_cache_is_refused(
 ) -> None:
     site.put("/a.mp4", clip)
     room(len(clip) - 1)
-    with pytest.raises(VideoError, match="bytes"):
+    with pytest.raises(VideoError, match=rf"the limit is {len(clip) - 1:,}, which T3D_VIDEOS_GB sets"):
         Video(site.url("/a.mp4"))
     room(-1)
     with pytest.raises(ConfigError, match=r"T3D_VIDEOS_GB is '-1e-09'; it must be a number of GB"):

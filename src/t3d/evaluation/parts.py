@@ -33,10 +33,9 @@ class Part(NamedTuple):
 
 def is_list(name: str) -> bool:
     """Return whether a name is that of a list of videos, and not of a video or a folder."""
-    if named_part(name) is not None:
-        return True
-    ending = Path(name).suffix.lower()
-    return ending in (*TABLES, ".jsonl", ".parquet") and not Path(name).is_dir()
+    if Path(name).is_dir():
+        return False
+    return named_part(name) is not None or Path(name).suffix.lower() in (*TABLES, ".jsonl", ".parquet")
 
 
 def parts_of(

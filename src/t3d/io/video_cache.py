@@ -109,7 +109,8 @@ def ensure_local(path: Path) -> None:
         os.utime(path, (time.time(), content))
         _make_room(path, room)
     except FetchError as error:
-        raise VideoError(path, f"{error.url} cannot be downloaded: {error.reason}") from error
+        hint = f", which {SIZE} sets" if f"{int(room):,}" in error.reason else ""
+        raise VideoError(path, f"{error.url} cannot be downloaded: {error.reason}{hint}") from error
     except OSError as error:
         raise VideoError(path, f"{shown(url)} cannot be written to {_home()}: {error.strerror}") from error
 
@@ -166,7 +167,7 @@ def _make_room(new: Path, room: float) -> None:
     for used, size, path in sorted(copies):
         if excess <= 0:
             break
-        if path != new and used < time.time() - _IN_USE:
+        if used < time.time() - _IN_USE:
             with suppress(OSError):
                 path.unlink()
                 excess -= size
