@@ -163,11 +163,11 @@ def test_files_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with (tmp_path / "out" / "scores.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows == [
-        ["path", "labels", "predictions", "clips", "a", "b, c", "d"],
-        ["0.mp4", "a", "a|b, c", "1", "0.700000", "0.500000", "0.100000"],
-        ["1.mp4", "b, c|d", "", "0", "", "", ""],
-        ["2.mp4", "|", "|", "1", "0.100000", "0.300000", "0.200000"],
-        ["3.mp4", "", "a", "1", "0.900000", "0.200000", "0.200000"],
+        ["path", "start", "end", "labels", "predictions", "clips", "a", "b, c", "d"],
+        ["0.mp4", "", "", "a", "a|b, c", "1", "0.700000", "0.500000", "0.100000"],
+        ["1.mp4", "", "", "b, c|d", "", "0", "", "", ""],
+        ["2.mp4", "", "", "|", "|", "1", "0.100000", "0.300000", "0.200000"],
+        ["3.mp4", "", "", "", "a", "1", "0.900000", "0.200000", "0.200000"],
     ]
     print_result(outcome)
     out, err = capsys.readouterr()

@@ -502,7 +502,7 @@ def test_a_video_counts_if_all_its_scores_are_finite(tmp_path: Path) -> None:
     assert (metrics.videos, metrics.confusion) == (1, [[1, 0], [0, 0]])
     write_scores(scores, tmp_path / "scores.csv")
     lines = (tmp_path / "scores.csv").read_text().splitlines()
-    assert lines[1:] == ["x,a,a,1,0.750000,0.250000", "y,a,,0,,", "z,a,,0,,"]
+    assert lines[1:] == ["x,,,a,a,1,0.750000,0.250000", "y,,,a,,0,,", "z,,,a,,0,,"]
 
 
 def test_where_no_video_can_be_read_nothing_can_be_measured(tmp_path: Path) -> None:
@@ -610,13 +610,14 @@ def test_the_table_of_scores_reads_back(tmp_path: Path) -> None:
         labels=np.array([1, 2, -1]),
         paths=("a, b.mp4", "kaputt.mp4", "ü.mp4"),
         bad=(Failed("kaputt.mp4", "broken", 1),),
+        spans=((0.5, 2.0), (None, 3.0), (None, None)),
     )
     write_scores(scores, tmp_path / "deep" / "scores.csv")
     with (tmp_path / "deep" / "scores.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows == [
-        ["path", "label", "prediction", "clips", *classes],
-        ["a, b.mp4", classes[1], classes[0], "2", "0.700000", "0.200000", "0.100000"],
-        ["kaputt.mp4", classes[2], "", "0", "", "", ""],
-        ["ü.mp4", "", classes[2], "1", "0.100000", "0.300000", "0.600000"],
+        ["path", "start", "end", "label", "prediction", "clips", *classes],
+        ["a, b.mp4", "0.5", "2.0", classes[1], classes[0], "2", "0.700000", "0.200000", "0.100000"],
+        ["kaputt.mp4", "", "3.0", classes[2], "", "0", "", "", ""],
+        ["ü.mp4", "", "", "", classes[2], "1", "0.100000", "0.300000", "0.600000"],
     ]

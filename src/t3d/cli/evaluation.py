@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from json import dumps
 from signal import Signals
 from typing import TYPE_CHECKING
 
 from t3d.cli.options import Spelling
-from t3d.errors import StoppedError, printable
+from t3d.errors import Failed, StoppedError, printable
 from t3d.evaluation.config import PredictConfig, Reading, TestConfig
 from t3d.io.files import writable_folder
 from t3d.io.locks import alone_in
@@ -18,6 +18,7 @@ from t3d.training.interrupt import RaisedSignals
 from t3d.transfer.probe_config import ProbeConfig
 
 if TYPE_CHECKING:
+    from t3d.evaluation.parts import Part
     from t3d.evaluation.predictor import Prediction
     from t3d.evaluation.run_test import TestResult
 
@@ -109,13 +110,18 @@ def predict(config: PredictConfig, *, json: bool = False) -> int:
     """
     from t3d.evaluation.bulk import listed_videos
 
-    paths = listed_videos(config)
+    unreadable: list[Failed] = []
+    paths = listed_videos(config, unreadable)
+    for failed in unreadable:
+        print(f"t3d: {failed}", file=sys.stderr)
     if config.out:
-        return _into_file(config, config.out, paths, json=json)
-    return _to_screen(config, paths, json=json)
+        status = _into_file(config, config.out, paths, json=json)
+    else:
+        status = _to_screen(config, paths, json=json)
+    return 1 if unreadable else status
 
 
-def _to_screen(config: PredictConfig, paths: list[str], *, json: bool) -> int:
+def _to_screen(config: PredictConfig, paths: list[Part], *, json: bool) -> int:
     """Print a table in a terminal. Otherwise print one line per video, as soon as it is classified."""
     from rich.console import Console
     from rich.markup import escape
@@ -134,17 +140,16 @@ def _to_screen(config: PredictConfig, paths: list[str], *, json: bool) -> int:
         if json:
             print(dumps(to_line(prediction, top=config.top), ensure_ascii=False), flush=True)
         elif prediction.error is None:
-            likely = list(zip(prediction.classes, prediction.probs, strict=True))[: config.top]
-            cells = [prediction.path, *(f"{name} {prob:.1%}" for name, prob in likely)]
-            cells = list(map(printable, cells))
-            if console.is_terminal:
-                for rank in range(len(table.columns), len(cells)):
-                    table.add_column(f"top-{rank}")
-                if prediction.targets == "multi":
-                    table.caption = "independent probabilities: several classes may apply"
-                table.add_row(*map(escape, cells))
-            else:
-                print(*cells, sep="\t", flush=True)
+            for cells in _cells(prediction, config.top):
+                cells = list(map(printable, cells))
+                if console.is_terminal:
+                    for rank in range(len(table.columns), len(cells)):
+                        table.add_column(f"top-{rank}")
+                    if prediction.targets == "multi":
+                        table.caption = "independent probabilities: several classes may apply"
+                    table.add_row(*map(escape, cells))
+                else:
+                    print(*cells, sep="\t", flush=True)
     if table.row_count:
         console.print(table)
     if bad:
@@ -156,18 +161,35 @@ def _print_bad(prediction: Prediction) -> None:
     print(f"t3d: {printable(f'{prediction.path}: {prediction.error}')}", file=sys.stderr)
 
 
-def _into_file(config: PredictConfig, out: str, paths: list[str], *, json: bool) -> int:
+def _cells(prediction: Prediction, top: int) -> Iterator[list[str]]:
+    """Yield the row of a video, and those of its clips if they were asked for."""
+    likely = list(zip(prediction.classes, prediction.probs, strict=True))[:top]
+    name = prediction.path
+    if prediction.span is not None:
+        start, end = prediction.span
+        name += f" from {start or 0:g} s" + ("" if end is None else f" to {end:g} s")
+    yield [name, *(f"{label} {prob:.1%}" for label, prob in likely)]
+    for clip in prediction.per_clip or ():
+        when = f"  {clip.start:.3f} to {clip.end:.3f} s"
+        yield [when, *(f"{label} {prob:.1%}" for label, prob in clip.likely(top))]
+
+
+def _into_file(config: PredictConfig, out: str, paths: list[Part], *, json: bool) -> int:
     """Write the predictions to a file, and print their number."""
     from t3d.evaluation.bulk import GivenPaths, PredictionFile, predictions
 
     given = GivenPaths(config.videos)
     earlier = predicted = bad = 0
     count = len(set(paths))
-    unfinished = config.allow_unfinished
-    with (
-        PredictionFile(out, model=config.model, top=config.top, allow_unfinished=unfinished) as file,
-        _keeping("the predictions", lambda: f"{earlier + predicted} of {count} are kept in {out}"),
-    ):
+    file = PredictionFile(
+        out,
+        model=config.model,
+        top=config.top,
+        allow_unfinished=config.allow_unfinished,
+        per_clip=config.per_clip,
+    )
+    kept = _keeping("the predictions", lambda: f"{earlier + predicted} of {count} are kept in {out}")
+    with file, kept:
         todo = file.missing(paths)
         earlier = count - len(todo)
         for prediction in predictions(config, todo) if todo else iter(()):

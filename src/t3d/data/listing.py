@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from t3d.errors import Failed, ManifestError
@@ -29,7 +29,7 @@ _OTHER_ENDINGS = """
 OTHER_ENDINGS = frozenset(_OTHER_ENDINGS.split())
 """Endings of other files, which are not opened either. Files with any further ending are probed."""
 _TRIES = 20  # files of one ending that are probed before all others of that ending are passed over
-KNOWN_FOLDER = "folder listed before"
+_KNOWN_FOLDER = "folder listed before"
 
 
 def is_video(name: str) -> bool:
@@ -102,7 +102,7 @@ class VideoSearch:
             raise _unlisted(folder, error) from error
         identity = (status.st_dev, status.st_ino)
         if identity in self._seen:
-            self.skipped[KNOWN_FOLDER] += 1
+            self.skipped[_KNOWN_FOLDER] += 1
             return False
         self._seen.add(identity)
         return True
@@ -113,30 +113,47 @@ class VideoSearch:
         Raises:
             ManifestError: The folder cannot be read; or one below it, without a list `unreadable`.
         """
-        videos: list[str] = []
-        unknown: list[str] = []
-        folders, links = [(folder, "")], list[tuple[str, str]]()
-        while folders or links:
-            path, prefix = folders.pop() if folders else links.pop(0)
+        return self.below_each([folder]).get(folder, [])
+
+    def below_each(self, folders: Sequence[str]) -> dict[str, list[str]]:
+        """Return the videos below several folders, as `below` does.
+
+        A folder that is a link to one that was searched is left out.
+
+        Raises:
+            ManifestError: As in `below`.
+        """
+        videos: dict[str, list[str]] = {}
+        unknown: dict[str, list[str]] = {folder: [] for folder in folders}
+        real = [(folder, folder, "") for folder in reversed(folders)]
+        links = [place for place in reversed(real) if len(folders) > 1 and Path(place[0]).is_symlink()]
+        real = [place for place in real if place not in links]
+        while real or links:  # all real folders before any link, which may lead to one of them
+            folder, path, prefix = real.pop() if real else links.pop(0)
             try:
-                entries = scan(path) if self.enter(path) else []
+                if not self.enter(path):
+                    continue
+                entries = scan(path)
             except ManifestError as error:
                 if self.unreadable is None or not prefix:
                     raise
                 self.unreadable.append(Failed(path, str(error).removeprefix(f"{path}: ").partition(";")[0]))
                 continue
+            names = videos.setdefault(folder, [])
             for entry in sorted(entries, key=lambda entry: entry.name):
                 reason = passed_over(entry)
                 if entry.is_dir() and reason is None:
-                    (links if entry.is_symlink() else folders).append((entry.path, f"{prefix}{entry.name}/"))
+                    places = links if entry.is_symlink() else real
+                    places.append((folder, entry.path, f"{prefix}{entry.name}/"))
                 elif reason is None:
-                    videos.append(prefix + entry.name)
+                    names.append(prefix + entry.name)
                 elif may_be_video(reason):
-                    unknown.append(prefix + entry.name)
+                    unknown[folder].append(prefix + entry.name)
                 else:
                     self.skipped[reason] += 1
-        videos += [name for name in in_name_order(unknown) if self.takes(folder, name)]
-        return in_name_order(videos)
+        for folder, names in unknown.items():
+            videos.get(folder, []).extend(name for name in in_name_order(names) if self.takes(folder, name))
+        return {folder: in_name_order(videos[folder]) for folder in folders if folder in videos}
 
     def takes(self, folder: str, name: str) -> bool:
         """Probe a file of an unknown ending, and count it as taken or skipped."""

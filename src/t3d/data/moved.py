@@ -18,6 +18,7 @@ from t3d.data.listing import absolute
 from t3d.data.manifest.table import VideoTable
 from t3d.data.paths import strings
 from t3d.errors import ManifestError
+from t3d.io.video_cache import is_copy
 
 Videos = TypeVar("Videos", bound=VideoTable)
 
@@ -177,7 +178,8 @@ def with_found(videos: Videos, missing: MissingFiles) -> Videos:
 
 
 def _exists(path: str) -> bool:
-    return Path(path).exists() or Path(path).parent.suffix == ".tar"  # a video in a shard has no path
+    # A video in a shard has no path, and a URL is downloaded when it is read.
+    return Path(path).exists() or Path(path).parent.suffix == ".tar" or is_copy(path)
 
 
 def _videos_below(folder: str) -> Iterator[str]:

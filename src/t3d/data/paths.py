@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t3d.errors import ManifestError
+from t3d.io.files import URL_PATTERN
+from t3d.io.video_cache import local_path, original, prefix_of_copies
 
 _ROOTED = r"^([A-Za-z]:)?[/\\]" if os.sep == "\\" else "^/"
 
@@ -17,19 +19,23 @@ _WINDOWS_ROOT = r"^([A-Za-z]:[\\/]|\\\\)"
 
 
 def absolute_paths(paths: pa.Array, base: str) -> pa.Array:
-    """Join relative paths to a folder, and resolve `.` and `..`.
+    """Join relative paths to a folder, and resolve `.` and `..`. URLs become the paths of their local copies.
 
     Args:
-        paths: Absolute or relative paths, string [N].
+        paths: Absolute or relative paths, or URLs, string [N].
         base: Absolute path of the folder.
 
     Raises:
-        ManifestError: A path is not valid UTF-8.
+        ManifestError: A path is not valid UTF-8, or a URL is not that of a video.
 
     Example:
         >>> absolute_paths(pa.array(["a.mp4", "../b.mp4", "/c.mp4"]), "/videos").to_pylist()
         ['/videos/a.mp4', '/b.mp4', '/c.mp4']
     """
+    urls = pc.fill_null(pc.match_substring_regex(paths, URL_PATTERN), False)
+    if pc.any(urls).as_py():
+        copies = strings([local_path(url) for url in paths.filter(urls).to_pylist()])
+        paths = pc.replace_with_mask(paths, urls, copies)
     rooted = pc.match_substring_regex(paths, _ROOTED)
     joined = pc.if_else(rooted, paths, pc.binary_join_element_wise(base.rstrip(os.sep), paths, os.sep))
     crooked = pc.match_substring_regex(joined, r"[/\\][/\\]|(^|[/\\])\.\.?([/\\]|$)")
@@ -86,12 +92,18 @@ def _mounted(path: str) -> str | None:
 
 
 def relative_to(paths: pa.Array, folder: str) -> pa.Array:
-    """Make the paths below a folder relative to it; the others stay, string [N].
+    """Make the paths below a folder relative to it, and local copies of URLs their URLs; the others stay.
 
     Args:
         paths: Absolute paths, string [N].
         folder: Absolute path of the folder.
+
+    Returns:
+        string [N].
     """
+    copies = pc.starts_with(paths, prefix_of_copies())
+    if pc.any(copies).as_py():
+        paths = strings([original(path) for path in paths.to_pylist()])
     prefix = folder.rstrip(os.sep) + os.sep
     return pc.if_else(pc.starts_with(paths, prefix), pc.utf8_slice_codeunits(paths, start=len(prefix)), paths)
 

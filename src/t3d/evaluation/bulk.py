@@ -9,13 +9,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from t3d.data.catalog import open_manifest
 from t3d.data.listing import absolute
-from t3d.data.manifest.manifest import Manifest
-from t3d.errors import CheckpointError, ConfigError, LostReaderError
+from t3d.errors import CheckpointError, ConfigError, Failed, LostReaderError
 from t3d.evaluation.config import PredictConfig
+from t3d.evaluation.parts import Part, parts_of, rows_of
 from t3d.evaluation.predictor import GROUP, Prediction, Predictor
 from t3d.io.files import content_digest, is_url, refuse_url
 from t3d.io.journal import Journal
@@ -23,20 +23,26 @@ from t3d.models.weights import read_card, weights_file
 from t3d.progress import track
 from t3d.workers.pool import Lost
 
+PathOrPart = TypeVar("PathOrPart", str, Part)
 
-def listed_videos(config: PredictConfig) -> list[str]:
-    """Return the videos that the options name: files, those in folders, or all that the index names.
+
+def listed_videos(config: PredictConfig, unreadable: list[Failed] | None = None) -> list[Part]:
+    """Return the videos that the options name: files, those in folders and lists, or all of the index.
+
+    Args:
+        config: The options.
+        unreadable: List that collects subfolders that cannot be read. Without it, they are an error.
 
     Raises:
-        ManifestError: There is no video, or the index cannot be read.
+        ManifestError: There is no video, or a list cannot be read.
+        ConfigError: `root` is set, and no list is given.
     """
     if config.index and not config.videos:
-        return list(dict.fromkeys(open_manifest(config.index).table["path"].to_pylist()))
-    paths: list[str] = Manifest.from_files(config.videos).table["path"].to_pylist()
-    return paths
+        return rows_of(open_manifest(config.index, root=config.root))
+    return parts_of(config.videos, root=config.root, unreadable=unreadable)
 
 
-def predictions(config: PredictConfig, paths: Sequence[str]) -> Iterator[Prediction]:
+def predictions(config: PredictConfig, paths: Sequence[str | Part]) -> Iterator[Prediction]:
     """Classify videos, here or on many machines.
 
     With Ray, each process holds the model once, on its own GPU if the cluster has any, and gets as
@@ -47,7 +53,7 @@ def predictions(config: PredictConfig, paths: Sequence[str]) -> Iterator[Predict
 
     Args:
         config: The model, and where it computes.
-        paths: Files, such as `listed_videos` returns.
+        paths: Files and parts of files, such as `listed_videos` returns.
 
     Yields:
         One prediction per video: in their order if they are made here, else as they come.
@@ -58,13 +64,15 @@ def predictions(config: PredictConfig, paths: Sequence[str]) -> Iterator[Predict
         ManifestError: No path.
     """
     refuse_url(config.model, error=CheckpointError)
-    index = config.index
+    indexes = [name for name in config.videos if name.lower().endswith(".parquet")]
+    index = indexes[0] if config.index is None and len(indexes) == 1 else config.index
     make = partial(
         Predictor,
         absolute(config.model),
         compute=config.compute,
         index=index if index is None or is_url(index) else absolute(index),
         allow_unfinished=config.allow_unfinished,
+        per_clip=config.per_clip,
     )
     if config.cluster.kind == "none":
         yield from make().many(paths)
@@ -75,11 +83,15 @@ def predictions(config: PredictConfig, paths: Sequence[str]) -> Iterator[Predict
     read_card(config.model, allow_unfinished=config.allow_unfinished)  # refuse before a cluster starts
     with joined(config.cluster.ray_address):
         gpus = int(config.compute.device != "cpu" and has_gpus())
-        blocks = blocks_of(paths, GROUP)
+        parts = [path if isinstance(path, Part) else Part(path) for path in paths]
+        blocks = blocks_of(parts, GROUP)
         cpus = max(config.compute.workers, 1)
         pool = Actors(partial(_scorer, make), cpus=cpus, gpus=gpus, most=len(blocks))
-        for path, outcome in track(spread(pool, blocks), "Classifying videos", len(paths)):
-            yield Prediction(path, error=outcome.reason) if isinstance(outcome, Lost) else outcome
+        for part, outcome in track(spread(pool, blocks), "Classifying videos", len(parts)):
+            if isinstance(outcome, Lost):
+                yield Prediction(part.path, error=outcome.reason, start=part.start, end=part.end)
+            else:
+                yield outcome
 
 
 class GivenPaths:
@@ -108,10 +120,10 @@ class GivenPaths:
         return prediction
 
 
-def _scorer(make: Callable[[], Predictor]) -> Callable[[list[str]], list[Prediction]]:
+def _scorer(make: Callable[[], Predictor]) -> Callable[[list[Part]], list[Prediction]]:
     predictor = make()
 
-    def score(paths: list[str]) -> list[Prediction]:
+    def score(paths: list[Part]) -> list[Prediction]:
         try:
             return list(predictor.many(paths))
         except LostReaderError:
@@ -132,10 +144,18 @@ def to_line(prediction: Prediction, *, top: int) -> dict[str, Any]:
         >>> to_line(Prediction("/a.mp4", ("run", "jump"), (0.75, 0.25), clips=2), top=1)
         {'path': '/a.mp4', 'clips': 2, 'classes': {'run': 0.75}}
     """
+    line: dict[str, Any] = {"path": prediction.path}
+    if prediction.span is not None:
+        line |= {"start": prediction.start, "end": prediction.end}
     if prediction.error is not None:
-        return {"path": prediction.path, "error": prediction.error}
+        return line | {"error": prediction.error}
     likely = list(zip(prediction.classes, prediction.probs, strict=True))[:top]
-    line = {"path": prediction.path, "clips": prediction.clips, "classes": dict(likely)}
+    line |= {"clips": prediction.clips, "classes": dict(likely)}
+    if prediction.per_clip is not None:
+        line["per_clip"] = [
+            {"start": round(clip.start, 6), "end": round(clip.end, 6), "classes": dict(clip.likely(top))}
+            for clip in prediction.per_clip
+        ]
     return line if prediction.targets == "single" else line | {"targets": prediction.targets}
 
 
@@ -146,10 +166,11 @@ class PredictionFile:
     could not be read are removed, to be tried again; see `t3d.io.journal` for a line that a kill cut short.
 
     Args:
-        path: The file, new or of an earlier run with the same weights and `top`.
+        path: The file, new or of an earlier run with the same weights, `top` and `per_clip`.
         model: Weights file, or run folder.
         top: Number of classes in each line.
         allow_unfinished: See `Predictor`.
+        per_clip: Whether each line has the scores of each clip.
 
     Raises:
         CheckpointError: The weights file is missing or damaged, or does not say its classes.
@@ -170,13 +191,15 @@ class PredictionFile:
         model: str | os.PathLike[str],
         top: int,
         allow_unfinished: bool = False,
+        per_clip: bool = False,
     ) -> None:
         card = read_card(model, allow_unfinished=allow_unfinished)
         if card is None:
             raise CheckpointError(f"{os.fspath(model)}: no model card in the file, so t3d did not write it")
         self.path = Path(path)
         self.top = min(top, len(card.classes))
-        self.done: set[str] = set()
+        self.per_clip = per_clip
+        self.done: set[Part] = set()
         self._file = partial(weights_file, model, allow_unfinished=allow_unfinished)
         self._weights = content_digest(self._file())
         self._unchecked = True
@@ -187,7 +210,7 @@ class PredictionFile:
             failed = False
             for record in journal.records():
                 if self._is_done(record):
-                    self.done.add(record["path"])
+                    self.done.add(Part(record["path"], record.get("start"), record.get("end")))
                 else:
                     failed = True
             if failed:
@@ -201,9 +224,13 @@ class PredictionFile:
     ) -> None:
         self._close.__exit__(kind, error, trace)
 
-    def missing(self, paths: Sequence[str]) -> list[str]:
-        """The videos that the file says nothing of, each once, in their order."""
-        return [path for path in dict.fromkeys(paths) if path not in self.done]
+    def missing(self, paths: Sequence[PathOrPart]) -> list[PathOrPart]:
+        """The videos and parts that the file says nothing of, each once, in their order."""
+        return [
+            path
+            for path in dict.fromkeys(paths)
+            if (path if isinstance(path, Part) else Part(path)) not in self.done
+        ]
 
     def add(self, prediction: Prediction) -> None:
         """Write a prediction. It is kept even if this process is killed later.
@@ -240,5 +267,10 @@ class PredictionFile:
             raise ConfigError(
                 f"{self.path} holds {classes} classes per line, but top is {self.top}; use the same "
                 "number, or choose a new file"
+            )
+        if classes is not None and ("per_clip" in record) != self.per_clip:
+            raise ConfigError(
+                f"{self.path} holds predictions {'without' if self.per_clip else 'with'} the scores of each "
+                "clip; use the same options, or choose a new file"
             )
         return classes is not None

@@ -91,10 +91,13 @@ class PredictConfig:
 
     Args:
         model: Weights file, or the folder of a finished training run (its best weights, else its last).
-        videos: Video files, and folders of videos. Without any, all videos that `index` names.
+        videos: Video files, folders of videos, and lists as `t3d test` reads them, whose time spans are
+            classified one by one. Without any, all videos that `index` names.
+        root: Folder that relative paths of a list start from. By default the folder of the list.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. Videos in shards
             need theirs.
         top: Number of classes per prediction, most probable first.
+        per_clip: Also give the times and the scores of each clip.
         out: JSONL file to write the predictions to. Repeating the command resumes an interrupted run. By
             default predictions are printed.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
@@ -107,8 +110,10 @@ class PredictConfig:
 
     model: str
     videos: tuple[str, ...] = ()
+    root: str | None = None
     index: str | None = None
     top: int = 3
+    per_clip: bool = False
     out: str | None = None
     allow_unfinished: bool = False
     cluster: Cluster = ONE_MACHINE

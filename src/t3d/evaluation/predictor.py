@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from t3d.clip import Targets
@@ -16,7 +17,9 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import VideoError
+from t3d.evaluation.parts import Part, as_manifest
 from t3d.evaluation.protocol import Protocol
+from t3d.evaluation.scores import ClipTimes, Scores
 from t3d.evaluation.scoring import each_clip, pooled_features, score_videos
 from t3d.models.weights import load_classifier
 from t3d.progress import Bar, progress
@@ -24,6 +27,27 @@ from t3d.progress import Bar, progress
 GROUP = 64
 """Videos scored together before their predictions are returned, so that a long list answers as it goes."""
 _COMPUTE = Compute(workers=0)
+
+
+@dataclass(frozen=True)
+class ClipPrediction:
+    """Classes and probabilities of one clip.
+
+    Args:
+        start: Time of its first frame, in seconds from the first frame of the file.
+        end: Time at which its last frame ends.
+        classes: Every class name, most probable first.
+        probs: Their probabilities.
+    """
+
+    start: float
+    end: float
+    classes: tuple[str, ...]
+    probs: tuple[float, ...]
+
+    def likely(self, top: int) -> list[tuple[str, float]]:
+        """Return the most probable classes with their probabilities."""
+        return list(zip(self.classes, self.probs, strict=True))[:top]
 
 
 @dataclass(frozen=True)
@@ -37,6 +61,9 @@ class Prediction:
         clips: Clips the video was cut into.
         targets: `single`: the probabilities sum to 1. `multi`: each is of that class alone.
         error: Why the video could not be read; then the other fields are empty.
+        start: Start of the time span that was classified, in seconds; None for the file's beginning.
+        end: End of the time span; None for the file's end.
+        per_clip: The clips in their order; None if they were not asked for.
     """
 
     path: str
@@ -45,6 +72,14 @@ class Prediction:
     clips: int = 0
     targets: Targets = "single"
     error: str | None = None
+    start: float | None = None
+    end: float | None = None
+    per_clip: tuple[ClipPrediction, ...] | None = None
+
+    @property
+    def span(self) -> tuple[float | None, float | None] | None:
+        """Return start and end of the time span; None for a whole file."""
+        return None if self.start is None and self.end is None else (self.start, self.end)
 
 
 class Predictor:
@@ -59,6 +94,7 @@ class Predictor:
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos; videos in shards
             need theirs.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
+        per_clip: Also return the times and probabilities of each clip.
 
     Raises:
         CheckpointError: The weights cannot be used.
@@ -82,12 +118,14 @@ class Predictor:
         compute: Compute = _COMPUTE,
         index: str | None = None,
         allow_unfinished: bool = False,
+        per_clip: bool = False,
     ) -> None:
         self.model, self.card = load_classifier(
             model, device=compute.pick_device(), allow_unfinished=allow_unfinished
         )
         self.store = FrameStore(self.card.clip, index=open_index(index))
         self.compute = compute
+        self.per_clip = per_clip
 
     def __call__(self, video: OneVideo, *, fps: float | None = None) -> Prediction:
         """Classify one video.
@@ -136,11 +174,13 @@ class Predictor:
             raise VideoError(bad[0].path, bad[0].reason)
         return torch.from_numpy(np.mean([vector for _, _, vector in rows], axis=0)).float()
 
-    def many(self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Iterator[Prediction]:
+    def many(
+        self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Part]
+    ) -> Iterator[Prediction]:
         """Classify videos, in their order; one that cannot be read says so in `error`.
 
         Args:
-            paths: Files, and folders, which stand for the videos in them; or a single one.
+            paths: Files, and folders, which stand for the videos in them; parts of videos; or a single one.
 
         Returns:
             One prediction per video, with its absolute path, as soon as it is known.
@@ -150,7 +190,7 @@ class Predictor:
         """
         if isinstance(paths, str | os.PathLike):  # else the letters of a path would be taken for files
             paths = [paths]
-        manifest = Manifest.from_files(paths).with_classes(self.card.classes)
+        manifest = as_manifest(paths).with_classes(self.card.classes)
         starts = range(0, len(manifest), GROUP)
         groups = (manifest.select(range(i, min(i + GROUP, len(manifest)))) for i in starts)
         return self._groups(groups, len(manifest))
@@ -162,6 +202,7 @@ class Predictor:
 
     def _group(self, manifest: Manifest, bar: Bar, store: FrameStore | None = None) -> Iterator[Prediction]:
         workers = min(self.compute.workers, len(manifest))
+        times: ClipTimes | None = {} if self.per_clip else None
         scores = score_videos(
             self.model,
             manifest,
@@ -169,18 +210,37 @@ class Predictor:
             store=store or self.store,
             compute=replace(self.compute, workers=workers),
             shown=bar,
+            times=times,
         )
         reasons = {failed.row: failed.reason for failed in scores.bad}
         clips = np.bincount(scores.clip_video, minlength=len(manifest))
         for row, path in enumerate(scores.paths):
+            start, end = scores.spans[row]
             if row in reasons:
-                yield Prediction(path, error=reasons[row])
+                yield Prediction(path, error=reasons[row], start=start, end=end)
                 continue
-            order = np.argsort(-scores.video_probs[row], kind="stable")
+            classes, probs = self._ranked(scores.video_probs[row])
             yield Prediction(
                 path,
-                classes=tuple(self.card.classes[i] for i in order),
-                probs=tuple(float(scores.video_probs[row, i]) for i in order),
+                classes=classes,
+                probs=probs,
                 clips=int(clips[row]),
                 targets=self.card.targets,
+                start=start,
+                end=end,
+                per_clip=None if times is None else self._clips(scores, row, times),
             )
+
+    def _clips(self, scores: Scores, row: int, times: ClipTimes) -> tuple[ClipPrediction, ...]:
+        """Return the clips of a video, in their order."""
+        numbers = sorted(clip for video, clip in times if video == row)
+        probs = scores.clip_probs[scores.clip_video == row]
+        return tuple(
+            ClipPrediction(*times[row, number], *self._ranked(clip))
+            for number, clip in zip(numbers, probs, strict=True)
+        )
+
+    def _ranked(self, probs: npt.NDArray[np.float64]) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        """Return all classes and their probabilities, most probable first."""
+        order = np.argsort(-probs, kind="stable")
+        return tuple(self.card.classes[i] for i in order), tuple(float(probs[i]) for i in order)

@@ -14,6 +14,8 @@ from t3d.clip import Targets
 from t3d.errors import Failed
 
 ClipRow = tuple[int, int, npt.NDArray[np.float64]]
+ClipTimes = dict[tuple[int, int], tuple[float, float]]
+"""Start and end in seconds of each clip, by row of its video and number of the clip."""
 THRESHOLD = 0.5
 """Least probability of a class that applies, for F1 and in tables of scores."""
 
@@ -34,6 +36,8 @@ class Scores:
         bad: The videos that could not be read.
         targets: `single`: the probabilities of a clip sum to 1; `multi`: each class has its own probability.
         groups: Group (column `source`) of each video; empty if unknown: then each video is its own group.
+        spans: Start and end of each video's time span, in seconds; None for the file's beginning or end.
+            Empty: all videos are whole files.
     """
 
     classes: tuple[str, ...]
@@ -45,3 +49,4 @@ class Scores:
     bad: tuple[Failed, ...]
     targets: Targets = "single"
     groups: tuple[str, ...] = ()
+    spans: tuple[tuple[float | None, float | None], ...] = ()

@@ -36,8 +36,9 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import DivergedError, Failed
 from t3d.evaluation.protocol import Protocol
-from t3d.evaluation.scores import ClipRow, Scores
+from t3d.evaluation.scores import ClipRow, ClipTimes, Scores
 from t3d.evaluation.task import TASKS
+from t3d.io.video_cache import original
 from t3d.models.net import VideoNet
 from t3d.models.segments import with_consensus
 from t3d.progress import Bar, progress
@@ -72,6 +73,7 @@ def score_videos(
     compute: Compute = IN_PROCESS,
     processes: Processes = ONE_PROCESS,
     shown: str | Bar = "Scoring videos",
+    times: ClipTimes | None = None,
 ) -> Scores:
     """Score every video of a manifest.
 
@@ -83,6 +85,7 @@ def score_videos(
         compute: How the model computes. Its device is the model's own, whatever `compute.device` is.
         processes: Which of the processes that share the videos out this one is.
         shown: Title of the progress, see `t3d.progress`, or a bar to advance by the videos scored.
+        times: See `each_clip`.
 
     Returns:
         Scores of all videos, the same on every process.
@@ -118,6 +121,7 @@ def score_videos(
             compute=compute,
             processes=processes,
             shown=shown,
+            times=times,
         )
     except DivergedError as error:  # the other processes wait for this one below
         failures.append(str(error))
@@ -160,6 +164,7 @@ def each_clip(
     compute: Compute = IN_PROCESS,
     processes: Processes = ONE_PROCESS,
     shown: str | Bar = "Scoring videos",
+    times: ClipTimes | None = None,
 ) -> tuple[list[ClipRow], list[Failed]]:
     """Call a function with every clip of every video.
 
@@ -171,6 +176,7 @@ def each_clip(
         compute: Batch size, and processes that read videos. Device and precision are the function's affair.
         processes: Which of the processes that share the videos out this one is. Nothing is gathered.
         shown: Title of the progress, see `t3d.progress`, or a bar to advance by the videos scored.
+        times: Dictionary that collects the times of the clips that this process scores.
 
     Returns:
         Two lists. The first has one entry per clip: row of the video, number of the clip, and the vector,
@@ -202,6 +208,9 @@ def each_clip(
             bad.extend(batch.bad)
             if batch.frames is None:
                 continue
+            if times is not None:
+                keys = zip(batch.videos.tolist(), batch.clips.tolist(), strict=True)
+                times.update(zip(keys, map(tuple, batch.times.tolist()), strict=True))
             vectors = function(batch.frames).double().cpu().numpy()
             if not np.isfinite(vectors).all():  # else they would pass for videos that cannot be read
                 raise DivergedError(
@@ -251,8 +260,9 @@ def collect(
         clip_video=clip_video,
         video_probs=video_probs,
         labels=TASKS[targets].labels(manifest),
-        paths=tuple(str(manifest[i].path) for i in range(len(manifest))),
+        paths=tuple(original(str(manifest[i].path)) for i in range(len(manifest))),
         bad=tuple(sorted(bad, key=lambda failed: failed.row)),
         targets=targets,
         groups=tuple(manifest.table["source"].to_pylist()),
+        spans=tuple(zip(*(manifest.table[name].to_pylist() for name in ("start", "end")), strict=True)),
     )

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from t3d.errors import VideoError
 from t3d.io.files import atomic_path, content_digest
+from t3d.io.video_cache import ensure_local
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,12 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
 def _unlike(video: Packed) -> str | None:
     """Return why a file is not the indexed one; None if it is."""
     try:
+        ensure_local(Path(video.source))
         same = content_digest(Path(video.source)) == video.digest
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    except VideoError as error:
+        return error.reason
     return None if same else "was changed since it was indexed; run t3d prepare index again"
 
 

@@ -20,6 +20,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from t3d.errors import VideoError
 from t3d.io.tar_member import TarMember
+from t3d.io.video_cache import ensure_local
 from t3d.video.orientation import Image
 
 if TYPE_CHECKING:
@@ -244,8 +245,9 @@ def size_of(path: Path) -> int:
     """Return the size in bytes of a file that may be a video.
 
     Raises:
-        VideoError: It is missing, is not a regular file, or is empty.
+        VideoError: It is missing, is not a regular file, or is empty; or its URL cannot be downloaded.
     """
+    ensure_local(path)
     try:
         status = path.stat()
     except FileNotFoundError as error:

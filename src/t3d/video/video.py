@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from t3d.errors import VideoError
-from t3d.io.files import URL_REASON, is_url
+from t3d.errors import ManifestError, VideoError
+from t3d.io.video_cache import local_name
 from t3d.video.batch import FrameBatch, VideoMetadata
 from t3d.video.frame_table import Int64s
 from t3d.video.reader import FrameReader
@@ -43,13 +43,14 @@ class Video:
     stays usable after an error.
 
     Args:
-        path: The file.
+        path: The file, or a URL (`https://`, `s3://`, `gs://`), which is downloaded into the cache of videos
+            (`t3d.io.video_cache`).
         threads: Decoding threads. 1 is best if many processes read many videos.
         facts: Facts from an index (`t3d.data.index`), so that the file need not be read through.
 
     Raises:
         VideoError: The file is missing, is empty, is not a video, has no frame that can be decoded, or
-            differs in size from `facts`; or the path is a URL.
+            differs in size from `facts`; or its URL cannot be downloaded.
         ValueError: `threads` is below 1.
 
     Example:
@@ -67,9 +68,7 @@ class Video:
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads is {threads}; it must be at least 1")
-        if is_url(os.fspath(path)):
-            raise VideoError(path, URL_REASON)
-        self.path = Path(path)
+        self.path = Path(_local(path))
         self._closed = False
         self._lock = threading.RLock()
         self._reader = FrameReader(self.path, threads=threads, facts=facts)
@@ -285,3 +284,10 @@ class Video:
         if outside.size:
             raise IndexError(f"{self.path}: frame {outside[0]} is outside 0 … {len(self) - 1}")
         return wanted.astype(np.int64)
+
+
+def _local(path: str | os.PathLike[str]) -> str:
+    try:
+        return local_name(path)
+    except ManifestError as error:
+        raise VideoError(path, str(error).removeprefix(f"{os.fspath(path)}: ")) from error

@@ -117,6 +117,19 @@ def test_folders_linked_to_each_other_are_searched_once(tmp_path):
     assert len(Manifest.from_files([root])) == 2
 
 
+def test_class_folders_linked_to_each_other_keep_their_own_videos(tmp_path):
+    touch(tmp_path, "x/x.mp4", "y/y.mp4")
+    for one, two in ("xy", "yx"):
+        for number in range(4):
+            (tmp_path / one / f"link{number}").symlink_to(tmp_path / two)
+    manifest = Manifest.from_folder(tmp_path)
+    assert [(e.path.name, manifest.classes[e.label]) for e in manifest] == [("x.mp4", "x"), ("y.mp4", "y")]
+    assert [str(e.path) for e in Manifest.from_files([tmp_path / "x"])] == [
+        f"{tmp_path}/x/link0/y.mp4",
+        f"{tmp_path}/x/x.mp4",
+    ]
+
+
 def test_what_is_passed_over_is_said(tmp_path, caplog):
     Manifest.from_folder(touch(tmp_path, "Run/b.mp4", "Run/c.txt", "Run/d.txt", "Run/.e"))
     assert [record.getMessage() for record in caplog.records] == [f"{tmp_path}: passed over 2 .txt, 1 hidden"]

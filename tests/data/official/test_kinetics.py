@@ -113,6 +113,20 @@ def test_a_list_of_ids_alone(tmp_path: Path) -> None:
     ]
 
 
+def test_a_list_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "aaaaaaaaaaa.mp4").touch()
+    file = tmp_path / "list.txt"
+    file.write_text("Label\tyoutube_id\tnote\r\njump\taaaaaaaaaaa\tx\r\n", encoding="utf-16")
+    assert lists_youtube(file)
+    assert rows(open_list(read_kinetics(file), tmp_path)) == [
+        ("aaaaaaaaaaa.mp4", "jump", None, None, "aaaaaaaaaaa")
+    ]
+
+
+def test_a_table_of_files_may_have_their_youtube_ids(tmp_path: Path) -> None:
+    assert not lists_youtube(write(tmp_path / "list.csv", "path,label,youtube_id", "a.mp4,jump,aaaaaaaaaaa"))
+
+
 @pytest.mark.parametrize(
     ("lines", "says"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -36,6 +36,8 @@ class ClipItem(NamedTuple):
         label: Row of the class, or -1. With several labels per video, float32 [K]: 1 where a class applies,
             else 0; NaN if the video is unlabeled.
         share: Share of the video that is scored with this view: 1 / (clips · crops).
+        start: Time of the clip's first frame, in seconds from the first frame of the file.
+        end: Time at which its last frame ends.
     """
 
     video: int
@@ -43,6 +45,8 @@ class ClipItem(NamedTuple):
     frames: torch.Tensor
     label: int | torch.Tensor
     share: float = 1.0
+    start: float = 0.0
+    end: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Batch:
         clips: Number of each clip within its video, int64 [B].
         shares: Share of its video that each is, float64 [B], see `ClipItem`.
         bad: The videos that could not be read.
+        times: Start and end of each clip in seconds, float64 [B, 2], see `ClipItem`.
     """
 
     frames: torch.Tensor | None
@@ -64,6 +69,7 @@ class Batch:
     clips: torch.Tensor
     shares: torch.Tensor
     bad: tuple[Failed, ...]
+    times: torch.Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.float64))
 
     def pin_memory(self) -> Batch:
         """Return the batch in pinned memory, which a GPU copies asynchronously; loaders call it."""
@@ -80,6 +86,7 @@ def collate(items: list[ClipItem | Failed]) -> Batch:
         clips=torch.tensor([item.clip for item in good], dtype=torch.int64),
         shares=torch.tensor([item.share for item in good], dtype=torch.float64),
         bad=tuple(item for item in items if isinstance(item, Failed)),
+        times=torch.tensor([(item.start, item.end) for item in good], dtype=torch.float64).reshape(-1, 2),
     )
 
 
@@ -184,8 +191,9 @@ class VideoClips(IterableDataset[ClipItem | Failed]):
                 rng = np.random.default_rng((self.seed, row, number))
                 parts = [reorder(part, self.order, rng) for part in np.split(clip, self.spec.segments)]
                 wanted = low + np.concatenate(parts)
+                span = clip_times(frames.times, wanted)
                 for view in crop_views(frames.get(wanted), self.spec, crops=self.views.crops):
-                    yield ClipItem(row, number, view, label_of(row, self.manifest), share)
+                    yield ClipItem(row, number, view, label_of(row, self.manifest), share, *span)
         except VideoError as error:
             # Scoring drops the clips of this video that it already has.
             yield Failed(str(entry.path), error.reason, row)
@@ -276,6 +284,27 @@ def frame_range(frames: Frames, entry: Entry) -> tuple[int, int]:
             f"from 0 to {times[-1]:.3f} s",
         )
     return low, high
+
+
+def clip_times(times: npt.NDArray[np.float64], wanted: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """Return when the first frame of a clip appears and when its last one ends, in seconds.
+
+    The last frame of a video ends after the mean duration of its frames.
+
+    Args:
+        times: Time of each frame of the video, float64 [N].
+        wanted: Frames of the clip, in any order.
+
+    Example:
+        >>> clip_times(np.array([0.0, 0.5, 1.0]), np.array([2, 1]))
+        (0.5, 1.5)
+    """
+    last = int(wanted.max())
+    if last + 1 < len(times):
+        end = float(times[last + 1])
+    else:
+        end = float(times[-1] + (times[-1] - times[0]) / max(len(times) - 1, 1))
+    return float(times[wanted.min()]), end
 
 
 def reorder(

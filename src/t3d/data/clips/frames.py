@@ -28,6 +28,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.data.prefetch import Shards
 from t3d.errors import ConfigError, VideoError
 from t3d.io.files import ABANDONED, FileDigests, atomic_path, is_temporary, writable_folder
+from t3d.io.video_cache import ensure_local
 from t3d.video.video import Video
 
 _FORMAT = 3  # raise it when cached frames would differ: old entries are then never read
@@ -153,6 +154,7 @@ class FrameStore:
         """Return the cache file of a video, named by the content of the video and the resizing."""
         if self.folder is None:
             return None
+        ensure_local(path)
         try:
             return self.folder / f"{self._digests(path)}.safetensors"
         except OSError as error:

@@ -23,6 +23,7 @@ SEPARATORS = {
     " ": "spaces",
 }
 _SAMPLE = 100  # rows that say what the columns of a list without names are
+_HEAD = 1 << 20  # characters that these rows are taken from
 _FEWEST_FRAMES = 8  # smaller numbers of frames could be class numbers
 _ENDINGS = "|".join(re.escape(ending) for ending in sorted(VIDEO_ENDINGS))
 _PATH_FIRST = re.compile(rf"(.*?(?:{_ENDINGS}))(?: +([^,;|\t].*))?", re.IGNORECASE)
@@ -84,7 +85,7 @@ def find_layout(file: TextFile, allowed: Columns) -> Layout:
             allowed,
         )
         return Layout(sep, meaning.names, True, line + 1, tuple(meaning.renamed.items()), meaning.extra)
-    if allowed.others:
+    if allowed.needed == "path":
         unnamed = {sep: names for sep, rows in samples.items() if (names := _unnamed(sep, rows))}
         if unnamed:
             sep = _most_columns(name, {sep: len(names) for sep, names in unnamed.items()})
@@ -137,11 +138,14 @@ def _rows(text: str, separator: str, first: int) -> Iterator[tuple[int, list[str
 
 def _sample(text: str, separator: str, first: int) -> list[tuple[int, list[str]]]:
     """Return the first rows that are not blank; none where they cannot be read in this way."""
-    rows = (row for row in _rows(text, separator, first) if any(field.strip() for field in row[1]))
+    head = text[:_HEAD]
+    rows = (row for row in _rows(head, separator, first) if any(field.strip() for field in row[1]))
     try:
         sample = list(islice(rows, _SAMPLE + 1))
     except csv.Error:
         return []
+    if len(sample) <= _SAMPLE and len(head) < len(text):
+        sample = sample[:-1]  # its end is cut off
     if separator == " " and sample:
         line, header = sample[0]
         names = not _split(header[0]) and not re.search(r"[,;|\t]", header[0])
@@ -262,7 +266,7 @@ def _unclear(name: str, samples: dict[str, list[tuple[int, list[str]]]], allowed
     shown = ", ".join(repr(field.strip()) for field in fields[:6]) + (", …" if len(fields) > 6 else "")
     by = f", separated by {SEPARATORS[sep]}" if len(fields) > 1 else ""
     seen = f"{name}, line {line}: {len(fields)} {'column' if len(fields) == 1 else 'columns'}{by}: {shown}"
-    if not allowed.others:
+    if allowed.needed != "path":
         return ManifestError(
             f"{name}, line {line}: the column {allowed.needed!r} is missing; there are {shown}{by}"
         )

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t3d.data.listing import (
-    KNOWN_FOLDER,
     VideoSearch,
     absolute,
     in_name_order,
@@ -27,6 +26,7 @@ from t3d.data.manifest.sources import default_sources, pattern_sources
 from t3d.data.manifest.text_file import read_text
 from t3d.data.paths import strings
 from t3d.errors import Failed, ManifestError, NoClassFolderError
+from t3d.io.video_cache import local_name
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,6 @@ def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Row
     base = absolute(root)
     search = VideoSearch()
     folders: list[str] = []
-    links: set[str] = set()
     loose: list[str] = []
     unknown: list[str] = []
     entries = scan(base)
@@ -83,7 +82,6 @@ def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Row
             search.skipped[reason] += 1
         else:
             (folders if entry.is_dir() else loose).append(entry.name)
-            links |= {entry.name} if entry.is_symlink() else set()
     loose += [name for name in in_name_order(unknown) if search.takes(base, name)]
     if not folders and not loose:
         raise ManifestError(
@@ -97,14 +95,9 @@ def read_folder(root: str | os.PathLike[str], source_pattern: str | None) -> Row
             f"{base}: {count} directly in this folder (first {min(loose)!r}), {place}; move "
             "each video into the folder of its class"
         )
-    folders = in_name_order(folders)
-    videos: dict[str, list[str]] = {}
-    for folder in sorted(folders, key=links.__contains__):  # a real folder comes before links to it
-        before = search.skipped[KNOWN_FOLDER]
-        paths = search.below(*joined(base, [folder]))
-        if paths or search.skipped[KNOWN_FOLDER] == before:
-            videos[folder] = paths
-    folders = [folder for folder in folders if folder in videos]
+    wholes = joined(base, in_name_order(folders))
+    videos = {Path(path).name: names for path, names in search.below_each(wholes).items()}
+    folders = list(videos)
     names = [normalize("NFC", folder).strip() for folder in folders for _ in videos[folder]]
     relative = [f"{folder}/{video}" for folder in folders for video in videos[folder]]
     nested = all("/" in video for folder in folders for video in videos[folder])
@@ -141,7 +134,7 @@ def read_files(
     bases: list[str] = []
     if isinstance(paths, str | os.PathLike):  # a lone text is a sequence too, of letters
         paths = [paths]
-    for given in (absolute(path) for path in paths):
+    for given in (absolute(local_name(path)) for path in paths):
         if not Path(given).is_dir():
             files.append(given)
             bases.append(str(Path(given).parent))

@@ -24,9 +24,11 @@ from t3d.data.manifest.text_table import Records, named_error, read_text_table, 
 from t3d.data.paths import absolute_paths, from_windows, relative_to
 from t3d.errors import ManifestError, did_you_mean
 from t3d.io.files import URL_PATTERN, atomic_path
+from t3d.io.video_cache import SCHEMES
 
 COLUMNS = ("path", "label", "labels", "start", "end", "source")
 _SECONDS = ("start", "end")
+_VIDEO_URL = rf"(?i)^({'|'.join(SCHEMES)})://"
 _JSON_TYPES = {"path": str, "label": str, "labels": list, "source": str, "start": float, "end": float}
 _JSON_KINDS = {
     str: "a text (a class is given by its name)",
@@ -102,8 +104,8 @@ def _rows(
 
     refuse(pc.is_null(path), "the path is empty; every row needs one")
     refuse(
-        pc.match_substring_regex(path, URL_PATTERN),
-        "the path is a URL; download the file first with `t3d prepare download`, and give its local path",
+        pc.and_not(pc.match_substring_regex(path, URL_PATTERN), pc.match_substring_regex(path, _VIDEO_URL)),
+        f"videos are read from {', '.join(f'{scheme}://' for scheme in SCHEMES)} and paths only",
     )
     for key, column in (("path", path), ("label", label), ("source", source)):
         refuse(

@@ -47,9 +47,7 @@ def read_text(file: str | os.PathLike[str]) -> TextFile:
         raise ManifestError(f"{name}: cannot be read ({error.strerror})") from error
     if data.startswith(b"PK\x03\x04"):
         raise ManifestError(f"{name}: is a spreadsheet or zip file; export the list as CSV in UTF-8")
-    encoding, skipped = next(
-        ((encoding, len(mark)) for mark, encoding in _MARKS if data.startswith(mark)), (_unmarked(data), 0)
-    )
+    encoding, skipped = _encoding(data)
     try:
         text = data[skipped:].decode(encoding)
     except UnicodeDecodeError as error:
@@ -61,6 +59,28 @@ def read_text(file: str | os.PathLike[str]) -> TextFile:
     if "\0" in text:
         raise ManifestError(f"{name}: is a binary file, not a text; give a list in UTF-8")
     return TextFile(name, text, encoding.upper()[:6].rstrip("-"))
+
+
+def first_line(file: str | os.PathLike[str]) -> str:
+    """Return the start of a text file, up to the first line end or a few thousand characters.
+
+    Raises:
+        ManifestError: It cannot be read.
+    """
+    try:
+        with Path(file).open("rb") as stream:
+            data = stream.read(2 * _SAMPLE)
+    except OSError as error:
+        raise ManifestError(f"{os.fspath(file)}: cannot be read ({error.strerror})") from error
+    encoding, skipped = _encoding(data)
+    lines = data[skipped:].decode(encoding, errors="ignore").splitlines()
+    return lines[0] if lines else ""
+
+
+def _encoding(data: bytes) -> tuple[str, int]:
+    """Return the encoding of a text, and the length of its byte-order mark."""
+    marked = ((encoding, len(mark)) for mark, encoding in _MARKS if data.startswith(mark))
+    return next(marked, (_unmarked(data), 0))
 
 
 def _unmarked(data: bytes) -> str:

@@ -139,25 +139,35 @@ def _columns(text: TextFile, layout: Layout, rows: Callable[[], Records]) -> dic
         table = [strings([str(value) for value in column]) for column in zip(*values, strict=True)]
     if not table or not len(table[0]):
         raise ManifestError(f"{text.name}: the table has no rows")
-    quoted = '"' in text.text  # then blanks in the name of a file are meant
-    columns = {
-        name: column if name == "path" and quoted else pc.utf8_trim_whitespace(column)
-        for name, column in zip(layout.names, table, strict=True)
-    }
-    blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(table[0])), 0)
-    for column in columns.values():
-        blank = pc.and_(blank, pc.equal(column, ""))
+    columns = dict(zip(layout.names, table, strict=True))
+    if _has_blanks(text.text, layout.separator):
+        quoted = '"' in text.text  # then blanks in the name of a file are meant
+        columns = {
+            name: column if name == "path" and quoted else pc.utf8_trim_whitespace(column)
+            for name, column in columns.items()
+        }
+    blank = pc.equal(pc.utf8_trim_whitespace(table[0]), "")
     if pc.any(blank).as_py():
+        for column in columns.values():
+            blank = pc.and_(blank, pc.equal(pc.utf8_trim_whitespace(column), ""))
         columns = {name: column.filter(pc.invert(blank)) for name, column in columns.items()}
     if not len(columns[layout.names[0]]):
         raise ManifestError(f"{text.name}: the table has no rows")
     return columns
 
 
+def _has_blanks(text: str, separator: str) -> bool:
+    """Return whether there are blanks next to a separator or the end of a line."""
+    return (
+        separator == " "
+        or any(each in text for each in (f"{separator} ", f" {separator}", "\n ", " \n", " \r"))
+        or text.endswith(" ")
+    )
+
+
 def _needs_csv_module(text: str, separator: str) -> bool:
     """Return whether only Python's csv module reads a table: blanks around quotation marks."""
-    beside = (f"{separator} ", f" {separator}", "\n ", " \n", " \r")
-    return separator == " " or ('"' in text and any(each in text for each in beside))
+    return separator == " " or ('"' in text and _has_blanks(text, separator))
 
 
 def _read_with_pyarrow(text: str, layout: Layout) -> list[pa.Array] | None:
@@ -190,6 +200,7 @@ def _checked(text: TextFile, layout: Layout, allowed: Columns) -> Records:
         ManifestError: A row has another length than the names, or seconds that are not a number.
     """
     rows, line = records(text.text, layout), layout.first
+    seconds = [key for key in allowed.seconds if key in layout.names]
     while True:
         try:
             line, row = next(rows)
@@ -205,7 +216,7 @@ def _checked(text: TextFile, layout: Layout, allowed: Columns) -> Records:
                 f"({', '.join(layout.names)}); put quotation marks around a field that contains a separator"
             )
         record = dict(zip(layout.names, row, strict=True))
-        for key in allowed.seconds:
+        for key in seconds:
             value = (record.get(key) or "").strip() or "0"
             if not _is_number(value if layout.separator == "," else value.replace(",", ".")):
                 raise ManifestError(

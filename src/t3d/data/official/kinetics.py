@@ -19,7 +19,8 @@ from t3d.data.manifest.checks import refuse_both, refuse_names, refuse_repeats, 
 from t3d.data.manifest.column_names import Columns
 from t3d.data.manifest.labels import split_names
 from t3d.data.manifest.readers import occurring
-from t3d.data.manifest.text_table import read_text_table
+from t3d.data.manifest.text_file import first_line
+from t3d.data.manifest.text_table import read_text_table, say
 from t3d.data.official.listed import OfficialList
 from t3d.data.official.published import PUBLISHED, Published
 from t3d.errors import ManifestError
@@ -28,7 +29,9 @@ COLUMNS = Columns(
     known=("label", "labels", "youtube_id", "time_start", "time_end", "split", "is_cc"),
     needed="youtube_id",
     seconds=("time_start", "time_end"),
+    others=True,
 )
+_PATHS = {"path", "file", "filename", "file_name", "file_path", "filepath", "video_path"}
 _PARTS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 _EDITION = re.compile(r"(?:kinetics|k)[-_ ]?([467]00)", re.IGNORECASE)
 
@@ -43,10 +46,11 @@ def read_kinetics(file: str | os.PathLike[str]) -> OfficialList:
             such as `kinetics-400` or `k400` of the file or its folders, or else by the number of classes.
 
     Raises:
-        ManifestError: With the line: another column, an id that cannot be YouTube's, a wrong time, a clip
+        ManifestError: With the line: an unclear column, an id that cannot be YouTube's, a wrong time, a clip
             listed twice. Or the list joins several parts.
     """
     table = read_text_table(file, COLUMNS)
+    say(os.fspath(file), table.remarks)
     refuse = table.refuse
     refuse_both(os.fspath(file), table.columns)
     columns = {
@@ -87,19 +91,13 @@ def read_kinetics(file: str | os.PathLike[str]) -> OfficialList:
 
 
 def lists_youtube(file: Path) -> bool:
-    """Say whether the first line of a text file names the column `youtube_id`.
+    """Say whether the first line of a text file names the column `youtube_id`, and none of paths.
 
     Raises:
         ManifestError: The file cannot be read.
     """
-    try:
-        with file.open("rb") as stream:
-            first = stream.readline(4096)
-    except OSError as error:
-        raise ManifestError(f"{file}: cannot be read ({error.strerror})") from error
-    return b"youtube_id" in (
-        field.strip(b' \t\r\n"') for field in first.removeprefix(b"\xef\xbb\xbf").split(b",")
-    )
+    names = {field.strip(' "').lower() for field in re.split(r"[,;|\t]", first_line(file))}
+    return "youtube_id" in names and not names & _PATHS
 
 
 def _trimmed(column: pa.Array) -> pa.Array:

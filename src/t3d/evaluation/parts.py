@@ -1,0 +1,99 @@
+"""Videos and parts of videos to classify, from the files, folders and lists that a command names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from t3d.data.catalog import TABLES, open_manifest
+from t3d.data.manifest.manifest import Manifest
+from t3d.data.official.hmdb51 import named_part
+from t3d.data.paths import strings
+from t3d.errors import ConfigError, Failed, ManifestError
+from t3d.io.video_cache import local_name, original
+
+
+class Part(NamedTuple):
+    """A video, or a time span of one.
+
+    Args:
+        path: The file, absolute, or a URL.
+        start: Start of the span, in seconds; None for the file's beginning.
+        end: End of the span, in seconds; None for the file's end.
+    """
+
+    path: str
+    start: float | None = None
+    end: float | None = None
+
+
+def is_list(name: str) -> bool:
+    """Return whether a name is that of a list of videos, and not of a video or a folder."""
+    if Path(name).is_dir():
+        return False
+    return named_part(name) is not None or Path(name).suffix.lower() in (*TABLES, ".jsonl", ".parquet")
+
+
+def parts_of(
+    names: Sequence[str], *, root: str | None = None, unreadable: list[Failed] | None = None
+) -> list[Part]:
+    """Return the videos, and the time spans of videos, that names stand for, in their order.
+
+    Args:
+        names: Video files and their URLs, folders of videos, and lists as in `open_manifest`.
+        root: Folder that relative paths of lists start from.
+        unreadable: List that collects subfolders that cannot be read. Without it, they are an error.
+
+    Raises:
+        ManifestError: There is no video, or a list cannot be read.
+        ConfigError: `root` is set, and no name is that of a list.
+    """
+    if not names:
+        raise ManifestError("no videos given: name at least one file, folder or list")
+    lists = [name for name in names if is_list(name)]
+    if root is not None and not lists:
+        raise ConfigError(
+            f"`root` is {root}, but {' and '.join(names)} would not use it: only a list has relative paths. "
+            "Remove `root`, or give a list"
+        )
+    parts: list[Part] = []
+    for name in names:
+        if name in lists:
+            manifest = open_manifest(name, root=root)
+        else:
+            manifest = Manifest.from_files([name], unreadable=unreadable)
+        parts += rows_of(manifest)
+    return parts
+
+
+def rows_of(manifest: Manifest) -> list[Part]:
+    """Return the rows of a manifest as parts; a row with several labels, or a repeated one, is one part."""
+    paths, *span = (manifest.table[name].to_pylist() for name in ("path", "start", "end"))
+    return list(dict.fromkeys(Part(*row) for row in zip(map(original, paths), *span, strict=True)))
+
+
+def as_manifest(parts: Sequence[Part | str | os.PathLike[str]]) -> Manifest:
+    """Return a list of unlabeled videos.
+
+    Args:
+        parts: Parts of videos, or files, and folders, which stand for the videos in them.
+
+    Raises:
+        ManifestError: No path, or a folder without video.
+    """
+    given = [part for part in parts if isinstance(part, Part)]
+    if not given or len(given) < len(parts):
+        return Manifest.from_files([part.path if isinstance(part, Part) else part for part in parts])
+    path, start, end = zip(*given, strict=True)
+    columns = {
+        "path": strings(list(map(local_name, path))),
+        "label": pa.nulls(len(given), pa.int32()),
+        "start": pa.array(start, pa.float64()),
+        "end": pa.array(end, pa.float64()),
+        "source": strings(list(path)),
+    }
+    return Manifest((), pa.table(columns))
