@@ -52,7 +52,7 @@ def _print_index(report: IndexReport, out: str) -> None:
     )
     same, near = report.duplicates.same, report.duplicates.near
     print_list("cannot be read", list(map(str, report.bad)))
-    print_list("can be read only partly", list(map(str, report.damaged)))
+    print_list("can be read only partly, or are unusual", list(map(str, report.damaged)))
     print_list("groups of identical files", [" = ".join(group) for group in same])
     print_list(
         "near-duplicates from different groups",
@@ -90,7 +90,7 @@ def _print_transcoded(report: TranscodeReport, out: str) -> None:
         f"{report.files - report.transcoded} transcoded earlier"
     )
     print_list("could not be transcoded", list(map(str, report.bad)))
-    print_list("could be read only partly", list(map(str, report.damaged)))
+    print_list("could be read only partly, or are unusual", list(map(str, report.damaged)))
     if report.files:
         print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")
 

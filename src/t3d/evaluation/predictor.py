@@ -21,6 +21,7 @@ from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scoring import each_clip, pooled_features, score_videos
 from t3d.models.weights import load_classifier
 from t3d.progress import Bar, progress
+from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 
 GROUP = 64
 """Videos scored together before their predictions are returned, so that a long list answers as it goes."""
@@ -60,6 +61,7 @@ class Predictor:
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos; videos in shards
             need theirs.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
+        limits: Limits of reading one file.
 
     Raises:
         CheckpointError: The weights cannot be used.
@@ -83,11 +85,12 @@ class Predictor:
         compute: Compute = _COMPUTE,
         index: str | None = None,
         allow_unfinished: bool = False,
+        limits: ReadLimits = DEFAULT_LIMITS,
     ) -> None:
         self.model, self.card = load_classifier(
             model, device=compute.pick_device(), allow_unfinished=allow_unfinished
         )
-        self.store = FrameStore(self.card.clip, index=open_index(index))
+        self.store = FrameStore(self.card.clip, index=open_index(index), limits=limits)
         self.compute = compute
 
     def __call__(self, video: str | os.PathLike[str] | FrameArray) -> Prediction:

@@ -5,6 +5,7 @@ Processes start only to run this module, so it imports nothing heavy.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from t3d.io.files import content_digest
 from t3d.video.facts import VideoFacts
 from t3d.video.frame_table import FrameTable, read_table, scan_table
 from t3d.video.orientation import Orientation
+from t3d.video.remarks import hdr_remark, joined, size_remark
 from t3d.video.stream import Stream, size_of
 
 HASHED_FRAMES = 8
@@ -26,11 +28,12 @@ HASHED_FRAMES = 8
 _SIDE = 8  # a hash is this many comparisons wide and high: 64 bits
 
 
-def examine(path: str) -> dict[str, Any]:
+def examine(path: str, *, max_megapixels: float = math.inf) -> dict[str, Any]:
     """Decode a file from start to end.
 
     Args:
         path: The file.
+        max_megapixels: Largest frame that is decoded, in megapixels.
 
     Returns:
         A row of the index without the columns of the manifest: the facts, or `error`.
@@ -39,7 +42,7 @@ def examine(path: str) -> dict[str, Any]:
     try:
         row["size"] = size_of(Path(path))
         row["modified"] = Path(path).stat().st_mtime_ns
-        facts, hashes = _facts(Path(path))
+        facts, hashes = _facts(Path(path), max_megapixels)
     except VideoError as error:
         return row | {"error": error.reason}
     except OSError as error:
@@ -61,8 +64,7 @@ class _FrameInspector:
 
     def __call__(self, number: int, frame: av.VideoFrame) -> None:
         if (frame.height, frame.width) != self.size and self.odd is None:
-            height, width = self.size
-            self.odd = f"frame {number} is {frame.width} × {frame.height}, the first {width} × {height}"
+            self.odd = size_remark(number, frame, self.size)
         if frame.key_frame:
             self.keys.add(frame.pts)
         if number in self.places:
@@ -105,21 +107,20 @@ def perceptual_hash(gray: npt.NDArray[np.uint8]) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def _facts(path: Path) -> tuple[VideoFacts, list[int]]:
+def _facts(path: Path, max_megapixels: float) -> tuple[VideoFacts, list[int]]:
     status = path.stat()
-    stream = Stream(path)
+    stream = Stream(path, max_megapixels=max_megapixels)
     try:
         reading = read_table(stream)
         codec = stream.codec
     finally:
         stream.close()
     inspector = _FrameInspector(len(reading.table.pts), reading.first)
-    stream = Stream(path)
+    stream = Stream(path, max_megapixels=max_megapixels)
     try:
         table, damage = scan_table(stream, reading.table, opening=True, look=inspector)
     finally:
         stream.close()
-    noted = [text for text in (reading.damage or damage, inspector.odd) if text]
     facts = VideoFacts(
         size=status.st_size,
         modified=status.st_mtime_ns,
@@ -128,7 +129,7 @@ def _facts(path: Path) -> tuple[VideoFacts, list[int]]:
         table=_with_true_keys(table, inspector.keys),
         stored_size=inspector.size,
         orientation=Orientation.of_frame(reading.first),
-        damage="; ".join(noted) or None,
+        damage=joined(reading.damage or damage, hdr_remark(reading.first), inspector.odd),
     )
     return facts, inspector.hashes()
 

@@ -69,7 +69,7 @@ def run_probe(config: ProbeConfig) -> TestResult:
     known, asked = _videos(config)
     function, spec = _features(config)
     index = open_index(reading.index, config.train, config.test, root=reading.root)
-    store = FrameStore(spec, cache=reading.cache, index=index)
+    store = FrameStore(spec, cache=reading.cache, index=index, limits=reading.limits)
     vectors, bad = {}, {}
     for name, part in (("train", known), ("test", asked)):
         if reading.cache:

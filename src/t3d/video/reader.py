@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
@@ -24,11 +24,15 @@ import torch
 
 from t3d.errors import VideoError
 from t3d.video.frame_table import FrameTable, Int64s, read_table, scan_table
-from t3d.video.orientation import Orientation
+from t3d.video.limits import ReadLimits, TimeLimit, check_frame_size
+from t3d.video.orientation import Image, Orientation
+from t3d.video.remarks import SCALED, hdr_remark, size_remark
 from t3d.video.stream import Stream, size_of
 
 if TYPE_CHECKING:
     from t3d.video.facts import VideoFacts
+
+Transform = Callable[[torch.Tensor], torch.Tensor]
 
 # Decoding this many frames forward costs no more than a seek.
 _SLACK = 6
@@ -62,6 +66,7 @@ class FrameReader:
         path: The file.
         threads: Decoding threads.
         facts: Facts from an index, so that the file need not be read through.
+        limits: Largest frame, and time limit.
 
     Attributes:
         table: When each frame is shown, and where decoding can start.
@@ -69,13 +74,18 @@ class FrameReader:
         orientation: How stored frames are rotated for display.
         codec: FFmpeg's name of the codec.
         damage: What is wrong with the file, as far as known.
+        remarks: What else is unusual about it, as far as known.
 
     Raises:
-        VideoError: None of the file's frames can be decoded, or its size differs from that in `facts`.
+        VideoError: None of the file's frames can be decoded, its size differs from that in `facts`, or it
+            exceeds a limit.
     """
 
-    def __init__(self, path: Path, *, threads: int, facts: VideoFacts | None) -> None:
+    def __init__(self, path: Path, *, threads: int, facts: VideoFacts | None, limits: ReadLimits) -> None:
         self.path = path
+        self.remarks: list[str] = []
+        self._max_megapixels = limits.max_megapixels
+        self._time_limit = TimeLimit(path, limits.timeout)
         self.damage: str | None = None
         self._threads = threads
         self._member = None if facts is None else facts.member(path)
@@ -86,7 +96,8 @@ class FrameReader:
         self._call = _Call()
         self._pid = os.getpid()
         try:
-            self.table = self._index() if facts is None else self._trust(facts)
+            with self._time_limit:
+                self.table = self._index() if facts is None else self._trust(facts)
         except BaseException:
             self.release()
             raise
@@ -96,23 +107,25 @@ class FrameReader:
         """Seconds at which each frame appears, counted from the first, float64 [T], ascending."""
         return (self.table.pts - self.table.pts[0]) * float(self.table.time_base)
 
-    def read(self, numbers: Int64s) -> torch.Tensor:
+    def read(self, numbers: Int64s, *, transform: Transform | None = None) -> torch.Tensor:
         """Decode the frames with these numbers, each once, in any order and with repeats.
 
         Args:
             numbers: Frame numbers within the table, int64 [T].
+            transform: See `Video.frames_at`.
 
         Returns:
             RGB, uint8 T C H W in the order of `numbers`, the colors of a pixel adjacent in memory.
 
         Raises:
-            VideoError: A frame cannot be decoded, or its size differs from the first frame's.
+            VideoError: A frame cannot be decoded, or the time limit is over.
         """
-        try:
-            return self._collect(numbers)
-        except _DisagreementError:
-            self.table = self._scan(self.table)
-            return self._collect(numbers)
+        with self._time_limit:
+            try:
+                return self._collect(numbers, transform)
+            except _DisagreementError:
+                self.table = self._scan(self.table)
+                return self._collect(numbers, transform)
 
     def release(self) -> None:
         """Close the file. `read` opens it again."""
@@ -135,8 +148,10 @@ class FrameReader:
         self.__dict__.update(state)
         self._pid = os.getpid()
 
-    def _collect(self, wanted: Int64s) -> torch.Tensor:
-        out = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)  # T H W C
+    def _collect(self, wanted: Int64s, transform: Transform | None) -> torch.Tensor:
+        out = np.empty(
+            (len(wanted), *(self.size if transform is None else (0, 0)), 3), dtype=np.uint8
+        )  # T H W C
         first: dict[int, int] = {}
         for place, number in enumerate(wanted.tolist()):
             first.setdefault(number, place)
@@ -144,7 +159,12 @@ class FrameReader:
             numbers = sorted(first)
             self._call.wanted = self.table.pts[numbers].tolist()
             for number in numbers:
-                out[first[number]] = self._pixels(number)
+                image = self._pixels(number)
+                if transform is not None:  # now, so that one frame of full size is in memory
+                    image = _transformed(image, transform)
+                    if out.shape[1:] != image.shape:
+                        out = np.empty((len(wanted), *image.shape), dtype=np.uint8)
+                out[first[number]] = image
         except BaseException:
             self.release()
             raise
@@ -153,17 +173,14 @@ class FrameReader:
                 out[place] = out[first[number]]
         return torch.from_numpy(out).permute(0, 3, 1, 2)  # T C H W
 
-    def _pixels(self, number: int) -> npt.NDArray[np.uint8]:
+    def _pixels(self, number: int) -> Image:
         frame = self._by_time(number) if self.table.order is None else self._by_count(number)
-        if (frame.height, frame.width) != self._stored_size:
-            height, width = self._stored_size
-            reason = (
-                f"frame {number} is {frame.width} × {frame.height} but the first is {width} × {height}; "
-                "a video that changes its size must be transcoded first"
-            )
-            raise VideoError(self.path, reason)
         assert self._stream is not None
-        return self.orientation.apply(self._stream.rgb(frame))
+        if (frame.height, frame.width) == self._stored_size:
+            return self.orientation.apply(self._stream.rgb(frame))
+        if SCALED not in f"{self.damage}{self.remarks}":
+            self.remarks.append(size_remark(number, frame, self._stored_size))
+        return self.orientation.apply(self._stream.rgb(frame, shape=self._stored_size))
 
     def _by_time(self, number: int) -> av.VideoFrame:
         table = self.table
@@ -227,7 +244,13 @@ class FrameReader:
         if self._foreign():
             self.release()
         if self._stream is None:
-            self._stream = Stream(self.path, threads=self._threads, member=self._member)
+            self._stream = Stream(
+                self.path,
+                threads=self._threads,
+                member=self._member,
+                max_megapixels=self._max_megapixels,
+                time_limit=self._time_limit,
+            )
             self._pid = os.getpid()
         return self._stream
 
@@ -239,6 +262,7 @@ class FrameReader:
         packets = read_table(stream)
         self.damage = packets.damage
         self.codec = stream.codec
+        self.remarks = [remark for remark in (hdr_remark(packets.first),) if remark]
         self._shape((packets.first.height, packets.first.width), Orientation.of_frame(packets.first))
         return packets.table if packets.sure else self._scan(packets.table, opening=True)
 
@@ -250,6 +274,8 @@ class FrameReader:
                 f"has {size} bytes, and had {facts.size} when it was indexed; run t3d prepare index again"
             )
             raise VideoError(self.path, reason)
+        height, width = facts.stored_size
+        check_frame_size(self.path, height, width, max_megapixels=self._max_megapixels)
         self.damage = facts.damage
         self.codec = facts.codec
         self._shape(facts.stored_size, facts.orientation)
@@ -265,3 +291,9 @@ class FrameReader:
         self.release()
         self.damage = damage or self.damage
         return table
+
+
+def _transformed(image: Image, transform: Transform) -> Image:
+    """Return an image H W C after a transform of frames N C H W."""
+    frame = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0)
+    return cast(Image, transform(frame)[0].permute(1, 2, 0).numpy())

@@ -21,7 +21,9 @@ from t3d.errors import VideoError
 from t3d.io.files import URL_REASON, is_url
 from t3d.video.batch import FrameBatch, VideoMetadata
 from t3d.video.frame_table import Int64s
-from t3d.video.reader import FrameReader
+from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
+from t3d.video.reader import FrameReader, Transform
+from t3d.video.remarks import joined
 
 if TYPE_CHECKING:
     from t3d.video.facts import VideoFacts
@@ -46,10 +48,11 @@ class Video:
         path: The file.
         threads: Decoding threads. 1 is best if many processes read many videos.
         facts: Facts from an index (`t3d.data.index`), so that the file need not be read through.
+        limits: Largest frame that is decoded, and time limit for all reading of the file.
 
     Raises:
-        VideoError: The file is missing, is empty, is not a video, has no frame that can be decoded, or
-            differs in size from `facts`; or the path is a URL.
+        VideoError: The file is missing, is empty, is not a video, has no frame that can be decoded, exceeds
+            a limit, or differs in size from `facts`; or the path is a URL.
         ValueError: `threads` is below 1.
 
     Example:
@@ -63,7 +66,12 @@ class Video:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, threads: int = 1, facts: VideoFacts | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int = 1,
+        facts: VideoFacts | None = None,
+        limits: ReadLimits = DEFAULT_LIMITS,
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads is {threads}; it must be at least 1")
@@ -72,7 +80,7 @@ class Video:
         self.path = Path(path)
         self._closed = False
         self._lock = threading.RLock()
-        self._reader = FrameReader(self.path, threads=threads, facts=facts)
+        self._reader = FrameReader(self.path, threads=threads, facts=facts, limits=limits)
 
     @property
     def metadata(self) -> VideoMetadata:
@@ -100,8 +108,11 @@ class Video:
 
     @property
     def damage(self) -> str | None:
-        """Damage of a file that can be read only in part, as far as known; None for a whole file."""
-        return self._reader.damage
+        """Damage and other remarks, as far as known; None for a whole, common file.
+
+        Remarks are about frames that change their size, and about a high dynamic range (HDR).
+        """
+        return joined(self._reader.damage, *self._reader.remarks)
 
     @property
     def times(self) -> npt.NDArray[np.float64]:
@@ -150,11 +161,17 @@ class Video:
         for number in range(len(self)):
             yield self[number]
 
-    def frames_at(self, indices: Sequence[int] | Int64s) -> torch.Tensor:
+    def frames_at(
+        self, indices: Sequence[int] | Int64s, *, transform: Transform | None = None
+    ) -> torch.Tensor:
         """Decode the frames with these numbers, each once, in any order and with repeats.
+
+        A frame whose size differs from that of the first is scaled to it.
 
         Args:
             indices: Frame numbers in 0 … T - 1.
+            transform: Function that is applied to each frame as it is decoded, from uint8 1 C H W to uint8
+                1 C H' W'. With a function that makes frames smaller, the memory holds one frame of full size.
 
         Returns:
             RGB, uint8 T C H W in the order of `indices`, with the colors of a pixel adjacent in memory
@@ -162,11 +179,11 @@ class Video:
 
         Raises:
             IndexError: A number outside the video.
-            VideoError: A frame cannot be decoded or differs in size from the first, or the video is closed.
+            VideoError: A frame cannot be decoded, the time limit is over, or the video is closed.
         """
         with self._lock:
             wanted = self._checked(indices)
-            return self._reader.read(wanted)
+            return self._reader.read(wanted, transform=transform)
 
     def frames_at_times(self, seconds: Sequence[float]) -> torch.Tensor:
         """Decode the frames shown at these times; see `index_at` for times and `frames_at` for frames."""
