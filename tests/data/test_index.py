@@ -120,7 +120,7 @@ def test_nothing_is_read_through_to_open_a_known_file(films, index, monkeypatch,
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the file was read through")
 
-    monkeypatch.setattr(reader_module, "read_table", never)
+    monkeypatch.setattr(reader_module, "read_with", never)
     monkeypatch.setattr(reader_module, "scan_table", never)
     for seed, name in enumerate(FILES):
         video = Video(films / name, facts=known.facts(films / name))

@@ -433,7 +433,7 @@ def test_a_video_that_breaks_in_the_middle_counts_nowhere(
 ) -> None:
     true = Video.frames_at
 
-    def breaks(self: Video, indices: Any) -> torch.Tensor:
+    def breaks(self: Video, indices: Any, **_: Any) -> torch.Tensor:
         if max(indices) > 30:
             raise VideoError(self.path, "damaged at frame 31")
         return true(self, indices)

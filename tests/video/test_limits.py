@@ -78,8 +78,8 @@ def test_a_frame_store_never_holds_two_frames_of_full_size(tmp_path, numbered_fr
     shapes = []
     plain = Video.frames_at
 
-    def watched(self, indices, *, transform=None):
-        frames = plain(self, indices, transform=transform)
+    def watched(self, indices, **options):
+        frames = plain(self, indices, **options)
         shapes.append(tuple(frames.shape[2:]))
         return frames
 

@@ -1,9 +1,9 @@
-"""Odd real videos match their expected outcomes, one line per file in odd_videos.json.
+"""Odd real videos, and files as people report them, match their outcomes: a line per file in odd_videos.json.
 
 The frames were inspected and compared with those of the FFmpeg command line. After an intended
 change, remake the table and read the difference before committing it:
 
-    python tests/video/test_odd_videos.py $T3D_REAL_DATA/odd_videos
+    python tests/video/test_odd_videos.py $T3D_REAL_DATA
 """
 
 from __future__ import annotations
@@ -140,8 +140,16 @@ def _image(video: Video, number: int) -> np.ndarray | None:
         return None
 
 
-def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+def files(data: Path) -> list[str]:
+    """Names of all files, as in the table: from the folder odd_videos, or beginning with reported/."""
+    names = [path.relative_to(data / "odd_videos") for path in (data / "odd_videos").rglob("*")]
+    names += [path.relative_to(data) for path in (data / "reported").glob("*")]
+    return sorted(str(name) for name in names if place(data, str(name)).is_file() and name.suffix != ".md")
+
+
+def place(data: Path, name: str) -> Path:
+    """Path of a file of the table."""
+    return data / name if name.startswith("reported/") else data / "odd_videos" / name
 
 
 def read_table() -> dict[str, Outcome]:
@@ -149,8 +157,9 @@ def read_table() -> dict[str, Outcome]:
     return table
 
 
-def write_table(folder: Path) -> None:
-    lines = [f"{json.dumps(name)}: {json.dumps(isolated(outcome, folder / name))}" for name in files(folder)]
+def write_table(data: Path) -> None:
+    outcomes = {name: isolated(outcome, place(data, name)) for name in files(data)}
+    lines = [f"{json.dumps(name)}: {json.dumps(result)}" for name, result in outcomes.items()]
     TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
@@ -171,13 +180,13 @@ def assert_like(actual: Outcome, expected: Outcome) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("name", read_table())
 def test_outcome_is_that_of_the_table(real_data, capfd, name):
-    assert_like(isolated(outcome_in_any_order, real_data / "odd_videos" / name), read_table()[name])
+    assert_like(isolated(outcome_in_any_order, place(real_data, name)), read_table()[name])
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.real
 def test_table_lists_every_file(real_data):
-    assert files(real_data / "odd_videos") == sorted(read_table())
+    assert files(real_data) == sorted(read_table())
 
 
 def test_a_crash_a_hang_and_a_flood_of_memory_are_failures():

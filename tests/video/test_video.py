@@ -431,9 +431,9 @@ def test_scan_is_skipped_if_packets_are_sufficient(folder, clip, numbered_frames
     scans = []
     plain = frame_table.scan_table
 
-    def counting(opened, table, *, opening):
+    def counting(opened, table, **options):
         scans.append(opened.path)
-        return plain(opened, table, opening=opening)
+        return plain(opened, table, **options)
 
     monkeypatch.setattr("t3d.video.reader.scan_table", counting)
     for path in (clip, avi, packed):
@@ -915,7 +915,7 @@ def test_pickling_keeps_the_table_and_reopens_the_file(clip, read_numbers, monke
     video = Video(clip)
     video.frames_at([30])
     data = pickle.dumps(video)
-    monkeypatch.setattr("t3d.video.reader.read_table", None)  # the copy must not need it
+    monkeypatch.setattr("t3d.video.reader.read_with", None)  # the copy must not need it
     copy = pickle.loads(data)
     assert (len(copy), copy.height, copy.width) == (100, 48, 80)
     assert read_numbers(copy.frames_at([31, 2])) == [31, 2]

@@ -49,15 +49,24 @@ FACT_FIELDS = (
     pa.field("repeats", pa.list_(pa.int32())),  # … and how many steps there are in each run
     pa.field("last", pa.int64()),  # ticks for which the last frame is shown
     pa.field("counted", pa.bool_()),  # whether frames must be counted from the start: time stamps do not help
+    pa.field(
+        "places", pa.list_(pa.int32())
+    ),  # of each frame in the decoder's output, if not 0, 1, 2, …; -1: none
     pa.field("key_times", pa.list_(pa.int64())),  # ticks of the key frames
     pa.field("key_seeks", pa.list_(pa.int64())),  # ticks to seek to for each
     pa.field("looks", pa.list_(pa.uint64())),  # perceptual hashes of eight frames
     pa.field("damage", pa.string()),  # what is wrong with a file that can be read in part
+    pa.field("checked", pa.int16()),  # `t3d.video.facts.CHECKS` when it was read; null: before there were any
     pa.field("error", pa.string()),  # why a file cannot be read at all
 )
 """Results of reading the file; null if it could not be read."""
 SCHEMA = pa.schema([*ENTRY_FIELDS, *FACT_FIELDS], metadata={"t3d.index": "1"})
-_NEWER = ("labels", "offset")  # columns that are missing from indexes of older versions; read as nulls
+_NEWER = (
+    "labels",
+    "offset",
+    "places",
+    "checked",
+)  # columns that are missing from indexes of older versions; read as nulls
 
 
 class VideoIndex:

@@ -18,10 +18,12 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from t3d.errors import VideoError
 from t3d.io.files import content_digest
 from t3d.video.facts import VideoFacts
-from t3d.video.frame_table import FrameTable, read_table, scan_table
+from t3d.video.frame_table import HIDDEN_ERRORS, ReadTable, damage_of, read_with, scan_table
+from t3d.video.limits import NO_LIMITS
 from t3d.video.orientation import Orientation
+from t3d.video.reader import FrameReader
 from t3d.video.remarks import hdr_remark, joined, size_remark
-from t3d.video.stream import Stream, size_of
+from t3d.video.stream import WRONG_PLACES, Stream, size_of
 
 HASHED_FRAMES = 8
 """Frames of each video that are hashed, spread evenly over it."""
@@ -51,22 +53,19 @@ def examine(path: str, *, max_megapixels: float = math.inf) -> dict[str, Any]:
 
 
 class _FrameInspector:
-    """Checks each decoded frame's size, notes key frames, and hashes the frames that stand for the video."""
+    """Checks each decoded frame's size, and hashes the frames that stand for the video."""
 
     def __init__(self, expected: int, first: av.VideoFrame) -> None:
         places = (np.arange(HASHED_FRAMES) + 0.5) / HASHED_FRAMES * max(expected, 1)
         self.places: list[int] = places.astype(np.int64).tolist()
         self.size = (first.height, first.width)
         self.odd: str | None = None
-        self.keys: set[int | None] = set()
         self._hashes: dict[int, int] = {}
         self._reformatter = VideoReformatter()
 
     def __call__(self, number: int, frame: av.VideoFrame) -> None:
         if (frame.height, frame.width) != self.size and self.odd is None:
             self.odd = size_remark(number, frame, self.size)
-        if frame.key_frame:
-            self.keys.add(frame.pts)
         if number in self.places:
             self._hashes[number] = perceptual_hash(self._gray(frame))
 
@@ -109,33 +108,95 @@ def perceptual_hash(gray: npt.NDArray[np.uint8]) -> int:
 
 def _facts(path: Path, max_megapixels: float) -> tuple[VideoFacts, list[int]]:
     status = path.stat()
-    stream = Stream(path, max_megapixels=max_megapixels)
-    try:
-        reading = read_table(stream)
-        codec = stream.codec
-    finally:
-        stream.close()
-    inspector = _FrameInspector(len(reading.table.pts), reading.first)
-    stream = Stream(path, max_megapixels=max_megapixels)
-    try:
-        table, damage = scan_table(stream, reading.table, opening=True, look=inspector)
-    finally:
-        stream.close()
+    with _Streams(path, max_megapixels) as streams:
+        reading = read_with(streams.open)
+        codec = streams.last.codec
+        inspector = _FrameInspector(len(reading.table.pts), reading.first)
+        if reading.sure:
+            scanned = scan_table(
+                streams.open(True), reading.table, promised=True, trusted=True, look=inspector
+            )
+            wrong = None if scanned.table.order is None else HIDDEN_ERRORS
+            if wrong is None and not _lands(streams.open(True), reading):
+                wrong = WRONG_PLACES
+            if wrong is not None:  # once more as a reader does that has seen the same
+                inspector = _FrameInspector(len(reading.table.pts), reading.first)
+                scanned = scan_table(
+                    streams.open(False), reading.table, promised=True, trusted=False, look=inspector
+                )
+        else:
+            wrong = None
+            scanned = scan_table(
+                streams.open(False),
+                reading.table,
+                promised=False,
+                trusted=not reading.updated,
+                look=inspector,
+            )
+    notes = (*reading.notes, *scanned.notes)
     facts = VideoFacts(
         size=status.st_size,
         modified=status.st_mtime_ns,
         digest=content_digest(path),
         codec=codec,
-        table=_with_true_keys(table, inspector.keys),
+        table=scanned.table,
         stored_size=inspector.size,
         orientation=Orientation.of_frame(reading.first),
-        damage=joined(reading.damage or damage, hdr_remark(reading.first), inspector.odd),
+        damage=None,
     )
-    return facts, inspector.hashes()
+    if scanned.signatures is not None:
+        wrong = FrameReader(path, threads=1, facts=facts, limits=NO_LIMITS).check(scanned.signatures)
+        if wrong is not None:
+            counted = np.arange(len(facts.table.pts), dtype=np.int64)
+            facts = replace(facts, table=replace(facts.table, order=counted))
+    if wrong and (wrong == WRONG_PLACES or not scanned.notes):
+        notes += (wrong,)
+    damage = joined(damage_of(*notes), hdr_remark(reading.first), inspector.odd)
+    return replace(facts, damage=damage), inspector.hashes()
 
 
-def _with_true_keys(table: FrameTable, keys: set[int | None]) -> FrameTable:
-    """Leave out frames that the container calls key frames and the decoder does not."""
-    hidden = ~np.isin(table.key_pts, table.pts)  # is never shown, so nobody saw whether it is one
-    true = hidden | np.isin(table.key_pts, np.array([key for key in keys if key is not None], dtype=np.int64))
-    return replace(table, key_pts=table.key_pts[true], key_seek=table.key_seek[true])
+class _Streams:
+    """Streams of one file, each closed when the next one opens."""
+
+    def __init__(self, path: Path, max_megapixels: float) -> None:
+        self._path = path
+        self._max_megapixels = max_megapixels
+        self._stream: Stream | None = None
+
+    @property
+    def last(self) -> Stream:
+        """The open stream."""
+        assert self._stream is not None
+        return self._stream
+
+    def open(self, strict: bool) -> Stream:
+        """Open the file from its start."""
+        self.close()
+        self._stream = Stream(self._path, strict=strict, max_megapixels=self._max_megapixels)
+        return self._stream
+
+    def close(self) -> None:
+        """Close the open stream, if there is one."""
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None
+
+    def __enter__(self) -> _Streams:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _lands(stream: Stream, reading: ReadTable) -> bool:
+    """Return whether seeking to each key frame leads to its packet."""
+    table = reading.table
+    for stamp, seek in zip(table.key_pts[::-1].tolist(), table.key_seek[::-1].tolist(), strict=True):
+        try:
+            stream.seek(seek)
+        except VideoError:
+            return False
+        packet = next((packet for packet in stream.packets() if packet.pts == stamp), None)
+        if packet is None or packet.pos != reading.landings.get(stamp, packet.pos):
+            return False
+    return True

@@ -29,6 +29,7 @@ from t3d.io.journal import Journal, whole_lines
 from t3d.io.locks import alone_in
 from t3d.io.tar_member import refuse_members
 from t3d.prepare.examine import examine
+from t3d.video.facts import CHECKS
 from t3d.video.limits import DEFAULT_MEGAPIXELS
 from t3d.workers.cluster import ONE_MACHINE, Cluster, outcomes
 from t3d.workers.pool import Lost
@@ -219,9 +220,10 @@ def _once(table: pa.Table) -> pa.Table:
 
 
 def _unchanged(known: pa.Table, paths: Sequence[str]) -> set[str]:
-    """Return the files that were read before and have not changed."""
-    columns = [known[name].to_pylist() for name in ("path", "size", "modified", "error")]
-    before = {path: (size, time) for path, size, time, error in zip(*columns, strict=True) if error is None}
+    """Return the files that this version read before and that have not changed."""
+    sound = known.filter(pc.and_(pc.is_null(known["error"]), pc.equal(known["checked"], CHECKS)))
+    columns = [sound[name].to_pylist() for name in ("path", "size", "modified")]
+    before = {path: (size, time) for path, size, time in zip(*columns, strict=True)}
     same = set()
     for path in paths:
         if path in before:

@@ -21,7 +21,7 @@ from t3d.errors import ConfigError, Failed, VideoError, at_least, between, did_y
 from t3d.io.files import temporary_name
 from t3d.prepare.examine import examine
 from t3d.video.facts import VideoFacts
-from t3d.video.frame_table import FrameTable, Int64s, read_table, scan_table
+from t3d.video.frame_table import FrameTable, Int64s, damage_of, read_table, scan_table
 from t3d.video.orientation import Image, Orientation
 from t3d.video.remarks import hdr_remark, joined, size_remark
 from t3d.video.stream import Stream, size_of
@@ -143,7 +143,7 @@ def rewrite(
     finally:
         stream.close()
     passing = _Pass(source, target, spec, reading.first)
-    table, damage = reading.table, reading.damage
+    table, notes = reading.table, reading.notes
 
     row: dict[str, Any] = {}
 
@@ -161,16 +161,15 @@ def rewrite(
         # As an index counts: the frames that decoding from start to end gives.
         stream = Stream(source)
         try:
-            table, worse = scan_table(stream, table, opening=True)
+            scanned = scan_table(stream, table, promised=False, trusted=True)
         finally:
             stream.close()
-        damage = damage or worse
+        table, notes = scanned.table, (*notes, *scanned.notes)
         try:
             passing.write(table, sure=True, check=check)
         except _DisagreementError as error:
             raise VideoError(source, "does not give the same frames each time it is decoded") from error
-    noted = joined(damage, hdr_remark(reading.first), passing.odd)
-    return Rewritten(row, size, modified, noted)
+    return Rewritten(row, size, modified, joined(damage_of(*notes), hdr_remark(reading.first), passing.odd))
 
 
 class _Pass:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from t3d.io.tar_member import TarMember
-from t3d.video.frame_table import FrameTable
+from t3d.video.frame_table import SURE_CODECS, FrameTable, Int64s
 from t3d.video.orientation import Orientation
+
+CHECKS = 1
+"""Number of the checks that a row has passed. Raise it when rows made before must not be trusted."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class VideoFacts:
         orientation: How a stored frame is rotated for display.
         damage: What is wrong with it, or None.
         offset: Byte offset in its shard, or None for a separate file.
+        checked: Whether frames after a seek and time stamps were checked. False for rows of older indexes
+            that may be wrong: a reader then reads the file through.
     """
 
     size: int
@@ -41,6 +45,7 @@ class VideoFacts:
     orientation: Orientation
     damage: str | None
     offset: int | None = None
+    checked: bool = True
 
     def member(self, path: Path) -> TarMember | None:
         """Return where the video lies in its shard, or None for a separate file."""
@@ -73,9 +78,11 @@ class VideoFacts:
             "repeats": np.diff(begins, append=len(steps)).tolist(),
             "last": table.last,
             "counted": table.order is not None,
+            "places": None if table.order is None or _plain(table.order) else table.order.tolist(),
             "key_times": table.key_pts.tolist(),
             "key_seeks": table.key_seek.tolist(),
             "damage": self.damage,
+            "checked": CHECKS,
         }
 
     @classmethod
@@ -95,14 +102,26 @@ class VideoFacts:
                 last=row["last"],
                 key_pts=_int64s(row["key_times"]),
                 key_seek=_int64s(row["key_seeks"]),
-                order=np.arange(len(pts), dtype=np.int64) if row["counted"] else None,
+                order=_order(row, len(pts)),
             ),
             stored_size=orientation.size((row["height"], row["width"])),
             orientation=orientation,
             damage=row["damage"],
             offset=row["offset"],
+            checked=row.get("checked") is not None or (not row["counted"] and row["codec"] in SURE_CODECS),
         )
 
 
-def _int64s(values: object) -> npt.NDArray[np.int64]:
+def _plain(order: Int64s) -> bool:
+    return bool((order == np.arange(len(order))).all())
+
+
+def _order(row: Mapping[str, Any], count: int) -> Int64s | None:
+    if not row["counted"]:
+        return None
+    places = row.get("places")
+    return np.arange(count, dtype=np.int64) if places is None else _int64s(places)
+
+
+def _int64s(values: object) -> Int64s:
     return np.array(values, dtype=np.int64)

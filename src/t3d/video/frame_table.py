@@ -5,16 +5,23 @@ Legend: T frames, K key frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import numpy.typing as npt
 
 from t3d.errors import VideoError
+from t3d.video.parameter_sets import carries_parameter_sets
+from t3d.video.signature import signature
 from t3d.video.stream import Stream
+from t3d.video.time_stamps import repair
+
+if TYPE_CHECKING:
+    from t3d.video.stream import VideoPacket
 
 Int64s = npt.NDArray[np.int64]
 
@@ -41,6 +48,17 @@ class FrameTable:
     order: Int64s | None = None
 
 
+SURE_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "prores", "mpeg4"})
+"""Codecs whose decoders keep nothing through a seek that matters, and report damage if they are strict."""
+# Most B-frames in a row that encoders write.
+_MOST_B_FRAMES = 16
+# Key frames whose packets are searched for parameters of the decoder: in files of key frames only, all would
+# take too long.
+_MOST_UPDATES = 100
+HIDDEN_ERRORS = "the decoder hides errors in damaged frames"
+"""Note for a file that decodes without an error only because the decoder covers errors up."""
+
+
 @dataclass(frozen=True)
 class ReadTable:
     """Result of reading a file's packets.
@@ -49,13 +67,56 @@ class ReadTable:
         table: The frame table according to the packets.
         first: The first decoded frame.
         sure: Whether decoding is expected to agree with the table.
-        damage: What is wrong with the file, or None.
+        notes: What is wrong with the file.
+        landings: Position in the file of each key frame's packet, by its time stamp.
+        updated: Whether some packets change the decoder's parameters, so that it cannot start anywhere.
     """
 
     table: FrameTable
     first: av.VideoFrame
     sure: bool
-    damage: str | None
+    notes: tuple[str, ...]
+    landings: dict[int, int]
+    updated: bool
+
+
+@dataclass(frozen=True)
+class ScannedTable:
+    """Result of decoding a file from start to end.
+
+    Args:
+        table: The corrected frame table.
+        notes: What is wrong with the file.
+        signatures: Signature of each frame of the table, if decoding can start at a key frame.
+    """
+
+    table: FrameTable
+    notes: tuple[str, ...]
+    signatures: dict[int, int] | None
+
+
+def damage_of(*notes: str) -> str | None:
+    """Return what is wrong with a file, as one line, or None."""
+    return "; ".join(list(dict.fromkeys(notes))[:4]) or None
+
+
+def read_with(opened: Callable[[bool], Stream]) -> ReadTable:
+    """Read all packets of a file with a strict decoder, or with a lenient one if the first frame is damaged.
+
+    Args:
+        opened: Opens the file; called with whether its decoder is strict.
+
+    Raises:
+        VideoError: No frame can be decoded.
+    """
+    stream = opened(True)
+    try:
+        reading = read_table(stream)
+        if not stream.errors:
+            return reading
+    except VideoError:
+        pass
+    return read_table(opened(False))
 
 
 def read_table(stream: Stream) -> ReadTable:
@@ -70,6 +131,8 @@ def read_table(stream: Stream) -> ReadTable:
     rows: list[tuple[int | None, int | None, bool, bool]] = []
     corrupt, smallest, duration = 0, stream.size, 0
     first: av.VideoFrame | None = None
+    landings: dict[int, int] = {}
+    updates: list[bool] = []  # whether a key frame's packet changes the decoder's parameters
     for packet in stream.packets():
         if not packet.size:
             continue
@@ -77,6 +140,11 @@ def read_table(stream: Stream) -> ReadTable:
         corrupt += packet.is_corrupt
         smallest = min(smallest, packet.size)
         duration = packet.duration or duration
+        if packet.is_keyframe:
+            if packet.pts is not None and packet.pos is not None:
+                landings[packet.pts] = packet.pos
+            if len(updates) < _MOST_UPDATES:
+                updates.append(_updates_decoder(stream, packet))
         if first is None:
             first = next(iter(stream.decode(packet)), None)
     if first is None:
@@ -85,7 +153,8 @@ def read_table(stream: Stream) -> ReadTable:
         raise VideoError(stream.path, _why_no_frame(stream, len(rows)))
 
     known = [(pts, dts, key, discard) for pts, dts, key, discard in rows if pts is not None]
-    shown = np.sort(np.array([pts for pts, _, _, discard in known if not discard], dtype=np.int64))
+    in_file = np.array([pts for pts, _, _, discard in known if not discard], dtype=np.int64)
+    shown = np.sort(in_file)
     # Containers index by decoding time or by presentation time: seeking to the earlier is never too late.
     keys = sorted({(pts, pts if dts is None else min(pts, dts)) for pts, dts, key, _ in known if key})
     table = FrameTable(
@@ -95,76 +164,151 @@ def read_table(stream: Stream) -> ReadTable:
         key_pts=np.array([pts for pts, _ in keys], dtype=np.int64),
         key_seek=np.array([seek for _, seek in keys], dtype=np.int64),
     )
+    updated = len(set(updates)) > 1  # a decoder that starts behind an update misses it
     sure = (
         len(known) == len(rows)
         and len(shown) > 0
         and bool((np.diff(shown) > 0).all())
+        and _in_plausible_order(in_file, b_frames=stream.video.codec_context.has_b_frames)
         and not corrupt
         and rows[0][2]  # decoding starts at a key frame, and nothing is shown before it
         and rows[0][0] == min(pts for pts, _, _, _ in known)
         and first.pts == shown[0]
+        and not updated
         and _one_packet_one_frame(stream, smallest)
     )
     lost = stream.beyond_end()
     more = [f"{corrupt} packets are marked as damaged"] if corrupt else []
     more += [f"the file is cut off: {lost} of the frames it lists lie beyond its end"] if lost else []
-    damage = _damage(stream, *more)
-    return ReadTable(_with_last(table), first, sure, damage)
+    return ReadTable(_with_last(table), first, sure, _notes(stream, *more), landings, updated)
 
 
 def scan_table(
     stream: Stream,
     table: FrameTable,
     *,
-    opening: bool,
+    promised: bool,
+    trusted: bool,
     look: Callable[[int, av.VideoFrame], None] | None = None,
-) -> tuple[FrameTable, str | None]:
+) -> ScannedTable:
     """Decode a file from start to end, and correct its frame table by the result.
 
-    While a file is being opened, an undamaged file can still find its frames by time stamp later. A
-    later scan means that this failed, so frames are counted from the start. Once the number of frames was
-    reported, it does not change: if the decoder returns a different number, frames keep their numbers, and
-    missing ones are marked.
+    A number of frames that was promised does not change: if the decoder returns a different number, frames
+    keep their numbers, and missing ones are marked.
 
     Args:
         stream: The file, just opened.
         table: The frame table so far.
-        opening: Whether no frame has been returned yet.
+        promised: Whether the packets alone decide the number of frames.
+        trusted: Whether frames of an undamaged file may be found by time stamp. False after this failed:
+            then frames are counted from the start.
         look: Called with the number of each frame and the frame.
 
     Returns:
-        The corrected table, and what is wrong with the file, or None.
+        The corrected table, and what is wrong with the file.
 
     Raises:
         VideoError: No frame can be decoded.
     """
-    decoded = []
+    stamps: list[int | None] = []
+    keys: list[int | None] = []
+    signatures: list[int] = []
+    patched = 0
     for number, frame in enumerate(stream.frames()):
-        decoded.append((frame.pts, frame.is_corrupt))
+        stamps.append(frame.pts)
+        patched += frame.is_corrupt
+        if frame.key_frame:
+            keys.append(frame.pts)
+        if trusted and not promised:
+            signatures.append(signature(frame))
         if look is not None:
             look(number, frame)
-    if not decoded:
+    if not stamps:
         raise VideoError(stream.path, _why_no_frame(stream, 0))
-    patched = sum(corrupt for _, corrupt in decoded)
-    damage = _damage(stream, *([f"{patched} frames are patched up by the decoder"] if patched else []))
+    notes = _notes(stream, *([f"{patched} frames are patched up by the decoder"] if patched else []))
 
     # A decoder may silently skip frames that it cannot decode: HEVC's does.
-    if not opening and (damage or len(decoded) != len(table.pts)):
-        places: dict[int | None, int] = {}
-        for place, (stamp, _) in enumerate(decoded):
-            places.setdefault(stamp, place)
-        order = np.array([places.get(stamp, -1) for stamp in table.pts.tolist()], dtype=np.int64)
-        if not damage:
-            damage = f"the decoder gives {len(decoded)} frames for {len(order)}"
-        return replace(table, order=order), damage
+    if promised and stamps != table.pts.tolist():
+        table, more_notes = _with_missing_frames(stream, table, stamps)
+        return ScannedTable(table, (*more_notes, *notes), None)
 
-    counted = np.arange(len(decoded), dtype=np.int64)
-    pts = np.array([stamp for stamp, _ in decoded if stamp is not None], dtype=np.int64)
-    if len(pts) < len(decoded) or (np.diff(pts) <= 0).any():
-        rate = stream.video.average_rate or stream.video.guessed_rate or Fraction(25)
-        return replace(table, pts=counted, time_base=1 / Fraction(rate), last=1, order=counted), damage
-    seekable = opening and not damage and len(table.key_pts) > 0 and table.key_pts[0] <= pts[0]
-    return _with_last(replace(table, pts=pts, order=None if seekable else counted)), damage
+    counted = np.arange(len(stamps), dtype=np.int64)
+    if promised:
+        table = _with_true_keys(table, keys)
+        seekable = trusted and not notes and len(table.key_pts) > 0
+        return ScannedTable(replace(table, order=None if seekable else counted), notes, None)
+    pts = np.array([stamp for stamp in stamps if stamp is not None], dtype=np.int64)
+    if len(pts) < len(stamps) or (np.diff(pts) <= 0).any():
+        table, more_notes = _with_repaired_times(stream, table, stamps)
+        return ScannedTable(replace(table, order=counted), (*notes, *more_notes), None)
+    table = _with_last(_with_true_keys(replace(table, pts=pts), keys))
+    seekable = trusted and not notes and len(table.key_pts) > 0 and table.key_pts[0] <= pts[0]
+    table = replace(table, order=None if seekable else counted)
+    return ScannedTable(table, notes, dict(enumerate(signatures)) if seekable else None)
+
+
+def _with_true_keys(table: FrameTable, keys: Sequence[int | None]) -> FrameTable:
+    """Leave out frames that the container calls key frames and the decoder does not."""
+    hidden = ~np.isin(table.key_pts, table.pts)  # is never shown, so nobody saw whether it is one
+    true = hidden | np.isin(table.key_pts, np.array([key for key in keys if key is not None], dtype=np.int64))
+    return replace(table, key_pts=table.key_pts[true], key_seek=table.key_seek[true])
+
+
+def _with_missing_frames(
+    stream: Stream, table: FrameTable, stamps: Sequence[int | None]
+) -> tuple[FrameTable, tuple[str, ...]]:
+    """Return a table of as many frames, in the order of decoding, and what is wrong with them."""
+    count = len(table.pts)
+    decoded = np.array([stamp for stamp in stamps if stamp is not None], dtype=np.int64)
+    sound = np.flatnonzero(np.isin(table.pts, decoded))
+    missing = np.setdiff1d(np.arange(count), sound)
+    notes: tuple[str, ...] = ()
+    if len(missing):
+        numbers = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
+        notes = (f"{len(missing)} of {count} frames cannot be decoded: {numbers}",)
+    if len(sound) == len(stamps):
+        order = np.full(count, -1, dtype=np.int64)
+        order[sound] = np.arange(len(stamps))
+        times = table.pts.copy()
+        times[sound] = decoded
+        if not (np.diff(times) > 0).all():
+            table, more = _with_repaired_times(stream, table, times.tolist())
+            notes += more
+        return replace(table, order=order), notes
+    places: dict[int | None, int] = {}
+    for place, stamp in enumerate(stamps):
+        places.setdefault(stamp, place)
+    order = np.array([places.get(stamp, -1) for stamp in table.pts.tolist()], dtype=np.int64)
+    return replace(table, order=order), (*notes, f"the decoder gives {len(stamps)} frames for {count}")
+
+
+def _with_repaired_times(
+    stream: Stream, table: FrameTable, stamps: Sequence[int | None]
+) -> tuple[FrameTable, tuple[str, ...]]:
+    """Return a table without bad time stamps, and what was repaired."""
+    rate = Fraction(stream.video.average_rate or stream.video.guessed_rate or 25)
+    avi = "avi" in stream.container.format.name.split(",")
+    if avi and len(set(stream.decoding_times)) == len(stamps) and None not in stream.decoding_times:
+        # AVI has no time stamps: FFmpeg guesses them, and is wrong with B-frames. Frames are shown in equal
+        # steps, but for empty packets, which show the last frame again.
+        pts = np.sort(np.array(stream.decoding_times, dtype=np.int64))
+        return _with_last(replace(table, pts=pts)), ()
+    if avi or all(stamp is None for stamp in stamps):
+        counted = np.arange(len(stamps), dtype=np.int64)
+        return replace(table, pts=counted, time_base=1 / rate, last=1), ()
+    step = max(round(1 / rate / table.time_base), 1)
+    repaired = repair(stamps, step=step)
+    finer = repaired.finer
+    return _with_last(
+        replace(
+            table,
+            pts=repaired.pts,
+            time_base=table.time_base / finer,
+            last=table.last * finer,
+            key_pts=table.key_pts * finer,
+            key_seek=table.key_seek * finer,
+        )
+    ), repaired.notes
 
 
 def _with_last(table: FrameTable) -> FrameTable:
@@ -176,20 +320,35 @@ def _with_last(table: FrameTable) -> FrameTable:
     return replace(table, last=max(last, 1))
 
 
+def _updates_decoder(stream: Stream, packet: VideoPacket) -> bool:
+    if packet.has_sidedata("new_extradata"):
+        return True
+    if stream.codec not in {"h264", "hevc"}:
+        return False
+    extradata = stream.video.codec_context.extradata or b""
+    return carries_parameter_sets(memoryview(packet), codec=stream.codec, extradata=extradata)
+
+
+def _in_plausible_order(pts: Int64s, *, b_frames: bool) -> bool:
+    """Return whether packets lie in the file in the order of display, but for B-frames."""
+    if not b_frames:
+        return bool((np.diff(pts) > 0).all())
+    ranks = np.empty(len(pts), dtype=np.int64)
+    ranks[np.argsort(pts, kind="stable")] = np.arange(len(pts))
+    return bool((np.abs(ranks - np.arange(len(pts))) <= _MOST_B_FRAMES).all())
+
+
 def _one_packet_one_frame(stream: Stream, smallest: int) -> bool:
     container = stream.container.format.name.split(",")
     # Real MPEG-4 files have packets of a few bytes without a frame, or two frames per packet.
     plain = smallest > 16 and not stream.video.codec_context.has_b_frames
     if "mov" in container or "matroska" in container:
-        return stream.codec in {"h264", "hevc", "av1", "vp9", "mjpeg", "ffv1", "prores"} or (
-            stream.codec == "mpeg4" and plain
-        )
+        return stream.codec in SURE_CODECS and (stream.codec != "mpeg4" or plain)
     return "avi" in container and (stream.codec == "mjpeg" or (stream.codec == "mpeg4" and plain))
 
 
-def _damage(stream: Stream, *more: str) -> str | None:
-    messages = [*more, *dict.fromkeys(stream.errors)]
-    return "; ".join(messages[:3]) or None
+def _notes(stream: Stream, *more: str) -> tuple[str, ...]:
+    return tuple([*more, *dict.fromkeys(stream.errors)][:3])
 
 
 def _why_no_frame(stream: Stream, packets: int) -> str:

@@ -14,26 +14,28 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from t3d.errors import VideoError
-from t3d.video.frame_table import FrameTable, Int64s, read_table, scan_table
+from t3d.video.frame_table import HIDDEN_ERRORS, FrameTable, Int64s, damage_of, read_with, scan_table
 from t3d.video.limits import ReadLimits, TimeLimit, check_frame_size
 from t3d.video.orientation import Image, Orientation
-from t3d.video.remarks import SCALED, hdr_remark, size_remark
-from t3d.video.stream import Stream, size_of
+from t3d.video.remarks import SCALED, hdr_remark, joined, size_remark
+from t3d.video.signature import signature
+from t3d.video.stream import WRONG_PLACES, Stream, size_of
 
 if TYPE_CHECKING:
     from t3d.video.facts import VideoFacts
 
-Transform = Callable[[torch.Tensor], torch.Tensor]
-
+Transform = Callable[[Image], Image]
+MAX_MISSING = 0.1
+"""Largest share of frames that cannot be decoded in a video whose other frames stand in for them."""
 # Decoding this many frames forward costs no more than a seek.
 _SLACK = 6
 # Open decoders of a parent process: freeing them after a fork would wait for missing threads.
@@ -41,7 +43,15 @@ _left_by_fork: list[Stream] = []
 
 
 class _DisagreementError(Exception):
-    """The decoder returned a frame that does not match the table."""
+    """The decoder returned a frame that does not match the table.
+
+    Args:
+        note: What is wrong with the file, if that is clear.
+    """
+
+    def __init__(self, note: str | None = None) -> None:
+        super().__init__(note)
+        self.note = note
 
 
 class _Call:
@@ -73,8 +83,6 @@ class FrameReader:
         size: Height and width of a frame in pixels, as displayed.
         orientation: How stored frames are rotated for display.
         codec: FFmpeg's name of the codec.
-        damage: What is wrong with the file, as far as known.
-        remarks: What else is unusual about it, as far as known.
 
     Raises:
         VideoError: None of the file's frames can be decoded, its size differs from that in `facts`, or it
@@ -83,14 +91,20 @@ class FrameReader:
 
     def __init__(self, path: Path, *, threads: int, facts: VideoFacts | None, limits: ReadLimits) -> None:
         self.path = path
-        self.remarks: list[str] = []
+        self._remarks: list[str] = []
         self._max_megapixels = limits.max_megapixels
         self._time_limit = TimeLimit(path, limits.timeout)
-        self.damage: str | None = None
+        self._notes: tuple[str, ...] = ()
+        self._landings: dict[int, int] = {}  # position of each key frame's packet, by time stamp
+        self._signatures: dict[int, int] | None = None  # of frames decoded from start to end, by number
+        self._strict = True  # until frames are decoded in order
         self._threads = threads
         self._member = None if facts is None else facts.member(path)
         self._stream: Stream | None = None
         self._frames: Iterator[av.VideoFrame] | None = None  # the decoder's next frames
+        # Decoders fill gaps in damaged frames with what their buffers hold. For that to be the same each
+        # time, every frame lives until the next one is decoded, whether it is returned or passed over.
+        self._held: av.VideoFrame | None = None
         self._known_errors = 0  # of the stream, when decoding began
         self._next = 0  # number of the next frame, in the table or (by count) in the decoder's output
         self._call = _Call()
@@ -103,29 +117,70 @@ class FrameReader:
             raise
 
     @property
+    def damage(self) -> str | None:
+        """What is wrong with the file or unusual about it, as far as known."""
+        return joined(damage_of(*self._notes), *self._remarks)
+
+    @property
+    def missing(self) -> Int64s:
+        """Numbers of the frames that cannot be decoded, as far as known, int64 [M]."""
+        order = self.table.order
+        return np.flatnonzero(order < 0) if order is not None else np.zeros(0, dtype=np.int64)
+
+    @property
     def times(self) -> npt.NDArray[np.float64]:
         """Seconds at which each frame appears, counted from the first, float64 [T], ascending."""
         return (self.table.pts - self.table.pts[0]) * float(self.table.time_base)
 
-    def read(self, numbers: Int64s, *, transform: Transform | None = None) -> torch.Tensor:
+    def read(
+        self, numbers: Int64s, *, nearest: bool = False, transform: Transform | None = None
+    ) -> npt.NDArray[np.uint8]:
         """Decode the frames with these numbers, each once, in any order and with repeats.
 
         Args:
             numbers: Frame numbers within the table, int64 [T].
-            transform: See `Video.frames_at`.
+            nearest: Replace a frame that cannot be decoded by the nearest one that can, the earlier one of
+                two.
+            transform: Applied to each frame H W C as it is decoded. Its results are returned instead.
 
         Returns:
-            RGB, uint8 T C H W in the order of `numbers`, the colors of a pixel adjacent in memory.
+            RGB, uint8 T H W C in the order of `numbers`.
 
         Raises:
-            VideoError: A frame cannot be decoded, or the time limit is over.
+            VideoError: The time limit is over, or a frame cannot be decoded; with `nearest`, a frame and more
+                than `MAX_MISSING` of the video cannot be decoded.
         """
         with self._time_limit:
             try:
-                return self._collect(numbers, transform)
-            except _DisagreementError:
-                self.table = self._scan(self.table)
-                return self._collect(numbers, transform)
+                return self._collect(self._nearest(numbers) if nearest else numbers, transform)
+            except _DisagreementError as error:
+                self._scan_again(error.note)
+                return self._collect(self._nearest(numbers) if nearest else numbers, transform)
+
+    def check(self, signatures: dict[int, int]) -> str | None:
+        """Decode the whole file again, the last group first, and compare it with decoding in order.
+
+        Args:
+            signatures: Signature of each frame, by number.
+
+        Returns:
+            None if all frames are the same; else what is wrong with the file, empty if nothing is.
+        """
+        self._signatures = signatures
+        count = len(self.table.pts)
+        starts = {0, *np.searchsorted(self.table.pts, self.table.key_pts).tolist()} - {count}
+        groups = list(pairwise([*sorted(starts), count]))
+        try:
+            # The last one once more: a decoder that keeps something through a seek has seen all the others.
+            for start, stop in [*reversed(groups), groups[-1]]:
+                self._call.wanted = self.table.pts[start:stop].tolist()
+                for number in range(start, stop):
+                    self._by_time(number)
+        except _DisagreementError as error:
+            return error.note or ""
+        finally:
+            self.release()
+        return None
 
     def release(self) -> None:
         """Close the file. `read` opens it again."""
@@ -134,7 +189,7 @@ class FrameReader:
         elif self._stream is not None:
             self._frames = None
             self._stream.close()
-        self._stream = self._frames = None
+        self._stream = self._frames = self._held = None
 
     def __del__(self) -> None:
         # PyAV's containers and streams reference each other: files would stay open until garbage collection.
@@ -142,16 +197,15 @@ class FrameReader:
             self.release()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_stream": None, "_frames": None}
+        return {**self.__dict__, "_stream": None, "_frames": None, "_held": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._pid = os.getpid()
 
-    def _collect(self, wanted: Int64s, transform: Transform | None) -> torch.Tensor:
-        out = np.empty(
-            (len(wanted), *(self.size if transform is None else (0, 0)), 3), dtype=np.uint8
-        )  # T H W C
+    def _collect(self, wanted: Int64s, transform: Transform | None) -> npt.NDArray[np.uint8]:
+        height, width = self.size if transform is None or not len(wanted) else (0, 0)
+        out = np.empty((len(wanted), height, width, 3), dtype=np.uint8)  # T H W C
         first: dict[int, int] = {}
         for place, number in enumerate(wanted.tolist()):
             first.setdefault(number, place)
@@ -160,8 +214,8 @@ class FrameReader:
             self._call.wanted = self.table.pts[numbers].tolist()
             for number in numbers:
                 image = self._pixels(number)
-                if transform is not None:  # now, so that one frame of full size is in memory
-                    image = _transformed(image, transform)
+                if transform is not None:  # at once, so that one frame of full size is in memory
+                    image = transform(image)
                     if out.shape[1:] != image.shape:
                         out = np.empty((len(wanted), *image.shape), dtype=np.uint8)
                 out[first[number]] = image
@@ -171,36 +225,62 @@ class FrameReader:
         for place, number in enumerate(wanted.tolist()):
             if place != first[number]:
                 out[place] = out[first[number]]
-        return torch.from_numpy(out).permute(0, 3, 1, 2)  # T C H W
+        return out
 
     def _pixels(self, number: int) -> Image:
         frame = self._by_time(number) if self.table.order is None else self._by_count(number)
         assert self._stream is not None
         if (frame.height, frame.width) == self._stored_size:
             return self.orientation.apply(self._stream.rgb(frame))
-        if SCALED not in f"{self.damage}{self.remarks}":
-            self.remarks.append(size_remark(number, frame, self._stored_size))
+        if SCALED not in (self.damage or ""):
+            self._remarks.append(size_remark(number, frame, self._stored_size))
         return self.orientation.apply(self._stream.rgb(frame, shape=self._stored_size))
+
+    def _nearest(self, numbers: Int64s) -> Int64s:
+        order = self.table.order
+        if order is None or not (order[numbers] < 0).any():
+            return numbers
+        sound = np.flatnonzero(order >= 0)
+        lost = len(order) - len(sound)
+        if lost > MAX_MISSING * len(order):
+            reason = (
+                f"{lost} of {len(order)} frames cannot be decoded, more than {100 * MAX_MISSING:g} %: "
+                f"{self.damage}"
+            )
+            raise VideoError(self.path, reason)
+        after = np.minimum(np.searchsorted(sound, numbers), len(sound) - 1)
+        before = np.maximum(after - 1, 0)
+        closer = np.abs(sound[before] - numbers) <= np.abs(sound[after] - numbers)
+        return np.where(closer, sound[before], sound[after])
 
     def _by_time(self, number: int) -> av.VideoFrame:
         table = self.table
         key = self._go_to(number)
         for frame in self._frames or ():
-            if frame.pts is None or frame.is_corrupt or self._new_error():
+            self._held = frame
+            if self._new_error():
+                assert self._stream is not None
+                raise _DisagreementError(
+                    WRONG_PLACES if WRONG_PLACES in self._stream.errors else HIDDEN_ERRORS
+                )
+            if frame.pts is None or frame.is_corrupt:
                 break
             if key is not None and frame.pts < table.pts[self._next]:
                 continue  # the container went too far back, or returns frames of the previous group
-            if key is not None and frame.pts == key and not frame.key_frame:
+            if key is not None and table.pts[self._next] == key and (frame.pts != key or not frame.key_frame):
                 break  # not a valid start: later frames may depend on frames before it
             while frame.pts != table.pts[self._next]:
-                if not self._call.needless(int(table.pts[self._next])):
+                if int(table.pts[self._next]) not in self._passed_over():
                     raise _DisagreementError
                 self._next += 1
             key = None
             self._next += 1
             if self._next > number:
+                if self._signatures is not None and signature(frame) != self._signatures[number]:
+                    # Without an error only where the first packet holds a palette for all.
+                    raise _DisagreementError(None if frame.format.has_palette else WRONG_PLACES)
                 return frame
-        raise _DisagreementError
+        raise _DisagreementError(HIDDEN_ERRORS if self._frames is not None and self._new_error() else None)
 
     def _go_to(self, number: int) -> int | None:
         """Move the decoder before a frame; return the key frame's time stamp, or None if it did not seek."""
@@ -217,9 +297,15 @@ class FrameReader:
             stream.seek(int(table.key_seek[key]))
         except VideoError as error:
             raise _DisagreementError from error
-        self._frames, self._next = stream.frames(self._call.needless), start
+        stamp = int(table.key_pts[key])
+        landing = (stamp, self._landings.get(stamp))
+        self._frames, self._next = stream.frames(self._call.needless, landing=landing), start
         self._known_errors = len(stream.errors)
-        return int(table.key_pts[key])
+        return stamp
+
+    def _passed_over(self) -> set[int]:
+        assert self._stream is not None
+        return self._stream.passed_over
 
     def _new_error(self) -> bool:
         assert self._stream is not None
@@ -235,6 +321,7 @@ class FrameReader:
             self.release()
             self._frames, self._next = self._open().frames(), 0
         for frame in self._frames:
+            self._held = frame
             self._next += 1
             if self._next > place:
                 return frame
@@ -244,27 +331,46 @@ class FrameReader:
         if self._foreign():
             self.release()
         if self._stream is None:
+            # Several threads might cover up damage differently each time.
+            threads = self._threads if self._strict or not self._notes else 1
             self._stream = Stream(
                 self.path,
-                threads=self._threads,
+                threads=threads,
                 member=self._member,
+                strict=self._strict,
                 max_megapixels=self._max_megapixels,
                 time_limit=self._time_limit,
             )
             self._pid = os.getpid()
         return self._stream
 
+    def _reopen(self, strict: bool) -> Stream:
+        self.release()
+        self._strict = strict
+        return self._open()
+
     def _foreign(self) -> bool:
         return self._pid != os.getpid()
 
     def _index(self) -> FrameTable:
-        stream = self._open()
-        packets = read_table(stream)
-        self.damage = packets.damage
-        self.codec = stream.codec
-        self.remarks = [remark for remark in (hdr_remark(packets.first),) if remark]
-        self._shape((packets.first.height, packets.first.width), Orientation.of_frame(packets.first))
-        return packets.table if packets.sure else self._scan(packets.table, opening=True)
+        reading = read_with(self._reopen)
+        assert self._stream is not None
+        self._notes = reading.notes
+        self._remarks = [remark for remark in (hdr_remark(reading.first),) if remark]
+        self.codec = self._stream.codec
+        self._shape((reading.first.height, reading.first.width), Orientation.of_frame(reading.first))
+        if reading.sure:
+            self._landings = reading.landings
+            if not self._strict:
+                self.release()
+                self._strict = True
+            return reading.table
+        scanned = scan_table(self._reopen(False), reading.table, promised=False, trusted=not reading.updated)
+        self._notes += scanned.notes
+        self._signatures = scanned.signatures
+        self.release()
+        self._strict = scanned.table.order is None
+        return scanned.table
 
     def _trust(self, facts: VideoFacts) -> FrameTable:
         # A shard is checked when frames are read: until then it need not be on this machine.
@@ -276,24 +382,23 @@ class FrameReader:
             raise VideoError(self.path, reason)
         height, width = facts.stored_size
         check_frame_size(self.path, height, width, max_megapixels=self._max_megapixels)
-        self.damage = facts.damage
+        if not facts.checked:
+            return self._index()
+        self._notes = (facts.damage,) if facts.damage else ()
         self.codec = facts.codec
         self._shape(facts.stored_size, facts.orientation)
+        self._strict = facts.table.order is None
         return facts.table
 
     def _shape(self, stored_size: tuple[int, int], orientation: Orientation) -> None:
         self._stored_size, self.orientation = stored_size, orientation
         self.size = orientation.size(stored_size)
 
-    def _scan(self, table: FrameTable, *, opening: bool = False) -> FrameTable:
+    def _scan_again(self, note: str | None) -> None:
+        """Decode the file from start to end after its table failed, and count frames from then on."""
+        scanned = scan_table(self._reopen(False), self.table, promised=True, trusted=False)
         self.release()
-        table, damage = scan_table(self._open(), table, opening=opening)
-        self.release()
-        self.damage = damage or self.damage
-        return table
-
-
-def _transformed(image: Image, transform: Transform) -> Image:
-    """Return an image H W C after a transform of frames N C H W."""
-    frame = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0)
-    return cast(Image, transform(frame)[0].permute(1, 2, 0).numpy())
+        self.table, self._signatures = scanned.table, None
+        self._notes += scanned.notes
+        if note is not None and (note == WRONG_PLACES or not scanned.notes):
+            self._notes += (note,)

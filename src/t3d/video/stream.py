@@ -51,6 +51,9 @@ _SCALING = (
     | Interpolation.FULL_CHR_H_INP
 )
 
+WRONG_PLACES = "some frames differ after a seek from those read from the start; they are decoded in order"
+"""Error of a file whose frames cannot be found by seeking."""
+
 
 class Stream:
     """Demuxer and decoder for the best video stream of a file, read forward from the current position.
@@ -59,6 +62,8 @@ class Stream:
         path: The file.
         threads: Decoding threads.
         member: Position of the file in its shard, if it is part of one.
+        strict: Whether the decoder reports every error it notices, instead of covering up damaged parts of
+            a picture with parts of pictures before it. Frames without errors are the same.
         max_megapixels: Largest frame that is decoded, in megapixels.
         time_limit: Checked after every packet.
 
@@ -72,6 +77,7 @@ class Stream:
         *,
         threads: int = 1,
         member: TarMember | None = None,
+        strict: bool = False,
         max_megapixels: float = math.inf,
         time_limit: TimeLimit | None = None,
     ) -> None:
@@ -100,9 +106,11 @@ class Stream:
         context.thread_count = threads
         context.thread_type = "AUTO" if threads > 1 else "NONE"
         self.codec: str = context.codec.canonical_name  # FFmpeg's name
-        # Otherwise HEVC's decoder hides errors and returns the rest of a frame as if it were undamaged.
-        strict = {"err_detect": "explode"} if self.codec == "hevc" else {}
-        context.options = largest | strict
+        # HEVC's decoder hides errors otherwise, and returns the rest of a frame as if it were undamaged.
+        explode = {"err_detect": "explode"} if strict or self.codec == "hevc" else {}
+        context.options = largest | explode
+        self.decoding_times: list[int | None] = []  # of the packets of the last pass of `frames`
+        self.passed_over: set[int] = set()  # time stamps of the frames that the last pass of `frames` skipped
         self._reformatter = VideoReformatter()
         self._leaves = self.codec in _LEAVES
 
@@ -144,18 +152,31 @@ class Stream:
             self.errors.append(_text(error))
             return []
 
-    def frames(self, needless: Callable[[int], bool] | None = None) -> Iterator[av.VideoFrame]:
+    def frames(
+        self,
+        needless: Callable[[int], bool] | None = None,
+        *,
+        landing: tuple[int, int | None] | None = None,
+    ) -> Iterator[av.VideoFrame]:
         """Yield the frames from here to the end, in presentation order.
 
         Args:
             needless: Returns for a time stamp whether that frame is not needed. Such a frame is skipped
                 if no other frame depends on it. The other frames stay bit-identical.
+            landing: Time stamp and position in the file of the key frame's packet that was sought. Another
+                position means that the container's index is wrong, and adds `WRONG_PLACES` to `errors`.
         """
         context = self.video.codec_context
         passing = False
+        self.decoding_times, self.passed_over = [], set()
         for packet in self.packets():
             if not packet.size:
                 continue
+            self.decoding_times.append(packet.dts)
+            if landing is not None and packet.pts == landing[0]:
+                if landing[1] is not None and packet.pos != landing[1]:
+                    self.errors.append(WRONG_PLACES)
+                landing = None
             pass_over = (
                 needless is not None
                 and packet.pts is not None
@@ -165,6 +186,8 @@ class Stream:
             if pass_over != passing and self._leaves:
                 context.skip_frame = "NONREF" if pass_over else "DEFAULT"
                 passing = pass_over
+            if passing and packet.pts is not None:
+                self.passed_over.add(packet.pts)
             yield from self.decode(packet)
         yield from self.decode(None)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import operator
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, Literal, SupportsIndex, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +23,13 @@ from t3d.io.files import URL_REASON, is_url
 from t3d.video.batch import FrameBatch, VideoMetadata
 from t3d.video.frame_table import Int64s
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
-from t3d.video.reader import FrameReader, Transform
-from t3d.video.remarks import joined
+from t3d.video.orientation import Image
+from t3d.video.reader import FrameReader
 
 if TYPE_CHECKING:
     from t3d.video.facts import VideoFacts
+
+Transform = Callable[[torch.Tensor], torch.Tensor]
 
 # Half of the finest tick in use, 1/90000 s: a time computed as 3 / 29.97 must find frame 3.
 _TIME_TOLERANCE = 5e-6
@@ -112,7 +115,7 @@ class Video:
 
         Remarks are about frames that change their size, and about a high dynamic range (HDR).
         """
-        return joined(self._reader.damage, *self._reader.remarks)
+        return self._reader.damage
 
     @property
     def times(self) -> npt.NDArray[np.float64]:
@@ -124,6 +127,11 @@ class Video:
         """Seconds from the first frame's appearance to the last frame's end."""
         table = self._reader.table
         return float((int(table.pts[-1] - table.pts[0]) + table.last) * table.time_base)
+
+    @property
+    def missing(self) -> Int64s:
+        """Numbers of the frames that cannot be decoded, as far as known, int64 [M], ascending."""
+        return self._reader.missing
 
     def __len__(self) -> int:
         """Return the number of frames, T."""
@@ -162,7 +170,11 @@ class Video:
             yield self[number]
 
     def frames_at(
-        self, indices: Sequence[int] | Int64s, *, transform: Transform | None = None
+        self,
+        indices: Sequence[int] | Int64s,
+        *,
+        missing: Literal["error", "nearest"] = "error",
+        transform: Transform | None = None,
     ) -> torch.Tensor:
         """Decode the frames with these numbers, each once, in any order and with repeats.
 
@@ -170,6 +182,9 @@ class Video:
 
         Args:
             indices: Frame numbers in 0 … T - 1.
+            missing: What a frame that cannot be decoded becomes: an error, or the nearest frame that can be
+                decoded (the earlier one of two). Even so it is an error if more than 10 % of the video's
+                frames cannot be decoded.
             transform: Function that is applied to each frame as it is decoded, from uint8 1 C H W to uint8
                 1 C H' W'. With a function that makes frames smaller, the memory holds one frame of full size.
 
@@ -183,7 +198,12 @@ class Video:
         """
         with self._lock:
             wanted = self._checked(indices)
-            return self._reader.read(wanted, transform=transform)
+            images = self._reader.read(
+                wanted,
+                nearest=missing == "nearest",
+                transform=None if transform is None else partial(_transformed, transform=transform),
+            )
+        return torch.from_numpy(images).permute(0, 3, 1, 2)  # T C H W
 
     def frames_at_times(self, seconds: Sequence[float]) -> torch.Tensor:
         """Decode the frames shown at these times; see `index_at` for times and `frames_at` for frames."""
@@ -291,3 +311,9 @@ class Video:
         if outside.size:
             raise IndexError(f"{self.path}: frame {outside[0]} is outside 0 … {len(self) - 1}")
         return wanted.astype(np.int64)
+
+
+def _transformed(image: Image, transform: Transform) -> Image:
+    """Return an image H W C after a transform of frames 1 C H W."""
+    frame = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0)
+    return cast(Image, transform(frame)[0].permute(1, 2, 0).numpy())

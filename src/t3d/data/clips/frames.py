@@ -1,7 +1,8 @@
 """Read resized frames of video files, through a cache of decoded frames if there is one.
 
 Training, validation, testing and prediction all use a `FrameStore`. Cached and decoded frames are
-bit-identical, so a cache changes only the speed of a run.
+bit-identical, so a cache changes only the speed of a run. A frame that cannot be decoded is replaced by the
+nearest one that can, unless more than 10 % of the video's frames cannot be decoded.
 """
 
 from __future__ import annotations
@@ -153,7 +154,9 @@ class FrameStore:
             file.write(len(header).to_bytes(8, "little") + header + times)
             for first in range(0, count, _CHUNK):
                 chunk = range(first, min(first + _CHUNK, count))
-                frames = video.frames_at(chunk, transform=partial(resize_frames, spec=self.spec))
+                frames = video.frames_at(
+                    chunk, missing="nearest", transform=partial(resize_frames, spec=self.spec)
+                )
                 file.write(frames.permute(0, 2, 3, 1).numpy().tobytes())  # T H W C
         if len(video) != count:
             raise VideoError(video.path, f"seemed to hold {count} frames, but {len(video)} can be decoded")
@@ -211,7 +214,9 @@ class _DecodedFrames:
     def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
         # A clip that wraps around or repeats a frame has indices twice: each frame is decoded once.
         unique, where = np.unique(indices, return_inverse=True)
-        frames = self._video.frames_at(unique, transform=partial(resize_frames, spec=self._spec))
+        frames = self._video.frames_at(
+            unique, missing="nearest", transform=partial(resize_frames, spec=self._spec)
+        )
         if np.array_equal(unique, indices):
             return frames
         return frames.permute(0, 2, 3, 1)[torch.from_numpy(where)].permute(0, 3, 1, 2)
