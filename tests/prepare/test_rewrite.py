@@ -224,7 +224,7 @@ def test_frames_of_another_size_are_made_like_the_first(tmp_path, numbered_frame
     both.write_bytes(b"".join(as_stream(path, tmp_path / "part.ts") for path in (small, large)))
     done = rewritten(both, tmp_path / "new" / "both.mp4")
     assert done.damage is not None
-    assert "is 160 × 96, the first 80 × 48: all were made as large as the first" in done.damage
+    assert "is 160 × 96, the first 80 × 48: all are scaled to the size of the first" in done.damage
     shown = numbers_in(tmp_path / "new" / "both.mp4", read_numbers)
     with Video(both) as video:
         assert len(shown) == len(video) == 40

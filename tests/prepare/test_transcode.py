@@ -293,6 +293,18 @@ def test_the_command(videos: Path, tmp_path: Path, capsys) -> None:
     assert "crf was 20, is 30" in capsys.readouterr().err
 
 
+def test_a_single_file(videos: Path, tmp_path: Path, read_numbers, capsys) -> None:
+    source = next(path for path in sorted(videos.rglob("*")) if path.is_file())
+    # The folder of the file is not searched for videos, so the new ones may be in it.
+    for out in (tmp_path / "out", source.parent / "small"):
+        assert main(["prepare", "transcode", str(source), "--out", str(out), "--short-side", "48"]) == 0
+        assert f"{out}: 1 files, 12 frames" in capsys.readouterr().out
+        with Video(source) as old, Video(out / f"{source.stem}.mp4") as new:
+            assert read_numbers(new[:]) == read_numbers(old[:])
+    assert main(["prepare", "transcode", str(source), "--out", str(source.parent)]) == 2
+    assert "lies among the videos" in capsys.readouterr().err
+
+
 def test_a_table_that_grows_keeps_its_names(videos: Path, tmp_path: Path) -> None:
     table, out = tmp_path / "list.csv", tmp_path / "out"
     words = ["prepare", "transcode", str(table), "--out", str(out), "--short-side", "48"]

@@ -17,9 +17,11 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 
 from t3d.errors import VideoError
+from t3d.prepare.examine import examine
 from t3d.video import frame_table, stream
 from t3d.video.batch import VideoMetadata
 from t3d.video.encode import write_video
+from t3d.video.facts import VideoFacts
 from t3d.video.orientation import Orientation
 from t3d.video.video import Video
 
@@ -592,16 +594,68 @@ def test_color_space_and_range_of_the_stream_are_used(tmp_path, space, full):
     assert (shown - wanted).abs().max() <= 5
 
 
-def test_a_change_of_size_is_named(tmp_path, numbered_frames, read_numbers):
+def test_frames_of_another_size_are_scaled_to_the_first(tmp_path, numbered_frames, read_numbers):
     small = encode(tmp_path / "small.ts", numbered_frames(20), "libx264")
     large = encode(tmp_path / "large.ts", numbered_frames(20, height=96, width=160), "libx264", first=20)
     path = tmp_path / "both.ts"
     path.write_bytes(small.read_bytes() + large.read_bytes())
     with Video(path) as video:
         assert len(video) == 40
-        with pytest.raises(VideoError, match="frame 30 is 160 × 96 but the first is 80 × 48"):
-            video.frames_at([2, 30])
         assert read_numbers(video.frames_at([2, 19])) == [2, 19]
+        assert "scaled" not in video.damage
+        last = video.frames_at([30, 2])
+        assert read_numbers(last) == [10, 2]
+        assert video.damage.endswith(
+            "frame 30 is 160 × 96, the first 80 × 48: all are scaled to the size of the first"
+        )
+    facts = VideoFacts.of_row(examine(str(path)))
+    with Video(path, facts=facts) as video:
+        assert torch.equal(video.frames_at([30, 2]), last)
+        assert video.damage == facts.damage
+        assert video.damage.endswith(
+            "frame 20 is 160 × 96, the first 80 × 48: all are scaled to the size of the first"
+        )
+
+
+@pytest.mark.real
+def test_a_reported_file_that_changes_its_size(real_data):
+    with Video(real_data / "reported" / "reschange.webm") as video:
+        frames = video.frames_at([0, 24, 25, 49])
+        assert frames.shape == (4, 3, 120, 160)
+        assert "all are scaled to the size of the first" in video.damage
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_a_high_dynamic_range_is_noted(tmp_path, numbered_frames, transfer, name):
+    path = tmp_path / "hdr.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("ffv1", rate=25)
+        video.height, video.width = 48, 80
+        video.pix_fmt = "yuv420p10le"
+        video.codec_context.color_trc = transfer
+        for image in numbered_frames(2).permute(0, 2, 3, 1).contiguous().numpy():
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
+                format="yuv420p10le", dst_color_trc=transfer
+            )
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    remark = f"HDR ({name}): colors are read without tone mapping"
+    assert examine(str(path))["damage"] == remark
+    with Video(path) as video:
+        assert video.damage == remark
+
+
+def test_each_frame_is_transformed_as_it_is_decoded(clip):
+    shapes = []
+
+    def half(frame):
+        shapes.append(tuple(frame.shape))
+        return frame[..., ::2, ::2]
+
+    with Video(clip) as video:
+        whole = video.frames_at([5, 3, 5, 40])
+        assert torch.equal(video.frames_at([5, 3, 5, 40], transform=half), whole[..., ::2, ::2])
+        assert shapes == [(1, 3, 48, 80)] * 3
 
 
 def test_a_cover_picture_is_not_a_video(tmp_path, numbered_frames, read_numbers):

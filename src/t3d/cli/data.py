@@ -162,7 +162,7 @@ def _describe(name: str, summary: Summary, *, indexed: bool) -> None:
     if summary.unknown and indexed:
         print(f"  {summary.unknown} files are not in the index: their contents are unknown")
     print_list("unreadable file", "unreadable files", list(map(str, summary.bad)))
-    print_list("damaged file", "damaged files", list(map(str, summary.damaged)))
+    print_list("damaged or unusual file", "damaged or unusual files", list(map(str, summary.damaged)))
 
 
 def _print_shared(shared: Shared, command: str) -> None:

@@ -53,7 +53,9 @@ def _print_index(report: IndexReport, out: str) -> None:
     same, near = report.duplicates.same, report.duplicates.near
     print_list("file cannot be read", "files cannot be read", list(map(str, report.bad)))
     print_list(
-        "file can be read only partly", "files can be read only partly", list(map(str, report.damaged))
+        "file can be read only partly, or is unusual",
+        "files can be read only partly, or are unusual",
+        list(map(str, report.damaged)),
     )
     print_list("group of identical files", "groups of identical files", [" = ".join(group) for group in same])
     print_list(
@@ -94,7 +96,9 @@ def _print_transcoded(report: TranscodeReport, out: str) -> None:
     )
     print_list("file could not be transcoded", "files could not be transcoded", list(map(str, report.bad)))
     print_list(
-        "file could be read only partly", "files could be read only partly", list(map(str, report.damaged))
+        "file could be read only partly, or is unusual",
+        "files could be read only partly, or are unusual",
+        list(map(str, report.damaged)),
     )
     if report.files:
         print(f"Their index, to train from: --videos {Path(out) / 'index.parquet'}")

@@ -18,8 +18,8 @@ class VideoSet:
     """The videos of a data set.
 
     Args:
-        videos: Folder with one folder per class, `.csv` or `.jsonl` table, official list, or index
-            (`.parquet`).
+        videos: Folder with one folder per class, `.csv` or `.jsonl` table, official list, index
+            (`.parquet`), or a single video file.
         root: Folder that relative paths of a table start from, or that has the files of an official list.
         unlabeled: Use all videos of a folder, without classes.
         source_pattern: Regular expression, searched in a video's path without its ending. The part in
@@ -40,10 +40,12 @@ class VideoSet:
             ConfigError: `root` is set for a folder of videos, which does not use it.
         """
         from t3d.data.catalog import open_manifest, refuse_unused_root
+        from t3d.data.listing import is_video
         from t3d.data.manifest.manifest import Manifest
 
         refuse_unused_root(self.root, self.videos)
-        if self.unlabeled and Path(self.videos).is_dir():
+        path = Path(self.videos)
+        if (self.unlabeled and path.is_dir()) or (is_video(path.name) and path.is_file()):
             return Manifest.from_files([self.videos], source_pattern=self.source_pattern)
         try:
             return open_manifest(self.videos, root=self.root, source_pattern=self.source_pattern)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from t3d.errors import ConfigError, at_least, between, one_of
+from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 
 Crop = Literal["five", "random_resized"]
 
@@ -26,6 +27,10 @@ class ReadConfig:
         cache_gb: Largest size of `cache`, in GB.
         max_bad: Largest accepted share of unreadable videos.
         workers: Processes that read videos. 0 reads them in the training process.
+        timeout: Time limit for each time a file is opened and read, in seconds. A file that takes longer is
+            reported as unreadable.
+        max_megapixels: Largest frame that is decoded, in megapixels. 8K video has 33.
+        max_clip_gb: Largest size of the resized frames of one clip in memory, in GB.
         shuffle_window: Shards only: number of videos that are shuffled together. Has no effect on single
             files, which are always fully shuffled.
         lanes: Shards only: number of parts that an epoch is divided into, read in parallel. With one part per
@@ -39,6 +44,9 @@ class ReadConfig:
     cache_gb: float = 20.0
     max_bad: float = 0.01
     workers: int = 2
+    timeout: float = DEFAULT_LIMITS.timeout
+    max_megapixels: float = DEFAULT_LIMITS.max_megapixels
+    max_clip_gb: float = DEFAULT_LIMITS.max_clip_gb
     shuffle_window: int = 10_000
     lanes: int = 1
 
@@ -49,6 +57,14 @@ class ReadConfig:
         between("data.max_bad", self.max_bad, 0, 1)
         between("data.cache_gb", self.cache_gb, 0, 1e9)
         at_least("data.workers", self.workers, 0)
+        at_least("data.timeout", self.timeout, 1e-3)
+        at_least("data.max_megapixels", self.max_megapixels, 1e-3)
+        at_least("data.max_clip_gb", self.max_clip_gb, 1e-6)
+
+    @property
+    def limits(self) -> ReadLimits:
+        """Limits of reading one file."""
+        return ReadLimits(self.timeout, self.max_megapixels, self.max_clip_gb)
 
 
 @dataclass(frozen=True)

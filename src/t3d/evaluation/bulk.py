@@ -73,6 +73,7 @@ def predictions(config: PredictConfig, paths: Sequence[str | Part]) -> Iterator[
         index=index if index is None or is_url(index) else absolute(index),
         allow_unfinished=config.allow_unfinished,
         per_clip=config.per_clip,
+        limits=config.limits,
     )
     if config.cluster.kind == "none":
         yield from make().many(paths)

@@ -9,6 +9,7 @@ from t3d.clip import TailPolicy
 from t3d.data.clips.views import FrameOrder, Views
 from t3d.device import Compute
 from t3d.errors import ConfigError, at_least, between, one_of
+from t3d.video.limits import ReadLimits
 from t3d.workers.cluster import ONE_MACHINE, Cluster
 
 
@@ -25,6 +26,7 @@ class Reading:
         cache: Folder for decoded frames, so that later runs on the same videos do not decode them again. By
             default nothing is cached.
         max_bad: Largest share of unreadable videos, from 0 to 1. With more of them the command stops.
+        limits: Limits of reading one file.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -34,6 +36,7 @@ class Reading:
     index: str | None = None
     cache: str | None = None
     max_bad: float = 0.01
+    limits: ReadLimits = field(default_factory=ReadLimits)
 
     def __post_init__(self) -> None:
         between("max_bad", self.max_bad, 0, 1)
@@ -103,6 +106,7 @@ class PredictConfig:
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
         cluster: Which machines compute.
         compute: Where and how the model computes.
+        limits: Limits of reading one file.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -118,6 +122,7 @@ class PredictConfig:
     allow_unfinished: bool = False
     cluster: Cluster = ONE_MACHINE
     compute: Compute = field(default_factory=Compute)
+    limits: ReadLimits = field(default_factory=ReadLimits)
 
     def __post_init__(self) -> None:
         at_least("top", self.top, 1)

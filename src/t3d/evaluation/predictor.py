@@ -23,6 +23,7 @@ from t3d.evaluation.scores import ClipTimes, Scores
 from t3d.evaluation.scoring import each_clip, pooled_features, score_videos
 from t3d.models.weights import load_classifier
 from t3d.progress import Bar, progress
+from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 
 GROUP = 64
 """Videos scored together before their predictions are returned, so that a long list answers as it goes."""
@@ -95,6 +96,7 @@ class Predictor:
             need theirs.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
         per_clip: Also return the times and probabilities of each clip.
+        limits: Limits of reading one file.
 
     Raises:
         CheckpointError: The weights cannot be used.
@@ -119,11 +121,12 @@ class Predictor:
         index: str | None = None,
         allow_unfinished: bool = False,
         per_clip: bool = False,
+        limits: ReadLimits = DEFAULT_LIMITS,
     ) -> None:
         self.model, self.card = load_classifier(
             model, device=compute.pick_device(), allow_unfinished=allow_unfinished
         )
-        self.store = FrameStore(self.card.clip, index=open_index(index))
+        self.store = FrameStore(self.card.clip, index=open_index(index), limits=limits)
         self.compute = compute
         self.per_clip = per_clip
 

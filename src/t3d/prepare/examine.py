@@ -5,6 +5,7 @@ Processes start only to run this module, so it imports nothing heavy.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from t3d.errors import VideoError
 from t3d.io.files import content_digest
 from t3d.video.facts import VideoFacts
 from t3d.video.frame_table import HIDDEN_ERRORS, ReadTable, damage_of, read_with, scan_table
+from t3d.video.limits import NO_LIMITS
 from t3d.video.orientation import Orientation
 from t3d.video.reader import FrameReader
+from t3d.video.remarks import hdr_remark, joined, size_remark
 from t3d.video.stream import WRONG_PLACES, Stream, size_of
 
 HASHED_FRAMES = 8
@@ -27,11 +30,12 @@ HASHED_FRAMES = 8
 _SIDE = 8  # a hash is this many comparisons wide and high: 64 bits
 
 
-def examine(path: str) -> dict[str, Any]:
+def examine(path: str, *, max_megapixels: float = math.inf) -> dict[str, Any]:
     """Decode a file from start to end.
 
     Args:
         path: The file.
+        max_megapixels: Largest frame that is decoded, in megapixels.
 
     Returns:
         A row of the index without the columns of the manifest: the facts, or `error`.
@@ -40,7 +44,7 @@ def examine(path: str) -> dict[str, Any]:
     try:
         row["size"] = size_of(Path(path))
         row["modified"] = Path(path).stat().st_mtime_ns
-        facts, hashes = _facts(Path(path))
+        facts, hashes = _facts(Path(path), max_megapixels)
     except VideoError as error:
         return row | {"error": error.reason}
     except OSError as error:
@@ -61,8 +65,7 @@ class _FrameInspector:
 
     def __call__(self, number: int, frame: av.VideoFrame) -> None:
         if (frame.height, frame.width) != self.size and self.odd is None:
-            height, width = self.size
-            self.odd = f"frame {number} is {frame.width} × {frame.height}, the first {width} × {height}"
+            self.odd = size_remark(number, frame, self.size)
         if number in self.places:
             self._hashes[number] = perceptual_hash(self._gray(frame))
 
@@ -103,9 +106,9 @@ def perceptual_hash(gray: npt.NDArray[np.uint8]) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def _facts(path: Path) -> tuple[VideoFacts, list[int]]:
+def _facts(path: Path, max_megapixels: float) -> tuple[VideoFacts, list[int]]:
     status = path.stat()
-    with _Streams(path) as streams:
+    with _Streams(path, max_megapixels) as streams:
         reading = read_with(streams.open)
         codec = streams.last.codec
         inspector = _FrameInspector(len(reading.table.pts), reading.first)
@@ -142,22 +145,22 @@ def _facts(path: Path) -> tuple[VideoFacts, list[int]]:
         damage=None,
     )
     if scanned.signatures is not None:
-        wrong = FrameReader(path, threads=1, facts=facts).check(scanned.signatures)
+        wrong = FrameReader(path, threads=1, facts=facts, limits=NO_LIMITS).check(scanned.signatures)
         if wrong is not None:
             counted = np.arange(len(facts.table.pts), dtype=np.int64)
             facts = replace(facts, table=replace(facts.table, order=counted))
     if wrong and (wrong == WRONG_PLACES or not scanned.notes):
         notes += (wrong,)
-    if inspector.odd:
-        notes += (inspector.odd,)
-    return replace(facts, damage=damage_of(*notes)), inspector.hashes()
+    damage = joined(damage_of(*notes), hdr_remark(reading.first), inspector.odd)
+    return replace(facts, damage=damage), inspector.hashes()
 
 
 class _Streams:
     """Streams of one file, each closed when the next one opens."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_megapixels: float) -> None:
         self._path = path
+        self._max_megapixels = max_megapixels
         self._stream: Stream | None = None
 
     @property
@@ -169,7 +172,7 @@ class _Streams:
     def open(self, strict: bool) -> Stream:
         """Open the file from its start."""
         self.close()
-        self._stream = Stream(self._path, strict=strict)
+        self._stream = Stream(self._path, strict=strict, max_megapixels=self._max_megapixels)
         return self._stream
 
     def close(self) -> None:

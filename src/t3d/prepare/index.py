@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from t3d.io.locks import alone_in
 from t3d.io.tar_member import refuse_members
 from t3d.prepare.examine import examine
 from t3d.video.facts import CHECKS
+from t3d.video.limits import DEFAULT_MEGAPIXELS
 from t3d.workers.cluster import ONE_MACHINE, Cluster, outcomes
 from t3d.workers.pool import Lost
 
@@ -69,6 +71,7 @@ def index_videos(
     *,
     workers: int = 2,
     timeout: float = 120.0,
+    max_megapixels: float = DEFAULT_MEGAPIXELS,
     cluster: Cluster = ONE_MACHINE,
     near_duplicates: bool | None = None,
 ) -> IndexReport:
@@ -83,6 +86,7 @@ def index_videos(
             folder are stored relative to it.
         workers: Processes that decode; on a cluster, the processes of each task.
         timeout: Time limit per file, in seconds. A file that takes longer is reported as unreadable.
+        max_megapixels: Largest frame that is decoded, in megapixels. 8K video has 33.
         cluster: Machines that decode. All must reach the files under the same paths.
         near_duplicates: Search for near-duplicates by comparing every pair of files, which takes four times
             as long for twice as many. Default: only up to 200,000 files.
@@ -100,6 +104,7 @@ def index_videos(
         raise ConfigError(f"out is {out}; an index is a .parquet file")
     at_least("workers", workers, 1)
     at_least("timeout", timeout, 1e-3)
+    at_least("max_megapixels", max_megapixels, 1e-3)
     if not len(manifest):
         raise ManifestError("the list has no video to index")
     paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
@@ -110,8 +115,9 @@ def index_videos(
         known = _known(target, notes)
         unchanged = _unchanged(known, paths)
         todo = [path for path in paths if path not in unchanged]
+        work = partial(examine, max_megapixels=max_megapixels)
         results = outcomes(
-            examine, todo, cluster=cluster, workers=workers, timeout=timeout, title="Indexing videos"
+            work, todo, cluster=cluster, workers=workers, timeout=timeout, title="Indexing videos"
         )
         with Journal(notes) as journal:
             for path, result in results:

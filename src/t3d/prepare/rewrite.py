@@ -7,6 +7,7 @@ Legend: T frames, H height, W width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +23,7 @@ from t3d.prepare.examine import examine
 from t3d.video.facts import VideoFacts
 from t3d.video.frame_table import FrameTable, Int64s, damage_of, read_table, scan_table
 from t3d.video.orientation import Image, Orientation
+from t3d.video.remarks import hdr_remark, joined, size_remark
 from t3d.video.stream import Stream, size_of
 from t3d.video.writer import Encoding, video_writer
 
@@ -113,7 +115,9 @@ def rewritten_shape(height: int, width: int, short_side: int) -> tuple[int, int]
     return 2 * round(height * scale / 2), 2 * round(width * scale / 2)
 
 
-def rewrite(source: Path, target: Path, spec: TranscodeSpec) -> Rewritten:
+def rewrite(
+    source: Path, target: Path, spec: TranscodeSpec, *, max_megapixels: float = math.inf
+) -> Rewritten:
     """Re-encode a file, check the new one, and only then give it its name.
 
     Pixels are scaled by swscale's bicubic filter, which agrees with torchvision's in kind, not bit for bit.
@@ -122,6 +126,7 @@ def rewrite(source: Path, target: Path, spec: TranscodeSpec) -> Rewritten:
         source: The file.
         target: The `.mp4` file to write, in a folder that is created if it is missing.
         spec: How the file is transcoded.
+        max_megapixels: Largest frame that is decoded, in megapixels.
 
     Returns:
         The row of the new file, and the state of the source.
@@ -132,7 +137,7 @@ def rewrite(source: Path, target: Path, spec: TranscodeSpec) -> Rewritten:
         WriteError: The new file cannot be written.
     """
     size, modified = _state(source)
-    stream = Stream(source)
+    stream = Stream(source, max_megapixels=max_megapixels)
     try:
         reading = read_table(stream)
     finally:
@@ -164,8 +169,7 @@ def rewrite(source: Path, target: Path, spec: TranscodeSpec) -> Rewritten:
             passing.write(table, sure=True, check=check)
         except _DisagreementError as error:
             raise VideoError(source, "does not give the same frames each time it is decoded") from error
-    noted = (passing.odd,) if passing.odd else ()
-    return Rewritten(row, size, modified, damage_of(*notes, *noted))
+    return Rewritten(row, size, modified, joined(damage_of(*notes), hdr_remark(reading.first), passing.odd))
 
 
 class _Pass:
@@ -241,11 +245,7 @@ class _Pass:
         height, width = self._shape
         if (frame.height, frame.width) != self._stored:
             if self.odd is None:
-                tall, wide = self._stored
-                self.odd = (
-                    f"frame {number} is {frame.width} × {frame.height}, the first {wide} × {tall}: all were "
-                    "made as large as the first"
-                )
+                self.odd = size_remark(number, frame, self._stored)
         elif self._stored[0] - height < 2 and self._stored[1] - width < 2:
             return stream.rgb(frame)[:height, :width]
         return stream.rgb(frame, shape=self._shape)
@@ -303,7 +303,7 @@ class Staged:
     row: dict[str, Any]
 
 
-def stage(task: Task, *, spec: TranscodeSpec) -> Staged | Failed:
+def stage(task: Task, *, spec: TranscodeSpec, max_megapixels: float) -> Staged | Failed:
     """Re-encode a file under a temporary name.
 
     The main process gives the file its final name. It alone writes the journal. If two machines re-encode a
@@ -312,6 +312,7 @@ def stage(task: Task, *, spec: TranscodeSpec) -> Staged | Failed:
     Args:
         task: The file.
         spec: How the file is transcoded.
+        max_megapixels: Largest frame that is decoded, in megapixels.
 
     Returns:
         What was done, or why it could not be.
@@ -322,7 +323,7 @@ def stage(task: Task, *, spec: TranscodeSpec) -> Staged | Failed:
     part = temporary_name(Path(task.target))
     try:
         with writing(task.target, part):
-            done = rewrite(Path(task.source), part, spec)
+            done = rewrite(Path(task.source), part, spec, max_megapixels=max_megapixels)
     except VideoError as error:
         return Failed(task.source, error.reason)
     names = {"path": task.new_name, "source": task.name}

@@ -28,6 +28,7 @@ from t3d.io.tar_member import refuse_members
 from t3d.prepare.index import JOURNAL, read_lines, write_index
 from t3d.prepare.out_folder import claim, read_record
 from t3d.prepare.rewrite import Staged, Task, TranscodeSpec, stage
+from t3d.video.limits import DEFAULT_MEGAPIXELS
 from t3d.workers.cluster import ONE_MACHINE, Cluster, outcomes
 from t3d.workers.pool import Lost
 
@@ -88,6 +89,7 @@ def transcode_videos(
     root: str | os.PathLike[str] | None = None,
     workers: int = 2,
     timeout: float = 3600.0,
+    max_megapixels: float = DEFAULT_MEGAPIXELS,
     cluster: Cluster = ONE_MACHINE,
 ) -> TranscodeReport:
     """Transcode every video file once, and write an index of the new files.
@@ -105,6 +107,7 @@ def transcode_videos(
             the earlier run, or else the deepest folder that holds all files.
         workers: Processes that decode and encode; on a cluster, the processes of each task.
         timeout: Time limit per file, in seconds. A file that takes longer is reported as failed.
+        max_megapixels: Largest frame that is decoded, in megapixels. 8K video has 33.
         cluster: Machines that transcode. All must reach the files and `out` under the same paths.
 
     Returns:
@@ -134,6 +137,7 @@ def transcode_videos(
     spec = spec or TranscodeSpec()
     at_least("workers", workers, 1)
     at_least("timeout", timeout, 1e-3)
+    at_least("max_megapixels", max_megapixels, 1e-3)
     if not len(manifest):
         raise ManifestError("the list has no video to transcode")
     folder = Path(absolute(out))
@@ -146,7 +150,7 @@ def transcode_videos(
         _sweep(tasks)
         known = _done(journal.path, tasks)
         todo = [task for task in tasks if task.new_name not in known]
-        work = partial(stage, spec=spec)
+        work = partial(stage, spec=spec, max_megapixels=max_megapixels)
         results = outcomes(
             work, todo, cluster=cluster, workers=workers, timeout=timeout, title="Transcoding videos"
         )
@@ -259,7 +263,9 @@ def _base(paths: Sequence[str], folder: Path, root: str | os.PathLike[str] | Non
             break
     else:
         base = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
-    if _all_below([str(folder / RECORD)], base):
+    # A folder is searched for videos, and would later find the new ones. A single file is not.
+    inside = str(folder) == base if len(paths) == 1 else _all_below([str(folder / RECORD)], base)
+    if inside:
         raise ConfigError(f"{folder} lies among the videos, in {base}; choose a folder outside")
     return base
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,13 +24,16 @@ import numpy.typing as npt
 
 from t3d.errors import VideoError
 from t3d.video.frame_table import HIDDEN_ERRORS, FrameTable, Int64s, damage_of, read_with, scan_table
-from t3d.video.orientation import Orientation
+from t3d.video.limits import ReadLimits, TimeLimit, check_frame_size
+from t3d.video.orientation import Image, Orientation
+from t3d.video.remarks import SCALED, hdr_remark, joined, size_remark
 from t3d.video.signature import signature
 from t3d.video.stream import WRONG_PLACES, Stream, size_of
 
 if TYPE_CHECKING:
     from t3d.video.facts import VideoFacts
 
+Transform = Callable[[Image], Image]
 MAX_MISSING = 0.1
 """Largest share of frames that cannot be decoded in a video whose other frames stand in for them."""
 # Decoding this many frames forward costs no more than a seek.
@@ -73,6 +76,7 @@ class FrameReader:
         path: The file.
         threads: Decoding threads.
         facts: Facts from an index, so that the file need not be read through.
+        limits: Largest frame, and time limit.
 
     Attributes:
         table: When each frame is shown, and where decoding can start.
@@ -81,11 +85,15 @@ class FrameReader:
         codec: FFmpeg's name of the codec.
 
     Raises:
-        VideoError: None of the file's frames can be decoded, or its size differs from that in `facts`.
+        VideoError: None of the file's frames can be decoded, its size differs from that in `facts`, or it
+            exceeds a limit.
     """
 
-    def __init__(self, path: Path, *, threads: int, facts: VideoFacts | None) -> None:
+    def __init__(self, path: Path, *, threads: int, facts: VideoFacts | None, limits: ReadLimits) -> None:
         self.path = path
+        self._remarks: list[str] = []
+        self._max_megapixels = limits.max_megapixels
+        self._time_limit = TimeLimit(path, limits.timeout)
         self._notes: tuple[str, ...] = ()
         self._landings: dict[int, int] = {}  # position of each key frame's packet, by time stamp
         self._signatures: dict[int, int] | None = None  # of frames decoded from start to end, by number
@@ -102,15 +110,16 @@ class FrameReader:
         self._call = _Call()
         self._pid = os.getpid()
         try:
-            self.table = self._index() if facts is None else self._trust(facts)
+            with self._time_limit:
+                self.table = self._index() if facts is None else self._trust(facts)
         except BaseException:
             self.release()
             raise
 
     @property
     def damage(self) -> str | None:
-        """What is wrong with the file, as far as known."""
-        return damage_of(*self._notes)
+        """What is wrong with the file or unusual about it, as far as known."""
+        return joined(damage_of(*self._notes), *self._remarks)
 
     @property
     def missing(self) -> Int64s:
@@ -123,26 +132,30 @@ class FrameReader:
         """Seconds at which each frame appears, counted from the first, float64 [T], ascending."""
         return (self.table.pts - self.table.pts[0]) * float(self.table.time_base)
 
-    def read(self, numbers: Int64s, *, nearest: bool = False) -> npt.NDArray[np.uint8]:
+    def read(
+        self, numbers: Int64s, *, nearest: bool = False, transform: Transform | None = None
+    ) -> npt.NDArray[np.uint8]:
         """Decode the frames with these numbers, each once, in any order and with repeats.
 
         Args:
             numbers: Frame numbers within the table, int64 [T].
             nearest: Replace a frame that cannot be decoded by the nearest one that can, the earlier one of
                 two.
+            transform: Applied to each frame H W C as it is decoded. Its results are returned instead.
 
         Returns:
             RGB, uint8 T H W C in the order of `numbers`.
 
         Raises:
-            VideoError: A frame cannot be decoded, or its size differs from the first frame's; with `nearest`,
-                a frame and more than `MAX_MISSING` of the video cannot be decoded.
+            VideoError: The time limit is over, or a frame cannot be decoded; with `nearest`, a frame and more
+                than `MAX_MISSING` of the video cannot be decoded.
         """
-        try:
-            return self._collect(self._nearest(numbers) if nearest else numbers)
-        except _DisagreementError as error:
-            self._scan_again(error.note)
-            return self._collect(self._nearest(numbers) if nearest else numbers)
+        with self._time_limit:
+            try:
+                return self._collect(self._nearest(numbers) if nearest else numbers, transform)
+            except _DisagreementError as error:
+                self._scan_again(error.note)
+                return self._collect(self._nearest(numbers) if nearest else numbers, transform)
 
     def check(self, signatures: dict[int, int]) -> str | None:
         """Decode the whole file again, the last group first, and compare it with decoding in order.
@@ -190,8 +203,9 @@ class FrameReader:
         self.__dict__.update(state)
         self._pid = os.getpid()
 
-    def _collect(self, wanted: Int64s) -> npt.NDArray[np.uint8]:
-        out = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)  # T H W C
+    def _collect(self, wanted: Int64s, transform: Transform | None) -> npt.NDArray[np.uint8]:
+        height, width = self.size if transform is None or not len(wanted) else (0, 0)
+        out = np.empty((len(wanted), height, width, 3), dtype=np.uint8)  # T H W C
         first: dict[int, int] = {}
         for place, number in enumerate(wanted.tolist()):
             first.setdefault(number, place)
@@ -199,7 +213,12 @@ class FrameReader:
             numbers = sorted(first)
             self._call.wanted = self.table.pts[numbers].tolist()
             for number in numbers:
-                out[first[number]] = self._pixels(number)
+                image = self._pixels(number)
+                if transform is not None:  # at once, so that one frame of full size is in memory
+                    image = transform(image)
+                    if out.shape[1:] != image.shape:
+                        out = np.empty((len(wanted), *image.shape), dtype=np.uint8)
+                out[first[number]] = image
         except BaseException:
             self.release()
             raise
@@ -208,17 +227,14 @@ class FrameReader:
                 out[place] = out[first[number]]
         return out
 
-    def _pixels(self, number: int) -> npt.NDArray[np.uint8]:
+    def _pixels(self, number: int) -> Image:
         frame = self._by_time(number) if self.table.order is None else self._by_count(number)
-        if (frame.height, frame.width) != self._stored_size:
-            height, width = self._stored_size
-            reason = (
-                f"frame {number} is {frame.width} × {frame.height} but the first is {width} × {height}; "
-                "a video that changes its size must be transcoded first"
-            )
-            raise VideoError(self.path, reason)
         assert self._stream is not None
-        return self.orientation.apply(self._stream.rgb(frame))
+        if (frame.height, frame.width) == self._stored_size:
+            return self.orientation.apply(self._stream.rgb(frame))
+        if SCALED not in (self.damage or ""):
+            self._remarks.append(size_remark(number, frame, self._stored_size))
+        return self.orientation.apply(self._stream.rgb(frame, shape=self._stored_size))
 
     def _nearest(self, numbers: Int64s) -> Int64s:
         order = self.table.order
@@ -317,7 +333,14 @@ class FrameReader:
         if self._stream is None:
             # Several threads might cover up damage differently each time.
             threads = self._threads if self._strict or not self._notes else 1
-            self._stream = Stream(self.path, threads=threads, member=self._member, strict=self._strict)
+            self._stream = Stream(
+                self.path,
+                threads=threads,
+                member=self._member,
+                strict=self._strict,
+                max_megapixels=self._max_megapixels,
+                time_limit=self._time_limit,
+            )
             self._pid = os.getpid()
         return self._stream
 
@@ -333,6 +356,7 @@ class FrameReader:
         reading = read_with(self._reopen)
         assert self._stream is not None
         self._notes = reading.notes
+        self._remarks = [remark for remark in (hdr_remark(reading.first),) if remark]
         self.codec = self._stream.codec
         self._shape((reading.first.height, reading.first.width), Orientation.of_frame(reading.first))
         if reading.sure:
@@ -356,6 +380,8 @@ class FrameReader:
                 f"has {size} bytes, and had {facts.size} when it was indexed; run t3d prepare index again"
             )
             raise VideoError(self.path, reason)
+        height, width = facts.stored_size
+        check_frame_size(self.path, height, width, max_megapixels=self._max_megapixels)
         if not facts.checked:
             return self._index()
         self._notes = (facts.damage,) if facts.damage else ()

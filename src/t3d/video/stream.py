@@ -5,22 +5,26 @@ All FFmpeg errors are converted to `VideoError`.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import av
 import av.container
 import av.logging
 import av.video
+import numpy as np
 from av.stream import Discard, Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from t3d.errors import VideoError
 from t3d.io.tar_member import TarMember
 from t3d.io.video_cache import ensure_local
+from t3d.video.limits import TimeLimit, check_frame_size
 from t3d.video.orientation import Image
 
 if TYPE_CHECKING:
@@ -61,34 +65,41 @@ class Stream:
         member: Position of the file in its shard, if it is part of one.
         strict: Whether the decoder reports every error it notices, instead of covering up damaged parts of
             a picture with parts of pictures before it. Frames without errors are the same.
+        max_megapixels: Largest frame that is decoded, in megapixels.
+        time_limit: Checked after every packet.
 
     Raises:
-        VideoError: The file is missing, is not a video, or cannot be decoded.
+        VideoError: The file is missing, is not a video, has frames that are too large, or cannot be decoded.
     """
 
     def __init__(
-        self, path: Path, *, threads: int = 1, member: TarMember | None = None, strict: bool = False
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        member: TarMember | None = None,
+        strict: bool = False,
+        max_megapixels: float = math.inf,
+        time_limit: TimeLimit | None = None,
     ) -> None:
         av.logging.set_level(None)
         self.path = path
         self.size = size_of(path) if member is None else member.size
         self._member = member
         self._shard = None if member is None else member.open()
+        self._time_limit = time_limit
+        # FFmpeg checks it as well: when it opens the file, and if frames change their size later. It counts
+        # the margins of a frame in memory.
+        largest = {} if max_megapixels == math.inf else {"max_pixels": str(int(max_megapixels * 2e6) + 2**17)}
         self.errors: list[str] = []  # errors while reading, one line each
         try:
-            # "file:" keeps a colon in the name from being read as a protocol.
-            container: av.container.InputContainer = av.open(
-                f"file:{os.fspath(path)}" if member is None else member.url,
-                container_options={
-                    "format_whitelist": _FORMATS,
-                    "protocol_whitelist": "file" if member is None else "file,subfile",
-                },
-                metadata_errors="replace",
-            )
+            self.container = _opened(path, member, decoder_options=largest)
         except (av.FFmpegError, ValueError) as error:
             raise VideoError(path, _why_not_opened(error)) from error
-        self.container = container
         self.video = _pick(path, self.container)
+        if largest:
+            height, width = _frame_size(path, member, self.video)
+            check_frame_size(path, height, width, max_megapixels=max_megapixels)
         for other in self.container.streams:
             if other.index != self.video.index:
                 other.discard = Discard.all
@@ -96,9 +107,9 @@ class Stream:
         context.thread_count = threads
         context.thread_type = "AUTO" if threads > 1 else "NONE"
         self.codec: str = context.codec.canonical_name  # FFmpeg's name
-        if strict or self.codec == "hevc":
-            # HEVC's decoder hides errors otherwise, and returns the rest of a frame as if it were undamaged.
-            context.options = {"err_detect": "explode"}
+        # HEVC's decoder hides errors otherwise, and returns the rest of a frame as if it were undamaged.
+        explode = {"err_detect": "explode"} if strict or self.codec == "hevc" else {}
+        context.options = largest | explode
         self.decoding_times: list[int | None] = []  # of the packets of the last pass of `frames`
         self.passed_over: set[int] = set()  # time stamps of the frames that the last pass of `frames` skipped
         self._reformatter = VideoReformatter()
@@ -122,6 +133,8 @@ class Stream:
             if packet is None:
                 return
             count += 1
+            if self._time_limit is not None:
+                self._time_limit.check()
             if count > bound:
                 raise VideoError(
                     self.path, f"its index lists over {bound} frames, more than its bytes can hold"
@@ -201,7 +214,7 @@ class Stream:
         space = None if known else Colorspace.ITU601
         height, width = shape or (None, None)
         try:
-            image = self._reformatter.reformat(
+            converted = self._reformatter.reformat(
                 frame,
                 width=width,
                 height=height,
@@ -210,13 +223,16 @@ class Stream:
                 dst_colorspace=space,
                 interpolation=None if shape is None else _SCALING,
                 threads=1,
-            ).to_ndarray()
+            )
         except (av.FFmpegError, ValueError, MemoryError) as error:
             reason = (
                 f"cannot turn {frame.format.name} of {frame.width} × {frame.height} into RGB: {_text(error)}"
             )
             raise VideoError(self.path, reason) from error
-        return cast(Image, image)
+        # The memory of the new frame, whose rows may have a margin: `to_ndarray` would copy it.
+        plane = converted.planes[0]
+        size, strides = (converted.height, converted.width, 3), (plane.line_size, 3, 1)
+        return np.ndarray(size, np.uint8, buffer=memoryview(plane), strides=strides)
 
     def beyond_end(self) -> int:
         """Return how many frames of the container's index lie, in part or whole, beyond the end of the file.
@@ -264,6 +280,39 @@ def size_of(path: Path) -> int:
     if status.st_size == 0:
         raise VideoError(path, "is empty (0 bytes)")
     return status.st_size
+
+
+def _opened(
+    path: Path, member: TarMember | None, *, decoder_options: dict[str, str]
+) -> av.container.InputContainer:
+    container: av.container.InputContainer = av.open(
+        # "file:" keeps a colon in the name from being read as a protocol.
+        f"file:{os.fspath(path)}" if member is None else member.url,
+        options=decoder_options,
+        container_options={
+            "format_whitelist": _FORMATS,
+            "protocol_whitelist": "file" if member is None else "file,subfile",
+        },
+        metadata_errors="replace",
+    )
+    return container
+
+
+def _frame_size(path: Path, member: TarMember | None, video: av.video.VideoStream) -> tuple[int, int]:
+    """Return height and width of a frame according to the header, or (0, 0) if they are unknown.
+
+    In some formats, such as GIF, FFmpeg knows them only after it has decoded a frame, which `max_pixels` may
+    have forbidden.
+    """
+    context = video.codec_context
+    if context.width == 0:
+        with (
+            suppress(av.FFmpegError, ValueError, IndexError),
+            _opened(path, member, decoder_options={}) as other,
+        ):
+            probed = other.streams.video[video.container.streams.video.index(video)].codec_context
+            return probed.height, probed.width
+    return context.height, context.width
 
 
 def _pick(path: Path, container: av.container.InputContainer) -> av.video.VideoStream:

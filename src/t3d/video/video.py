@@ -8,10 +8,11 @@ from __future__ import annotations
 import operator
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, SupportsIndex
+from typing import TYPE_CHECKING, Literal, SupportsIndex, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,14 @@ from t3d.errors import ManifestError, VideoError
 from t3d.io.video_cache import local_name
 from t3d.video.batch import FrameBatch, VideoMetadata
 from t3d.video.frame_table import Int64s
+from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
+from t3d.video.orientation import Image
 from t3d.video.reader import FrameReader
 
 if TYPE_CHECKING:
     from t3d.video.facts import VideoFacts
+
+Transform = Callable[[torch.Tensor], torch.Tensor]
 
 # Half of the finest tick in use, 1/90000 s: a time computed as 3 / 29.97 must find frame 3.
 _TIME_TOLERANCE = 5e-6
@@ -47,10 +52,11 @@ class Video:
             (`t3d.io.video_cache`).
         threads: Decoding threads. 1 is best if many processes read many videos.
         facts: Facts from an index (`t3d.data.index`), so that the file need not be read through.
+        limits: Largest frame that is decoded, and time limit for all reading of the file.
 
     Raises:
-        VideoError: The file is missing, is empty, is not a video, has no frame that can be decoded, or
-            differs in size from `facts`; or its URL cannot be downloaded.
+        VideoError: The file is missing, is empty, is not a video, has no frame that can be decoded, exceeds
+            a limit, or differs in size from `facts`; or its URL cannot be downloaded.
         ValueError: `threads` is below 1.
 
     Example:
@@ -64,14 +70,19 @@ class Video:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, threads: int = 1, facts: VideoFacts | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int = 1,
+        facts: VideoFacts | None = None,
+        limits: ReadLimits = DEFAULT_LIMITS,
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads is {threads}; it must be at least 1")
         self.path = Path(_local(path))
         self._closed = False
         self._lock = threading.RLock()
-        self._reader = FrameReader(self.path, threads=threads, facts=facts)
+        self._reader = FrameReader(self.path, threads=threads, facts=facts, limits=limits)
 
     @property
     def metadata(self) -> VideoMetadata:
@@ -99,7 +110,10 @@ class Video:
 
     @property
     def damage(self) -> str | None:
-        """Damage of a file that can be read only in part, as far as known; None for a whole file."""
+        """Damage and other remarks, as far as known; None for a whole, common file.
+
+        Remarks are about frames that change their size, and about a high dynamic range (HDR).
+        """
         return self._reader.damage
 
     @property
@@ -155,15 +169,23 @@ class Video:
             yield self[number]
 
     def frames_at(
-        self, indices: Sequence[int] | Int64s, *, missing: Literal["error", "nearest"] = "error"
+        self,
+        indices: Sequence[int] | Int64s,
+        *,
+        missing: Literal["error", "nearest"] = "error",
+        transform: Transform | None = None,
     ) -> torch.Tensor:
         """Decode the frames with these numbers, each once, in any order and with repeats.
+
+        A frame whose size differs from that of the first is scaled to it.
 
         Args:
             indices: Frame numbers in 0 … T - 1.
             missing: What a frame that cannot be decoded becomes: an error, or the nearest frame that can be
                 decoded (the earlier one of two). Even so it is an error if more than 10 % of the video's
                 frames cannot be decoded.
+            transform: Function that is applied to each frame as it is decoded, from uint8 1 C H W to uint8
+                1 C H' W'. With a function that makes frames smaller, the memory holds one frame of full size.
 
         Returns:
             RGB, uint8 T C H W in the order of `indices`, with the colors of a pixel adjacent in memory
@@ -171,11 +193,15 @@ class Video:
 
         Raises:
             IndexError: A number outside the video.
-            VideoError: A frame cannot be decoded or differs in size from the first, or the video is closed.
+            VideoError: A frame cannot be decoded, the time limit is over, or the video is closed.
         """
         with self._lock:
             wanted = self._checked(indices)
-            images = self._reader.read(wanted, nearest=missing == "nearest")
+            images = self._reader.read(
+                wanted,
+                nearest=missing == "nearest",
+                transform=None if transform is None else partial(_transformed, transform=transform),
+            )
         return torch.from_numpy(images).permute(0, 3, 1, 2)  # T C H W
 
     def frames_at_times(self, seconds: Sequence[float]) -> torch.Tensor:
@@ -291,3 +317,9 @@ def _local(path: str | os.PathLike[str]) -> str:
         return local_name(path)
     except ManifestError as error:
         raise VideoError(path, str(error).removeprefix(f"{os.fspath(path)}: ")) from error
+
+
+def _transformed(image: Image, transform: Transform) -> Image:
+    """Return an image H W C after a transform of frames 1 C H W."""
+    frame = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0)
+    return cast(Image, transform(frame)[0].permute(1, 2, 0).numpy())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -120,10 +121,10 @@ def test_videos_too_short_for_a_clip_are_found_where_the_policy_refuses_them(fil
 def test_without_a_cache_both_ends_must_decode(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     true = Video.frames_at
 
-    def breaks(self: Video, indices: np.ndarray, **_: object) -> torch.Tensor:
+    def breaks(self: Video, indices: np.ndarray, **options: Any) -> torch.Tensor:
         if 11 in indices:
             raise VideoError(self.path, "the end is damaged")
-        return true(self, indices)
+        return true(self, indices, **options)
 
     monkeypatch.setattr(Video, "frames_at", breaks)
     (bad,) = open_all(Manifest.from_files([films / "a/1.mp4"]), FrameStore(SPEC))

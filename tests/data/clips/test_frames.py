@@ -299,7 +299,7 @@ def test_two_processes_may_prepare_the_same_film_concurrently(tmp_path: Path) ->
 
 
 def _write_and_hang(folder: Path, film: Path, ready: Any) -> None:
-    def hang(*_: object) -> None:
+    def hang(*_: object, **__: object) -> None:
         ready.set()
         time.sleep(600)
 
@@ -354,10 +354,10 @@ def test_a_film_that_breaks_in_the_middle_leaves_no_entry(
 ) -> None:
     true = Video.frames_at
 
-    def breaks(self: Video, indices: Any, **_: Any) -> torch.Tensor:
+    def breaks(self: Video, indices: Any, **options: Any) -> torch.Tensor:
         if max(indices) > 17:
             raise VideoError(self.path, "damaged at frame 18")
-        return true(self, indices)
+        return true(self, indices, **options)
 
     monkeypatch.setattr(Video, "frames_at", breaks)
     store = store_at(tmp_path)
@@ -372,7 +372,7 @@ def test_a_film_that_turns_out_shorter_than_it_seemed_is_refused(
     monkeypatch.setattr(
         Video, "frames_at", lambda _, indices, **__: torch.zeros(len(indices), 3, 32, 32).byte()
     )
-    lengths = iter([20, 20, 20])
+    lengths = iter([20, 20, 20, 20])
     monkeypatch.setattr(Video, "__len__", lambda _: next(lengths, 12))
     with pytest.raises(VideoError, match="seemed to hold 20 frames, but 12"):
         store_at(tmp_path).prepare(films[0])
@@ -455,7 +455,7 @@ def test_a_long_film_is_prepared_a_chunk_at_a_time(tmp_path: Path, monkeypatch: 
     film = write_video(tmp_path / "film.mp4", noise(5 * frames_module._CHUNK, 32, 32))
     asked: list[int] = []
     true = Video.frames_at
-    monkeypatch.setattr(Video, "frames_at", lambda v, i, **_: (asked.append(len(i)), true(v, i))[1])
+    monkeypatch.setattr(Video, "frames_at", lambda v, i, **k: (asked.append(len(i)), true(v, i, **k))[1])
     store_at(tmp_path / "cache").prepare(film)
     assert sum(asked) == 5 * frames_module._CHUNK
     assert max(asked) == frames_module._CHUNK
@@ -464,7 +464,7 @@ def test_a_long_film_is_prepared_a_chunk_at_a_time(tmp_path: Path, monkeypatch: 
 def test_a_film_with_no_room_is_not_decoded(
     tmp_path: Path, films: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: object) -> None:
         raise AssertionError("decoded")
 
     monkeypatch.setattr(Video, "frames_at", refuse)
@@ -476,7 +476,7 @@ def test_a_clip_that_repeats_frames_decodes_each_once(
 ) -> None:
     asked: list[int] = []
     true = Video.frames_at
-    monkeypatch.setattr(Video, "frames_at", lambda v, i, **_: (asked.append(len(i)), true(v, i))[1])
+    monkeypatch.setattr(Video, "frames_at", lambda v, i, **k: (asked.append(len(i)), true(v, i, **k))[1])
     clip = FrameStore(SPEC).open(films[0]).get(np.array([4, 6, 4, 4, 6]))
     assert asked == [2]
     assert torch.equal(clip[[0, 1]], clip[[2, 4]])

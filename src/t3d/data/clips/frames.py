@@ -13,6 +13,7 @@ import os
 import re
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,10 +30,11 @@ from t3d.data.prefetch import Shards
 from t3d.errors import ConfigError, VideoError
 from t3d.io.files import ABANDONED, FileDigests, atomic_path, is_temporary, writable_folder
 from t3d.io.video_cache import ensure_local
+from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 from t3d.video.video import Video
 
 _FORMAT = 3  # raise it when cached frames would differ: old entries are then never read
-_CHUNK = 16  # frames decoded and resized at a time, so that a long video does not fill the memory
+_CHUNK = 16  # frames decoded at a time, so that a long video does not fill the memory
 _ENTRY = re.compile(r"[0-9a-f]{32}\.safetensors")
 # Other processes write as well: what one finds free, it takes this share of before it looks again.
 _SHARE = 0.05
@@ -61,6 +63,7 @@ class FrameStore:
             one video each. The oldest entries are evicted, but none of this run. A video that does not fit is
             decoded every time.
         index: Index of the files, which makes opening them fast.
+        limits: Limits of reading one file.
 
     Raises:
         ConfigError: The cache folder cannot be created or written to.
@@ -73,11 +76,13 @@ class FrameStore:
         cache: str | None = None,
         cache_gb: float = 20.0,
         index: VideoIndex | None = None,
+        limits: ReadLimits = DEFAULT_LIMITS,
     ) -> None:
         self.spec = spec
         self.folder = writable_folder(cache, name="data.cache") if cache else None
         self.max_bytes = cache_gb * 1e9
         self.index = VideoIndex.empty() if index is None else index
+        self.limits = limits
         what = [_FORMAT, spec.resize, spec.resize_mode]
         self._digests = FileDigests(json.dumps(what).encode(), known=self.index.digest)
         self._begun = time.time() - 1  # file systems' clocks lag a little
@@ -125,7 +130,11 @@ class FrameStore:
         return True
 
     def _video(self, path: Path) -> Video:
-        return Video(path, facts=self.index.facts(path))
+        video = Video(path, facts=self.index.facts(path), limits=self.limits)
+        height, width = resized_shape(video.height, video.width, self.spec)
+        frames = min(self.spec.num_frames * self.spec.segments, len(video))
+        self.limits.check_clip(path, frames=frames, height=height, width=width)
+        return video
 
     def _shape(self, video: Video) -> tuple[int, int, int]:
         return len(video), *resized_shape(video.height, video.width, self.spec)
@@ -145,8 +154,11 @@ class FrameStore:
         with path.open("wb") as file:
             file.write(len(header).to_bytes(8, "little") + header + times)
             for first in range(0, count, _CHUNK):
-                frames = video.frames_at(range(first, min(first + _CHUNK, count)), missing="nearest")
-                file.write(resize_frames(frames, self.spec).permute(0, 2, 3, 1).numpy().tobytes())  # T H W C
+                chunk = range(first, min(first + _CHUNK, count))
+                frames = video.frames_at(
+                    chunk, missing="nearest", transform=partial(resize_frames, spec=self.spec)
+                )
+                file.write(frames.permute(0, 2, 3, 1).numpy().tobytes())  # T H W C
         if len(video) != count:
             raise VideoError(video.path, f"seemed to hold {count} frames, but {len(video)} can be decoded")
 
@@ -211,7 +223,9 @@ class DecodedFrames:
         """Return the frames at these indices, see `Frames.get`."""
         # A clip that wraps around or repeats a frame has indices twice: each frame is decoded once.
         unique, where = np.unique(indices, return_inverse=True)
-        frames = resize_frames(self._video.frames_at(unique, missing="nearest"), self._spec)
+        frames = self._video.frames_at(
+            unique, missing="nearest", transform=partial(resize_frames, spec=self._spec)
+        )
         if np.array_equal(unique, indices):
             return frames
         return frames.permute(0, 2, 3, 1)[torch.from_numpy(where)].permute(0, 3, 1, 2)
