@@ -173,7 +173,7 @@ def test_help_of_one_command_imports_no_other_commands_module() -> None:
 
 
 # Options of other programs, and names that T3D's options share with nothing.
-_ALLOWED = re.compile(r"ray start --head|pip install [^`]*|git [a-z]+ --\w+")
+_ALLOWED = re.compile(r"ray start --head|docker run --shm-size=\w+|pip install [^`]*|git [a-z]+ --\w+")
 
 
 def test_the_library_names_no_option_of_the_command_line() -> None:

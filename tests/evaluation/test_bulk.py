@@ -93,7 +93,9 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Pat
     with PredictionFile(out, model=weights, top=2) as file:
         file.add(GOOD)
         with (
-            pytest.raises(ConfigError, match=r"another run is writing to .*all\.jsonl; wait"),
+            pytest.raises(
+                ConfigError, match=r"another run is writing to .*all\.jsonl \(process \d+ on .*\); wait"
+            ),
             PredictionFile(out, model=weights, top=2),
         ):
             pass
