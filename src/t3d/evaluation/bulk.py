@@ -107,7 +107,7 @@ class GivenPaths:
     """
 
     def __init__(self, given: Sequence[str]) -> None:
-        self._given = {absolute(path): path for path in given}
+        self._given = {path if is_url(path) else absolute(path): path for path in given}
 
     def of(self, prediction: Prediction) -> Prediction:
         """Return a prediction with the path that the user gave, or the path within a given folder."""
