@@ -278,41 +278,6 @@ def _with_missing_frames(
     return replace(table, order=np.arange(count, dtype=np.int64)), notes
 
 
-def _with_true_keys(table: FrameTable, keys: Sequence[int | None]) -> FrameTable:
-    """Leave out frames that the container calls key frames and the decoder does not."""
-    hidden = ~np.isin(table.key_pts, table.pts)  # is never shown, so nobody saw whether it is one
-    true = hidden | np.isin(table.key_pts, np.array([key for key in keys if key is not None], dtype=np.int64))
-    return replace(table, key_pts=table.key_pts[true], key_seek=table.key_seek[true])
-
-
-def _with_missing_frames(
-    stream: Stream, table: FrameTable, stamps: Sequence[int | None]
-) -> tuple[FrameTable, tuple[str, ...]]:
-    """Return a table of as many frames, in the order of decoding, and what is wrong with them."""
-    count = len(table.pts)
-    decoded = np.array([stamp for stamp in stamps if stamp is not None], dtype=np.int64)
-    sound = np.flatnonzero(np.isin(table.pts, decoded))
-    missing = np.setdiff1d(np.arange(count), sound)
-    notes: tuple[str, ...] = ()
-    if len(missing):
-        numbers = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
-        notes = (f"{len(missing)} of {count} frames cannot be decoded: {numbers}",)
-    if len(sound) == len(stamps):
-        order = np.full(count, -1, dtype=np.int64)
-        order[sound] = np.arange(len(stamps))
-        times = table.pts.copy()
-        times[sound] = decoded
-        if not (np.diff(times) > 0).all():
-            table, more = _with_repaired_times(stream, table, times.tolist())
-            notes += more
-        return replace(table, order=order), notes
-    places: dict[int | None, int] = {}
-    for place, stamp in enumerate(stamps):
-        places.setdefault(stamp, place)
-    order = np.array([places.get(stamp, -1) for stamp in table.pts.tolist()], dtype=np.int64)
-    return replace(table, order=order), (*notes, f"the decoder gives {len(stamps)} frames for {count}")
-
-
 def _with_repaired_times(
     stream: Stream, table: FrameTable, stamps: Sequence[int | None]
 ) -> tuple[FrameTable, tuple[str, ...]]:
