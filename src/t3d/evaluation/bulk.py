@@ -87,12 +87,10 @@ def predictions(config: PredictConfig, paths: Sequence[str | Part]) -> Iterator[
         cpus = max(config.compute.workers, 1)
         pool = Actors(partial(_scorer, make), cpus=cpus, gpus=gpus, most=len(blocks))
         for part, outcome in track(spread(pool, blocks), "Classifying videos", len(parts)):
-            lost = isinstance(outcome, Lost)
-            yield (
-                Prediction(part.path, error=outcome.reason, start=part.start, end=part.end)
-                if lost
-                else outcome
-            )
+            if isinstance(outcome, Lost):
+                yield Prediction(part.path, error=outcome.reason, start=part.start, end=part.end)
+            else:
+                yield outcome
 
 
 def _scorer(make: Callable[[], Predictor]) -> Callable[[list[Part]], list[Prediction]]:
