@@ -94,7 +94,7 @@ def test_every_command_reads_them(
     assert len(site.asked) == 4
 
 
-def test_a_url_that_fails_is_named_and_the_others_go_on(
+def test_a_url_that_fails_is_an_error_of_that_video_alone(
     table: Path, made: Path, site: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del site.pages["/v/1.mp4"]

@@ -132,7 +132,7 @@ def test_names_stand_for_files_folders_and_lists(home: Path, tmp_path: Path) -> 
     assert [is_list(name) for name in names] == [True, False, True, False]
 
 
-def test_a_folder_that_cannot_be_read_is_named_and_the_rest_goes_on(
+def test_a_folder_that_cannot_be_read_is_reported_and_the_rest_classified(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "secret").mkdir()

@@ -1,4 +1,4 @@
-"""Videos behind URLs: their local copies, on a web server of this machine."""
+"""Videos with a URL: their local copies, on a web server of this machine."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_an_interrupted_download_is_resumed(site: Any, clip: bytes) -> None:
         ({"content": b"garbage"}, "cannot be opened by FFmpeg"),
     ],
 )
-def test_what_is_no_video_is_named(page: dict[str, Any], says: str, site: Any) -> None:
+def test_answers_other_than_a_video_are_errors(page: dict[str, Any], says: str, site: Any) -> None:
     site.put("/a.mp4", **page)
     with pytest.raises(VideoError, match=says) as error:
         Video(site.url("/a.mp4?key=secret"))

@@ -79,8 +79,8 @@ def from_windows(paths: pa.Array, base: str) -> tuple[pa.Array, str | None]:
             moved = strings([path and (_mounted(path) or path) for path in paths.to_pylist()])
             return moved, f"Windows paths are read as mounted drives, such as {mounted}"
         remark = (
-            f"{first} is a path of a Windows machine; `t3d data check` with `root` and `write_fixed` finds "
-            "the files by name and writes a list with their paths here"
+            f"{first} is a path of a Windows machine; `t3d data check` finds the files by name and can write "
+            "a corrected list"
         )
     return paths, remark
 

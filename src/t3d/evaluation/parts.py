@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from t3d.data.catalog import TABLES, open_manifest
+from t3d.data.listing import absolute
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.official.hmdb51 import named_part
 from t3d.data.paths import strings
@@ -21,7 +22,7 @@ class Part(NamedTuple):
     """A video, or a time span of one.
 
     Args:
-        path: The file, absolute, or a URL.
+        path: The file, or a URL.
         start: Start of the span, in seconds; None for the file's beginning.
         end: End of the span, in seconds; None for the file's end.
     """
@@ -88,12 +89,12 @@ def as_manifest(parts: Sequence[Part | str | os.PathLike[str]]) -> Manifest:
     given = [part for part in parts if isinstance(part, Part)]
     if not given or len(given) < len(parts):
         return Manifest.from_files([part.path if isinstance(part, Part) else part for part in parts])
-    path, start, end = zip(*given, strict=True)
+    paths = strings([absolute(local_name(part.path)) for part in given])
     columns = {
-        "path": strings(list(map(local_name, path))),
+        "path": paths,
         "label": pa.nulls(len(given), pa.int32()),
-        "start": pa.array(start, pa.float64()),
-        "end": pa.array(end, pa.float64()),
-        "source": strings(list(path)),
+        "start": pa.array([part.start for part in given], pa.float64()),
+        "end": pa.array([part.end for part in given], pa.float64()),
+        "source": paths,
     }
     return Manifest((), pa.table(columns))

@@ -1,4 +1,4 @@
-"""Local cache of videos behind URLs: downloaded when they are read, evicted when others need the room.
+"""Local cache of videos with a URL: downloaded when they are read, evicted when others need the room.
 
 The path of a copy is made of the URL alone, so that every process finds it and can tell the URL from it:
 `~/.cache/t3d/videos/https/example.org%2Fclips%2Fa.mp4`. Lists and indexes hold the URL.

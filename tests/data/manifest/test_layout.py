@@ -55,6 +55,9 @@ def test_any_unicode_encoding(encoding: str, text: str, tmp_path: Path) -> None:
         "path,label\na.mp4,jump\nsub\\b c.mp4,run\n",
         "path label\na.mp4 jump\nsub/b c.mp4 run\n",
         "a.mp4  jump\n\nsub/b c.mp4 run \n",
+        '"a.mp4" jump\n"sub/b c.mp4" run\n',
+        "path,label\ra.mp4,jump\rsub/b c.mp4,run\r",
+        'path,"la\nbel",Label\na.mp4,x,jump\nsub/b c.mp4,y,run\n',
     ],
 )
 def test_blanks_empty_rows_and_backslashes(text: str, tmp_path: Path) -> None:

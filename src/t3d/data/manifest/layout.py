@@ -223,6 +223,9 @@ def _split(line: str) -> tuple[str, str] | None:
         >>> [_split(line) for line in ("my clips/a.mp4 12 3", "frames/a 12 3", "a.mp4 b.mp4", "path label")]
         [('my clips/a.mp4', '12 3'), ('frames/a', '12 3'), None, None]
     """
+    if line.startswith('"'):
+        quoted, closed, rest = line[1:].partition('"')
+        return (quoted, rest.strip()) if closed and rest[:1] in ("", " ") else None
     path, _, last = line.rpartition(" ")
     if _is_integer(last) and " " not in path and is_video(path):
         return path, last
