@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,6 +16,9 @@ TailPolicy = Literal["drop", "pad", "shift"]
 Modality = Literal["rgb", "diff", "gray"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_LARGEST = {"num_frames": 10_000, "stride": 10_000, "size": 8192, "resize": 8192, "segments": 1000}
+_PIXELS = 1 << 30  # of a clip: 13 GB as 32-bit numbers
 
 
 @dataclass(frozen=True)
@@ -66,21 +70,31 @@ class ClipSpec:
     segments: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "stride", "size", "resize", "segments"):
+        for name, most in _LARGEST.items():
             if getattr(self, name) < 1:
                 raise ConfigError(f"clip.{name} is {getattr(self, name)}; it must be at least 1")
+            if getattr(self, name) > most:
+                raise ConfigError(f"clip.{name} is {getattr(self, name):,}; it must be at most {most:,}")
         if self.resize < self.size:
             raise ConfigError(
                 f"clip.resize is {self.resize}, smaller than the crop clip.size = {self.size}; "
                 f"set clip.resize to {self.size} or more"
+            )
+        pixels = self.segments * self.num_frames * self.size**2
+        if pixels > _PIXELS:
+            raise ConfigError(
+                f"clip has {pixels:,} pixels ({self.segments} segments × {self.num_frames} frames × "
+                f"{self.size} × {self.size}); at most {_PIXELS:,} are allowed"
             )
         for name in ("mean", "std"):
             if len(getattr(self, name)) != 3:
                 raise ConfigError(
                     f"clip.{name} is {getattr(self, name)}; it must have three values: red, green and blue"
                 )
-        if not all(value > 0 for value in self.std):
+        if not all(0 < value < math.inf for value in self.std):
             raise ConfigError(f"clip.std is {self.std}; every channel must be above 0")
+        if not all(map(math.isfinite, self.mean)):
+            raise ConfigError(f"clip.mean is {self.mean}; every channel must be a finite number")
         for name, kind in (
             ("resize_mode", ResizeMode),
             ("short", ShortPolicy),

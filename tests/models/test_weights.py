@@ -14,7 +14,7 @@ from torch import Tensor
 
 from t3d.clip import ClipSpec
 from t3d.errors import CheckpointError, ConfigError
-from t3d.models import ModelCard, create_model, load_backbone, load_model, save_model, weights
+from t3d.models import ModelCard, create_model, load_backbone, load_model, save_model
 from t3d.models.weights import CARD_KEY, read_tensors
 
 OPTIONS: dict[str, object] = {"block_config": (1, 1), "ttl_depths": ((1, 3),)}
@@ -112,7 +112,7 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, monkeypatch: pytest.Mon
         path.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(weights, "save_file", full_disk)
+    monkeypatch.setattr("t3d.models.tensor_files.save_file", full_disk)
     model, card = load_model(saved)
     with pytest.raises(OSError, match="no space"):
         save_model(model, saved, card=card)

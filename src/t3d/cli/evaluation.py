@@ -8,6 +8,7 @@ from json import dumps
 from typing import TYPE_CHECKING
 
 from t3d.cli.options import Spelling
+from t3d.errors import printable
 from t3d.evaluation.config import PredictConfig, TestConfig
 from t3d.io.files import writable_folder
 from t3d.io.locks import alone_in
@@ -100,12 +101,13 @@ def _to_screen(config: PredictConfig, paths: list[str], *, json: bool) -> int:
     for prediction in predictions(config, paths):
         if prediction.error is not None:
             bad += 1
-            print(f"t3d: {prediction.path}: {prediction.error}", file=sys.stderr)
+            print(printable(f"t3d: {prediction.path}: {prediction.error}"), file=sys.stderr)
         if json:
             print(dumps(to_line(prediction, top=config.top), ensure_ascii=False), flush=True)
         elif prediction.error is None:
             likely = list(zip(prediction.classes, prediction.probs, strict=True))[: config.top]
             cells = [prediction.path, *(f"{name} {prob:.1%}" for name, prob in likely)]
+            cells = list(map(printable, cells))
             if console.is_terminal:
                 for rank in range(len(table.columns), len(cells)):
                     table.add_column(f"top-{rank}")
@@ -133,7 +135,7 @@ def _into_file(config: PredictConfig, out: str, paths: list[str], *, json: bool)
             file.add(prediction)
             if prediction.error is not None:
                 bad += 1
-                print(f"t3d: {prediction.path}: {prediction.error}", file=sys.stderr)
+                print(printable(f"t3d: {prediction.path}: {prediction.error}"), file=sys.stderr)
     counts = {"videos": len(set(paths)), "predicted": len(todo) - bad, "bad": bad}
     if json:
         print(dumps(counts))

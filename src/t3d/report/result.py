@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from t3d.data.clips.views import PAPER_VIEWS
+from t3d.errors import printable
 from t3d.evaluation.figures import interval_text
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
@@ -40,14 +41,14 @@ def print_result(result: TestResult) -> None:
     tables[0].title = views or None
     Console().print(*tables)
     for video in result.scores.bad:
-        print(f"could not be read: {video.path}: {video.reason}", file=sys.stderr)
+        print(printable(f"could not be read: {video.path}: {video.reason}"), file=sys.stderr)
 
 
 def say(*sentences: str) -> None:
     """Print each sentence on its own line, as it is."""
     console = Console()
     for sentence in sentences:
-        console.print(sentence, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+        console.print(printable(sentence), markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _single_tables(metrics: Metrics) -> list[Table]:
@@ -73,7 +74,7 @@ def _single_tables(metrics: Metrics) -> list[Table]:
     per_class = Table("class", "recall", "correct")
     counts = [(sum(row), row[number]) for number, row in enumerate(metrics.confusion) if sum(row)]
     for (name, recall), (count, correct) in zip(metrics.per_class.items(), counts, strict=True):
-        per_class.add_row(Text(name), f"{recall:.1%}", f"{correct:,} of {count:,}")
+        per_class.add_row(Text(printable(name)), f"{recall:.1%}", f"{correct:,} of {count:,}")
     return [table, per_class]
 
 
@@ -90,5 +91,5 @@ def _multi_tables(metrics: MultiMetrics) -> list[Table]:
     per_class = Table("class", "average precision", "videos", caption="F1 at a probability of 0.5")
     for name, count in metrics.positives.items():
         precision = f"{metrics.per_class[name]:.1%}" if count else "–"
-        per_class.add_row(Text(name), precision, str(count))
+        per_class.add_row(Text(printable(name)), precision, str(count))
     return [table, per_class]

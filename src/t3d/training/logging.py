@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from t3d.errors import printable
 from t3d.io.journal import Journal, read_journal
 from t3d.progress import progress
 
@@ -75,7 +76,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
         if self.main:
-            print(text, flush=True)
+            print(printable(text), flush=True)
 
     def advance(self, note: str) -> None:
         """Advance the progress by one step, with a note such as the epoch."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from t3d.clip import IMAGENET_MEAN, IMAGENET_STD
 from t3d.errors import CheckpointError, ConfigError
+from t3d.io.files import refuse_unreadable
 from t3d.transfer.teachers.base import Teacher
 
 _SIZE = 224  # if neither the file nor the user gives one
@@ -40,8 +41,7 @@ class OnnxTeacher(Teacher):
                 f'teacher {name}: an ONNX file needs ONNX Runtime: pip install "t3d[onnx]"'
             ) from error
         path = Path(name)
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such ONNX file")
+        refuse_unreadable(path, name="ONNX file", error=CheckpointError)
         content = path.read_bytes()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
