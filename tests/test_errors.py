@@ -14,13 +14,16 @@ from t3d import errors
 from t3d.errors import (
     ConfigError,
     FetchError,
+    LostReaderError,
     ResumableError,
     StoppedError,
     T3DError,
     VideoError,
+    WriteError,
     at_least,
     between,
     did_you_mean,
+    printable_lines,
 )
 from t3d.training.errors import InterruptedRunError, RunExistsError, WrongCommandError
 
@@ -128,3 +131,26 @@ def test_errors_and_clip_specs_come_without_torch() -> None:
     code = "import sys, t3d.errors, t3d.io.files, t3d.clip, t3d.data.config; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("error", [WriteError.of("a.csv", OSError(28, "full")), LostReaderError("p", "r", 9)])
+def test_resumable_errors_travel_between_processes(error: ResumableError) -> None:
+    error.stopped_run(Path("run"), "t3d train", state="It is complete")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
+    copy.same_command()
+    assert str(copy).endswith(", and run the same command again")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("run\x1b[2J.mp4", r"run\x1b[2J.mp4"),
+        ("a\x07b\rc\x9bd", r"a\x07b\rc\x9bd"),
+        ("gnp\u202e4pm.exe", r"gnp\u202e4pm.exe"),
+        ("latin\udce9.mp4", r"latin\udce9.mp4"),
+        ("größe 猫\t👍\n", "größe 猫\\t👍\n"),
+    ],
+)
+def test_names_do_not_control_the_terminal(name: str, shown: str) -> None:
+    assert printable_lines(name) == shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -19,6 +20,9 @@ EXCLUSIVE = (("clip.stride", "clip.fps"),)
 """Pairs of options that replace each other: a later source of options that sets one unsets the other."""
 _STRIDE = 2  # the paper's
 _MAX_FPS = 1000
+
+_LARGEST = {"num_frames": 10_000, "stride": 10_000, "size": 8192, "resize": 8192, "segments": 1000}
+_PIXELS = 1 << 30  # of a clip: 13 GB as 32-bit numbers
 
 
 @dataclass(frozen=True)
@@ -78,21 +82,33 @@ class ClipSpec:
         if self.fps is None and self.stride is None:
             object.__setattr__(self, "stride", _STRIDE)
         self._check_distance()
-        for name in ("num_frames", "size", "resize", "segments"):
+        for name, most in _LARGEST.items():
+            if getattr(self, name) is None:  # `stride`, if `fps` is set
+                continue
             if getattr(self, name) < 1:
                 raise ConfigError(f"clip.{name} is {getattr(self, name)}; it must be at least 1")
+            if getattr(self, name) > most:
+                raise ConfigError(f"clip.{name} is {getattr(self, name):,}; it must be at most {most:,}")
         if self.resize < self.size:
             raise ConfigError(
                 f"clip.resize is {self.resize}, smaller than the crop clip.size = {self.size}; "
                 f"set clip.resize to {self.size} or more"
+            )
+        pixels = self.segments * self.num_frames * self.size**2
+        if pixels > _PIXELS:
+            raise ConfigError(
+                f"clip has {pixels:,} pixels ({self.segments} segments × {self.num_frames} frames × "
+                f"{self.size} × {self.size}); at most {_PIXELS:,} are allowed"
             )
         for name in ("mean", "std"):
             if len(getattr(self, name)) != 3:
                 raise ConfigError(
                     f"clip.{name} is {getattr(self, name)}; it must have three values: red, green and blue"
                 )
-        if not all(value > 0 for value in self.std):
+        if not all(0 < value < math.inf for value in self.std):
             raise ConfigError(f"clip.std is {self.std}; every channel must be above 0")
+        if not all(map(math.isfinite, self.mean)):
+            raise ConfigError(f"clip.mean is {self.mean}; every channel must be a finite number")
         for name, kind in (
             ("resize_mode", ResizeMode),
             ("short", ShortPolicy),

@@ -215,6 +215,7 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
         >>> did_you_mean("t3d12", ["t3d121", "densenet3d121"])
         "did you mean 't3d121'? Known: densenet3d121, t3d121"
     """
+    name = name[:100]  # longer ones would take long to compare
     options = sorted(allowed)
     folded = {option.casefold(): option for option in options}
     near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
@@ -280,3 +281,14 @@ def one_of(name: str, value: object, allowed: Iterable[str]) -> None:
     words = tuple(allowed)
     if value not in words:
         raise ConfigError(f"{name} is {value!r}; {did_you_mean(str(value), words)}")
+
+
+def shortened(text: str, length: int = 200) -> str:
+    """Return a text with its middle left out if it is long, for a message about a received value.
+
+    Example:
+        >>> shortened("a" * 1000, 9)
+        'aaaa…aaaa'
+    """
+    half = (length - 1) // 2
+    return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"

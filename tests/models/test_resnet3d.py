@@ -199,7 +199,7 @@ def test_width_and_dropout() -> None:
     ("options", "message"),
     [
         ({"block_config": [1, 1, 1]}, "must be a list of 4"),
-        ({"block_config": [1, 0, 1, 1]}, "every stage needs at least 1 block"),
+        ({"block_config": [1, 0, 1, 1]}, "every block needs at least 1 layer"),
         ({"stem": "papers"}, "did you mean 'paper'"),
         ({"block": "bottle"}, "did you mean 'bottleneck'"),
         ({"stem_pool_time_stride": 3}, "allowed: 1, 2"),

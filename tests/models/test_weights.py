@@ -15,7 +15,7 @@ from torch import Tensor
 
 from t3d.clip import ClipSpec
 from t3d.errors import CheckpointError, ConfigError
-from t3d.models import ModelCard, create_model, load_backbone, load_model, save_model, weights
+from t3d.models import ModelCard, create_model, load_backbone, load_model, save_model
 from t3d.models.weights import CARD_KEY, read_tensors
 
 OPTIONS: dict[str, object] = {"block_config": (1, 1), "ttl_depths": ((1, 3),)}
@@ -120,7 +120,7 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, monkeypatch: pytest.Mon
         path.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(weights, "save_file", full_disk)
+    monkeypatch.setattr("t3d.models.tensor_files.save_file", full_disk)
     model, card = load_model(saved)
     with pytest.raises(OSError, match="no space"):
         save_model(model, saved, card=card)
@@ -243,3 +243,14 @@ def test_nothing_fits(tmp_path: Path) -> None:
     save_file({"conv1.weight": torch.ones(2, 2)}, path)
     with pytest.raises(CheckpointError, match=r"no weight of the backbone fits.*another architecture"):
         load_backbone(create_model("t3d_tiny"), path)
+
+
+def test_buffers_that_files_do_not_hold_are_computed(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = {"backbone": "timm:levit_128s"}
+    net = create_model("frames", num_classes=2, options=options).eval()
+    assert any(name not in net.state_dict() for name, _ in net.named_buffers())
+    save_model(net, tmp_path / "w.safetensors", card=ModelCard("frames", options=options, classes=("a", "b")))
+    again, _ = load_model(tmp_path / "w.safetensors")
+    for (name, one), (_, other) in zip(net.named_buffers(), again.named_buffers(), strict=True):
+        assert torch.equal(one, other), name

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from t3d.errors import CheckpointError
-from t3d.models import weights
+from t3d.models import tensor_files
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, load_model
 from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_checkpoint
@@ -243,7 +243,7 @@ def test_a_failure_while_writing_leaves_the_old_file(
         assert len(tensors) > 10
         raise error
 
-    monkeypatch.setattr(weights, "save_file", fail)
+    monkeypatch.setattr(tensor_files, "save_file", fail)
     state = State(SGD)
     with pytest.raises(type(error)):
         state.save(saved, Progress())
@@ -253,9 +253,9 @@ def test_a_failure_while_writing_leaves_the_old_file(
 
 def test_saving_changes_nothing_in_the_run(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[dict[str, torch.Tensor]] = []
-    write: Callable[..., None] = weights.save_file
+    write: Callable[..., None] = tensor_files.save_file
     monkeypatch.setattr(
-        weights,
+        tensor_files,
         "save_file",
         lambda tensors, path, **more: (written.append(tensors), write(tensors, path, **more)),
     )

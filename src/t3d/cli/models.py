@@ -88,7 +88,7 @@ def convert(
         )
     try:
         names = Path(classes).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{classes}: the class names cannot be read: {error}") from error
     convert_checkpoint(source, target, card=replace(card, classes=tuple(names)))
     return 0

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from t3d.cli.options import REQUIRED, Option, without_none
 from t3d.errors import ConfigError, did_you_mean
-from t3d.io.files import refuse_url
 from t3d.training import old_names
 
 
@@ -149,17 +148,9 @@ def check_yaml(path: str, options: Sequence[Option]) -> None:
     Raises:
         UsageError: The file cannot be read, is not YAML, or has an unknown key.
     """
-    import yaml
+    from t3d.io.yaml_file import read_yaml
 
-    refuse_url(path, error=UsageError)
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: the file cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path, error=UsageError)
     if content is None:
         return
     if not isinstance(content, dict):

@@ -214,6 +214,8 @@ def read_table(
         table = pyarrow.parquet.read_table(file, columns=wanted) if sound else None
     except FileNotFoundError as error:
         raise ManifestError(f"{name}: no such file; `t3d prepare index` writes an index") from error
+    except PermissionError as error:
+        raise ManifestError(f"{name}: this index cannot be read: Permission denied") from error
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(
             f"{name}: cannot be read as Parquet ({error}); delete it and index again"

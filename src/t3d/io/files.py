@@ -65,6 +65,31 @@ def refuse_url(name: str | os.PathLike[str], *, error: type[T3DError] = ConfigEr
         raise error(f"{os.fspath(name)}: {URL_REASON}")
 
 
+def refuse_unreadable(path: Path, *, name: str, error: type[T3DError]) -> None:
+    """Raise an error for a file that is missing or cannot be read, and say which.
+
+    Args:
+        path: The file.
+        name: Kind of the file, such as "weights file".
+        error: Type of the error.
+
+    Raises:
+        T3DError: The file cannot be opened. The error has the type `error`.
+    """
+    try:
+        with path.open("rb"):
+            return
+    except (FileNotFoundError, NotADirectoryError) as missing:
+        raise error(f"{path}: no such {name}") from missing
+    except PermissionError as denied:
+        raise error(
+            f"{path}: this {name} cannot be read: Permission denied. Change its permissions, or run t3d as a "
+            "user who may read it and its folders"
+        ) from denied
+    except OSError as failed:
+        raise error(f"{path}: this {name} cannot be read: {failed.strerror}") from failed
+
+
 @contextmanager
 def writing(path: str | os.PathLike[str], *temporary: Path) -> Iterator[None]:
     """Raise an error that names a file if the block cannot write it. Everything that is written uses this.

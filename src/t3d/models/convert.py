@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from t3d.errors import CheckpointError, ConfigError
-from t3d.io.files import refuse_url
+from t3d.io.files import refuse_unreadable, refuse_url
 from t3d.models.inflate import Inflation, inflate
 from t3d.models.loading import LoadReport, compare
 from t3d.models.net import VideoNet
@@ -48,8 +48,7 @@ def import_torch_file(
     """
     refuse_url(path, error=CheckpointError)
     source = Path(path)
-    if not source.is_file():
-        raise CheckpointError(f"{source}: no such weights file")
+    refuse_unreadable(source, name="weights file", error=CheckpointError)
     try:
         values = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # on invalid input, an unpickler can raise almost any error

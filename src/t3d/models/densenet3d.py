@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, between
 from t3d.models.grad_checkpointing import Recomputing
-from t3d.models.net import NetOptions, VideoNet
+from t3d.models.net import MAX_CHANNELS, NetOptions, VideoNet, check_blocks, check_depths
 from t3d.models.registry import register_model
 from t3d.models.ttl import PAPER_DEPTHS, TemporalConv3d, TemporalTransition, TimePadding, TransitionPool
 
@@ -59,10 +59,9 @@ class DenseNet3DOptions(NetOptions):
 
     def __post_init__(self) -> None:
         for name in ("growth_rate", "stem_channels", "bottleneck", "ttl_channels", "in_channels"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        if not self.block_config or min(self.block_config) < 1:
-            raise ConfigError(f"block_config is {self.block_config}; every block needs at least 1 layer")
+            between(name, getattr(self, name), 1, MAX_CHANNELS)
+        check_blocks(self.block_config)
+        check_depths(self.ttl_depths or ())
         if self.ttl_depths is not None and len(self.ttl_depths) != len(self.block_config) - 1:
             raise ConfigError(
                 f"ttl_depths has {len(self.ttl_depths)} entries for {len(self.block_config)} blocks; "

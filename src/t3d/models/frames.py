@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from t3d.models.grad_checkpointing import Recomputing
-from t3d.models.image_models import build_image_model, find_image_model
+from t3d.models.image_models import ImageModel, build_image_model, find_image_model
 from t3d.models.net import NetOptions, VideoNet
 from t3d.models.registry import register_model
 
@@ -120,8 +120,8 @@ class FrameNet(VideoNet):
 
     def __init__(self, options: FrameNetOptions, *, num_classes: int = 400) -> None:
         library, name = find_image_model(options.backbone)
-        net = build_image_model(library, name, size=options.image_size).net
-        width = _num_features(net, options)
+        model = build_image_model(library, name, size=options.image_size)
+        width = _num_features(model)
         super().__init__(
             options,
             in_channels=3,
@@ -130,7 +130,7 @@ class FrameNet(VideoNet):
             head_drop_rate=options.drop_rate,
         )
         self.options: FrameNetOptions = options
-        self.frames = EachFrame(net)
+        self.frames = EachFrame(model.net)
         self.pool = PoolTime(options.pooling)
         self.classifier = self._new_classifier()
 
@@ -155,13 +155,12 @@ class FrameNet(VideoNet):
         return 1, _SMALLEST_SIDE
 
 
-def _num_features(net: nn.Module, options: FrameNetOptions) -> int:
-    """Return the length of the backbone's feature, found without changing its BatchNorm statistics."""
-    training = net.training
+def _num_features(model: ImageModel) -> int:
+    """Return the length of the model's feature, found without changing its BatchNorm statistics."""
+    net, training = model.net, model.net.training
     weight = next(net.parameters())
-    side = options.image_size or 2 * _SMALLEST_SIDE
     with torch.no_grad():
-        shape = net.eval()(torch.zeros(1, 3, side, side, device=weight.device)).shape
+        shape = net.eval()(torch.zeros(1, 3, model.size, model.size, device=weight.device)).shape
     net.train(training)
     return int(shape[1])
 

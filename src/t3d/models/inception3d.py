@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, between
 from t3d.models.grad_checkpointing import Recomputing
 from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl_of
-from t3d.models.net import VideoNet
+from t3d.models.net import MAX_DEPTH, VideoNet
 from t3d.models.registry import register_model
 from t3d.models.ttl import PAPER_DEPTHS, Kernel, TemporalConv3d, TimePadding
 
@@ -62,8 +62,8 @@ class Inception3DOptions(InsertedTTLOptions):
     drop_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.pool_depths) < 1:
-            raise ConfigError(f"pool_depths is {self.pool_depths}; each must be 1 or more")
+        for depth in self.pool_depths:
+            between("a depth in pool_depths", depth, 1, MAX_DEPTH)
         if not {1, 2}.issuperset(self.pool_time_strides):
             raise ConfigError(f"pool_time_strides is {self.pool_time_strides}; allowed: 1, 2")
         for depth, stride in zip(self.pool_depths, self.pool_time_strides, strict=True):

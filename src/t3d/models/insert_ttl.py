@@ -23,9 +23,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from t3d.errors import ConfigError, did_you_mean
+from t3d.errors import ConfigError, between, did_you_mean
 from t3d.models.grad_checkpointing import Recomputing
-from t3d.models.net import NetOptions, VideoNet
+from t3d.models.net import MAX_CHANNELS, NetOptions, VideoNet, check_depths
 from t3d.models.ttl import TemporalBranch, TemporalTransition, TimePadding
 
 
@@ -59,8 +59,10 @@ class InsertedTTLOptions(NetOptions):
     ttl_shortcut: bool = True
 
     def __post_init__(self) -> None:
-        if self.in_channels < 1:
-            raise ConfigError(f"in_channels is {self.in_channels}; it must be 1 or more")
+        between("in_channels", self.in_channels, 1, MAX_CHANNELS)
+        between("ttl_channels", self.ttl_channels, 1, MAX_CHANNELS)
+        between("width", self.width, 0, 16)
+        check_depths(self.ttl_depths)
         if not 0 <= self.drop_rate < 1:
             raise ConfigError(f"drop_rate is {self.drop_rate}; it must be in [0, 1)")
         if self.filters(self.narrowest) < 1:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from t3d.errors import CheckpointError
+from t3d.errors import CheckpointError, shortened
 from t3d.models.net import VideoNet
+from t3d.models.tensor_files import Described
 
 Shape = tuple[int, ...]
 
@@ -52,12 +53,12 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def compare(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> str:
+def compare(expected: Mapping[str, Tensor], got: Mapping[str, Tensor] | Mapping[str, Described]) -> str:
     """Describe where two sets of named tensors differ.
 
     Args:
         expected: Expected tensors by name.
-        got: Actual tensors by name.
+        got: Actual tensors by name, or their descriptions in a file.
 
     Returns:
         Phrases for an error message; empty if names and shapes agree.
@@ -68,7 +69,12 @@ def compare(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> str:
     shapes = tuple(
         f"{name} is {_times(got[name].shape)}, expected {_times(tensor.shape)}"
         for name, tensor in expected.items()
-        if name in got and got[name].shape != tensor.shape
+        if name in got and tuple(got[name].shape) != tuple(tensor.shape)
+    )
+    kinds = tuple(
+        name
+        for name, tensor in expected.items()
+        if name in got and _is_floating(got[name]) != tensor.is_floating_point()
     )
     if missing:
         lines.append(f"missing: {_few(missing)}")
@@ -76,6 +82,8 @@ def compare(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> str:
         lines.append(f"unexpected: {_few(unexpected)}")
     if shapes:
         lines.append(f"another shape: {_few(shapes)}")
+    if kinds:
+        lines.append(f"another kind of numbers: {_few(kinds)}")
     return "; ".join(lines)
 
 
@@ -124,9 +132,13 @@ def convolutions(model: nn.Module) -> set[str]:
     return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Conv3d)}
 
 
+def _is_floating(tensor: Tensor | Described) -> bool:
+    return tensor.is_floating if isinstance(tensor, Described) else tensor.is_floating_point()
+
+
 def _few(names: tuple[str, ...]) -> str:
     rest = len(names) - 3
-    return ", ".join(names[:3]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(shortened, names[:3])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _times(shape: Shape | torch.Size) -> str:

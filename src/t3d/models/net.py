@@ -15,11 +15,54 @@ from t3d.models.grad_checkpointing import Recomputing
 
 BACKBONE = "backbone"
 """The name that `VideoNet.freeze` accepts for all stages: everything except the classifier."""
+MAX_CLASSES = 100_000
+"""Maximum number of classes of a model."""
+MAX_CHANNELS = 8192
+"""Maximum number of channels that an option may ask for."""
+MAX_LAYERS = 1000
+"""Maximum number of blocks or layers of a model."""
+MAX_DEPTH = 64
+"""Maximum temporal depth of a kernel."""
 
 
 @dataclass(frozen=True)
 class NetOptions:
-    """Base class of the frozen dataclasses that hold the options of one model family."""
+    """Base class of the frozen dataclasses that hold the options of one model family.
+
+    Options may come from a weights file that anybody made. So every number has an upper bound, and
+    `create_model` bounds the number of parameters.
+    """
+
+
+def check_blocks(blocks: Sequence[int]) -> None:
+    """Raise an error for numbers of layers per block that cannot work.
+
+    Raises:
+        ConfigError: There is no block, a block without layers, or more than 16 blocks or `MAX_LAYERS` layers.
+    """
+    if not blocks or min(blocks) < 1:
+        raise ConfigError(f"block_config is {tuple(blocks[:16])}; every block needs at least 1 layer")
+    if len(blocks) > 16 or sum(blocks) > MAX_LAYERS:
+        raise ConfigError(
+            f"block_config has {len(blocks):,} blocks with {sum(blocks):,} layers; at most 16 blocks with "
+            f"{MAX_LAYERS:,} layers are allowed"
+        )
+
+
+def check_depths(depths: Sequence[Sequence[int]]) -> None:
+    """Raise an error for too many or too large temporal depths of Temporal Transition Layers.
+
+    Args:
+        depths: Depths of the branches of each layer.
+
+    Raises:
+        ConfigError: A layer has more than 16 branches, or a depth is above `MAX_DEPTH`.
+    """
+    for branches in depths:
+        if len(branches) > 16:
+            raise ConfigError(f"ttl_depths has a layer of {len(branches):,} branches; at most 16 are allowed")
+        if max(branches, default=1) > MAX_DEPTH:
+            raise ConfigError(f"ttl_depths has the depth {max(branches)}; at most {MAX_DEPTH} is allowed")
 
 
 class VideoNet(nn.Module, ABC):
@@ -257,6 +300,8 @@ class VideoNet(nn.Module, ABC):
 
 
 def _checked_count(num_classes: int) -> int:
+    if num_classes > MAX_CLASSES:
+        raise ConfigError(f"num_classes is {num_classes:,}; at most {MAX_CLASSES:,} are allowed")
     if num_classes < 0:
         raise ConfigError(f"num_classes is {num_classes}; it must be 1 or more, or 0 for no classifier")
     return num_classes

@@ -7,7 +7,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from t3d.errors import ConfigError, did_you_mean
+from t3d.errors import ConfigError, did_you_mean, shortened
 
 _Options = TypeVar("_Options")
 
@@ -36,11 +36,38 @@ def with_overrides(defaults: _Options, overrides: Mapping[str, object], *, where
     fields = [field.name for field in dataclasses.fields(kind)]
     for name in overrides:
         if name not in fields:
-            raise ConfigError(f"unknown name {name!r} in {where}; {did_you_mean(str(name), fields)}")
+            raise ConfigError(
+                f"unknown name {shortened(name)!r} in {where}; {did_you_mean(str(name), fields)}"
+            )
     changed = {
         name: _checked(value, hints[name], where=f"{name} ({where})") for name, value in overrides.items()
     }
     return kind(**{name: getattr(defaults, name) for name in fields} | changed)
+
+
+def refuse_depth(value: object, *, name: str, deepest: int = 20) -> None:
+    """Raise an error for lists and tables that are nested too deeply, which could exhaust the stack.
+
+    Args:
+        value: Lists, tables and plain values.
+        name: What they are, for the message.
+        deepest: Largest allowed depth.
+
+    Raises:
+        ConfigError: They are nested more deeply.
+    """
+    level: list[object] = [value]
+    for _ in range(deepest + 1):
+        inner: list[object] = []
+        for each in level:
+            if isinstance(each, Mapping):
+                inner += each.values()
+            elif isinstance(each, list | tuple):
+                inner += each
+        if not inner:
+            return
+        level = inner
+    raise ConfigError(f"{name} are nested more than {deepest} levels deep")
 
 
 def _checked(value: object, hint: Any, *, where: str) -> object:
@@ -53,7 +80,7 @@ def _checked(value: object, hint: Any, *, where: str) -> object:
     if origin is Literal:
         if value in args:
             return value
-        raise ConfigError(f"{where} is {value!r}; {did_you_mean(str(value), map(str, args))}")
+        raise ConfigError(f"{where} is {_shown(value)}; {did_you_mean(_shown(value), map(str, args))}")
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
         return with_overrides(hint(), value, where=where)
     if origin is dict and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
@@ -64,11 +91,16 @@ def _checked(value: object, hint: Any, *, where: str) -> object:
             return tuple(
                 _checked(item, inner, where=where) for item, inner in zip(value, inner_hints, strict=True)
             )
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < 2**63:
         return float(value)
     if origin is None and type(value) is hint:
         return value
-    raise ConfigError(f"{where} is {value!r}; it must be {_spoken(hint)}")
+    raise ConfigError(f"{where} is {_shown(value)}; it must be {_spoken(hint)}")
+
+
+def _shown(value: object) -> str:
+    """Return a value for a message, cut if it is long. Most of a long list is not even converted to text."""
+    return shortened(repr(value[:50] if isinstance(value, list | tuple) else value))
 
 
 def _spoken(hint: Any) -> str:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TypeVar
 
-from t3d.errors import ConfigError, did_you_mean
+import torch
+
+from t3d.errors import ConfigError, did_you_mean, shortened
 from t3d.models.net import NetOptions, VideoNet
 from t3d.models.options import with_overrides
 
+MAX_PARAMETERS = 2_000_000_000
+"""Maximum number of parameters of a model: 8 GB in 32 bits."""
 _BUILDERS: dict[str, Callable[..., VideoNet]] = {}
 _Builder = TypeVar("_Builder", bound=Callable[..., VideoNet])
 
@@ -60,7 +65,24 @@ def create_model(
         >>> create_model("t3d_tiny", num_classes=11, options={"drop_rate": 0.2}).num_classes
         11
     """
-    return _builder(name)(model_options(name, options), num_classes=num_classes)
+    build = partial(_builder(name), model_options(name, options), num_classes=num_classes)
+    if options and torch.get_default_device().type != "meta":
+        with torch.device("meta"):  # needs neither memory nor random numbers
+            _refuse_large(name, build())
+        return build()
+    model: VideoNet = build()
+    _refuse_large(name, model)
+    return model
+
+
+def _refuse_large(name: str, model: VideoNet) -> None:
+    """Raise an error for a model with too many parameters."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters > MAX_PARAMETERS:
+        raise ConfigError(
+            f"{name} has {parameters:,} parameters with these options and classes; at most "
+            f"{MAX_PARAMETERS:,} are allowed"
+        )
 
 
 def model_options(name: str, options: Mapping[str, object] | None = None) -> NetOptions:
@@ -101,7 +123,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def _builder(name: str) -> Callable[..., VideoNet]:
     if name not in _BUILDERS:
-        raise ConfigError(f"unknown model {name!r}; {did_you_mean(name, _BUILDERS)}")
+        raise ConfigError(f"unknown model {shortened(name)!r}; {did_you_mean(name, _BUILDERS)}")
     return _BUILDERS[name]
 
 

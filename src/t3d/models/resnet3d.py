@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from t3d.errors import ConfigError
 from t3d.models.grad_checkpointing import Recomputing
 from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl_of
-from t3d.models.net import VideoNet
+from t3d.models.net import VideoNet, check_blocks
 from t3d.models.registry import register_model
 from t3d.models.ttl import PAPER_DEPTHS, Kernel, TemporalConv3d, TimePadding
 
@@ -57,8 +57,7 @@ class ResNet3DOptions(InsertedTTLOptions):
     drop_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.block_config) < 1:
-            raise ConfigError(f"block_config is {self.block_config}; every stage needs at least 1 block")
+        check_blocks(self.block_config)
         if self.stem_pool_time_stride not in (1, 2):
             raise ConfigError(f"stem_pool_time_stride is {self.stem_pool_time_stride}; allowed: 1, 2")
         super().__post_init__()

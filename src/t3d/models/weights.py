@@ -9,40 +9,38 @@ Wherever a weights file is read, the folder of a training run is accepted too, s
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from t3d.clip import ClipSpec, Targets
-from t3d.errors import CheckpointError, ConfigError, did_you_mean
-from t3d.io.files import atomic_path, refuse_url
-from t3d.models.hints import missing_weights_hint, other_format
+from t3d.errors import CheckpointError, ConfigError, did_you_mean, shortened
+from t3d.io.files import refuse_unreadable, refuse_url
+from t3d.models.hints import missing_weights_hint
 from t3d.models.loading import LoadReport, compare, load_matching
-from t3d.models.net import VideoNet
-from t3d.models.options import with_overrides
+from t3d.models.net import MAX_CLASSES, VideoNet
+from t3d.models.options import refuse_depth, with_overrides
 from t3d.models.registry import create_model
+from t3d.models.tensor_files import Described, PathLike, TensorFile, open_tensors, write_tensors
 
 CARD_KEY = "t3d.card"
 CARD_VERSION = 1
 CHECKPOINT_KEY = "t3d_checkpoint"
+MAX_CARD = 4 << 20
+"""Maximum length of a model card, in characters. One of 700 classes has about 20,000."""
 BEST, LAST, CHECKPOINT = "best.safetensors", "last.safetensors", "checkpoint.safetensors"
 """The weights in a run folder, and its state. An unfinished run has only the state."""
 
 _OLD_LAST = "model.safetensors"  # in the run folders of earlier versions, even of unfinished runs
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,8 @@ class ModelCard:
             (sigmoid). Files written before this field existed are `single`.
 
     Raises:
-        ConfigError: Options or provenance cannot be stored as JSON, or `targets` is unknown.
+        ConfigError: Options or provenance cannot be stored as JSON, there are too many classes, or `targets`
+            is unknown.
 
     Example:
         >>> ModelCard("t3d_tiny", classes=("run", "jump")).clip.num_frames
@@ -75,12 +74,19 @@ class ModelCard:
 
     def __post_init__(self) -> None:
         for name in ("options", "provenance"):
+            refuse_depth(getattr(self, name), name=f"{name} of a model card")
             try:
                 plain = json.loads(json.dumps(getattr(self, name)))
             except (TypeError, ValueError) as error:
                 raise ConfigError(f"{name} of a model card must hold plain JSON values: {error}") from error
             object.__setattr__(self, name, plain)
         object.__setattr__(self, "classes", tuple(self.classes))
+        if len(self.classes) > MAX_CLASSES:
+            raise ConfigError(
+                f"a model card has {len(self.classes):,} classes; at most {MAX_CLASSES:,} are allowed"
+            )
+        if any(re.search(r"[\ud800-\udfff]", name) for name in self.classes):
+            raise ConfigError("a class of a model card is not text: it has half of a character")
         if self.targets not in get_args(Targets):
             hint = did_you_mean(str(self.targets), get_args(Targets))
             raise ConfigError(f"targets of a model card are {self.targets!r}; {hint}")
@@ -108,10 +114,17 @@ class ModelCard:
         Raises:
             CheckpointError: The text is not a card, or the card's version is not supported.
         """
+        if len(text) > MAX_CARD:
+            raise CheckpointError(
+                f"the model card has {len(text):,} characters; at most {MAX_CARD:,} are read"
+            )
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"the model card is not JSON ({error})") from error
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # not JSON, a number of thousands of digits, or brackets
+            raise CheckpointError(f"the model card is not JSON ({shortened(str(error))})") from error
         if not isinstance(values, dict) or values.pop("version", None) != CARD_VERSION:
             raise CheckpointError(
                 f"the model card is not of version {CARD_VERSION}; a newer t3d wrote it: update t3d"
@@ -170,24 +183,25 @@ def load_model(
     Example:
         >>> net, card = load_model("net.safetensors")  # doctest: +SKIP
     """
-    state, text = _read_weights(path, allow_unfinished=allow_unfinished)
-    if text is None:
-        raise CheckpointError(
-            f"{os.fspath(path)}: this file was not written by t3d (it does not name a model and classes); "
-            "convert it with `t3d convert`, or start a training from it (`init`)"
-        )
-    card = _parsed(text, path)
-    try:
-        model = _skeleton(card)
-    except ConfigError as error:
-        raise CheckpointError(f"{os.fspath(path)}: {error}") from error
-    difference = compare(model.state_dict(), state)
-    if difference:
-        raise CheckpointError(
-            f"{os.fspath(path)}: the weights are not those of {card.architecture} with {len(card.classes)} "
-            f"classes, as the file's card says ({difference})"
-        )
-    model.load_state_dict(state)
+    with _weights(path, allow_unfinished=allow_unfinished) as weights:
+        if weights.card is None:
+            raise CheckpointError(
+                f"{os.fspath(path)}: this file was not written by t3d (it does not name a model and "
+                "classes); convert it with `t3d convert`, or start a training from it (`init`)"
+            )
+        card = _parsed(weights.card, path)
+        try:
+            model = _skeleton(card)
+        except ConfigError as error:
+            raise CheckpointError(f"{os.fspath(path)}: {error}") from error
+        difference = compare(model.state_dict(), weights.described())  # before anything large is in memory
+        if difference:
+            raise CheckpointError(
+                f"{os.fspath(path)}: the weights are not those of {card.architecture} with "
+                f"{len(card.classes)} classes, as the file's card says ({difference})"
+            )
+        model = _with_memory(model, card)
+        model.load_state_dict(weights.tensors())
     return model.to(device).eval(), card
 
 
@@ -208,8 +222,8 @@ def load_backbone(model: VideoNet, path: PathLike, *, allow_unfinished: bool = F
     Example:
         >>> print(load_backbone(create_model("t3d_tiny"), "kinetics.safetensors"))  # doctest: +SKIP
     """
-    state, _ = _read_weights(path, allow_unfinished=allow_unfinished)
-    return load_matching(model, state, source=os.fspath(path))
+    with _weights(path, allow_unfinished=allow_unfinished) as weights:
+        return load_matching(model, weights.tensors(), source=os.fspath(path))
 
 
 def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
@@ -231,9 +245,10 @@ def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
     refuse_url(path, error=CheckpointError)
     source = Path(path)
     if not source.is_dir():
-        if not source.is_file():
+        if not source.exists():
             hint = missing_weights_hint(source)
             raise CheckpointError(f"{source}: no such run folder or weights file{hint}")
+        refuse_unreadable(source, name="run folder or weights file", error=CheckpointError)
         return source
     if (source / _OLD_LAST).is_file() and not (source / LAST).is_file():
         raise CheckpointError(
@@ -278,37 +293,55 @@ def _unfinished(path: PathLike) -> str:
     )
 
 
-def _read_weights(path: PathLike, *, allow_unfinished: bool) -> tuple[dict[str, Tensor], str | None]:
-    """Read the tensors and card of a weights file or a checkpoint."""
-    with _weights(path, allow_unfinished=allow_unfinished) as (file, prefix, text):
-        if prefix:
-            warnings.warn(
-                f"{os.fspath(path)}: this run is not finished; these are its weights so far", stacklevel=4
-            )
-        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a mapping)
-        return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, text
+@dataclass(frozen=True)
+class _Weights:
+    """The weights in an open file.
+
+    Args:
+        file: The file.
+        prefix: Start of the names of their tensors in the file.
+        card: Text of their card, or None.
+    """
+
+    file: TensorFile
+    prefix: str
+    card: str | None
+
+    def described(self) -> dict[str, Described]:
+        """Return the description of each tensor, by its name in the model."""
+        return {name: self.file.describe(self.prefix + name) for name in self._names()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors, by their names in the model."""
+        return {name: self.file.tensor(self.prefix + name) for name in self._names()}
+
+    def _names(self) -> list[str]:
+        return [each.removeprefix(self.prefix) for each in self.file.names if each.startswith(self.prefix)]
 
 
 @contextmanager
-def _weights(path: PathLike, *, allow_unfinished: bool) -> Iterator[tuple[Any, str, str | None]]:
-    """Open weights: yield the file, the prefix of the tensors' names, and the text of the card."""
+def _weights(path: PathLike, *, allow_unfinished: bool, quiet: bool = False) -> Iterator[_Weights]:
+    """Open the weights of a weights file or a checkpoint. Warn about those of a checkpoint."""
     source = weights_file(path, allow_unfinished=allow_unfinished)
-    with _opened(source) as file:
-        metadata = file.metadata() or {}
-        if CHECKPOINT_KEY not in metadata:
-            yield file, "", metadata.get(CARD_KEY)
+    with open_tensors(source) as file:
+        if CHECKPOINT_KEY not in file.metadata:
+            yield _Weights(file, "", file.metadata.get(CARD_KEY))
             return
         if not allow_unfinished:
             raise CheckpointError(_unfinished(source))
         try:
-            header = json.loads(metadata[CHECKPOINT_KEY])
-            prefix, text = str(header["weights"]), str(header["card"])
-        except (ValueError, TypeError, KeyError) as error:
+            header = json.loads(file.metadata[CHECKPOINT_KEY])
+            weights = _Weights(file, str(header["weights"]), str(header["card"]))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise CheckpointError(
                 f"{source}: the checkpoint does not say which weights it offers; it is damaged, or an "
                 "earlier version of t3d wrote it"
             ) from error
-        yield file, prefix, text
+        if not quiet:
+            warnings.warn(
+                f"{os.fspath(path)}: this run is not finished; these are its weights so far", stacklevel=4
+            )
+        yield weights
 
 
 def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], str | None]:
@@ -323,9 +356,8 @@ def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], str | None]:
     Raises:
         CheckpointError: The file does not exist, or is not a complete safetensors file.
     """
-    with _opened(path) as file:
-        text = (file.metadata() or {}).get(CARD_KEY)
-        return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118 (not a mapping)
+    with open_tensors(path) as file:
+        return {name: file.tensor(name) for name in file.names}, file.metadata.get(CARD_KEY)
 
 
 def read_card(path: PathLike, *, allow_unfinished: bool = False) -> ModelCard | None:
@@ -341,8 +373,8 @@ def read_card(path: PathLike, *, allow_unfinished: bool = False) -> ModelCard | 
     Raises:
         CheckpointError: The file does not exist, or the file or its card is damaged.
     """
-    with _weights(path, allow_unfinished=allow_unfinished) as (_, _, text):
-        return None if text is None else _parsed(text, path)
+    with _weights(path, allow_unfinished=allow_unfinished, quiet=True) as weights:
+        return None if weights.card is None else _parsed(weights.card, path)
 
 
 def _parsed(text: str, path: PathLike) -> ModelCard:
@@ -352,44 +384,18 @@ def _parsed(text: str, path: PathLike) -> ModelCard:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
 
 
-@contextmanager
-def _opened(path: PathLike) -> Iterator[Any]:
-    refuse_url(path, error=CheckpointError)
-    source = Path(path)
-    if not source.is_file():
-        raise CheckpointError(f"{source}: no such weights file")
-    try:
-        with safe_open(source, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        if source.suffix.lower() == ".safetensors":
-            reason = f"the file is damaged or incomplete ({error}); copy it again"
-        else:
-            reason = other_format(source)
-        raise CheckpointError(f"{source}: {reason}") from error
-
-
-def write_tensors(state: Mapping[str, Tensor], path: Path, *, metadata: dict[str, str]) -> None:
-    """Write a safetensors file. It appears complete or not at all.
-
-    Args:
-        state: Tensors by name, contiguous, none sharing memory with another.
-        path: File to write. An existing file is replaced.
-        metadata: Strings for the header.
-
-    Raises:
-        WriteError: The file cannot be written, for example because the disk is full. An existing file is
-            unchanged.
-    """
-    with atomic_path(path) as temporary:
-        try:
-            save_file(dict(state), temporary, metadata=metadata)
-        except SafetensorError as error:  # not an OSError, although it reports one of the system
-            number = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
-
-
 def _skeleton(card: ModelCard) -> VideoNet:
-    # Reading or writing a file in the middle of a run must not shift the run's random numbers.
+    """Build the model of a card without memory for its weights, and without using random numbers."""
+    with torch.device("meta"):
+        return create_model(card.architecture, num_classes=len(card.classes), options=card.options)
+
+
+def _with_memory(model: VideoNet, card: ModelCard) -> VideoNet:
+    """Give a skeleton memory for its weights. Their values are arbitrary."""
+    stored = model.state_dict()
+    if all(name in stored for name, _ in model.named_buffers()):
+        model.to_empty(device="cpu")
+        return model
+    # Some buffers, of 2D transformers, are not stored in files: only building the model computes them.
     with torch.random.fork_rng(devices=[]):
         return create_model(card.architecture, num_classes=len(card.classes), options=card.options)

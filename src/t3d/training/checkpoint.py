@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 
 from t3d.errors import CheckpointError
-from t3d.models.weights import CARD_KEY, ModelCard, write_tensors
+from t3d.models.tensor_files import TensorFile, open_tensors, write_tensors
+from t3d.models.weights import CARD_KEY, ModelCard
 from t3d.training.learner import Learner
 
 _FORMAT = 4
@@ -137,7 +138,7 @@ def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, Snapshot | 
     """
     header = read_header(path)
     with _opened(path) as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors = {key: file.tensor(key) for key in file.names}
     if header["optimizer"] != type(learner.optimizer).__name__:
         raise CheckpointError(
             f"{path}: belongs to a run with the optimizer {header['optimizer']}, but this run uses "
@@ -166,21 +167,31 @@ def read_header(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointError(f"{path}: there is no checkpoint to resume from; start the run without resume")
     with _opened(path) as file:
-        header: dict[str, Any] = json.loads((file.metadata() or {})["t3d_checkpoint"])
-    if header["format"] != _FORMAT:
+        header = json.loads(file.metadata["t3d_checkpoint"])
+        version = header["format"]
+    if version != _FORMAT:
         raise CheckpointError(
-            f"{path}: another version of t3d wrote this checkpoint (format {header['format']}; this version "
+            f"{path}: another version of t3d wrote this checkpoint (format {version}; this version "
             f"reads {_FORMAT}). Resume the run with that version, or start a new one"
         )
-    return header
+    missing = [name for name in ("progress", "schedule", "optimizer", "card") if name not in header]
+    if missing:
+        raise CheckpointError(f"{path}: corrupt: {', '.join(missing)} missing in its header")
+    checked: dict[str, Any] = header
+    return checked
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[TensorFile]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path) as file:
             yield file
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except CheckpointError as error:
+        cause = error.__cause__
+        if not isinstance(cause, SafetensorError):
+            raise
+        raise CheckpointError(f"{path}: not a checkpoint of a t3d run, or corrupt: {cause!r}") from cause
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of a t3d run, or corrupt: {error!r}") from error
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from t3d.errors import ManifestError
+from t3d.errors import ManifestError, printable
 
 
 class Meter:
@@ -114,7 +114,7 @@ class BrokenVideos:
         for video in batch.bad:
             if video.path not in self.reasons:
                 self.reasons[video.path] = video.reason
-                print(f"left out: {video}", flush=True)  # printed by the process that read it
+                print(printable(f"left out: {video}"), flush=True)  # printed by the process that read it
         if len(self.reasons) > self.max_bad * self.videos:
             raise ManifestError(
                 f"{len(self.reasons)} of {self.videos} videos could not be decoded, more than data.max_bad = "

@@ -18,6 +18,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, Failed
 from t3d.io.files import atomic_folder, atomic_path, refuse_url, sweep
 from t3d.io.locks import alone_in, lock
+from t3d.io.yaml_file import read_yaml
 from t3d.training.config import RunConfig, TrainConfig
 from t3d.training.errors import InterruptedRunError, RunExistsError, WrongCommandError
 from t3d.training.old_names import refuse_old_names
@@ -250,7 +251,7 @@ class RunFolder:
         if self.command() != kind.command:
             raise WrongCommandError(self.path, self.command(), asked=kind.command)
         try:
-            options = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            options = read_yaml(self.config)
             if not isinstance(options, dict):
                 raise ConfigError(f"{self.config}: not a table of options, such as `seed: 0`")
             refuse_old_names(options, kind, where=self.config)
@@ -265,7 +266,7 @@ class RunFolder:
                 return kind(**vars(parser.instantiate(values)))
             except ConfigError as error:
                 raise ConfigError(f"{self.config}: {error}") from error
-        except (ArgumentError, yaml.YAMLError) as error:
+        except (ArgumentError, TypeError, ValueError) as error:
             raise ConfigError(f"{self.config}: {error}") from error
 
     def change_options(self, values: Mapping[str, object]) -> None:

@@ -21,7 +21,7 @@ from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, VideoError
 from t3d.io.files import ABANDONED, FileDigests, sweep, writable_folder
-from t3d.models.weights import write_tensors
+from t3d.models.tensor_files import write_tensors
 from t3d.progress import progress
 from t3d.transfer.pairs import Indices
 from t3d.transfer.teachers.base import Teacher

@@ -17,7 +17,7 @@ import torch
 
 from t3d.errors import CheckpointError, ConfigError
 from t3d.models.image_models import build_image_model
-from t3d.models.weights import write_tensors
+from t3d.models.tensor_files import write_tensors
 
 NAME = "lite0"
 """Short name of this teacher."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from t3d.errors import CheckpointError, ConfigError
+from t3d.io.files import refuse_unreadable
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.normalization import Normalization, from_metadata, missing_text, size_in
 
@@ -42,8 +43,7 @@ class OnnxTeacher(Teacher):
                 f'teacher {name}: an ONNX file needs ONNX Runtime: pip install "t3d[onnx]"'
             ) from error
         path = Path(name)
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such ONNX file")
+        refuse_unreadable(path, name="ONNX file", error=CheckpointError)
         content = path.read_bytes()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

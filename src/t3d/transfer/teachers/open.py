@@ -7,12 +7,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import safe_open
-
-from t3d.errors import CheckpointError, ConfigError, did_you_mean
+from t3d.errors import CheckpointError, ConfigError, between, did_you_mean, shortened
 from t3d.io.files import refuse_url
 from t3d.models.image_models import LIBRARIES, list_image_models
-from t3d.models.weights import read_tensors
+from t3d.models.tensor_files import open_tensors
 from t3d.transfer.teachers.base import TEACHER_KEY, Teacher
 from t3d.transfer.teachers.library import open_image_teacher
 from t3d.transfer.teachers.lite0 import MODEL, NAME, lite0_weights, missing_weights
@@ -95,16 +93,20 @@ def _open_own(
     """Open a file of `t3d teacher`, which contains the name of its model."""
     if weights is not None:
         raise ConfigError(f"{name} holds its own weights; leave teacher.weights out")
-    read_tensors(name)  # raises a clear error for a file that is missing or damaged
-    with safe_open(name, framework="pt") as file:
-        card = (file.metadata() or {}).get(TEACHER_KEY)
+    with open_tensors(name) as file:
+        card = file.metadata.get(TEACHER_KEY)
     if card is None:
         raise CheckpointError(
             f"{name}: was not written by t3d teacher, so its model is unknown; "
             "pass the model as teacher.name, and the file as teacher.weights"
         )
-    card = json.loads(card)
-    teacher = open_teacher(card["name"], weights=name, size=size or card["size"], normalization=normalization)
+    try:
+        values = json.loads(card)
+        model, trained_size = str(values["name"]), int(values["size"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise CheckpointError(f"{name}: its description is damaged ({shortened(repr(error))})") from error
+    between("the size of the teacher's frames", trained_size, 1, 4096)
+    teacher = open_teacher(model, weights=name, size=size or trained_size, normalization=normalization)
     teacher.name = name
     return teacher
 

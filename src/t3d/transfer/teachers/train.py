@@ -30,7 +30,7 @@ from t3d.errors import ConfigError, DivergedError, ManifestError, VideoError, di
 from t3d.evaluation.figures import Accuracy, accuracy_interval
 from t3d.io.files import writable_folder
 from t3d.io.locks import alone_in
-from t3d.models.weights import write_tensors
+from t3d.models.tensor_files import write_tensors
 from t3d.progress import track
 from t3d.transfer.teachers.base import TEACHER_KEY
 from t3d.transfer.teachers.config import TeacherTraining
