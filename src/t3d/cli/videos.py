@@ -41,9 +41,10 @@ class VideoSet:
         """
         from t3d.data.catalog import open_manifest, refuse_unused_root
         from t3d.data.manifest.manifest import Manifest
+        from t3d.video.image_names import is_image_folder
 
         refuse_unused_root(self.root, self.videos)
-        if self.unlabeled and Path(self.videos).is_dir():
+        if (self.unlabeled and Path(self.videos).is_dir()) or is_image_folder(self.videos):
             return Manifest.from_files([self.videos], source_pattern=self.source_pattern)
         try:
             return open_manifest(self.videos, root=self.root, source_pattern=self.source_pattern)

@@ -24,6 +24,7 @@ class ReadConfig:
             if the list of videos is an index (`.parquet`).
         cache: Folder for decoded, resized frames, so that each video is decoded once. Default: no cache.
         cache_gb: Largest size of `cache`, in GB.
+        image_fps: Frames per second of videos that are folders of images.
         max_bad: Largest accepted share of unreadable videos.
         workers: Processes that read videos. 0 reads them in the training process.
         shuffle_window: Shards only: number of videos that are shuffled together. Has no effect on single
@@ -37,6 +38,7 @@ class ReadConfig:
     index: str | None = None
     cache: str | None = None
     cache_gb: float = 20.0
+    image_fps: float = 25.0
     max_bad: float = 0.01
     workers: int = 2
     shuffle_window: int = 10_000
@@ -49,6 +51,7 @@ class ReadConfig:
         between("data.max_bad", self.max_bad, 0, 1)
         between("data.cache_gb", self.cache_gb, 0, 1e9)
         at_least("data.workers", self.workers, 0)
+        between("data.image_fps", self.image_fps, 0.001, 100_000)
 
 
 @dataclass(frozen=True)

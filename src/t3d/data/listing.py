@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from t3d.errors import ManifestError
 from t3d.io.files import refuse_url
+from t3d.video.image_names import are_frames
 
 _ENDINGS = """
-.3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .ivf .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4
-.mpeg .mpg .mts .mxf .ogm .ogv .ts .vob .webm .wmv .y4m
+.3g2 .3gp .apng .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .ivf .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov
+.mp4 .mpeg .mpg .mts .mxf .ogm .ogv .ts .vob .webm .wmv .y4m
 """
 VIDEO_ENDINGS = frozenset(_ENDINGS.split())
 
@@ -37,7 +38,7 @@ def in_name_order(names: Iterator[str] | list[str] | set[str]) -> list[str]:
 
 
 def videos_below(folder: str) -> tuple[list[str], Counter[str]]:
-    """Find the videos in a folder and its subfolders, by their endings.
+    """Find the videos in a folder and its subfolders, by their endings; a subfolder of images is one video.
 
     Hidden files and folders (whose names begin with a dot) and other files are skipped and counted. Links are
     followed, except in a circle.
@@ -70,6 +71,11 @@ def passed_over(entry: os.DirEntry[str]) -> str | None:
     if not entry.is_file():
         return "broken link" if entry.is_symlink() else "not a file"
     return None if is_video(entry.name) else PurePosixPath(entry.name).suffix.lower() or "no ending"
+
+
+def is_frames(entries: Sequence[os.DirEntry[str]]) -> bool:
+    """Return whether the entries of a folder are the frames of one video: images, and nothing else."""
+    return are_frames(entry.name for entry in entries) and not any(entry.is_dir() for entry in entries)
 
 
 def scan(folder: str) -> list[os.DirEntry[str]]:
@@ -110,6 +116,9 @@ def _walk(
     folder: str, prefix: str, above: frozenset[tuple[int, int]], skipped: Counter[str]
 ) -> Iterator[str]:
     entries = scan(folder)
+    if prefix and is_frames(entries):
+        yield prefix.rstrip("/")
+        return
     status = Path(folder).stat()
     identity = (status.st_dev, status.st_ino)
     if identity in above:

@@ -64,6 +64,7 @@ def predictions(config: PredictConfig, paths: Sequence[str]) -> Iterator[Predict
         compute=config.compute,
         index=index if index is None or is_url(index) else absolute(index),
         allow_unfinished=config.allow_unfinished,
+        image_fps=config.image_fps,
     )
     if config.cluster.kind == "none":
         yield from make().many(paths)

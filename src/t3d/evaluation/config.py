@@ -24,6 +24,7 @@ class Reading:
             itself needs none.
         cache: Folder for decoded frames, so that later runs on the same videos do not decode them again. By
             default nothing is cached.
+        image_fps: Frames per second of videos that are folders of images.
         max_bad: Largest share of unreadable videos, from 0 to 1. With more of them the command stops.
 
     Raises:
@@ -33,9 +34,11 @@ class Reading:
     root: str | None = None
     index: str | None = None
     cache: str | None = None
+    image_fps: float = 25.0
     max_bad: float = 0.01
 
     def __post_init__(self) -> None:
+        between("image_fps", self.image_fps, 0.001, 100_000)
         between("max_bad", self.max_bad, 0, 1)
 
 
@@ -94,6 +97,7 @@ class PredictConfig:
         videos: Video files, and folders of videos. Without any, all videos that `index` names.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. Videos in shards
             need theirs.
+        image_fps: Frames per second of videos that are folders of images.
         top: Number of classes per prediction, most probable first.
         out: JSONL file to write the predictions to. Repeating the command resumes an interrupted run. By
             default predictions are printed.
@@ -108,6 +112,7 @@ class PredictConfig:
     model: str
     videos: tuple[str, ...] = ()
     index: str | None = None
+    image_fps: float = 25.0
     top: int = 3
     out: str | None = None
     allow_unfinished: bool = False
@@ -116,6 +121,7 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         at_least("top", self.top, 1)
+        between("image_fps", self.image_fps, 0.001, 100_000)
         if self.out is not None and not self.out.endswith(".jsonl"):
             raise ConfigError(f"out is {self.out}; predictions are JSON Lines, so it must end in .jsonl")
         if self.allow_unfinished and self.cluster.kind != "none":

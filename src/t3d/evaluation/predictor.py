@@ -21,6 +21,7 @@ from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scoring import each_clip, pooled_features, score_videos
 from t3d.models.weights import load_classifier
 from t3d.progress import Bar, progress
+from t3d.video.image_names import IMAGE_FPS, is_image_folder
 
 GROUP = 64
 """Videos scored together before their predictions are returned, so that a long list answers as it goes."""
@@ -60,6 +61,7 @@ class Predictor:
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos; videos in shards
             need theirs.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
+        image_fps: Frames per second of videos that are folders of images.
 
     Raises:
         CheckpointError: The weights cannot be used.
@@ -83,11 +85,12 @@ class Predictor:
         compute: Compute = _COMPUTE,
         index: str | None = None,
         allow_unfinished: bool = False,
+        image_fps: float = IMAGE_FPS,
     ) -> None:
         self.model, self.card = load_classifier(
             model, device=compute.pick_device(), allow_unfinished=allow_unfinished
         )
-        self.store = FrameStore(self.card.clip, index=open_index(index))
+        self.store = FrameStore(self.card.clip, index=open_index(index), image_fps=image_fps)
         self.compute = compute
 
     def __call__(self, video: str | os.PathLike[str] | FrameArray, *, fps: float | None = None) -> Prediction:
@@ -144,7 +147,7 @@ class Predictor:
         if isinstance(video, np.ndarray | torch.Tensor):
             array = ArrayStore(video, self.card.clip, fps=fps)
             return array.manifest(), array
-        if Path(video).is_dir():
+        if Path(video).is_dir() and not is_image_folder(video):
             raise VideoError(video, "is a folder; `many` takes the videos in it")
         return Manifest.from_files([video]), self.store
 

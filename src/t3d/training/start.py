@@ -196,7 +196,9 @@ def open_run(config: Config, index: VideoIndex | None, *, resume: bool) -> Run[C
     data = config.data
     accelerator = make_accelerator()
     folder = RunFolder(config.out)
-    store = FrameStore(config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index)
+    store = FrameStore(
+        config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index, image_fps=data.image_fps
+    )
     resume = resume and not folder.undecided
     if resume:
         check_length(config, folder)

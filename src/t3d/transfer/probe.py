@@ -70,7 +70,7 @@ def run_probe(config: ProbeConfig) -> TestResult:
     known, asked = _videos(config)
     function, spec = _features(config)
     index = open_index(reading.index, config.train, config.test, root=reading.root)
-    store = FrameStore(spec, cache=reading.cache, index=index)
+    store = FrameStore(spec, cache=reading.cache, index=index, image_fps=reading.image_fps)
     vectors, bad = {}, {}
     for name, part in (("train", known), ("test", asked)):
         if reading.cache:

@@ -123,7 +123,13 @@ def _teacher_view(run: Run[TransferConfig], teacher: Teacher) -> TeacherView:
     if asked.cache:
         features = FeatureStore(asked.cache, digest=teacher.digest, step=asked.frame_step, index=index)
     return TeacherView(
-        FrameStore(spec, cache=config.data.cache, cache_gb=config.data.cache_gb, index=index),
+        FrameStore(
+            spec,
+            cache=config.data.cache,
+            cache_gb=config.data.cache_gb,
+            index=index,
+            image_fps=config.data.image_fps,
+        ),
         asked.frames,
         features,
         config.augment if asked.augment else None,

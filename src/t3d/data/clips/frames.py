@@ -27,6 +27,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.data.prefetch import Shards
 from t3d.errors import ConfigError, VideoError
 from t3d.io.files import ABANDONED, FileDigests, atomic_path, is_temporary, writable_folder
+from t3d.video.image_names import IMAGE_FPS, images_digest
 from t3d.video.video import Video
 
 _FORMAT = 3  # raise it when cached frames would differ: old entries are then never read
@@ -59,6 +60,7 @@ class FrameStore:
             one video each. The oldest entries are evicted, but none of this run. A video that does not fit is
             decoded every time.
         index: Index of the files, which makes opening them fast.
+        image_fps: Frames per second of folders of images.
 
     Raises:
         ConfigError: The cache folder cannot be created or written to.
@@ -71,13 +73,15 @@ class FrameStore:
         cache: str | None = None,
         cache_gb: float = 20.0,
         index: VideoIndex | None = None,
+        image_fps: float = IMAGE_FPS,
     ) -> None:
         self.spec = spec
+        self.image_fps = image_fps
         self.folder = writable_folder(cache, name="data.cache") if cache else None
         self.max_bytes = cache_gb * 1e9
         self.index = VideoIndex.empty() if index is None else index
         what = [_FORMAT, spec.resize, spec.resize_mode]
-        self._digests = FileDigests(json.dumps(what).encode(), known=self.index.digest)
+        self._digests = FileDigests(json.dumps(what).encode(), known=self._known_digest)
         self._begun = time.time() - 1  # file systems' clocks lag a little
         self._free = 0.0  # bytes that this process may write before it measures the folder again
 
@@ -126,7 +130,13 @@ class FrameStore:
         return True
 
     def _video(self, path: Path) -> Video:
-        return Video(path, facts=self.index.facts(path))
+        return Video(path, facts=self.index.facts(path), image_fps=self.image_fps)
+
+    def _known_digest(self, path: Path) -> str | None:
+        """Return what identifies an indexed file, or a folder of images at its rate; None for other files."""
+        if (digest := self.index.digest(path)) is not None or not path.is_dir():
+            return digest
+        return f"{images_digest(path)} {self.image_fps!r}"
 
     def _shape(self, video: Video) -> tuple[int, int, int]:
         return len(video), *resized_shape(video.height, video.width, self.spec)

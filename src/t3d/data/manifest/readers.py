@@ -17,6 +17,7 @@ from t3d.data.listing import absolute, in_name_order, joined, passed_over, scan,
 from t3d.data.manifest.sources import default_sources, pattern_sources
 from t3d.data.paths import strings
 from t3d.errors import ManifestError, NoClassFolderError
+from t3d.video.image_names import is_image_folder
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def read_files(paths: Sequence[str | os.PathLike[str]], source_pattern: str | No
     if isinstance(paths, str | os.PathLike):  # a lone text is a sequence too, of letters
         paths = [paths]
     for given in (absolute(path) for path in paths):
-        if not Path(given).is_dir():
+        if not Path(given).is_dir() or is_image_folder(given):
             files.append(given)
             bases.append(str(Path(given).parent))
             continue
