@@ -249,3 +249,14 @@ def test_animations(tmp_path: Path) -> None:
     ):
         Video(tmp_path / "a.webp")
     assert videos_below(str(tmp_path))[0] == ["a.apng", "a.gif"]
+
+
+def test_frames_with_an_exif_block_are_read(tmp_path: Path) -> None:
+    """PyAV fails to list the side data of such a frame."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for image in pictures(4):
+        Image.fromarray(image).save(tmp_path / "one.jpg", exif=exif, quality=95, subsampling=0)
+        with (tmp_path / "film.mjpg").open("ab") as film:
+            film.write((tmp_path / "one.jpg").read_bytes())
+    assert np.abs(rgb(Video(tmp_path / "film.mjpg")).astype(int) - np.stack(pictures(4))).max() <= 3

@@ -141,10 +141,7 @@ def transcode_videos(
     paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
     refuse_members(paths)
     base = _base(paths, folder, root)
-    options = asdict(spec)
-    if spec.image_fps == IMAGE_FPS:  # omitted, so that folders of versions without this option stay usable
-        del options["image_fps"]
-    claim(folder / RECORD, {"format": _FORMAT, "root": base, **options}, hints=_HINTS)
+    claim(folder / RECORD, {"format": _FORMAT, "root": base, **_recorded(spec)}, hints=_HINTS)
     tasks = _tasks(paths, folder, base)
     with Journal(folder / _NOTES) as journal:
         _sweep(tasks)
@@ -163,6 +160,13 @@ def transcode_videos(
         table = _write(folder, manifest, tasks, lines)
     new = {task.new_name for task in todo}
     return _report(tasks, lines, new, failed, videos=table.num_rows, began=began)
+
+
+def _recorded(spec: TranscodeSpec) -> dict[str, object]:
+    options = asdict(spec)
+    if spec.image_fps == IMAGE_FPS:  # omitted, so that folders of versions without this option stay usable
+        del options["image_fps"]
+    return options
 
 
 def new_names(names: Sequence[str]) -> list[str]:

@@ -60,12 +60,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     with run.starting():
         # Opened before the teacher, which may be downloaded, so that a misspelled path fails first.
         pool = None if run.resume else open_pool(config)
-        teacher = open_teacher(
-            options.name,
-            weights=options.weights,
-            size=options.size,
-            normalization=options.normalization,
-        ).to(run.device)
+        teacher = _open_teacher(config).to(run.device)
         view = _teacher_view(run, teacher)
         videos = run.reopen_videos() if pool is None else choose_videos(run, pool)
         if view.features is not None:
@@ -112,6 +107,11 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
             trainer.save(finished=epoch)
         trainer.finish()
     return run.folder.path
+
+
+def _open_teacher(config: TransferConfig) -> Teacher:
+    asked = config.teacher
+    return open_teacher(asked.name, weights=asked.weights, size=asked.size, normalization=asked.normalization)
 
 
 def _teacher_view(run: Run[TransferConfig], teacher: Teacher) -> TeacherView:
