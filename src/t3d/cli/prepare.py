@@ -78,8 +78,11 @@ def transcode(source: VideoSet, spec: TranscodeSpec, *, out: str, json: bool = F
         json: Print the report as JSON.
     """
     from t3d.prepare.transcode import transcode_videos
+    from t3d.video.image_names import is_image_folder
 
     root = source.videos if Path(source.videos).is_dir() else source.root
+    if is_image_folder(source.videos):  # a single video
+        root = str(Path(source.videos).absolute().parent)
     report = transcode_videos(source.open(), out, spec=spec, root=root, **options)
     return _show(report, out, _print_transcoded, json=json)
 

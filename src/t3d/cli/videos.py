@@ -42,10 +42,12 @@ class VideoSet:
         from t3d.data.catalog import open_manifest, refuse_unused_root
         from t3d.data.listing import is_video
         from t3d.data.manifest.manifest import Manifest
+        from t3d.video.image_names import is_image_folder
 
         refuse_unused_root(self.root, self.videos)
         path = Path(self.videos)
-        if (self.unlabeled and path.is_dir()) or (is_video(path.name) and path.is_file()):
+        one = is_image_folder(path) or (is_video(path.name) and path.is_file())
+        if one or (self.unlabeled and path.is_dir()):
             return Manifest.from_files([self.videos], source_pattern=self.source_pattern)
         try:
             return open_manifest(self.videos, root=self.root, source_pattern=self.source_pattern)

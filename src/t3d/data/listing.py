@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from t3d.errors import Failed, ManifestError
 from t3d.io.files import refuse_url
+from t3d.video.image_names import are_frames
 
 _ENDINGS = """
 .264 .265 .266 .3g2 .3gp .3gp2 .3gpp .amv .apng .asf .avc .avi .bik .cavs .divx .dv .evo .f4v .flc .fli
@@ -69,7 +70,7 @@ def videos_below(folder: str) -> tuple[list[str], Counter[str]]:
 
 
 class VideoSearch:
-    """Search for videos below one or several folders.
+    """Search for videos below one or several folders. A subfolder that holds only images is one video.
 
     Known endings decide alone. A file with any other ending is probed: it is a video if FFmpeg decodes a
     frame near its start (`t3d.video.probe`). If none of the first 20 files of an ending, in name order, is a
@@ -140,6 +141,9 @@ class VideoSearch:
                 self.unreadable.append(Failed(path, str(error).removeprefix(f"{path}: ").partition(";")[0]))
                 continue
             names = videos.setdefault(folder, [])
+            if prefix and is_frames(entries):
+                names.append(prefix.rstrip("/"))
+                continue
             for entry in sorted(entries, key=lambda entry: entry.name):
                 reason = passed_over(entry)
                 if entry.is_dir() and reason is None:
@@ -192,6 +196,11 @@ def ending_of(name: str) -> str:
 def may_be_video(reason: str) -> bool:
     """Return whether a file that `passed_over` names by its ending is probed."""
     return (reason.startswith(".") or reason == "no ending") and reason not in OTHER_ENDINGS
+
+
+def is_frames(entries: Sequence[os.DirEntry[str]]) -> bool:
+    """Return whether the entries of a folder are the frames of one video: images, and nothing else."""
+    return are_frames(entry.name for entry in entries) and not any(entry.is_dir() for entry in entries)
 
 
 def scan(folder: str) -> list[os.DirEntry[str]]:

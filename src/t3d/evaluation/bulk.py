@@ -74,6 +74,7 @@ def predictions(config: PredictConfig, paths: Sequence[str | Part]) -> Iterator[
         allow_unfinished=config.allow_unfinished,
         per_clip=config.per_clip,
         limits=config.limits,
+        image_fps=config.image_fps,
     )
     if config.cluster.kind == "none":
         yield from make().many(paths)

@@ -25,6 +25,7 @@ class Reading:
             itself needs none.
         cache: Folder for decoded frames, so that later runs on the same videos do not decode them again. By
             default nothing is cached.
+        image_fps: Frames per second of videos that are folders of images.
         max_bad: Largest share of unreadable videos, from 0 to 1. With more of them the command stops.
         limits: Limits of reading one file.
 
@@ -35,10 +36,12 @@ class Reading:
     root: str | None = None
     index: str | None = None
     cache: str | None = None
+    image_fps: float = 25.0
     max_bad: float = 0.01
     limits: ReadLimits = field(default_factory=ReadLimits)
 
     def __post_init__(self) -> None:
+        between("image_fps", self.image_fps, 0.001, 100_000)
         between("max_bad", self.max_bad, 0, 1)
 
 
@@ -99,6 +102,7 @@ class PredictConfig:
         root: Folder that relative paths of a list start from. By default the folder of the list.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. Videos in shards
             need theirs.
+        image_fps: Frames per second of videos that are folders of images.
         top: Number of classes per prediction, most probable first.
         per_clip: Also give the times and the scores of each clip.
         out: JSONL file to write the predictions to. Repeating the command resumes an interrupted run. By
@@ -116,6 +120,7 @@ class PredictConfig:
     videos: tuple[str, ...] = ()
     root: str | None = None
     index: str | None = None
+    image_fps: float = 25.0
     top: int = 3
     per_clip: bool = False
     out: str | None = None
@@ -126,6 +131,7 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         at_least("top", self.top, 1)
+        between("image_fps", self.image_fps, 0.001, 100_000)
         if self.out is not None and not self.out.endswith(".jsonl"):
             raise ConfigError(f"out is {self.out}; predictions are JSON Lines, so it must end in .jsonl")
         if self.allow_unfinished and self.cluster.kind != "none":

@@ -112,7 +112,9 @@ def run_test(config: TestConfig) -> TestResult:
     manifest = manifest.with_classes(card.classes, name=config.videos)
     index = open_index(reading.index, config.videos, root=reading.root)
     shared = shared_with_run(config.model, manifest, index, name=config.videos)
-    store = FrameStore(spec, cache=reading.cache, index=index, limits=reading.limits)
+    store = FrameStore(
+        spec, cache=reading.cache, index=index, limits=reading.limits, image_fps=reading.image_fps
+    )
     if reading.cache:
         open_all(manifest, store, workers=compute.workers)  # scoring reports what cannot be read
     protocol = Protocol(spec, card.targets, config.views, config.frame_order, config.seed)

@@ -27,6 +27,11 @@ from t3d.video.stream import WRONG_PLACES, Stream, size_of
 
 HASHED_FRAMES = 8
 """Frames of each video that are hashed, spread evenly over it."""
+_FOLDER = (
+    "is a folder, which an index cannot describe; if it holds the frames of a video as images, make a video "
+    "file "
+    "of them first (t3d prepare transcode)"
+)
 _SIDE = 8  # a hash is this many comparisons wide and high: 64 bits
 
 
@@ -41,6 +46,8 @@ def examine(path: str, *, max_megapixels: float = math.inf) -> dict[str, Any]:
         A row of the index without the columns of the manifest: the facts, or `error`.
     """
     row: dict[str, Any] = {"path": path}
+    if Path(path).is_dir():
+        return row | {"error": _FOLDER}
     try:
         row["size"] = size_of(Path(path))
         row["modified"] = Path(path).stat().st_mtime_ns

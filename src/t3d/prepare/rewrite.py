@@ -22,6 +22,8 @@ from t3d.io.files import temporary_name, writing
 from t3d.prepare.examine import examine
 from t3d.video.facts import VideoFacts
 from t3d.video.frame_table import FrameTable, Int64s, damage_of, read_table, scan_table
+from t3d.video.image_names import IMAGE_FPS
+from t3d.video.images import ImageReader
 from t3d.video.orientation import Image, Orientation
 from t3d.video.remarks import hdr_remark, joined, size_remark
 from t3d.video.stream import Stream, size_of
@@ -48,6 +50,7 @@ class TranscodeSpec:
         codec: Codec of the new files. With `jpeg` (Motion JPEG) every frame is a separate picture, so any
             frame is equally fast to read, and files are several times as large.
         jpeg_q: Quantizer of JPEG pictures, 1 to 31. Lower values give better quality and larger files.
+        image_fps: Frames per second of videos that are folders of images.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -62,11 +65,13 @@ class TranscodeSpec:
     crf: int = 20
     codec: Codec = "h264"
     jpeg_q: int = 3
+    image_fps: float = IMAGE_FPS
 
     def __post_init__(self) -> None:
         if self.codec not in get_args(Codec):
             raise ConfigError(f"codec is {self.codec!r}; {did_you_mean(self.codec, get_args(Codec))}")
         between("jpeg_q", self.jpeg_q, 1, 31)
+        between("image_fps", self.image_fps, 0.001, 100_000)
         at_least("short_side", self.short_side, 2)
         if self.short_side % 2:
             raise ConfigError(f"short_side is {self.short_side}; the codecs need an even number")
@@ -136,6 +141,8 @@ def rewrite(
             hold the same frames at the same times.
         WriteError: The new file cannot be written.
     """
+    if source.is_dir():
+        return _rewrite_images(source, target, spec)
     size, modified = _state(source)
     stream = Stream(source, max_megapixels=max_megapixels)
     try:
@@ -170,6 +177,42 @@ def rewrite(
         except _DisagreementError as error:
             raise VideoError(source, "does not give the same frames each time it is decoded") from error
     return Rewritten(row, size, modified, joined(damage_of(*notes), hdr_remark(reading.first), passing.odd))
+
+
+def _rewrite_images(source: Path, target: Path, spec: TranscodeSpec) -> Rewritten:
+    """Encode a folder of images, see `rewrite`."""
+    status = source.stat()
+    reader = ImageReader(source, fps=spec.image_fps)
+    stored = reader.orientation.size(reader.size)
+    shape = rewritten_shape(*stored, spec.short_side)
+    if 0 in shape:
+        raise VideoError(source, f"is {stored[1]} × {stored[0]}; the codecs need two pixels each way")
+    height, width = reader.orientation.size(shape)
+    count = len(reader.table.pts)
+    row: dict[str, Any] = {}
+
+    def check(part: Path) -> None:
+        row.update(examine(str(part)))
+        if row.get("error") or row.get("damage") or row["frames"] != count:
+            raise VideoError(source, f"the new file is wrong: {row.get('error') or row.get('damage')}")
+
+    cut = stored[0] - shape[0] < 2 and stored[1] - shape[1] < 2  # an odd last row or column
+    try:
+        with video_writer(
+            target,
+            height=height,
+            width=width,
+            time_base=reader.table.time_base,
+            rate=(1 / reader.table.time_base).limit_denominator(100_000),
+            check=check,
+            encoding=spec.encoding(),
+        ) as writer:
+            for number in range(count):
+                image = reader.image(number, shape=None if cut else shape)
+                writer.add(np.ascontiguousarray(image[:height, :width]), number, duration=1)
+    except ConfigError as error:
+        raise VideoError(source, f"cannot be re-encoded: {error}") from error
+    return Rewritten(row, status.st_size, status.st_mtime_ns, reader.damage)
 
 
 class _Pass:

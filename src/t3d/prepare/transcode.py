@@ -28,6 +28,7 @@ from t3d.io.tar_member import refuse_members
 from t3d.prepare.index import JOURNAL, read_lines, write_index
 from t3d.prepare.out_folder import claim, read_record
 from t3d.prepare.rewrite import Staged, Task, TranscodeSpec, stage
+from t3d.video.image_names import IMAGE_FPS
 from t3d.video.limits import DEFAULT_MEGAPIXELS
 from t3d.workers.cluster import ONE_MACHINE, Cluster, outcomes
 from t3d.workers.pool import Lost
@@ -144,7 +145,7 @@ def transcode_videos(
     paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
     refuse_members(paths)
     base = _base(paths, folder, root)
-    claim(folder / RECORD, {"format": _FORMAT, "root": base, **asdict(spec)}, hints=_HINTS)
+    claim(folder / RECORD, {"format": _FORMAT, "root": base, **_recorded(spec)}, hints=_HINTS)
     tasks = _tasks(paths, folder, base)
     with Journal(folder / _NOTES) as journal:
         _sweep(tasks)
@@ -163,6 +164,13 @@ def transcode_videos(
         table = _write(folder, manifest, tasks, lines)
     new = {task.new_name for task in todo}
     return _report(tasks, lines, new, failed, videos=table.num_rows, began=began)
+
+
+def _recorded(spec: TranscodeSpec) -> dict[str, object]:
+    options = asdict(spec)
+    if spec.image_fps == IMAGE_FPS:  # omitted, so that folders of versions without this option stay usable
+        del options["image_fps"]
+    return options
 
 
 def new_names(names: Sequence[str]) -> list[str]:

@@ -234,7 +234,14 @@ def open_run(config: Config, index: VideoIndex | None, *, resume: bool) -> Run[C
     data = config.data
     accelerator = make_accelerator()
     folder = RunFolder(config.out)
-    store = FrameStore(config.clip, cache=data.cache, cache_gb=data.cache_gb, index=index, limits=data.limits)
+    store = FrameStore(
+        config.clip,
+        cache=data.cache,
+        cache_gb=data.cache_gb,
+        index=index,
+        limits=data.limits,
+        image_fps=data.image_fps,
+    )
     resume = resume and not folder.undecided
     if resume:
         check_length(config, folder)

@@ -25,6 +25,7 @@ from t3d.models.tensor_files import write_tensors
 from t3d.progress import progress
 from t3d.transfer.pairs import Indices
 from t3d.transfer.teachers.base import Teacher
+from t3d.video.image_names import images_digest
 
 _FORMAT = 1  # raise it when features change
 _CHUNK = 32  # frames per forward pass of the teacher
@@ -49,8 +50,12 @@ class FeatureStore:
         self.folder = writable_folder(Path(folder).expanduser(), name="teacher.cache")
         self.digest = digest
         self.step = step
-        known = (VideoIndex.empty() if index is None else index).digest
-        self._digests = FileDigests(f"{_FORMAT} {digest} {step} ".encode(), known=known)
+        self._index = VideoIndex.empty() if index is None else index
+        self._digests = FileDigests(f"{_FORMAT} {digest} {step} ".encode(), known=self._known_digest)
+
+    def _known_digest(self, path: Path) -> str | None:
+        digest = self._index.digest(path)
+        return images_digest(path) if digest is None and path.is_dir() else digest
 
     def entry(self, path: Path) -> Path:
         """Return the path of the file with a video's features. It may not exist yet.

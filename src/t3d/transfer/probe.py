@@ -110,7 +110,9 @@ def run_probe(config: ProbeConfig) -> Probe:
             "timm or torchvision teacher"
         )
     index = open_index(reading.index, config.train, config.test, root=reading.root)
-    store = FrameStore(frozen.spec, cache=reading.cache, index=index, limits=reading.limits)
+    store = FrameStore(
+        frozen.spec, cache=reading.cache, index=index, limits=reading.limits, image_fps=reading.image_fps
+    )
 
     def computed(part: Manifest, name: str) -> tuple[list[ClipRow], list[Failed]]:
         if reading.cache:

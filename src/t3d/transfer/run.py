@@ -86,9 +86,7 @@ def _start(run: Run[TransferConfig]) -> tuple[Trainer, str, Loader, HeldOut | No
     config, options = run.config, run.config.teacher
     # Opened before the teacher, which may be downloaded, so that a misspelled path fails first.
     pool = None if run.resume else open_pool(config)
-    teacher = open_teacher(
-        options.name, weights=options.weights, size=options.size, normalization=options.normalization
-    ).to(run.device)
+    teacher = _open_teacher(config).to(run.device)
     view = _teacher_view(run, teacher)
     videos = run.reopen_videos() if pool is None else choose_videos(run, pool)
     if view.features is not None:
@@ -121,6 +119,11 @@ def _start(run: Run[TransferConfig]) -> tuple[Trainer, str, Loader, HeldOut | No
     return trainer, initial, trainer.loader(clips, CollatePairs(config.pairs.other_time)), held_out, opening
 
 
+def _open_teacher(config: TransferConfig) -> Teacher:
+    asked = config.teacher
+    return open_teacher(asked.name, weights=asked.weights, size=asked.size, normalization=asked.normalization)
+
+
 def _teacher_view(run: Run[TransferConfig], teacher: Teacher) -> TeacherView:
     config, index = run.config, run.store.index
     asked, size = config.teacher, teacher.size
@@ -136,6 +139,7 @@ def _teacher_view(run: Run[TransferConfig], teacher: Teacher) -> TeacherView:
             cache_gb=config.data.cache_gb,
             index=index,
             limits=config.data.limits,
+            image_fps=config.data.image_fps,
         ),
         asked.frames,
         features,

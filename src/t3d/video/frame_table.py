@@ -354,6 +354,8 @@ def _notes(stream: Stream, *more: str) -> tuple[str, ...]:
 def _why_no_frame(stream: Stream, packets: int) -> str:
     if b"encv" in stream.ends():
         return "is encrypted; decrypt it first"
+    if stream.codec == "webp" and b"ANIM" in stream.ends():
+        return "is an animated WebP, which FFmpeg cannot decode; convert it to MP4, GIF or APNG first"
     if lost := stream.beyond_end():
         return f"is cut off: {lost} of the frames it lists lie beyond its end, and none before can be decoded"
     if packets == 0 and not stream.errors:

@@ -44,7 +44,10 @@ class Orientation:
     @classmethod
     def of_frame(cls, frame: av.VideoFrame) -> Orientation:
         """Read the display matrix of a decoded frame; a frame without one is upright."""
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        try:
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+        except ValueError:  # PyAV fails on kinds of side data that it does not know, such as EXIF
+            return cls()
         if matrix is None:
             return cls()
         a, b, _, c, d = np.frombuffer(cast(bytes, matrix), dtype=np.int32)[:5].tolist()

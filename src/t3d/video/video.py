@@ -22,6 +22,8 @@ from t3d.errors import ManifestError, VideoError
 from t3d.io.video_cache import local_name
 from t3d.video.batch import FrameBatch, VideoMetadata
 from t3d.video.frame_table import Int64s
+from t3d.video.image_names import IMAGE_FPS
+from t3d.video.images import ImageReader
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 from t3d.video.orientation import Image
 from t3d.video.reader import FrameReader
@@ -36,7 +38,9 @@ _TIME_TOLERANCE = 5e-6
 
 
 class Video:
-    """A video file as a sequence of frames: frame i is the i-th frame when decoding from start to end.
+    """A video as a sequence of frames: frame i is the i-th frame when decoding from start to end.
+
+    A folder that holds only images is a video, too: its frames are the images in natural order.
 
     `video[i]` returns a frame, uint8 C H W. `video[a:b:c]` returns several, uint8 T C H W. A loop over the
     video decodes it once, frame by frame. The number of frames, their times and the size come from reading
@@ -48,11 +52,12 @@ class Video:
     stays usable after an error.
 
     Args:
-        path: The file, or a URL (`https://`, `s3://`, `gs://`), which is downloaded into the cache of videos
-            (`t3d.io.video_cache`).
+        path: The file; a URL (`https://`, `s3://`, `gs://`), which is downloaded into the cache of videos
+            (`t3d.io.video_cache`); or a folder that holds only images, which are the frames in natural order.
         threads: Decoding threads. 1 is best if many processes read many videos.
         facts: Facts from an index (`t3d.data.index`), so that the file need not be read through.
         limits: Largest frame that is decoded, and time limit for all reading of the file.
+        image_fps: Frames per second of a folder of images, see `t3d.video.images`. Files have their own.
 
     Raises:
         VideoError: The file is missing, is empty, is not a video, has no frame that can be decoded, exceeds
@@ -76,13 +81,18 @@ class Video:
         threads: int = 1,
         facts: VideoFacts | None = None,
         limits: ReadLimits = DEFAULT_LIMITS,
+        image_fps: float = IMAGE_FPS,
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads is {threads}; it must be at least 1")
         self.path = Path(_local(path))
         self._closed = False
         self._lock = threading.RLock()
-        self._reader = FrameReader(self.path, threads=threads, facts=facts, limits=limits)
+        self._reader: FrameReader | ImageReader
+        if facts is None and self.path.is_dir():
+            self._reader = ImageReader(self.path, fps=image_fps)
+        else:
+            self._reader = FrameReader(self.path, threads=threads, facts=facts, limits=limits)
 
     @property
     def metadata(self) -> VideoMetadata:

@@ -83,3 +83,10 @@ def test_pattern_names_the_first_that_do_not_match():
         pattern_sources(pa.array(["Jump/24.mp4", "Jump/Jump_1_2.mp4", "Jump/25.mp4"]), r"_(\d+)_\d+$")
     with pytest.raises(ManifestError, match="none of the 1"):  # a group that matched nothing is not a match
         pattern_sources(pa.array(["a.mp4"]), r"a|(b)")
+
+
+def test_a_number_after_a_dot_is_part_of_the_name_of_a_folder_of_images() -> None:
+    """A folder may be named `scene.1`; files of raw H.26x streams end like this, too."""
+    paths = ["a/scene.1", "a/scene.2", "a/b.264", "a/b.265", "a/c.3gp", "a/d.mp4", "a/e"]
+    sources = default_sources(pa.array(paths)).to_pylist()
+    assert sources == ["a/scene.1", "a/scene.2", "a/b", "a/b", "a/c", "a/d", "a/e"]

@@ -21,6 +21,7 @@ from t3d.data.clips.frames import DecodedFrames, Frames, FrameStore
 from t3d.data.clips.transforms import normalize, resize_frames, stack
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, VideoError
+from t3d.video.image_names import is_image_folder
 from t3d.video.video import Video
 
 FrameArray: TypeAlias = npt.NDArray[np.uint8] | torch.Tensor
@@ -152,7 +153,7 @@ def open_one(video: OneVideo, store: FrameStore, *, fps: float | None = None) ->
             f"got a video of type {type(video).__name__}; give the path of a file, a t3d.Video, or RGB "
             f"frames as a uint8 array or tensor [T, H, W, 3] or [T, 3, H, W]{several}"
         )
-    if Path(video).is_dir():
+    if Path(video).is_dir() and not is_image_folder(video):
         raise VideoError(video, "is a folder; give one video file. `Predictor.many` takes folders")
     return Manifest.from_files([video]), store
 

@@ -30,6 +30,7 @@ from t3d.data.prefetch import Shards
 from t3d.errors import ConfigError, VideoError
 from t3d.io.files import ABANDONED, FileDigests, atomic_path, is_temporary, writable_folder
 from t3d.io.video_cache import ensure_local
+from t3d.video.image_names import IMAGE_FPS, images_digest
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 from t3d.video.video import Video
 
@@ -64,6 +65,7 @@ class FrameStore:
             decoded every time.
         index: Index of the files, which makes opening them fast.
         limits: Limits of reading one file.
+        image_fps: Frames per second of folders of images.
 
     Raises:
         ConfigError: The cache folder cannot be created or written to.
@@ -77,14 +79,16 @@ class FrameStore:
         cache_gb: float = 20.0,
         index: VideoIndex | None = None,
         limits: ReadLimits = DEFAULT_LIMITS,
+        image_fps: float = IMAGE_FPS,
     ) -> None:
         self.spec = spec
+        self.image_fps = image_fps
         self.folder = writable_folder(cache, name="data.cache") if cache else None
         self.max_bytes = cache_gb * 1e9
         self.index = VideoIndex.empty() if index is None else index
         self.limits = limits
         what = [_FORMAT, spec.resize, spec.resize_mode]
-        self._digests = FileDigests(json.dumps(what).encode(), known=self.index.digest)
+        self._digests = FileDigests(json.dumps(what).encode(), known=self._known_digest)
         self._begun = time.time() - 1  # file systems' clocks lag a little
         self._free = 0.0  # bytes that this process may write before it measures the folder again
 
@@ -130,11 +134,18 @@ class FrameStore:
         return True
 
     def _video(self, path: Path) -> Video:
-        video = Video(path, facts=self.index.facts(path), limits=self.limits)
+        facts = self.index.facts(path)
+        video = Video(path, facts=facts, limits=self.limits, image_fps=self.image_fps)
         height, width = resized_shape(video.height, video.width, self.spec)
         frames = min(self.spec.num_frames * self.spec.segments, len(video))
         self.limits.check_clip(path, frames=frames, height=height, width=width)
         return video
+
+    def _known_digest(self, path: Path) -> str | None:
+        """Return what identifies an indexed file, or a folder of images at its rate; None for other files."""
+        if (digest := self.index.digest(path)) is not None or not path.is_dir():
+            return digest
+        return f"{images_digest(path)} {self.image_fps!r}"
 
     def _shape(self, video: Video) -> tuple[int, int, int]:
         return len(video), *resized_shape(video.height, video.width, self.spec)

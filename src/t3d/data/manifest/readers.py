@@ -27,6 +27,7 @@ from t3d.data.manifest.text_file import read_text
 from t3d.data.paths import strings
 from t3d.errors import Failed, ManifestError, NoClassFolderError
 from t3d.io.video_cache import local_name
+from t3d.video.image_names import is_image_folder
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ def read_files(
     if isinstance(paths, str | os.PathLike):  # a lone text is a sequence too, of letters
         paths = [paths]
     for given in (absolute(local_name(path)) for path in paths):
-        if not Path(given).is_dir():
+        if not Path(given).is_dir() or is_image_folder(given):
             files.append(given)
             bases.append(str(Path(given).parent))
             continue

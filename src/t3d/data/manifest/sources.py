@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 
 from t3d.errors import ConfigError, ManifestError
 
-_ENDING = r"([^/])\.[^./]+$"
+# Digits alone are part of the name: folders of images may be named `scene.1` and `scene.2`. Streams of H.26x
+# are files, whose endings are digits.
+_ENDING = r"([^/])\.(?:26[1-6]|[^./]*[^./0-9][^./]*)$"
 _UCF101_NAME = r"(?i)^(?:.*/)?v_([^/]+)_(g\d+)_c\d+$"
 _HMDB51_TAIL = r"(?i)_[hufl]_[nc]m_np\d+_(fr|ba|le|ri)_(bad|med|goo)_\d+$"
 # fmt: off

@@ -1,0 +1,225 @@
+"""Folders of images as videos: one picture per frame, in natural order, at a frame rate that the user gives.
+
+Legend: T frames, C = 3 channels (RGB), H height, W width.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from t3d.errors import ConfigError, VideoError
+from t3d.video.frame_table import FrameTable, Int64s
+from t3d.video.image_names import IMAGE_FPS, image_names
+from t3d.video.orientation import Image, Orientation
+
+# FFmpeg's decoder by the first bytes of a file. Endings are often wrong.
+_DECODERS = (
+    (rb"\xff\xd8", "mjpeg"),
+    (rb"\x89PNG\r\n", "png"),
+    (rb"RIFF....WEBP", "webp"),
+    (rb"BM", "bmp"),
+    (rb"II\*\0|MM\0\*", "tiff"),
+    (rb"P[36]\s", "ppm"),
+)
+_ORIENTATION_TAG = 0x0112
+# Rotation and mirroring of each value of the tag.
+_EXIF = {
+    2: (0, True),
+    3: (180, False),
+    4: (180, True),
+    5: (270, True),
+    6: (90, False),
+    7: (90, True),
+    8: (270, False),
+}
+_FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+class ImageReader:
+    """The frames of a folder of images. It has the attributes and methods of `FrameReader`.
+
+    Images are decoded by FFmpeg, whatever their endings. Images of another size than the first are scaled to
+    it.
+
+    Args:
+        path: The folder.
+        fps: Frames per second.
+
+    Attributes:
+        table: When each frame is shown.
+        size: Height and width of a frame in pixels, as displayed.
+        orientation: How the first image is rotated for display, by its EXIF tag. It holds for all.
+        codec: FFmpeg's name of the first image's codec.
+        damage: Gaps in the numbers of the images, and what is wrong with images that were read; or None.
+
+    Raises:
+        VideoError: The folder cannot be read, holds other files, or its first image cannot be decoded.
+        ConfigError: The frame rate is not above 0.
+    """
+
+    def __init__(self, path: Path, *, fps: float = IMAGE_FPS) -> None:
+        if not 0 < fps <= 100_000:
+            raise ConfigError(f"image_fps is {fps}; it must be above 0 and at most 100000")
+        self.path = path
+        self._names = image_names(path)
+        count = np.arange(len(self._names), dtype=np.int64)
+        step = 1 / Fraction(fps).limit_denominator(100_000)
+        self.table = FrameTable(pts=count, time_base=step, last=1, key_pts=count, key_seek=count)
+        self._notes: list[str] = [text for text in [_gaps(self._names)] if text]
+        self.codec, first = self._decoded(0)
+        self._stored_size = (first.height, first.width)
+        self.orientation = _exif_orientation(path / self._names[0])
+        self.size = self.orientation.size(self._stored_size)
+
+    @property
+    def damage(self) -> str | None:
+        """Gaps and faults of the images, as far as known."""
+        return "; ".join(self._notes) or None
+
+    @property
+    def times(self) -> npt.NDArray[np.float64]:
+        """Seconds at which each frame appears, float64 [T], ascending."""
+        return self.table.pts.astype(np.float64) * float(self.table.time_base)
+
+    @property
+    def missing(self) -> Int64s:
+        """Numbers of the frames that cannot be decoded: none, since a bad image is an error when it is read."""
+        return np.zeros(0, dtype=np.int64)
+
+    def read(
+        self,
+        numbers: Int64s,
+        *,
+        nearest: bool = False,  # noqa: ARG002 (the signature of FrameReader)
+        transform: Callable[[Image], Image] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Decode the frames with these numbers, each once, in any order and with repeats.
+
+        Args:
+            numbers: Frame numbers, int64 [T].
+            nearest: Has no effect: unlike a frame of a damaged video, an image can be replaced or deleted.
+            transform: Applied to each frame H W C as it is decoded. Its results are returned instead.
+
+        Returns:
+            RGB, uint8 T H W C in the order of `numbers`.
+
+        Raises:
+            VideoError: An image cannot be read.
+        """
+        images: dict[int, Image] = {}
+        for number in numbers.tolist():
+            if number not in images:
+                image = self.image(number)
+                images[number] = image if transform is None else transform(image)
+        if not images:
+            return np.empty((0, *self.size, 3), dtype=np.uint8)
+        return np.stack([images[number] for number in numbers.tolist()])
+
+    def image(self, number: int, *, shape: tuple[int, int] | None = None) -> Image:
+        """Decode one frame.
+
+        Args:
+            number: Number of the frame.
+            shape: Height and width as stored (not rotated) to scale it to. None: those of the first image.
+
+        Returns:
+            RGB as displayed, uint8 H W C.
+
+        Raises:
+            VideoError: The image cannot be read.
+        """
+        _, frame = self._decoded(number)
+        if (frame.height, frame.width) != self._stored_size:
+            height, width = self._stored_size
+            self._note(
+                f"images of different sizes: {self._names[number]} is {frame.width} × {frame.height}, the "
+                "first "
+                f"is {width} × {height}; all are scaled to the first"
+            )
+        height, width = shape or self._stored_size
+        scaled = (frame.height, frame.width) != (height, width)
+        try:
+            rgb = VideoReformatter().reformat(
+                frame,
+                width=width,
+                height=height,
+                format="rgb24",
+                interpolation=_FLAGS if scaled else None,
+                threads=1,
+            )
+            return self.orientation.apply(cast(Image, rgb.to_ndarray()))
+        except (av.FFmpegError, ValueError, MemoryError) as error:
+            reason = f"{self._names[number]}: cannot turn {frame.format.name} into RGB: {error}"
+            raise VideoError(self.path, reason) from error
+
+    def release(self) -> None:
+        """Do nothing: no file stays open."""
+
+    def _decoded(self, number: int) -> tuple[str, av.VideoFrame]:
+        """Return the codec and the picture of an image."""
+        name = self._names[number]
+        try:
+            content = (self.path / name).read_bytes()
+        except OSError as error:
+            raise VideoError(self.path, f"{name}: cannot be read: {error.strerror}") from error
+        codec = next((codec for start, codec in _DECODERS if re.match(start, content, re.DOTALL)), None)
+        if codec is None:
+            raise VideoError(self.path, f"{name}: is not an image that can be read, or is cut off")
+        decoder = av.CodecContext.create(codec, "r")
+        decoder.thread_count = 1
+        frames: list[av.VideoFrame] = []
+        try:
+            for packet in (av.Packet(content), None):
+                frames += decoder.decode(packet)  # type: ignore[attr-defined]
+        except av.EOFError:
+            pass
+        except (av.FFmpegError, ValueError, MemoryError) as error:
+            raise VideoError(self.path, f"{name}: cannot be decoded: {error}") from error
+        if not frames:
+            raise VideoError(self.path, f"{name}: holds no picture that can be decoded")
+        if frames[0].is_corrupt:
+            self._note(f"{name} is damaged")
+        return codec, frames[0]
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes and len(self._notes) < 3:
+            self._notes.append(text)
+
+
+def _exif_orientation(image: Path) -> Orientation:
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(image) as opened:
+            tag = opened.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # Pillow raises many kinds of errors for a file that FFmpeg can still decode
+        tag = 1
+    return Orientation(*_EXIF.get(tag, (0, False)))
+
+
+def _gaps(names: list[str]) -> str:
+    """Describe missing numbers in the names of images, or return nothing."""
+    groups = [re.findall(r"\d+", os.path.splitext(name)[0]) for name in names]  # noqa: PTH122
+    numbers = [int(each[-1]) for each in groups if each]
+    steps = np.diff(numbers)
+    if len(numbers) < len(names) or not len(steps) or steps.min() < 1:
+        return ""
+    usual = int(np.median(steps))
+    wide = np.flatnonzero(steps > usual)
+    if not wide.size:
+        return ""
+    at = int(wide[0])
+    missing = int(sum(steps[place] // usual - 1 for place in wide)) or int(wide.size)
+    return f"{missing} images are missing between {names[at]} and {names[at + 1]}" + (
+        f" and at {wide.size - 1} other places" if wide.size > 1 else ""
+    )
