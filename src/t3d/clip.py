@@ -10,6 +10,7 @@ from t3d.errors import ConfigError, one_of
 Targets = Literal["single", "multi"]
 """Labels per video: one class (`single`), or any number of classes (`multi`)."""
 ResizeMode = Literal["short_side", "square"]
+PixelAspect = Literal["ignore", "square"]
 ShortPolicy = Literal["wrap", "repeat_last", "error"]
 TailPolicy = Literal["drop", "pad", "shift"]
 Modality = Literal["rgb", "diff", "gray"]
@@ -31,6 +32,9 @@ class ClipSpec:
         resize: Size of a frame before cropping, in pixels.
         resize_mode: `short_side` makes the shorter side `resize` pixels long and keeps the aspect ratio;
             `square` makes frames `resize` × `resize`.
+        pixel_aspect: Handling of videos whose pixels are not square, such as DV and DVD. `ignore` takes the
+            pixels as they are stored, as FFmpeg, PyAV and torchcodec do; `square` resizes frames to the
+            shape that a player shows. Has no effect if `resize_mode` is `square`.
         mean: Mean of the red, green and blue channel in [0, 1].
         std: Standard deviation of the red, green and blue channel in [0, 1].
         short: Policy for a video that is shorter than a clip: `wrap` starts again at its first frame,
@@ -64,6 +68,7 @@ class ClipSpec:
     tail: TailPolicy = "drop"
     modality: Modality = "rgb"
     segments: int = 1
+    pixel_aspect: PixelAspect = "ignore"
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "stride", "size", "resize", "segments"):
@@ -83,6 +88,7 @@ class ClipSpec:
             raise ConfigError(f"clip.std is {self.std}; every channel must be above 0")
         for name, kind in (
             ("resize_mode", ResizeMode),
+            ("pixel_aspect", PixelAspect),
             ("short", ShortPolicy),
             ("tail", TailPolicy),
             ("modality", Modality),

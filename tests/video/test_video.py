@@ -645,6 +645,24 @@ def test_a_high_dynamic_range_is_noted(tmp_path, numbered_frames, transfer, name
         assert video.damage == remark
 
 
+def test_the_shape_of_pixels_is_known_with_and_without_an_index(tmp_path, numbered_frames):
+    path = tmp_path / "dv.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.height, video.width, video.pix_fmt = 48, 80, "yuv420p"
+        video.codec_context.sample_aspect_ratio = Fraction(64, 45)
+        for image in numbered_frames(4).permute(0, 2, 3, 1).contiguous().numpy():
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode(None))
+    row = examine(str(path))
+    assert row["pixel_aspect"] == "64/45"
+    older = VideoFacts.of_row(row | {"pixel_aspect": None})  # of an index that did not have the column
+    for facts in (None, VideoFacts.of_row(row), older):
+        with Video(path, facts=facts) as video:
+            assert video.metadata.pixel_aspect == video.pixel_aspect == Fraction(64, 45)
+            assert video[0].shape == (3, 48, 80)
+
+
 def test_each_frame_is_transformed_as_it_is_decoded(clip):
     shapes = []
 

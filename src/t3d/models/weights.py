@@ -87,6 +87,8 @@ class ModelCard:
         values = dataclasses.asdict(self)
         if self.targets == "single":  # omitted, so that versions without this field can read the file
             del values["targets"]
+        if self.clip.pixel_aspect == "ignore":
+            del values["clip"]["pixel_aspect"]
         return json.dumps({"version": CARD_VERSION, **values}, ensure_ascii=False)
 
     @classmethod

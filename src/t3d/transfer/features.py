@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import IterableDataset, get_worker_info
 
+from t3d.clip import PixelAspect
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.transforms import center_view
@@ -40,17 +41,27 @@ class FeatureStore:
         digest: Digest of the teacher, see `Teacher`.
         step: Every `step`-th frame, from the first, has features.
         index: Index of the files. With it, files need not be read to identify their contents.
+        pixel_aspect: See `ClipSpec`. Features of stretched frames are kept apart.
 
     Raises:
         ConfigError: The folder cannot be created or written to.
     """
 
-    def __init__(self, folder: str, *, digest: str, step: int, index: VideoIndex | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        *,
+        digest: str,
+        step: int,
+        index: VideoIndex | None = None,
+        pixel_aspect: PixelAspect = "ignore",
+    ) -> None:
         self.folder = writable_folder(Path(folder).expanduser(), name="teacher.cache")
         self.digest = digest
         self.step = step
         known = (VideoIndex.empty() if index is None else index).digest
-        self._digests = FileDigests(f"{_FORMAT} {digest} {step} ".encode(), known=known)
+        what = f"{_FORMAT} {digest} {step} " + ("" if pixel_aspect == "ignore" else f"{pixel_aspect} ")
+        self._digests = FileDigests(what.encode(), known=known)
 
     def entry(self, path: Path) -> Path:
         """Return the path of the file with a video's features. It may not exist yet.

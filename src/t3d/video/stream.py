@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -232,6 +233,15 @@ class Stream:
         plane = converted.planes[0]
         size, strides = (converted.height, converted.width, 3), (plane.line_size, 3, 1)
         return np.ndarray(size, np.uint8, buffer=memoryview(plane), strides=strides)
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a stored pixel divided by its height: the container's value, else the codec's, else 1.
+
+        Absurd values, such as damaged headers have, are read as 1.
+        """
+        ratio = self.video.sample_aspect_ratio
+        return ratio if ratio and Fraction(1, 10) <= ratio <= 10 else Fraction(1)
 
     def beyond_end(self) -> int:
         """Return how many frames of the container's index lie, in part or whole, beyond the end of the file.

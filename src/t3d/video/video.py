@@ -9,6 +9,7 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -96,6 +97,7 @@ class Video:
             width=self.width,
             codec=self._reader.codec,
             orientation=self._reader.orientation,
+            pixel_aspect=self.pixel_aspect,
             damage=self.damage,
         )
 
@@ -108,6 +110,11 @@ class Video:
     def width(self) -> int:
         """Width in pixels, as displayed."""
         return self._reader.size[1]
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a displayed pixel divided by its height. Frames are not stretched by it."""
+        return self._reader.pixel_aspect
 
     @property
     def damage(self) -> str | None:
