@@ -35,6 +35,8 @@ class ClipSpec:
         pixel_aspect: Handling of videos whose pixels are not square, such as DV and DVD. `ignore` takes the
             pixels as they are stored, as FFmpeg, PyAV and torchcodec do; `square` resizes frames to the
             shape that a player shows. Has no effect if `resize_mode` is `square`.
+        tonemap: Convert videos with a high dynamic range (HDR: PQ and HLG, as phones record) to what a
+            standard screen shows. By default their values are taken unchanged, as FFmpeg and PyAV do.
         mean: Mean of the red, green and blue channel in [0, 1].
         std: Standard deviation of the red, green and blue channel in [0, 1].
         short: Policy for a video that is shorter than a clip: `wrap` starts again at its first frame,
@@ -69,6 +71,7 @@ class ClipSpec:
     modality: Modality = "rgb"
     segments: int = 1
     pixel_aspect: PixelAspect = "ignore"
+    tonemap: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "stride", "size", "resize", "segments"):
@@ -106,6 +109,12 @@ class ClipSpec:
             )
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """Settings of reading pixels that differ from the defaults. Caches keep their frames apart."""
+        aspect = () if self.pixel_aspect == "ignore" else (self.pixel_aspect,)
+        return (*aspect, "tonemap") if self.tonemap else aspect
 
     @property
     def span(self) -> int:

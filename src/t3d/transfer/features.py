@@ -14,7 +14,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import IterableDataset, get_worker_info
 
-from t3d.clip import PixelAspect
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.transforms import center_view
@@ -41,7 +40,7 @@ class FeatureStore:
         digest: Digest of the teacher, see `Teacher`.
         step: Every `step`-th frame, from the first, has features.
         index: Index of the files. With it, files need not be read to identify their contents.
-        pixel_aspect: See `ClipSpec`. Features of stretched frames are kept apart.
+        variant: How stored pixels are read, see `ClipSpec.variant`.
 
     Raises:
         ConfigError: The folder cannot be created or written to.
@@ -54,13 +53,13 @@ class FeatureStore:
         digest: str,
         step: int,
         index: VideoIndex | None = None,
-        pixel_aspect: PixelAspect = "ignore",
+        variant: tuple[str, ...] = (),
     ) -> None:
         self.folder = writable_folder(Path(folder).expanduser(), name="teacher.cache")
         self.digest = digest
         self.step = step
         known = (VideoIndex.empty() if index is None else index).digest
-        what = f"{_FORMAT} {digest} {step} " + ("" if pixel_aspect == "ignore" else f"{pixel_aspect} ")
+        what = " ".join((str(_FORMAT), digest, str(step), *variant, ""))
         self._digests = FileDigests(what.encode(), known=known)
 
     def entry(self, path: Path) -> Path:

@@ -114,7 +114,12 @@ def _teacher_view(run: Run[TransferConfig], teacher: Teacher) -> TeacherView:
     asked, size = config.teacher, teacher.size
     resize = round(size / _AUGMENT_MARGIN) if asked.augment else size
     spec = ClipSpec(
-        num_frames=asked.frames, stride=1, size=size, resize=resize, pixel_aspect=config.clip.pixel_aspect
+        num_frames=asked.frames,
+        stride=1,
+        size=size,
+        resize=resize,
+        pixel_aspect=config.clip.pixel_aspect,
+        tonemap=config.clip.tonemap,
     )
     features = None
     if asked.cache:
@@ -123,7 +128,7 @@ def _teacher_view(run: Run[TransferConfig], teacher: Teacher) -> TeacherView:
             digest=teacher.digest,
             step=asked.frame_step,
             index=index,
-            pixel_aspect=config.clip.pixel_aspect,
+            variant=spec.variant,
         )
     return TeacherView(
         FrameStore(

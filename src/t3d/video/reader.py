@@ -78,6 +78,7 @@ class FrameReader:
         threads: Decoding threads.
         facts: Facts from an index, so that the file need not be read through.
         limits: Largest frame, and time limit.
+        tonemap: See `Video`.
 
     Attributes:
         table: When each frame is shown, and where decoding can start.
@@ -90,10 +91,19 @@ class FrameReader:
             exceeds a limit.
     """
 
-    def __init__(self, path: Path, *, threads: int, facts: VideoFacts | None, limits: ReadLimits) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int,
+        facts: VideoFacts | None,
+        limits: ReadLimits,
+        tonemap: bool = False,
+    ) -> None:
         self.path = path
         self._remarks: list[str] = []
         self._pixel_aspect: Fraction | None = None
+        self._tonemap = tonemap
         self._max_megapixels = limits.max_megapixels
         self._time_limit = TimeLimit(path, limits.timeout)
         self._notes: tuple[str, ...] = ()
@@ -349,6 +359,7 @@ class FrameReader:
                 strict=self._strict,
                 max_megapixels=self._max_megapixels,
                 time_limit=self._time_limit,
+                tonemap=self._tonemap,
             )
             self._pid = os.getpid()
         return self._stream

@@ -53,6 +53,8 @@ class Video:
         threads: Decoding threads. 1 is best if many processes read many videos.
         facts: Facts from an index (`t3d.data.index`), so that the file need not be read through.
         limits: Largest frame that is decoded, and time limit for all reading of the file.
+        tonemap: Convert frames with a high dynamic range (HDR: PQ and HLG) to what a standard screen shows.
+            By default their values are returned as FFmpeg returns them, which look flat and gray.
 
     Raises:
         VideoError: The file is missing, is empty, is not a video, has no frame that can be decoded, exceeds
@@ -76,6 +78,7 @@ class Video:
         threads: int = 1,
         facts: VideoFacts | None = None,
         limits: ReadLimits = DEFAULT_LIMITS,
+        tonemap: bool = False,
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads is {threads}; it must be at least 1")
@@ -84,7 +87,7 @@ class Video:
         self.path = Path(path)
         self._closed = False
         self._lock = threading.RLock()
-        self._reader = FrameReader(self.path, threads=threads, facts=facts, limits=limits)
+        self._reader = FrameReader(self.path, threads=threads, facts=facts, limits=limits, tonemap=tonemap)
 
     @property
     def metadata(self) -> VideoMetadata:

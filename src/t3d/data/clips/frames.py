@@ -81,8 +81,7 @@ class FrameStore:
         self.max_bytes = cache_gb * 1e9
         self.index = VideoIndex.empty() if index is None else index
         self.limits = limits
-        what = [_FORMAT, spec.resize, spec.resize_mode]
-        what += [] if spec.pixel_aspect == "ignore" else [spec.pixel_aspect]
+        what = [_FORMAT, spec.resize, spec.resize_mode, *spec.variant]
         self._digests = FileDigests(json.dumps(what).encode(), known=self.index.digest)
         self._begun = time.time() - 1  # file systems' clocks lag a little
         self._free = 0.0  # bytes that this process may write before it measures the folder again
@@ -132,7 +131,8 @@ class FrameStore:
         return True
 
     def _video(self, path: Path) -> Video:
-        video = Video(path, facts=self.index.facts(path), limits=self.limits)
+        facts = self.index.facts(path)
+        video = Video(path, facts=facts, limits=self.limits, tonemap=self.spec.tonemap)
         frames = min(self.spec.num_frames * self.spec.segments, len(video))
         _, height, width = self._shape(video)
         self.limits.check_clip(path, frames=frames, height=height, width=width)
