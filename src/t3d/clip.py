@@ -11,6 +11,7 @@ from t3d.errors import ConfigError, one_of
 Targets = Literal["single", "multi"]
 """Labels per video: one class (`single`), or any number of classes (`multi`)."""
 ResizeMode = Literal["short_side", "square"]
+PixelAspect = Literal["ignore", "square"]
 ShortPolicy = Literal["wrap", "repeat_last", "error"]
 TailPolicy = Literal["drop", "pad", "shift"]
 Modality = Literal["rgb", "diff", "gray"]
@@ -43,6 +44,11 @@ class ClipSpec:
         resize: Size of a frame before cropping, in pixels.
         resize_mode: `short_side` makes the shorter side `resize` pixels long and keeps the aspect ratio;
             `square` makes frames `resize` × `resize`.
+        pixel_aspect: Handling of videos whose pixels are not square, such as DV and DVD. `ignore` takes the
+            pixels as they are stored, as FFmpeg, PyAV and torchcodec do; `square` resizes frames to the
+            shape that a player shows. Has no effect if `resize_mode` is `square`.
+        tonemap: Convert videos with a high dynamic range (HDR: PQ and HLG, as phones record) to what a
+            standard screen shows. By default their values are taken unchanged, as FFmpeg and PyAV do.
         mean: Mean of the red, green and blue channel in [0, 1].
         std: Standard deviation of the red, green and blue channel in [0, 1].
         short: Policy for a video that is shorter than a clip: `wrap` starts again at its first frame,
@@ -77,6 +83,8 @@ class ClipSpec:
     tail: TailPolicy = "drop"
     modality: Modality = "rgb"
     segments: int = 1
+    pixel_aspect: PixelAspect = "ignore"
+    tonemap: bool = False
 
     def __post_init__(self) -> None:
         if self.fps is None and self.stride is None:
@@ -111,6 +119,7 @@ class ClipSpec:
             raise ConfigError(f"clip.mean is {self.mean}; every channel must be a finite number")
         for name, kind in (
             ("resize_mode", ResizeMode),
+            ("pixel_aspect", PixelAspect),
             ("short", ShortPolicy),
             ("tail", TailPolicy),
             ("modality", Modality),
@@ -139,6 +148,12 @@ class ClipSpec:
         if self.stride is None:
             raise ConfigError(f"clip.fps is {self.fps}, so clips have no stride in frames; use their times")
         return self.stride
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """Settings of reading pixels that differ from the defaults. Caches keep their frames apart."""
+        aspect = () if self.pixel_aspect == "ignore" else (self.pixel_aspect,)
+        return (*aspect, "tonemap") if self.tonemap else aspect
 
     @property
     def span(self) -> int:

@@ -96,6 +96,12 @@ def test_card_is_readable_json_in_the_header(saved: Path) -> None:
     assert card["version"] == 1
 
 
+def test_the_card_carries_the_shape_of_pixels() -> None:
+    card = ModelCard("t3d_tiny", clip=ClipSpec(pixel_aspect="square"))
+    assert ModelCard.from_json(card.to_json()) == card
+    assert "pixel_aspect" not in ModelCard("t3d_tiny").to_json()  # so that older versions can read it
+
+
 def test_card_must_hold_json() -> None:
     with pytest.raises(ConfigError, match="provenance of a model card must hold plain JSON"):
         ModelCard("t3d_tiny", provenance={"path": Path("x")})

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 
@@ -20,6 +22,7 @@ from t3d.prepare.rewrite import TranscodeSpec
 from t3d.prepare.transcode import new_names, transcode_videos
 from t3d.video.encode import write_video
 from t3d.video.video import Video
+from t3d.video.writer import video_writer
 
 SMALL = TranscodeSpec(short_side=48)
 
@@ -303,6 +306,17 @@ def test_a_single_file(videos: Path, tmp_path: Path, read_numbers, capsys) -> No
             assert read_numbers(new[:]) == read_numbers(old[:])
     assert main(["prepare", "transcode", str(source), "--out", str(source.parent)]) == 2
     assert "lies among the videos" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("codec", ["h264", "jpeg"])
+def test_the_shape_of_pixels_is_kept(tmp_path: Path, codec) -> None:
+    form = {"height": 48, "width": 80, "time_base": Fraction(1, 25), "rate": Fraction(25)}
+    with video_writer(tmp_path / "a.mkv", **form, pixel_aspect=Fraction(64, 45)) as writer:
+        for tick in range(3):
+            writer.add(np.full((48, 80, 3), 99, np.uint8), tick)
+    spec = TranscodeSpec(short_side=24, codec=codec)
+    transcode_videos(Manifest.from_files([tmp_path / "a.mkv"]), tmp_path / "out", spec=spec)
+    assert [row["pixel_aspect"] for row in rows(tmp_path / "out")] == ["64/45"]
 
 
 def test_a_table_that_grows_keeps_its_names(videos: Path, tmp_path: Path) -> None:

@@ -107,9 +107,9 @@ def encode(path, images, codec, *, pixel_format="yuv420p", gop=12, b_frames=None
     return path
 
 
-def write_audio(path: Path) -> Path:
-    with av.open(str(path), "w") as container:
-        audio = container.add_stream("aac", rate=44100)
+def write_audio(path: Path, codec: str = "aac", container_format: str | None = None) -> Path:
+    with av.open(str(path), "w", format=container_format) as container:
+        audio = container.add_stream(codec, rate=44100)
         for i in range(20):
             frame = av.AudioFrame.from_ndarray(np.zeros((1, 2048), np.int16), format="s16", layout="stereo")
             frame.sample_rate, frame.pts = 44100, i * 1024
@@ -639,10 +639,77 @@ def test_a_high_dynamic_range_is_noted(tmp_path, numbered_frames, transfer, name
             )
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-    remark = f"HDR ({name}): colors are read without tone mapping"
+    remark = f"HDR ({name}): read without tone mapping, unless clip.tonemap is on"
     assert examine(str(path))["damage"] == remark
     with Video(path) as video:
         assert video.damage == remark
+
+
+@pytest.mark.parametrize("form", ["monob", "monow"])
+@pytest.mark.parametrize("ending", ["avi", "mov", "nut"])
+def test_black_and_white_videos_are_not_inverted(tmp_path, form, ending):
+    """One bit per pixel; AVI and MOV hold a palette of two colors, which decoders forget by a seek."""
+    image = np.zeros((48, 80), np.uint8)
+    image[:, :20] = 255
+    path = tmp_path / f"a.{ending}"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("rawvideo", rate=25)
+        video.height, video.width, video.pix_fmt = 48, 80, form
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(image, format="gray").reformat(format=form)
+            container.mux(video.encode(frame))
+    with av.open(str(path)) as container:  # as FFmpeg reads it from start to end
+        truth = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    facts = VideoFacts.of_row(examine(str(path)))
+    for known in (None, facts):
+        with Video(path, facts=known) as video:
+            for number in (2, 0, 1):
+                assert np.array_equal(video[number].permute(1, 2, 0).numpy(), truth[number])
+    if ending != "avi" or form == "monob":
+        assert truth[0][:, :20].min() > 200 > 50 > truth[0][:, 20:].max()
+
+
+def test_tone_mapping_shows_what_a_standard_screen_shows(tmp_path):
+    path = tmp_path / "pq.mkv"
+    codes = np.arange(0, 1024, 16, dtype="<u2")
+    image = np.repeat(np.repeat(codes[None, :, None], 2, 0), 3, 2)  # H W C, gray
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("ffv1", rate=25)
+        video.height, video.width, video.pix_fmt = 2, len(codes), "gbrp10le"
+        video.codec_context.color_trc, video.codec_context.color_primaries = 16, 9
+        container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="gbrp10le")))
+        container.mux(video.encode(None))
+    # Brightness of each code by the standard (SMPTE ST 2084), in cd/m²
+    value = (codes / 1023) ** (32 / 2523)
+    nits = 1e4 * (np.maximum(value - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * value)) ** (16384 / 2610)
+    with Video(path) as video:
+        plain = video[0][0, 0].double().numpy()
+    with Video(path, tonemap=True) as video:
+        mapped = video[0][0, 0].double().numpy()
+        assert (video[0].double() - video[0].double().mean(0)).abs().max() <= 2  # gray stays gray
+    assert np.allclose(plain, codes / 1023 * 255, atol=2)
+    assert (np.diff(mapped) >= 0).all()
+    assert mapped[-1] > 240
+    assert mapped[nits < 0.01].max() < 10
+    assert (mapped < plain)[(nits > 1) & (nits < 50)].all()  # dark parts are not lifted to gray
+
+
+def test_the_shape_of_pixels_is_known_with_and_without_an_index(tmp_path, numbered_frames):
+    path = tmp_path / "dv.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.height, video.width, video.pix_fmt = 48, 80, "yuv420p"
+        video.codec_context.sample_aspect_ratio = Fraction(64, 45)
+        for image in numbered_frames(4).permute(0, 2, 3, 1).contiguous().numpy():
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode(None))
+    row = examine(str(path))
+    assert row["pixel_aspect"] == "64/45"
+    older = VideoFacts.of_row(row | {"pixel_aspect": None})  # of an index that did not have the column
+    for facts in (None, VideoFacts.of_row(row), older):
+        with Video(path, facts=facts) as video:
+            assert video.metadata.pixel_aspect == video.pixel_aspect == Fraction(64, 45)
+            assert video[0].shape == (3, 48, 80)
 
 
 def test_each_frame_is_transformed_as_it_is_decoded(clip):
@@ -698,11 +765,22 @@ def unreadable(folder: Path) -> dict[str, tuple[Path, str]]:
         "script": (folder / "concat.mp4", "is not a video container"),
         "folder": (folder / "folder.mp4", "folder"),
         "audio": (write_audio(folder / "audio.mp4"), "no video stream, only audio"),
+        "mp3": (write_audio(folder / "a.mp3", "mp3"), "is an audio file, not a video .MP2/3"),
+        "wav": (write_audio(folder / "a.wav", "pcm_s16le"), "is an audio file, not a video .WAV"),
+        "flac": (write_audio(folder / "a.flac", "flac"), "is an audio file, not a video .raw FLAC"),
+        "mp3 named as a video": (
+            write_audio(folder / "b.mp4", "mp3", "mp3"),
+            "is an audio file, not a video",
+        ),
     }
 
 
 @pytest.mark.parametrize(
-    "name", ["missing", "zero bytes", "text", "playlist", "script", "folder", "audio"]
+    "name",
+    [
+        *("missing", "zero bytes", "text", "playlist", "script", "folder"),
+        *("audio", "mp3", "wav", "flac", "mp3 named as a video"),
+    ],
 )  # fmt: skip
 def test_a_file_that_is_not_a_video_is_one_error_with_path_and_reason(folder, clip, capfd, name):
     assert clip.exists()

@@ -41,6 +41,7 @@ FACT_FIELDS = (
     pa.field("width", pa.int32()),
     pa.field("rotation", pa.int16()),  # degrees clockwise that a stored frame is turned for showing
     pa.field("mirrored", pa.bool_()),  # left and right exchanged, before it is turned
+    pa.field("pixel_aspect", pa.string()),  # width of a shown pixel by its height, such as 64/45
     pa.field("fps", pa.float64()),
     pa.field("duration", pa.float64()),  # seconds
     pa.field("time_base", pa.string()),  # seconds in a tick, such as 1/90000
@@ -66,6 +67,7 @@ _NEWER = (
     "offset",
     "places",
     "checked",
+    "pixel_aspect",
 )  # columns that are missing from indexes of older versions; read as nulls
 
 

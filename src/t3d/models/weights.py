@@ -99,6 +99,10 @@ class ModelCard:
             del values["targets"]
         if self.clip.fps is None:
             del values["clip"]["fps"]
+        if self.clip.pixel_aspect == "ignore":
+            del values["clip"]["pixel_aspect"]
+        if not self.clip.tonemap:
+            del values["clip"]["tonemap"]
         return json.dumps({"version": CARD_VERSION, **values}, ensure_ascii=False)
 
     @classmethod

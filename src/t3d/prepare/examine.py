@@ -117,7 +117,7 @@ def _facts(path: Path, max_megapixels: float) -> tuple[VideoFacts, list[int]]:
     status = path.stat()
     with _Streams(path, max_megapixels) as streams:
         reading = read_with(streams.open)
-        codec = streams.last.codec
+        codec, pixel_aspect = streams.last.codec, streams.last.pixel_aspect
         inspector = _FrameInspector(len(reading.table.pts), reading.first)
         if reading.sure:
             scanned = scan_table(
@@ -141,6 +141,7 @@ def _facts(path: Path, max_megapixels: float) -> tuple[VideoFacts, list[int]]:
                 look=inspector,
             )
     notes = (*reading.notes, *scanned.notes)
+    orientation = Orientation.of_frame(reading.first)
     facts = VideoFacts(
         size=status.st_size,
         modified=status.st_mtime_ns,
@@ -148,8 +149,9 @@ def _facts(path: Path, max_megapixels: float) -> tuple[VideoFacts, list[int]]:
         codec=codec,
         table=scanned.table,
         stored_size=inspector.size,
-        orientation=Orientation.of_frame(reading.first),
+        orientation=orientation,
         damage=None,
+        pixel_aspect=orientation.pixel_aspect(pixel_aspect),
     )
     if scanned.signatures is not None:
         wrong = FrameReader(path, threads=1, facts=facts, limits=NO_LIMITS).check(scanned.signatures)

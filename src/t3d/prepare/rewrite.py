@@ -166,7 +166,7 @@ def rewrite(
         passing.write(table, sure=False, check=check)
     except _DisagreementError:
         # As an index counts: the frames that decoding from start to end gives.
-        stream = Stream(source)
+        stream = Stream(source, max_megapixels=max_megapixels)
         try:
             scanned = scan_table(stream, table, promised=False, trusted=True)
         finally:
@@ -243,6 +243,7 @@ class _Pass:
                 time_base=self._clock,
                 rate=rate.limit_denominator(100_000),
                 check=check,
+                pixel_aspect=self._orientation.pixel_aspect(stream.pixel_aspect),
                 encoding=self.spec.encoding(),
             ) as writer:
                 images = self._images(stream, table, sure=sure)

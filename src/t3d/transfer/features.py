@@ -41,17 +41,27 @@ class FeatureStore:
         digest: Digest of the teacher, see `Teacher`.
         step: Every `step`-th frame, from the first, has features.
         index: Index of the files. With it, files need not be read to identify their contents.
+        variant: How stored pixels are read, see `ClipSpec.variant`.
 
     Raises:
         ConfigError: The folder cannot be created or written to.
     """
 
-    def __init__(self, folder: str, *, digest: str, step: int, index: VideoIndex | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        *,
+        digest: str,
+        step: int,
+        index: VideoIndex | None = None,
+        variant: tuple[str, ...] = (),
+    ) -> None:
         self.folder = writable_folder(Path(folder).expanduser(), name="teacher.cache")
         self.digest = digest
         self.step = step
         self._index = VideoIndex.empty() if index is None else index
-        self._digests = FileDigests(f"{_FORMAT} {digest} {step} ".encode(), known=self._known_digest)
+        what = " ".join((str(_FORMAT), digest, str(step), *variant, ""))
+        self._digests = FileDigests(what.encode(), known=self._known_digest)
 
     def _known_digest(self, path: Path) -> str | None:
         digest = self._index.digest(path)

@@ -128,10 +128,23 @@ def _teacher_view(run: Run[TransferConfig], teacher: Teacher) -> TeacherView:
     config, index = run.config, run.store.index
     asked, size = config.teacher, teacher.size
     resize = round(size / _AUGMENT_MARGIN) if asked.augment else size
-    spec = ClipSpec(num_frames=asked.frames, stride=1, size=size, resize=resize)
+    spec = ClipSpec(
+        num_frames=asked.frames,
+        stride=1,
+        size=size,
+        resize=resize,
+        pixel_aspect=config.clip.pixel_aspect,
+        tonemap=config.clip.tonemap,
+    )
     features = None
     if asked.cache:
-        features = FeatureStore(asked.cache, digest=teacher.digest, step=asked.frame_step, index=index)
+        features = FeatureStore(
+            asked.cache,
+            digest=teacher.digest,
+            step=asked.frame_step,
+            index=index,
+            variant=spec.variant,
+        )
     return TeacherView(
         FrameStore(
             spec,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ class VideoMetadata:
         orientation: How stored frames are rotated for display. Frames are returned rotated.
         damage: What is wrong with a file that can be read only in part, as far as known. None if no damage
             is known.
+        pixel_aspect: Width of a displayed pixel divided by its height, 1 for square pixels. Frames are
+            returned as they are stored, not stretched.
     """
 
     num_frames: int
@@ -39,6 +42,7 @@ class VideoMetadata:
     codec: str
     orientation: Orientation
     damage: str | None
+    pixel_aspect: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,6 +34,8 @@ class VideoFacts:
         offset: Byte offset in its shard, or None for a separate file.
         checked: Whether frames after a seek and time stamps were checked. False for rows of older indexes
             that may be wrong: a reader then reads the file through.
+        pixel_aspect: Width of a displayed pixel divided by its height, or None if the row is older than this
+            field.
     """
 
     size: int
@@ -46,6 +48,7 @@ class VideoFacts:
     damage: str | None
     offset: int | None = None
     checked: bool = True
+    pixel_aspect: Fraction | None = None
 
     def member(self, path: Path) -> TarMember | None:
         """Return where the video lies in its shard, or None for a separate file."""
@@ -70,6 +73,7 @@ class VideoFacts:
             "width": width,
             "rotation": self.orientation.rotation,
             "mirrored": self.orientation.mirrored,
+            "pixel_aspect": None if self.pixel_aspect is None else str(self.pixel_aspect),
             "fps": len(table.pts) / duration,
             "duration": duration,
             "time_base": str(table.time_base),
@@ -91,6 +95,7 @@ class VideoFacts:
         steps = np.repeat(_int64s(row["steps"]), _int64s(row["repeats"]))
         pts = np.concatenate([[row["first"]], row["first"] + np.cumsum(steps)]).astype(np.int64)
         orientation = Orientation(row["rotation"], row["mirrored"])
+        aspect = row.get("pixel_aspect")
         return cls(
             size=row["size"],
             modified=row["modified"],
@@ -108,6 +113,7 @@ class VideoFacts:
             orientation=orientation,
             damage=row["damage"],
             offset=row["offset"],
+            pixel_aspect=None if aspect is None else Fraction(aspect),
             checked=row.get("checked") is not None or (not row["counted"] and row["codec"] in SURE_CODECS),
         )
 

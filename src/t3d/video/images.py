@@ -60,6 +60,7 @@ class ImageReader:
         size: Height and width of a frame in pixels, as displayed.
         orientation: How the first image is rotated for display, by its EXIF tag. It holds for all.
         codec: FFmpeg's name of the first image's codec.
+        pixel_aspect: Width of a pixel divided by its height: 1, since images rarely say otherwise.
         damage: Gaps in the numbers of the images, and what is wrong with images that were read; or None.
 
     Raises:
@@ -80,6 +81,7 @@ class ImageReader:
         self._stored_size = (first.height, first.width)
         self.orientation = _exif_orientation(path / self._names[0])
         self.size = self.orientation.size(self._stored_size)
+        self.pixel_aspect = Fraction(1)
 
     @property
     def damage(self) -> str | None:
@@ -93,7 +95,7 @@ class ImageReader:
 
     @property
     def missing(self) -> Int64s:
-        """Numbers of the frames that cannot be decoded: none, since a bad image is an error when it is read."""
+        """Numbers of the frames that cannot be decoded: none. A bad image is an error when it is read."""
         return np.zeros(0, dtype=np.int64)
 
     def read(

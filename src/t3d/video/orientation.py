@@ -6,6 +6,7 @@ Legend: C = 3 channels (RGB), H height, W width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -76,6 +77,10 @@ class Orientation:
         if self.mirrored:
             image = image[:, ::-1]
         return np.rot90(image, -self.rotation // 90) if self.rotation else image
+
+    def pixel_aspect(self, stored: Fraction) -> Fraction:
+        """Convert a stored pixel's width divided by its height to that of a displayed pixel, or back."""
+        return 1 / stored if self.rotation in (90, 270) else stored
 
     def size(self, stored: tuple[int, int]) -> tuple[int, int]:
         """Convert (height, width) of a stored frame to the displayed frame's, or back."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +80,7 @@ class FrameReader:
         threads: Decoding threads.
         facts: Facts from an index, so that the file need not be read through.
         limits: Largest frame, and time limit.
+        tonemap: See `Video`.
 
     Attributes:
         table: When each frame is shown, and where decoding can start.
@@ -91,9 +93,19 @@ class FrameReader:
             exceeds a limit.
     """
 
-    def __init__(self, path: Path, *, threads: int, facts: VideoFacts | None, limits: ReadLimits) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int,
+        facts: VideoFacts | None,
+        limits: ReadLimits,
+        tonemap: bool = False,
+    ) -> None:
         self.path = path
         self._remarks: list[str] = []
+        self._pixel_aspect: Fraction | None = None
+        self._tonemap = tonemap
         self._max_megapixels = limits.max_megapixels
         self._time_limit = TimeLimit(path, limits.timeout)
         self._notes: tuple[str, ...] = ()
@@ -120,8 +132,15 @@ class FrameReader:
 
     @property
     def damage(self) -> str | None:
-        """What is wrong with the file or unusual about it, as far as known."""
+        """Damage of the file, and remarks about it, as far as known."""
         return joined(damage_of(*self._notes), *self._remarks)
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a displayed pixel divided by its height."""
+        if self._pixel_aspect is None:  # an older index does not know it
+            self._pixel_aspect = self.orientation.pixel_aspect(self._open().pixel_aspect)
+        return self._pixel_aspect
 
     @property
     def missing(self) -> Int64s:
@@ -216,7 +235,7 @@ class FrameReader:
             self._call.wanted = self.table.pts[numbers].tolist()
             for number in numbers:
                 image = self._pixels(number)
-                if transform is not None:  # at once, so that one frame of full size is in memory
+                if transform is not None:  # now, so that one frame of full size is in memory
                     image = transform(image)
                     if out.shape[1:] != image.shape:
                         out = np.empty((len(wanted), *image.shape), dtype=np.uint8)
@@ -342,6 +361,7 @@ class FrameReader:
                 strict=self._strict,
                 max_megapixels=self._max_megapixels,
                 time_limit=self._time_limit,
+                tonemap=self._tonemap,
             )
             self._pid = os.getpid()
         return self._stream
@@ -361,6 +381,7 @@ class FrameReader:
         self._remarks = [remark for remark in (hdr_remark(reading.first),) if remark]
         self.codec = self._stream.codec
         self._shape((reading.first.height, reading.first.width), Orientation.of_frame(reading.first))
+        self._pixel_aspect = self.orientation.pixel_aspect(self._stream.pixel_aspect)
         if reading.sure:
             self._landings = reading.landings
             if not self._strict:
@@ -389,6 +410,7 @@ class FrameReader:
         self._notes = (facts.damage,) if facts.damage else ()
         self.codec = facts.codec
         self._shape(facts.stored_size, facts.orientation)
+        self._pixel_aspect = facts.pixel_aspect
         self._strict = facts.table.order is None
         return facts.table
 

@@ -25,14 +25,25 @@ def size_remark(number: int, frame: av.VideoFrame, first: tuple[int, int]) -> st
     return f"frame {number} is {frame.width} × {frame.height}, the first {width} × {height}: {SCALED}"
 
 
+def hdr_transfer(frame: av.VideoFrame) -> str | None:
+    """Return the transfer function of a frame with a high dynamic range (HDR), `PQ` or `HLG`, or None.
+
+    Args:
+        frame: The frame as decoded.
+    """
+    return _HDR_TRANSFERS.get(int(frame.color_trc))
+
+
 def hdr_remark(frame: av.VideoFrame) -> str | None:
     """Return the remark about a frame with a high dynamic range (HDR), or None.
 
     Args:
         frame: The frame as decoded.
     """
-    transfer = _HDR_TRANSFERS.get(int(frame.color_trc))
-    return None if transfer is None else f"HDR ({transfer}): colors are read without tone mapping"
+    transfer = hdr_transfer(frame)
+    if transfer is None:
+        return None
+    return f"HDR ({transfer}): read without tone mapping, unless clip.tonemap is on"
 
 
 def joined(*remarks: str | None) -> str | None:

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from t3d.io.tar_member import TarMember
 from t3d.io.video_cache import ensure_local
 from t3d.video.limits import TimeLimit, check_frame_size
 from t3d.video.orientation import Image
+from t3d.video.tonemap import ToneMapper
 
 if TYPE_CHECKING:
     VideoPacket = av.Packet[av.video.VideoStream]
@@ -35,6 +37,12 @@ _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,live_flv,asf,ogg,h264,hevc,vvc,m4v,"
     "h263,av1,obu,ivf,mjpeg,mjpeg_2000,gif,apng,yuv4mpegpipe,mxf,mxf_opatom,nut,dv,rm,gxf,wtv,nsv,vc1,dirac,"
     "avs,avs2,avs3,cavsvideo,swf,smjpeg,flic,bink,smk,roq,thp,amv,r3d,webp_pipe"
+)
+
+# Only to say in a message that a file is one of these.
+_AUDIO_FORMATS = (
+    "mp3,wav,flac,aac,ac3,eac3,aiff,au,caf,amr,amrnb,amrwb,w64,ape,wv,tta,mpc,mpc8,dts,dtshd,truehd,mlp,voc,"
+    "oma,shn,tak,xwma,qcp,aa,gsm,ast,dsf,iff,sox,adx"
 )
 
 # Codecs that mark frames that no other frame depends on, and whose decoders can skip them.
@@ -67,6 +75,7 @@ class Stream:
             a picture with parts of pictures before it. Frames without errors are the same.
         max_megapixels: Largest frame that is decoded, in megapixels.
         time_limit: Checked after every packet.
+        tonemap: Whether `rgb` converts frames with a high dynamic range (HDR) to a standard one.
 
     Raises:
         VideoError: The file is missing, is not a video, has frames that are too large, or cannot be decoded.
@@ -81,6 +90,7 @@ class Stream:
         strict: bool = False,
         max_megapixels: float = math.inf,
         time_limit: TimeLimit | None = None,
+        tonemap: bool = False,
     ) -> None:
         av.logging.set_level(None)
         self.path = path
@@ -95,7 +105,7 @@ class Stream:
         try:
             self.container = _opened(path, member, decoder_options=largest)
         except (av.FFmpegError, ValueError) as error:
-            raise VideoError(path, _why_not_opened(error)) from error
+            raise VideoError(path, _why_not_opened(path, member, error)) from error
         self.video = _pick(path, self.container)
         if largest:
             height, width = _frame_size(path, member, self.video)
@@ -113,6 +123,7 @@ class Stream:
         self.decoding_times: list[int | None] = []  # of the packets of the last pass of `frames`
         self.passed_over: set[int] = set()  # time stamps of the frames that the last pass of `frames` skipped
         self._reformatter = VideoReformatter()
+        self._tone_mapper = ToneMapper() if tonemap else None
         self._leaves = self.codec in _LEAVES
 
     def packets(self) -> Iterator[VideoPacket]:
@@ -210,10 +221,12 @@ class Stream:
             frame: A frame from `frames`.
             shape: Height and width to scale it to, by swscale's bicubic filter.
         """
-        known = frame.colorspace in _KNOWN_COLORSPACES
-        space = None if known else Colorspace.ITU601
         height, width = shape or (None, None)
         try:
+            if self._tone_mapper is not None:
+                frame = self._tone_mapper.to_sdr(frame)
+            known = frame.colorspace in _KNOWN_COLORSPACES
+            space = None if known else Colorspace.ITU601
             converted = self._reformatter.reformat(
                 frame,
                 width=width,
@@ -233,6 +246,15 @@ class Stream:
         plane = converted.planes[0]
         size, strides = (converted.height, converted.width, 3), (plane.line_size, 3, 1)
         return np.ndarray(size, np.uint8, buffer=memoryview(plane), strides=strides)
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a stored pixel divided by its height: the container's value, else the codec's, else 1.
+
+        Absurd values, such as damaged headers have, are read as 1.
+        """
+        ratio = self.video.sample_aspect_ratio
+        return ratio if ratio and Fraction(1, 10) <= ratio <= 10 else Fraction(1)
 
     def beyond_end(self) -> int:
         """Return how many frames of the container's index lie, in part or whole, beyond the end of the file.
@@ -283,14 +305,18 @@ def size_of(path: Path) -> int:
 
 
 def _opened(
-    path: Path, member: TarMember | None, *, decoder_options: dict[str, str]
+    path: Path,
+    member: TarMember | None,
+    *,
+    decoder_options: dict[str, str] | None = None,
+    formats: str = _FORMATS,
 ) -> av.container.InputContainer:
     container: av.container.InputContainer = av.open(
         # "file:" keeps a colon in the name from being read as a protocol.
         f"file:{os.fspath(path)}" if member is None else member.url,
         options=decoder_options,
         container_options={
-            "format_whitelist": _FORMATS,
+            "format_whitelist": formats,
             "protocol_whitelist": "file" if member is None else "file,subfile",
         },
         metadata_errors="replace",
@@ -308,7 +334,7 @@ def _frame_size(path: Path, member: TarMember | None, video: av.video.VideoStrea
     if context.width == 0:
         with (
             suppress(av.FFmpegError, ValueError, IndexError),
-            _opened(path, member, decoder_options={}) as other,
+            _opened(path, member) as other,
         ):
             probed = other.streams.video[video.container.streams.video.index(video)].codec_context
             return probed.height, probed.width
@@ -327,10 +353,12 @@ def _pick(path: Path, container: av.container.InputContainer) -> av.video.VideoS
     return video
 
 
-def _why_not_opened(error: Exception) -> str:
+def _why_not_opened(path: Path, member: TarMember | None, error: Exception) -> str:
     if isinstance(error, av.InvalidDataError):
         return "cannot be opened by FFmpeg: not a video, or its header is truncated or corrupt"
     if isinstance(error, av.ArgumentError):
+        with suppress(av.FFmpegError, ValueError), _opened(path, member, formats=_AUDIO_FORMATS) as audio:
+            return f"is an audio file, not a video ({audio.format.long_name})"
         return "is not a video container but a playlist, script, picture or the like"
     return f"cannot be opened: {_text(error)}"
 

@@ -9,6 +9,7 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -58,6 +59,8 @@ class Video:
         facts: Facts from an index (`t3d.data.index`), so that the file need not be read through.
         limits: Largest frame that is decoded, and time limit for all reading of the file.
         image_fps: Frames per second of a folder of images, see `t3d.video.images`. Files have their own.
+        tonemap: Convert frames with a high dynamic range (HDR: PQ and HLG) to what a standard screen shows.
+            By default their values are returned as FFmpeg returns them, which look flat and gray.
 
     Raises:
         VideoError: The file is missing, is empty, is not a video, has no frame that can be decoded, exceeds
@@ -82,6 +85,7 @@ class Video:
         facts: VideoFacts | None = None,
         limits: ReadLimits = DEFAULT_LIMITS,
         image_fps: float = IMAGE_FPS,
+        tonemap: bool = False,
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads is {threads}; it must be at least 1")
@@ -92,7 +96,9 @@ class Video:
         if facts is None and self.path.is_dir():
             self._reader = ImageReader(self.path, fps=image_fps)
         else:
-            self._reader = FrameReader(self.path, threads=threads, facts=facts, limits=limits)
+            self._reader = FrameReader(
+                self.path, threads=threads, facts=facts, limits=limits, tonemap=tonemap
+            )
 
     @property
     def metadata(self) -> VideoMetadata:
@@ -105,6 +111,7 @@ class Video:
             width=self.width,
             codec=self._reader.codec,
             orientation=self._reader.orientation,
+            pixel_aspect=self.pixel_aspect,
             damage=self.damage,
         )
 
@@ -117,6 +124,11 @@ class Video:
     def width(self) -> int:
         """Width in pixels, as displayed."""
         return self._reader.size[1]
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a displayed pixel divided by its height. Frames are not stretched by it."""
+        return self._reader.pixel_aspect
 
     @property
     def damage(self) -> str | None:

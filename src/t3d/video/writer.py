@@ -131,6 +131,7 @@ def video_writer(
     rate: Fraction,
     encoding: Encoding | None = None,
     check: Callable[[Path], None] | None = None,
+    pixel_aspect: Fraction = Fraction(1),
 ) -> Iterator[VideoWriter]:
     """Open a video file for writing. It appears complete when the block ends without error, or not at all.
 
@@ -145,6 +146,7 @@ def video_writer(
         encoding: How frames are compressed. Default: `Encoding()`.
         check: Called with the path of the complete temporary file before it replaces `path`. If it raises,
             `path` is not replaced.
+        pixel_aspect: Width of a pixel divided by its height, for the header.
 
     Raises:
         ConfigError: An unsupported frame size or frame.
@@ -177,6 +179,8 @@ def video_writer(
                 context = stream.codec_context
                 context.gop_size = encoding.keyframe_interval
                 context.time_base = time_base
+                if pixel_aspect != 1:
+                    context.sample_aspect_ratio = pixel_aspect
                 if not av.VideoFormat(encoding.pixel_format).is_rgb:
                     context.colorspace = _BT601
                     context.color_range = _range(encoding.pixel_format)

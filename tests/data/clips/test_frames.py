@@ -8,6 +8,8 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,15 @@ from safetensors.numpy import load_file
 
 from t3d.clip import ClipSpec
 from t3d.data.clips import frames as frames_module
+from t3d.data.clips import pixels
 from t3d.data.clips.frames import DecodedFrames, FrameStore, _CachedFrames
 from t3d.data.clips.transforms import resize_frames
 from t3d.errors import ConfigError, VideoError, WriteError
 from t3d.io.files import ABANDONED
 from t3d.video.encode import write_video
+from t3d.video.orientation import Orientation
 from t3d.video.video import Video
+from t3d.video.writer import video_writer
 
 SPEC = ClipSpec(num_frames=8, stride=2, size=24, resize=32)
 FORK = multiprocessing.get_context("fork")
@@ -372,7 +377,7 @@ def test_a_film_that_turns_out_shorter_than_it_seemed_is_refused(
     monkeypatch.setattr(
         Video, "frames_at", lambda _, indices, **__: torch.zeros(len(indices), 3, 32, 32).byte()
     )
-    lengths = iter([20, 20, 20, 20])
+    lengths = iter([20] * 5)
     monkeypatch.setattr(Video, "__len__", lambda _: next(lengths, 12))
     with pytest.raises(VideoError, match="seemed to hold 20 frames, but 12"):
         store_at(tmp_path).prepare(films[0])
@@ -480,3 +485,43 @@ def test_a_clip_that_repeats_frames_decodes_each_once(
     clip = FrameStore(SPEC).open(films[0]).get(np.array([4, 6, 4, 4, 6]))
     assert asked == [2]
     assert torch.equal(clip[[0, 1]], clip[[2, 4]])
+
+
+# --- pixels that are not square -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def anamorphic(tmp_path: Path) -> Path:
+    """A film of 48 × 80 pixels that are shown 64:45 as wide as high."""
+    path = tmp_path / "dv.mkv"
+    with video_writer(
+        path, height=48, width=80, time_base=Fraction(1, 25), rate=Fraction(25), pixel_aspect=Fraction(64, 45)
+    ) as writer:
+        for tick, image in enumerate(noise(8).permute(0, 2, 3, 1).numpy()):
+            writer.add(image, tick)
+    return path
+
+
+def test_frames_have_the_shape_that_a_player_shows(tmp_path: Path, anamorphic: Path) -> None:
+    index = np.arange(4)
+    stored = FrameStore(SPEC).open(anamorphic).get(index)
+    assert stored.shape == (4, 3, 32, 53)
+    square = replace(SPEC, pixel_aspect="square")
+    shown = FrameStore(square).open(anamorphic).get(index)
+    assert shown.shape == (4, 3, 32, 76)  # 80 · 64/45 · 32/48
+    with Video(anamorphic) as video:
+        assert torch.equal(shown, pixels.resize(video.frames_at(index), 32, 76))
+    for spec, frames in ((SPEC, stored), (square, shown)):  # a cache keeps both, apart
+        store = store_at(tmp_path / "cache", spec=spec)
+        assert store.prepare(anamorphic)
+        opened = store.open(anamorphic)
+        assert isinstance(opened, _CachedFrames)
+        assert torch.equal(opened.get(index), frames)
+    assert len(entries(tmp_path / "cache")) == 2
+
+
+def test_a_turned_film_is_shown_higher(anamorphic: Path) -> None:
+    with Video(anamorphic) as video:
+        video._reader.orientation = Orientation(90)
+        video._reader._pixel_aspect = None
+        assert video.pixel_aspect == Fraction(45, 64)

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from contextlib import suppress
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,7 +88,7 @@ class FrameStore:
         self.max_bytes = cache_gb * 1e9
         self.index = VideoIndex.empty() if index is None else index
         self.limits = limits
-        what = [_FORMAT, spec.resize, spec.resize_mode]
+        what = [_FORMAT, spec.resize, spec.resize_mode, *spec.variant]
         self._digests = FileDigests(json.dumps(what).encode(), known=self._known_digest)
         self._begun = time.time() - 1  # file systems' clocks lag a little
         self._free = 0.0  # bytes that this process may write before it measures the folder again
@@ -135,9 +136,11 @@ class FrameStore:
 
     def _video(self, path: Path) -> Video:
         facts = self.index.facts(path)
-        video = Video(path, facts=facts, limits=self.limits, image_fps=self.image_fps)
-        height, width = resized_shape(video.height, video.width, self.spec)
+        video = Video(
+            path, facts=facts, limits=self.limits, image_fps=self.image_fps, tonemap=self.spec.tonemap
+        )
         frames = min(self.spec.num_frames * self.spec.segments, len(video))
+        _, height, width = self._shape(video)
         self.limits.check_clip(path, frames=frames, height=height, width=width)
         return video
 
@@ -148,7 +151,8 @@ class FrameStore:
         return f"{images_digest(path)} {self.image_fps!r}"
 
     def _shape(self, video: Video) -> tuple[int, int, int]:
-        return len(video), *resized_shape(video.height, video.width, self.spec)
+        aspect = _aspect(video, self.spec)
+        return len(video), *resized_shape(video.height, video.width, self.spec, pixel_aspect=aspect)
 
     def _write(self, path: Path, video: Video) -> None:
         """Write all frames as a safetensors file in chunks; its own writer needs them all in memory."""
@@ -164,11 +168,10 @@ class FrameStore:
         header += b" " * (-len(header) % 8)  # so that the times are aligned
         with path.open("wb") as file:
             file.write(len(header).to_bytes(8, "little") + header + times)
+            resize = partial(resize_frames, spec=self.spec, pixel_aspect=_aspect(video, self.spec))
             for first in range(0, count, _CHUNK):
                 chunk = range(first, min(first + _CHUNK, count))
-                frames = video.frames_at(
-                    chunk, missing="nearest", transform=partial(resize_frames, spec=self.spec)
-                )
+                frames = video.frames_at(chunk, missing="nearest", transform=resize)
                 file.write(frames.permute(0, 2, 3, 1).numpy().tobytes())  # T H W C
         if len(video) != count:
             raise VideoError(video.path, f"seemed to hold {count} frames, but {len(video)} can be decoded")
@@ -216,6 +219,11 @@ class FrameStore:
         return free
 
 
+def _aspect(video: Video, spec: ClipSpec) -> Fraction:
+    """Return the shape of a pixel, which is not read from the file unless it is needed."""
+    return Fraction(1) if spec.pixel_aspect == "ignore" else video.pixel_aspect
+
+
 class DecodedFrames:
     """The resized frames of an open video, decoded when they are requested.
 
@@ -226,7 +234,7 @@ class DecodedFrames:
 
     def __init__(self, video: Video, spec: ClipSpec) -> None:
         self._video = video
-        self._spec = spec
+        self._resize = partial(resize_frames, spec=spec, pixel_aspect=_aspect(video, spec))
         self.times = self._video.times
         self.duration = self._video.duration
 
@@ -234,9 +242,7 @@ class DecodedFrames:
         """Return the frames at these indices, see `Frames.get`."""
         # A clip that wraps around or repeats a frame has indices twice: each frame is decoded once.
         unique, where = np.unique(indices, return_inverse=True)
-        frames = self._video.frames_at(
-            unique, missing="nearest", transform=partial(resize_frames, spec=self._spec)
-        )
+        frames = self._video.frames_at(unique, missing="nearest", transform=self._resize)
         if np.array_equal(unique, indices):
             return frames
         return frames.permute(0, 2, 3, 1)[torch.from_numpy(where)].permute(0, 3, 1, 2)

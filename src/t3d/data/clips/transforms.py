@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -16,34 +17,42 @@ from t3d.data.clips import pixels
 from t3d.data.clips.views import Crops
 from t3d.data.config import AugmentConfig
 
+_SQUARE = Fraction(1)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-def resize_frames(frames: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
+def resize_frames(frames: torch.Tensor, spec: ClipSpec, *, pixel_aspect: Fraction = _SQUARE) -> torch.Tensor:
     """Resize frames as the clip spec asks, antialiased.
 
     Args:
         frames: uint8 [T, C, H, W].
-        spec: `resize` and `resize_mode` are used.
+        spec: `resize`, `resize_mode` and `pixel_aspect` are used.
+        pixel_aspect: Width of a pixel divided by its height.
 
     Returns:
         uint8 [T, C, H', W'], the shorter side (or both) `spec.resize` long.
     """
-    height, width = resized_shape(frames.shape[-2], frames.shape[-1], spec)
+    height, width = resized_shape(frames.shape[-2], frames.shape[-1], spec, pixel_aspect=pixel_aspect)
     return pixels.resize(frames, height, width)
 
 
-def resized_shape(height: int, width: int, spec: ClipSpec) -> tuple[int, int]:
+def resized_shape(
+    height: int, width: int, spec: ClipSpec, *, pixel_aspect: Fraction = _SQUARE
+) -> tuple[int, int]:
     """Height and width of frames after `resize_frames`.
 
     Example:
         >>> resized_shape(240, 320, ClipSpec(resize=120, size=112))
         (120, 160)
+        >>> wide = ClipSpec(resize=120, size=112, pixel_aspect="square")
+        >>> resized_shape(576, 720, wide, pixel_aspect=Fraction(64, 45))
+        (120, 213)
     """
     if spec.resize_mode == "square":
         return spec.resize, spec.resize
-    short = min(height, width)
-    return (round(height * spec.resize / short), round(width * spec.resize / short))
+    shown = width * pixel_aspect if spec.pixel_aspect == "square" else width
+    short = min(height, shown)
+    return (round(height * spec.resize / short), round(shown * spec.resize / short))
 
 
 def center_view(frames: torch.Tensor, spec: ClipSpec) -> torch.Tensor:

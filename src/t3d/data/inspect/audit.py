@@ -38,7 +38,8 @@ class Summary:
         seconds: Length of all files.
         size: Bytes of all files.
         frames: Smallest, median and largest number of frames.
-        shapes: Files by width × height, the most frequent first.
+        shapes: Files by width × height, and by the aspect of their pixels if these are not square, the most
+            frequent first.
         rates: Files by frames per second, the most frequent first.
         codecs: Files by codec, the most frequent first.
         mixed_rates: Sentences about frame rates that differ by more than a quarter, or empty.
@@ -82,7 +83,7 @@ def summarize(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
     known = facts.filter(pc.is_valid(facts["frames"]))
     frames = known["frames"].to_numpy()
     bad = failed_in(facts, "error")
-    shapes = zip(known["width"].to_pylist(), known["height"].to_pylist(), strict=True)
+    shapes = zip(*(known[name].to_pylist() for name in ("width", "height", "pixel_aspect")), strict=True)
     return Summary(
         videos=len(manifest),
         targets=manifest.targets,
@@ -98,7 +99,10 @@ def summarize(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
         seconds=pc.sum(known["duration"]).as_py() or 0.0,
         size=pc.sum(known["size"]).as_py() or 0,
         frames=(int(frames.min()), int(np.median(frames)), int(frames.max())) if len(frames) else None,
-        shapes=_counted(f"{width} × {height}" for width, height in shapes),
+        shapes=_counted(
+            f"{width} × {height}" + ("" if aspect in (None, "1") else f" (pixel aspect {aspect})")
+            for width, height, aspect in shapes
+        ),
         rates=_counted(f"{rate:.4g}" for rate in known["fps"].to_pylist()),
         codecs=_counted(known["codec"].to_pylist()),
         mixed_rates=mixed_rates(known.filter(pc.greater(known["frames"], 1))["fps"].to_pylist()),
