@@ -25,6 +25,7 @@ check: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m t3d.cli.reference > docs/reference/options.md
+	$(BIN)/python tests/footage_page.py > docs/reference/footage.md
 
 env: $(READY)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +137,13 @@ def test_the_pages_have_blocks_of_known_languages() -> None:
     assert languages <= {"sh", "python", "text", "json", "yaml"}  # one without a language is not checked
     assert len(blocks("sh")) > 40
     assert len(blocks("python")) > 5
+
+
+def test_the_page_of_footage_is_current() -> None:
+    """`make docs` writes it, from marks of tests."""
+    written = (ROOT / "docs" / "reference" / "footage.md").read_text(encoding="utf-8")
+    assert written == runpy.run_path(str(ROOT / "tests" / "footage_page.py"))["page"]()
+    assert written.count("::test_") > 40
 
 
 def test_the_page_of_options_is_current() -> None:

@@ -149,6 +149,11 @@ WRITERS: dict[str, Writer] = {
 }
 
 
+@pytest.mark.situation(
+    "Machines and disks",
+    "The disk is full",
+    "The error names the file; the earlier file is unchanged",
+)
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_full_disk_is_an_error_with_the_name_of_the_file(name: str, video: Path, tmp_path: Path) -> None:
     out = tmp_path / name

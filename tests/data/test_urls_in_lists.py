@@ -74,6 +74,11 @@ def test_urls_of_files_and_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (str(two.path), two.source) == (local_path("s3://bucket/v/c.mp4"), "s3://bucket/v/c")
 
 
+@pytest.mark.situation(
+    "URLs",
+    "Lists of URLs",
+    "Downloaded once into a bounded cache",
+)
 def test_every_command_reads_them(
     table: Path, made: Path, site: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +99,11 @@ def test_every_command_reads_them(
     assert len(site.asked) == 4
 
 
+@pytest.mark.situation(
+    "URLs",
+    "A URL that does not exist, or is a web page",
+    "An error for that video alone",
+)
 def test_a_url_that_fails_is_an_error_of_that_video_alone(
     table: Path, made: Path, site: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

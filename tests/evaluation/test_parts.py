@@ -49,6 +49,11 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.mark.situation(
+    "Lists and folders",
+    "Predictions for parts of videos (`start`, `end`)",
+    "Same tables in `t3d test` and `t3d predict`",
+)
 def test_predict_and_test_read_the_same_table(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +137,11 @@ def test_names_stand_for_files_folders_and_lists(home: Path, tmp_path: Path) -> 
     assert [is_list(name) for name in names] == [True, False, True, False]
 
 
+@pytest.mark.situation(
+    "Lists and folders",
+    "A subfolder without read permission",
+    "Reported, the rest is classified, exit status 1",
+)
 def test_a_folder_that_cannot_be_read_is_reported_and_the_rest_classified(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

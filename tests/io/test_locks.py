@@ -52,6 +52,11 @@ def test_one_holds_a_lock_and_nothing_is_left(tmp_path: Path, name: str) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.situation(
+    "Machines and disks",
+    "Two commands write to one run folder",
+    "The second is refused; the message names the first",
+)
 def test_the_message_says_who_holds_the_lock(tmp_path: Path) -> None:
     target = tmp_path / "log.jsonl"
     other = holder("lock", target)

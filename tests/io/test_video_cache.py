@@ -99,6 +99,11 @@ def test_the_same_content_has_the_same_time_of_change(site: Any, clip: bytes) ->
     assert path.stat().st_mtime_ns != times[0]
 
 
+@pytest.mark.situation(
+    "URLs",
+    "An interrupted download",
+    "Resumed",
+)
 def test_an_interrupted_download_is_resumed(site: Any, clip: bytes) -> None:
     site.put("/a.mp4", clip, cuts=[100, 200])
     assert len(Video(site.url("/a.mp4"))) == 4

@@ -112,6 +112,11 @@ DANGERS: dict[str, tuple[str, str]] = {
 }
 
 
+@pytest.mark.situation(
+    "Machines and disks",
+    "A weights file that describes a huge model",
+    "Refused before anything is built",
+)
 @pytest.mark.parametrize("name", DANGERS)
 def test_a_card_is_bounded_before_a_model_is_built(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -231,6 +236,11 @@ def outcome(read: Callable[[Path], object], path: Path) -> str:
     return "read"
 
 
+@pytest.mark.situation(
+    "Machines and disks",
+    "A damaged weights file",
+    "A clear error",
+)
 def test_mutated_files_raise_errors_of_this_project_only(tmp_path: Path) -> None:
     content = _file(tmp_path / "a.safetensors").read_bytes()
     path = tmp_path / "b.safetensors"

@@ -24,6 +24,11 @@ from t3d.training.trainer import Trainer
 Tiny = Callable[..., TrainConfig]
 
 
+@pytest.mark.situation(
+    "Machines and disks",
+    "The disk fills up during training",
+    "The command that resumes is printed; the same weights in the end",
+)
 def test_a_full_disk_stops_a_run_that_resumes_to_the_same_weights(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -79,6 +84,11 @@ def test_the_command_says_how_to_resume(
     assert f"  Resume it with: t3d train --resume {config.out}\n" in capsys.readouterr().err
 
 
+@pytest.mark.situation(
+    "Machines and disks",
+    "The system kills a reader process (out of memory)",
+    "Named, with the likely cause and the command that resumes",
+)
 def test_a_killed_reader_stops_a_run_that_resumes_to_the_same_weights(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -123,6 +133,11 @@ def test_a_killed_reader_of_a_validation_and_of_a_test(
     assert f"  Resume it with: t3d train --resume {config.out}\n" in capsys.readouterr().err
 
 
+@pytest.mark.situation(
+    "Machines and disks",
+    "Files are deleted during training",
+    "Listed in `bad.csv`",
+)
 def test_videos_deleted_during_a_run_are_listed(
     tiny: Tiny, colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,12 @@ def write_palette(path: Path, codec: str, count: int = 24) -> Path:
     return path
 
 
+@pytest.mark.situation(
+    "Video files",
+    "8-bit raw video with a palette (microscopes, high-speed cameras) reads black",
+    "Read with its palette, in order",
+    ffmpeg="the same",
+)
 @pytest.mark.parametrize(
     ("name", "codec"),
     [("raw.avi", "rawvideo"), ("raw.mov", "rawvideo"), ("smc.mov", "smc"), ("zmbv.avi", "zmbv")],
@@ -93,6 +99,12 @@ def parameter_sets(extradata: bytes) -> bytes:
     return units
 
 
+@pytest.mark.situation(
+    "Video files",
+    "Codec parameters change in the middle of a file",
+    "Every frame as when decoding from the start",
+    ffmpeg="the same",
+)
 @pytest.mark.parametrize("ending", ["mkv", "mp4"])
 def test_parameters_that_change_within_the_file_are_kept(tmp_path, numbered_frames, ending):
     """Two recordings joined without encoding: the second one's parameters come with its first frame only."""
@@ -150,6 +162,12 @@ DAMAGED = {
 }
 
 
+@pytest.mark.situation(
+    "Damaged files",
+    "A damaged frame differs depending on what was read before",
+    "The same picture in any order",
+    ffmpeg="depends on the seek",
+)
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_frames_are_the_same_in_any_order(tmp_path, name):
     codec, pixels, options = DAMAGED[name]
@@ -178,6 +196,12 @@ def test_damaged_frames_are_the_same_in_any_order(tmp_path, name):
                     assert_same_clip(video, truth, random.Random(seed + attempt).randrange(len(truth) - 6))
 
 
+@pytest.mark.situation(
+    "Video files",
+    "A seek into a gradual refresh shows gray frames",
+    "The file is decoded in order",
+    ffmpeg="seeking gives other frames",
+)
 def test_a_decoder_that_starts_within_a_refresh_is_not_trusted(tmp_path, numbered_frames):
     """It leaves out the key frame that was sought, since that depends on frames before it."""
     path = tmp_path / "a.mp4"
@@ -244,6 +268,12 @@ def test_a_real_file_with_flipped_bits(real_data):
         assert "they are decoded in order" in video.damage
 
 
+@pytest.mark.situation(
+    "Damaged files",
+    "The index of the container is wrong",
+    "The file is decoded in order",
+    ffmpeg="seeking gives other frames",
+)
 def test_an_index_of_the_container_that_leads_astray_is_found(tmp_path, numbered_frames, read_numbers):
     """Motion JPEG in AVI with two lost frames: FFmpeg counts other frames after a seek."""
     path = tmp_path / "a.avi"
@@ -287,6 +317,12 @@ def one_bad(tmp_path, numbered_frames) -> tuple[Path, int]:
     return path, sorted(pts for pts, _, _ in packets).index(pts)
 
 
+@pytest.mark.situation(
+    "Damaged files",
+    "A frame that cannot be decoded",
+    "Keeps its number with and without an index; the nearest frame is used",
+    ffmpeg="the frame is left out",
+)
 def test_a_missing_frame_has_a_number_with_and_without_an_index(one_bad, tmp_path, read_numbers):
     path, bad = one_bad
     index_videos(Manifest.from_files([path]), tmp_path / "index.parquet")
@@ -316,6 +352,12 @@ def test_clips_of_a_file_with_a_missing_frame_are_the_same_with_an_index(one_bad
     assert (cached.open(path).get(np.array([bad - 4, bad])) == clips[0]).all()
 
 
+@pytest.mark.situation(
+    "Damaged files",
+    "More than 10 % of the frames cannot be decoded",
+    "Clips that need them are refused",
+    ffmpeg="the frames are left out",
+)
 def test_a_file_with_many_missing_frames_is_refused_where_they_are_needed(tmp_path, numbered_frames):
     path = write_video(tmp_path / "a.mp4", numbered_frames(48), keyframe_interval=16)
     with av.open(str(path)) as container:

@@ -42,6 +42,11 @@ def rgb(video: Video) -> np.ndarray:
     return video[:].permute(0, 2, 3, 1).numpy()
 
 
+@pytest.mark.situation(
+    "Image sequences",
+    "Folders of frames instead of video files",
+    "One video per folder, in natural order",
+)
 @pytest.mark.parametrize(
     ("ending", "options", "slack"),
     [
@@ -85,6 +90,11 @@ def test_the_rate_is_an_option(tmp_path: Path) -> None:
         Video(tmp_path / "film", image_fps=0)
 
 
+@pytest.mark.situation(
+    "Image sequences",
+    "Numbers without padding, or with gaps",
+    "Sorted as numbers; gaps are noted",
+)
 def test_numbers_count_as_numbers_and_gaps_are_damage(tmp_path: Path) -> None:
     names = ["f1.png", "f2.png", "f9.png", "f10.png", "f11.png", "f100.png"]
     frames_in(tmp_path / "film", names)
@@ -98,6 +108,11 @@ def test_numbers_count_as_numbers_and_gaps_are_damage(tmp_path: Path) -> None:
     assert Video(tmp_path / "no_numbers").damage is None
 
 
+@pytest.mark.situation(
+    "Image sequences",
+    "Images of different sizes",
+    "Scaled to the first; noted",
+)
 def test_images_of_another_size_are_scaled_to_the_first(tmp_path: Path) -> None:
     frames_in(tmp_path / "film", ["1.png", "2.png", "3.png"])
     Image.fromarray(pictures(2, height=64, width=96)[1]).save(tmp_path / "film" / "2.png")
@@ -120,6 +135,11 @@ def test_alpha_palettes_and_gray_become_rgb(tmp_path: Path) -> None:
     assert set(np.unique(video[4])) <= {0, 255}
 
 
+@pytest.mark.situation(
+    "Image sequences",
+    "Images rotated by an EXIF tag",
+    "Displayed upright",
+)
 @pytest.mark.parametrize("tag", range(1, 9))
 def test_images_are_turned_by_their_exif_tag(tmp_path: Path, tag: int) -> None:
     rng = np.random.default_rng(0)
@@ -151,6 +171,11 @@ def test_folders_that_are_not_videos_say_why(tmp_path: Path) -> None:
     assert are_frames(["a.png", "b.jpg"])
 
 
+@pytest.mark.situation(
+    "Image sequences",
+    "One unreadable image",
+    "The error names it",
+)
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -35,6 +35,12 @@ def bomb(tmp_path: Path) -> Path:
     return gif(tmp_path / "bomb.gif", height=8000, width=8000, frames=40)
 
 
+@pytest.mark.situation(
+    "Video files",
+    "A tiny file with huge frames fills the memory",
+    "Refused before decoding, with the option that allows it",
+    ffmpeg="decodes it",
+)
 def test_a_frame_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, bomb):
     message = (
         r"bomb.gif: frames are 8000 × 8000, 64 megapixels, more than `max_megapixels` = 40 allows; raise"
@@ -91,6 +97,12 @@ def test_a_frame_store_never_holds_two_frames_of_full_size(tmp_path, numbered_fr
     assert set(shapes) == {(24, 40)}
 
 
+@pytest.mark.situation(
+    "Video files",
+    "A file takes forever",
+    "Reported after a time limit",
+    ffmpeg="no limit",
+)
 def test_reading_stops_at_the_time_limit(tmp_path, numbered_frames, monkeypatch):
     path = write_video(tmp_path / "a.mp4", numbered_frames(30))
     facts = VideoFacts.of_row(examine(str(path)))

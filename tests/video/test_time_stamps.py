@@ -111,6 +111,12 @@ def files(folder: Path, images) -> dict[str, tuple[Path, list[float]]]:
     }
 
 
+@pytest.mark.situation(
+    "Video files",
+    "One repeated time stamp",
+    "That time stamp is repaired, the others stay; noted as damage",
+    ffmpeg="keeps the repeated time stamp",
+)
 def test_one_bad_time_stamp_leaves_the_others(tmp_path, numbered_frames, read_numbers):
     for kind, (path, wanted) in files(tmp_path, numbered_frames(40)).items():
         facts = VideoFacts.of_row(examine(str(path)))
@@ -142,6 +148,12 @@ def test_a_bad_time_stamp_among_b_frames_is_found_by_every_reader(
         assert read_numbers(video.frames_at([number])) == [number]
 
 
+@pytest.mark.situation(
+    "Video files",
+    "Recordings joined with `cat`: time stamps start again",
+    "The second part continues the first; noted",
+    ffmpeg="a time stamp that runs backward",
+)
 def test_joined_recordings_follow_each_other(tmp_path, numbered_frames, read_numbers):
     path = tmp_path / "a.ts"
     with av.open(str(path), "w") as container:

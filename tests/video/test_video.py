@@ -594,6 +594,12 @@ def test_color_space_and_range_of_the_stream_are_used(tmp_path, space, full):
     assert (shown - wanted).abs().max() <= 5
 
 
+@pytest.mark.situation(
+    "Video files",
+    "The size of frames changes in the middle",
+    "Scaled to the first size; noted as damage",
+    ffmpeg="the same",
+)
 def test_frames_of_another_size_are_scaled_to_the_first(tmp_path, numbered_frames, read_numbers):
     small = encode(tmp_path / "small.ts", numbered_frames(20), "libx264")
     large = encode(tmp_path / "large.ts", numbered_frames(20, height=96, width=160), "libx264", first=20)
@@ -625,6 +631,12 @@ def test_a_reported_file_that_changes_its_size(real_data):
         assert "all are scaled to the size of the first" in video.damage
 
 
+@pytest.mark.situation(
+    "Video files",
+    "HDR video looks gray",
+    "Noted; `clip.tonemap` converts it",
+    ffmpeg="no tone mapping",
+)
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
 def test_a_high_dynamic_range_is_noted(tmp_path, numbered_frames, transfer, name):
     path = tmp_path / "hdr.mkv"
@@ -645,6 +657,12 @@ def test_a_high_dynamic_range_is_noted(tmp_path, numbered_frames, transfer, name
         assert video.damage == remark
 
 
+@pytest.mark.situation(
+    "Video files",
+    "One bit per pixel is inverted",
+    "Not inverted",
+    ffmpeg="the same",
+)
 @pytest.mark.parametrize("form", ["monob", "monow"])
 @pytest.mark.parametrize("ending", ["avi", "mov", "nut"])
 def test_black_and_white_videos_are_not_inverted(tmp_path, form, ending):
@@ -669,7 +687,7 @@ def test_black_and_white_videos_are_not_inverted(tmp_path, form, ending):
         assert truth[0][:, :20].min() > 200 > 50 > truth[0][:, 20:].max()
 
 
-def test_tone_mapping_shows_what_a_standard_screen_shows(tmp_path):
+def test_tone_mapping_converts_to_the_standard_range(tmp_path):
     path = tmp_path / "pq.mkv"
     codes = np.arange(0, 1024, 16, dtype="<u2")
     image = np.repeat(np.repeat(codes[None, :, None], 2, 0), 3, 2)  # H W C, gray
@@ -694,6 +712,12 @@ def test_tone_mapping_shows_what_a_standard_screen_shows(tmp_path):
     assert (mapped < plain)[(nits > 1) & (nits < 50)].all()  # dark parts are not lifted to gray
 
 
+@pytest.mark.situation(
+    "Video files",
+    "Pixels that are not square (DV, broadcast)",
+    "Ignored by default; `clip.pixel_aspect` square corrects it",
+    ffmpeg="ignored in raw frames",
+)
 def test_the_shape_of_pixels_is_known_with_and_without_an_index(tmp_path, numbered_frames):
     path = tmp_path / "dv.mkv"
     with av.open(str(path), "w") as container:

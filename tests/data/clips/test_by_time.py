@@ -132,6 +132,12 @@ def test_at_a_steady_rate_they_are_the_clips_that_count_frames(rate: float, stri
             assert numbers(spread) == numbers(spread_clips(total, by_frames, count=count))
 
 
+@pytest.mark.situation(
+    "Video files",
+    "Videos with different frame rates in one set",
+    "`clip.fps` samples by time; a warning without it",
+    ffmpeg="`-vf fps`",
+)
 def test_a_clip_lasts_equally_long_at_every_rate() -> None:
     spec = spec_of(8, 10.0)
     for rate in (10, 12.5, 25, 30, 50, 60):
@@ -230,6 +236,12 @@ def shown(item: object) -> list[int]:
     return [round(float(frame.float().mean()) / 10) for frame in item.frames]
 
 
+@pytest.mark.situation(
+    "Video files",
+    "Variable frame rates",
+    "Clips by time are exact",
+    ffmpeg="the same",
+)
 def test_files_of_variable_rate_with_and_without_a_cache(tmp_path: Path) -> None:
     times = [0, 0.1, 0.2, 0.3, 0.32, 0.34, 0.36, 0.38, 0.4, 0.5, 0.9, 1.0]
     numbered(tmp_path / "film.mp4", times)

@@ -20,6 +20,11 @@ def read(tmp_path: Path, text: str) -> tuple[dict[str, list[object]], dict[str, 
     return columns, None if manifest.extra is None else manifest.extra.to_pydict()
 
 
+@pytest.mark.situation(
+    "Lists and folders",
+    "Columns named `filename`, `class`, `Video`",
+    "Understood; one line says how",
+)
 @pytest.mark.parametrize(
     ("header", "says"),
     [
@@ -113,6 +118,11 @@ def test_the_names_of_a_foreign_table_are_proposed(tmp_path: Path) -> None:
         read(tmp_path, "datei,klasse\na.mp4,sprung\n")
 
 
+@pytest.mark.situation(
+    "Lists and folders",
+    "Additional columns",
+    "Kept in corrected lists",
+)
 def test_other_columns_are_kept_where_the_list_is_written_again(tmp_path: Path) -> None:
     file = tmp_path / "list.csv"
     file.write_text('path,label,note,verb\na.mp4,jump,"x, y",go\nb.mp4,run,,\n')

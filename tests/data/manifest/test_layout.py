@@ -25,6 +25,11 @@ def written(tmp_path: Path, text: str, *, name: str = "list.csv", encoding: str 
     return file
 
 
+@pytest.mark.situation(
+    "Lists and folders",
+    "Tabs, semicolons or bars instead of commas; no header",
+    "Read; one line says how",
+)
 @pytest.mark.parametrize("sep", [",", "\t", ";", "|"])
 @pytest.mark.parametrize("header", ["path{}label\n", "", "sep={}\r\npath{}label\r\n"])
 def test_any_separator_with_names_and_without(sep: str, header: str, tmp_path: Path) -> None:
@@ -33,6 +38,11 @@ def test_any_separator_with_names_and_without(sep: str, header: str, tmp_path: P
         assert rows(written(tmp_path, text, name=name)) == TWO
 
 
+@pytest.mark.situation(
+    "Lists and folders",
+    "UTF-16, or a byte order mark",
+    "Read",
+)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize(
     "text", ["path\tlabel\r\na.mp4\tjump\r\nsub/b c.mp4\trun\r\n", "a.mp4 jump\nsub/b c.mp4 run"]
@@ -41,6 +51,11 @@ def test_any_unicode_encoding(encoding: str, text: str, tmp_path: Path) -> None:
     assert rows(written(tmp_path, text, encoding=encoding)) == TWO
 
 
+@pytest.mark.situation(
+    "Lists and folders",
+    "Spaces after commas, empty rows of a spreadsheet, backslashes",
+    "Read",
+)
 @pytest.mark.parametrize(
     "text",
     [
@@ -76,6 +91,11 @@ def test_decimal_commas_of_a_spreadsheet(tmp_path: Path) -> None:
         open_manifest(str(written(tmp_path, "path;start\na.mp4;0,5\nb.mp4;1,5,2\n")))
 
 
+@pytest.mark.situation(
+    "Lists and folders",
+    "Lists of SlowFast, VideoMAE, mmaction2, TSM",
+    "Read",
+)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -94,6 +114,11 @@ def test_lists_of_other_toolkits(text: str, expected: list[Row], tmp_path: Path)
         assert rows(written(tmp_path, text, name=name)) == expected
 
 
+@pytest.mark.situation(
+    "Lists and folders",
+    "A table that can be read in two ways",
+    "Refused, with what was seen and what to write",
+)
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -128,6 +153,11 @@ def test_rows_after_the_first_hundred_are_checked_too(tmp_path: Path) -> None:
 NUMBERS = "a.mp4 0\nb.mp4 2\n"
 
 
+@pytest.mark.situation(
+    "Lists and folders",
+    "Class numbers with a class file",
+    "Named by the file next to the list",
+)
 @pytest.mark.parametrize(
     ("name", "content"),
     [

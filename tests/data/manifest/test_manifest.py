@@ -102,6 +102,11 @@ def test_folder_links_are_followed_but_not_in_circles(tmp_path):
     assert manifest.skipped == {"folder listed before": 1, "broken link": 1}
 
 
+@pytest.mark.situation(
+    "Lists and folders",
+    "Folders that link to each other",
+    "Each folder is searched once",
+)
 def test_folders_linked_to_each_other_are_searched_once(tmp_path):
     touch(tmp_path, "set/Run/b.mp4", "set/Jump/sub/a.mp4")
     root = tmp_path / "set"
@@ -158,6 +163,11 @@ def test_a_folder_that_cannot_be_read_is_named_or_an_error(tmp_path, monkeypatch
 # --- files with unknown endings ----------------------------------------------------------------------------
 
 
+@pytest.mark.situation(
+    "Lists and folders",
+    "Videos with unusual endings, or none",
+    "Found by content; what is passed over is reported",
+)
 def test_a_file_with_an_unknown_ending_is_a_video_by_its_content(tmp_path, numbered_frames, caplog):
     touch(tmp_path, "Run/known.QT", "Run/notes.md", "Run/empty.xyz", "Run/none")
     clip = write_video(tmp_path / "clip.mp4", numbered_frames(4)).read_bytes()

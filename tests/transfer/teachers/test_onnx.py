@@ -208,6 +208,11 @@ def test_the_metadata_of_an_onnx_file_may_say_the_size(tmp_path: Path) -> None:
         assert open_teacher(str(tmp_path / "net.onnx"), size=32).size == 32
 
 
+@pytest.mark.situation(
+    "Machines and disks",
+    "An ONNX teacher with another normalization than ImageNet's",
+    "Read from the file, or asked for",
+)
 @pytest.mark.parametrize("metadata", [{}, {"mean": "[0.5, 0.5, 0.5]"}, {"names": "{0: 'cat'}"}])
 def test_an_onnx_file_that_does_not_say_it_needs_the_option(
     metadata: dict[str, object], tmp_path: Path
