@@ -53,7 +53,7 @@ class Video:
         threads: Decoding threads. 1 is best if many processes read many videos.
         facts: Facts from an index (`t3d.data.index`), so that the file need not be read through.
         limits: Largest frame that is decoded, and time limit for all reading of the file.
-        tonemap: Convert frames with a high dynamic range (HDR: PQ and HLG) to what a standard screen shows.
+        tonemap: Convert frames with a high dynamic range (HDR: PQ and HLG) to a standard range (BT.709).
             By default their values are returned as FFmpeg returns them, which look flat and gray.
 
     Raises:
