@@ -110,32 +110,37 @@ def digest(frames: torch.Tensor) -> str:
 
 def wrongs(path: Path, seed: int) -> dict[str, Any]:
     """Read a file in many orders, and return what differs from reading it from start to end."""
-    found: Counter[str] = Counter()
+    differences: Counter[str] = Counter()
     try:
         with Video(path) as video:
             truth = [picture(video, number) for number in range(len(video))]
             damage = video.damage
     except VideoError:
         truth, damage = [], "cannot be read"
-    # No facts first: then what an index entry says.
+    # First without an index entry, then with it.
     for facts in (None, facts_of(path)):
         where = "" if facts is None else "index: "
         if isinstance(facts, str) or not truth:
             if facts is not None and isinstance(facts, str) != (not truth):
-                found[f"{where}only one can be opened"] += 1
+                differences[f"{where}only one can be opened"] += 1
             continue
         for attempt in range(4):
             rng = random.Random(f"{seed} {attempt}")
             with Video(path, facts=facts) as video:
                 if len(video) != len(truth):
-                    found[f"{where}{'more' if len(video) > len(truth) else 'fewer'} frames"] += 1
+                    differences[f"{where}{'more' if len(video) > len(truth) else 'fewer'} frames"] += 1
                     break
-                _compare(video, truth, rng, attempt, found, where)
-    return {"frames": len(truth), "missing": truth.count(None), "damage": damage, "wrong": dict(+found)}
+                _compare(video, truth, rng, attempt, differences, where)
+    return {"frames": len(truth), "missing": truth.count(None), "damage": damage, "wrong": dict(+differences)}
 
 
 def _compare(
-    video: Video, truth: list[str | None], rng: random.Random, attempt: int, found: Counter[str], where: str
+    video: Video,
+    truth: list[str | None],
+    rng: random.Random,
+    attempt: int,
+    differences: Counter[str],
+    where: str,
 ) -> None:
     count = len(truth)
     if attempt < 2:
@@ -143,7 +148,7 @@ def _compare(
             got = picture(video, number)
             if got != truth[number]:
                 kind = "picture" if got and truth[number] else "error"
-                found[f"{where}{kind}"] += 1
+                differences[f"{where}{kind}"] += 1
         return
     for _ in range(4):
         first, stride = rng.randrange(count), rng.choice((1, 2, 4))
@@ -151,11 +156,11 @@ def _compare(
         try:
             frames = video.frames_at(numbers)
         except VideoError:
-            found[f"{where}error"] += all(truth[number] for number in numbers)
+            differences[f"{where}error"] += all(truth[number] for number in numbers)
             continue
         for number, frame in zip(numbers, frames, strict=True):
             if digest(frame[None]) != truth[number]:
-                found[f"{where}{'picture' if truth[number] else 'error'} in a clip"] += 1
+                differences[f"{where}{'picture' if truth[number] else 'error'} in a clip"] += 1
 
 
 def facts_of(path: Path) -> VideoFacts | str:
@@ -168,7 +173,7 @@ def facts_of(path: Path) -> VideoFacts | str:
 
 
 def isolated(path: Path, seed: int) -> dict[str, Any]:
-    """Run `wrongs` in a process of its own."""
+    """Run `wrongs` in a separate process."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
 

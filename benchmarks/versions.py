@@ -25,7 +25,7 @@ FRAMES, STRIDE = 32, 2
 
 
 def load(source: Path) -> tuple[Any, Any, Any]:
-    """Import `Video`, `VideoFacts` and `examine` of a checkout, beside those already imported."""
+    """Import `Video`, `VideoFacts` and `examine` of a checkout, in addition to those already imported."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "t3d"]:
         del sys.modules[name]
     sys.path.insert(0, str(source))

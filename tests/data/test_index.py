@@ -269,3 +269,31 @@ def test_opening_many_files_keeps_neither_memory_nor_files(films, index, indexed
     after, left = used()
     assert left == files
     assert after - memory < 4e6
+
+
+def test_an_older_index_is_read_and_its_files_are_checked_again(
+    tmp_path, numbered_frames, read_numbers
+) -> None:
+    common = write_video(tmp_path / "a.mp4", numbered_frames(20))
+    repeated = encode(tmp_path / "b.mkv", numbered_frames(20), "libx264")
+    manifest = Manifest.from_files([common, repeated])
+    path = tmp_path / "index.parquet"
+    index_videos(manifest, path)
+    table = pyarrow.parquet.read_table(path).drop_columns(["places", "checked"])
+    counted = pa.array([name == "b.mkv" for name in table["path"].to_pylist()])
+    wrong = [[10_000] if name == "b.mkv" else steps.as_py() for name, steps in zip(
+        table["path"].to_pylist(), table["steps"], strict=True
+    )]  # fmt: skip
+    table = table.set_column(table.schema.get_field_index("counted"), "counted", counted)
+    table = table.set_column(
+        table.schema.get_field_index("steps"), "steps", pa.array(wrong, pa.list_(pa.int64()))
+    )
+    pyarrow.parquet.write_table(table, path)
+    known = VideoIndex.read(path)
+    with Video(common, facts=known.facts(common)) as video:
+        assert video._reader._stream is None  # trusted
+        assert read_numbers(video.frames_at([7])) == [7]
+    with Video(repeated, facts=known.facts(repeated)) as video:
+        assert video.times == pytest.approx(np.arange(20) / 25, abs=1e-3)
+    assert index_videos(manifest, path).examined == 2
+    assert index_videos(manifest, path).examined == 0

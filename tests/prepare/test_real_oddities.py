@@ -44,10 +44,7 @@ def test_frames_are_the_same_as_without_an_index(manifest: Manifest, index: Path
             assert slow in fast, entry.path
             continue
         read += 1
-        if fast[0]:  # damage is known before a frame is asked for: what cannot be decoded has no number
-            assert slow[0], entry.path
-            assert len(fast[1]) <= len(slow[1]), entry.path
-            continue
+        assert fast[0] or not slow[0], entry.path  # a few frames may not show all damage
         assert slow[1].tolist() == fast[1].tolist(), entry.path
         assert torch.equal(slow[2], fast[2]), entry.path
     assert read > 50
@@ -105,6 +102,9 @@ def test_rewritten_they_keep_their_frames_and_times(
         assert sorted(tmp_path.glob(".*")) == []
         if reason is not None:
             assert reason == row.get("error") or "two pixels each way" in reason, entry.path
+            continue
+        if row["places"] is not None:  # frames that cannot be decoded have a number, but no picture to write
+            assert new.row["frames"] == sum(place >= 0 for place in row["places"]), entry.path
             continue
         before, after = VideoFacts.of_row(row).table, VideoFacts.of_row(new.row).table
         times = [(table.pts - table.pts[0]) * float(table.time_base) for table in (before, after)]

@@ -124,6 +124,24 @@ def test_one_bad_time_stamp_leaves_the_others(tmp_path, numbered_frames, read_nu
                 assert video.damage == f"{count} of 40 time stamps repaired", kind
 
 
+@pytest.mark.parametrize("number", [10, 15, 20, 30])
+def test_a_bad_time_stamp_among_b_frames_is_found_by_every_reader(
+    tmp_path, numbered_frames, read_numbers, number
+):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(
+            "libx264", rate=25, options={"x264-params": "bframes=2:b-adapt=0:keyint=40"}
+        )
+        video.height, video.width, video.pix_fmt = 48, 80, "yuv420p"
+        for image in numbered_frames(40).permute(0, 2, 3, 1).contiguous().numpy():
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode(None))
+    patched(path, 800, 390)
+    with Video(path) as video:
+        assert read_numbers(video.frames_at([number])) == [number]
+
+
 def test_joined_recordings_follow_each_other(tmp_path, numbered_frames, read_numbers):
     path = tmp_path / "a.ts"
     with av.open(str(path), "w") as container:

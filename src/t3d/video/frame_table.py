@@ -164,11 +164,13 @@ def read_table(stream: Stream) -> ReadTable:
         key_pts=np.array([pts for pts, _ in keys], dtype=np.int64),
         key_seek=np.array([seek for _, seek in keys], dtype=np.int64),
     )
-    updated = len(set(updates)) > 1  # a decoder that starts behind an update misses it
+    updated = len(set(updates)) > 1  # a decoder that starts after an update misses it
     sure = (
         len(known) == len(rows)
         and len(shown) > 0
         and bool((np.diff(shown) > 0).all())
+        and all(dts is None or dts <= pts for pts, dts, _, _ in known)
+        and _never_falls([dts for _, dts, _, _ in known if dts is not None])
         and _in_plausible_order(in_file, b_frames=stream.video.codec_context.has_b_frames)
         and not corrupt
         and rows[0][2]  # decoding starts at a key frame, and nothing is shown before it
@@ -257,29 +259,23 @@ def _with_true_keys(table: FrameTable, keys: Sequence[int | None]) -> FrameTable
 def _with_missing_frames(
     stream: Stream, table: FrameTable, stamps: Sequence[int | None]
 ) -> tuple[FrameTable, tuple[str, ...]]:
-    """Return a table of as many frames, in the order of decoding, and what is wrong with them."""
+    """Return a table of as many frames for a file that decodes differently, and what is wrong with it."""
     count = len(table.pts)
-    decoded = np.array([stamp for stamp in stamps if stamp is not None], dtype=np.int64)
-    sound = np.flatnonzero(np.isin(table.pts, decoded))
-    missing = np.setdiff1d(np.arange(count), sound)
-    notes: tuple[str, ...] = ()
-    if len(missing):
-        numbers = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
-        notes = (f"{len(missing)} of {count} frames cannot be decoded: {numbers}",)
-    if len(sound) == len(stamps):
-        order = np.full(count, -1, dtype=np.int64)
-        order[sound] = np.arange(len(stamps))
-        times = table.pts.copy()
-        times[sound] = decoded
-        if not (np.diff(times) > 0).all():
-            table, more = _with_repaired_times(stream, table, times.tolist())
-            notes += more
-        return replace(table, order=order), notes
     places: dict[int | None, int] = {}
     for place, stamp in enumerate(stamps):
         places.setdefault(stamp, place)
     order = np.array([places.get(stamp, -1) for stamp in table.pts.tolist()], dtype=np.int64)
-    return replace(table, order=order), (*notes, f"the decoder gives {len(stamps)} frames for {count}")
+    missing = np.flatnonzero(order < 0)
+    if len(missing):
+        numbers = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
+        return replace(table, order=order), (
+            f"{len(missing)} of {count} frames cannot be decoded: {numbers}",
+        )
+    if len(stamps) != count:
+        return replace(table, order=order), (f"the decoder gives {len(stamps)} frames for {count}",)
+    # All frames are there, in another order than that of their time stamps: some of those are wrong.
+    table, notes = _with_repaired_times(stream, table, stamps)
+    return replace(table, order=np.arange(count, dtype=np.int64)), notes
 
 
 def _with_repaired_times(
@@ -327,6 +323,10 @@ def _updates_decoder(stream: Stream, packet: VideoPacket) -> bool:
         return False
     extradata = stream.video.codec_context.extradata or b""
     return carries_parameter_sets(memoryview(packet), codec=stream.codec, extradata=extradata)
+
+
+def _never_falls(times: Sequence[int]) -> bool:
+    return bool((np.diff(np.array(times, dtype=np.int64)) >= 0).all())
 
 
 def _in_plausible_order(pts: Int64s, *, b_frames: bool) -> bool:

@@ -4,9 +4,11 @@ Legend: T frames, C = 3 channels (RGB), H height, W width.
 
 Exactness: all packets are read once, without decoding, for the time stamp of every frame. A call then decodes
 from the nearest key frame and finds its frames by their time stamps. Each decoded frame is checked against
-the table. Some files do not have exactly one frame per packet: AVI with B-frames, MPEG streams, missing or
-repeated time stamps, damaged packets. For these, or if a check fails, the whole file is decoded once without
-keeping pixels, and the result replaces the table.
+the table. The decoder is strict: it must not cover up damage with parts of frames that were decoded before.
+Some files do not have exactly one frame per packet: AVI with B-frames, MPEG streams, missing or repeated time
+stamps, damaged packets. For these, or if a check fails, the whole file is decoded once without keeping
+pixels, and the result replaces the table. From then on, frames of a sound file are found by time stamp and
+compared with their signatures; frames of other files are decoded from the start, in order.
 """
 
 from __future__ import annotations
@@ -114,8 +116,8 @@ class FrameReader:
         self._member = None if facts is None else facts.member(path)
         self._stream: Stream | None = None
         self._frames: Iterator[av.VideoFrame] | None = None  # the decoder's next frames
-        # Decoders fill gaps in damaged frames with what their buffers hold. For that to be the same each
-        # time, every frame lives until the next one is decoded, whether it is returned or passed over.
+        # Decoders fill gaps in damaged frames with the old contents of their buffers. For that to be the same
+        # each time, every frame lives until the next one is decoded, whether it is returned or passed over.
         self._held: av.VideoFrame | None = None
         self._known_errors = 0  # of the stream, when decoding began
         self._next = 0  # number of the next frame, in the table or (by count) in the decoder's output
@@ -286,7 +288,7 @@ class FrameReader:
                 break
             if key is not None and frame.pts < table.pts[self._next]:
                 continue  # the container went too far back, or returns frames of the previous group
-            if key is not None and table.pts[self._next] == key and (frame.pts != key or not frame.key_frame):
+            if key is not None and frame.pts == key and not frame.key_frame:
                 break  # not a valid start: later frames may depend on frames before it
             while frame.pts != table.pts[self._next]:
                 if int(table.pts[self._next]) not in self._passed_over():
