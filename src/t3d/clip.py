@@ -47,8 +47,8 @@ class ClipSpec:
         pixel_aspect: Handling of videos whose pixels are not square, such as DV and DVD. `ignore` takes the
             pixels as they are stored, as FFmpeg, PyAV and torchcodec do; `square` resizes frames to the
             shape that a player shows. Has no effect if `resize_mode` is `square`.
-        tonemap: Convert videos with a high dynamic range (HDR: PQ and HLG, as phones record) to the
-            standard range. By default their values are taken unchanged, as FFmpeg and PyAV do.
+        tonemap: Convert videos with a high dynamic range (HDR: PQ and HLG, as phones record) to a standard
+            range (BT.709). By default their values are taken unchanged, as FFmpeg and PyAV do.
         mean: Mean of the red, green and blue channel in [0, 1].
         std: Standard deviation of the red, green and blue channel in [0, 1].
         short: Policy for a video that is shorter than a clip: `wrap` starts again at its first frame,

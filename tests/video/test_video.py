@@ -687,7 +687,7 @@ def test_black_and_white_videos_are_not_inverted(tmp_path, form, ending):
         assert truth[0][:, :20].min() > 200 > 50 > truth[0][:, 20:].max()
 
 
-def test_tone_mapping_converts_to_the_standard_range(tmp_path):
+def test_tone_mapping_converts_to_a_standard_range(tmp_path):
     path = tmp_path / "pq.mkv"
     codes = np.arange(0, 1024, 16, dtype="<u2")
     image = np.repeat(np.repeat(codes[None, :, None], 2, 0), 3, 2)  # H W C, gray

@@ -59,7 +59,7 @@ class Video:
         facts: Facts from an index (`t3d.data.index`), so that the file need not be read through.
         limits: Largest frame that is decoded, and time limit for all reading of the file.
         image_fps: Frames per second of a folder of images, see `t3d.video.images`. Files have their own.
-        tonemap: Convert frames with a high dynamic range (HDR: PQ and HLG) to the standard range.
+        tonemap: Convert frames with a high dynamic range (HDR: PQ and HLG) to a standard range (BT.709).
             By default their values are returned as FFmpeg returns them, which look flat and gray.
 
     Raises:
