@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -200,9 +201,11 @@ def _mutate(table: dict[str, Any], rng: random.Random) -> None:
     if action < 0.15:
         del container[key]
     elif action < 0.25 and isinstance(container, dict):
-        container[rng.choice(["x", "", "width", "ttl_depths", "block_config", "stem"])] = rng.choice(VALUES)
+        container[rng.choice(["x", "", "width", "ttl_depths", "block_config", "stem"])] = deepcopy(
+            rng.choice(VALUES)
+        )
     else:
-        container[key] = rng.choice(VALUES)
+        container[key] = deepcopy(rng.choice(VALUES))
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:

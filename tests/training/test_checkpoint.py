@@ -17,7 +17,7 @@ from t3d.errors import CheckpointError
 from t3d.models import tensor_files
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, load_model
-from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_checkpoint
+from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, read_header, save_checkpoint
 from t3d.training.config import OptimConfig
 from t3d.training.learner import Learner
 
@@ -267,3 +267,11 @@ def test_saving_changes_nothing_in_the_run(saved: Path, monkeypatch: pytest.Monk
     one.same_as(other)
     (tensors,) = written
     assert tensors.keys() == load_file(saved).keys()
+
+
+@pytest.mark.parametrize("part", ["progress", "schedule"])
+def test_a_header_with_other_content_is_refused(saved: Path, part: str) -> None:
+    tensors = load_file(saved)
+    header = read_header(saved) | {part: {"x": [1]}}
+    save_file(tensors, saved, metadata={"t3d_checkpoint": json.dumps(header)})
+    assert "corrupt: " in refused(saved, State(SGD))

@@ -151,11 +151,14 @@ def load_checkpoint(path: Path, learner: Learner) -> tuple[Progress, Snapshot | 
         raise CheckpointError(
             f"{path}: belongs to a run with a moving average (optim.ema_decay), but this run has none"
         )
-    _load_optimizer(learner.optimizer, learner.model, tensors)
-    learner.schedule.load_state_dict(header["schedule"])
-    best = _with_prefix(tensors, _BEST)
-    snapshot = Snapshot(best, ModelCard.from_json(header["card"])) if best else None
-    return Progress(**header["progress"]), snapshot
+    try:
+        _load_optimizer(learner.optimizer, learner.model, tensors)
+        learner.schedule.load_state_dict(header["schedule"])
+        best = _with_prefix(tensors, _BEST)
+        snapshot = Snapshot(best, ModelCard.from_json(header["card"])) if best else None
+        return Progress(**header["progress"]), snapshot
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{path}: corrupt: {error!r}") from error
 
 
 def read_header(path: Path) -> dict[str, Any]:
