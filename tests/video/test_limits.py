@@ -79,7 +79,7 @@ def test_a_clip_that_takes_too_much_memory_is_refused(tmp_path):
     FrameStore(ClipSpec(), limits=ReadLimits(max_clip_gb=4)).open(path)
 
 
-def test_a_frame_store_never_holds_two_frames_of_full_size(tmp_path, numbered_frames, monkeypatch):
+def test_a_frame_store_asks_for_resized_frames(tmp_path, numbered_frames, monkeypatch):
     path = write_video(tmp_path / "a.mp4", numbered_frames(12))
     shapes = []
     plain = Video.frames_at

@@ -19,6 +19,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from t3d.errors import VideoError
 from t3d.prepare.examine import examine
 from t3d.video import frame_table, stream
+from t3d.video import video as video_module
 from t3d.video.batch import VideoMetadata
 from t3d.video.encode import write_video
 from t3d.video.facts import VideoFacts
@@ -736,8 +737,10 @@ def test_the_shape_of_pixels_is_known_with_and_without_an_index(tmp_path, number
             assert video[0].shape == (3, 48, 80)
 
 
-def test_each_frame_is_transformed_as_it_is_decoded(clip):
+@pytest.mark.parametrize(("together", "expected"), [(0, [1, 1, 1]), (4 * 48 * 80, [4])])
+def test_large_frames_are_transformed_as_they_are_decoded(clip, monkeypatch, together, expected):
     shapes = []
+    monkeypatch.setattr(video_module, "_TOGETHER", together)
 
     def half(frame):
         shapes.append(tuple(frame.shape))
@@ -746,7 +749,7 @@ def test_each_frame_is_transformed_as_it_is_decoded(clip):
     with Video(clip) as video:
         whole = video.frames_at([5, 3, 5, 40])
         assert torch.equal(video.frames_at([5, 3, 5, 40], transform=half), whole[..., ::2, ::2])
-        assert shapes == [(1, 3, 48, 80)] * 3
+        assert shapes == [(count, 3, 48, 80) for count in expected]
 
 
 def test_a_cover_picture_is_not_a_video(tmp_path, numbered_frames, read_numbers):

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
+# Pixels of all frames that are transformed together: at most 24 MB.
+_TOGETHER = 8_000_000
+
 # Half of the finest tick in use, 1/90000 s: a time computed as 3 / 29.97 must find frame 3.
 _TIME_TOLERANCE = 5e-6
 
@@ -206,8 +209,8 @@ class Video:
             missing: What a frame that cannot be decoded becomes: an error, or the nearest frame that can be
                 decoded (the earlier one of two). Even so it is an error if more than 10 % of the video's
                 frames cannot be decoded.
-            transform: Function that is applied to each frame as it is decoded, from uint8 1 C H W to uint8
-                1 C H' W'. With a function that makes frames smaller, the memory holds one frame of full size.
+            transform: Function from frames uint8 N C H W to uint8 N C H' W', such as a resizing. Large frames
+                are transformed one by one as they are decoded, so that the memory holds one of full size.
 
         Returns:
             RGB, uint8 T C H W in the order of `indices`, with the colors of a pixel adjacent in memory
@@ -219,12 +222,11 @@ class Video:
         """
         with self._lock:
             wanted = self._checked(indices)
-            images = self._reader.read(
-                wanted,
-                nearest=missing == "nearest",
-                transform=None if transform is None else partial(_transformed, transform=transform),
-            )
-        return torch.from_numpy(images).permute(0, 3, 1, 2)  # T C H W
+            large = len(wanted) * self.height * self.width > _TOGETHER
+            single = partial(_transformed, transform=transform) if transform is not None and large else None
+            images = self._reader.read(wanted, nearest=missing == "nearest", transform=single)
+        frames = torch.from_numpy(images).permute(0, 3, 1, 2)  # T C H W
+        return frames if transform is None or large else transform(frames)
 
     def frames_at_times(self, seconds: Sequence[float]) -> torch.Tensor:
         """Decode the frames shown at these times; see `index_at` for times and `frames_at` for frames."""
