@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from t3d.errors import ConfigError, one_of
@@ -73,7 +73,7 @@ class ClipSpec:
 
     num_frames: int = 32
     stride: int | None = None
-    fps: float | None = None
+    fps: float | None = field(default=None, kw_only=True)
     size: int = 224
     resize: int = 256
     resize_mode: ResizeMode = "short_side"

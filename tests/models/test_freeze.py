@@ -9,12 +9,14 @@ from t3d.errors import ConfigError
 from t3d.models import VideoNet, create_model, list_models
 from t3d.models.c3d import C3D
 from t3d.models.densenet3d import DenseNet3D
+from t3d.models.frames import FrameNet
 from t3d.models.inception3d import Inception3D
 from t3d.models.resnet3d import ResNet3D
 
 STAGES: dict[type[VideoNet], list[str]] = {
     C3D: ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"],
     DenseNet3D: ["stem", "denseblock1", "denseblock2", "denseblock3", "denseblock4"],
+    FrameNet: ["frames", "pool"],
     Inception3D: ["stem", "inception3", "inception4", "inception5"],
     ResNet3D: ["stem", "layer1", "layer2", "layer3", "layer4"],
 }

@@ -522,7 +522,7 @@ def test_a_video_that_is_corrupt_in_the_middle_is_reported_and_counted(
     table = more_videos((broken_within.name, "red"))
     config = tiny(data={"train": str(table), "val": str(table), "max_bad": 0.1}, optim={"epochs": 2})
     # Whether its ends can be read depends on the decoder, so the check before the run is skipped.
-    monkeypatch.setattr(start, "readable", lambda manifest, *_, **__: (manifest, []))
+    monkeypatch.setattr(start, "readable", lambda manifest, *_, **__: (manifest, [], []))
     folder = RunFolder(train(config))
     assert [Path(path).name for path in folder.read_bad()] == ["broken.mp4"]
     out = capsys.readouterr().out

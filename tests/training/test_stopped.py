@@ -15,7 +15,8 @@ import pytest
 from t3d.cli import main as cli
 from t3d.data.clips.dataset import ClipItem, TrainClips, VideoClips
 from t3d.data.clips.sampler import SampleKey
-from t3d.errors import Failed, LostReaderError, ManifestError, WriteError
+from t3d.data.manifest.table import Entry
+from t3d.errors import LostReaderError, ManifestError, WriteError
 from t3d.training.config import TrainConfig
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
@@ -94,15 +95,15 @@ def test_a_killed_reader_stops_a_run_that_resumes_to_the_same_weights(
 ) -> None:
     config = tiny(optim={"epochs": 2}, data={"workers": 1})
     straight = RunFolder(train(replace(config, out=str(tmp_path / "straight"))))
-    folder, parent, clip = RunFolder(config.out), os.getpid(), TrainClips._clip
+    folder, parent, clip = RunFolder(config.out), os.getpid(), TrainClips.draw
 
-    def die(self: TrainClips, key: SampleKey) -> ClipItem | Failed:
+    def die(self: TrainClips, key: SampleKey, entry: Entry) -> ClipItem:
         if key.epoch == 1 and os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
-        return clip(self, key)
+        return clip(self, key, entry)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainClips, "_clip", die)
+        patch.setattr(TrainClips, "draw", die)
         with pytest.raises(LostReaderError) as caught:
             train(config)
     message = str(caught.value)

@@ -20,7 +20,7 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, VideoError
-from t3d.models import weights as weights_module
+from t3d.models import tensor_files
 from t3d.prepare.index import index_videos
 from t3d.prepare.shards import write_shards
 from t3d.transfer.features import FeatureStore
@@ -243,7 +243,7 @@ def test_a_killed_run_leaves_no_partial_entry_and_is_resumed(tmp_path: Path, mom
 
     def killed() -> None:
         """Die within the second video."""
-        write, see = weights_module.save_file, Tiny.features
+        write, see = tensor_files.save_file, Tiny.features
         written: list[Path] = []
 
         def writing(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -259,7 +259,7 @@ def test_a_killed_run_leaves_no_partial_entry_and_is_resumed(tmp_path: Path, mom
                 os.kill(os.getpid(), signal.SIGKILL)
             return out
 
-        weights_module.save_file, Tiny.features = writing, seeing  # type: ignore[assignment, method-assign]
+        tensor_files.save_file, Tiny.features = writing, seeing  # type: ignore[assignment, method-assign]
         made(folder, *paths)
 
     process = multiprocessing.get_context("fork").Process(target=killed)
@@ -284,8 +284,9 @@ def test_a_killed_run_leaves_no_partial_entry_and_is_resumed(tmp_path: Path, mom
 def test_bad_videos_are_reported_and_the_others_kept(tmp_path: Path, seen_by: Seen, workers: int) -> None:
     good = [film(tmp_path / f"good{i}.mp4", 5 + i, seed=i) for i in range(2)]
     broken = film(tmp_path / "broken.mp4", 40, every=4)
-    zero_a_packet(broken, 36)
-    with Video(broken) as video:  # so it opens, and its first 32 frames have features before the 36th is met
+    for number in range(33, 38):  # more than a tenth of the frames; a single one would be replaced
+        zero_a_packet(broken, number)
+    with Video(broken) as video:  # so its first 32 frames have features before the others are read
         video.frames_at([*range(32), 39])
     text = tmp_path / "text.mp4"
     text.write_bytes(b"no video")
@@ -297,7 +298,7 @@ def test_bad_videos_are_reported_and_the_others_kept(tmp_path: Path, seen_by: Se
         (row, path) for row, path in enumerate(rows) if path not in good
     ]
     reasons = {Path(video.path): video.reason for video in bad}
-    assert "frame 36" in reasons[broken]
+    assert "of 40 frames cannot be decoded, more than 10 %" in reasons[broken]
     assert "No such file" in reasons[absent]
     assert reasons[text]
     assert not any(str(path) in reason for path, reason in reasons.items())  # the path is reported separately

@@ -89,7 +89,10 @@ def test_crashes_and_hangs_are_facts_about_a_file() -> None:
     crash, hang = "__import__('os')._exit(3)", "__import__('time').sleep(60)"
     results = dict(done(eval, [crash, "1 + 1", hang, "2 + 2"], workers=2, timeout=3.0))
     assert results == {
-        crash: Lost("the process that read it died (exit status 3)"),
+        crash: Lost(
+            "the process that read it ended with exit status 3, so a library crashed, perhaps on a damaged "
+            "video"
+        ),
         hang: Lost("timeout: not finished within 3 s"),
         "1 + 1": 2,
         "2 + 2": 4,
@@ -110,7 +113,10 @@ def test_only_the_item_that_kills_every_process_is_lost() -> None:
     results = done(eval, ["1", deadly, "2", "3"])
     assert Counter(item for item, _ in results) == Counter(["1", deadly, "2", "3"])
     lost = dict(results).pop(deadly)
-    assert lost == Lost("each of 3 processes that worked on it alone died, or its machine did")
+    assert lost == Lost(
+        "each of 3 processes that worked on it alone died, or its machine did. The file may be damaged, or "
+        "need more memory than the machine has"
+    )
     assert [dict(results)[item] for item in "123"] == [1, 2, 3]
 
 

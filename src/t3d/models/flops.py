@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
+from t3d.models.skeleton import no_weights
 
 
 @dataclass(frozen=True)
@@ -66,22 +65,11 @@ def model_size(
         >>> print(model_size("t3d121"))
         29.88 M parameters, 244.1 GMAC at 32 × 224 × 224
     """
-    with torch.device("meta"), _Unfilled():
+    with no_weights():
         model = create_model(name, num_classes=num_classes, options=options)
     parameters = count_parameters(model)
     _drop_norms(model)
     return ModelSize(parameters, count_macs(model, num_frames=num_frames, size=size), num_frames, size)
-
-
-class _Unfilled(TorchFunctionMode):
-    """Skips random initialization, which has no effect on the meta device but takes half of the time."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
-            return args[0]
-        return func(*args, **(kwargs or {}))
 
 
 def _drop_norms(model: nn.Module) -> None:

@@ -13,6 +13,7 @@ import torch
 from t3d.errors import ConfigError, did_you_mean, shortened
 from t3d.models.net import NetOptions, VideoNet
 from t3d.models.options import with_overrides
+from t3d.models.skeleton import no_weights
 
 MAX_PARAMETERS = 2_000_000_000
 """Maximum number of parameters of a model: 8 GB in 32 bits."""
@@ -67,7 +68,7 @@ def create_model(
     """
     build = partial(_builder(name), model_options(name, options), num_classes=num_classes)
     if options and torch.get_default_device().type != "meta":
-        with torch.device("meta"):  # needs neither memory nor random numbers
+        with no_weights():
             _refuse_large(name, build())
         return build()
     model: VideoNet = build()

@@ -30,6 +30,7 @@ from t3d.models.loading import LoadReport, compare, load_matching
 from t3d.models.net import MAX_CLASSES, VideoNet
 from t3d.models.options import refuse_depth, with_overrides
 from t3d.models.registry import create_model
+from t3d.models.skeleton import no_weights
 from t3d.models.tensor_files import Described, PathLike, TensorFile, open_tensors, write_tensors
 
 CARD_KEY = "t3d.card"
@@ -390,7 +391,7 @@ def _parsed(text: str, path: PathLike) -> ModelCard:
 
 def _skeleton(card: ModelCard) -> VideoNet:
     """Build the model of a card without memory for its weights, and without using random numbers."""
-    with torch.device("meta"):
+    with no_weights():
         return create_model(card.architecture, num_classes=len(card.classes), options=card.options)
 
 

@@ -13,6 +13,7 @@ from t3d.errors import CheckpointError
 from t3d.models.loading import is_classifier, load_matching
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
+from t3d.models.skeleton import no_weights
 from t3d.models.weights import ModelCard, read_card, read_tensors, weights_file
 from t3d.training.config import ModelConfig
 
@@ -29,7 +30,7 @@ def check_initial(asked: ModelConfig) -> None:
         CheckpointError: The weights are missing or damaged, or not all of the backbone can be loaded.
     """
     if asked.init:
-        with torch.device("meta"):  # needs neither memory nor random numbers
+        with no_weights():
             model = create_model(asked.name, num_classes=0, options=asked.options)
         _refuse_another(model, asked, *_read(asked.init))
 

@@ -27,6 +27,7 @@ from t3d.data.moved import find_missing
 from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
+from t3d.models.skeleton import no_weights
 from t3d.training.config import RunConfig
 from t3d.training.errors import InterruptedRunError
 from t3d.training.initial import check_initial, load_initial
@@ -294,7 +295,7 @@ def check_model(config: RunConfig) -> None:
 @cache
 def _least_clip(name: str, options: str, freeze: str) -> tuple[int, int]:
     """Return the minimum number of frames and the minimum side. The options are JSON."""
-    with torch.device("meta"):  # needs neither memory nor random numbers
+    with no_weights():
         model = create_model(name, num_classes=1, options=json.loads(options))
     model.freeze(freeze)
     return model.min_input_size()
