@@ -153,12 +153,12 @@ def test_killed_at_any_moment_nothing_is_lost_or_half_written(tmp_path: Path, vi
     for _ in range(3):
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         end = time.monotonic() + 60
-        while time.monotonic() < end and run.poll() is None and not list(out.glob("*.tar")):
+        while time.monotonic() < end and run.poll() is None and not list(out.glob("[!.]*.tar")):
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.05))
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-        for path in out.glob("*.tar"):
+        for path in out.glob("[!.]*.tar"):
             assert path.read_bytes() == (whole / path.name).read_bytes()
     assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=120).returncode == 0
     names = {path.name for path in whole.iterdir()}

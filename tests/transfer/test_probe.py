@@ -210,9 +210,18 @@ def test_a_probe_of_a_teacher_is_a_model(lists: Path, tmp_path: Path, pooling: s
         probed(lists, **options, out=out)
 
 
-def test_a_probe_without_a_test_only_writes_the_model(lists: Path, student: Path, tmp_path: Path) -> None:
+def test_a_probe_without_a_test_only_writes_the_model(
+    lists: Path, student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["probe", str(lists / "train.csv"), "--model", str(student), "--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert main([*words, "--out", str(tmp_path / "run")]) == 2
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "already contains a run of t3d probe; choose another --out" in error
+    assert "is a run of t3d probe; t3d train cannot resume it" in error
+    assert "Resume it with" not in error  # a probe cannot be resumed
     assert load_model(tmp_path / "run")[1].classes == ("blue", "red")
     assert not (tmp_path / "run" / "metrics.json").exists()
     with pytest.raises(ConfigError, match="set `test`"):

@@ -158,7 +158,9 @@ def _to_screen(config: PredictConfig, paths: list[Part], *, json: bool) -> int:
 
 
 def _print_bad(prediction: Prediction) -> None:
-    print(f"t3d: {printable(f'{prediction.path}: {prediction.error}')}", file=sys.stderr)
+    error = prediction.error or ""  # that of a download names the URL itself
+    text = error if error.startswith(prediction.path) else f"{prediction.path}: {error}"
+    print(f"t3d: {printable(text)}", file=sys.stderr)
 
 
 def _cells(prediction: Prediction, top: int) -> Iterator[list[str]]:

@@ -8,6 +8,9 @@ from pathlib import Path
 from t3d.errors import ConfigError, StoppedError
 from t3d.training.config import RunConfig
 
+RESUMABLE = ("t3d train", "t3d transfer")
+"""Commands whose runs can be resumed."""
+
 
 def steadier(config: RunConfig) -> str:
     """Return the options that keep a run from diverging, as the end of an error message."""
@@ -40,12 +43,13 @@ class RunExistsError(ConfigError):
     """
 
     def __init__(self, folder: Path, command: str) -> None:
+        resume = "resume it, " if command in RESUMABLE else ""
         super().__init__(
-            f"{folder} already contains a run of {command}; resume it, choose another `out`, or set "
+            f"{folder} already contains a run of {command}; {resume}choose another `out`, or set "
             "overwrite=True to delete it"
         )
         self.folder = folder
-        self.command = command
+        self.command = command if resume else ""
 
 
 class WrongCommandError(ConfigError):
@@ -60,4 +64,4 @@ class WrongCommandError(ConfigError):
     def __init__(self, folder: Path, command: str, *, asked: str) -> None:
         super().__init__(f"{folder} is a run of {command}; {asked} cannot resume it")
         self.folder = folder
-        self.command = command
+        self.command = command if command in RESUMABLE else ""
