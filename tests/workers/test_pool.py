@@ -3,9 +3,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
+from pebble import ProcessPool
 
 from t3d.workers.pool import Lost, watched
 
@@ -61,3 +65,24 @@ def test_a_killed_process_says_the_likely_cause_and_how_to_retry() -> None:
 def test_a_programming_error_is_not_reported_as_a_bad_file() -> None:
     with pytest.raises(TypeError):
         list(watched(time.sleep, ["text"], workers=1, timeout=60.0, title="sleeping"))
+
+
+class Breaking(ProcessPool):
+    """A pool that breaks once, as Pebble's does if a process dies before it reports its file."""
+
+    broken: ClassVar[list[int]] = []
+
+    def schedule(self, function: Any, args: Any = (), **options: Any) -> Any:
+        if len(self.broken) < 2 and args == (7,):
+            self.broken.append(args[0])
+            future: Future[int] = Future()
+            future.set_exception(BrokenProcessPool("All workers expired"))
+            return future
+        return super().schedule(function, args=args, **options)
+
+
+def test_the_files_of_a_broken_pool_are_read_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("t3d.workers.pool.ProcessPool", Breaking)
+    outcomes = dict(watched(abs, range(10), workers=1, timeout=60.0, title="counting"))
+    assert outcomes == {number: number for number in range(10)}
+    assert Breaking.broken == [7, 7]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as TooLongError
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,6 +20,7 @@ from pebble import ProcessExpired, ProcessPool
 from t3d.progress import track
 from t3d.workers.deaths import death_of
 
+_TRIES = 5  # of a file that was waiting when a pool broke
 _AHEAD = 4  # files queued per process, so that none waits
 
 Item = TypeVar("Item")
@@ -61,27 +64,48 @@ def watched(
 def _outcomes(
     function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, timeout: float
 ) -> Iterator[tuple[Item, Result | Lost]]:
-    if not items:
-        return
     # Not forked: this process may have threads, and a child would inherit their locks in any state. Ctrl-C,
     # which a terminal sends to all processes, is ignored: the parent stops the children.
     context = multiprocessing.get_context("spawn")
     ignore_interrupts = (signal.SIGINT, signal.SIG_IGN)
-    waiting: dict[Any, Item] = {}
-    coming = iter(items)
+    coming = enumerate(items)
+    again: deque[tuple[int, Item]] = deque()  # of a pool that broke
+    tries: Counter[int] = Counter()
     count = min(workers, len(items))
-    with ProcessPool(count, initializer=signal.signal, initargs=ignore_interrupts, context=context) as pool:
-        try:
-            while True:
-                while len(waiting) < _AHEAD * workers and (item := next(coming, None)) is not None:
-                    waiting[pool.schedule(function, args=(item,), timeout=timeout)] = item
-                if not waiting:
-                    return
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    yield waiting.pop(future), _outcome(future, timeout)
-        except BaseException:
-            pool.stop()  # type: ignore[no-untyped-call]
-            raise
+    done = not items
+    while not done:
+        waiting: dict[Any, tuple[int, Item]] = {}
+        with ProcessPool(
+            count, initializer=signal.signal, initargs=ignore_interrupts, context=context
+        ) as pool:
+            try:
+                while True:
+                    while len(waiting) < _AHEAD * workers:
+                        if (given := again.popleft() if again else next(coming, None)) is None:
+                            break
+                        try:
+                            future = pool.schedule(function, args=(given[1],), timeout=timeout)
+                        except RuntimeError as error:  # the pool has just broken
+                            again.appendleft(given)
+                            raise BrokenProcessPool from error
+                        waiting[future] = given
+                    if not waiting:
+                        done = True
+                        break
+                    for finished in wait(waiting, return_when=FIRST_COMPLETED).done:
+                        outcome = _outcome(finished, timeout)
+                        yield waiting.pop(finished)[1], outcome
+            except BrokenProcessPool:  # a process died before the pool knew which file it reads
+                pool.stop()  # type: ignore[no-untyped-call]
+            except BaseException:
+                pool.stop()  # type: ignore[no-untyped-call]
+                raise
+        for number, item in waiting.values():
+            tries[number] += 1
+            if tries[number] < _TRIES:
+                again.append((number, item))
+            else:
+                yield item, Lost(f"the process that should read it died {_TRIES} times before it began")
 
 
 def _outcome(future: Any, timeout: float) -> Any:
