@@ -49,8 +49,11 @@ TESTS = {
     "t3d/data/manifest/split.py": ["tests/data/manifest/test_split.py", "tests/data/manifest/test_labels.py"],
     "t3d/evaluation/scoring.py": ["tests/evaluation/test_scoring.py"],
     "t3d/evaluation/task.py": ["tests/evaluation/test_scoring.py", "tests/evaluation/test_multilabel.py"],
-    "t3d/evaluation/metrics.py": ["tests/evaluation/test_scoring.py"],
-    "t3d/evaluation/multilabel.py": ["tests/evaluation/test_multilabel.py"],
+    "t3d/evaluation/metrics.py": ["tests/evaluation/test_scoring.py", "tests/evaluation/test_metrics.py"],
+    "t3d/evaluation/multilabel.py": [
+        "tests/evaluation/test_multilabel.py",
+        "tests/evaluation/test_metrics.py",
+    ],
     "t3d/evaluation/scores_table.py": [
         "tests/evaluation/test_scoring.py",
         "tests/evaluation/test_multilabel.py",
