@@ -244,3 +244,16 @@ def test_an_onnx_teacher_is_not_saved(lists: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(ConfigError, match="an ONNX teacher cannot be saved as a model"):
         probed(lists, teacher="b.onnx", num_frames=2, out=str(tmp_path / "run"))
     assert not [*(tmp_path / "run").iterdir()]
+
+
+def test_training_videos_that_cannot_be_read_are_reported(
+    lists: Path, student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (lists / "broken.mp4").write_bytes(b"no video")
+    table = lists / "with_broken.csv"
+    table.write_text((lists / "train.csv").read_text() + "broken.mp4,red\n")
+    words = ["probe", str(table), str(lists / "test.csv"), "--model", str(student), "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "run"), "--max-bad", "0.2", "--workers", "0"]) == 1
+    assert "left out of the training: " in (error := capsys.readouterr().err)
+    assert "broken.mp4" in error
+    assert "broken.mp4" in (tmp_path / "run" / "bad.csv").read_text()

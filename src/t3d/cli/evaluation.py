@@ -54,11 +54,12 @@ def probe(config: ProbeConfig, *, json: bool = False) -> int:
 
     with _keeping_frames("the probe", config.reading):
         result = run_probe(config)
+    for video in result.bad:
+        print(f"t3d: left out of the training: {printable(str(video))}", file=sys.stderr)
     if config.out and not json:
         print(f"model: {config.out}")
-    if result.test is not None:
-        return _show(result.test, out=config.out, json=json)
-    return 1 if result.bad else 0
+    status = 0 if result.test is None else _show(result.test, out=config.out, json=json)
+    return 1 if result.bad else status
 
 
 def _keeping_frames(what: str, reading: Reading) -> AbstractContextManager[None]:

@@ -34,7 +34,7 @@ def listed_videos(config: PredictConfig, unreadable: list[Failed] | None = None)
         unreadable: List that collects subfolders that cannot be read. Without it, they are an error.
 
     Raises:
-        ManifestError: There is no video, or a list cannot be read.
+        ManifestError: No videos were found, or a list cannot be read.
         ConfigError: `root` is set, and no list is given.
     """
     if config.index and not config.videos:

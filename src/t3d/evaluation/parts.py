@@ -50,7 +50,7 @@ def parts_of(
         unreadable: List that collects subfolders that cannot be read. Without it, they are an error.
 
     Raises:
-        ManifestError: There is no video, or a list cannot be read.
+        ManifestError: No videos were found, or a list cannot be read.
         ConfigError: `root` is set, and no name is that of a list.
     """
     if not names:

@@ -201,7 +201,7 @@ def each_clip(
     loader = Loader(batches, batch_size=None, num_workers=compute.workers)
     rows: list[ClipRow] = []
     bad: list[Failed] = []
-    # Crops of a clip may lie in two batches, and other workers' batches between these.
+    # Crops of a clip may be in two batches, and other workers' batches between these.
     crops: defaultdict[tuple[int, int], list[npt.NDArray[np.float64]]] = defaultdict(list)
     with progress(shown, batches.videos()) if isinstance(shown, str) else nullcontext(shown) as bar:
         for batch in _counted(loader, bar):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from t3d.errors import ConfigError, ManifestError
+from t3d.io.cache_folder import cache_bytes, cache_folder
 from t3d.io.files import URL_REASON, atomic_path
 from t3d.io.locks import Lock, lock_unshared, share
 
@@ -69,8 +70,8 @@ class ShardCache:
                 return _open_shared(path)
             self.bring(name)
         raise ConfigError(
-            f"{path} is evicted as soon as it is downloaded: {SIZE} = {_room() / 1e9:g} GB is too small for "
-            "the shards that are read at the same time"
+            f"{path} is evicted as soon as it is downloaded: {SIZE} = {cache_bytes(SIZE) / 1e9:g} GB is too "
+            "small for the shards that are read at the same time"
         )
 
     def bring(self, name: str) -> None:
@@ -161,19 +162,7 @@ def shard_cache_of(folder: Path) -> ShardCache | None:
 
 
 def _home() -> Path:
-    return Path(os.environ.get(FOLDER) or "~/.cache/t3d/shards").expanduser().absolute()
-
-
-def _room() -> float:
-    """Return the maximum size of all shards, in bytes."""
-    given = os.environ.get(SIZE) or "100"
-    try:
-        room = float(given) * 1e9
-    except ValueError:
-        room = 0.0
-    if not room > 0:
-        raise ConfigError(f"{SIZE} is {given!r}; it must be a number of GB above 0, such as 100")
-    return room
+    return cache_folder(FOLDER, "shards")
 
 
 class _SharedFile(io.FileIO):
@@ -221,7 +210,7 @@ def _make_room(home: Path, wanted: int) -> None:
         with suppress(FileNotFoundError):
             status = entry.stat()
             shards.append((status.st_mtime, status.st_size, entry))
-    excess = sum(size for _, size, _ in shards) + wanted - _room()
+    excess = sum(size for _, size, _ in shards) + wanted - cache_bytes(SIZE)
     for _, size, path in sorted(shards):
         if excess <= 0:
             return

@@ -75,7 +75,7 @@ def refuse_members(paths: Iterable[str]) -> None:
     """Refuse videos in shards where files are expected.
 
     Raises:
-        ManifestError: One of them lies in a shard.
+        ManifestError: One of them is in a shard.
     """
     for path in paths:
         folder = os.path.dirname(path)  # noqa: PTH120 (of a million paths)

@@ -13,7 +13,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import url2pathname
 
-from t3d.errors import ConfigError, FetchError, ManifestError, VideoError
+from t3d.errors import FetchError, ManifestError, VideoError
+from t3d.io.cache_folder import cache_bytes, cache_folder
 from t3d.io.files import content_digest, is_url
 
 FOLDER = "T3D_VIDEOS"
@@ -96,7 +97,7 @@ def ensure_local(path: Path) -> None:
         return
     from t3d.io.fetch import Retry, fetch, shown
 
-    url, room = original(str(path)), _room()
+    url, room = original(str(path)), cache_bytes(SIZE)
     try:
         _home().mkdir(parents=True, exist_ok=True, mode=0o700)  # a URL may hold a signature
         fetch(url, path, at_most=int(room), retry=Retry(attempts=3, timeout=30.0))
@@ -134,19 +135,7 @@ def _not_a_video(path: Path) -> str | None:
 
 
 def _home() -> Path:
-    return Path(os.environ.get(FOLDER) or "~/.cache/t3d/videos").expanduser().absolute()
-
-
-def _room() -> float:
-    """Return the maximum size of all copies, in bytes."""
-    given = os.environ.get(SIZE) or "100"
-    try:
-        room = float(given) * 1e9
-    except ValueError:
-        room = 0.0
-    if not room > 0:
-        raise ConfigError(f"{SIZE} is {given!r}; it must be a number of GB above 0, such as 100")
-    return room
+    return cache_folder(FOLDER, "videos")
 
 
 def _make_room(new: Path, room: float) -> None:

@@ -96,7 +96,7 @@ def index_videos(
 
     Raises:
         ConfigError: An option cannot work, or another run is writing to `out`.
-        ManifestError: `out` exists and is not an index, the manifest has no row, or a video lies in a shard.
+        ManifestError: `out` exists and is not an index, the manifest has no row, or a video is in a shard.
         T3DError: The disk is full. The journal keeps what is done.
     """
     target = Path(absolute(out))

@@ -18,7 +18,7 @@ from t3d.video.video import Video
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv(lite0.FOLDER, str(tmp_path / "cache"))
 
 
 def package(folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:

@@ -82,7 +82,7 @@ def spread_clips(line: Timeline, spec: ClipSpec, *, count: int) -> list[Indices]
     Args:
         line: When the video's frames are shown.
         spec: What a clip is; `spec.tail` and `spec.segments` play no part.
-        count: Number of clips. A single one lies in the middle.
+        count: Number of clips. A single one is in the middle.
 
     Returns:
         `count` clips, each int64 [T].

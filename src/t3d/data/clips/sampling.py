@@ -92,7 +92,7 @@ def clips_of(video: Extent, spec: ClipSpec) -> list[Indices]:
 def spread_clips(video: Extent, spec: ClipSpec, *, count: int) -> list[Indices]:
     """Take a number of clips evenly spaced over a video, overlapping where it is short.
 
-    The first begins with the video and the last ends with it; a single one lies in the middle. Their starts
+    The first begins with the video and the last ends with it; a single one is in the middle. Their starts
     are equally far apart, rounded down to whole frames. Where the video has fewer starts than that, clips
     repeat, so that every video gives as many.
 

@@ -90,7 +90,7 @@ def read_hmdb51(splits: str | os.PathLike[str], *, split: int, part: Part) -> Of
 
 
 def has_split_files(folder: str | os.PathLike[str]) -> bool:
-    """Say whether HMDB51's split files lie in a folder."""
+    """Return whether HMDB51's split files are in a folder."""
     return bool(_split_files(folder))
 
 

