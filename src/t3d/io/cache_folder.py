@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from t3d.errors import ConfigError
@@ -15,7 +16,16 @@ def cache_folder(variable: str, name: str) -> Path:
         variable: The environment variable.
         name: Name of the default folder.
     """
-    return Path(os.environ.get(variable) or f"~/.cache/t3d/{name}").expanduser().absolute()
+    given = os.environ.get(variable) or f"~/.cache/t3d/{name}"
+    if given.startswith(("~", os.sep)):  # asked for every file that is opened
+        return _expanded(given, os.environ.get("USERPROFILE" if os.name == "nt" else "HOME"))
+    return Path(given).absolute()
+
+
+@lru_cache(maxsize=8)
+def _expanded(given: str, home: str | None) -> Path:  # noqa: ARG001 (a key of the cache)
+    """Return a path that does not depend on the current folder, only on the home of the user."""
+    return Path(given).expanduser().absolute()
 
 
 def cache_bytes(variable: str) -> float:

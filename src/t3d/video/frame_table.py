@@ -8,20 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import numpy.typing as npt
 
 from t3d.errors import VideoError
-from t3d.video.parameter_sets import carries_parameter_sets
+from t3d.video.packets import read_packets
 from t3d.video.signature import signature
 from t3d.video.stream import Stream
 from t3d.video.time_stamps import repair
-
-if TYPE_CHECKING:
-    from t3d.video.stream import VideoPacket
 
 Int64s = npt.NDArray[np.int64]
 
@@ -50,11 +46,6 @@ class FrameTable:
 
 SURE_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "prores", "mpeg4"})
 """Codecs whose decoders keep nothing through a seek that matters, and report damage if they are strict."""
-# Most B-frames in a row that encoders write.
-_MOST_B_FRAMES = 16
-# Key frames whose packets are searched for parameters of the decoder: in files of key frames only, all would
-# take too long.
-_MOST_UPDATES = 100
 HIDDEN_ERRORS = "the decoder hides errors in damaged frames"
 """Note for a file that decodes without an error only because the decoder covers errors up."""
 
@@ -128,61 +119,29 @@ def read_table(stream: Stream) -> ReadTable:
     Raises:
         VideoError: No frame can be decoded.
     """
-    rows: list[tuple[int | None, int | None, bool, bool]] = []
-    corrupt, smallest, duration = 0, stream.size, 0
-    first: av.VideoFrame | None = None
-    landings: dict[int, int] = {}
-    updates: list[bool] = []  # whether a key frame's packet changes the decoder's parameters
-    for packet in stream.packets():
-        if not packet.size:
-            continue
-        rows.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
-        corrupt += packet.is_corrupt
-        smallest = min(smallest, packet.size)
-        duration = packet.duration or duration
-        if packet.is_keyframe:
-            if packet.pts is not None and packet.pos is not None:
-                landings[packet.pts] = packet.pos
-            if len(updates) < _MOST_UPDATES:
-                updates.append(_updates_decoder(stream, packet))
-        if first is None:
-            first = next(iter(stream.decode(packet)), None)
+    packets = read_packets(stream)
+    first = packets.first
     if first is None:
-        first = next(iter(stream.decode(None)), None)
-    if first is None:
-        raise VideoError(stream.path, _why_no_frame(stream, len(rows)))
-
-    known = [(pts, dts, key, discard) for pts, dts, key, discard in rows if pts is not None]
-    in_file = np.array([pts for pts, _, _, discard in known if not discard], dtype=np.int64)
-    shown = np.sort(in_file)
-    # Containers index by decoding time or by presentation time: seeking to the earlier is never too late.
-    keys = sorted({(pts, pts if dts is None else min(pts, dts)) for pts, dts, key, _ in known if key})
+        raise VideoError(stream.path, _why_no_frame(stream, packets.count))
     table = FrameTable(
-        pts=shown,
+        pts=packets.shown,
         time_base=stream.video.time_base or Fraction(1, 25),
-        last=duration,
-        key_pts=np.array([pts for pts, _ in keys], dtype=np.int64),
-        key_seek=np.array([seek for _, seek in keys], dtype=np.int64),
+        last=packets.duration,
+        key_pts=packets.key_pts,
+        key_seek=packets.key_seek,
     )
-    updated = len(set(updates)) > 1  # a decoder that starts after an update misses it
     sure = (
-        len(known) == len(rows)
-        and len(shown) > 0
-        and bool((np.diff(shown) > 0).all())
-        and all(dts is None or dts <= pts for pts, dts, _, _ in known)
-        and _never_falls([dts for _, dts, _, _ in known if dts is not None])
-        and _in_plausible_order(in_file, b_frames=stream.video.codec_context.has_b_frames)
-        and not corrupt
-        and rows[0][2]  # decoding starts at a key frame, and nothing is shown before it
-        and rows[0][0] == min(pts for pts, _, _, _ in known)
-        and first.pts == shown[0]
-        and not updated
-        and _one_packet_one_frame(stream, smallest)
+        packets.orderly
+        and not packets.corrupt
+        and first.pts == packets.shown[0]
+        and not packets.updated
+        and _one_packet_one_frame(stream, packets.smallest)
     )
-    lost = stream.beyond_end()
-    more = [f"{corrupt} packets are marked as damaged"] if corrupt else []
+    whole = packets.count >= len(stream.video.index_entries) and not packets.corrupt and not stream.errors
+    lost = 0 if whole else stream.beyond_end()
+    more = [f"{packets.corrupt} packets are marked as damaged"] if packets.corrupt else []
     more += [f"the file is cut off: {lost} of the frames it lists lie beyond its end"] if lost else []
-    return ReadTable(_with_last(table), first, sure, _notes(stream, *more), landings, updated)
+    return ReadTable(_with_last(table), first, sure, _notes(stream, *more), packets.landings, packets.updated)
 
 
 def scan_table(
@@ -314,28 +273,6 @@ def _with_last(table: FrameTable) -> FrameTable:
     gaps = np.diff(table.pts)
     last = int(np.median(gaps)) if len(gaps) else int(Fraction(1, 25) / table.time_base)
     return replace(table, last=max(last, 1))
-
-
-def _updates_decoder(stream: Stream, packet: VideoPacket) -> bool:
-    if packet.has_sidedata("new_extradata"):
-        return True
-    if stream.codec not in {"h264", "hevc"}:
-        return False
-    extradata = stream.video.codec_context.extradata or b""
-    return carries_parameter_sets(memoryview(packet), codec=stream.codec, extradata=extradata)
-
-
-def _never_falls(times: Sequence[int]) -> bool:
-    return bool((np.diff(np.array(times, dtype=np.int64)) >= 0).all())
-
-
-def _in_plausible_order(pts: Int64s, *, b_frames: bool) -> bool:
-    """Return whether packets lie in the file in the order of display, but for B-frames."""
-    if not b_frames:
-        return bool((np.diff(pts) > 0).all())
-    ranks = np.empty(len(pts), dtype=np.int64)
-    ranks[np.argsort(pts, kind="stable")] = np.arange(len(pts))
-    return bool((np.abs(ranks - np.arange(len(pts))) <= _MOST_B_FRAMES).all())
 
 
 def _one_packet_one_frame(stream: Stream, smallest: int) -> bool:

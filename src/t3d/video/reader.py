@@ -2,7 +2,8 @@
 
 Legend: T frames, C = 3 channels (RGB), H height, W width.
 
-Exactness: all packets are read once, without decoding, for the time stamp of every frame. A call then decodes
+Exactness: all packets are read once, without decoding, for the time stamp of every frame; of MPEG-4 AVI, the
+index is compared with the bytes instead (`t3d.video.avi_index`), which gives the same. A call then decodes
 from the nearest key frame and finds its frames by their time stamps. Each decoded frame is checked against
 the table. The decoder is strict: it must not cover up damage with parts of frames that were decoded before.
 Some files do not have exactly one frame per packet: AVI with B-frames, MPEG streams, missing or repeated time
@@ -14,8 +15,8 @@ compared with their signatures; frames of other files are decoded from the start
 from __future__ import annotations
 
 import os
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -62,6 +63,7 @@ class _Call:
 
     def __init__(self) -> None:
         self.wanted: list[int] = []  # time stamps, ascending
+        self.unchained: set[int] = set()  # time stamps, see `Stream.frames`
 
     def needless(self, stamp: int) -> bool:
         """Return whether neither this call nor a continuation needs the frame of this time stamp."""
@@ -111,6 +113,7 @@ class FrameReader:
         self._notes: tuple[str, ...] = ()
         self._landings: dict[int, int] = {}  # position of each key frame's packet, by time stamp
         self._signatures: dict[int, int] | None = None  # of frames decoded from start to end, by number
+        self._starts: list[int] | None = None  # see `_group_starts`
         self._strict = True  # until frames are decoded in order
         self._threads = threads
         self._member = None if facts is None else facts.member(path)
@@ -233,6 +236,9 @@ class FrameReader:
         try:
             numbers = sorted(first)
             self._call.wanted = self.table.pts[numbers].tolist()
+            self._call.unchained.clear()
+            if self.codec == "mpeg4" and self.table.order is None:
+                self._call.unchained.update(self._unchained(numbers))
             for number in numbers:
                 image = self._pixels(number)
                 if transform is not None:  # now, so that one frame of full size is in memory
@@ -275,42 +281,69 @@ class FrameReader:
         return np.where(closer, sound[before], sound[after])
 
     def _by_time(self, number: int) -> av.VideoFrame:
-        table = self.table
         key = self._go_to(number)
+        pts = self.table.pts
+        stamp = pts.item(self._next)
         for frame in self._frames or ():
             self._held = frame
-            if self._new_error():
-                assert self._stream is not None
+            assert self._stream is not None
+            if len(self._stream.errors) > self._known_errors:
                 raise _DisagreementError(
                     WRONG_PLACES if WRONG_PLACES in self._stream.errors else HIDDEN_ERRORS
                 )
-            if frame.pts is None or frame.is_corrupt:
+            found = frame.pts
+            if found is None or frame.is_corrupt:
                 break
-            if key is not None and frame.pts < table.pts[self._next]:
-                continue  # the container went too far back, or returns frames of the previous group
-            if key is not None and frame.pts == key and not frame.key_frame:
-                break  # not a valid start: later frames may depend on frames before it
-            while frame.pts != table.pts[self._next]:
-                if int(table.pts[self._next]) not in self._passed_over():
-                    raise _DisagreementError
-                self._next += 1
-            key = None
+            if key is not None:
+                if found < stamp:
+                    continue  # the container went too far back, or returns frames of the previous group
+                if found == key and not frame.key_frame:
+                    break  # not a valid start: later frames may depend on frames before it
+                key = None
+            if found != stamp:
+                self._pass_over(frame)
             self._next += 1
             if self._next > number:
                 if self._signatures is not None and signature(frame) != self._signatures[number]:
                     # Without an error only where the first packet holds a palette for all.
                     raise _DisagreementError(None if frame.format.has_palette else WRONG_PLACES)
                 return frame
+            stamp = pts.item(self._next)
         raise _DisagreementError(HIDDEN_ERRORS if self._frames is not None and self._new_error() else None)
+
+    def _pass_over(self, frame: av.VideoFrame) -> None:
+        """Count the frames up to this one, which must be those that were passed over."""
+        assert self._stream is not None
+        if self._stream.chained and not frame.key_frame:
+            raise _DisagreementError  # it may depend on those
+        while frame.pts != self.table.pts[self._next]:
+            if int(self.table.pts[self._next]) not in self._stream.passed_over:
+                raise _DisagreementError
+            self._next += 1
+
+    def _group_starts(self) -> list[int]:
+        """Return the number of the first frame from each key frame on."""
+        if self._starts is None:
+            self._starts = np.searchsorted(self.table.pts, self.table.key_pts).tolist()
+        return self._starts
+
+    def _unchained(self, numbers: Sequence[int]) -> Iterator[int]:
+        """Yield the time stamps of frames after a wanted one and before the key frame of the next one."""
+        starts = self._group_starts()
+        for number, following in pairwise(numbers):
+            start = starts[max(bisect_right(starts, following) - 1, 0)]
+            if number + 1 < start <= number + 1 + _SLACK:
+                yield from self.table.pts[number + 1 : start].tolist()
 
     def _go_to(self, number: int) -> int | None:
         """Move the decoder before a frame; return the key frame's time stamp, or None if it did not seek."""
-        running = self._frames is not None and not self._foreign() and number >= self._next
+        running = self._frames is not None and number >= self._next and not self._foreign()
         if running and number <= self._next + _SLACK:
             return None
         table = self.table
-        key = max(int(np.searchsorted(table.key_pts, table.pts[number], side="right")) - 1, 0)
-        start = int(np.searchsorted(table.pts, table.key_pts[key]))
+        starts = self._group_starts()
+        key = max(bisect_right(starts, number) - 1, 0)
+        start = starts[key]
         if running and start <= self._next + _SLACK:
             return None
         try:
@@ -320,13 +353,11 @@ class FrameReader:
             raise _DisagreementError from error
         stamp = int(table.key_pts[key])
         landing = (stamp, self._landings.get(stamp))
-        self._frames, self._next = stream.frames(self._call.needless, landing=landing), start
+        call = self._call
+        self._frames = stream.frames(call.needless, unchained=call.unchained, landing=landing)
+        self._next = start
         self._known_errors = len(stream.errors)
         return stamp
-
-    def _passed_over(self) -> set[int]:
-        assert self._stream is not None
-        return self._stream.passed_over
 
     def _new_error(self) -> bool:
         assert self._stream is not None
@@ -422,7 +453,7 @@ class FrameReader:
         """Decode the file from start to end after its table failed, and count frames from then on."""
         scanned = scan_table(self._reopen(False), self.table, promised=True, trusted=False)
         self.release()
-        self.table, self._signatures = scanned.table, None
+        self.table, self._starts, self._signatures = scanned.table, None, None
         self._notes += scanned.notes
         if note is not None and (note == WRONG_PLACES or not scanned.notes):
             self._notes += (note,)

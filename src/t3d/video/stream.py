@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -59,6 +59,8 @@ _SCALING = (
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
 )
+
+_COVER = Disposition.attached_pic.value
 
 WRONG_PLACES = "some frames differ after a seek from those read from the start; they are decoded in order"
 """Error of a file whose frames cannot be found by seeking."""
@@ -124,7 +126,9 @@ class Stream:
         self.passed_over: set[int] = set()  # time stamps of the frames that the last pass of `frames` skipped
         self._reformatter = VideoReformatter()
         self._tone_mapper = ToneMapper() if tonemap else None
-        self._leaves = self.codec in _LEAVES
+        # Every frame of MPEG-4 without B-frames depends on the one before, up to the next key frame.
+        self.chained = self.codec == "mpeg4" and not context.has_b_frames
+        self._leaves = self.codec in _LEAVES and not self.chained
 
     def packets(self) -> Iterator[VideoPacket]:
         """Yield the packets of the video stream in file order. The last, empty packet may be missing."""
@@ -132,6 +136,7 @@ class Stream:
         bound = 1000 + self.size
         source = self.container.demux(self.video)
         count = 0
+        may_be_encrypted = self.container.format.name != "avi"
         while True:
             try:
                 packet = next(source, None)
@@ -150,7 +155,7 @@ class Stream:
                 raise VideoError(
                     self.path, f"its index lists over {bound} frames, more than its bytes can hold"
                 )
-            if packet.is_keyframe and packet.has_sidedata("encryption_info"):
+            if may_be_encrypted and packet.is_keyframe and packet.has_sidedata("encryption_info"):
                 raise VideoError(self.path, "is encrypted; decrypt it first")
             yield packet
 
@@ -168,6 +173,7 @@ class Stream:
         self,
         needless: Callable[[int], bool] | None = None,
         *,
+        unchained: Set[int] = frozenset(),
         landing: tuple[int, int | None] | None = None,
     ) -> Iterator[av.VideoFrame]:
         """Yield the frames from here to the end, in presentation order.
@@ -175,11 +181,16 @@ class Stream:
         Args:
             needless: Returns for a time stamp whether that frame is not needed. Such a frame is skipped
                 if no other frame depends on it. The other frames stay bit-identical.
+            unchained: Time stamps of frames that are not needed, nor any other up to the next key frame. If
+                the stream is `chained`, they are not decoded. May change while frames are read.
             landing: Time stamp and position in the file of the key frame's packet that was sought. Another
                 position means that the container's index is wrong, and adds `WRONG_PLACES` to `errors`.
         """
         context = self.video.codec_context
         passing = False
+        chained = self.chained
+        if not self._leaves:
+            needless = None
         self.decoding_times, self.passed_over = [], set()
         for packet in self.packets():
             if not packet.size:
@@ -189,17 +200,19 @@ class Stream:
                 if landing[1] is not None and packet.pos != landing[1]:
                     self.errors.append(WRONG_PLACES)
                 landing = None
-            pass_over = (
-                needless is not None
-                and packet.pts is not None
-                and not packet.is_keyframe  # decoding can start here
-                and needless(packet.pts)
-            )
-            if pass_over != passing and self._leaves:
-                context.skip_frame = "NONREF" if pass_over else "DEFAULT"
-                passing = pass_over
-            if passing and packet.pts is not None:
-                self.passed_over.add(packet.pts)
+            stamp = packet.pts
+            if chained:
+                if stamp is not None and stamp in unchained:
+                    self.passed_over.add(stamp)
+                    continue
+            elif needless is not None:
+                # Decoding can start at a key frame.
+                pass_over = stamp is not None and not packet.is_keyframe and needless(stamp)
+                if pass_over != passing:
+                    context.skip_frame = "NONREF" if pass_over else "DEFAULT"
+                    passing = pass_over
+                if passing and stamp is not None:
+                    self.passed_over.add(stamp)
             yield from self.decode(packet)
         yield from self.decode(None)
 
@@ -254,7 +267,9 @@ class Stream:
         Absurd values, such as damaged headers have, are read as 1.
         """
         ratio = self.video.sample_aspect_ratio
-        return ratio if ratio and Fraction(1, 10) <= ratio <= 10 else Fraction(1)
+        if not ratio or ratio == 1:
+            return Fraction(1)
+        return ratio if Fraction(1, 10) <= ratio <= 10 else Fraction(1)
 
     def beyond_end(self) -> int:
         """Return how many frames of the container's index lie, in part or whole, beyond the end of the file.
@@ -262,6 +277,16 @@ class Stream:
         Known after the packets are read, and only if the index is at the start, as in some MP4 files.
         """
         return sum(entry.pos + entry.size > self.size for entry in self.video.index_entries)
+
+    def content(self) -> bytes | None:
+        """Return the bytes of the file, or None if it is part of a shard or cannot be read."""
+        if self._member is not None:
+            return None
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                return file.read(self.size)
+        except OSError:
+            return None
 
     def ends(self) -> bytes:
         """Return the first and last bytes of the file, where an MP4 lists its boxes."""
@@ -314,6 +339,7 @@ def _opened(
     container: av.container.InputContainer = av.open(
         # "file:" keeps a colon in the name from being read as a protocol.
         f"file:{os.fspath(path)}" if member is None else member.url,
+        format="avi" if member is None and _is_avi(path) else None,
         options=decoder_options,
         container_options={
             "format_whitelist": formats,
@@ -322,6 +348,21 @@ def _opened(
         metadata_errors="replace",
     )
     return container
+
+
+def _is_avi(path: Path) -> bool:
+    """Return whether a file begins as AVI files do: to find it out takes FFmpeg half its time of opening."""
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError):
+        return False
+    try:
+        head = os.read(file, 12)
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return head[:4] == b"RIFF" and head[8:] == b"AVI "
 
 
 def _frame_size(path: Path, member: TarMember | None, video: av.video.VideoStream) -> tuple[int, int]:
@@ -342,7 +383,7 @@ def _frame_size(path: Path, member: TarMember | None, video: av.video.VideoStrea
 
 
 def _pick(path: Path, container: av.container.InputContainer) -> av.video.VideoStream:
-    videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    videos = [s for s in container.streams.video if not s.disposition.value & _COVER]
     if not videos:
         kinds = sorted({"a cover picture" if s.type == "video" else s.type for s in container.streams})
         raise VideoError(path, "has no video stream" + (f", only {' and '.join(kinds)}" if kinds else ""))

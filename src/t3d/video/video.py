@@ -92,11 +92,11 @@ class Video:
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads is {threads}; it must be at least 1")
-        self.path = Path(_local(path))
+        self.path = path if isinstance(path, Path) else Path(_local(path))  # a `Path` cannot hold a URL
         self._closed = False
         self._lock = threading.RLock()
         self._reader: FrameReader | ImageReader
-        if facts is None and self.path.is_dir():
+        if facts is None and os.path.isdir(self.path):  # noqa: PTH112 (of every file that is opened)
             self._reader = ImageReader(self.path, fps=image_fps)
         else:
             self._reader = FrameReader(

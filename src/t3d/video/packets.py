@@ -1,0 +1,169 @@
+"""What a file's packets say about its frames, without decoding more than the first.
+
+Legend: N packets with a time stamp, K key frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from t3d.video.avi_index import IndexedPackets, indexed_packets
+from t3d.video.parameter_sets import carries_parameter_sets
+
+if TYPE_CHECKING:
+    from t3d.video.stream import Stream, VideoPacket
+
+Int64s = npt.NDArray[np.int64]
+
+# Most B-frames in a row that encoders write.
+_MOST_B_FRAMES = 16
+# Key frames whose packets are searched for parameters of the decoder: in files of key frames only, all would
+# take too long.
+_MOST_UPDATES = 100
+
+
+@dataclass(frozen=True)
+class Packets:
+    """What a file's packets say about its frames.
+
+    Args:
+        count: Number of packets, with or without a time stamp.
+        shown: Time stamp of each packet whose frame is shown, int64 [N], ascending.
+        key_pts: Time stamp of each key frame, int64 [K], ascending.
+        key_seek: Time stamp to seek to for each key frame, int64 [K].
+        landings: Position in the file of each key frame's packet, by its time stamp.
+        orderly: Whether every packet has a time stamp of its own, the first is a key frame and shown first,
+            and the order of the packets is plausible.
+        updated: Whether some packets change the decoder's parameters, so that it cannot start anywhere.
+        corrupt: Number of packets that are marked as damaged.
+        smallest: Bytes of the smallest packet.
+        duration: Ticks for which the last frame is shown; 0 if unknown.
+        first: The first decoded frame, or None.
+    """
+
+    count: int
+    shown: Int64s
+    key_pts: Int64s
+    key_seek: Int64s
+    landings: dict[int, int]
+    orderly: bool
+    updated: bool
+    corrupt: int
+    smallest: int
+    duration: int
+    first: av.VideoFrame | None
+
+
+def read_packets(stream: Stream) -> Packets:
+    """Read all packets of a file, or its index if that is certain to be the same, and decode the first frame.
+
+    Args:
+        stream: The file, just opened.
+    """
+    source = stream.packets()
+    head = next((packet for packet in source if packet.size), None)
+    if head is None:
+        return _read(stream, ())
+    indexed = indexed_packets(stream, head)
+    first = next(iter(stream.decode(head)), None)
+    if indexed is not None and first is not None and not stream.errors:
+        return _of_index(indexed, head, first)
+    return _read(stream, chain([head], source), first=first)
+
+
+def _of_index(indexed: IndexedPackets, head: VideoPacket, first: av.VideoFrame) -> Packets:
+    stamps = indexed.stamps[indexed.keys]
+    return Packets(
+        count=len(indexed.stamps),
+        shown=indexed.stamps,
+        key_pts=stamps,
+        key_seek=stamps,
+        landings=dict(zip(stamps.tolist(), indexed.positions[indexed.keys].tolist(), strict=True)),
+        orderly=True,
+        updated=False,
+        corrupt=0,
+        smallest=indexed.smallest,
+        duration=head.duration or 0,
+        first=first,
+    )
+
+
+def _read(stream: Stream, source: Iterable[VideoPacket], *, first: av.VideoFrame | None = None) -> Packets:
+    """Read all packets; the first one is already decoded."""
+    rows: list[tuple[int | None, int | None, bool, bool]] = []
+    corrupt, smallest, duration = 0, stream.size, 0
+    landings: dict[int, int] = {}
+    updates: list[bool] = []  # whether a key frame's packet changes the decoder's parameters
+    for packet in source:
+        size = packet.size
+        if not size:
+            continue
+        key = packet.is_keyframe
+        if first is None and rows:
+            first = next(iter(stream.decode(packet)), None)
+        rows.append((packet.pts, packet.dts, key, packet.is_discard))
+        corrupt += packet.is_corrupt
+        smallest = min(smallest, size)
+        duration = packet.duration or duration
+        if key:
+            if packet.pts is not None and packet.pos is not None:
+                landings[packet.pts] = packet.pos
+            if len(updates) < _MOST_UPDATES:
+                updates.append(_updates_decoder(stream, packet))
+    if first is None:
+        first = next(iter(stream.decode(None)), None)
+
+    known = [(pts, dts, key, discard) for pts, dts, key, discard in rows if pts is not None]
+    in_file = np.array([pts for pts, _, _, discard in known if not discard], dtype=np.int64)
+    shown = np.sort(in_file)
+    decoded = np.array([dts for _, dts, _, _ in known if dts is not None], dtype=np.int64)
+    orderly = (
+        len(known) == len(rows)
+        and len(shown) > 0
+        and bool((np.diff(shown) > 0).all())
+        and all(dts is None or dts <= pts for pts, dts, _, _ in known)
+        and bool((np.diff(decoded) >= 0).all())
+        and _in_plausible_order(in_file, b_frames=stream.video.codec_context.has_b_frames)
+        and rows[0][2]  # decoding starts at a key frame, and nothing is shown before it
+        and rows[0][0] == min(pts for pts, _, _, _ in known)
+    )
+    # Containers index by decoding time or by presentation time: seeking to the earlier is never too late.
+    keys = sorted({(pts, pts if dts is None else min(pts, dts)) for pts, dts, key, _ in known if key})
+    return Packets(
+        count=len(rows),
+        shown=shown,
+        key_pts=np.array([pts for pts, _ in keys], dtype=np.int64),
+        key_seek=np.array([seek for _, seek in keys], dtype=np.int64),
+        landings=landings,
+        orderly=orderly,
+        updated=len(set(updates)) > 1,  # a decoder that starts after an update misses it
+        corrupt=corrupt,
+        smallest=smallest,
+        duration=duration,
+        first=first,
+    )
+
+
+def _updates_decoder(stream: Stream, packet: VideoPacket) -> bool:
+    if packet.has_sidedata("new_extradata"):
+        return True
+    if stream.codec not in {"h264", "hevc"}:
+        return False
+    extradata = stream.video.codec_context.extradata or b""
+    return carries_parameter_sets(memoryview(packet), codec=stream.codec, extradata=extradata)
+
+
+def _in_plausible_order(pts: Int64s, *, b_frames: bool) -> bool:
+    """Return whether packets lie in the file in the order of display, but for B-frames."""
+    if not b_frames:
+        return bool((np.diff(pts) > 0).all())
+    ranks = np.empty(len(pts), dtype=np.int64)
+    ranks[np.argsort(pts, kind="stable")] = np.arange(len(pts))
+    return bool((np.abs(ranks - np.arange(len(pts))) <= _MOST_B_FRAMES).all())
