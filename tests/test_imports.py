@@ -26,7 +26,7 @@ _MODULES = sorted(
 _IMPORT_ALL = """
 import importlib, os, sys
 # Other packages import what they need first: on Windows they have other ways.
-import accelerate, av, filelock, jsonargparse, matplotlib.pyplot, pebble, pyarrow.dataset, pyarrow.parquet
+import accelerate, av, filelock, jsonargparse, matplotlib.pyplot, pyarrow.dataset, pyarrow.parquet
 import rich.progress, sklearn, timm, torch, torch.distributed, torch.utils.data, torchvision
 import multiprocessing.pool, subprocess, tempfile, torch.utils.tensorboard
 for name in ("fcntl", "pwd", "grp", "resource", "termios"):
