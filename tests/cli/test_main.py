@@ -303,7 +303,7 @@ def printed(capsys: Out, *words: object) -> dict[str, dict[str, object]]:
 
 def test_recipes_are_whole_and_give_way_to_options(capsys: Out) -> None:
     assert recipes("train") == ["modern", "paper"]
-    assert recipes("transfer") == ["transfer-laptop", "transfer-paper"]
+    assert recipes("transfer") == ["transfer-few-labels", "transfer-laptop", "transfer-paper"]
     paper = printed(capsys, "--recipe", "paper")
     assert (paper["optim"]["name"], paper["optim"]["lr"], paper["clip"]["num_frames"]) == ("sgd", 0.1, 32)
     modern = printed(capsys, "--optim.lr", 0.5, "--recipe=modern", "--optim.ema_decay", "0")

@@ -121,7 +121,7 @@ def test_the_penalty_is_chosen_by_whole_sources(lists: Path, monkeypatch: pytest
                 yield learned, judged
 
     monkeypatch.setattr("sklearn.model_selection.StratifiedGroupKFold", Watching)
-    assert fit_linear(manifest, rows).named_steps["logisticregression"].C in STRENGTHS
+    assert fit_linear(manifest, rows).strength in STRENGTHS
     assert len(folds) == 4
     assert all(not learned & judged for learned, judged in folds)
     assert set.union(*(judged for _, judged in folds)) == set(sources)
@@ -187,7 +187,7 @@ def test_the_layer_has_the_classifiers_probabilities(tmp_path: Path) -> None:
         (tmp_path / "list.csv").write_text("\n".join(["path,label,source", *rows]))
         table = Manifest.from_csv(tmp_path / "list.csv").with_classes([*"abc"[:classes], "none"])
         clips = [(n, 0, rng.normal(size=5) * 30 + 7 * (n % classes)) for n in range(24)]
-        classifier = fit_linear(table, clips)
+        classifier = fit_linear(table, clips).classifier
         x = np.stack([clip[2] for clip in clips])
         probs = as_layer(classifier, classes + 1)(torch.from_numpy(x).float()).softmax(1)
         np.testing.assert_allclose(probs[:, :classes].detach(), classifier.predict_proba(x), atol=1e-5)

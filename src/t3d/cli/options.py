@@ -31,7 +31,7 @@ import docstring_parser
 
 Command = Callable[..., int]
 
-SECTIONS = ("data", "clip", "augment", "model", "optim", "teacher", "pairs")
+SECTIONS = ("data", "clip", "augment", "model", "optim", "teacher", "pairs", "labels")
 """Fields whose name becomes a prefix of their options."""
 
 REQUIRED: Any = dataclasses.MISSING
@@ -46,6 +46,8 @@ _PATHS = {
     "weights",
     "teacher_weights",
     "train",
+    "exclude",
+    "exclude_root",
     "val",
     "videos",
     "config",

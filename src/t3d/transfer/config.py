@@ -5,7 +5,7 @@ Each `Args:` entry is the help text of the option.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal, get_args
 
 from t3d.data.config import ReadConfig
@@ -26,10 +26,17 @@ class PoolConfig(ReadConfig):
         videos: Videos to learn from: a folder in any layout, a `.csv` or `.jsonl` table, an index
             (`.parquet`), or an official list of UCF101, HMDB51 or Kinetics with its files in `root`.
         root: Folder that relative paths of a list or table start from. Default: the folder of the list.
+        exclude: Videos to keep away from, such as those to test on, in any form of `videos`. Videos that are
+            the same file as one of these, have the same bytes, the same group (column `source`) or a similar
+            perceptual hash are left out. Perceptual hashes need an index (`t3d prepare index`).
+        exclude_root: Folder that relative paths of `exclude` start from, or that holds the files of an
+            official list. Default: that of `root`.
     """
 
     videos: str = ""
     root: str | None = None
+    exclude: str | None = None
+    exclude_root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,48 @@ class PairConfig:
 
 
 @dataclass(frozen=True)
+class LabelConfig:
+    """A few labeled videos. With them, the student becomes a classifier.
+
+    A linear classifier on the teacher's features is fitted on these labels. Its class probabilities for the
+    unlabeled videos are the student's targets (soft labels), together with the labels themselves.
+
+    Args:
+        videos: Labeled videos: a folder with one folder per class, a `.csv` or `.jsonl` table, an index
+            (`.parquet`), or an official list. They may be among the unlabeled videos. Default: no labels; the
+            student learns features and has no classifier.
+        root: Folder that relative paths of the table start from, or that holds the files of an official list.
+        fraction: Share of the labels to use, in each class, whole groups at a time.
+        seed: Seed of the draw of `fraction`. With the same seed, a smaller share is part of a larger one.
+        temperature: Divides the classifier's scores before the softmax. Above 1, soft labels are more even.
+        by_source: Average the soft labels of all videos of a group (column `source`), because videos of one
+            recording usually show the same class.
+        rounds: Times that the classifier is fitted again, on the labels and the soft labels.
+        pairs_weight: Weight of `pairs.objective` beside the classes. 0: the student only learns classes.
+    """
+
+    videos: str = ""
+    root: str | None = None
+    fraction: float = 1.0
+    seed: int = 0
+    temperature: float = 1.0
+    by_source: bool = True
+    rounds: int = 0
+    pairs_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ConfigError(
+                f"labels.fraction is {self.fraction}; it must be above 0 and at most 1, such as 0.1"
+            )
+        if not self.temperature > 0:
+            raise ConfigError(f"labels.temperature is {self.temperature}; it must be above 0")
+        at_least("labels.seed", self.seed, 0)
+        at_least("labels.rounds", self.rounds, 0)
+        at_least("labels.pairs_weight", self.pairs_weight, 0)
+
+
+@dataclass(frozen=True)
 class TransferConfig(RunConfig):
     """Options of a supervision transfer.
 
@@ -130,6 +179,7 @@ class TransferConfig(RunConfig):
         model: Student.
         teacher: Frozen 2D teacher.
         pairs: Objective of the student, on pairs of a clip and frames.
+        labels: A few labeled videos, with which the student becomes a classifier.
         optim: Optimizer and schedule of the student. Default: the paper's recipe.
     """
 
@@ -138,13 +188,15 @@ class TransferConfig(RunConfig):
     data: PoolConfig = field(default_factory=PoolConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     pairs: PairConfig = field(default_factory=PairConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(epochs=150, batch_size=32, schedule="step")
     )
 
     def lists(self) -> tuple[str, ...]:
         """Return the folder of relative paths, if it is set, and the lists of videos."""
-        return tuple(filter(None, (self.data.root, self.data.videos)))
+        names = (self.data.root, self.data.videos, self.labels.root, self.labels.videos)
+        return tuple(filter(None, names))
 
     def caches(self) -> dict[str, str]:
         """Return the folders of results computed before the first step, by the name of the results."""
@@ -184,8 +236,25 @@ class TransferConfig(RunConfig):
             raise ConfigError(
                 "optim.mixup_alpha and optim.label_smoothing need labels, which transfer does not read"
             )
+        self._check_labels()
         if self.optim.schedule == "plateau" and self.data.val_fraction == 0:
             raise ConfigError(
                 "optim.schedule = plateau needs a validation loss, and there are no validation videos: "
                 "set data.val_fraction above 0, or choose another schedule"
+            )
+
+    def _check_labels(self) -> None:
+        labels = self.labels
+        if not labels.videos:
+            changed = [each.name for each in fields(labels) if getattr(labels, each.name) != each.default]
+            if changed:
+                raise ConfigError(
+                    f"labels.{changed[0]} has no effect without labeled videos; set labels.videos, or remove "
+                    "it"
+                )
+            return
+        if not self.teacher.cache:
+            raise ConfigError(
+                "labels.videos needs teacher.cache, a folder for the teacher's features: its classifier is "
+                "fitted on features of all videos before the student's first step"
             )

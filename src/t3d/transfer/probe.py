@@ -32,11 +32,12 @@ from t3d.evaluation.scores import ClipRow
 from t3d.evaluation.scoring import collect, each_clip, pooled_features
 from t3d.evaluation.task import measure
 from t3d.io.files import writable_folder
-from t3d.models.frames import FrameNet, FrameNetOptions, TimePooling, pool_time
+from t3d.models.frames import TimePooling, pool_time
 from t3d.models.net import VideoNet
 from t3d.models.weights import ModelCard, load_model, save_model
 from t3d.training.run_folder import RunFolder
-from t3d.transfer.linear import as_layer, fit_linear
+from t3d.transfer.frame_model import frame_net, set_classifier
+from t3d.transfer.linear import class_probabilities, fit_linear
 from t3d.transfer.probe_config import ProbeConfig
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.library import TorchTeacher
@@ -127,7 +128,7 @@ def run_probe(config: ProbeConfig) -> Probe:
     rows, bad = computed(known, "train")
     test_rows, test_bad = ([], []) if asked is None else computed(asked, "test")
     broken = {failed.row for failed in bad}
-    classifier = fit_linear(known, [row for row in rows if row[0] not in broken])
+    classifier = fit_linear(known, [row for row in rows if row[0] not in broken]).classifier
     result = None
     if asked is not None and config.test is not None:
         result = result_of(classifier, asked, test_rows, test_bad)
@@ -149,8 +150,7 @@ def _with_classifier(
     if frozen.net is None or frozen.card is None:
         return None, None
     net = frozen.net
-    net.reset_classifier(len(classes))
-    net.get_classifier().load_state_dict(as_layer(classifier, len(classes)).state_dict())
+    set_classifier(net, classifier, len(classes))
     return net, replace(frozen.card, classes=classes, targets="single")
 
 
@@ -209,10 +209,8 @@ def _frozen(config: ProbeConfig) -> _Frozen:
         )
         if not isinstance(teacher, TorchTeacher):
             return _Frozen(teacher_vectors(teacher.to(device), device, config.pooling), spec)
-        options = FrameNetOptions(teacher.backbone, config.pooling, image_size=teacher.size)
-        net = FrameNet(options, num_classes=0).eval().to(device)
-        net.frames.net.load_state_dict(teacher.net.state_dict())
-        card = ModelCard("frames", asdict(options), clip=spec, provenance={"teacher": teacher.name})
+        net = frame_net(teacher, config.pooling).to(device)
+        card = ModelCard("frames", asdict(net.options), clip=spec, provenance={"teacher": teacher.name})
     vectors = pooled_features(net, card.clip, bf16=config.compute.use_bf16(device))
     return _Frozen(vectors, card.clip, net, card)
 
@@ -221,14 +219,12 @@ def result_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: lis
     """Test a fitted classifier.
 
     Args:
-        classifier: Result of `fit_linear`.
+        classifier: Fitted scikit-learn pipeline.
         manifest: Test videos, with the class numbers of training.
         rows: Row of the video, number of the clip, and feature vector, float64 [D], of each clip.
         bad: Videos that could not be read.
     """
-    probabilities = classifier.predict_proba(np.stack([row[2] for row in rows]))
-    full = np.zeros((len(probabilities), len(manifest.classes)))
-    full[:, classifier.classes_] = probabilities  # a class without training clips gets zero
+    full = class_probabilities(classifier, np.stack([row[2] for row in rows]), len(manifest.classes))
     scored = [(video, clip, probs) for (video, clip, _), probs in zip(rows, full, strict=True)]
     scores = collect(manifest, scored, bad)
     return TestResult(measure(scores), scores)

@@ -15,6 +15,8 @@ from t3d.models.net import VideoNet
 from t3d.transfer.config import PairConfig
 
 WIDTH = 1024  # width of the fully connected layer on each side (PAPER: Supervision transfer)
+CLASSES = "classes"
+"""Name of the scores of the student's classifier."""
 _SHARED = 256  # dimensions of the space of `contrastive`
 
 
@@ -34,7 +36,7 @@ class TransferNet(nn.Module):
     parameters), because their scale differs widely between teachers. The teacher itself does not change.
 
     Args:
-        student: 3D model without a classifier.
+        student: The student. If it has a classifier, its scores are returned, too.
         teacher_features: D: length of the teacher's feature, times the number of frames if concatenated.
         pairs: Options of the objective.
 
@@ -75,9 +77,12 @@ class TransferNet(nn.Module):
 
         Returns:
             Scores per objective, float32 [B, M]: logits for `match`, cosines divided by the temperature for
-            `contrastive`, cosines of the predicted and the real feature for `regress`.
+            `contrastive`, cosines of the predicted and the real feature for `regress`. If the student has a
+            classifier, its scores before the softmax, [B, K], as `classes`.
         """
-        features = self.student(clips)  # B F
+        features = self.student.forward_features(clips)
+        logits = self.student.forward_head(features) if self.student.num_classes else None  # B K
+        features = self.student.forward_head(features, pre_logits=True)  # B F
         with torch.autocast(clips.device.type, enabled=False):
             features, targets = features.float(), self.standardize(frames)  # B F, M D
             v, i = self.clip_fc(features), self.frames_fc(targets)  # B 1024, M 1024
@@ -91,6 +96,8 @@ class TransferNet(nn.Module):
                 else:
                     cosines = F.normalize(head(features), dim=1) @ F.normalize(targets, dim=1).T
                     scores[name] = cosines / self.temperature if name == "contrastive" else cosines
+        if logits is not None:
+            scores[CLASSES] = logits.float()
         return scores
 
 

@@ -219,6 +219,15 @@ class VideoTable:
         table = self.table.set_column(LABEL, self._labels.name, self._labels.renumbered(new))
         return type(self)(tuple(classes), table, self.skipped, self.missing, self.extra)
 
+    def followed_by(self, other: Self) -> Self:
+        """Return these rows and then those of another table, with the classes of this one.
+
+        Raises:
+            ManifestError: The other table has a class with rows that this one does not have.
+        """
+        rest = other.with_classes(self.classes, owner="the first table")
+        return type(self)(self.classes, pa.concat_tables([self.table, rest.table]))
+
     def without_labels(self) -> Self:
         """Return the same rows without classes and labels."""
         table = self.table.set_column(LABEL, "label", pa.nulls(len(self), pa.int32()))
