@@ -48,6 +48,7 @@ _PATHS = {
     "train",
     "exclude",
     "exclude_root",
+    "soft",
     "val",
     "videos",
     "config",

@@ -24,6 +24,8 @@ from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
 from t3d.data.inspect.nearby import Listed
 from t3d.data.manifest.manifest import Manifest
+from t3d.data.moved import refuse_moved
+from t3d.data.soft_labels import Probs, joined_with, read_soft_labels
 from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.evaluation.leaks import compared_lists, overlaps, shared_with_run
 from t3d.evaluation.protocol import Protocol
@@ -37,7 +39,7 @@ from t3d.models.net import VideoNet
 from t3d.models.weights import ModelCard, load_model, save_model
 from t3d.training.run_folder import RunFolder
 from t3d.transfer.frame_model import frame_net, set_classifier
-from t3d.transfer.linear import class_probabilities, fit_linear
+from t3d.transfer.linear import class_probabilities, fit_linear, fit_soft
 from t3d.transfer.probe_config import ProbeConfig
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.library import TorchTeacher
@@ -54,7 +56,7 @@ class Probe:
     """Result of a probe.
 
     Args:
-        train: Training videos, reduced to the used labels.
+        train: Training videos: those of the used labels, then those with soft labels.
         bad: Training videos that could not be read.
         model: Frozen network with the fitted classifier. None for an ONNX teacher.
         card: Its card. None for an ONNX teacher.
@@ -104,6 +106,7 @@ def run_probe(config: ProbeConfig) -> Probe:
         folder.refuse_existing(overwrite=config.overwrite)
         writable_folder(folder.path, name="out")  # before the features are computed
     known, asked = _videos(config)
+    learned, targets = _with_soft(known, config)
     frozen = _frozen(config)
     if folder is not None and frozen.net is None:
         raise ConfigError(
@@ -125,22 +128,42 @@ def run_probe(config: ProbeConfig) -> Probe:
         refuse_many(bad, among=len(part), max_bad=reading.max_bad, option="max_bad")
         return rows, bad
 
-    rows, bad = computed(known, "train")
+    rows, bad = computed(learned, "train")
     test_rows, test_bad = ([], []) if asked is None else computed(asked, "test")
     broken = {failed.row for failed in bad}
-    classifier = fit_linear(known, [row for row in rows if row[0] not in broken]).classifier
+    classifier = _fit(known, targets, [row for row in rows if row[0] not in broken])
     result = None
     if asked is not None and config.test is not None:
         result = result_of(classifier, asked, test_rows, test_bad)
-        shared = compared_lists(Listed(asked, config.test), {"training": Listed(known, config.train)}, index)
+        trained = Listed(learned, config.train)
+        shared = compared_lists(Listed(asked, config.test), {"training": trained}, index)
         if config.model is not None:  # features, too, are better on videos that they were learned from
             run = shared_with_run(config.model, asked, index, name=config.test)
             shared |= {f"model {name}": shared_videos for name, shared_videos in run.items()}
         result = replace(result, overlaps=overlaps(result.scores, shared))
-    probe = Probe(known, bad, *_with_classifier(frozen, classifier, known.classes), result)
+    probe = Probe(learned, bad, *_with_classifier(frozen, classifier, known.classes), result)
     if folder is not None:
         _write(probe, folder, config)
     return probe
+
+
+def _with_soft(known: Manifest, config: ProbeConfig) -> tuple[Manifest, Probs | None]:
+    """Add the videos with soft labels behind the labeled ones, with the targets of all."""
+    if config.soft is None:
+        return known, None
+    soft = read_soft_labels(config.soft)
+    soft = soft.with_classes(known.classes, name=config.soft, owner="the training videos")
+    refuse_moved(soft.videos, config.soft)
+    return joined_with(known, soft)
+
+
+def _fit(known: Manifest, targets: Probs | None, rows: list[ClipRow]) -> Any:
+    """Fit the classifier. The labeled videos, which come first, choose the strength of its penalty."""
+    fit = fit_linear(known, [row for row in rows if row[0] < len(known)])
+    if targets is not None:
+        videos = [row[0] for row in rows]
+        fit = fit_soft(np.stack([row[2] for row in rows]), targets[videos], strength=fit.strength)
+    return fit.classifier
 
 
 def _with_classifier(
