@@ -214,7 +214,7 @@ class VideoTable:
         known = {name: index for index, name in enumerate(classes)}
         unknown = [name for name, count in self.class_counts().items() if count and name not in known]
         if unknown:
-            raise ManifestError((f"{name}: " if name else "") + _not_classes_of(owner, unknown, classes))
+            raise ManifestError((f"{name}: " if name else "") + not_classes_of(owner, unknown, classes))
         new = pa.array([known.get(name) for name in self.classes], pa.int32())
         table = self.table.set_column(LABEL, self._labels.name, self._labels.renumbered(new))
         return type(self)(tuple(classes), table, self.skipped, self.missing, self.extra)
@@ -294,7 +294,14 @@ class VideoTable:
         return self._labels.names()
 
 
-def _not_classes_of(owner: str, unknown: Sequence[str], classes: Sequence[str]) -> str:
+def not_classes_of(owner: str, unknown: Sequence[str], classes: Sequence[str]) -> str:
+    """Say that some classes do not exist in a model or list, and how to correct it.
+
+    Args:
+        owner: What has the classes, such as "the model".
+        unknown: The class names that it does not have.
+        classes: Its class names.
+    """
     shown = [repr(name) for name in unknown[:10]]
     if len(unknown) > 10:
         shown.append(f"{len(unknown) - 10} more")

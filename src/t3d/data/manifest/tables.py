@@ -45,7 +45,7 @@ def read_csv(file: str | os.PathLike[str], root: str | os.PathLike[str] | None) 
     if "label" in columns and (naming := class_names(Path(file), columns["label"])) is not None:
         columns["label"] = naming.names
         remarks.append(naming.remark)
-    rows = _rows(name, columns, table.refuse, root, remarks)
+    rows = checked_rows(name, columns, table.refuse, root, remarks)
     say(name, remarks)
     return replace(rows, extra=pa.table(table.extra)) if table.extra else rows
 
@@ -75,7 +75,7 @@ def read_jsonl(file: str | os.PathLike[str], root: str | os.PathLike[str] | None
     if "labels" in columns:
         columns["labels"] = _as_text(columns["labels"], refuse)
     remarks: list[str] = []
-    rows = _rows(name, columns, refuse, root, remarks)
+    rows = checked_rows(name, columns, refuse, root, remarks)
     say(name, remarks)
     return rows
 
@@ -88,14 +88,25 @@ def write_csv(file: str | os.PathLike[str], columns: dict[str, pa.Array]) -> Non
         pyarrow.csv.write_csv(table, stream)
 
 
-def _rows(
+def checked_rows(
     file: str,
     columns: dict[str, pa.Array],
     refuse: Refuse,
     root: str | os.PathLike[str] | None,
     remarks: list[str],
 ) -> Rows:
-    """Check the rows of a table and complete them; add to the remarks what is done to its paths."""
+    """Check the rows of a table and complete them.
+
+    Args:
+        file: The table.
+        columns: Its columns out of `COLUMNS`, at least `path`: text, or float64 seconds; N rows.
+        refuse: Function that reports wrong rows with their lines.
+        root: Folder that relative paths start from; without it, the table's own folder.
+        remarks: List that collects what is done to the paths.
+
+    Raises:
+        ManifestError: With the line: a wrong value, or a repeated row.
+    """
     count = len(columns["path"])
     text, seconds = pa.nulls(count, pa.string()), pa.nulls(count, pa.float64())
     refuse_both(file, columns)
