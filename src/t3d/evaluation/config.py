@@ -103,10 +103,11 @@ class PredictConfig:
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. Videos in shards
             need theirs.
         image_fps: Frames per second of videos that are folders of images.
-        top: Number of classes per prediction, most probable first.
-        per_clip: Also give the times and the scores of each clip.
-        out: JSONL file to write the predictions to. Repeating the command resumes an interrupted run. By
-            default predictions are printed.
+        top: Number of classes per prediction, most probable first. Default: 3 if predictions are printed, all
+            classes in a file. A CSV file always has all.
+        per_clip: Also give the times and the scores of each clip. Not for a CSV file.
+        out: File to write the predictions to: JSON Lines (`.jsonl`), or a table (`.csv`) with one column per
+            class. Repeating the command resumes an interrupted run. By default predictions are printed.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
         cluster: Which machines compute.
         compute: Where and how the model computes.
@@ -121,7 +122,7 @@ class PredictConfig:
     root: str | None = None
     index: str | None = None
     image_fps: float = 25.0
-    top: int = 3
+    top: int | None = None
     per_clip: bool = False
     out: str | None = None
     allow_unfinished: bool = False
@@ -130,10 +131,20 @@ class PredictConfig:
     limits: ReadLimits = field(default_factory=ReadLimits)
 
     def __post_init__(self) -> None:
-        at_least("top", self.top, 1)
+        if self.top is not None:
+            at_least("top", self.top, 1)
         between("image_fps", self.image_fps, 0.001, 100_000)
-        if self.out is not None and not self.out.endswith(".jsonl"):
-            raise ConfigError(f"out is {self.out}; predictions are JSON Lines, so it must end in .jsonl")
+        if self.out is not None and not self.out.endswith((".jsonl", ".csv")):
+            raise ConfigError(
+                f"out is {self.out}; predictions are written as JSON Lines or as a table, so it must end in "
+                ".jsonl or .csv"
+            )
+        if self.out is not None and self.out.endswith(".csv") and (self.per_clip or self.top is not None):
+            option = "per_clip" if self.per_clip else "top"
+            raise ConfigError(
+                f"`{option}` is set and `out` is {self.out}; a table has one row per video and a column for "
+                f"every class. Leave out `{option}`, or write a .jsonl file"
+            )
         if self.allow_unfinished and self.cluster.kind != "none":
             raise ConfigError(
                 f"`allow_unfinished` is set and `cluster` is {self.cluster.kind}; the run may save new "
