@@ -66,6 +66,7 @@ sys.exit(cli.run_process())
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in BOTH}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in its background jobs
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
