@@ -208,7 +208,7 @@ def interrupted(tiny: Tiny, everything: dict[str, Any], tmp_path: Path) -> tuple
         start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, err
     assert f"status {128 + signal.SIGTERM}" in out, err
     assert f"{stopped.out}: SIGTERM stopped the run; its state is saved" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -214,23 +215,24 @@ def run():
 run()
 """
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, "number five\n")
     assert "killed" not in done.stderr  # torch alone would report the end of a worker as an error
 
 
 class _Killing:
-    """A dataset whose process kills itself soon after the first item."""
+    """A dataset whose process kills itself after the first item, as soon as it may."""
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.may_die = multiprocessing.get_context("fork").Event()
 
     def __len__(self) -> int:
         return 9
 
     def __getitem__(self, key: int) -> int:
         if key and get_worker_info() is not None:
-            time.sleep(0.5)
+            self.may_die.wait()
             os.kill(os.getpid(), self.number)
         return key
 
@@ -244,13 +246,18 @@ class _Killing:
     ],
 )
 def test_the_death_of_a_reader_says_the_likely_cause(number: int, cause: str) -> None:
-    loader = Loader(_Killing(number), batch_size=1, num_workers=1)  # type: ignore[arg-type]
+    clips = _Killing(number)
+    batches = iter(Loader(clips, batch_size=1, num_workers=1))  # type: ignore[arg-type]
+    assert next(batches).tolist() == [0]
     with pytest.raises(LostReaderError, match=rf"^Reading process 1 of 1 \(pid \d+\) was killed by {cause}"):
-        list(loader)
+        clips.may_die.set()
+        list(batches)
 
 
 def test_the_death_of_a_reader_is_reported_while_the_model_computes() -> None:
-    batches = iter(Loader(_Killing(signal.SIGKILL), batch_size=1, num_workers=1))  # type: ignore[arg-type]
+    clips = _Killing(signal.SIGKILL)
+    batches = iter(Loader(clips, batch_size=1, num_workers=1))  # type: ignore[arg-type]
     assert next(batches).tolist() == [0]
     with pytest.raises(LostReaderError, match="killed by SIGKILL"):
-        time.sleep(60)
+        clips.may_die.set()
+        time.sleep(300)
