@@ -101,3 +101,11 @@ def test_paths_and_sections_are_accepted() -> None:
     )
     assert (config.data.train, config.out) == ("clips", "runs/a")
     assert config.model.options == {"growth_rate": 4}
+
+
+@pytest.mark.parametrize("name", ["modern", "transfer-laptop"])
+def test_recipes_for_own_videos_sample_by_time_and_give_way_to_a_stride(name: str) -> None:
+    clip = t3d.recipe(name, NEEDED[name]).clip
+    assert clip.stride is None
+    assert clip.fps == {"modern": 25 / 2, "transfer-laptop": 25 / 4}[name]
+    assert t3d.recipe(name, {**NEEDED[name], "clip.stride": 2}).clip.step == 2

@@ -132,7 +132,7 @@ def test_line_numbers_count_videos_that_could_not_be_read(tmp_path: Path) -> Non
     ("header", "reason"),
     [
         ("path,start,end", "no column of a class; the columns are path, start, end"),
-        ("file,a,b", "the column 'path' is missing; .*rename 'file' to 'path'"),
+        ("file,a,b", "the column 'path' is missing; .*rename the column of the files to 'path'"),
         ("path,a,a", "the class 'a' occurs twice"),
         ("path,,a", "a column of probabilities has no name"),
         ("path,error,error,a", "the column 'error' is named twice"),

@@ -41,6 +41,7 @@ _PATHS = {
     "out",
     "cache",
     "root",
+    "classes",
     "index",
     "init",
     "weights",

@@ -75,12 +75,16 @@ class DataConfig(ReadConfig):
     """Options for the labeled videos of a run.
 
     Args:
-        train: Labeled videos to train on: a folder with one folder per class, a `.csv` or `.jsonl` table, an
-            index (`.parquet`), or an official list of UCF101, HMDB51 or Kinetics. An official list is
+        train: Labeled videos to train on: a folder with one folder per class, a table (`.csv`, `.tsv`,
+            `.txt`, `.jsonl`), an index (`.parquet`), or an official list of UCF101, HMDB51 or Kinetics. An
+            official list is
             UCF101's `trainlist01.txt`, Kinetics' `train.csv`, or for HMDB51 the folder of its split files
             followed by a part, such as `testTrainMulti_7030_splits:train1`; its files are in `root`.
         val: Labeled videos to validate on. Default: a tenth of the training videos (`val_fraction`).
         root: Folder that relative paths of a table start from, or that holds the files of an official list.
+        classes: Class file that names the class numbers of a list, with lines `NUMBER NAME`, `NAME NUMBER` or
+            `NAME` (counted from 0), or JSON. Default: for a table, the class file in its folder, if there is
+            one.
         label_fraction: Share of the training labels to use, in each class, whole groups at a time. It is
             drawn after the validation videos. With the same `label_seed`, a smaller share is part of a larger
             one.
@@ -92,6 +96,7 @@ class DataConfig(ReadConfig):
     train: str = ""
     val: str | None = None
     root: str | None = None
+    classes: str | None = None
     label_fraction: float = 1.0
     label_seed: int = 0
     balance: bool = False

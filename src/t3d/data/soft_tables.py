@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from t3d.data.listing import in_name_order
-from t3d.data.manifest.column_names import header_hint
 from t3d.data.manifest.text_file import read_text
 from t3d.data.paths import strings
 from t3d.errors import ManifestError
@@ -282,10 +281,9 @@ def _header(name: str, text: str) -> tuple[str, list[str], int]:
         first = max(first, header, key=len)
     if not first:
         raise _empty(name, 0)
-    hint = header_hint(first, ("path", "start", "end"))
     raise ManifestError(
-        f"{name}: the column 'path' is missing; the first line is {', '.join(map(repr, first[:10]))}"
-        + (f"; {hint}" if hint else "")
+        f"{name}: the column 'path' is missing; the first line is {', '.join(map(repr, first[:10]))}; rename "
+        "the column of the files to 'path'"
     )
 
 

@@ -20,6 +20,9 @@ class Reading:
     Args:
         root: Folder that the relative paths of a table start from, or that holds the files of an official
             list. By default the folder of the table.
+        classes: Class file that names the class numbers of a list, with lines `NUMBER NAME`, `NAME NUMBER` or
+            `NAME` (counted from 0), or JSON. Default: for a table, the class file in its folder, if there is
+            one.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. It saves reading
             each file through before it is opened, and videos in shards need theirs. A list that is an index
             itself needs none.
@@ -34,6 +37,7 @@ class Reading:
     """
 
     root: str | None = None
+    classes: str | None = None
     index: str | None = None
     cache: str | None = None
     image_fps: float = 25.0
@@ -51,8 +55,8 @@ class TestConfig:
 
     Args:
         model: Weights file, or the folder of a finished training run (its best weights, else its last).
-        videos: Labeled videos to test on: a folder with one folder per class, a .csv or .jsonl table, an
-            index (.parquet), or an official list. Classes are matched by name.
+        videos: Labeled videos to test on: a folder with one folder per class, a table (.csv, .tsv,
+            .txt, .jsonl), an index (.parquet), or an official list. Classes are matched by name.
         frame_order: Order of the frames within each clip. The orders other than `normal` show how much of the
             accuracy depends on time: `static` repeats the middle frame.
         tail: Use of the frames after the last whole clip: `drop` leaves them out, `pad` fills up one more

@@ -20,14 +20,14 @@ def choose_videos(run: Run[TrainConfig]) -> RunVideos:
     data = run.config.data
     root, *val_roots = roots_of(data.root, data.train, *([data.val] if data.val is not None else []))
     try:
-        full = open_manifest(data.train, root=root, source_pattern=data.source_pattern)
+        full = open_manifest(data.train, root=root, source_pattern=data.source_pattern, classes=data.classes)
     except NoClassFolderError as error:
         raise ManifestError(f"{error}. To train on videos without labels, use t3d transfer") from error
     _check_training(full, run.config)
     refuse_moved(full, data.train, root=data.root)
     val: Manifest | None = None
     if data.val is not None:
-        val = open_manifest(data.val, root=val_roots[0], source_pattern=None)
+        val = open_manifest(data.val, root=val_roots[0], classes=data.classes)
         _refuse_unlabeled(val, data.val)
         refuse_other_targets(val, full.targets, name=data.val, other=data.train)
         val = val.with_classes(full.classes, name=data.val, owner="the training videos")

@@ -23,8 +23,9 @@ class PoolConfig(ReadConfig):
     """Unlabeled videos. Labels are neither needed nor read.
 
     Args:
-        videos: Videos to learn from: a folder in any layout, a `.csv` or `.jsonl` table, an index
-            (`.parquet`), or an official list of UCF101, HMDB51 or Kinetics with its files in `root`.
+        videos: Videos to learn from: a folder in any layout, a table (`.csv`, `.tsv`, `.txt`,
+            `.jsonl`), an index (`.parquet`), or an official list of UCF101, HMDB51 or Kinetics with its files
+            in `root`.
         root: Folder that relative paths of a list or table start from. Default: the folder of the list.
         exclude: Videos to keep away from, such as those to test on, in any form of `videos`. Videos that are
             the same file as one of these, have the same bytes, the same group (column `source`) or a similar
@@ -206,8 +207,8 @@ class TransferConfig(RunConfig):
     def __post_init__(self) -> None:
         if not self.data.videos:
             raise ConfigError(
-                "data.videos is missing: set it to a folder in any layout, a .csv or .jsonl table, an index "
-                "(.parquet), or an official list of UCF101, HMDB51 or Kinetics"
+                "data.videos is missing: set it to a folder in any layout, a table (.csv, .tsv, .txt, "
+                ".jsonl), an index (.parquet), or an official list of UCF101, HMDB51 or Kinetics"
             )
         if not self.teacher.name:
             raise ConfigError(

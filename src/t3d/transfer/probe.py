@@ -188,7 +188,8 @@ def _write(probe: Probe, folder: RunFolder, config: ProbeConfig) -> None:
 def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest | None]:
     """Open the training videos, reduced to the used labels, and the test videos."""
     train_root, *test_root = roots_of(config.reading.root, *filter(None, (config.train, config.test)))
-    known = open_videos(config.train, root=train_root, source_pattern=config.source_pattern)
+    classes = config.reading.classes
+    known = open_videos(config.train, root=train_root, source_pattern=config.source_pattern, classes=classes)
     if not known.label_column.fits("single"):
         raise ManifestError(
             f"{config.train}: a probe needs one label per video, and these have several (column `labels`); "
@@ -199,7 +200,7 @@ def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest | None]:
     known = known.label_subset(config.label_fraction, seed=config.label_seed)
     if config.test is None:
         return known, None
-    asked = open_videos(config.test, root=test_root[0])
+    asked = open_videos(config.test, root=test_root[0], classes=classes)
     refuse_unlabeled(asked, name=config.test)
     refuse_other_targets(asked, "single", name=config.test, other=config.train)
     return known, asked.with_classes(known.classes, name=config.test, owner="the training videos")

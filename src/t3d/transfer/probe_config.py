@@ -17,8 +17,8 @@ class ProbeConfig:
     """Options of a linear classifier on the frozen features of a 3D model or of a 2D teacher.
 
     Args:
-        train: Labeled videos to train on: a folder with one folder per class, a .csv or .jsonl table, an
-            index (.parquet), or an official list.
+        train: Labeled videos to train on: a folder with one folder per class, a table (.csv, .tsv,
+            .txt, .jsonl), an index (.parquet), or an official list.
         test: Labeled videos to test on, in any of the same forms. Classes are matched by name. Default: no
             test.
         soft: Table of class probabilities of more training videos, such as `soft.csv` of a transfer, or what

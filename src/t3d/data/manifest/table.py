@@ -315,6 +315,12 @@ def not_classes_of(owner: str, unknown: Sequence[str], classes: Sequence[str]) -
     if len(unknown) > 10:
         shown.append(f"{len(unknown) - 10} more")
     known = ", ".join(classes[:20]) + (f", … ({len(classes)} in all)" if len(classes) > 20 else "")
+    if all(name.isdecimal() for name in unknown) and not any(name.isdecimal() for name in classes):
+        numbers = f"numbers {', '.join(shown)}" if len(unknown) > 1 else f"number {shown[0]}"
+        return (
+            f"the list has the class {numbers}, but the classes of {owner} have names ({known}); give the "
+            "file that names the numbers with `classes`"
+        )
     if len(unknown) == 1:
         folded = {name.casefold(): name for name in classes}
         near = difflib.get_close_matches(unknown[0].casefold(), folded, n=1, cutoff=0.8)
