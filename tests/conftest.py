@@ -108,7 +108,9 @@ def wait_until() -> Callable[[Callable[[], object]], None]:
 def _killed_at(
     function: str, call: int, work: Callable[[], object], *, when: Literal["before", "after"] = "before"
 ) -> None:
-    owner, _, name = function.rpartition(".") if "." in function.partition(":")[2] else function.partition(":")
+    owner, _, name = (
+        function.rpartition(".") if "." in function.partition(":")[2] else function.partition(":")
+    )
     calls = []
 
     def run() -> None:
@@ -180,7 +182,7 @@ class _Page:
     _released: threading.Event = field(default_factory=threading.Event)
 
     def release(self) -> None:
-        """Let the server send what it holds, and never hold again."""
+        """Let the server send the rest, and never hold again."""
         self._released.set()
 
     def send(self, body: bytes, start: int, write: Callable[[bytes], object]) -> None:

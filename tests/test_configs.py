@@ -19,6 +19,7 @@ from t3d.video.encode import write_video
 NEEDED = {
     "modern": {"data.train": "clips", "out": "runs/a"},
     "paper": {"data.train": "clips", "out": "runs/a"},
+    "transfer-few-labels": {"data.videos": "clips", "labels.videos": "few", "out": "runs/a"},
     "transfer-laptop": {"data.videos": "clips", "teacher.name": "resnet18", "out": "runs/a"},
     "transfer-paper": {"data.videos": "clips", "teacher.name": "resnet18", "out": "runs/a"},
 }

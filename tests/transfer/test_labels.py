@@ -210,7 +210,7 @@ def test_pairs_weight_0_teaches_only_classes(small: Small, tmp_path: Path) -> No
     [
         ({"labels": {"fraction": 0.0}}, r"labels\.fraction is 0\.0"),
         ({"labels": {"temperature": 0.0}}, r"labels\.temperature is 0\.0; it must be above 0"),
-        ({"labels": {"videos": "", "rounds": 1}}, r"labels\.rounds has no effect without labeled videos"),
+        ({"labels": {"videos": "", "rounds": 2}}, r"labels\.rounds has no effect without labeled videos"),
         ({"teacher": {"cache": None}}, r"labels\.videos needs teacher\.cache"),
     ],
 )

@@ -56,7 +56,7 @@ def test_a_video_gets_the_mean_of_its_clips_and_a_labeled_one_its_label(
     temperature: float, groups: Any
 ) -> None:
     clips = clips_of()
-    soft = label_softly(videos(), clips, LabelConfig("x", temperature=temperature), groups)
+    soft = label_softly(videos(), clips, LabelConfig("x", temperature=temperature, rounds=0), groups)
     assert soft.targets.dtype == np.float32
     np.testing.assert_allclose(soft.targets, expected(soft, clips, temperature, groups), atol=1e-6)
     assert soft.targets[:6].tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [1, 0], [0, 1]]
@@ -84,7 +84,7 @@ def test_the_clips_are_those_of_the_student_and_the_features_the_nearest_stored(
     features = FeatureStore(str(tmp_path / "features"), digest="d", step=4)
     stored = torch.arange(13.0)[:, None] * torch.tensor([[1.0, 10.0]])  # of frames 0, 4, 8, ...
     features._write(stored.half(), path)
-    found = teacher_clips(
+    pooled = teacher_clips(
         Manifest.from_files([path]),
         spec,
         store=FrameStore(spec),
@@ -92,10 +92,10 @@ def test_the_clips_are_those_of_the_student_and_the_features_the_nearest_stored(
         count=2,
         pooling="mean_std",
     )
-    assert found.video.tolist() == [0, 0, 0]  # at most three: the first, the middle and the last
+    assert pooled.video.tolist() == [0, 0, 0]  # at most three: the first, the middle and the last
     # Six clips of 7 frames, every 8 frames: the first, third and last. The teacher sees two frames of each,
     # the second and the sixth of the seven; each has the nearest stored feature.
-    for row, start in zip(found.features, [0, 16, 40], strict=True):
+    for row, start in zip(pooled.features, [0, 16, 40], strict=True):
         seen = [(start + at + 2) // 4 for at in (1, 5)]
         mean, spread = np.mean(seen), np.std(seen)
         np.testing.assert_allclose(row, [mean, 10 * mean, spread, 10 * spread], rtol=1e-3)

@@ -89,7 +89,7 @@ def test_an_error_keeps_its_type_and_the_place_where_it_was_raised() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_every_death_is_told_of_the_file_that_was_read(workers: int) -> None:
+def test_every_death_is_reported_for_the_file_that_was_read(workers: int) -> None:
     numbers = [signal.SIGKILL, 0, signal.SIGSEGV, 0, signal.SIGKILL, signal.SIGBUS]
     outcomes = list(
         watched(_kill_with, list(enumerate(numbers)), workers=workers, timeout=60.0, title="killing")

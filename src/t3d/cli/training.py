@@ -83,7 +83,6 @@ def train(config: TrainConfig, *, resume: bool = False) -> int:
         "optim.batch_size",
         "optim.lr",
         "data.cache",
-        "data.workers",
         "resume",
     ),
 )

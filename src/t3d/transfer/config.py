@@ -147,7 +147,8 @@ class LabelConfig:
         by_source: Average the soft labels of all videos of a group (column `source`), because videos of one
             recording usually show the same class.
         rounds: Times that the classifier is fitted again, on the labels and the soft labels.
-        pairs_weight: Weight of `pairs.objective` beside the classes. 0: the student only learns classes.
+        pairs_weight: Weight of the loss of `pairs.objective`; that of the classes has weight 1. 0: the student
+            only learns classes.
     """
 
     videos: str = ""
@@ -156,7 +157,7 @@ class LabelConfig:
     seed: int = 0
     temperature: float = 1.0
     by_source: bool = True
-    rounds: int = 0
+    rounds: int = 1
     pairs_weight: float = 1.0
 
     def __post_init__(self) -> None:

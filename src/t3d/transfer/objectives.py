@@ -33,7 +33,7 @@ def transfer_loss(
         rng: Random generator that draws the negatives of `match`. None uses all negatives and ignores
             `pairs.negatives`.
         targets: Class probabilities of the clips, float32 [B, K], if the student has a classifier.
-        pairs_weight: Weight of the objectives on pairs beside the cross-entropy with `targets`.
+        pairs_weight: Weight of the objectives on pairs; the cross-entropy with `targets` has weight 1.
 
     Returns:
         Scalar loss.

@@ -148,7 +148,7 @@ def run_probe(config: ProbeConfig) -> Probe:
 
 
 def _with_soft(known: Manifest, config: ProbeConfig) -> tuple[Manifest, Probs | None]:
-    """Add the videos with soft labels behind the labeled ones, with the targets of all."""
+    """Add the videos with soft labels after the labeled ones, and return the targets of all."""
     if config.soft is None:
         return known, None
     soft = read_soft_labels(config.soft)

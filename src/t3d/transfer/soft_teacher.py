@@ -52,7 +52,7 @@ class TeacherClips:
 
 @dataclass(frozen=True)
 class SoftTeacher:
-    """A teacher's classifier, and what it says about all videos.
+    """A teacher's classifier, and its class probabilities for all videos.
 
     Args:
         fit: The linear classifier.
