@@ -16,6 +16,7 @@ from t3d.transfer.teachers.normalization import Normalization, NormalizationName
 Objective = Literal["match", "contrastive", "regress", "sum"]
 Negatives = Literal["one", "all"]
 Space = Literal["learned", "teacher"]
+ClipPooling = Literal["mean", "mean_std", "concatenate"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,10 @@ class TeacherConfig:
         mean: Mean of the red, green and blue channel in [0, 1], instead of `normalize`.
         std: Standard deviation of the red, green and blue channel in [0, 1], instead of `normalize`.
         frames: Number of frames per clip that the teacher gets, spread evenly over the clip (X in the paper).
-        average: Average the teacher's features over these frames, as the paper does. Otherwise they are
-            concatenated in order of time, so that the student must also learn the time of each frame.
+        pooling: The teacher's features of a clip: `mean` averages those of its frames, as the paper does;
+            `mean_std` appends their standard deviation over time; `concatenate` joins them in order of time,
+            so that the student must also learn the time of each frame. Default: `mean_std` for the objective
+            `regress`, else `mean`.
         augment: Crop and flip the teacher's frames at random, independently of the clip. Cannot be combined
             with `cache`.
         cache: Folder for teacher features, so that each frame is computed once for all epochs and runs. Only
@@ -72,7 +75,7 @@ class TeacherConfig:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     frames: int = 8
-    average: bool = True
+    pooling: ClipPooling | None = None
     augment: bool = False
     cache: str | None = None
     frame_step: int = 8
@@ -84,6 +87,8 @@ class TeacherConfig:
         if self.normalize is not None:
             one_of("teacher.normalize", self.normalize, get_args(NormalizationName))
         _ = self.normalization  # raises an error for values that cannot work
+        if self.pooling is not None:
+            one_of("teacher.pooling", self.pooling, get_args(ClipPooling))
         if self.size is not None:
             at_least("teacher.size", self.size, 1)
         if self.augment and self.cache:
@@ -194,6 +199,11 @@ class TransferConfig(RunConfig):
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(epochs=150, batch_size=32, schedule="step")
     )
+
+    @property
+    def pooling(self) -> ClipPooling:
+        """How the teacher's features of a clip are pooled."""
+        return self.teacher.pooling or ("mean_std" if self.pairs.objective == "regress" else "mean")
 
     def lists(self) -> tuple[str, ...]:
         """Return the folder of relative paths, if it is set, and the lists of videos."""

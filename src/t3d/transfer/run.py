@@ -99,7 +99,8 @@ def _start(run: Run[TransferConfig]) -> tuple[Trainer, str, Loader, HeldOut | No
     refuse_few_sources(videos.train, groups, config, run.accelerator.num_processes)
     task = make_task(run, videos, view) if config.labels.videos else None
     student, initial = run.new_model(videos.train.classes)
-    seen = teacher.num_features * (1 if options.average else options.frames)
+    parts = {"mean": 1, "mean_std": 2, "concatenate": options.frames}[config.pooling]
+    seen = teacher.num_features * parts
     step = TransferStep(
         config,
         run.device,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from t3d.data.clips.transforms import normalize
 from t3d.errors import ManifestError
+from t3d.models.frames import pool_time
 from t3d.training.step import TrainStep
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.dataset import PairBatch
@@ -108,7 +109,8 @@ class TransferStep(TrainStep):
         seen = seen.to(device, non_blocking=True)
         if self.teacher is not None:  # M X 3 S S
             seen = self.teacher(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # M X D
-        seen = seen.mean(1) if self.config.teacher.average else seen.flatten(1)  # M D or M XD
+        pooling = self.config.pooling
+        seen = seen.flatten(1) if pooling == "concatenate" else pool_time(seen, pooling, dim=1)  # M D, 2D or XD
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
             scores: dict[str, Tensor] = model(x, seen)
         if used is not None:

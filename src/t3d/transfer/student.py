@@ -24,7 +24,7 @@ class TransferNet(nn.Module):
     """Student with the heads of the objectives. Only `student` is kept after the transfer.
 
     Each side ends in a fully connected layer of 1024 units with ReLU. One side gets the teacher's features,
-    averaged over the frames or concatenated. The other side gets the student's pooled features. The heads of
+    pooled over the frames. The other side gets the student's pooled features. The heads of
     the objectives use the outputs of both sides.
 
     `regress`, and `contrastive` in the teacher's space, predict the teacher's own feature. One linear layer
@@ -37,7 +37,7 @@ class TransferNet(nn.Module):
 
     Args:
         student: The student. If it has a classifier, its scores are returned, too.
-        teacher_features: D: length of the teacher's feature, times the number of frames if concatenated.
+        teacher_features: D: length of the teacher's pooled features of a clip.
         pairs: Options of the objective.
 
     Example:
@@ -80,9 +80,13 @@ class TransferNet(nn.Module):
             `contrastive`, cosines of the predicted and the real feature for `regress`. If the student has a
             classifier, its scores before the softmax, [B, K], as `classes`.
         """
-        features = self.student.forward_features(clips)
-        logits = self.student.forward_head(features) if self.student.num_classes else None  # B K
-        features = self.student.forward_head(features, pre_logits=True)  # B F
+        logits = None
+        if self.student.num_classes == 0:
+            features = self.student(clips)  # B F
+        else:
+            maps = self.student.forward_features(clips)
+            logits = self.student.forward_head(maps)  # B K
+            features = self.student.forward_head(maps, pre_logits=True)  # B F
         with torch.autocast(clips.device.type, enabled=False):
             features, targets = features.float(), self.standardize(frames)  # B F, M D
             v, i = self.clip_fc(features), self.frames_fc(targets)  # B 1024, M 1024
