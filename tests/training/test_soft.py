@@ -133,7 +133,7 @@ def test_validation_videos_and_their_copies_are_left_out(
     added = folder.read_videos()[0]
     assert [entry.path for entry in added if entry.label is None] == [free]
     output = capsys.readouterr().out
-    assert "used; 3 share a file, bytes, a group or their looks with a validation video." in output
+    assert "used; 3 share a file, bytes or group with a validation video, or look like one." in output
 
 
 def test_held_out_groups_of_the_training_list_are_left_out(tiny: Tiny, pool: str) -> None:

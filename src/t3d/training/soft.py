@@ -28,8 +28,8 @@ def with_soft_labels(
 ) -> RunVideos:
     """Add the videos of `data.soft`, and leave out unreadable videos.
 
-    A video that is labeled keeps its label. Videos that share a file, bytes, a group or, with an index, their
-    looks with a validation video are left out: the validation would measure how well they are remembered.
+    A video that is labeled keeps its label. Videos that share a file, bytes or group with a validation video,
+    or look like one (with an index), are left out: the validation would measure how well they are remembered.
 
     Args:
         run: The run.
@@ -54,7 +54,7 @@ def with_soft_labels(
     added = int((~videos.train.labeled).sum())
     counts = {
         "already have a label": len(soft) - int(shared.sum()) - (len(train) - len(labeled)),
-        "share a file, bytes, a group or their looks with a validation video": int(shared.sum()),
+        "share a file, bytes or group with a validation video, or look like one": int(shared.sum()),
         "have no probabilities": soft.failed,
     }
     reasons = [f"{count} {reason}" for reason, count in counts.items() if count]
