@@ -145,7 +145,7 @@ def test_held_out_groups_of_the_training_list_are_left_out(tiny: Tiny, pool: str
     assert not {entry.path for entry in videos} & {entry.path for entry in val}
 
 
-def test_a_pattern_names_the_groups_of_videos_that_the_training_list_lacks(
+def test_a_pattern_names_the_groups_of_videos_outside_the_training_list(
     tiny: Tiny, colors: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "clips"
