@@ -41,6 +41,7 @@ def test_predictions_as_json_lines(tmp_path: Path) -> None:
     assert [(entry.start, entry.end) for entry in soft.videos] == [(None, None), (1.5, None)]
     assert soft.failed == 1
     assert not soft.videos.labeled.any()
+    assert not soft.grouped
 
 
 def test_scores_of_a_test_and_predictions_as_csv(tmp_path: Path) -> None:
@@ -81,14 +82,9 @@ def test_own_table(tmp_path: Path) -> None:
     assert soft.probs.tolist() == [[0.25, 0.75], [1, 0]]
     assert soft.videos.table["path"].to_pylist() == [str(tmp_path / "clips/a.mp4"), "/b.mp4"]
     assert soft.videos.table["source"].to_pylist() == ["tape", "/b"]
+    assert soft.grouped
     moved = read_soft_labels(file, root="/elsewhere")
     assert moved.videos[0].path == Path("/elsewhere/clips/a.mp4")
-
-
-def test_source_pattern_names_the_groups_of_a_table_without_them(tmp_path: Path) -> None:
-    file = _written(tmp_path / "own.csv", "path,Jump,Run", "Jump_11_1.mp4,1,0", "Jump_11_2.mp4,0,1")
-    assert read_soft_labels(file, source_pattern=r"_(\d+)_\d+$").videos.sources() == ["11"]
-    assert len(read_soft_labels(file).videos.sources()) == 2
 
 
 def test_rounded_rows_are_made_to_sum_to_one(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from t3d.transfer.teachers.config import TeacherTraining
         "--val": "data.val",
         "--root": "data.root",
         "--label-fraction": "data.label_fraction",
+        "--soft": "data.soft",
         "--cache": "data.cache",
         "--workers": "data.workers",
         "--model": "model.name",

@@ -90,7 +90,10 @@ class DataConfig(ReadConfig):
             one.
         label_seed: Seed of the draw of `label_fraction`.
         balance: Sample every class equally often per epoch, however many videos it has. Not for videos with
-            several labels.
+            several labels, and not with `soft`.
+        soft: Table of soft labels: the probability of each class for more training videos, as
+            `t3d predict --out` writes it. A video that also has a label keeps the label. Videos that are also
+            in the validation are left out. Default: labels only.
     """
 
     train: str = ""
@@ -100,6 +103,7 @@ class DataConfig(ReadConfig):
     label_fraction: float = 1.0
     label_seed: int = 0
     balance: bool = False
+    soft: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,6 +112,11 @@ class DataConfig(ReadConfig):
                 f"data.label_fraction is {self.label_fraction}; it must be above 0 and at most 1, such as 0.1"
             )
         at_least("data.label_seed", self.label_seed, 0)
+        if self.soft is not None and self.balance:
+            raise ConfigError(
+                f"data.balance is on and data.soft is {self.soft}; videos with soft labels have no one class "
+                "to sample equally often. Leave out one of the two"
+            )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.csv
 
 from t3d.data.manifest.manifest import Manifest
-from t3d.data.manifest.sources import pattern_sources
 from t3d.data.manifest.table import LABEL, not_classes_of
 from t3d.data.manifest.tables import checked_rows
 from t3d.data.manifest.text_table import refusing, say
@@ -44,6 +43,7 @@ class SoftLabels:
         probs: Probabilities, [N, K]. Rows sum to 1 within 1e-3, and are then made to sum to 1. Stored as
             float32, read-only.
         failed: Number of videos that the table names without probabilities, because they could not be read.
+        grouped: Whether the table itself names the group (`source`) of its videos.
 
     Raises:
         ManifestError: The shapes do not match, a class name is repeated, the videos have labels, or a row is
@@ -59,6 +59,7 @@ class SoftLabels:
     classes: tuple[str, ...]
     probs: Probs
     failed: int = 0
+    grouped: bool = False
 
     def __post_init__(self) -> None:
         classes, probs = tuple(self.classes), np.array(self.probs, dtype=np.float64)
@@ -150,7 +151,6 @@ def read_soft_labels(
     file: str | os.PathLike[str],
     *,
     root: str | os.PathLike[str] | None = None,
-    source_pattern: str | None = None,
 ) -> SoftLabels:
     """Read a table of class probabilities per video.
 
@@ -165,8 +165,6 @@ def read_soft_labels(
     Args:
         file: The table. If its name ends in `.jsonl`, it is JSON Lines, else CSV.
         root: Folder that relative paths start from; without it, the table's own folder.
-        source_pattern: Regular expression whose part in parentheses, searched in the path without its
-            ending, is a video's group. Used if the table has no column `source`.
 
     Raises:
         ManifestError: With the line: a wrong path, span or probability, a repeated video, other classes than
@@ -183,9 +181,13 @@ def read_soft_labels(
     remarks: list[str] = []
     rows = checked_rows(name, dict(table.columns), refuse, root, remarks)
     say(name, remarks)
-    if source_pattern is not None and "source" not in table.columns:
-        rows = replace(rows, sources=pattern_sources(rows.paths, source_pattern))
-    return SoftLabels(Manifest.from_rows(rows), table.classes, table.probs.astype(np.float32), table.failed)
+    return SoftLabels(
+        Manifest.from_rows(rows),
+        table.classes,
+        table.probs.astype(np.float32),
+        failed=table.failed,
+        grouped="source" in table.columns,
+    )
 
 
 def _refuse_wrong(name: str, table: SoftTable) -> None:
@@ -236,19 +238,37 @@ def joined_with(labeled: Manifest, soft: SoftLabels) -> tuple[Manifest, Probs]:
         ManifestError: A row of `labeled` is unlabeled, the videos may have several labels each, or the soft
             labels have other classes.
     """
-    labels, classes = labeled.labels, labeled.classes
-    if (labels < 0).any():
-        raise ManifestError(f"row {int((labels < 0).argmax())} of the labeled videos has no label")
+    if not labeled.labeled.all():
+        raise ManifestError(f"row {int(labeled.labeled.argmin())} of the labeled videos has no label")
+    classes = labeled.classes
     soft = soft.with_classes(classes, name="soft labels", owner="the labeled videos")
     known = set(_keys(labeled))
     soft = soft.select(np.array([key not in known for key in _keys(soft.videos)], dtype=np.bool_))
     unlabeled = soft.videos.table.set_column(
         LABEL, labeled.table.schema.field(LABEL), pa.nulls(len(soft), pa.int32())
     )
-    one_hot = np.zeros((len(labeled), len(classes)), np.float32)
-    one_hot[np.arange(len(labeled)), labels] = 1
-    manifest = Manifest(classes, pa.concat_tables([labeled.table, unlabeled]))
-    return manifest, np.concatenate([one_hot, soft.probs])
+    videos = Manifest(classes, pa.concat_tables([labeled.table, unlabeled]))
+    return videos, target_probs(videos, soft.probs)
+
+
+def target_probs(videos: Manifest, probs: Probs) -> Probs:
+    """Return the probabilities of all rows: 1 for the class of a labeled row, else those given.
+
+    Args:
+        videos: Videos with one label each or none, N rows.
+        probs: Probabilities of the unlabeled rows, in their order.
+
+    Returns:
+        float32 [N, K].
+
+    Raises:
+        ManifestError: The videos may have several labels each.
+    """
+    labels = videos.labels
+    targets = np.zeros((len(videos), len(videos.classes)), np.float32)
+    targets[labels < 0] = probs
+    targets[np.flatnonzero(labels >= 0), labels[labels >= 0]] = 1
+    return targets
 
 
 def _keys(videos: Manifest) -> list[tuple[str, float | None, float | None]]:

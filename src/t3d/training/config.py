@@ -192,7 +192,7 @@ class TrainConfig(RunConfig):
 
     def lists(self) -> tuple[str, ...]:
         """Return the folder of relative paths, if it is set, and the lists of videos."""
-        return tuple(filter(None, (self.data.root, self.data.train, self.data.val)))
+        return tuple(filter(None, (self.data.root, self.data.train, self.data.val, self.data.soft)))
 
     def __post_init__(self) -> None:
         if not self.data.train:
