@@ -156,9 +156,9 @@ def test_tables_without_rows_are_refused(tmp_path: Path) -> None:
 def test_only_the_most_probable_classes_are_refused(tmp_path: Path) -> None:
     first = {"path": "/a", "classes": {"a": 0.6, "b": 0.3}}
     other = {"path": "/b", "classes": {"a": 0.6, "c": 0.3}}
-    with pytest.raises(ManifestError, match=r"line 2: has the classes 'a', 'c', but.*without --top"):
+    with pytest.raises(ManifestError, match=r"line 2: has the classes 'a', 'c', but.*without `top`"):
         read_soft_labels(_jsonl(tmp_path / "two.jsonl", first, other))
-    with pytest.raises(ManifestError, match=r"line 1: the prob.*sum to 0\.9.*without --top"):
+    with pytest.raises(ManifestError, match=r"line 1: the prob.*sum to 0\.9.*without `top`"):
         read_soft_labels(_jsonl(tmp_path / "one.jsonl", first))
 
 

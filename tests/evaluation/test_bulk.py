@@ -107,7 +107,7 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Pat
         ({"model": other, "top": 2}, "holds predictions of other weights; choose a new file"),
         (
             {"model": weights, "top": 3},
-            "holds 2 classes per line, but .* would write 3; use --top 2",
+            "holds 2 classes per line, but .* would write 3; use `top` = 2",
         ),
     ):
         with pytest.raises(ConfigError, match=message), PredictionFile(out, **options):  # type: ignore[arg-type]

@@ -92,7 +92,7 @@ class DataConfig(ReadConfig):
         balance: Sample every class equally often per epoch, however many videos it has. Not for videos with
             several labels, and not with `soft`.
         soft: Table of soft labels: the probability of each class for more training videos, as
-            `t3d predict --out` writes it. A video that also has a label keeps the label. Videos that are also
+            `t3d predict` writes it. A video that also has a label keeps the label. Videos that are also
             in the validation are left out. Default: labels only.
     """
 

@@ -1,6 +1,6 @@
 """Soft labels: the probability of each class, per video, as an ordinary table.
 
-`t3d predict --out` and `t3d test --out` write such tables, and `t3d train --soft` trains on them.
+`t3d predict` and `t3d test` write such tables, and `t3d train` and `t3d probe` learn from them.
 
 Legend: N videos, K classes.
 """
@@ -142,8 +142,8 @@ def wrong_row(probs: npt.NDArray[np.float64], classes: Sequence[str]) -> tuple[i
         return row, f"the probability of {classes[column]!r} is {shown}; it must be from 0 to 1{percent}"
     return row, (
         f"the probabilities of the {len(classes)} classes sum to {sums[row]:.6g}; they must sum to 1. If the "
-        "table has only the most probable classes, write all of them: run t3d predict again with a new --out "
-        "and without --top"
+        "table has only the most probable classes, write all of them: run t3d predict again with a new file "
+        "and without `top`"
     )
 
 
@@ -156,8 +156,8 @@ def read_soft_labels(
 
     Tables with these forms are read. Videos that could not be read are passed over, and counted in `failed`.
 
-    - the JSON Lines or CSV file that `t3d predict --out` wrote, with all classes
-    - scores.csv, which `t3d test --out` wrote
+    - the JSON Lines or CSV file that `t3d predict` wrote, with all classes
+    - scores.csv, which `t3d test` wrote
     - any CSV with a column `path`, if wanted `start`, `end` (seconds) and `source`, and one column of
       probabilities per class. The columns `label`, `prediction`, `clips`, `weights` and `error` are not
       classes and are not used.

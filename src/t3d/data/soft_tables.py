@@ -35,7 +35,7 @@ _LAYOUTS = (
 )
 """First columns of the tables that T3D writes. Every later column is a class, whatever its name."""
 _ALL_CLASSES = (
-    "A table needs all classes on every line: run t3d predict again with a new --out and without --top"
+    "A table needs all classes on every line: run t3d predict again with a new file and without `top`"
 )
 
 
@@ -62,7 +62,7 @@ class SoftTable:
 
 
 def read_jsonl(name: str) -> SoftTable:
-    """Read the JSON Lines of `t3d predict --out`.
+    """Read the JSON Lines of `t3d predict`.
 
     Args:
         name: The file.

@@ -279,7 +279,7 @@ class PredictionFile:
         if classes not in (None, self.top):
             raise ConfigError(
                 f"{self.path} holds {classes} classes per line, but this command would write {self.top}; use "
-                f"--top {classes}, or choose a new file"
+                f"`top` = {classes}, or choose a new file"
             )
         if classes is not None and ("per_clip" in record) != self.per_clip:
             raise ConfigError(

@@ -152,8 +152,8 @@ class LabelConfig:
         by_source: Average the soft labels of all videos of a group (column `source`), because videos of one
             recording usually show the same class.
         rounds: Times that the classifier is fitted again, on the labels and the soft labels.
-        pairs_weight: Weight of the loss of `pairs.objective`; that of the classes has weight 1. 0: the student
-            only learns classes.
+        pairs_weight: Weight of the loss of `pairs.objective`; that of the classes has weight 1. 0: the
+            student only learns classes.
     """
 
     videos: str = ""
@@ -202,7 +202,7 @@ class TransferConfig(RunConfig):
 
     @property
     def pooling(self) -> ClipPooling:
-        """How the teacher's features of a clip are pooled."""
+        """Pooling of the teacher's features of a clip."""
         return self.teacher.pooling or ("mean_std" if self.pairs.objective == "regress" else "mean")
 
     def lists(self) -> tuple[str, ...]:

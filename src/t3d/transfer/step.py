@@ -110,7 +110,7 @@ class TransferStep(TrainStep):
         if self.teacher is not None:  # M X 3 S S
             seen = self.teacher(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # M X D
         pooling = self.config.pooling
-        seen = seen.flatten(1) if pooling == "concatenate" else pool_time(seen, pooling, dim=1)  # M D, 2D or XD
+        seen = seen.flatten(1) if pooling == "concatenate" else pool_time(seen, pooling, dim=1)  # M D or 2D
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
             scores: dict[str, Tensor] = model(x, seen)
         if used is not None:
