@@ -167,7 +167,11 @@ def test_the_command(weights: Path, films: Path, tmp_path: Path, capsys: pytest.
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_run_loses_at_most_a_line(
-    weights: Path, films: Path, tmp_path: Path, killed_at: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    weights: Path,
+    films: Path,
+    tmp_path: Path,
+    killed_at: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("t3d.evaluation.predictor.GROUP", 4)
     (tmp_path / "many").mkdir()

@@ -24,6 +24,8 @@ from t3d.training.errors import InterruptedRunError
 from t3d.training.run import train
 from t3d.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 Tiny = Callable[..., TrainConfig]
 
 

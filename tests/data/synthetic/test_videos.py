@@ -399,9 +399,7 @@ def load_proof() -> ModuleType:
     ("spec", "steps", "batch", "least"),
     [
         (SyntheticSpec(train=16, val=0, test=8, frames=8, size=64, seed=11), 50, 24, 0.4),
-        pytest.param(
-            SyntheticSpec(train=24, val=0, test=16, seed=11), 120, 32, 0.75, marks=pytest.mark.slow
-        ),
+        pytest.param(SyntheticSpec(train=24, val=0, test=16, seed=11), 120, 32, 0.75, marks=pytest.mark.slow),
     ],
     ids=["small", "whole"],
 )
