@@ -134,15 +134,15 @@ def work_here() -> Iterator[None]:
 def _killed_at(
     function: str, call: int, work: Callable[[], object], *, when: Literal["before", "after"] = "before"
 ) -> None:
-    owner, _, name = (
-        function.rpartition(".") if "." in function.partition(":")[2] else function.partition(":")
-    )
+    module, _, names = function.partition(":")
+    owner, _, name = names.rpartition(".")
     calls = []
 
     def run() -> None:
         os.setsid()  # a process group that can be killed as a whole
         cluster.watched = watched  # also where the test has `work_here`
-        place, kept = pkgutil.resolve_name(owner), pkgutil.resolve_name(function)
+        place = pkgutil.resolve_name(f"{module}:{owner}" if owner else module)
+        kept = getattr(place, name)
 
         def killing(*arguments: Any, **options: Any) -> Any:
             calls.append(None)

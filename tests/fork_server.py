@@ -1,8 +1,8 @@
-"""Server that runs Python programs in processes forked from one that has imported torch, and nothing of T3D.
+"""Server that runs Python programs in processes forked from one that has imported torch, but not T3D.
 
-To import torch takes longer than most programs of the tests. Each line of stdin is a program with its arguments,
-environment and folder as JSON; each line of stdout is its exit status and output. See `run_with_torch` in
-conftest.py.
+Importing torch takes longer than most programs of the tests. Each line of stdin is a program with its
+arguments, environment and folder as JSON; each line of stdout is its exit status and output. See
+`run_with_torch` in conftest.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch  # noqa: F401 (what all programs begin with)
 
 
 def main() -> None:
-    """Serve until stdin is closed. In a child, return to run a program, which ends as in a process of its own."""
+    """Serve until stdin is closed. In a child, return, so that the program ends as in a new process."""
     for line in sys.stdin:
         request = json.loads(line)
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def begin(request: dict[str, object]) -> None:
-    """Give this process what a new one would have."""
+    """Give this process what a new one would have, and keep the program."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(request["environment"])

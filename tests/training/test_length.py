@@ -34,7 +34,7 @@ Out = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def few(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half of the colored videos: `train.csv` (4 per class) and `val.csv` (1 per class); a cache of frames."""
+    """Half of the colored videos: `train.csv` (4 per class), `val.csv` (1 per class), a cache of frames."""
     folder = tmp_path_factory.mktemp("few")
     for name, per_class in (("train", 4), ("val", 1)):
         with (colors / f"{name}.csv").open(newline="") as file:

@@ -29,6 +29,12 @@ pytestmark = pytest.mark.usefixtures("work_here")
 Tiny = Callable[..., TrainConfig]
 
 
+@pytest.fixture
+def tiny(tiny: Tiny) -> Tiny:
+    """The runs of this file decode their videos."""
+    return lambda **changes: tiny(**changes | {"data": {"cache": None} | changes.get("data", {})})
+
+
 @pytest.fixture(scope="module")
 def packed(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The red and blue videos in shards of about three: `train` and `val`."""
