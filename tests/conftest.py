@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import pkgutil
 import signal
 import ssl
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +21,9 @@ from typing import Any, Literal
 
 import pytest
 import torch
+
+from t3d.workers import cluster
+from t3d.workers.pool import watched
 
 _HANG = 300.0  # seconds after which something that a test waits for will never come, however busy the machine
 _REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -105,17 +111,38 @@ def wait_until() -> Callable[[Callable[[], object]], None]:
     return _wait_until
 
 
+def _watched_here(
+    function: Callable[[Any], Any], items: Sequence[Any], *, workers: int, timeout: float, title: str
+) -> Iterator[tuple[Any, Any]]:
+    assert workers > 0
+    assert timeout > 0
+    assert title
+    return ((item, function(item)) for item in items)
+
+
+@pytest.fixture(scope="module")
+def work_here() -> Iterator[None]:
+    """Examine, transcode and pack in the process of the test, since others take longer to start than to work.
+
+    tests/workers, `killed_at`, the real oddities and the examples in docstrings use other processes.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("t3d.workers.cluster.watched", _watched_here)
+        yield
+
+
 def _killed_at(
     function: str, call: int, work: Callable[[], object], *, when: Literal["before", "after"] = "before"
 ) -> None:
-    owner, _, name = (
-        function.rpartition(".") if "." in function.partition(":")[2] else function.partition(":")
-    )
+    module, _, names = function.partition(":")
+    owner, _, name = names.rpartition(".")
     calls = []
 
     def run() -> None:
         os.setsid()  # a process group that can be killed as a whole
-        place, kept = pkgutil.resolve_name(owner), pkgutil.resolve_name(function)
+        cluster.watched = watched  # also where the test has `work_here`
+        place = pkgutil.resolve_name(f"{module}:{owner}" if owner else module)
+        kept = getattr(place, name)
 
         def killing(*arguments: Any, **options: Any) -> Any:
             calls.append(None)
@@ -145,6 +172,33 @@ def killed_at() -> Callable[..., None]:
     how busy the machine is, as it would if the test looked from outside.
     """
     return _killed_at
+
+
+@pytest.fixture(scope="session")
+def run_with_torch() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Run a Python program that imports torch, in a process that has it and nothing of T3D.
+
+    Called as `run_with_torch(program, *words)`, with the words in `sys.argv`. See tests/fork_server.py.
+    """
+    command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        streams = server.stdin, server.stdout
+
+        def run(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+            request = {
+                "program": program,
+                "words": words,
+                "environment": dict(os.environ),
+                "folder": str(Path.cwd()),
+                "path": ["", *sys.path],
+            }
+            print(json.dumps(request), file=streams[0], flush=True)
+            return subprocess.CompletedProcess([program, *words], *json.loads(streams[1].readline()))
+
+        yield run
+        server.stdin.close()
 
 
 # --- a web server ---------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from t3d.prepare.shards import write_shards
 from t3d.video.encode import write_video
 from t3d.video.video import Video
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 SPEC = ClipSpec(4, 1, 32, 32)
 
 

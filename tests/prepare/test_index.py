@@ -18,6 +18,8 @@ from t3d.prepare.examine import examine
 from t3d.prepare.index import index_videos
 from t3d.video.encode import write_video
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 
 def film(path: Path, seed: int, *, frames: int = 20, size: int = 32) -> Path:
     generator = torch.Generator().manual_seed(seed)

@@ -24,6 +24,8 @@ from t3d.prepare.shards import write_shards
 from t3d.video.encode import write_video
 from t3d.video.video import Video
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory, numbered_frames) -> Path:

@@ -21,6 +21,8 @@ from t3d.video.encode import write_video
 from t3d.video.video import Video
 from t3d.video.writer import video_writer
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 SMALL = TranscodeSpec(short_side=48)
 
 

@@ -43,6 +43,8 @@ from t3d.training.run_folder import RunFolder
 from t3d.training.start import Run
 from t3d.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 Tiny = Callable[..., TrainConfig]
 
 

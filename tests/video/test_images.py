@@ -22,6 +22,8 @@ from t3d.prepare.index import index_videos
 from t3d.video.image_names import are_frames, image_names, images_digest, is_image_folder
 from t3d.video.video import Video
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 
 def pictures(count: int, *, height: int = 32, width: int = 48) -> list[np.ndarray]:
     """Pictures with a gradient, each brighter than the one before."""
