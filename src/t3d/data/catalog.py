@@ -18,6 +18,7 @@ from t3d.data.moved import refuse_moved
 from t3d.data.official.listed import open_list
 from t3d.data.official.read import read_official
 from t3d.errors import ConfigError, ManifestError
+from t3d.io.archive_names import is_archive, unpack_hint
 from t3d.io.files import is_url
 from t3d.io.shard_cache import local_copy
 
@@ -76,6 +77,8 @@ def _opened(name: str, *, root: str | None, source_pattern: str | None, class_fi
     files = _indexes(name)
     if not files and not path.exists():
         raise ManifestError(f"{path}: no such file or folder")
+    if is_archive(path.name):
+        raise ManifestError(f"{path}: an archive, which is not read; {unpack_hint(path)}")
     if source_pattern is not None:
         raise ConfigError(
             f"source_pattern is for a folder or an official list, but {path} is a table; name the groups in "

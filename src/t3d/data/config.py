@@ -25,7 +25,8 @@ class ReadConfig:
             if the list of videos is an index (`.parquet`).
         cache: Folder for decoded, resized frames, so that each video is decoded once. Default: no cache.
         cache_gb: Largest size of `cache`, in GB.
-        image_fps: Frames per second of videos that are folders of images.
+        image_fps: Frames per second of videos that are folders of images. Default: the rate in the index,
+            else 25.
         max_bad: Largest accepted share of unreadable videos.
         workers: Processes that read videos. 0 reads them in the training process.
         timeout: Time limit for each time a file is opened and read, in seconds. A file that takes longer is
@@ -43,7 +44,7 @@ class ReadConfig:
     index: str | None = None
     cache: str | None = None
     cache_gb: float = 20.0
-    image_fps: float = 25.0
+    image_fps: float | None = None
     max_bad: float = 0.01
     workers: int = 2
     timeout: float = DEFAULT_LIMITS.timeout
@@ -62,7 +63,8 @@ class ReadConfig:
         at_least("data.timeout", self.timeout, 1e-3)
         at_least("data.max_megapixels", self.max_megapixels, 1e-3)
         at_least("data.max_clip_gb", self.max_clip_gb, 1e-6)
-        between("data.image_fps", self.image_fps, 0.001, 100_000)
+        if self.image_fps is not None:
+            between("data.image_fps", self.image_fps, 0.001, 100_000)
 
     @property
     def limits(self) -> ReadLimits:

@@ -28,7 +28,8 @@ class Reading:
             itself needs none.
         cache: Folder for decoded frames, so that later runs on the same videos do not decode them again. By
             default nothing is cached.
-        image_fps: Frames per second of videos that are folders of images.
+        image_fps: Frames per second of videos that are folders of images. Default: the rate in the index,
+            else 25.
         max_bad: Largest share of unreadable videos, from 0 to 1. With more of them the command stops.
         limits: Limits of reading one file.
 
@@ -40,12 +41,13 @@ class Reading:
     classes: str | None = None
     index: str | None = None
     cache: str | None = None
-    image_fps: float = 25.0
+    image_fps: float | None = None
     max_bad: float = 0.01
     limits: ReadLimits = field(default_factory=ReadLimits)
 
     def __post_init__(self) -> None:
-        between("image_fps", self.image_fps, 0.001, 100_000)
+        if self.image_fps is not None:
+            between("image_fps", self.image_fps, 0.001, 100_000)
         between("max_bad", self.max_bad, 0, 1)
 
 
@@ -106,7 +108,8 @@ class PredictConfig:
         root: Folder that relative paths of a list start from. By default the folder of the list.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. Videos in shards
             need theirs.
-        image_fps: Frames per second of videos that are folders of images.
+        image_fps: Frames per second of videos that are folders of images. Default: the rate in the index,
+            else 25.
         top: Number of classes per prediction, most probable first. Default: 3 if predictions are printed, all
             classes in a file. A CSV file always has all.
         per_clip: Also give the times and the scores of each clip. Not for a CSV file.
@@ -125,7 +128,7 @@ class PredictConfig:
     videos: tuple[str, ...] = ()
     root: str | None = None
     index: str | None = None
-    image_fps: float = 25.0
+    image_fps: float | None = None
     top: int | None = None
     per_clip: bool = False
     out: str | None = None
@@ -137,7 +140,8 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if self.top is not None:
             at_least("top", self.top, 1)
-        between("image_fps", self.image_fps, 0.001, 100_000)
+        if self.image_fps is not None:
+            between("image_fps", self.image_fps, 0.001, 100_000)
         if self.out is not None and not self.out.endswith((".jsonl", ".csv")):
             raise ConfigError(
                 f"out is {self.out}; predictions are written as JSON Lines or as a table, so it must end in "
