@@ -14,6 +14,22 @@ MANY_PROCESSES = (
     "tests/workers/test_pool.py",
     "tests/workers/test_ray_cluster.py",
 )
+# They take longest, so they begin first: a process that begins one of them last would work alone.
+LONGEST = (
+    *MANY_PROCESSES,
+    "tests/transfer/test_run.py",
+    "tests/training/test_run.py",
+    "tests/reproduce/test_run.py",
+    "tests/video/test_odd_videos.py",
+    "tests/prepare/test_real_oddities.py",
+    "tests/training/test_length.py",
+    "tests/data/synthetic/test_videos.py",
+    "tests/test_imports.py",
+    "tests/transfer/teachers/test_teacher.py",
+    "tests/training/test_start_up.py",
+    "tests/video/test_video.py",
+    "tests/models/test_contract.py",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +40,20 @@ def _examples_write_elsewhere(
         monkeypatch.chdir(tmp_path)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest; see `LONGEST`."""
+    for file in LONGEST:
+        if not (config.rootpath / file).exists():
+            raise pytest.UsageError(f"LONGEST of conftest.py names {file}, which is not there")
+    places = {config.rootpath / file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the tests of a file, and of all `MANY_PROCESSES`, in one process: it prepares their fixtures once.
+
+    The files begin in the order of `LONGEST`.
 
     `--dist loadgroup` would do the same by marks, but it groups nothing under pytest 9.2 and says nothing.
     """
@@ -34,9 +61,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    for file in MANY_PROCESSES:
-        if not (config.rootpath / file).exists():
-            raise pytest.UsageError(f"MANY_PROCESSES of conftest.py names {file}, which is not there")
+    config.option.loadscopereorder = False  # xdist would begin with the files that have most tests
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:

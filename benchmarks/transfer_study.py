@@ -312,7 +312,7 @@ class Study:
             for seed in SEEDS if percent < 100 else (0,):
                 used = {entry.path for entry in known.label_subset(percent / 100, seed=seed)}
                 rows = [row for row in train_rows if known[row[0]].path in used]
-                outcome = result_of(fit_linear(known, rows), asked, test_rows, bad)
+                outcome = result_of(fit_linear(known, rows).classifier, asked, test_rows, bad)
                 result[str(percent)].append(outcome.metrics.video_top1)
         return result
 

@@ -1,21 +1,31 @@
-"""Fixtures for all tests: real clips, videos whose pixels identify each frame, and a web server."""
+"""Fixtures for all tests: real clips, videos that number their frames, killed processes, and a web server."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import multiprocessing
 import os
+import pkgutil
+import signal
 import ssl
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
+from t3d.workers import cluster
+from t3d.workers.pool import watched
+
+_HANG = 300.0  # seconds after which something that a test waits for will never come, however busy the machine
 _REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 CERTIFICATE = Path(__file__).with_name("loopback.pem")
 
@@ -30,6 +40,14 @@ def real_data() -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_time_passes_for_progress() -> Iterator[None]:
+    """On a busy machine, tasks that take seconds would otherwise print lines about their progress."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("t3d.progress._clock", lambda: 0.0)
+        yield
 
 
 @pytest.fixture
@@ -76,6 +94,116 @@ def read_numbers() -> Callable[[torch.Tensor], list[int]]:
     return _read_numbers
 
 
+# --- other processes ------------------------------------------------------------------------------------
+
+
+def _wait_until(condition: Callable[[], object]) -> None:
+    pause = threading.Event()  # some tests replace time.sleep
+    end = time.monotonic() + _HANG
+    while not condition():
+        assert time.monotonic() < end, f"not within {_HANG:g} s"
+        pause.wait(0.01)
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], object]], None]:
+    """Wait for a condition that will become true, however busy the machine is: `wait_until(path.exists)`."""
+    return _wait_until
+
+
+def _watched_here(
+    function: Callable[[Any], Any], items: Sequence[Any], *, workers: int, timeout: float, title: str
+) -> Iterator[tuple[Any, Any]]:
+    assert workers > 0
+    assert timeout > 0
+    assert title
+    return ((item, function(item)) for item in items)
+
+
+@pytest.fixture(scope="module")
+def work_here() -> Iterator[None]:
+    """Examine, transcode and pack in the process of the test, since others take longer to start than to work.
+
+    tests/workers, `killed_at`, the real oddities and the examples in docstrings use other processes.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("t3d.workers.cluster.watched", _watched_here)
+        yield
+
+
+def _killed_at(
+    function: str, call: int, work: Callable[[], object], *, when: Literal["before", "after"] = "before"
+) -> None:
+    module, _, names = function.partition(":")
+    owner, _, name = names.rpartition(".")
+    calls = []
+
+    def run() -> None:
+        os.setsid()  # a process group that can be killed as a whole
+        cluster.watched = watched  # also where the test has `work_here`
+        place = pkgutil.resolve_name(f"{module}:{owner}" if owner else module)
+        kept = getattr(place, name)
+
+        def killing(*arguments: Any, **options: Any) -> Any:
+            calls.append(None)
+            if (when, len(calls)) == ("before", call):
+                os.killpg(0, signal.SIGKILL)
+            result = kept(*arguments, **options)
+            if (when, len(calls)) == ("after", call):
+                os.killpg(0, signal.SIGKILL)
+            return result
+
+        setattr(place, name, killing)
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join(_HANG)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.fixture(scope="session")
+def killed_at() -> Callable[..., None]:
+    """Run a function in a process that is killed, with its children, before or after a call of another one.
+
+    Called as `killed_at("package.module:Class.method", 3, work, when="after")`: the moment does not depend on
+    how busy the machine is, as it would if the test looked from outside.
+    """
+    return _killed_at
+
+
+@pytest.fixture(scope="session")
+def run_with_torch() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Run a Python program that imports torch, in a process that has it and nothing of T3D.
+
+    Called as `run_with_torch(program, *words)`, with the words in `sys.argv`. See tests/fork_server.py.
+    """
+    command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        streams = server.stdin, server.stdout
+
+        def run(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+            request = {
+                "program": program,
+                "words": words,
+                "environment": dict(os.environ),
+                "folder": str(Path.cwd()),
+                "path": ["", *sys.path],
+            }
+            print(json.dumps(request), file=streams[0], flush=True)
+            return subprocess.CompletedProcess([program, *words], *json.loads(streams[1].readline()))
+
+        yield run
+        server.stdin.close()
+
+
+# --- a web server ---------------------------------------------------------------------------------------
+
+
 @dataclass
 class _Page:
     """Content of a server under one path, and the faults it simulates.
@@ -91,8 +219,7 @@ class _Page:
         length: False value of Content-Length; -1 to omit the header.
         location: Target of a redirect.
         headers: Additional response headers.
-        pause: Seconds it waits before each `slice` of bytes.
-        slice: Bytes per chunk.
+        hold: Position in the content before which the server stops sending until the test calls `release`.
     """
 
     content: bytes = b""
@@ -105,8 +232,20 @@ class _Page:
     length: int | None = None
     location: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    pause: float = 0.0
-    slice: int = 1 << 16
+    hold: int | None = None
+    _released: threading.Event = field(default_factory=threading.Event)
+
+    def release(self) -> None:
+        """Let the server send the rest, and never hold again."""
+        self._released.set()
+
+    def send(self, body: bytes, start: int, write: Callable[[bytes], object]) -> None:
+        """Write the content from `start` on, in two parts if some of it is held."""
+        held = len(body) if self.hold is None or self._released.is_set() else max(self.hold - start, 0)
+        write(body[:held])
+        if held < len(body):
+            self._released.wait()
+            write(body[held:])
 
 
 class _Site:
@@ -202,9 +341,7 @@ class _Site:
         body = content[start:end]
         if page.cuts:
             body = body[: page.cuts.pop(0)]
-        for at in range(0, len(body), page.slice):
-            time.sleep(page.pause)
-            handler.wfile.write(body[at : at + page.slice])
+        page.send(body, start, handler.wfile.write)
 
 
 @pytest.fixture
@@ -223,5 +360,7 @@ def _running(site: _Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Site]:
     for name in ("no_proxy", "NO_PROXY"):  # whatever stands between this machine and others
         monkeypatch.setenv(name, "127.0.0.1")
     yield site
+    for page in site.pages.values():
+        page.release()  # its thread ends
     site.server.shutdown()
     site.server.server_close()

@@ -19,6 +19,7 @@ from t3d.video.encode import write_video
 NEEDED = {
     "modern": {"data.train": "clips", "out": "runs/a"},
     "paper": {"data.train": "clips", "out": "runs/a"},
+    "transfer-few-labels": {"data.videos": "clips", "labels.videos": "few", "out": "runs/a"},
     "transfer-laptop": {"data.videos": "clips", "teacher.name": "resnet18", "out": "runs/a"},
     "transfer-paper": {"data.videos": "clips", "teacher.name": "resnet18", "out": "runs/a"},
 }
@@ -101,3 +102,11 @@ def test_paths_and_sections_are_accepted() -> None:
     )
     assert (config.data.train, config.out) == ("clips", "runs/a")
     assert config.model.options == {"growth_rate": 4}
+
+
+@pytest.mark.parametrize("name", ["modern", "transfer-laptop"])
+def test_recipes_for_own_videos_sample_by_time_and_give_way_to_a_stride(name: str) -> None:
+    clip = t3d.recipe(name, NEEDED[name]).clip
+    assert clip.stride is None
+    assert clip.fps == {"modern": 25 / 2, "transfer-laptop": 25 / 4}[name]
+    assert t3d.recipe(name, {**NEEDED[name], "clip.stride": 2}).clip.step == 2

@@ -176,5 +176,5 @@ class ClipSpec:
         if self.stride is not None:
             raise ConfigError(
                 f"clip.stride is {self.stride} and clip.fps is {self.fps:g}; clips are sampled either every "
-                "few frames (clip.stride) or at a rate (clip.fps): set one, and the other to null (None)"
+                "few frames (clip.stride) or at a rate (clip.fps): remove one of the two"
             )

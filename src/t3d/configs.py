@@ -58,10 +58,11 @@ def recipe(name: str, changes: Mapping[str, object] | None = None) -> TrainConfi
             f"{type(changes).__name__}"
         )
     options = read_recipe(name)
-    changed = {key for key, value in _flat(changes or {}) if value is not None}
-    for one, other in (pair for two in EXCLUSIVE for pair in (two, two[::-1])):
-        if one in changed and other not in changed:
-            _put(options, other, None)
+    for source in (dict(_flat(options)), dict(_flat(changes or {}))):
+        given = {key for key, value in source.items() if value is not None}
+        for one, other in (pair for two in EXCLUSIVE for pair in (two, two[::-1])):
+            if one in given and other not in given:
+                _put(options, other, None)
     kind = TransferConfig if name.startswith("transfer") else TrainConfig
     for key, value in _flat(changes or {}):
         _refuse_unknown(key, kind, name)

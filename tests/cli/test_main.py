@@ -174,7 +174,7 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("train --data.videos d", "unknown option --data.videos; it is now --root"),
         (
             "train --json",
-            "it belongs to t3d prepare download, t3d prepare index, t3d prepare transcode and 7 more",
+            "it belongs to t3d prepare download, t3d prepare unpack, t3d prepare index and 8 more",
         ),
         *(
             (
@@ -303,7 +303,7 @@ def printed(capsys: Out, *words: object) -> dict[str, dict[str, object]]:
 
 def test_recipes_are_whole_and_give_way_to_options(capsys: Out) -> None:
     assert recipes("train") == ["modern", "paper"]
-    assert recipes("transfer") == ["transfer-laptop", "transfer-paper"]
+    assert recipes("transfer") == ["transfer-few-labels", "transfer-laptop", "transfer-paper"]
     paper = printed(capsys, "--recipe", "paper")
     assert (paper["optim"]["name"], paper["optim"]["lr"], paper["clip"]["num_frames"]) == ("sgd", 0.1, 32)
     modern = printed(capsys, "--optim.lr", 0.5, "--recipe=modern", "--optim.ema_decay", "0")
@@ -640,7 +640,10 @@ def test_a_bad_file_among_good_ones(reliable: RunFolder, clips: Path, tmp_path: 
 
 
 def test_a_closed_pipe_is_not_an_error(trained: RunFolder, clips: Path) -> None:
-    code = "import sys; from t3d.cli.main import main; sys.exit(main())"
+    code = (
+        "import sys, t3d.progress; from t3d.cli.main import main; "
+        "t3d.progress._clock = lambda: 0.0; sys.exit(main())"  # a busy machine prints no progress either
+    )
     words = ["predict", trained.last, clips, "--workers", 0]
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)],
@@ -653,7 +656,7 @@ def test_a_closed_pipe_is_not_an_error(trained: RunFolder, clips: Path) -> None:
     assert process.stderr is not None
     process.stdout.close()
     assert process.stderr.read() == ""
-    assert process.wait(timeout=60) == 141
+    assert process.wait(timeout=300) == 141
 
 
 # --- models, convert -------------------------------------------------------------------------------------

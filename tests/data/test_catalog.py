@@ -49,6 +49,78 @@ def test_every_form_gives_the_same_videos(tmp_path: Path, videos: Path, kind: st
     assert manifest.classes == ("Jump", "Run")
 
 
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "labels", "folder"])
+@pytest.mark.situation(
+    "Lists and folders",
+    "Class numbers, and a class file somewhere else",
+    "`--classes FILE` in all commands that read labels",
+)
+def test_a_given_class_file_names_the_numbers_of_any_list(tmp_path: Path, kind: str) -> None:
+    text = {
+        "txt": "a.mp4 1\nb.mp4 0\n",
+        "jsonl": '{"path": "a.mp4", "label": 1}\n{"path": "b.mp4", "label": 0}\n',
+        "labels": "path,labels\na.mp4,1\nb.mp4,0\n",
+    }
+    for label, name in ((1, "a"), (0, "b")):
+        (tmp_path / "set" / str(label)).mkdir(parents=True)
+        (tmp_path / "set" / str(label) / f"{name}.mp4").touch()
+    given = tmp_path / "set"
+    if kind != "folder":
+        given = given / f"list.{kind.replace('labels', 'csv')}"
+        given.write_text(text[kind])
+    (given.parent / "classes.txt").write_text("wrong\nfile\n")  # would be used without the option
+    file = tmp_path / "names.txt"
+    file.write_text("swim\nrun\njump\n")
+    manifest = open_manifest(str(given), classes=str(file))
+    assert manifest.classes == ("run", "swim")
+    assert dict(zip(["a", "b"], manifest.label_column.text().to_pylist(), strict=True)) == (
+        {"a": "run", "b": "swim"} if kind != "folder" else {"a": "swim", "b": "run"}
+    )
+
+
+def test_classes_that_have_names_keep_them_and_equal_names_become_one_class(tmp_path: Path) -> None:
+    table, file = tmp_path / "list.csv", tmp_path / "names.csv"
+    table.write_text("path,label\na.mp4,run\nb.mp4,jump\n")
+    file.write_text("id,name\n3,run\n7,jump\n8,run\n")
+    assert open_manifest(str(table), classes=str(file)).classes == ("jump", "run")
+    table.write_text("path,label\na.mp4,3\nb.mp4,7\nc.mp4,8\n")
+    manifest = open_manifest(str(table), classes=str(file))
+    assert (manifest.classes, manifest.labels.tolist()) == (("jump", "run"), [1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "content", "says"),
+    [
+        (
+            ("0", "2"),
+            "x\ny\n",
+            "names classes 0 to 1, and .*list.csv has the class 2; its lines have no numbers",
+        ),
+        (("0", "2"), "0 x\n", "names class 0 only, and .*list.csv has the class 2$"),
+        (("0", "run"), "x\ny\n", "the class 'run' is neither a number nor a name in the class file"),
+        (("0", "1"), None, "the class file cannot be read .No such file"),
+        (("0", "1"), "{", "is not a class file"),
+    ],
+)
+def test_a_class_file_that_does_not_fit_is_refused(
+    tmp_path: Path, labels: tuple[str, str], content: str | None, says: str
+) -> None:
+    table, file = tmp_path / "list.csv", tmp_path / ("names.json" if content == "{" else "names.txt")
+    table.write_text("path,label\n" + "".join(f"{label}.mp4,{label}\n" for label in labels))
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ManifestError, match=says):
+        open_manifest(str(table), classes=str(file))
+
+
+def test_numbers_for_a_model_with_names_lead_to_the_class_file(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.mp4 0\nb.mp4 1\n")
+    with pytest.raises(
+        ManifestError, match=r"class numbers '0', '1', but .*names \(jump, run\); .*`classes`"
+    ):
+        open_manifest(str(tmp_path / "list.txt")).with_classes(["jump", "run"])
+
+
 def test_without_videos_a_table_stands_in_its_own_folder(videos: Path) -> None:
     (videos / "list.csv").write_text("path\nJump/v_Jump_g01_c01.mp4\n")
     (entry,) = open_manifest(str(videos / "list.csv"))

@@ -21,6 +21,8 @@ from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, save_model
 from t3d.video.encode import write_video
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 COMPUTE = ["--workers", "0", "--precision", "fp32"]
 
 

@@ -3,20 +3,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
+from t3d.data.soft_labels import read_soft_labels
 from t3d.errors import CheckpointError, ConfigError, LostReaderError
 from t3d.evaluation.bulk import PredictionFile, _scorer, predictions, to_line
 from t3d.evaluation.config import PredictConfig
+from t3d.evaluation.parts import Part
+from t3d.evaluation.prediction_rows import PredictionRows
 from t3d.evaluation.predictor import Prediction, Predictor
 from t3d.evaluation.scoring import IN_PROCESS
 from t3d.models.registry import create_model
@@ -103,7 +105,10 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Pat
     other = net(tmp_path / "other.safetensors", 2)
     for options, message in (
         ({"model": other, "top": 2}, "holds predictions of other weights; choose a new file"),
-        ({"model": weights, "top": 3}, "holds 2 classes per line, but top is 3"),
+        (
+            {"model": weights, "top": 3},
+            "holds 2 classes per line, but .* would write 3; use `top` = 2",
+        ),
     ):
         with pytest.raises(ConfigError, match=message), PredictionFile(out, **options):  # type: ignore[arg-type]
             pass
@@ -118,6 +123,101 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Pat
         assert out.read_text() == text
     with pytest.raises(CheckpointError, match=r"none\.safetensors"):
         PredictionFile(out, model=tmp_path / "none.safetensors", top=2)
+
+
+def test_all_classes_are_written_by_default(tmp_path: Path, weights: Path) -> None:
+    out = tmp_path / "all.jsonl"
+    with PredictionFile(out, model=weights) as file:
+        file.add(GOOD)
+    assert lines(out)[0]["classes"] == dict(zip(GOOD.classes, GOOD.probs, strict=True))
+
+
+def test_a_table_of_predictions_is_resumed_at_its_end(tmp_path: Path, weights: Path) -> None:
+    out = tmp_path / "all.csv"
+    part = Prediction('/v/"c,d".mp4', GOOD.classes, (0.9, 0.1, 1e-9), clips=1, start=0.1, end=2.5)
+    with PredictionFile(out, model=weights) as file:
+        digest = file._weights
+        file.add(GOOD)
+        file.add(replace(BAD, error="two\nlines"))
+        head = 'path,start,end,prediction,clips,weights,error,jump,"run, fast",坐'
+        good = f"/v/a.mp4,,,坐,4,{digest},,0.375,0.125,0.5"
+        assert out.read_text().splitlines() == [head, good, f"/v/b.mp4,,,,0,{digest},two lines,,,"]
+    with out.open("ab") as stream:
+        stream.write(b'"/v/""c,d"')  # the line that a kill cut short
+    with PredictionFile(out, model=weights) as file:
+        places = [Part(GOOD.path), Part(BAD.path), Part(part.path, 0.1, 2.5)]
+        assert file.missing(places) == places[1:]
+        assert out.read_text().splitlines() == [head, good]
+        file.add(part)
+    last = f'"/v/""c,d"".mp4",0.1,2.5,坐,1,{digest},,0.1,1e-09,0.9'
+    assert out.read_text().splitlines() == [head, good, last]
+    with PredictionFile(out, model=weights) as file:
+        assert file.missing(places) == [Part(BAD.path)]
+    soft = read_soft_labels(out)
+    assert (soft.classes, len(soft), soft.videos[1].end) == (CLASSES, 2, 2.5)
+
+
+def test_a_header_that_was_cut_short_is_written_again(tmp_path: Path, weights: Path) -> None:
+    out = tmp_path / "all.csv"
+    out.write_bytes(b"path,sta")
+    with PredictionFile(out, model=weights) as file:
+        file.add(GOOD)
+    assert out.read_text().startswith("path,start,end,prediction,")
+    assert len(read_soft_labels(out)) == 1
+
+
+def test_tables_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Path) -> None:
+    out = tmp_path / "all.csv"
+    with PredictionFile(out, model=weights) as file:
+        file.add(GOOD)
+    whole = out.read_text()
+    other = net(tmp_path / "other.safetensors", 2)
+    head, row = whole.splitlines()
+    for text, model, message in (
+        (whole, other, "holds predictions of other weights; choose a new file"),
+        ("path,label\n", weights, r"all\.csv, line 1: has other columns \(path,label\)"),
+        ("label", weights, "line 1: has other columns"),
+        (whole + "/v/b.mp4,run\n", weights, "line 3: not a prediction"),
+        (f"{head}\n{row.replace('0.125', 'x')}\n", weights, "line 2: not a prediction"),
+    ):
+        out.write_text(text)
+        with pytest.raises(ConfigError, match=message), PredictionFile(out, model=model):
+            pass
+        assert out.read_text() == text
+
+
+def test_line_breaks_do_not_fit_into_a_table(tmp_path: Path, weights: Path) -> None:
+    with PredictionFile(tmp_path / "a.jsonl", model=weights) as file:
+        assert file.missing(["/v/a\nb.mp4"]) == ["/v/a\nb.mp4"]
+    with (
+        PredictionFile(tmp_path / "a.csv", model=weights) as file,
+        pytest.raises(ConfigError, match=r"has a line break.*write a \.jsonl file"),
+    ):
+        file.missing([Part("/v/a\nb.mp4")])
+    with pytest.raises(CheckpointError, match=r"the class name .* has a line break"):
+        PredictionRows(("a\nb", "c"), "single")
+
+
+def test_a_row_of_several_labels_names_all_that_apply() -> None:
+    rows = PredictionRows(("a", "b", "c"), "multi")
+    record = {"path": "/v", "clips": 1, "classes": {"c": 0.9, "a": 0.5, "b": 0.1}, "weights": "f"}
+    assert rows.header.startswith(b"path,start,end,predictions,")
+    assert rows.encode(record) == b"/v,,,a|c,1,f,,0.5,0.1,0.9\n"
+    assert rows.encode(record | {"classes": dict.fromkeys("abc", 0.1)}).split(b",")[3] == b"|"
+
+
+def test_the_command_writes_the_same_soft_labels_as_json_and_csv(
+    weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", str(weights), str(films), "--workers", "0", "--precision", "fp32", "--out"]
+    soft = []
+    for name in ("all.jsonl", "all.csv"):
+        assert main([*words, str(tmp_path / name)]) == 0
+        assert "3 videos; 3 predicted now" in capsys.readouterr().out
+        soft.append(read_soft_labels(tmp_path / name))
+    first, second = soft[0].with_classes(CLASSES), soft[1].with_classes(CLASSES)
+    np.testing.assert_array_equal(first.probs, second.probs)
+    assert first.videos.table.equals(second.videos.table)
 
 
 def test_weights_that_change_while_they_are_loaded_write_nothing(tmp_path: Path) -> None:
@@ -164,34 +264,33 @@ def test_the_command(weights: Path, films: Path, tmp_path: Path, capsys: pytest.
     assert main([*words[:3], "--out", str(out)]) == 0
     assert "3 videos; 0 predicted now, 3 earlier" in capsys.readouterr().out
     assert main([*words, "--out", str(out), "--top", "1"]) == 2
-    assert "holds 3 classes per line, but top is 1" in capsys.readouterr().err
+    assert "holds 3 classes per line, but this command would write 1" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_killed_run_loses_at_most_a_line(weights: Path, films: Path, tmp_path: Path) -> None:
+def test_a_killed_run_loses_at_most_a_line(
+    weights: Path,
+    films: Path,
+    tmp_path: Path,
+    killed_at: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("t3d.evaluation.predictor.GROUP", 4)
     (tmp_path / "many").mkdir()
-    for at in range(80):
+    for at in range(10):
         (tmp_path / "many" / f"{at}.mp4").hardlink_to(films / f"{at % 3}.mp4")
     out = tmp_path / "all.jsonl"
     words = ["predict", str(weights), str(tmp_path / "many"), "--out", str(out), "--workers", "0"]
     words += ["--precision", "fp32"]
-    command = [sys.executable, "-m", "t3d", *words]
-    run = subprocess.Popen(command, start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    try:
-        deadline = time.monotonic() + 60
-        while run.poll() is None and time.monotonic() < deadline:
-            if out.exists() and out.read_bytes().count(b"\n") >= 64:  # the first group
-                break
-            time.sleep(0.005)
-    finally:
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
+    killed_at("t3d.io.journal:Journal.add", 7, lambda: main(words))  # in the second group
     before = out.read_bytes().splitlines(keepends=True)
-    assert 64 <= len(before) < 80
+    assert len(before) == 6
+    with out.open("ab") as file:
+        file.write(before[0][:40])  # as if it had died while it wrote the line
     assert main(words) == 0
     after = out.read_bytes().splitlines(keepends=True)
     assert after[: len(before)] == before
-    assert len(after) == len({line["path"] for line in lines(out)}) == 80
+    assert len(after) == len({line["path"] for line in lines(out)}) == 10
 
 
 def test_a_dead_reader_is_the_death_of_the_process_and_other_errors_are_not(

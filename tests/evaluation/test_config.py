@@ -50,7 +50,12 @@ def test_options_that_cannot_work_are_refused() -> None:
         (lambda: TestConfig("m", "v", tail="padd"), "tail is 'padd'; did you mean 'pad'"),
         (lambda: Protocol(ClipSpec(), order="static "), "order is 'static '; did you mean 'static'"),
         (lambda: PredictConfig("m", top=0), "top is 0"),
-        (lambda: PredictConfig("m", out="scores.csv"), "out is scores.csv; .* must end in .jsonl"),
+        (lambda: PredictConfig("m", out="scores.txt"), "out is scores.txt; .* must end in .jsonl or .csv"),
+        (
+            lambda: PredictConfig("m", out="a.csv", top=3),
+            "`top` is set and `out` is a.csv; .*out `top`",
+        ),
+        (lambda: PredictConfig("m", out="a.csv", per_clip=True), "`per_clip` is set and `out` is a.csv"),
         (
             lambda: ProbeConfig("a", "b", model="m", label_fraction=0),
             "label_fraction is 0; it must be above 0",

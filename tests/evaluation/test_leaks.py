@@ -31,6 +31,8 @@ from t3d.evaluation.task import measure
 from t3d.training.logging import read_log
 from t3d.video.encode import write_video
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -31,6 +31,8 @@ from t3d.report.result import print_result, write_result
 from t3d.video.encode import write_video
 from t3d.video.video import Video
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 CLASSES = ("jump", "run, fast", "坐")
 SPEC = ClipSpec(num_frames=8, stride=1, size=64, resize=64, tail="pad")
 

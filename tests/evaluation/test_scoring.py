@@ -456,7 +456,7 @@ def test_a_network_with_scores_that_are_not_finite_is_refused(films: Manifest) -
 @pytest.mark.parametrize("diverged", [0, 1])
 def test_all_processes_stop_if_one_has_scores_that_are_not_finite(films: Manifest, diverged: int) -> None:
     """Two processes simulated by two threads. One has broken weights."""
-    barrier, sent = threading.Barrier(2, timeout=60), {}
+    barrier, sent = threading.Barrier(2, timeout=300), {}
 
     def score(rank: int) -> str:
         def gather(part: list[Any]) -> list[Any]:

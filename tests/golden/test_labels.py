@@ -102,5 +102,5 @@ def test_the_folds_that_choose_a_penalty(manifest: Make) -> None:
             (n, 0, np.array([np.sin(12.9 * n * k + phase) + 0.4 * (n // 2 % 2) for k in range(1, 7)]))
             for n in range(40)
         ]
-        chosen.append(float(fit_linear(table, clips).named_steps["logisticregression"].C))
+        chosen.append(float(fit_linear(table, clips).strength))
     assert chosen == [10.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]

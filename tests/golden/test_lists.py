@@ -7,11 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from t3d.data.index import VideoIndex
 from t3d.data.inspect.browse import write_page
 from t3d.data.manifest.manifest import Manifest
 from t3d.prepare.index import index_videos
 from t3d.prepare.shards import write_shards
+
+pytestmark = pytest.mark.usefixtures("work_here")
 
 Make = Callable[..., Any]
 

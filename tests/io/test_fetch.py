@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -22,6 +22,7 @@ from t3d.errors import ConfigError, FetchError
 from t3d.io import fetch as module
 from t3d.io.fetch import Retry, fetch, shown
 
+Wait = Callable[[Callable[[], object]], None]
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -234,7 +235,7 @@ def test_a_refused_connection_is_an_error(site: Any, tmp_path: Path) -> None:
 
 
 def test_a_server_that_falls_silent(site: Any, tmp_path: Path) -> None:
-    site.put("/a", CONTENT, pause=1.0)
+    site.put("/a", CONTENT, hold=0)
     with pytest.raises(FetchError, match="timeout"):
         fetch(site.url("/a"), tmp_path / "a", retry=Retry(attempts=1, timeout=0.1))
 
@@ -402,17 +403,17 @@ def test_the_error_can_be_pickled() -> None:
 
 
 def test_threads_that_download_one_file(site: Any, tmp_path: Path) -> None:
-    site.put("/a", CONTENT, cuts=[1000, 5000], pause=0.01)
+    site.put("/a", CONTENT, cuts=[1000, 5000])
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(quick, site.url("/a"), tmp_path / "a", digest=SHA256) for _ in range(8)]:
-            done.result(timeout=30)
+            done.result(timeout=300)
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert alone(tmp_path) == ["a"]
     assert len(site.asked) == 3  # one did it
 
 
 def test_another_one_takes_over_where_one_fails(site: Any, tmp_path: Path) -> None:
-    site.put("/a", CONTENT, refusals=[404] * 3, pause=0.01)
+    site.put("/a", CONTENT, refusals=[404] * 3)
 
     def once(_: int) -> bool:
         try:
@@ -426,58 +427,62 @@ def test_another_one_takes_over_where_one_fails(site: Any, tmp_path: Path) -> No
     assert alone(tmp_path) == ["a"]
 
 
-_PROGRAM = (
-    "import sys; from pathlib import Path; from t3d.io.fetch import fetch; "
-    "fetch(sys.argv[1], Path(sys.argv[2]))"
-)
+_PROGRAM = """
+import sys
+from pathlib import Path
+from t3d.io.fetch import fetch
+print("ready", flush=True)
+fetch(sys.argv[1], Path(sys.argv[2]))
+"""
 
 
 def process(url: str, target: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", _PROGRAM, url, str(target)])
+    """A process that is about to download a file."""
+    running = subprocess.Popen([sys.executable, "-c", _PROGRAM, url, str(target)], stdout=subprocess.PIPE)
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"ready\n"
+    return running
 
 
-def test_a_killed_download_is_resumed(site: Any, tmp_path: Path) -> None:
-    page = site.put("/a", CONTENT, pause=0.05, slice=10_000)
-    running = process(site.url("/a"), tmp_path / "a")
+def test_a_killed_download_is_resumed(site: Any, tmp_path: Path, wait_until: Wait) -> None:
+    page = site.put("/a", CONTENT, hold=60_000)
     part = tmp_path / ".a.resume.part"
-    until = time.monotonic() + 30
-    while not (part.exists() and part.stat().st_size >= 50_000):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
-    running.wait(timeout=30)
+    with process(site.url("/a"), tmp_path / "a") as running:
+        # A buffer of the process may hold the last 8 KiB.
+        wait_until(lambda: running.poll() is not None or (part.exists() and part.stat().st_size >= 50_000))
+        running.kill()
+    assert running.returncode == -signal.SIGKILL
     assert alone(tmp_path) == [".a.lock", ".a.resume.part", ".a.resume.part.json"]
     offset = part.stat().st_size
-    page.pause = 0.0
+    page.release()
     quick(site.url("/a"), tmp_path / "a")
     assert site.ranges() == [None, f"bytes={offset}-"]
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert alone(tmp_path) == ["a"]
 
 
-def test_processes_that_download_one_file(site: Any, tmp_path: Path) -> None:
-    site.put("/a", CONTENT, pause=0.2)
+def test_processes_that_download_one_file(site: Any, tmp_path: Path, wait_until: Wait) -> None:
+    page = site.put("/a", CONTENT, hold=60_000)
     running = [process(site.url("/a"), tmp_path / "a") for _ in range(3)]
-    assert [one.wait(timeout=60) for one in running] == [0, 0, 0]
+    wait_until(lambda: site.asked)
+    page.release()
+    for one in running:
+        one.communicate()
+    assert [one.returncode for one in running] == [0, 0, 0]
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert len(site.asked) == 1
     assert alone(tmp_path) == ["a"]
 
 
-def test_a_waiting_process_takes_over_from_a_killed_one(site: Any, tmp_path: Path) -> None:
-    page = site.put("/a", CONTENT, pause=0.05, slice=10_000)
-    running = process(site.url("/a"), tmp_path / "a")
-    until = time.monotonic() + 30
-    while not site.asked:
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    waiting = threading.Thread(target=quick, args=(site.url("/a"), tmp_path / "a"))
-    waiting.start()
-    time.sleep(0.1)
-    page.pause = 0.0
-    running.kill()
-    running.wait(timeout=30)
-    waiting.join(timeout=30)
+def test_a_waiting_process_takes_over_from_a_killed_one(site: Any, tmp_path: Path, wait_until: Wait) -> None:
+    page = site.put("/a", CONTENT, hold=60_000)
+    with process(site.url("/a"), tmp_path / "a") as running:
+        wait_until(lambda: site.asked)  # it has the lock
+        waiting = threading.Thread(target=quick, args=(site.url("/a"), tmp_path / "a"))
+        waiting.start()
+        running.kill()
+    page.release()
+    waiting.join(300)
     assert (tmp_path / "a").read_bytes() == CONTENT
 
 

@@ -105,7 +105,7 @@ def test_who_waits_takes_over_from_a_killed_process(tmp_path: Path) -> None:
     waiting.start()
     assert not taken.wait(0.2)
     killed(process)
-    waiting.join(30)
+    waiting.join(300)
     assert taken.is_set()
     assert list(tmp_path.iterdir()) == []
 
@@ -130,7 +130,7 @@ def test_readers_share_and_keep_writers_out(tmp_path: Path) -> None:
     reader.start()
     assert not entered.wait(0.2), "a reader waits while the file may be deleted"
     held.release()
-    reader.join(30)
+    reader.join(300)
     assert entered.is_set()
     other.release()
     assert list(tmp_path.iterdir()) == []
@@ -150,7 +150,7 @@ def test_many_processes_that_lock_one_file_never_meet(tmp_path: Path) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(300)
         assert worker.exitcode == 0
     assert path.read_text() == "100"
     assert list(tmp_path.iterdir()) == [path]
@@ -162,7 +162,7 @@ def test_a_forked_child_neither_holds_nor_frees_its_parents_lock(tmp_path: Path)
     held = lock(target)
     assert held is not None
     go = context.Event()
-    child = context.Process(target=lambda: (held.release(), go.wait(60)))
+    child = context.Process(target=lambda: (held.release(), go.wait(300)))
     child.start()
     assert lock(target) is None
     held.release()
@@ -170,7 +170,7 @@ def test_a_forked_child_neither_holds_nor_frees_its_parents_lock(tmp_path: Path)
     assert free is not None, "the child is alive, and does not hold it"
     free.release()
     go.set()
-    child.join(30)
+    child.join(300)
     assert child.exitcode == 0
 
 

@@ -23,6 +23,8 @@ from t3d.prepare.shards import write_shards
 from t3d.video.encode import write_video
 from t3d.video.video import Video
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 SPEC = ClipSpec(4, 1, 32, 32)
 
 
@@ -120,14 +122,14 @@ def test_many_processes_share_a_cache_that_is_too_small_for_all(
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(300)
         assert worker.exitcode == 0
     assert failures.empty(), failures.get()
     assert site.fetched("/shards/index.parquet") == 1
     assert len(site.asked) > 8, "shards had to come again"
 
 
-def test_shards_are_prefetched(url: str, site) -> None:
+def test_shards_are_prefetched(url: str, site, wait_until) -> None:
     _, store, paths = opened(url)
     shards = store.index.shards([str(path) for path in paths])
     assert shards is not None
@@ -136,11 +138,11 @@ def test_shards_are_prefetched(url: str, site) -> None:
     assert [path.name for _, path in needs(order, shards)] == [paths[row].parent.name for row in order]
     folder = paths[0].parent.parent
     with Prefetcher(order, shards) as ahead:
-        expect(lambda: len(list(folder.glob("*.tar"))) == 5)  # the first, and four ahead
+        wait_until(lambda: len(list(folder.glob("*.tar"))) == 5)  # the first, and four ahead
         time.sleep(0.1)
         assert not paths[1].parent.exists()
         ahead.at(1)
-        expect(paths[1].parent.exists)
+        wait_until(paths[1].parent.exists)
     assert all(site.fetched(f"/shards/{path.parent.name}") == 1 for path in paths)
 
 
@@ -154,13 +156,6 @@ def test_reading_ahead_of_a_local_folder_does_nothing(packed: Path) -> None:
         ahead.at(3)
         assert not ahead._thread.is_alive()
     assert VideoIndex.read(packed / "set.parquet").shards(["x", "y"]) is None
-
-
-def expect(condition, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_corrupt_shard_is_refused(url: str, site) -> None:
@@ -213,7 +208,7 @@ def test_forked_processes_ask_an_object_store_after_their_parent(url: str, site,
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(30)
+        worker.join(300)
         worker.kill()
         assert worker.exitcode == 0
 

@@ -96,7 +96,7 @@ def test_every_tensor_of_the_2d_twin_has_a_place(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet3d18", "resnet3d50_ttl", "inception3d", "i3d"])
 def test_repeated_frame_gives_the_2d_scores(name: str, method: Inflation, time_padding: TimePadding) -> None:
     torch.manual_seed(0)
-    frames, side = 6, 48
+    frames, side = 4, 48
     parent = trained(TWINS[name]())
     model = create_model(name, num_classes=5, options={"time_padding": time_padding}).double().eval()
     inflate(parent.state_dict(), model, method=method)

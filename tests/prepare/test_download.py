@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +24,7 @@ from t3d.prepare import download as module
 from t3d.prepare.download import download
 from t3d.prepare.published_files import ELSEWHERE, KNOWN, Part, PublishedSet, RemoteFile
 
+Wait = Callable[[Callable[[], object]], None]
 VIDEO = random.Random(0).randbytes(20_000)
 
 
@@ -304,25 +304,19 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in output
 
 
-def test_a_killed_download_is_resumed(site: Any, tmp_path: Path) -> None:
+def test_a_killed_download_is_resumed(site: Any, tmp_path: Path, wait_until: Wait) -> None:
     body = zipped(*(f"{number}.mp4" for number in range(10)))
-    page = site.put("/a.zip", body, pause=0.2, slice=10_000)
+    page = site.put("/a.zip", body, hold=60_000)
     command = [sys.executable, "-m", "t3d", "prepare", "download", site.url("/a.zip"), "--out", str(tmp_path)]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     part = tmp_path / ".a.zip.resume.part"
-    until = time.monotonic() + 60
-    size = 0
-    while size < 50_000:
-        assert running.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.005)
-        with suppress(FileNotFoundError):  # not there yet
-            size = part.stat().st_size
-    running.send_signal(signal.SIGKILL)
-    running.wait(timeout=30)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
+        # A buffer of the process may hold the last 8 KiB.
+        wait_until(lambda: running.poll() is not None or (part.exists() and part.stat().st_size >= 50_000))
+        running.kill()
+    assert running.returncode == -signal.SIGKILL
     left = {".a.zip.resume.part", ".a.zip.resume.part.json", ".a.zip.lock", ".lock"}
     assert {path.name for path in tmp_path.iterdir()} == left
-    page.pause = 0.0
+    page.release()
     assert download(site.url("/a.zip"), tmp_path).fetched == 1
     assert site.ranges()[0] is None
     assert str(site.ranges()[1]).startswith("bytes=")

@@ -1,11 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +17,8 @@ from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.prepare.examine import examine
 from t3d.prepare.index import index_videos
 from t3d.video.encode import write_video
+
+pytestmark = pytest.mark.usefixtures("work_here")
 
 
 def film(path: Path, seed: int, *, frames: int = 20, size: int = 32) -> Path:
@@ -127,29 +125,19 @@ def test_a_broken_journal_is_an_error(films: Path, tmp_path: Path) -> None:
         index_videos(Manifest.from_folder(films), tmp_path / "index.parquet")
 
 
-def test_a_killed_run_is_resumed(tmp_path: Path) -> None:
-    for seed in range(40):
-        film(tmp_path / "set" / "a" / f"{seed}.mp4", seed, frames=60, size=64)
+def test_a_killed_run_is_resumed(tmp_path: Path, killed_at: Callable[..., None]) -> None:
+    for seed in range(9):
+        film(tmp_path / "set" / "a" / f"{seed}.mp4", seed, frames=6, size=32)
     out, journal = tmp_path / "index.parquet", tmp_path / ".index.parquet.journal"
-    command = [sys.executable, "-m", "t3d", "prepare", "index", str(tmp_path / "set"), "--out", str(out)]
-    run = subprocess.Popen([*command, "--workers", "1"], start_new_session=True)
-    try:
-        deadline = time.monotonic() + 60
-        while run.poll() is None and time.monotonic() < deadline:
-            if journal.exists() and journal.read_bytes().count(b"\n") >= 3:
-                break
-            time.sleep(0.005)
-    finally:
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
+    words = ["prepare", "index", str(tmp_path / "set"), "--out", str(out), "--workers", "1"]
+    killed_at("t3d.io.journal:Journal.add", 4, lambda: main(words))
     assert not out.exists()
-    done = journal.read_bytes().count(b"\n")
-    assert 3 <= done < 40
+    assert journal.read_bytes().count(b"\n") == 3
     manifest = Manifest.from_folder(tmp_path / "set")
-    assert index_videos(manifest, out).examined == 40 - done
+    assert index_videos(manifest, out).examined == 9 - 3
     whole = rows(out)
     out.unlink()
-    assert index_videos(manifest, out).examined == 40
+    assert index_videos(manifest, out).examined == 9
     assert rows(out) == whole
 
 

@@ -2,12 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +23,8 @@ from t3d.prepare.index import index_videos
 from t3d.prepare.shards import write_shards
 from t3d.video.encode import write_video
 from t3d.video.video import Video
+
+pytestmark = pytest.mark.usefixtures("work_here")
 
 
 @pytest.fixture(scope="module")
@@ -144,23 +142,25 @@ def test_a_finished_folder_stays_as_it_is(tmp_path: Path, indexed) -> None:
     assert write_shards(*indexed, out, shard_mb=0.005, workers=1).written == 1
 
 
-def test_killed_at_any_moment_nothing_is_lost_or_half_written(tmp_path: Path, videos, indexed) -> None:
+def test_killed_at_any_moment_nothing_is_lost_or_half_written(
+    tmp_path: Path, videos, indexed, killed_at: Callable[..., None]
+) -> None:
     out, whole = tmp_path / "shards", tmp_path / "whole"
     write_shards(*indexed, whole, shard_mb=0.004, workers=1)
-    command = [sys.executable, "-m", "t3d", "prepare", "shards", str(videos / "index.parquet")]
-    command += ["--out", str(out), "--shard-mb", "0.004", "--workers", "1"]
-    rng = np.random.default_rng(0)
-    for _ in range(3):
-        run = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-        end = time.monotonic() + 60
-        while time.monotonic() < end and run.poll() is None and not list(out.glob("[!.]*.tar")):
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.05))
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
+    words = ["prepare", "shards", str(videos / "index.parquet")]
+    words += ["--out", str(out), "--shard-mb", "0.004", "--workers", "1"]
+    moments = (
+        ("t3d.io.journal:Journal.add", 1, "before"),  # one shard is there, but not in the journal
+        ("t3d.io.journal:Journal.add", 2, "after"),
+        ("t3d.prepare.shards:_write", 1, "before"),  # all shards are there, but no index of them
+        ("t3d.prepare.shards:_write", 1, "after"),
+    )
+    for function, call, when in moments:
+        killed_at(function, call, lambda: main(words), when=when)
         for path in out.glob("[!.]*.tar"):
             assert path.read_bytes() == (whole / path.name).read_bytes()
-    assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=120).returncode == 0
+    (out / ".01230123012301230123012301230123.part.tar").write_bytes(b"half")
+    assert main(words) == 0
     names = {path.name for path in whole.iterdir()}
     assert {path.name for path in out.iterdir()} == names
     for name in names - {".shards.journal", "index.parquet"}:

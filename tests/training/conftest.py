@@ -50,11 +50,18 @@ def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(colors: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
     """Return a function that makes the options of a run of seconds, with 4 steps per epoch.
 
+    All runs share a cache of decoded frames.
+
     Example: `tiny(optim={"lr": 1.0}, data={"workers": 1}, seed=3)`. Dictionaries change fields of a part.
     """
     base = TrainConfig(
         out=str(tmp_path / "run"),
-        data=DataConfig(train=str(colors / "train.csv"), val=str(colors / "val.csv"), workers=0),
+        data=DataConfig(
+            train=str(colors / "train.csv"),
+            val=str(colors / "val.csv"),
+            workers=0,
+            cache=str(colors / "cache"),
+        ),
         clip=ClipSpec(num_frames=8, stride=1, size=32, resize=32),
         augment=AugmentConfig(),
         model=NET,

@@ -6,8 +6,7 @@ import math
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,19 @@ import pytest
 from t3d.training import interrupt
 from t3d.training.interrupt import CaughtSignals, RaisedSignals, deferred_signals
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 Patch = pytest.MonkeyPatch
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
 STOPPED_TWICE = """
 import atexit, os, signal, sys
+import t3d.progress
 from t3d.cli import main as cli
 from t3d.data.clips.frames import FrameStore
 from t3d.training.trainer import Trainer
 
 first, place, *words = sys.argv[1:]
+t3d.progress._clock = lambda: 0.0  # a busy machine prints no lines about progress either
 
 def both():
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -64,6 +66,7 @@ sys.exit(cli.run_process())
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in BOTH}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in its background jobs
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -71,14 +74,13 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize(("place", "first"), [("start-up", signal.SIGINT), ("training", signal.SIGTERM)])
 def test_signals_during_a_stop_do_not_change_how_the_process_ends(
-    colors: Path, tmp_path: Path, place: str, first: signal.Signals
+    run_with_torch: Run, colors: Path, tmp_path: Path, place: str, first: signal.Signals
 ) -> None:
     words = ["train", "--videos", str(colors / "train.csv"), "--out", str(tmp_path / "run"), "--workers", "0"]
     words += ["--model", "t3d_tiny", "--epochs", "1", "--batch-size", "4", "--optim.schedule", "constant"]
     words += ["--clip.num_frames", "8", "--clip.size", "32", "--clip.resize", "32"]
     words += ["--cache", str(tmp_path / "cache")]
-    script = [sys.executable, "-c", STOPPED_TWICE, str(int(first)), place]
-    ended = subprocess.run([*script, *words], capture_output=True, text=True, check=False)
+    ended = run_with_torch(STOPPED_TWICE, str(int(first)), place, *words)
     assert ended.returncode == 128 + first, ended.stderr
     stopped, resume = ended.stderr.splitlines()
     assert f"{first.name} stopped the run" in stopped

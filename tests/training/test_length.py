@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -29,6 +30,34 @@ from t3d.training.trainer import Trainer
 
 Tiny = Callable[..., TrainConfig]
 Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def few(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of the colored videos: `train.csv` (4 per class), `val.csv` (1 per class), a cache of frames."""
+    folder = tmp_path_factory.mktemp("few")
+    for name, per_class in (("train", 4), ("val", 1)):
+        with (colors / f"{name}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        kept = [row for row in rows if int(row["path"][:-4].rpartition("_")[2]) < per_class]
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "label", "source"])
+            writer.writerows((colors / row["path"], row["label"], row["source"]) for row in kept)
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny: Tiny, few: Path) -> Tiny:
+    """The runs of this file: on half of the videos and from a cache, with 4 steps per epoch."""
+    data = {"train": str(few / "train.csv"), "val": str(few / "val.csv"), "cache": str(few / "cache")}
+
+    def make(**changes: Any) -> TrainConfig:
+        changes["data"] = data | changes.get("data", {})
+        changes["optim"] = {"batch_size": 2} | changes.get("optim", {})
+        return tiny(**changes)
+
+    return make
 
 
 def log_of(folder: RunFolder) -> list[dict[str, Any]]:

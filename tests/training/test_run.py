@@ -43,6 +43,8 @@ from t3d.training.run_folder import RunFolder
 from t3d.training.start import Run
 from t3d.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 Tiny = Callable[..., TrainConfig]
 
 
@@ -208,7 +210,7 @@ def interrupted(tiny: Tiny, everything: dict[str, Any], tmp_path: Path) -> tuple
         start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, err
     assert f"status {128 + signal.SIGTERM}" in out, err
     assert f"{stopped.out}: SIGTERM stopped the run; its state is saved" in err

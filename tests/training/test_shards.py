@@ -24,7 +24,15 @@ from t3d.training.errors import InterruptedRunError
 from t3d.training.run import train
 from t3d.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 Tiny = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def tiny(tiny: Tiny) -> Tiny:
+    """The runs of this file decode their videos."""
+    return lambda **changes: tiny(**changes | {"data": {"cache": None} | changes.get("data", {})})
 
 
 @pytest.fixture(scope="module")

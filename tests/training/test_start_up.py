@@ -32,6 +32,12 @@ Tiny = Callable[..., TrainConfig]
 Patch = pytest.MonkeyPatch
 
 
+@pytest.fixture
+def tiny(tiny: Tiny) -> Tiny:
+    """The runs of this file decode their videos."""
+    return lambda **changes: tiny(**changes | {"data": {"cache": None} | changes.get("data", {})})
+
+
 def stop_at(patch: Patch, video: int, number: int = signal.SIGINT) -> list[Path]:
     """Send this process a signal when it caches its n-th video; return the list of those it was asked for."""
     prepare = FrameStore.prepare

@@ -118,6 +118,32 @@ def test_loss_of_several_labels_against_a_slow_loop(tiny: Tiny, mixup: float, sm
     assert taking.report()["loss"] == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_loss_of_soft_labels_against_a_slow_loop(tiny: Tiny, mixup: float, smoothing: float) -> None:
+    config = tiny(optim={"mixup_alpha": mixup, "label_smoothing": smoothing}, seed=5)
+    taking = trainer(config)
+    targets = [[0.7, 0.2, 0.1], [0.0, 0.5, 0.5], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5]]
+    batch = replace(clips(0, 0, 0, 0), labels=torch.tensor(targets, dtype=torch.float32))
+    assert batch.frames is not None
+    share = 1.0
+    if mixup:
+        rng = np.random.default_rng((5, 2, 3, 0, 1))  # seed, epoch, step, process
+        rng.integers(2**31)
+        share = float(rng.beta(mixup, mixup))
+    mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (config.clip.mean, config.clip.std))
+    x = [(clip.transpose(0, 1).float() / 255 - mean) / std for clip in batch.frames]  # C T H W
+    want = 0.0
+    for i in range(4):
+        logits = taking.network((share * x[i] + (1 - share) * x[i - 1])[None])[0].tolist()
+        norm = math.log(sum(math.exp(logit) for logit in logits))
+        for k, logit in enumerate(logits):
+            target = share * targets[i][k] + (1 - share) * targets[i - 1][k]
+            want -= (target * (1 - smoothing) + smoothing / CLASSES) * (logit - norm) / 4
+    taking.take_step(iter([batch]), epoch=2, step=3)
+    assert taking.report()["loss"] == pytest.approx(want, rel=1e-5)
+
+
 def test_a_single_tag_is_smoothed_toward_either_answer(tiny: Tiny) -> None:
     taking = trainer(tiny(optim={"label_smoothing": 0.2}), kind=MultiLabelStep)
     got = taking.train_step.compare(torch.tensor([[0.3], [-1.0]]), torch.tensor([[1.0], [0.0]]), 1.0)

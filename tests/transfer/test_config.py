@@ -49,7 +49,7 @@ def test_options_cannot_be_changed_after_their_check() -> None:
     [
         (
             {"data": PoolConfig()},
-            "data.videos is missing: set it to a folder in any layout, a .csv or .jsonl table, an index",
+            "data.videos is missing: set it to a folder in any layout, a table (.csv, .tsv, .txt, .jsonl)",
         ),
         ({"teacher": TeacherConfig()}, "teacher.name is missing: set it to a timm or torchvision model"),
         ({"out": ""}, "out is missing: choose a run folder, such as runs/NAME"),

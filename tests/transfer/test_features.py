@@ -29,6 +29,8 @@ from t3d.transfer.teachers.library import TorchTeacher
 from t3d.video.encode import write_video
 from t3d.video.video import Video
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 SPEC = ClipSpec(num_frames=1, stride=1, size=32, resize=32)
 Seen = Callable[[Teacher, Tensor], Tensor]
 

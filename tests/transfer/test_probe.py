@@ -14,6 +14,7 @@ from t3d.clip import ClipSpec
 from t3d.data.clips.sampling import clips_of
 from t3d.data.clips.transforms import center_view, normalize, resize_frames
 from t3d.data.manifest.manifest import Manifest
+from t3d.data.soft_labels import SoftLabels, write_soft_labels
 from t3d.device import Compute
 from t3d.errors import ConfigError, ManifestError
 from t3d.evaluation.config import TestConfig
@@ -121,7 +122,7 @@ def test_the_penalty_is_chosen_by_whole_sources(lists: Path, monkeypatch: pytest
                 yield learned, judged
 
     monkeypatch.setattr("sklearn.model_selection.StratifiedGroupKFold", Watching)
-    assert fit_linear(manifest, rows).named_steps["logisticregression"].C in STRENGTHS
+    assert fit_linear(manifest, rows).strength in STRENGTHS
     assert len(folds) == 4
     assert all(not learned & judged for learned, judged in folds)
     assert set.union(*(judged for _, judged in folds)) == set(sources)
@@ -131,6 +132,40 @@ def test_few_labels(lists: Path, student: Path) -> None:
     assert probed(lists, model=str(student), label_fraction=0.2).metrics.video_top1 == 1.0
     with pytest.raises(ConfigError, match="label_fraction is 0"):
         probed(lists, model=str(student), label_fraction=0.0)
+
+
+def test_soft_labels_of_other_videos_count_like_labels(
+    lists: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "STRENGTHS", [0.1])
+    whole = Manifest.from_csv(lists / "train.csv")
+    few = np.isin(np.arange(10), [0, 1, 5, 6])
+    whole.select(few).write_csv(tmp_path / "few.csv")
+    rest = whole.select(~few)
+    truth = np.eye(2)[rest.labels]
+    tables = {}
+    for name, probs in (("right", truth), ("wrong", 1 - truth), ("unsure", np.full((6, 2), 0.5))):
+        tables[name] = str(tmp_path / f"{name}.csv")
+        write_soft_labels(tables[name], SoftLabels(rest.without_labels(), whole.classes, probs))
+    options = {"model": str(student), "train": str(tmp_path / "few.csv")}
+    scores = {name: probed(lists, **options, soft=table).scores for name, table in tables.items()}
+    expected = probed(lists, model=str(student)).scores  # with the labels of all
+    np.testing.assert_allclose(scores["right"].video_probs, expected.video_probs, atol=1e-5)
+    own = expected.video_probs[np.arange(6), expected.labels]
+    assert (scores["unsure"].video_probs[np.arange(6), expected.labels] < own).all()
+    assert (scores["wrong"].video_probs[np.arange(6), expected.labels] < 0.5).all()  # six against four
+
+
+def test_soft_labels_of_other_classes_and_lost_videos_are_refused(
+    lists: Path, student: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "soft.csv"
+    table.write_text("path,green\ngone.mp4,1\n")
+    with pytest.raises(ManifestError, match=r"soft\.csv: .*'green'"):
+        probed(lists, model=str(student), soft=str(table))
+    table.write_text("path,red\ngone.mp4,1\n")
+    with pytest.raises(ManifestError, match=r"soft\.csv: .*gone\.mp4"):
+        probed(lists, model=str(student), soft=str(table))
 
 
 def test_fitting_shows_progress(lists: Path, student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +222,7 @@ def test_the_layer_has_the_classifiers_probabilities(tmp_path: Path) -> None:
         (tmp_path / "list.csv").write_text("\n".join(["path,label,source", *rows]))
         table = Manifest.from_csv(tmp_path / "list.csv").with_classes([*"abc"[:classes], "none"])
         clips = [(n, 0, rng.normal(size=5) * 30 + 7 * (n % classes)) for n in range(24)]
-        classifier = fit_linear(table, clips)
+        classifier = fit_linear(table, clips).classifier
         x = np.stack([clip[2] for clip in clips])
         probs = as_layer(classifier, classes + 1)(torch.from_numpy(x).float()).softmax(1)
         np.testing.assert_allclose(probs[:, :classes].detach(), classifier.predict_proba(x), atol=1e-5)

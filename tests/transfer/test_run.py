@@ -133,13 +133,13 @@ def test_pairs_of_held_out_videos_are_told_apart(small: Small, objective: str, e
         data={"videos": str(eighty / "videos"), "val_fraction": 0.2, "cache": str(eighty / "frames")},
         pairs={"objective": objective, "negatives": "all"},
         teacher={"cache": str(eighty / "features"), "frame_step": 4},
-        optim={"epochs": 20, "batch_size": 8, "schedule": "cosine", "ema_decay": 0.9},
-        eval_every=20,
+        optim={"epochs": 10, "lr": 5e-3, "batch_size": 8, "schedule": "cosine", "ema_decay": 0.9},
+        eval_every=10,
     )
     lines = read_log(RunFolder(transfer(config)).log)
     last = lines[-1]
     assert last["kind"] == "val"
-    assert last["auc"] > 0.85  # guessing gives 0.5
+    assert last["auc"] > 0.8  # guessing gives 0.5
     assert ("accuracy" in last) == (objective in ("match", "sum"))
     if objective in ("match", "sum"):
         assert last["accuracy"] > 0.7

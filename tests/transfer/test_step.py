@@ -84,7 +84,7 @@ def trainer(config: TransferConfig, teacher: Teacher | None, *, held: bool = Fal
     torch.manual_seed(0)
     model: nn.Module = TransferNet(
         create_model(NET.name, num_classes=0, options=NET.options),
-        FEATURES if config.teacher.average else 3 * FEATURES,
+        FEATURES * {"mean": 1, "mean_std": 2, "concatenate": 3}[config.pooling],
         config.pairs,
     )
     if held:
@@ -150,7 +150,9 @@ def slow_scores(
     for clip in batch.frames:
         for seen in batch.teacher:
             each = [see(frame) for frame in seen]
-            feature = sum(each) / len(each) if config.teacher.average else torch.cat(each)
+            feature = torch.cat(each) if config.pooling == "concatenate" else sum(each) / len(each)
+            if config.pooling == "mean_std":
+                feature = torch.cat((feature, torch.stack(each).std(0, correction=0)))
             for name, score in model(as_seen(clip, config.clip)[None], feature[None]).items():
                 assert score.shape == (1, 1)
                 rows.setdefault(name, []).append(score.squeeze())
@@ -225,21 +227,21 @@ def test_a_single_readable_clip_is_refused_with_the_cause() -> None:
 
 @pytest.mark.parametrize("other", [None, [True, True, False, True]])
 @pytest.mark.parametrize(
-    ("objective", "modality", "average"),
+    ("objective", "modality", "pooling"),
     [
-        ("sum", "rgb", True),
-        ("sum", "rgb", False),
-        ("match", "diff", True),
-        ("contrastive", "rgb", True),
-        ("regress", "rgb", True),
-        ("regress", "diff", False),
+        ("sum", "rgb", None),
+        ("sum", "rgb", "concatenate"),
+        ("match", "diff", None),
+        ("contrastive", "rgb", "mean_std"),
+        ("regress", "rgb", None),
+        ("regress", "diff", "concatenate"),
     ],
 )
 def test_scores_are_those_of_clips_and_frames_taken_one_by_one(
-    seen_by: Seen, objective: str, modality: str, average: bool, other: list[bool] | None
+    seen_by: Seen, objective: str, modality: str, pooling: str | None, other: list[bool] | None
 ) -> None:
     config = config_of(
-        pairs={"objective": objective}, clip={"modality": modality}, teacher={"average": average}
+        pairs={"objective": objective}, clip={"modality": modality}, teacher={"pooling": pooling}
     )
     teacher = tiny_teacher()
     scoring = trainer(config, teacher)
@@ -266,9 +268,9 @@ def test_scores_are_those_of_clips_and_frames_taken_one_by_one(
         assert torch.equal(getattr(batch, name), getattr(kept, name)), name
 
 
-@pytest.mark.parametrize("average", [True, False])
-def test_features_of_a_batch_are_taken_as_they_are(average: bool) -> None:
-    config = config_of(pairs={"objective": "sum"}, teacher={"average": average})
+@pytest.mark.parametrize("pooling", ["mean", "mean_std", "concatenate"])
+def test_features_of_a_batch_are_taken_as_they_are(pooling: str) -> None:
+    config = config_of(pairs={"objective": "sum"}, teacher={"pooling": pooling})
     scoring = trainer(config, None)
     used(scoring.network, config, tiny_teacher())
     batch = batch_of(0, 1, 5, 7, other=[False, True, True, True], features=True)

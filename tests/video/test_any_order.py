@@ -22,6 +22,8 @@ from t3d.video.facts import VideoFacts
 from t3d.video.stream import Stream
 from t3d.video.video import Video
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 SEEDS = (*range(5), 19)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,10 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, VideoError
 from t3d.prepare.index import index_videos
 from t3d.video.image_names import are_frames, image_names, images_digest, is_image_folder
+from t3d.video.limits import ReadLimits
 from t3d.video.video import Video
+
+pytestmark = pytest.mark.usefixtures("work_here")
 
 
 def pictures(count: int, *, height: int = 32, width: int = 48) -> list[np.ndarray]:
@@ -253,13 +258,78 @@ def test_transcoding_image_folders(tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(Video(tmp_path / "single/one.mp4")) == 6
 
 
-def test_an_index_says_that_image_folders_must_be_transcoded(tmp_path: Path) -> None:
-    frames_in(tmp_path / "set/a/one", ["1.png", "2.png"])
-    report = index_videos(Manifest.from_folder(tmp_path / "set"), tmp_path / "index.parquet")
-    (bad,) = report.bad
-    assert "make a video file of them first (t3d prepare transcode)" in bad.reason
-    with pytest.raises(VideoError, match="t3d prepare transcode"):
-        VideoIndex.read(tmp_path / "index.parquet").facts(tmp_path / "set/a/one")
+@pytest.mark.situation(
+    "Image sequences",
+    "Folders of frames in an index",
+    "Indexed with their rate; every command reads them from it",
+)
+def test_an_index_describes_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = frames_in(tmp_path / "set/a/one", [f"{number}.png" for number in (2, 1, 3, 4)])
+    frames_in(tmp_path / "set/b/two", [f"{number}.png" for number in range(12)])
+    (tmp_path / "set/b/two/7.png").write_bytes(b"no image")
+    one, index = tmp_path / "set/a/one", tmp_path / "index.parquet"
+    words = ["prepare", "index", str(tmp_path / "set"), "--out", str(index), "--json"]
+
+    def report(*options: str) -> dict[str, Any]:
+        assert main([*words, *options]) == 0
+        result: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return result
+
+    first = report("--image-fps", "10")
+    assert (first["frames"], first["seconds"], first["bad"]) == (16, 1.6, [])
+    (damaged,) = first["damaged"]
+    assert "1 of 12 images cannot be read: 7.png: is not an image" in damaged["reason"]
+    assert report()["examined"] == 0  # keeps the rate
+    assert report("--image-fps", "20")["examined"] == 2
+    known = VideoIndex.read(index)
+    facts = known.facts(one)
+    assert facts is not None
+    with Video(one, facts=facts) as video, Video(one, facts=facts, image_fps=4) as slower:
+        assert (video.metadata.average_fps, slower.metadata.average_fps) == (20, 4)
+        assert (rgb(video) == np.stack([images[at] for at in (1, 0, 2, 3)])).all()
+        assert (video.height, video.width, video.metadata.codec) == (32, 48, "png")
+    assert known.digest(one) == images_digest(one)
+    Image.fromarray(images[0]).save(one / "5.png")
+    assert known.digest(one) is None
+    with pytest.raises(
+        VideoError, match="has 5 images, and had 4 when it was indexed; run t3d prepare index"
+    ):
+        Video(one, facts=facts)
+    assert report()["examined"] == 1
+    assert main(["prepare", "transcode", str(index), "--out", str(tmp_path / "small"), "--json"]) == 1
+    capsys.readouterr()
+    assert VideoIndex.read(tmp_path / "small/index.parquet").rows([str(tmp_path / "small/a/one.mp4")])[
+        "fps"
+    ].to_pylist() == [20]
+    assert main(["prepare", "shards", str(index), "--out", str(tmp_path / "shards")]) == 2
+    assert "is a folder of images; make a video file of it first" in capsys.readouterr().err
+
+
+def test_cached_frames_of_indexed_images_depend_on_the_rate(tmp_path: Path) -> None:
+    frames_in(tmp_path / "set/a/one", [f"{number}.png" for number in range(6)])
+    durations = {}
+    for rate in (None, 10.0, 20.0):
+        index_videos(
+            Manifest.from_folder(tmp_path / "set"), tmp_path / "index.parquet", image_fps=rate, workers=1
+        )
+        store = FrameStore(
+            ClipSpec(num_frames=2, size=16, resize=16, fps=5.0),
+            cache=str(tmp_path / "cache"),
+            index=VideoIndex.read(tmp_path / "index.parquet"),
+        )
+        assert store.prepare(tmp_path / "set/a/one")
+        durations[rate] = store.open(tmp_path / "set/a/one").duration
+    assert durations == {None: 6 / 25, 10.0: 0.6, 20.0: 0.3}
+
+
+def test_images_of_too_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    frames_in(tmp_path / "film", ["1.png", "2.png", "3.png"])
+    for number, side in ((2, 60), (3, 3000)):
+        Image.new("L", (side, side)).save(tmp_path / f"film/{number}.png")
+    video = Video(tmp_path / "film", limits=ReadLimits(max_megapixels=0.003))
+    for number, size in ((1, "60 × 60"), (2, "3000 × 3000")):
+        with pytest.raises(VideoError, match=rf"{number + 1}.png: frames are {size}, .*`max_megapixels`"):
+            video.frames_at([number])
 
 
 def test_animations(tmp_path: Path) -> None:

@@ -1043,7 +1043,7 @@ def test_fork(clip, read_numbers, threads):
         process.start()
     got = [results.get() for _ in orders]
     for process in children:
-        process.join(20)
+        process.join(300)
         assert process.exitcode == 0
     assert sorted(got) == sorted(orders)
     assert read_numbers(video.frames_at([21])) == [21]

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import importlib
+import multiprocessing
 import os
 import signal
+import threading
 import time
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-from pebble import ProcessPool
 
+from t3d.errors import LostReaderError
+from t3d.workers import pool
 from t3d.workers.pool import Lost, watched
 
 
@@ -64,25 +66,79 @@ def test_a_killed_process_says_the_likely_cause_and_how_to_retry() -> None:
 
 def test_a_programming_error_is_not_reported_as_a_bad_file() -> None:
     with pytest.raises(TypeError):
-        list(watched(time.sleep, ["text"], workers=1, timeout=60.0, title="sleeping"))
+        list(watched(abs, ["text"], workers=1, timeout=60.0, title="counting"))  # type: ignore[arg-type]
 
 
-class Breaking(ProcessPool):
-    """A pool that breaks once, as Pebble's does if a process dies before it reports its file."""
-
-    broken: ClassVar[list[int]] = []
-
-    def schedule(self, function: Any, args: Any = (), **options: Any) -> Any:
-        if len(self.broken) < 2 and args == (7,):
-            self.broken.append(args[0])
-            future: Future[int] = Future()
-            future.set_exception(BrokenProcessPool("All workers expired"))
-            return future
-        return super().schedule(function, args=args, **options)
+def _unsendable(_: int) -> Any:
+    return threading.Lock()
 
 
-def test_the_files_of_a_broken_pool_are_read_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("t3d.workers.pool.ProcessPool", Breaking)
-    outcomes = dict(watched(abs, range(10), workers=1, timeout=60.0, title="counting"))
-    assert outcomes == {number: number for number in range(10)}
-    assert Breaking.broken == [7, 7]
+def test_a_result_that_cannot_be_sent_is_a_programming_error() -> None:
+    with pytest.raises(TypeError, match=r"_unsendable.* gave something that cannot be sent: cannot pickle"):
+        list(watched(_unsendable, [1], workers=1, timeout=60.0, title="sending"))
+
+
+def _fail(reason: str) -> None:
+    raise OSError(reason)
+
+
+def test_an_error_keeps_its_type_and_the_place_where_it_was_raised() -> None:
+    with pytest.raises(OSError, match="disk") as raised:
+        list(watched(_fail, ["disk"], workers=1, timeout=60.0, title="reading"))
+    assert "in _fail" in raised.value.__notes__[0]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_death_is_reported_for_the_file_that_was_read(workers: int) -> None:
+    numbers = [signal.SIGKILL, 0, signal.SIGSEGV, 0, signal.SIGKILL, signal.SIGBUS]
+    outcomes = list(
+        watched(_kill_with, list(enumerate(numbers)), workers=workers, timeout=60.0, title="killing")
+    )
+    assert sorted(item for item, _ in outcomes) == list(enumerate(numbers))
+    for (_, number), outcome in outcomes:
+        assert (outcome is None) == (number == 0)
+        assert outcome is None or signal.Signals(number).name in outcome.reason
+
+
+def _kill_with(item: tuple[int, int]) -> None:
+    os.kill(os.getpid(), item[1])
+
+
+def test_a_process_that_dies_before_it_takes_a_file_says_nothing_about_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dies_when_imported.py").write_text(
+        f"import os\nif os.getpid() != {os.getpid()}:\n    os._exit(7)\ndef read(item): return item\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    read = importlib.import_module("dies_when_imported").read
+    with pytest.raises(LostReaderError, match="exit status 7"):
+        list(watched(read, [1, 2], workers=2, timeout=60.0, title="reading"))
+
+
+def test_a_process_killed_between_two_files_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    give = pool._Process.give
+    killed: list[int] = []
+
+    def kill_and_give(process: Any, item: int) -> None:
+        if item == 3 and not killed:
+            killed.append(process.process.pid)
+            monkeypatch.setattr(process.process, "is_alive", lambda: True)  # not noticed yet
+            os.kill(killed[0], signal.SIGKILL)
+            process.process.join()
+            give(process, item)
+            monkeypatch.undo()
+        else:
+            give(process, item)
+
+    monkeypatch.setattr(pool._Process, "give", kill_and_give)
+    outcomes = dict(watched(abs, range(6), workers=1, timeout=60.0, title="counting"))
+    assert outcomes == {number: number for number in range(6)}
+    assert len(killed) == 1
+
+
+def test_nothing_is_left_running() -> None:
+    outcomes = watched(time.sleep, [0.0, 600.0], workers=2, timeout=900.0, title="sleeping")
+    assert next(outcomes) == (0.0, None)
+    outcomes.close()  # type: ignore[attr-defined]
+    assert multiprocessing.active_children() == []

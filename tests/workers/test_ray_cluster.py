@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,7 +41,6 @@ ray = pytest.importorskip("ray")
 
 RAY = Cluster("ray")
 PARENT = "__import__('os').getppid()"  # of a watched process: the process of Ray's that watches it
-NAP = "__import__('time').sleep(0.2)"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,13 +97,17 @@ def test_crashes_and_hangs_are_facts_about_a_file() -> None:
     }
 
 
-def test_a_block_of_a_killed_process_continues_in_another() -> None:
-    items = [PARENT, *(f"{NAP} or {number}" for number in range(12))]
+def test_a_block_of_a_killed_process_continues_in_another(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    closed = f"iter(lambda: __import__('pathlib').Path({str(gate)!r}).exists(), True)"
+    wait = f"[__import__('time').sleep(0.01) for _ in {closed}]"
+    items = [PARENT, *(f"{wait} and False or {number}" for number in range(12))]
     coming = outcomes(eval, items, cluster=RAY, workers=1, timeout=60, title="working")
     first, killed = next(coming)
     assert first == PARENT
     os.kill(killed, signal.SIGKILL)
-    assert dict(coming) == {f"{NAP} or {number}": number for number in range(12)}
+    gate.touch()
+    assert dict(coming) == {item: number for number, item in enumerate(items[1:])}
 
 
 def test_only_the_item_that_kills_every_process_is_lost() -> None:
@@ -230,35 +232,46 @@ def test_shards_are_the_local_ones_to_the_byte(films: Path, tmp_path: Path) -> N
     assert rows(tmp_path / "ray" / "index.parquet") == rows(tmp_path / "local" / "index.parquet")
 
 
+_KILLED = """
+import os, signal, sys
+from t3d.cli.main import main
+from t3d.io.journal import Journal
+
+add, added = Journal.add, []
+
+def killing(*arguments):
+    add(*arguments)
+    added.append(arguments)
+    if len(added) == 3:  # in the journal, but without its final name
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Journal.add = killing
+main(sys.argv[1:])
+"""
+
+
 def test_a_killed_run_is_resumed(tmp_path: Path, numbered_frames: Callable[..., torch.Tensor]) -> None:
-    for at in range(12):
-        (tmp_path / "set" / "a").mkdir(parents=True, exist_ok=True)
-        write_video(
-            tmp_path / "set" / "a" / f"{at}.mp4", numbered_frames(200, height=96, width=160, first=at)
-        )
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    for at in range(6):
+        frames = numbered_frames(20, height=96, width=160, first=at)
+        write_video(tmp_path / "set" / "a" / f"{at}.mp4", frames)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "t3d", "prepare", "transcode", str(tmp_path / "set"), "--out", str(out)]
+    words = ["prepare", "transcode", str(tmp_path / "set"), "--out", str(out), "--short-side", "48"]
     address = ray.get_runtime_context().gcs_address
-    command += ["--short-side", "48", "--workers", "1", "--cluster", "ray", "--ray-address", address]
-    run = subprocess.Popen(command, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 120
-        while run.poll() is None and time.monotonic() < deadline and len([*out.glob("a/[0-9]*.mp4")]) < 3:
-            time.sleep(0.005)
-    finally:
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
+    words += ["--workers", "1", "--cluster", "ray", "--ray-address", address]
+    killed = subprocess.run([sys.executable, "-c", _KILLED, *words], check=False)
+    assert killed.returncode == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in out.glob("a/[0-9]*.mp4")}
-    assert 3 <= len(before) < 12
+    assert len(before) == 2
     manifest = Manifest.from_folder(tmp_path / "set")
     report = transcode_videos(
         manifest, out, spec=TranscodeSpec(48), root=tmp_path / "set", cluster=RAY, workers=1
     )
-    assert (report.files, report.transcoded, report.bad) == (12, 12 - len(before), ())
+    assert (report.files, report.transcoded, report.bad) == (6, 4, ())
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert [row["frames"] for row in rows(out / "index.parquet")] == [200] * 12
+    assert [row["frames"] for row in rows(out / "index.parquet")] == [20] * 6
     lines = filter(None, (out / ".transcode.journal").read_text().splitlines())
-    assert {json.loads(line)["path"] for line in lines} == {f"a/{at}.mp4" for at in range(12)}
+    assert {json.loads(line)["path"] for line in lines} == {f"a/{at}.mp4" for at in range(6)}
 
 
 @pytest.mark.usefixtures("one_thread")

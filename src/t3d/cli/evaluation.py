@@ -100,11 +100,16 @@ def _show(result: TestResult, *, out: str | None, json: bool) -> int:
     return 1 if result.scores.bad else 0
 
 
+_TOP = 3
+"""Classes that are printed per video by default."""
+
+
 @Spelling(positional=("videos",), metavars={"videos": "VIDEO"})
 def predict(config: PredictConfig, *, json: bool = False) -> int:
     """Classify videos.
 
-    Prints a table or JSON, or writes a JSONL file. The exit status is 1 if some videos could not be read.
+    Prints a table or JSON, or writes a JSONL or CSV file. The exit status is 1 if some videos could not be
+    read.
 
     Args:
         json: Print one JSON object per video.
@@ -131,6 +136,7 @@ def _to_screen(config: PredictConfig, paths: list[Part], *, json: bool) -> int:
     from t3d.evaluation.bulk import GivenPaths, predictions, to_line
 
     given = GivenPaths(config.videos)
+    top = config.top or _TOP
     bad = 0
     console = Console()
     table = Table(Column("video", overflow="fold"))
@@ -139,9 +145,9 @@ def _to_screen(config: PredictConfig, paths: list[Part], *, json: bool) -> int:
             bad += 1
             _print_bad(prediction)
         if json:
-            print(dumps(to_line(prediction, top=config.top), ensure_ascii=False), flush=True)
+            print(dumps(to_line(prediction, top=top), ensure_ascii=False), flush=True)
         elif prediction.error is None:
-            for cells in _cells(prediction, config.top):
+            for cells in _cells(prediction, top):
                 cells = list(map(printable, cells))
                 if console.is_terminal:
                     for rank in range(len(table.columns), len(cells)):

@@ -21,6 +21,7 @@ _TITLES = {
     "optim": "Optimization (optim)",
     "teacher": "Teacher (teacher)",
     "pairs": "Objective (pairs)",
+    "labels": "Labels (labels)",
 }
 
 

@@ -32,6 +32,7 @@ GROUPS = {
 }
 COMMANDS = {
     "prepare download": ("Download a published data set or a file, and unpack it.", "download:download"),
+    "prepare unpack": ("Unpack archives of videos or of folders of images.", "prepare:unpack"),
     "prepare index": ("Decode every video once, so that later runs open it faster.", "prepare:index"),
     "prepare transcode": ("Re-encode videos to be small and fast to seek in.", "prepare:transcode"),
     "prepare shards": ("Pack videos into large files that are read sequentially.", "prepare:shards"),

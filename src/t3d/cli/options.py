@@ -31,7 +31,7 @@ import docstring_parser
 
 Command = Callable[..., int]
 
-SECTIONS = ("data", "clip", "augment", "model", "optim", "teacher", "pairs")
+SECTIONS = ("data", "clip", "augment", "model", "optim", "teacher", "pairs", "labels")
 """Fields whose name becomes a prefix of their options."""
 
 REQUIRED: Any = dataclasses.MISSING
@@ -41,11 +41,15 @@ _PATHS = {
     "out",
     "cache",
     "root",
+    "classes",
     "index",
     "init",
     "weights",
     "teacher_weights",
     "train",
+    "exclude",
+    "exclude_root",
+    "soft",
     "val",
     "videos",
     "config",

@@ -1,8 +1,10 @@
-"""`t3d prepare index`, `transcode` and `shards`."""
+"""`t3d prepare unpack`, `index`, `transcode` and `shards`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
     from t3d.prepare.index import IndexReport
     from t3d.prepare.shards import ShardReport
     from t3d.prepare.transcode import TranscodeReport
+    from t3d.prepare.unpack import UnpackReport
 
-Report = TypeVar("Report", "IndexReport", "TranscodeReport", "ShardReport")
+Report = TypeVar("Report", "UnpackReport", "IndexReport", "TranscodeReport", "ShardReport")
 
 
 def _show(report: Report, out: str, show: Callable[[Report, str], None], *, json: bool) -> int:
@@ -28,6 +31,34 @@ def _show(report: Report, out: str, show: Callable[[Report, str], None], *, json
     else:
         show(report, out)
     return 1 if report.bad else 0
+
+
+@Spelling(forwards="t3d.prepare.unpack:unpack")
+def unpack(source: str, *, out: str, json: bool = False, **options: Any) -> int:
+    """Unpack archives of videos or of folders of images.
+
+    The exit status is 1 if some archives cannot be unpacked.
+
+    Args:
+        source: Archive (zip, tar, tar.gz, tar.bz2, tar.xz, rar), or a folder with archives.
+        out: Folder to create.
+        json: Print the report as JSON.
+    """
+    from t3d.prepare.unpack import unpack as run
+
+    return _show(run(source, out, **options), out, _print_unpacked, json=json)
+
+
+def _print_unpacked(report: UnpackReport, out: str) -> None:
+    archives = "archive" if report.archives == 1 else "archives"
+    earlier = report.archives - report.unpacked - len(report.bad)
+    print(
+        f"{out}: {report.files} files from {report.unpacked} of {report.archives} {archives}"
+        + (f"; {earlier} unpacked earlier" if earlier > 0 else "")
+    )
+    print_list("archive cannot be unpacked", "archives cannot be unpacked", list(map(str, report.bad)))
+    videos = Path(out) / Path(report.videos).relative_to(Path(out).absolute())
+    print(f"The folder for other commands: --videos {videos}")
 
 
 @Spelling(forwards="t3d.prepare.index:index_videos")
@@ -83,8 +114,39 @@ def transcode(source: VideoSet, spec: TranscodeSpec, *, out: str, json: bool = F
     root = source.videos if Path(source.videos).is_dir() else source.root
     if is_image_folder(source.videos):  # a single video
         root = str(Path(source.videos).absolute().parent)
+    if spec.image_fps is None and source.videos.lower().endswith(".parquet"):
+        spec = replace(spec, image_fps=_indexed_fps(source))
     report = transcode_videos(source.open(), out, spec=spec, root=root, **options)
     return _show(report, out, _print_transcoded, json=json)
+
+
+def _indexed_fps(source: VideoSet) -> float | None:
+    """Return the rate of the folders of images in an index; None if it has none.
+
+    Raises:
+        ConfigError: They have several rates.
+    """
+    from t3d.data.catalog import open_index
+    from t3d.video.images import IMAGE_CODECS
+
+    paths = source.open().table["path"].to_pylist()
+    index = open_index(None, source.videos, root=source.root)
+    if index is None:
+        return None
+    facts = index.rows(paths)
+    columns = (facts[name].to_pylist() for name in ("codec", "time_base"))
+    rates = {
+        float(1 / Fraction(step))
+        for path, codec, step in zip(paths, *columns, strict=True)
+        if codec in IMAGE_CODECS and Path(path).is_dir()
+    }
+    if len(rates) > 1:
+        listed = ", ".join(f"{rate:g}" for rate in sorted(rates))
+        raise ConfigError(
+            f"{source.videos}: its folders of images have {listed} frames per second; set one rate with "
+            "`image_fps`, or transcode the parts of the set one by one"
+        )
+    return rates.pop() if rates else None
 
 
 def _print_transcoded(report: TranscodeReport, out: str) -> None:

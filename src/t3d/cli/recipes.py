@@ -28,8 +28,9 @@ _RECIPE_HELP = {
         "training). Without it, the defaults below hold."
     ),
     "transfer": (
-        "Set of options for a purpose: `transfer-laptop` (small model, laptop) or `transfer-paper` (the "
-        "paper's transfer). Without it, the defaults below hold."
+        "Set of options for a purpose: `transfer-few-labels` (with labels, small model, laptop), "
+        "`transfer-laptop` (without labels) or `transfer-paper` (the paper's transfer). Without it, the "
+        "defaults below hold."
     ),
 }
 

@@ -15,6 +15,7 @@ from t3d.transfer.teachers.config import TeacherTraining
         "--val": "data.val",
         "--root": "data.root",
         "--label-fraction": "data.label_fraction",
+        "--soft": "data.soft",
         "--cache": "data.cache",
         "--workers": "data.workers",
         "--model": "model.name",
@@ -63,6 +64,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> int:
         "--teacher": "teacher.name",
         "--student": "model.name",
         "--student-input": "clip.modality",
+        "--labels": "labels.videos",
+        "--label-fraction": "labels.fraction",
+        "--exclude": "data.exclude",
         "--objective": "pairs.objective",
         "--epochs": "optim.epochs",
         "--batch-size": "optim.batch_size",
@@ -71,6 +75,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> int:
     first=(
         "data.videos",
         "out",
+        "labels.videos",
         "teacher.name",
         "model.name",
         "recipe",
@@ -79,12 +84,14 @@ def train(config: TrainConfig, *, resume: bool = False) -> int:
         "optim.batch_size",
         "optim.lr",
         "data.cache",
-        "data.workers",
         "resume",
     ),
 )
 def transfer(config: TransferConfig, *, resume: bool = False) -> int:
     """Train a 3D model on unlabeled videos with a frozen 2D model.
+
+    With --labels, a few labeled videos define the task: the 2D model learns their classes, labels all other
+    videos, and the 3D model learns from these soft labels. The result is a classifier.
 
     A recipe sets many options. Options that you give override it. Without a recipe, the defaults below
     hold. `--print-config` shows all values.

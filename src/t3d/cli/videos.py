@@ -18,9 +18,12 @@ class VideoSet:
     """The videos of a data set.
 
     Args:
-        videos: Folder with one folder per class, `.csv` or `.jsonl` table, official list, index
-            (`.parquet`), or a single video file.
+        videos: Folder with one folder per class, table (`.csv`, `.tsv`, `.txt`, `.jsonl`), official list,
+            index (`.parquet`), or a single video.
         root: Folder that relative paths of a table start from, or that has the files of an official list.
+        classes: Class file that names the class numbers of a list, with lines `NUMBER NAME`, `NAME NUMBER` or
+            `NAME` (counted from 0), or JSON. Default: for a table, the class file in its folder, if there is
+            one.
         unlabeled: Use all videos of a folder, without classes.
         source_pattern: Regular expression, searched in a video's path without its ending. The part in
             parentheses is the name of the recording or scene that the video was cut from: its group (column
@@ -29,6 +32,7 @@ class VideoSet:
 
     videos: str
     root: str | None = None
+    classes: str | None = None
     unlabeled: bool = False
     source_pattern: str | None = None
 
@@ -50,7 +54,9 @@ class VideoSet:
         if one or (self.unlabeled and path.is_dir()):
             return Manifest.from_files([self.videos], source_pattern=self.source_pattern)
         try:
-            return open_manifest(self.videos, root=self.root, source_pattern=self.source_pattern)
+            return open_manifest(
+                self.videos, root=self.root, source_pattern=self.source_pattern, classes=self.classes
+            )
         except NoClassFolderError as error:
             raise ManifestError(f"{error}, or add `unlabeled` to use the videos without labels") from error
 
@@ -60,19 +66,23 @@ class VideoLists:
     """Lists of videos to compare.
 
     Args:
-        lists: Lists of videos. Each is a folder with one folder per class, a `.csv` or `.jsonl` table, an
-            official list, or an index (`.parquet`).
+        lists: Lists of videos. Each is a folder with one folder per class, a table (`.csv`, `.tsv`, `.txt`,
+            `.jsonl`), an official list, or an index (`.parquet`).
         root: Folder that relative paths of tables start from, or that has the files of official lists.
         source_pattern: Regular expression, searched in a video's path without its ending. The part in
             parentheses is the name of the recording or scene that the video was cut from: its group (column
             `source`).
         index: Index of the files, written by `t3d prepare index`.
+        classes: Class file that names the class numbers of a list, with lines `NUMBER NAME`, `NAME NUMBER` or
+            `NAME` (counted from 0), or JSON. Default: for a table, the class file in its folder, if there is
+            one.
     """
 
     lists: list[str]
     root: str | None = None
     source_pattern: str | None = None
     index: str | None = None
+    classes: str | None = None
 
     def open(self) -> tuple[dict[str, Manifest], VideoIndex | None]:
         """Read the lists by name, and the index of their files if there is one.
@@ -84,7 +94,7 @@ class VideoLists:
         from t3d.data.catalog import open_index, open_manifest, roots_of
 
         manifests = {
-            name: open_manifest(name, root=root, source_pattern=self.source_pattern)
+            name: open_manifest(name, root=root, source_pattern=self.source_pattern, classes=self.classes)
             for name, root in zip(self.lists, roots_of(self.root, *self.lists), strict=True)
         }
         return manifests, open_index(self.index, *self.lists, root=self.root)

@@ -10,12 +10,15 @@ import pyarrow as pa
 from t3d.clip import Targets
 from t3d.data.index import VideoIndex, read_table
 from t3d.data.listing import is_video
+from t3d.data.manifest.class_names import name_classes
 from t3d.data.manifest.kinds import KINDS
 from t3d.data.manifest.manifest import Manifest
+from t3d.data.manifest.text_table import say
 from t3d.data.moved import refuse_moved
 from t3d.data.official.listed import open_list
 from t3d.data.official.read import read_official
 from t3d.errors import ConfigError, ManifestError
+from t3d.io.archive_names import is_archive, unpack_hint
 from t3d.io.files import is_url
 from t3d.io.shard_cache import local_copy
 
@@ -23,14 +26,17 @@ TABLES = (".csv", ".tsv", ".txt", ".list", ".lst")
 """Endings of tables that are text files; whatever the ending, the separator is that of the content."""
 
 
-def open_manifest(name: str, *, root: str | None = None, source_pattern: str | None = None) -> Manifest:
+def open_manifest(
+    name: str, *, root: str | None = None, source_pattern: str | None = None, classes: str | None = None
+) -> Manifest:
     """Read a list of videos and labels.
 
     Args:
         name: One of:
 
             - a folder with one folder per class
-            - a `.csv`, `.tsv` or `.txt` table, see `Manifest.from_csv`, or a `.jsonl` table
+            - a table, which is a text file with any separator (`.csv`, `.tsv`, `.txt`, `.list`, `.lst`, see
+              `Manifest.from_csv`) or JSON Lines (`.jsonl`)
             - an index (`.parquet`), or several as a pattern with `*`; an index of shards also by its URL
             - a list in the official format of UCF101, HMDB51 or Kinetics (see
               `t3d.data.official.read.read_official`)
@@ -38,13 +44,27 @@ def open_manifest(name: str, *, root: str | None = None, source_pattern: str | N
             Not for a folder of videos.
         source_pattern: Regular expression whose part in parentheses is a video's group (column `source`). Not
             for a table.
+        classes: Class file that names the class numbers of the list. Default: for a table, the class file in
+            its folder, if there is one.
 
     Raises:
-        ManifestError: The list does not exist, or its format is unknown.
+        ManifestError: The list does not exist, or its format is unknown; or the class file has no name for
+            one of its classes.
         FetchError: An index cannot be downloaded.
         ConfigError: A source pattern was given for a table, or a root for a folder of videos.
     """
     refuse_unused_root(root, name)
+    manifest = _opened(name, root=root, source_pattern=source_pattern, class_files=classes is None)
+    if classes is None:
+        return manifest
+    names = name_classes(manifest.classes, classes, list_name=name)
+    number = min((each for each in names if names[each] != each), default=None)
+    if number is not None:
+        say(name, [f"class numbers are named by {classes} ({number} is {names[number]!r})"])
+    return manifest.with_class_names(names)
+
+
+def _opened(name: str, *, root: str | None, source_pattern: str | None, class_files: bool) -> Manifest:
     if (listed := read_official(name)) is not None:
         if root is None:
             raise ManifestError(
@@ -57,6 +77,8 @@ def open_manifest(name: str, *, root: str | None = None, source_pattern: str | N
     files = _indexes(name)
     if not files and not path.exists():
         raise ManifestError(f"{path}: no such file or folder")
+    if is_archive(path.name):
+        raise ManifestError(f"{path}: an archive, which is not read; {unpack_hint(path)}")
     if source_pattern is not None:
         raise ConfigError(
             f"source_pattern is for a folder or an official list, but {path} is a table; name the groups in "
@@ -67,13 +89,13 @@ def open_manifest(name: str, *, root: str | None = None, source_pattern: str | N
     ending = path.suffix.lower()
     if is_video(path.name):
         raise ManifestError(
-            f"{path}: a single video; give a folder of class folders, a table (.csv, .jsonl), an index "
-            "(.parquet) or an official list (.txt)"
+            f"{path}: a single video; give a folder of class folders, a table ({', '.join(TABLES)}, .jsonl), "
+            "an index (.parquet) or an official list"
         )
     if ending in TABLES:
-        return Manifest.from_csv(path, root=root)
+        return Manifest.from_csv(path, root=root, class_files=class_files)
     if ending == ".jsonl":
-        return Manifest.from_jsonl(path, root=root)
+        return Manifest.from_jsonl(path, root=root, class_files=class_files)
     raise ManifestError(
         f"{path}: not a folder, and its ending is {ending!r}; use {', '.join(TABLES)} (a table), .jsonl, "
         ".parquet (an index), or an official list"
@@ -111,13 +133,16 @@ def roots_of(root: str | None, *names: str) -> list[str | None]:
     return [None if Path(name).is_dir() else root for name in names]
 
 
-def open_videos(name: str, *, root: str | None = None, source_pattern: str | None = None) -> Manifest:
+def open_videos(
+    name: str, *, root: str | None = None, source_pattern: str | None = None, classes: str | None = None
+) -> Manifest:
     """Read a table of videos as `open_manifest` does, for a run that needs the files.
 
     Args:
         name: See `open_manifest`.
         root: See `open_manifest`.
         source_pattern: See `open_manifest`.
+        classes: See `open_manifest`.
 
     Raises:
         ManifestError: As in `open_manifest`, or none of the files is where the list says; the message names
@@ -125,7 +150,7 @@ def open_videos(name: str, *, root: str | None = None, source_pattern: str | Non
         FetchError: As in `open_manifest`.
         ConfigError: As in `open_manifest`.
     """
-    videos = open_manifest(name, root=root, source_pattern=source_pattern)
+    videos = open_manifest(name, root=root, source_pattern=source_pattern, classes=classes)
     refuse_moved(videos, name, root=root)
     return videos
 

@@ -25,7 +25,8 @@ class ReadConfig:
             if the list of videos is an index (`.parquet`).
         cache: Folder for decoded, resized frames, so that each video is decoded once. Default: no cache.
         cache_gb: Largest size of `cache`, in GB.
-        image_fps: Frames per second of videos that are folders of images.
+        image_fps: Frames per second of videos that are folders of images. Default: the rate in the index,
+            else 25.
         max_bad: Largest accepted share of unreadable videos.
         workers: Processes that read videos. 0 reads them in the training process.
         timeout: Time limit for each time a file is opened and read, in seconds. A file that takes longer is
@@ -43,7 +44,7 @@ class ReadConfig:
     index: str | None = None
     cache: str | None = None
     cache_gb: float = 20.0
-    image_fps: float = 25.0
+    image_fps: float | None = None
     max_bad: float = 0.01
     workers: int = 2
     timeout: float = DEFAULT_LIMITS.timeout
@@ -62,7 +63,8 @@ class ReadConfig:
         at_least("data.timeout", self.timeout, 1e-3)
         at_least("data.max_megapixels", self.max_megapixels, 1e-3)
         at_least("data.max_clip_gb", self.max_clip_gb, 1e-6)
-        between("data.image_fps", self.image_fps, 0.001, 100_000)
+        if self.image_fps is not None:
+            between("data.image_fps", self.image_fps, 0.001, 100_000)
 
     @property
     def limits(self) -> ReadLimits:
@@ -75,26 +77,35 @@ class DataConfig(ReadConfig):
     """Options for the labeled videos of a run.
 
     Args:
-        train: Labeled videos to train on: a folder with one folder per class, a `.csv` or `.jsonl` table, an
-            index (`.parquet`), or an official list of UCF101, HMDB51 or Kinetics. An official list is
+        train: Labeled videos to train on: a folder with one folder per class, a table (`.csv`, `.tsv`,
+            `.txt`, `.jsonl`), an index (`.parquet`), or an official list of UCF101, HMDB51 or Kinetics. An
+            official list is
             UCF101's `trainlist01.txt`, Kinetics' `train.csv`, or for HMDB51 the folder of its split files
             followed by a part, such as `testTrainMulti_7030_splits:train1`; its files are in `root`.
         val: Labeled videos to validate on. Default: a tenth of the training videos (`val_fraction`).
         root: Folder that relative paths of a table start from, or that holds the files of an official list.
+        classes: Class file that names the class numbers of a list, with lines `NUMBER NAME`, `NAME NUMBER` or
+            `NAME` (counted from 0), or JSON. Default: for a table, the class file in its folder, if there is
+            one.
         label_fraction: Share of the training labels to use, in each class, whole groups at a time. It is
             drawn after the validation videos. With the same `label_seed`, a smaller share is part of a larger
             one.
         label_seed: Seed of the draw of `label_fraction`.
         balance: Sample every class equally often per epoch, however many videos it has. Not for videos with
-            several labels.
+            several labels, and not with `soft`.
+        soft: Table of soft labels: the probability of each class for more training videos, as
+            `t3d predict` writes it. A video that also has a label keeps the label. Videos that are also
+            in the validation are left out. Default: labels only.
     """
 
     train: str = ""
     val: str | None = None
     root: str | None = None
+    classes: str | None = None
     label_fraction: float = 1.0
     label_seed: int = 0
     balance: bool = False
+    soft: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,6 +114,11 @@ class DataConfig(ReadConfig):
                 f"data.label_fraction is {self.label_fraction}; it must be above 0 and at most 1, such as 0.1"
             )
         at_least("data.label_seed", self.label_seed, 0)
+        if self.soft is not None and self.balance:
+            raise ConfigError(
+                f"data.balance is on and data.soft is {self.soft}; videos with soft labels have no one class "
+                "to sample equally often. Leave out one of the two"
+            )
 
 
 @dataclass(frozen=True)

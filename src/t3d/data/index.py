@@ -20,6 +20,7 @@ from t3d.data.paths import absolute_paths
 from t3d.data.prefetch import Shards
 from t3d.errors import Failed, ManifestError, VideoError
 from t3d.video.facts import VideoFacts
+from t3d.video.image_names import file_state
 
 ENTRY_FIELDS = (
     pa.field("path", pa.string(), nullable=False),
@@ -146,10 +147,8 @@ class VideoIndex:
             return None
         names = ("digest", "offset", "size", "modified")
         digest, offset, size, modified = (self._facts[name][row].as_py() for name in names)
-        if offset is None:
-            status = path.stat()
-            if (size, modified) != (status.st_size, status.st_mtime_ns):
-                return None
+        if offset is None and (size, modified) != file_state(path):
+            return None
         return str(digest) if digest is not None else None
 
     def shards(self, paths: Sequence[str]) -> Shards | None:

@@ -16,9 +16,10 @@ from t3d.data.listing import absolute
 from t3d.errors import CheckpointError, ConfigError, Failed, LostReaderError
 from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.parts import Part, parts_of, rows_of
+from t3d.evaluation.prediction_rows import PredictionRows
 from t3d.evaluation.predictor import GROUP, Prediction, Predictor
 from t3d.io.files import content_digest, is_url, refuse_url
-from t3d.io.journal import Journal
+from t3d.io.journal import JSON_LINES, Journal
 from t3d.models.weights import read_card, weights_file
 from t3d.progress import track
 from t3d.workers.pool import Lost
@@ -162,15 +163,17 @@ def to_line(prediction: Prediction, *, top: int) -> dict[str, Any]:
 
 
 class PredictionFile:
-    """A file of predictions, one JSON object a line, that may be closed or killed and opened again.
+    """A file of predictions that may be closed or killed and opened again: JSON Lines, or CSV.
 
-    Each line holds what `to_line` gives, and the digest of the weights. When the file is opened, videos that
-    could not be read are removed, to be tried again; see `t3d.io.journal` for a line that a kill cut short.
+    Each line holds what `to_line` gives, and the digest of the weights; see `t3d.evaluation.prediction_rows`
+    for the columns of CSV. When the file is opened, videos that could not be read are removed, to be tried
+    again; see `t3d.io.journal` for a line that a kill cut short.
 
     Args:
-        path: The file, new or of an earlier run with the same weights, `top` and `per_clip`.
+        path: The file, new or of an earlier run with the same weights, `top` and `per_clip`. If its name ends
+            in `.csv`, it is CSV, else JSON Lines.
         model: Weights file, or run folder.
-        top: Number of classes in each line.
+        top: Number of classes in each line. Default: all, as always in CSV.
         allow_unfinished: See `Predictor`.
         per_clip: Whether each line has the scores of each clip.
 
@@ -191,7 +194,7 @@ class PredictionFile:
         path: str | os.PathLike[str],
         *,
         model: str | os.PathLike[str],
-        top: int,
+        top: int | None = None,
         allow_unfinished: bool = False,
         per_clip: bool = False,
     ) -> None:
@@ -199,7 +202,9 @@ class PredictionFile:
         if card is None:
             raise CheckpointError(f"{os.fspath(model)}: no model card in the file, so t3d did not write it")
         self.path = Path(path)
-        self.top = min(top, len(card.classes))
+        table = self.path.suffix.lower() == ".csv"
+        self.form = PredictionRows(card.classes, card.targets) if table else JSON_LINES
+        self.top = len(card.classes) if top is None or table else min(top, len(card.classes))
         self.per_clip = per_clip
         self.done: set[Part] = set()
         self._file = partial(weights_file, model, allow_unfinished=allow_unfinished)
@@ -208,7 +213,7 @@ class PredictionFile:
 
     def __enter__(self) -> PredictionFile:
         with ExitStack() as stack:
-            journal = stack.enter_context(Journal(self.path))
+            journal = stack.enter_context(Journal(self.path, self.form))
             failed = False
             for record in journal.records():
                 if self._is_done(record):
@@ -227,7 +232,13 @@ class PredictionFile:
         self._close.__exit__(kind, error, trace)
 
     def missing(self, paths: Sequence[PathOrPart]) -> list[PathOrPart]:
-        """The videos and parts that the file says nothing of, each once, in their order."""
+        """The videos and parts that the file says nothing of, each once, in their order.
+
+        Raises:
+            ConfigError: A path has a line break, and the file is CSV.
+        """
+        if isinstance(self.form, PredictionRows):
+            self.form.refuse_breaks(str(path.path if isinstance(path, Part) else path) for path in paths)
         return [
             path
             for path in dict.fromkeys(paths)
@@ -267,8 +278,8 @@ class PredictionFile:
             raise ConfigError(f"{self.path} holds predictions of other weights; choose a new file")
         if classes not in (None, self.top):
             raise ConfigError(
-                f"{self.path} holds {classes} classes per line, but top is {self.top}; use the same "
-                "number, or choose a new file"
+                f"{self.path} holds {classes} classes per line, but this command would write {self.top}; use "
+                f"`top` = {classes}, or choose a new file"
             )
         if classes is not None and ("per_clip" in record) != self.per_clip:
             raise ConfigError(

@@ -20,12 +20,16 @@ class Reading:
     Args:
         root: Folder that the relative paths of a table start from, or that holds the files of an official
             list. By default the folder of the table.
+        classes: Class file that names the class numbers of a list, with lines `NUMBER NAME`, `NAME NUMBER` or
+            `NAME` (counted from 0), or JSON. Default: for a table, the class file in its folder, if there is
+            one.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. It saves reading
             each file through before it is opened, and videos in shards need theirs. A list that is an index
             itself needs none.
         cache: Folder for decoded frames, so that later runs on the same videos do not decode them again. By
             default nothing is cached.
-        image_fps: Frames per second of videos that are folders of images.
+        image_fps: Frames per second of videos that are folders of images. Default: the rate in the index,
+            else 25.
         max_bad: Largest share of unreadable videos, from 0 to 1. With more of them the command stops.
         limits: Limits of reading one file.
 
@@ -34,14 +38,16 @@ class Reading:
     """
 
     root: str | None = None
+    classes: str | None = None
     index: str | None = None
     cache: str | None = None
-    image_fps: float = 25.0
+    image_fps: float | None = None
     max_bad: float = 0.01
     limits: ReadLimits = field(default_factory=ReadLimits)
 
     def __post_init__(self) -> None:
-        between("image_fps", self.image_fps, 0.001, 100_000)
+        if self.image_fps is not None:
+            between("image_fps", self.image_fps, 0.001, 100_000)
         between("max_bad", self.max_bad, 0, 1)
 
 
@@ -51,8 +57,8 @@ class TestConfig:
 
     Args:
         model: Weights file, or the folder of a finished training run (its best weights, else its last).
-        videos: Labeled videos to test on: a folder with one folder per class, a .csv or .jsonl table, an
-            index (.parquet), or an official list. Classes are matched by name.
+        videos: Labeled videos to test on: a folder with one folder per class, a table (.csv, .tsv,
+            .txt, .jsonl), an index (.parquet), or an official list. Classes are matched by name.
         frame_order: Order of the frames within each clip. The orders other than `normal` show how much of the
             accuracy depends on time: `static` repeats the middle frame.
         tail: Use of the frames after the last whole clip: `drop` leaves them out, `pad` fills up one more
@@ -102,11 +108,13 @@ class PredictConfig:
         root: Folder that relative paths of a list start from. By default the folder of the list.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. Videos in shards
             need theirs.
-        image_fps: Frames per second of videos that are folders of images.
-        top: Number of classes per prediction, most probable first.
-        per_clip: Also give the times and the scores of each clip.
-        out: JSONL file to write the predictions to. Repeating the command resumes an interrupted run. By
-            default predictions are printed.
+        image_fps: Frames per second of videos that are folders of images. Default: the rate in the index,
+            else 25.
+        top: Number of classes per prediction, most probable first. Default: 3 if predictions are printed, all
+            classes in a file. A CSV file always has all.
+        per_clip: Also give the times and the scores of each clip. Not for a CSV file.
+        out: File to write the predictions to: JSON Lines (`.jsonl`), or a table (`.csv`) with one column per
+            class. Repeating the command resumes an interrupted run. By default predictions are printed.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
         cluster: Which machines compute.
         compute: Where and how the model computes.
@@ -120,8 +128,8 @@ class PredictConfig:
     videos: tuple[str, ...] = ()
     root: str | None = None
     index: str | None = None
-    image_fps: float = 25.0
-    top: int = 3
+    image_fps: float | None = None
+    top: int | None = None
     per_clip: bool = False
     out: str | None = None
     allow_unfinished: bool = False
@@ -130,10 +138,21 @@ class PredictConfig:
     limits: ReadLimits = field(default_factory=ReadLimits)
 
     def __post_init__(self) -> None:
-        at_least("top", self.top, 1)
-        between("image_fps", self.image_fps, 0.001, 100_000)
-        if self.out is not None and not self.out.endswith(".jsonl"):
-            raise ConfigError(f"out is {self.out}; predictions are JSON Lines, so it must end in .jsonl")
+        if self.top is not None:
+            at_least("top", self.top, 1)
+        if self.image_fps is not None:
+            between("image_fps", self.image_fps, 0.001, 100_000)
+        if self.out is not None and not self.out.endswith((".jsonl", ".csv")):
+            raise ConfigError(
+                f"out is {self.out}; predictions are written as JSON Lines or as a table, so it must end in "
+                ".jsonl or .csv"
+            )
+        if self.out is not None and self.out.endswith(".csv") and (self.per_clip or self.top is not None):
+            option = "per_clip" if self.per_clip else "top"
+            raise ConfigError(
+                f"`{option}` is set and `out` is {self.out}; a table has one row per video and a column for "
+                f"every class. Leave out `{option}`, or write a .jsonl file"
+            )
         if self.allow_unfinished and self.cluster.kind != "none":
             raise ConfigError(
                 f"`allow_unfinished` is set and `cluster` is {self.cluster.kind}; the run may save new "

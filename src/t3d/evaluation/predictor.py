@@ -23,7 +23,6 @@ from t3d.evaluation.scores import ClipTimes, Scores
 from t3d.evaluation.scoring import each_clip, pooled_features, score_videos
 from t3d.models.weights import load_classifier
 from t3d.progress import Bar, progress
-from t3d.video.image_names import IMAGE_FPS
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 
 GROUP = 64
@@ -98,7 +97,8 @@ class Predictor:
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
         per_clip: Also return the times and probabilities of each clip.
         limits: Limits of reading one file.
-        image_fps: Frames per second of videos that are folders of images.
+        image_fps: Frames per second of videos that are folders of images. Default: the rate in the index,
+            else 25.
 
     Raises:
         CheckpointError: The weights cannot be used.
@@ -124,7 +124,7 @@ class Predictor:
         allow_unfinished: bool = False,
         per_clip: bool = False,
         limits: ReadLimits = DEFAULT_LIMITS,
-        image_fps: float = IMAGE_FPS,
+        image_fps: float | None = None,
     ) -> None:
         self.model, self.card = load_classifier(
             model, device=compute.pick_device(), allow_unfinished=allow_unfinished

@@ -101,7 +101,7 @@ def run_test(config: TestConfig) -> TestResult:
     )
     spec = card.clip if config.tail is None else replace(card.clip, tail=config.tail)
     config.views.check(spec)  # before videos are decoded into a cache
-    manifest = open_videos(config.videos, root=reading.root)
+    manifest = open_videos(config.videos, root=reading.root, classes=reading.classes)
     remedy = (
         "test it on videos with several labels, or use a model for one label"
         if card.targets == "multi"

@@ -80,6 +80,7 @@ def extract_archive(
     nested: bool = False,
     max_files: int = MAX_FILES,
     max_bytes: int | None = None,
+    allow: str = "",
 ) -> int:
     """Unpack zip, tar, tar.gz, tar.bz2, tar.xz or rar into a new folder.
 
@@ -94,6 +95,7 @@ def extract_archive(
         max_files: Maximum number of files and folders.
         max_bytes: Maximum size of the content, in bytes. None: `GROWTH` times the archive's size, and at
             least `SMALL`.
+        allow: End of the message about an archive that is larger: how to allow it.
 
     Returns:
         The number of files.
@@ -118,18 +120,18 @@ def extract_archive(
         raise ConfigError(f"{folder} already exists; remove it, or choose another folder")
     sweep(folder.parent, older_than=ABANDONED)
     with atomic_folder(folder) as growing:
-        count = _extract(archive, growing, max_files, max_bytes)
+        count = _extract(archive, growing, max_files, max_bytes, allow)
         if nested:
             inner = [path for path in growing.rglob("*") if path.is_file() and archive_kind(path)]
             for path in sorted(inner):
-                count += _extract(path, path.parent, max_files, max_bytes) - 1
+                count += _extract(path, path.parent, max_files, max_bytes, allow) - 1
                 path.unlink()
         if hasattr(os, "sync"):  # else a power failure may leave the final name without content
             os.sync()
     return count
 
 
-def _extract(archive: Path, folder: Path, max_files: int, max_bytes: int | None) -> int:
+def _extract(archive: Path, folder: Path, max_files: int, max_bytes: int | None, allow: str) -> int:
     limit = max(GROWTH * archive.stat().st_size, SMALL) if max_bytes is None else max_bytes
     entries = files = written = 0
     members = _members(archive)
@@ -158,7 +160,9 @@ def _extract(archive: Path, folder: Path, max_files: int, max_bytes: int | None)
             for block in _content(archive, opening):
                 written += len(block)
                 if written > limit:
-                    raise ArchiveError(f"{archive}: holds more than {limit:,} bytes; nothing is unpacked")
+                    raise ArchiveError(
+                        f"{archive}: holds more than {limit:,} bytes; nothing is unpacked{allow}"
+                    )
                 file.write(block)
 
 

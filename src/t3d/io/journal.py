@@ -1,4 +1,4 @@
-"""Journal of the finished work of a long run: one JSON object per line, from which a killed run resumes.
+"""Journal of the finished work of a long run: one record per line, from which a killed run resumes.
 
 A record reaches the operating system before `Journal.add` returns, so it survives the end of the process. It
 is synced to disk when the journal closes: a power failure may cost the last seconds, whose work is then done
@@ -20,11 +20,40 @@ from t3d.io.files import atomic_path, writing
 from t3d.io.locks import alone_in
 
 
+class JsonLines:
+    """Form of a journal: one JSON object per line."""
+
+    header = b""
+    """First line of the file; empty if it has none."""
+
+    def encode(self, record: Mapping[str, Any]) -> bytes:
+        """Return the line of a record, with its only line break at the end."""
+        return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+
+    def decode(self, line: bytes) -> dict[str, Any] | None:
+        """Return the record of a line; None if it has another form."""
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return None
+        return record if isinstance(record, dict) else None
+
+    def may_begin(self, line: bytes) -> bool:
+        """Return whether an unfinished line may be the begin of a record."""
+        return line.startswith(b"{")
+
+    description = "a JSON object"
+
+
+JSON_LINES = JsonLines()
+
+
 class Journal:
     """A journal that is open for adding records, by one process at a time; use it with `with`.
 
     Args:
         path: The file, new or of an earlier run. Its folder is created if it is missing.
+        form: How a record is written.
 
     Raises:
         ConfigError: Another run is writing to the journal.
@@ -39,8 +68,9 @@ class Journal:
         [{'path': 'a.mp4'}]
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], form: JsonLines = JSON_LINES) -> None:
         self.path = Path(path)
+        self.form = form
         self._whole = False
 
     def __enter__(self) -> Journal:
@@ -65,13 +95,15 @@ class Journal:
         Raises:
             WriteError: It cannot be written, since the disk is full for example. The records before it stay.
         """
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        line = self.form.encode(record)
         if not self._whole:
             end = _end_of_lines(self.path)
             if end < os.fstat(self._file.fileno()).st_size:
                 self._file.truncate(end)
             self._whole = True
         end = os.fstat(self._file.fileno()).st_size
+        if end == 0:
+            line = self.form.header + line
         with writing(self.path):
             try:
                 written = 0
@@ -84,12 +116,13 @@ class Journal:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the records so far; see `read_journal`."""
-        return read_journal(self.path)
+        return read_journal(self.path, self.form)
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Remove the records that `wanted` is false for; the others stay as they are, byte for byte."""
         with atomic_path(self.path) as temporary, temporary.open("wb") as kept:
-            kept.writelines(line for line, record in _lines(self.path) if wanted(record))
+            kept.write(self.form.header)
+            kept.writelines(line for line, record in _lines(self.path, self.form) if wanted(record))
         self._file.close()
         self._open()
 
@@ -98,14 +131,14 @@ class Journal:
         self._whole = False  # checked before the first record is added
 
 
-def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+def read_journal(path: Path, form: JsonLines = JSON_LINES) -> Iterator[dict[str, Any]]:
     """Yield the records of a journal; none if it does not exist.
 
     Raises:
-        ConfigError: A line is not a JSON object: the file is corrupt, or not a journal.
+        ConfigError: A line has another form: the file is corrupt, or not such a journal.
         OSError: It cannot be read.
     """
-    return (record for _, record in _lines(path)) if path.exists() else iter(())
+    return (record for _, record in _lines(path, form)) if path.exists() else iter(())
 
 
 def whole_lines(path: Path) -> bytes:
@@ -120,27 +153,29 @@ def whole_lines(path: Path) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def _lines(path: Path, form: JsonLines) -> Iterator[tuple[bytes, dict[str, Any]]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             whole = line.endswith(b"\n")
-            record = _record(line) if whole else None
-            if record is None and (whole or not line.startswith(b"{")):
-                start = line[:60].decode(errors="replace").strip()
+            if number == 1 and form.header:
+                if line != form.header and (whole or not form.header.startswith(line)):
+                    raise ConfigError(
+                        f"{path}, line 1: has other columns ({_start(line)}) than "
+                        f"{_start(form.header)}; choose another path"
+                    )
+                continue
+            record = form.decode(line) if whole else None
+            if record is None and (whole or not form.may_begin(line)):
                 raise ConfigError(
-                    f"{path}, line {number}: not a JSON object ({start}); the file is corrupt or not a "
-                    "journal. Remove the line to do its work again, or choose another path"
+                    f"{path}, line {number}: not {form.description} ({_start(line)}); the file is corrupt or "
+                    "not a journal. Remove the line to do its work again, or choose another path"
                 )
             if record is not None:
                 yield line, record
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
+def _start(line: bytes) -> str:
+    return line[:60].decode(errors="replace").strip()
 
 
 def _end_of_lines(path: Path) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from t3d.errors import ArchiveError, ConfigError, Failed, FetchError, did_you_mean
+from t3d.io.archive_names import ENDINGS
 from t3d.io.archives import extract_archive
 from t3d.io.fetch import fetch, shown
 from t3d.io.files import sweep
@@ -24,7 +25,6 @@ from t3d.progress import progress
 
 _LINKS = 1 << 24  # bytes that a list of addresses may have
 _IN_A_ROW = 3  # files that fail one after the other until nothing more is tried
-_ENDINGS = (".zip", ".rar", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _stem(name: str) -> str:
         >>> _stem("part_0.tar.gz"), _stem("videos.zip"), _stem("a.csv")
         ('part_0', 'videos', 'a.csv')
     """
-    for ending in _ENDINGS:
+    for ending in ENDINGS:
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)]
     return name

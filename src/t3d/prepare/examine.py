@@ -19,6 +19,8 @@ from t3d.errors import VideoError
 from t3d.io.files import content_digest
 from t3d.video.facts import VideoFacts
 from t3d.video.frame_table import HIDDEN_ERRORS, ReadTable, damage_of, read_with, scan_table
+from t3d.video.image_names import file_state, images_digest
+from t3d.video.images import ImageReader
 from t3d.video.limits import NO_LIMITS
 from t3d.video.orientation import Orientation
 from t3d.video.reader import FrameReader
@@ -27,28 +29,26 @@ from t3d.video.stream import WRONG_PLACES, Stream, size_of
 
 HASHED_FRAMES = 8
 """Frames of each video that are hashed, spread evenly over it."""
-_FOLDER = (
-    "is a folder, which an index cannot describe; if it holds the frames of a video as images, make a video "
-    "file "
-    "of them first (t3d prepare transcode)"
-)
 _SIDE = 8  # a hash is this many comparisons wide and high: 64 bits
 
 
-def examine(path: str, *, max_megapixels: float = math.inf) -> dict[str, Any]:
+def examine(path: str, *, max_megapixels: float = math.inf, image_fps: float | None = None) -> dict[str, Any]:
     """Decode a file from start to end.
 
     Args:
-        path: The file.
+        path: The file, or a folder of images.
         max_megapixels: Largest frame that is decoded, in megapixels.
+        image_fps: Frames per second of a folder of images. None: 25.
 
     Returns:
         A row of the index without the columns of the manifest: the facts, or `error`.
     """
     row: dict[str, Any] = {"path": path}
-    if Path(path).is_dir():
-        return row | {"error": _FOLDER}
     try:
+        if Path(path).is_dir():
+            row["size"], row["modified"] = file_state(Path(path))
+            facts, hashes = _facts_of_images(Path(path), max_megapixels, image_fps)
+            return row | facts.to_row() | {"looks": hashes}
         row["size"] = size_of(Path(path))
         row["modified"] = Path(path).stat().st_mtime_ns
         facts, hashes = _facts(Path(path), max_megapixels)
@@ -62,10 +62,10 @@ def examine(path: str, *, max_megapixels: float = math.inf) -> dict[str, Any]:
 class _FrameInspector:
     """Checks each decoded frame's size, and hashes the frames that stand for the video."""
 
-    def __init__(self, expected: int, first: av.VideoFrame) -> None:
+    def __init__(self, expected: int, size: tuple[int, int]) -> None:
         places = (np.arange(HASHED_FRAMES) + 0.5) / HASHED_FRAMES * max(expected, 1)
         self.places: list[int] = places.astype(np.int64).tolist()
-        self.size = (first.height, first.width)
+        self.size = size
         self.odd: str | None = None
         self._hashes: dict[int, int] = {}
         self._reformatter = VideoReformatter()
@@ -118,7 +118,8 @@ def _facts(path: Path, max_megapixels: float) -> tuple[VideoFacts, list[int]]:
     with _Streams(path, max_megapixels) as streams:
         reading = read_with(streams.open)
         codec, pixel_aspect = streams.last.codec, streams.last.pixel_aspect
-        inspector = _FrameInspector(len(reading.table.pts), reading.first)
+        first = (reading.first.height, reading.first.width)
+        inspector = _FrameInspector(len(reading.table.pts), first)
         if reading.sure:
             scanned = scan_table(
                 streams.open(True), reading.table, promised=True, trusted=True, look=inspector
@@ -127,7 +128,7 @@ def _facts(path: Path, max_megapixels: float) -> tuple[VideoFacts, list[int]]:
             if wrong is None and not _lands(streams.open(True), reading):
                 wrong = WRONG_PLACES
             if wrong is not None:  # once more as a reader does that has seen the same
-                inspector = _FrameInspector(len(reading.table.pts), reading.first)
+                inspector = _FrameInspector(len(reading.table.pts), first)
                 scanned = scan_table(
                     streams.open(False), reading.table, promised=True, trusted=False, look=inspector
                 )
@@ -162,6 +163,39 @@ def _facts(path: Path, max_megapixels: float) -> tuple[VideoFacts, list[int]]:
         notes += (wrong,)
     damage = joined(damage_of(*notes), hdr_remark(reading.first), inspector.odd)
     return replace(facts, damage=damage), inspector.hashes()
+
+
+def _facts_of_images(
+    path: Path, max_megapixels: float, image_fps: float | None
+) -> tuple[VideoFacts, list[int]]:
+    """Decode every image of a folder. One that cannot be decoded is damage; the first one is an error."""
+    size, modified = file_state(path)
+    reader = ImageReader(path, fps=image_fps, max_megapixels=max_megapixels)
+    count = len(reader.table.pts)
+    inspector = _FrameInspector(count, reader.size)
+    bad: list[str] = []
+    for number in range(count):
+        try:
+            image = reader.image(number)
+        except VideoError as error:
+            bad.append(error.reason)
+            continue
+        inspector(number, av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"))
+    wrong = f"{len(bad)} of {count} images cannot be read: {bad[0]}" if bad else None
+    facts = VideoFacts(
+        size=size,
+        modified=modified,
+        digest=images_digest(path),
+        codec=reader.codec,
+        table=reader.table,
+        stored_size=reader.orientation.size(reader.size),
+        orientation=reader.orientation,
+        damage=joined(reader.damage, wrong),
+        pixel_aspect=reader.pixel_aspect,
+    )
+    if file_state(path) != (size, modified):
+        raise VideoError(path, "was changed while it was read; run the command again")
+    return facts, inspector.hashes()
 
 
 class _Streams:

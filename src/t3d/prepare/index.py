@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -23,13 +24,15 @@ from t3d.data.inspect.duplicates import Duplicates, find_duplicates
 from t3d.data.listing import absolute
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.paths import relative_to
-from t3d.errors import ConfigError, Failed, ManifestError, at_least
+from t3d.errors import ConfigError, Failed, ManifestError, at_least, between
 from t3d.io.files import atomic_path
 from t3d.io.journal import Journal, whole_lines
 from t3d.io.locks import alone_in
 from t3d.io.tar_member import refuse_members
 from t3d.prepare.examine import examine
 from t3d.video.facts import CHECKS
+from t3d.video.image_names import file_state
+from t3d.video.images import IMAGE_CODECS, image_table
 from t3d.video.limits import DEFAULT_MEGAPIXELS
 from t3d.workers.cluster import ONE_MACHINE, Cluster, outcomes
 from t3d.workers.pool import Lost
@@ -72,6 +75,7 @@ def index_videos(
     workers: int = 2,
     timeout: float = 120.0,
     max_megapixels: float = DEFAULT_MEGAPIXELS,
+    image_fps: float | None = None,
     cluster: Cluster = ONE_MACHINE,
     near_duplicates: bool | None = None,
 ) -> IndexReport:
@@ -87,6 +91,8 @@ def index_videos(
         workers: Processes that decode; on a cluster, the processes of each task.
         timeout: Time limit per file, in seconds. A file that takes longer is reported as unreadable.
         max_megapixels: Largest frame that is decoded, in megapixels. 8K video has 33.
+        image_fps: Frames per second of videos that are folders of images. The index stores it for the
+            commands that use it. Default: the rate that the index already has, else 25.
         cluster: Machines that decode. All must reach the files under the same paths.
         near_duplicates: Search for near-duplicates by comparing every pair of files, which takes four times
             as long for twice as many. Default: only up to 200,000 files.
@@ -105,6 +111,8 @@ def index_videos(
     at_least("workers", workers, 1)
     at_least("timeout", timeout, 1e-3)
     at_least("max_megapixels", max_megapixels, 1e-3)
+    if image_fps is not None:
+        between("image_fps", image_fps, 0.001, 100_000)
     if not len(manifest):
         raise ManifestError("the list has no video to index")
     paths: list[str] = pc.unique(manifest.table["path"]).to_pylist()
@@ -113,9 +121,10 @@ def index_videos(
     notes = target.with_name(f".{target.name}.journal")
     with alone_in(target):
         known = _known(target, notes)
-        unchanged = _unchanged(known, paths)
+        unchanged = _unchanged(known, paths, image_fps)
         todo = [path for path in paths if path not in unchanged]
-        work = partial(examine, max_megapixels=max_megapixels)
+        rate = _known_rate(known) if image_fps is None else image_fps
+        work = partial(examine, max_megapixels=max_megapixels, image_fps=rate)
         results = outcomes(
             work, todo, cluster=cluster, workers=workers, timeout=timeout, title="Indexing videos"
         )
@@ -219,18 +228,37 @@ def _once(table: pa.Table) -> pa.Table:
     return table.take(rows)
 
 
-def _unchanged(known: pa.Table, paths: Sequence[str]) -> set[str]:
-    """Return the files that this version read before and that have not changed."""
+def _known_rate(known: pa.Table) -> float | None:
+    """Return the rate of the folders of images that an index has, if all have the same."""
+    columns = (known[name].to_pylist() for name in ("path", "codec", "time_base"))
+    rates = {
+        float(1 / Fraction(step))
+        for path, codec, step in zip(*columns, strict=True)
+        if codec in IMAGE_CODECS and Path(path).is_dir()
+    }
+    return rates.pop() if len(rates) == 1 else None
+
+
+def _unchanged(known: pa.Table, paths: Sequence[str], image_fps: float | None) -> set[str]:
+    """Return the files that this version read before and that have not changed.
+
+    A folder of images counts as changed if it shall have another rate.
+    """
     sound = known.filter(pc.and_(pc.is_null(known["error"]), pc.equal(known["checked"], CHECKS)))
-    columns = [sound[name].to_pylist() for name in ("path", "size", "modified")]
-    before = {path: (size, time) for path, size, time in zip(*columns, strict=True)}
+    columns = [sound[name].to_pylist() for name in ("path", "size", "modified", "time_base", "codec")]
+    step = None if image_fps is None else str(image_table(2, image_fps).time_base)
+    before = {
+        path: (size, time, step is None or base == step or codec not in IMAGE_CODECS)
+        for path, size, time, base, codec in zip(*columns, strict=True)
+    }
     same = set()
     for path in paths:
         if path in before:
             try:
-                status = Path(path).stat()
+                state = file_state(Path(path))
+                right_rate = before[path][2] or not Path(path).is_dir()
             except OSError:
                 continue
-            if (status.st_size, status.st_mtime_ns) == before[path]:
+            if state == before[path][:2] and right_rate:
                 same.add(path)
     return same

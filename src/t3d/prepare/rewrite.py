@@ -22,7 +22,7 @@ from t3d.io.files import temporary_name, writing
 from t3d.prepare.examine import examine
 from t3d.video.facts import VideoFacts
 from t3d.video.frame_table import FrameTable, Int64s, damage_of, read_table, scan_table
-from t3d.video.image_names import IMAGE_FPS
+from t3d.video.image_names import file_state
 from t3d.video.images import ImageReader
 from t3d.video.orientation import Image, Orientation
 from t3d.video.remarks import hdr_remark, joined, size_remark
@@ -50,7 +50,8 @@ class TranscodeSpec:
         codec: Codec of the new files. With `jpeg` (Motion JPEG) every frame is a separate picture, so any
             frame is equally fast to read, and files are several times as large.
         jpeg_q: Quantizer of JPEG pictures, 1 to 31. Lower values give better quality and larger files.
-        image_fps: Frames per second of videos that are folders of images.
+        image_fps: Frames per second of videos that are folders of images. Default: the rate in the index, if
+            the videos are given as one, else 25.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -65,13 +66,14 @@ class TranscodeSpec:
     crf: int = 20
     codec: Codec = "h264"
     jpeg_q: int = 3
-    image_fps: float = IMAGE_FPS
+    image_fps: float | None = None
 
     def __post_init__(self) -> None:
         if self.codec not in get_args(Codec):
             raise ConfigError(f"codec is {self.codec!r}; {did_you_mean(self.codec, get_args(Codec))}")
         between("jpeg_q", self.jpeg_q, 1, 31)
-        between("image_fps", self.image_fps, 0.001, 100_000)
+        if self.image_fps is not None:
+            between("image_fps", self.image_fps, 0.001, 100_000)
         at_least("short_side", self.short_side, 2)
         if self.short_side % 2:
             raise ConfigError(f"short_side is {self.short_side}; the codecs need an even number")
@@ -142,7 +144,7 @@ def rewrite(
         WriteError: The new file cannot be written.
     """
     if source.is_dir():
-        return _rewrite_images(source, target, spec)
+        return _rewrite_images(source, target, spec, max_megapixels)
     size, modified = _state(source)
     stream = Stream(source, max_megapixels=max_megapixels)
     try:
@@ -179,10 +181,10 @@ def rewrite(
     return Rewritten(row, size, modified, joined(damage_of(*notes), hdr_remark(reading.first), passing.odd))
 
 
-def _rewrite_images(source: Path, target: Path, spec: TranscodeSpec) -> Rewritten:
+def _rewrite_images(source: Path, target: Path, spec: TranscodeSpec, max_megapixels: float) -> Rewritten:
     """Encode a folder of images, see `rewrite`."""
-    status = source.stat()
-    reader = ImageReader(source, fps=spec.image_fps)
+    size, modified = file_state(source)
+    reader = ImageReader(source, fps=spec.image_fps, max_megapixels=max_megapixels)
     stored = reader.orientation.size(reader.size)
     shape = rewritten_shape(*stored, spec.short_side)
     if 0 in shape:
@@ -212,7 +214,7 @@ def _rewrite_images(source: Path, target: Path, spec: TranscodeSpec) -> Rewritte
                 writer.add(np.ascontiguousarray(image[:height, :width]), number, duration=1)
     except ConfigError as error:
         raise VideoError(source, f"cannot be re-encoded: {error}") from error
-    return Rewritten(row, status.st_size, status.st_mtime_ns, reader.damage)
+    return Rewritten(row, size, modified, reader.damage)
 
 
 class _Pass:

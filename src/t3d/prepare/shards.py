@@ -33,10 +33,12 @@ from t3d.io.tar_member import refuse_members
 from t3d.prepare.index import JOURNAL, write_index
 from t3d.prepare.out_folder import claim, write_record
 from t3d.prepare.pack import Packed, ShardTask, write_shard
+from t3d.video.images import IMAGE_CODECS
 from t3d.workers.cluster import ONE_MACHINE, Cluster, outcomes
 from t3d.workers.pool import Lost
 
 _NOTES = ".shards.journal"
+_IMAGES = "is a folder of images; make a video file of it first with t3d prepare transcode"
 _FORMAT = 1  # raise it when the content of shards changes: older folders are then refused
 
 
@@ -183,18 +185,19 @@ def _usable(manifest: Manifest, index: VideoIndex) -> tuple[Manifest, pa.Table, 
     refuse_members(paths)
     facts = index.rows(paths).append_column("path", pa.array(paths, pa.string()))
     bad = []
-    for path, digest, error in zip(*(facts[n].to_pylist() for n in ("path", "digest", "error")), strict=True):
+    columns = (facts[name].to_pylist() for name in ("path", "digest", "error", "codec"))
+    for path, digest, error, codec in zip(*columns, strict=True):
         if error is not None or digest is None:
-            bad.append(
-                Failed(
-                    path, error or "is not in the index; bring the index up to date with t3d prepare index"
-                )
-            )
+            reason = error or "is not in the index; bring the index up to date with t3d prepare index"
+            bad.append(Failed(path, reason))
+        elif codec in IMAGE_CODECS and Path(path).is_dir():
+            bad.append(Failed(path, _IMAGES))
     if len(bad) == len(paths):
         why = f", such as {bad[0]}" if bad else ""
         raise ManifestError(f"no video can go into a shard{why}")
     files = facts.filter(pc.is_valid(facts["digest"]))
-    files = files.filter(pc.invert(pc.is_valid(files["error"])))
+    refused = pa.array([failed.path for failed in bad], pa.string())
+    files = files.filter(pc.invert(pc.is_in(files["path"], value_set=refused)))
     known = pc.is_in(manifest.table["path"], value_set=files["path"].combine_chunks())
     return manifest.select(np.flatnonzero(known.to_numpy())), files, bad
 

@@ -28,7 +28,7 @@ from t3d.io.tar_member import refuse_members
 from t3d.prepare.index import JOURNAL, read_lines, write_index
 from t3d.prepare.out_folder import claim, read_record
 from t3d.prepare.rewrite import Staged, Task, TranscodeSpec, stage
-from t3d.video.image_names import IMAGE_FPS
+from t3d.video.image_names import IMAGE_FPS, file_state
 from t3d.video.limits import DEFAULT_MEGAPIXELS
 from t3d.workers.cluster import ONE_MACHINE, Cluster, outcomes
 from t3d.workers.pool import Lost
@@ -168,7 +168,10 @@ def transcode_videos(
 
 def _recorded(spec: TranscodeSpec) -> dict[str, object]:
     options = asdict(spec)
-    if spec.image_fps == IMAGE_FPS:  # omitted, so that folders of versions without this option stay usable
+    if spec.image_fps in (
+        None,
+        IMAGE_FPS,
+    ):  # omitted, so that folders of versions without this option stay usable
         del options["image_fps"]
     return options
 
@@ -334,16 +337,10 @@ def _done(journal: Path, tasks: Sequence[Task]) -> dict[str, int]:
     for task in tasks:
         if task.new_name in rows:
             try:
-                source, target = Path(task.source).stat(), Path(task.target).stat()
+                source, target = file_state(Path(task.source)), Path(task.target).stat()
             except OSError:
                 continue
-            state = (
-                task.name,
-                source.st_size,
-                source.st_mtime_ns,
-                target.st_size,
-                target.st_mtime_ns,
-            )
+            state = (task.name, *source, target.st_size, target.st_mtime_ns)
             matching = [row for row, values in rows[task.new_name] if values == state]
             if matching:
                 done[task.new_name] = matching[-1]

@@ -21,7 +21,7 @@ def list_recipes(folder: str = "") -> list[str]:
 
     Example:
         >>> list_recipes()
-        ['modern', 'paper', 'transfer-laptop', 'transfer-paper']
+        ['modern', 'paper', 'transfer-few-labels', 'transfer-laptop', 'transfer-paper']
     """
     names = [item.name for item in (_FOLDER / folder).iterdir()]
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))

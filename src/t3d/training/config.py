@@ -192,13 +192,13 @@ class TrainConfig(RunConfig):
 
     def lists(self) -> tuple[str, ...]:
         """Return the folder of relative paths, if it is set, and the lists of videos."""
-        return tuple(filter(None, (self.data.root, self.data.train, self.data.val)))
+        return tuple(filter(None, (self.data.root, self.data.train, self.data.val, self.data.soft)))
 
     def __post_init__(self) -> None:
         if not self.data.train:
             raise ConfigError(
-                "data.train is missing: set it to a folder with one folder per class, a .csv or .jsonl "
-                "table, an index (.parquet), or an official list of UCF101, HMDB51 or Kinetics"
+                "data.train is missing: set it to a folder with one folder per class, a table (.csv, .tsv, "
+                ".txt, .jsonl), an index (.parquet), or an official list of UCF101, HMDB51 or Kinetics"
             )
         super().__post_init__()
         at_least("early_stopping", self.early_stopping, 0)

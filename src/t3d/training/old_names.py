@@ -12,6 +12,7 @@ from t3d.errors import ConfigError
 
 RENAMED: Mapping[str, str] = MappingProxyType(
     {
+        "teacher.average": "teacher.pooling",
         "optim.accumulate": "optim.grad_accum_steps",
         "optim.clip_grad": "optim.max_grad_norm",
         "optim.ema": "optim.ema_decay",

@@ -48,6 +48,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         - `checkpoint.safetensors`: the whole state during the run, with the best weights so far.
         - `log.jsonl`: the log.
         - `train.csv` and `val.csv`: the videos.
+        - `soft.csv`: the soft labels of the training videos without a label, with `data.soft`.
         - `bad.csv`: the videos that could not be read.
 
     Raises:
@@ -76,10 +77,15 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
             )
             run.start(videos)
             clips = TrainClips(
-                videos.train, config.clip, store=run.store, augment=config.augment, seed=config.seed
+                videos.train,
+                config.clip,
+                store=run.store,
+                augment=config.augment,
+                seed=config.seed,
+                targets=videos.soft,
             )
             loader = trainer.loader(clips, collate)
-        with trainer.running(_opening(run, videos) + _sharing(shared), initial):
+        with trainer.running(_opening(run, videos) + _sharing(shared), videos.note, initial):
             for epoch in trainer.epochs(loader, early_stopping=config.early_stopping):
                 note = ""
                 if videos.val is not None and trainer.validates_after(epoch):
@@ -117,12 +123,14 @@ def _card(config: TrainConfig, videos: Manifest, progress: Progress) -> ModelCar
 
 def _opening(run: Run[TrainConfig], videos: RunVideos) -> str:
     train, fraction = videos.train, run.config.data.label_fraction
+    soft = 0 if videos.soft is None else int((~train.labeled).sum())
     labels = sum(train.class_counts().values()) / len(train)
     groups = f"{len(train.classes)} classes, {len(train.sources())} groups"
     return (
         f"Training {run.config.model.name} on {len(train)} videos ({groups})"
         + (f", {labels:.1f} labels per video" if train.targets == "multi" else "")
         + (f", with {fraction:.0%} of the labels" if fraction < 1 else "")
+        + (f", {soft} of them with soft labels" if soft else "")
         + (f", validating on {len(videos.val)}" if videos.val else "")
         + run.surroundings()
     )

@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from t3d.data.manifest.manifest import Manifest
+from t3d.data.soft_labels import Probs, SoftLabels, read_soft_labels, target_probs, write_soft_labels
 from t3d.errors import CheckpointError, ConfigError, Failed
 from t3d.io.files import atomic_folder, atomic_path, refuse_url, sweep
 from t3d.io.locks import alone_in, lock
@@ -53,6 +54,7 @@ class RunFolder:
         self.classes = self.path / "classes.txt"
         self.train_csv = self.path / "train.csv"
         self.val_csv = self.path / "val.csv"
+        self.soft_csv = self.path / "soft.csv"
         self.bad_csv = self.path / "bad.csv"
         self.log = self.path / "log.jsonl"
         self.checkpoint = self.path / "checkpoint.safetensors"
@@ -66,7 +68,8 @@ class RunFolder:
         """True for a run in start-up, whose lists of videos are not written yet."""
         if not self.config.is_file() or not self._first_line().startswith(_MARK):
             return False
-        early = {file.name for file in (self.config, self.classes, self.val_csv, self.bad_csv)}
+        files = (self.config, self.classes, self.val_csv, self.soft_csv, self.bad_csv)
+        early = {file.name for file in files}
         return all(entry.name in early or entry.name.startswith(".") for entry in self.path.iterdir())
 
     def refuse_existing(self, *, overwrite: bool) -> None:
@@ -137,8 +140,22 @@ class RunFolder:
                 raise RunExistsError(self.path, self.command())
             yield
 
-    def start(self, config: RunConfig, train: Manifest, val: Manifest | None, bad: Sequence[Failed]) -> None:
+    def start(
+        self,
+        config: RunConfig,
+        train: Manifest,
+        val: Manifest | None,
+        bad: Sequence[Failed],
+        soft: Probs | None = None,
+    ) -> None:
         """Write the options and videos of the run to the folder that `starting` created, or to a new one.
+
+        Args:
+            config: Options of the run.
+            train: Training videos.
+            val: Validation videos, or None.
+            bad: Videos that could not be read.
+            soft: Probability of each class for each training video, if some have soft labels.
 
         Raises:
             ConfigError: See `refuse_existing` (another run may have created the folder in the meantime), or
@@ -146,12 +163,12 @@ class RunFolder:
         """
         self.refuse_existing(overwrite=config.overwrite)
         if self.undecided:
-            self._write_videos(train, val, bad)
+            self._write_videos(train, val, bad, soft)
         else:
             replaces = self.config.exists()
             with self._new_folder(replace=config.overwrite) as part:
                 part._write_config(config.command, asdict(config))
-                part._write_videos(train, val, bad)
+                part._write_videos(train, val, bad, soft)
             self.replaced = replaces
         self.written = True
 
@@ -194,10 +211,16 @@ class RunFolder:
         with self._unused(), atomic_folder(final, replace=replace) as temporary:
             yield RunFolder(temporary)
 
-    def _write_videos(self, train: Manifest, val: Manifest | None, bad: Sequence[Failed]) -> None:
+    def _write_videos(
+        self, train: Manifest, val: Manifest | None, bad: Sequence[Failed], soft: Probs | None = None
+    ) -> None:
         """Write the lists of videos. The training list is written last and marks the lists as complete."""
-        for file in (self.val_csv, self.bad_csv):  # left by a start that was interrupted here
+        for file in (self.val_csv, self.soft_csv, self.bad_csv):  # left by a start that was interrupted here
             file.unlink(missing_ok=True)
+        if soft is not None:
+            rows = ~train.labeled
+            unlabeled = train.select(rows).without_labels()
+            write_soft_labels(self.soft_csv, SoftLabels(unlabeled, train.classes, soft[rows]))
         if val is not None:
             val.write_csv(self.val_csv, extra=False)
         with atomic_path(self.classes) as temporary:
@@ -299,6 +322,31 @@ class RunFolder:
         train = Manifest.from_csv(self.train_csv).with_classes(classes)
         val = Manifest.from_csv(self.val_csv).with_classes(classes) if self.val_csv.exists() else None
         return train, val
+
+    def read_soft(self, train: Manifest) -> Probs | None:
+        """Read the soft labels that the run saved at its start.
+
+        Args:
+            train: Training videos, as `read_videos` returns them. Their unlabeled rows have soft labels.
+
+        Returns:
+            Probability of each class for each training video, float32 [N, K]. None if there are none.
+
+        Raises:
+            CheckpointError: The lists do not match.
+            ManifestError: The table of soft labels is damaged.
+        """
+        if not self.soft_csv.exists():
+            return None
+        soft = read_soft_labels(self.soft_csv)
+        unlabeled = int((~train.labeled).sum())
+        if len(soft) != unlabeled or soft.classes != train.classes:
+            raise CheckpointError(
+                f"{self.soft_csv} has {len(soft)} videos and {len(soft.classes)} classes, but "
+                f"{self.train_csv} has {unlabeled} videos without label and {len(train.classes)} classes; "
+                "restore both files"
+            )
+        return target_probs(train, soft.probs)
 
     def add_bad(self, videos: Mapping[str, str]) -> None:
         """Add videos that could not be read to `bad.csv`, by path, with the reason."""

@@ -24,6 +24,7 @@ from t3d.data.clips.rates import mixed_rates
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.moved import find_missing
+from t3d.data.soft_labels import Probs
 from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
@@ -46,11 +47,15 @@ class RunVideos:
         train: Training videos.
         val: Validation videos, or None.
         bad: Videos that cannot be read and are left out.
+        soft: Probability of each class for each training video, float32 [N, K], if some have soft labels.
+        note: Sentence about the choice of the videos, for the user. Empty in a resumed run.
     """
 
     train: Manifest
     val: Manifest | None
     bad: Sequence[Failed] = ()
+    soft: Probs | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,7 @@ class Run(Generic[Config]):
             ManifestError: More than `data.max_bad` of the files are missing.
         """
         train, val = self.folder.read_videos()
+        soft = self.folder.read_soft(train)
         if self.accelerator.is_main_process:
             for part, file in ((train, self.folder.train_csv), (val, self.folder.val_csv)):
                 if part is not None:
@@ -165,7 +171,7 @@ class Run(Generic[Config]):
                 for part in (train, val):
                     if part is not None:
                         open_all(part, self.store, workers=self.config.data.workers)
-        return RunVideos(train, val)
+        return RunVideos(train, val, soft=soft)
 
     def _refuse_moved(self, videos: Manifest, file: Path) -> None:
         """Raise an error if the files of a saved list are gone: without them, the epochs would differ."""
@@ -204,7 +210,7 @@ class Run(Generic[Config]):
         """Write options and videos into the run folder, unless the run is resumed."""
         if self.accelerator.is_main_process and not self.resume:
             with deferred_signals():
-                self.folder.start(self.config, videos.train, videos.val, videos.bad)
+                self.folder.start(self.config, videos.train, videos.val, videos.bad, videos.soft)
         self.accelerator.wait_for_everyone()
         self.folder.written |= not self.resume  # by the main process
 

@@ -46,7 +46,7 @@ class TrainStep(ABC):
 
 
 class SingleLabelStep(TrainStep):
-    """Train on one label per video, with cross-entropy."""
+    """Train on one label per video, or on the probabilities of all classes, with cross-entropy."""
 
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
         """See `TrainStep`."""
@@ -62,11 +62,14 @@ class SingleLabelStep(TrainStep):
         return self.compare(logits.float(), labels, share)
 
     def compare(self, logits: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
-        """Compute the loss of logits [B, K]: a clip's labels weigh `share`, its neighbor's `1 - share`."""
+        """Compute the loss of logits [B, K]: a clip's labels weigh `share`, its neighbor's `1 - share`.
+
+        Labels are int64 [B], or float32 [B, K].
+        """
         config = self.config.optim
         loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         if config.mixup_alpha:
-            other = F.cross_entropy(logits, labels.roll(1), label_smoothing=config.label_smoothing)
+            other = F.cross_entropy(logits, labels.roll(1, 0), label_smoothing=config.label_smoothing)
             loss = share * loss + (1 - share) * other
         return loss
 

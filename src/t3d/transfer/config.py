@@ -5,7 +5,7 @@ Each `Args:` entry is the help text of the option.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal, get_args
 
 from t3d.data.config import ReadConfig
@@ -16,6 +16,7 @@ from t3d.transfer.teachers.normalization import Normalization, NormalizationName
 Objective = Literal["match", "contrastive", "regress", "sum"]
 Negatives = Literal["one", "all"]
 Space = Literal["learned", "teacher"]
+ClipPooling = Literal["mean", "mean_std", "concatenate"]
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,21 @@ class PoolConfig(ReadConfig):
     """Unlabeled videos. Labels are neither needed nor read.
 
     Args:
-        videos: Videos to learn from: a folder in any layout, a `.csv` or `.jsonl` table, an index
-            (`.parquet`), or an official list of UCF101, HMDB51 or Kinetics with its files in `root`.
+        videos: Videos to learn from: a folder in any layout, a table (`.csv`, `.tsv`, `.txt`,
+            `.jsonl`), an index (`.parquet`), or an official list of UCF101, HMDB51 or Kinetics with its files
+            in `root`.
         root: Folder that relative paths of a list or table start from. Default: the folder of the list.
+        exclude: Videos to keep away from, such as those to test on, in any form of `videos`. Videos that are
+            the same file as one of these, have the same bytes, the same group (column `source`) or a similar
+            perceptual hash are left out. Perceptual hashes need an index (`t3d prepare index`).
+        exclude_root: Folder that relative paths of `exclude` start from, or that holds the files of an
+            official list. Default: that of `root`.
     """
 
     videos: str = ""
     root: str | None = None
+    exclude: str | None = None
+    exclude_root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,10 @@ class TeacherConfig:
         mean: Mean of the red, green and blue channel in [0, 1], instead of `normalize`.
         std: Standard deviation of the red, green and blue channel in [0, 1], instead of `normalize`.
         frames: Number of frames per clip that the teacher gets, spread evenly over the clip (X in the paper).
-        average: Average the teacher's features over these frames, as the paper does. Otherwise they are
-            concatenated in order of time, so that the student must also learn the time of each frame.
+        pooling: The teacher's features of a clip: `mean` averages those of its frames, as the paper does;
+            `mean_std` appends their standard deviation over time; `concatenate` joins them in order of time,
+            so that the student must also learn the time of each frame. Default: `mean_std` for the objective
+            `regress`, else `mean`.
         augment: Crop and flip the teacher's frames at random, independently of the clip. Cannot be combined
             with `cache`.
         cache: Folder for teacher features, so that each frame is computed once for all epochs and runs. Only
@@ -64,7 +75,7 @@ class TeacherConfig:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     frames: int = 8
-    average: bool = True
+    pooling: ClipPooling | None = None
     augment: bool = False
     cache: str | None = None
     frame_step: int = 8
@@ -76,6 +87,8 @@ class TeacherConfig:
         if self.normalize is not None:
             one_of("teacher.normalize", self.normalize, get_args(NormalizationName))
         _ = self.normalization  # raises an error for values that cannot work
+        if self.pooling is not None:
+            one_of("teacher.pooling", self.pooling, get_args(ClipPooling))
         if self.size is not None:
             at_least("teacher.size", self.size, 1)
         if self.augment and self.cache:
@@ -122,6 +135,49 @@ class PairConfig:
 
 
 @dataclass(frozen=True)
+class LabelConfig:
+    """A few labeled videos. With them, the student becomes a classifier.
+
+    A linear classifier on the teacher's features is fitted on these labels. Its class probabilities for the
+    unlabeled videos are the student's targets (soft labels), together with the labels themselves.
+
+    Args:
+        videos: Labeled videos: a folder with one folder per class, a `.csv` or `.jsonl` table, an index
+            (`.parquet`), or an official list. They may be among the unlabeled videos. Default: no labels; the
+            student learns features and has no classifier.
+        root: Folder that relative paths of the table start from, or that holds the files of an official list.
+        fraction: Share of the labels to use, in each class, whole groups at a time.
+        seed: Seed of the draw of `fraction`. With the same seed, a smaller share is part of a larger one.
+        temperature: Divides the classifier's scores before the softmax. Above 1, soft labels are more even.
+        by_source: Average the soft labels of all videos of a group (column `source`), because videos of one
+            recording usually show the same class.
+        rounds: Times that the classifier is fitted again, on the labels and the soft labels.
+        pairs_weight: Weight of the loss of `pairs.objective`; that of the classes has weight 1. 0: the
+            student only learns classes.
+    """
+
+    videos: str = ""
+    root: str | None = None
+    fraction: float = 1.0
+    seed: int = 0
+    temperature: float = 1.0
+    by_source: bool = True
+    rounds: int = 1
+    pairs_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ConfigError(
+                f"labels.fraction is {self.fraction}; it must be above 0 and at most 1, such as 0.1"
+            )
+        if not self.temperature > 0:
+            raise ConfigError(f"labels.temperature is {self.temperature}; it must be above 0")
+        at_least("labels.seed", self.seed, 0)
+        at_least("labels.rounds", self.rounds, 0)
+        at_least("labels.pairs_weight", self.pairs_weight, 0)
+
+
+@dataclass(frozen=True)
 class TransferConfig(RunConfig):
     """Options of a supervision transfer.
 
@@ -130,6 +186,7 @@ class TransferConfig(RunConfig):
         model: Student.
         teacher: Frozen 2D teacher.
         pairs: Objective of the student, on pairs of a clip and frames.
+        labels: A few labeled videos, with which the student becomes a classifier.
         optim: Optimizer and schedule of the student. Default: the paper's recipe.
     """
 
@@ -138,13 +195,20 @@ class TransferConfig(RunConfig):
     data: PoolConfig = field(default_factory=PoolConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     pairs: PairConfig = field(default_factory=PairConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(epochs=150, batch_size=32, schedule="step")
     )
 
+    @property
+    def pooling(self) -> ClipPooling:
+        """Pooling of the teacher's features of a clip."""
+        return self.teacher.pooling or ("mean_std" if self.pairs.objective == "regress" else "mean")
+
     def lists(self) -> tuple[str, ...]:
         """Return the folder of relative paths, if it is set, and the lists of videos."""
-        return tuple(filter(None, (self.data.root, self.data.videos)))
+        names = (self.data.root, self.data.videos, self.labels.root, self.labels.videos)
+        return tuple(filter(None, names))
 
     def caches(self) -> dict[str, str]:
         """Return the folders of results computed before the first step, by the name of the results."""
@@ -154,8 +218,8 @@ class TransferConfig(RunConfig):
     def __post_init__(self) -> None:
         if not self.data.videos:
             raise ConfigError(
-                "data.videos is missing: set it to a folder in any layout, a .csv or .jsonl table, an index "
-                "(.parquet), or an official list of UCF101, HMDB51 or Kinetics"
+                "data.videos is missing: set it to a folder in any layout, a table (.csv, .tsv, .txt, "
+                ".jsonl), an index (.parquet), or an official list of UCF101, HMDB51 or Kinetics"
             )
         if not self.teacher.name:
             raise ConfigError(
@@ -184,8 +248,25 @@ class TransferConfig(RunConfig):
             raise ConfigError(
                 "optim.mixup_alpha and optim.label_smoothing need labels, which transfer does not read"
             )
+        self._check_labels()
         if self.optim.schedule == "plateau" and self.data.val_fraction == 0:
             raise ConfigError(
                 "optim.schedule = plateau needs a validation loss, and there are no validation videos: "
                 "set data.val_fraction above 0, or choose another schedule"
+            )
+
+    def _check_labels(self) -> None:
+        labels = self.labels
+        if not labels.videos:
+            changed = [each.name for each in fields(labels) if getattr(labels, each.name) != each.default]
+            if changed:
+                raise ConfigError(
+                    f"labels.{changed[0]} has no effect without labeled videos; set labels.videos, or remove "
+                    "it"
+                )
+            return
+        if not self.teacher.cache:
+            raise ConfigError(
+                "labels.videos needs teacher.cache, a folder for the teacher's features: its classifier is "
+                "fitted on features of all videos before the student's first step"
             )

@@ -6,6 +6,7 @@ Legend: N clips, D features, K classes.
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,33 @@ from t3d.progress import progress
 
 # Inverse strengths of the weight penalty. The range covers few and many labels.
 STRENGTHS = np.logspace(-5, 1, 7)
+_MEDIUM = 1e-2
+_LEAST_PROBABILITY = 1e-3
 
 _NEVER = -1e4  # score of a class without training clips, before the softmax
 
 
-def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> Any:
+@dataclass(frozen=True)
+class LinearFit:
+    """A fitted logistic regression.
+
+    Args:
+        classifier: Fitted scikit-learn pipeline.
+        strength: Inverse strength of its weight penalty.
+        accuracy: Cross-validated accuracy on clips, from 0 to 1. None if there were too few sources.
+    """
+
+    classifier: Any
+    strength: float
+    accuracy: float | None
+
+
+def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> LinearFit:
     """Fit a logistic regression on the clips of labeled videos.
 
     Args:
         manifest: Videos.
-        rows: Row of the video, number of the clip, and feature vector, float64 [D], of each clip.
-
-    Returns:
-        Fitted scikit-learn estimator.
+        rows: Row of the video, number of the clip, and feature vector, float [D], of each clip.
 
     Raises:
         ManifestError: Fewer than two classes have a readable video.
@@ -57,21 +72,71 @@ def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> Any:
             "ignore", ConvergenceWarning
         )  # with the weakest penalties; validation rejects bad fits
         if folds < 2:  # a class with one source cannot be held out: use a medium strength
-            return model.set_params(logisticregression__C=1e-2).fit(features, labels)
+            model.set_params(logisticregression__C=_MEDIUM).fit(features, labels)
+            return LinearFit(model, _MEDIUM, None)
         search = GridSearchCV(
             model,
             {"logisticregression__C": STRENGTHS},
             cv=StratifiedGroupKFold(folds, shuffle=True, random_state=0),
         )
         with progress("Fitting the classifier"):
-            return search.fit(features, labels, groups=sources).best_estimator_
+            search.fit(features, labels, groups=sources)
+        chosen = float(search.best_params_["logisticregression__C"])
+        return LinearFit(search.best_estimator_, chosen, float(search.best_score_))
+
+
+def fit_soft(features: npt.NDArray[Any], targets: npt.NDArray[Any], *, strength: float) -> LinearFit:
+    """Fit a logistic regression on class probabilities.
+
+    Each row counts once for every class, with the probability of the class as its weight.
+
+    Args:
+        features: Feature vectors, float [N, D].
+        targets: Class probabilities, float [N, K]. Probabilities below 0.001 are ignored.
+        strength: Inverse strength of the weight penalty.
+
+    Example:
+        >>> features = np.array([[0.0], [1.0], [2.0]])
+        >>> fit = fit_soft(features, np.array([[1, 0], [0.5, 0.5], [0, 1]]), strength=1.0)
+        >>> fit.classifier.predict_proba(features).round(2).tolist()[1]
+        [0.5, 0.5]
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rows, labels = np.nonzero(targets >= _LEAST_PROBABILITY)
+    weights = targets[rows, labels]
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
+    model.fit(
+        features[rows],
+        labels,
+        standardscaler__sample_weight=weights,
+        logisticregression__sample_weight=weights,
+    )
+    return LinearFit(model, strength, None)
+
+
+def class_probabilities(
+    classifier: Any, features: npt.NDArray[Any], num_classes: int
+) -> npt.NDArray[np.float64]:
+    """Return the probabilities of all classes, float64 [N, K]; 0 for one without training clips.
+
+    Args:
+        classifier: Fitted scikit-learn pipeline.
+        features: Feature vectors, float [N, D].
+        num_classes: Number of classes, K.
+    """
+    full = np.zeros((len(features), num_classes))
+    full[:, classifier.classes_] = classifier.predict_proba(features)
+    return full
 
 
 def as_layer(classifier: Any, num_classes: int) -> nn.Linear:
     """Return the linear layer whose softmax gives the probabilities of a classifier.
 
     Args:
-        classifier: Result of `fit_linear`.
+        classifier: Fitted scikit-learn pipeline.
         num_classes: Number of classes, K. One without training clips gets the probability 0.
 
     Returns:

@@ -118,4 +118,6 @@ def held_out_text(figures: Mapping[str, float]) -> str:
         parts.append(f"AUC {figures['auc']:.3f} (chance 0.5)")
         chance = figures["top1_chance"]
         parts.append(f"top-1 {figures['top1']:.1%} of {figures['clips']:,} clips (chance {chance:.1%})")
+    if "agreement" in figures:
+        parts.append(f"same class as the teacher {figures['agreement']:.1%}")
     return "  ".join(parts)

@@ -20,16 +20,20 @@ def transfer_loss(
     *,
     pairs: PairConfig,
     rng: np.random.Generator | None = None,
+    targets: Tensor | None = None,
+    pairs_weight: float = 1.0,
 ) -> Tensor:
     """Return the loss of a batch, summed over the objectives with scores.
 
     Args:
-        scores: Scores by objective, see `TransferNet`.
+        scores: Scores by name, see `TransferNet`.
         positive: Pairs that belong together, bool [B, M].
         negative: Pairs that certainly do not belong together, bool [B, M].
         pairs: Options of the objective, which select the negatives.
         rng: Random generator that draws the negatives of `match`. None uses all negatives and ignores
             `pairs.negatives`.
+        targets: Class probabilities of the clips, float32 [B, K], if the student has a classifier.
+        pairs_weight: Weight of the objectives on pairs; the cross-entropy with `targets` has weight 1.
 
     Returns:
         Scalar loss.
@@ -41,9 +45,12 @@ def transfer_loss(
             losses.append(match_loss(table, positive, chosen))
         elif name == "contrastive":
             losses.append(contrastive_loss(table, positive, negative))
-        else:
+        elif name == "regress":
             losses.append(1 - table[positive].mean())
-    return torch.stack(losses).sum()
+    loss = torch.stack(losses).sum()
+    if targets is None:
+        return loss
+    return pairs_weight * loss + F.cross_entropy(scores["classes"], targets)
 
 
 def draw_one(negative: Tensor, rng: np.random.Generator) -> Tensor:

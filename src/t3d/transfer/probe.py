@@ -24,6 +24,8 @@ from t3d.data.clips.check import open_all, refuse_many
 from t3d.data.clips.frames import FrameStore
 from t3d.data.inspect.nearby import Listed
 from t3d.data.manifest.manifest import Manifest
+from t3d.data.moved import refuse_moved
+from t3d.data.soft_labels import Probs, joined_with, read_soft_labels
 from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.evaluation.leaks import compared_lists, overlaps, shared_with_run
 from t3d.evaluation.protocol import Protocol
@@ -32,11 +34,12 @@ from t3d.evaluation.scores import ClipRow
 from t3d.evaluation.scoring import collect, each_clip, pooled_features
 from t3d.evaluation.task import measure
 from t3d.io.files import writable_folder
-from t3d.models.frames import FrameNet, FrameNetOptions, TimePooling, pool_time
+from t3d.models.frames import TimePooling, pool_time
 from t3d.models.net import VideoNet
 from t3d.models.weights import ModelCard, load_model, save_model
 from t3d.training.run_folder import RunFolder
-from t3d.transfer.linear import as_layer, fit_linear
+from t3d.transfer.frame_model import frame_net, set_classifier
+from t3d.transfer.linear import class_probabilities, fit_linear, fit_soft
 from t3d.transfer.probe_config import ProbeConfig
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.library import TorchTeacher
@@ -53,7 +56,7 @@ class Probe:
     """Result of a probe.
 
     Args:
-        train: Training videos, reduced to the used labels.
+        train: Training videos: those of the used labels, then those with soft labels.
         bad: Training videos that could not be read.
         model: Frozen network with the fitted classifier. None for an ONNX teacher.
         card: Its card. None for an ONNX teacher.
@@ -103,6 +106,7 @@ def run_probe(config: ProbeConfig) -> Probe:
         folder.refuse_existing(overwrite=config.overwrite)
         writable_folder(folder.path, name="out")  # before the features are computed
     known, asked = _videos(config)
+    learned, targets = _with_soft(known, config)
     frozen = _frozen(config)
     if folder is not None and frozen.net is None:
         raise ConfigError(
@@ -124,22 +128,42 @@ def run_probe(config: ProbeConfig) -> Probe:
         refuse_many(bad, among=len(part), max_bad=reading.max_bad, option="max_bad")
         return rows, bad
 
-    rows, bad = computed(known, "train")
+    rows, bad = computed(learned, "train")
     test_rows, test_bad = ([], []) if asked is None else computed(asked, "test")
     broken = {failed.row for failed in bad}
-    classifier = fit_linear(known, [row for row in rows if row[0] not in broken])
+    classifier = _fit(known, targets, [row for row in rows if row[0] not in broken])
     result = None
     if asked is not None and config.test is not None:
         result = result_of(classifier, asked, test_rows, test_bad)
-        shared = compared_lists(Listed(asked, config.test), {"training": Listed(known, config.train)}, index)
+        trained = Listed(learned, config.train)
+        shared = compared_lists(Listed(asked, config.test), {"training": trained}, index)
         if config.model is not None:  # features, too, are better on videos that they were learned from
             run = shared_with_run(config.model, asked, index, name=config.test)
             shared |= {f"model {name}": shared_videos for name, shared_videos in run.items()}
         result = replace(result, overlaps=overlaps(result.scores, shared))
-    probe = Probe(known, bad, *_with_classifier(frozen, classifier, known.classes), result)
+    probe = Probe(learned, bad, *_with_classifier(frozen, classifier, known.classes), result)
     if folder is not None:
         _write(probe, folder, config)
     return probe
+
+
+def _with_soft(known: Manifest, config: ProbeConfig) -> tuple[Manifest, Probs | None]:
+    """Add the videos with soft labels after the labeled ones, and return the targets of all."""
+    if config.soft is None:
+        return known, None
+    soft = read_soft_labels(config.soft)
+    soft = soft.with_classes(known.classes, name=config.soft, owner="the training videos")
+    refuse_moved(soft.videos, config.soft)
+    return joined_with(known, soft)
+
+
+def _fit(known: Manifest, targets: Probs | None, rows: list[ClipRow]) -> Any:
+    """Fit the classifier. The labeled videos, which come first, choose the strength of its penalty."""
+    fit = fit_linear(known, [row for row in rows if row[0] < len(known)])
+    if targets is not None:
+        videos = [row[0] for row in rows]
+        fit = fit_soft(np.stack([row[2] for row in rows]), targets[videos], strength=fit.strength)
+    return fit.classifier
 
 
 def _with_classifier(
@@ -149,8 +173,7 @@ def _with_classifier(
     if frozen.net is None or frozen.card is None:
         return None, None
     net = frozen.net
-    net.reset_classifier(len(classes))
-    net.get_classifier().load_state_dict(as_layer(classifier, len(classes)).state_dict())
+    set_classifier(net, classifier, len(classes))
     return net, replace(frozen.card, classes=classes, targets="single")
 
 
@@ -165,7 +188,8 @@ def _write(probe: Probe, folder: RunFolder, config: ProbeConfig) -> None:
 def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest | None]:
     """Open the training videos, reduced to the used labels, and the test videos."""
     train_root, *test_root = roots_of(config.reading.root, *filter(None, (config.train, config.test)))
-    known = open_videos(config.train, root=train_root, source_pattern=config.source_pattern)
+    classes = config.reading.classes
+    known = open_videos(config.train, root=train_root, source_pattern=config.source_pattern, classes=classes)
     if not known.label_column.fits("single"):
         raise ManifestError(
             f"{config.train}: a probe needs one label per video, and these have several (column `labels`); "
@@ -176,7 +200,7 @@ def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest | None]:
     known = known.label_subset(config.label_fraction, seed=config.label_seed)
     if config.test is None:
         return known, None
-    asked = open_videos(config.test, root=test_root[0])
+    asked = open_videos(config.test, root=test_root[0], classes=classes)
     refuse_unlabeled(asked, name=config.test)
     refuse_other_targets(asked, "single", name=config.test, other=config.train)
     return known, asked.with_classes(known.classes, name=config.test, owner="the training videos")
@@ -209,10 +233,8 @@ def _frozen(config: ProbeConfig) -> _Frozen:
         )
         if not isinstance(teacher, TorchTeacher):
             return _Frozen(teacher_vectors(teacher.to(device), device, config.pooling), spec)
-        options = FrameNetOptions(teacher.backbone, config.pooling, image_size=teacher.size)
-        net = FrameNet(options, num_classes=0).eval().to(device)
-        net.frames.net.load_state_dict(teacher.net.state_dict())
-        card = ModelCard("frames", asdict(options), clip=spec, provenance={"teacher": teacher.name})
+        net = frame_net(teacher, config.pooling).to(device)
+        card = ModelCard("frames", asdict(net.options), clip=spec, provenance={"teacher": teacher.name})
     vectors = pooled_features(net, card.clip, bf16=config.compute.use_bf16(device))
     return _Frozen(vectors, card.clip, net, card)
 
@@ -221,14 +243,12 @@ def result_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: lis
     """Test a fitted classifier.
 
     Args:
-        classifier: Result of `fit_linear`.
+        classifier: Fitted scikit-learn pipeline.
         manifest: Test videos, with the class numbers of training.
         rows: Row of the video, number of the clip, and feature vector, float64 [D], of each clip.
         bad: Videos that could not be read.
     """
-    probabilities = classifier.predict_proba(np.stack([row[2] for row in rows]))
-    full = np.zeros((len(probabilities), len(manifest.classes)))
-    full[:, classifier.classes_] = probabilities  # a class without training clips gets zero
+    full = class_probabilities(classifier, np.stack([row[2] for row in rows]), len(manifest.classes))
     scored = [(video, clip, probs) for (video, clip, _), probs in zip(rows, full, strict=True)]
     scores = collect(manifest, scored, bad)
     return TestResult(measure(scores), scores)

@@ -17,10 +17,12 @@ class ProbeConfig:
     """Options of a linear classifier on the frozen features of a 3D model or of a 2D teacher.
 
     Args:
-        train: Labeled videos to train on: a folder with one folder per class, a .csv or .jsonl table, an
-            index (.parquet), or an official list.
+        train: Labeled videos to train on: a folder with one folder per class, a table (.csv, .tsv,
+            .txt, .jsonl), an index (.parquet), or an official list.
         test: Labeled videos to test on, in any of the same forms. Classes are matched by name. Default: no
             test.
+        soft: Table of class probabilities of more training videos, such as `soft.csv` of a transfer, or what
+            `t3d predict` wrote. The classifier is fitted on labels and probabilities. Default: labels only.
         out: Run folder for the model, which `t3d test` and `t3d predict` accept, and for metrics.json,
             scores.csv and confusion.png. Default: nothing is written.
         model: Weights file of the 3D model, or the folder of a finished training run (its best weights, else
@@ -60,6 +62,7 @@ class ProbeConfig:
 
     train: str
     test: str | None = None
+    soft: str | None = None
     out: str | None = None
     model: str | None = None
     teacher: str | None = None

@@ -23,6 +23,7 @@ from t3d.transfer.metrics import held_out_text
 from t3d.transfer.pairs import source_groups
 from t3d.transfer.step import TransferStep
 from t3d.transfer.student import TransferNet
+from t3d.transfer.task import make_task, save_task, task_sentence
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.open import open_teacher
 from t3d.transfer.videos import choose_videos, open_pool, refuse_few_sources, with_features
@@ -41,7 +42,10 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
     Returns:
         The run folder, with these files:
 
-        - `last.safetensors`: the student without the heads, to start training from. Written at the end.
+        - `last.safetensors`: the student without the heads, to start training from, or with `labels.videos`
+          a classifier. Written at the end.
+        - `teacher.safetensors`, `soft.csv`: with `labels.videos`, the teacher with its classifier, and the
+          class probabilities that the student learns.
         - `checkpoint.safetensors`: the whole state during the run.
         - `log.jsonl`: the log, with the metrics of held-out pairs.
         - `train.csv` and `val.csv`: the videos.
@@ -85,17 +89,25 @@ def _start(run: Run[TransferConfig]) -> tuple[Trainer, str, Loader, HeldOut | No
     """
     config, options = run.config, run.config.teacher
     # Opened before the teacher, which may be downloaded, so that a misspelled path fails first.
-    pool = None if run.resume else open_pool(config)
+    pool = None if run.resume else open_pool(config, run.store.index if len(run.store.index) else None)
     teacher = _open_teacher(config).to(run.device)
     view = _teacher_view(run, teacher)
-    videos = run.reopen_videos() if pool is None else choose_videos(run, pool)
+    videos = run.reopen_videos() if pool is None else choose_videos(run, pool.videos)
     if view.features is not None:
         videos = with_features(run, videos, teacher, view)
     groups = torch.from_numpy(source_groups(videos.train, run.store.index))
     refuse_few_sources(videos.train, groups, config, run.accelerator.num_processes)
-    student, initial = run.new_model()
-    seen = teacher.num_features * (1 if options.average else options.frames)
-    step = TransferStep(config, run.device, teacher=teacher if view.features is None else None, groups=groups)
+    task = make_task(run, videos, view) if config.labels.videos else None
+    student, initial = run.new_model(videos.train.classes)
+    parts = {"mean": 1, "mean_std": 2, "concatenate": options.frames}[config.pooling]
+    seen = teacher.num_features * parts
+    step = TransferStep(
+        config,
+        run.device,
+        teacher=teacher if view.features is None else None,
+        groups=groups,
+        targets=None if task is None else task.train,
+    )
     trainer = Trainer(
         run,
         TransferNet(student, seen, config.pairs),
@@ -105,16 +117,23 @@ def _start(run: Run[TransferConfig]) -> tuple[Trainer, str, Loader, HeldOut | No
         part="student",
     )
     run.start(videos)
+    if task is not None:
+        save_task(run, videos, task, teacher)
     held_out = None
     if videos.val is not None:
         val_groups = torch.from_numpy(source_groups(videos.val, run.store.index))
-        held_out = HeldOut(_clips(run, videos.val, view, training=False), step, val_groups)
+        held = _clips(run, videos.val, view, training=False)
+        held_out = HeldOut(held, step, val_groups, None if task is None else task.val)
     clips = _clips(run, videos.train, view, training=True)
     opening = (
-        f"Training {config.model.name} on {len(videos.train)} videos ({int(groups.max()) + 1} groups), "
+        f"Training {config.model.name} on {len(videos.train)} videos ({int(groups.max()) + 1} groups"
+        + (f", {int(videos.train.labeled.sum())} videos with labels" if task else "")
+        + "), "
         f"with the teacher {teacher.name} and the objective {config.pairs.objective}"
         + (f", validating on {len(videos.val)}" if videos.val else "")
         + run.surroundings()
+        + (task_sentence(task) if task else "")
+        + (pool.excluded if pool else "")
     )
     return trainer, initial, trainer.loader(clips, CollatePairs(config.pairs.other_time)), held_out, opening
 
@@ -177,12 +196,14 @@ def _card(config: TransferConfig, teacher: Teacher, videos: Manifest, progress: 
     return ModelCard(
         architecture=config.model.name,
         options=dict(config.model.options),
+        classes=videos.classes,
         clip=config.clip,
         provenance={
             "transfer": config.pairs.objective,
             "teacher": teacher.name,
             "teacher_digest": teacher.digest,
             "trained_on": config.data.videos,
+            **({"labels": config.labels.videos} if config.labels.videos else {}),
             "videos": len(videos),
             "seed": config.seed,
             "epochs": progress.epoch,

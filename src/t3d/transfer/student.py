@@ -15,6 +15,8 @@ from t3d.models.net import VideoNet
 from t3d.transfer.config import PairConfig
 
 WIDTH = 1024  # width of the fully connected layer on each side (PAPER: Supervision transfer)
+CLASSES = "classes"
+"""Name of the scores of the student's classifier."""
 _SHARED = 256  # dimensions of the space of `contrastive`
 
 
@@ -22,7 +24,7 @@ class TransferNet(nn.Module):
     """Student with the heads of the objectives. Only `student` is kept after the transfer.
 
     Each side ends in a fully connected layer of 1024 units with ReLU. One side gets the teacher's features,
-    averaged over the frames or concatenated. The other side gets the student's pooled features. The heads of
+    pooled over the frames. The other side gets the student's pooled features. The heads of
     the objectives use the outputs of both sides.
 
     `regress`, and `contrastive` in the teacher's space, predict the teacher's own feature. One linear layer
@@ -34,8 +36,8 @@ class TransferNet(nn.Module):
     parameters), because their scale differs widely between teachers. The teacher itself does not change.
 
     Args:
-        student: 3D model without a classifier.
-        teacher_features: D: length of the teacher's feature, times the number of frames if concatenated.
+        student: The student. If it has a classifier, its scores are returned, too.
+        teacher_features: D: length of the teacher's pooled features of a clip.
         pairs: Options of the objective.
 
     Example:
@@ -75,9 +77,16 @@ class TransferNet(nn.Module):
 
         Returns:
             Scores per objective, float32 [B, M]: logits for `match`, cosines divided by the temperature for
-            `contrastive`, cosines of the predicted and the real feature for `regress`.
+            `contrastive`, cosines of the predicted and the real feature for `regress`. If the student has a
+            classifier, its scores before the softmax, [B, K], as `classes`.
         """
-        features = self.student(clips)  # B F
+        logits = None
+        if self.student.num_classes == 0:
+            features = self.student(clips)  # B F
+        else:
+            maps = self.student.forward_features(clips)
+            logits = self.student.forward_head(maps)  # B K
+            features = self.student.forward_head(maps, pre_logits=True)  # B F
         with torch.autocast(clips.device.type, enabled=False):
             features, targets = features.float(), self.standardize(frames)  # B F, M D
             v, i = self.clip_fc(features), self.frames_fc(targets)  # B 1024, M 1024
@@ -91,6 +100,8 @@ class TransferNet(nn.Module):
                 else:
                     cosines = F.normalize(head(features), dim=1) @ F.normalize(targets, dim=1).T
                     scores[name] = cosines / self.temperature if name == "contrastive" else cosines
+        if logits is not None:
+            scores[CLASSES] = logits.float()
         return scores
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +11,105 @@ from torch import Tensor
 
 from t3d.data.catalog import open_videos, refuse_unused_root
 from t3d.data.clips.check import refuse_many
+from t3d.data.index import VideoIndex
+from t3d.data.inspect.nearby import Listed
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, ManifestError
+from t3d.evaluation.leaks import compared_lists, sharing_sentence, uncompared_sentence
 from t3d.training.start import Run, RunVideos
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.dataset import TeacherView
 from t3d.transfer.pairs import joined
+from t3d.transfer.soft_teacher import refuse_unusable
 from t3d.transfer.teachers.base import Teacher
 
 
-def open_pool(config: TransferConfig) -> Manifest:
-    """Find all videos to learn from, and drop their labels.
+@dataclass(frozen=True)
+class Pool:
+    """Videos to learn from.
+
+    Args:
+        videos: The videos. Only those of `labels.videos` have labels, and they come first.
+        excluded: What was left out because of `data.exclude`, on a new line. Empty without that option.
+    """
+
+    videos: Manifest
+    excluded: str = ""
+
+
+def open_pool(config: TransferConfig, index: VideoIndex | None) -> Pool:
+    """Find all videos to learn from.
+
+    Args:
+        config: Options of the run.
+        index: Index of the files.
 
     Raises:
-        ConfigError: `data.root` is set for a folder of videos, which does not use it.
-        ManifestError: No videos were found.
+        ConfigError: A root is set for a folder of videos, which does not use it.
+        ManifestError: No videos were found, the labels cannot be used, or `data.exclude` leaves none.
     """
     data = config.data
-    refuse_unused_root(data.root, data.videos)
-    if Path(data.videos).is_dir():
-        full = Manifest.from_files([data.videos], source_pattern=data.source_pattern)
-    else:
-        full = open_videos(data.videos, root=data.root, source_pattern=data.source_pattern)
-    return full.without_labels()
+    pool = _open_unlabeled(data.videos, root=data.root, source_pattern=data.source_pattern)
+    if config.labels.videos:
+        pool = _with_labeled(pool, _open_labeled(config))
+    return Pool(pool) if data.exclude is None else _without_excluded(pool, config, index)
+
+
+def _open_unlabeled(name: str, *, root: str | None, source_pattern: str | None) -> Manifest:
+    """Open a folder in any layout, or a list, and drop its labels."""
+    refuse_unused_root(root, name)
+    if Path(name).is_dir():
+        return Manifest.from_files([name], source_pattern=source_pattern).without_labels()
+    return open_videos(name, root=root, source_pattern=source_pattern).without_labels()
+
+
+def _without_excluded(pool: Manifest, config: TransferConfig, index: VideoIndex | None) -> Pool:
+    """Leave out the videos that are also in `data.exclude`, in one form or another."""
+    data = config.data
+    assert data.exclude is not None
+    folder = Path(data.exclude).is_dir()
+    asked = _open_unlabeled(
+        data.exclude,
+        root=data.exclude_root if folder else data.exclude_root or data.root,
+        source_pattern=data.source_pattern if folder else None,
+    )
+    lists = {"excluded": Listed(asked, data.exclude)}
+    shared = compared_lists(Listed(pool, data.videos), lists, index)["excluded"]
+    kept = np.ones(len(pool), dtype=bool)
+    kept[[row.row for row in shared.rows]] = False
+    rest = pool.select(kept)
+    gone = [name for name, count in rest.class_counts().items() if count == 0]
+    if gone or not len(rest):
+        what = f"no labeled video of {', '.join(gone)} is" if gone else "no video is"
+        raise ManifestError(
+            f"data.exclude is {data.exclude}, and {what} left: {len(shared)} of {len(pool)} videos are also "
+            "in that list, or share a group with it; use other videos or labels"
+        )
+    sentences = (
+        sharing_sentence(shared, tested="training", other="excluded"),
+        f"{len(shared)} are left out." if shared else "",
+        uncompared_sentence(shared, tested="training", other="excluded"),
+    )
+    return Pool(rest, "\n" + " ".join(filter(None, sentences)))
+
+
+def _open_labeled(config: TransferConfig) -> Manifest:
+    """Open the labeled videos, reduced to the used share."""
+    options = config.labels
+    refuse_unused_root(options.root, options.videos)
+    pattern = config.data.source_pattern if Path(options.videos).is_dir() else None
+    labeled = open_videos(options.videos, root=options.root, source_pattern=pattern)
+    refuse_unusable(labeled, options.videos)
+    return labeled.label_subset(options.fraction, seed=options.seed)
+
+
+def _with_labeled(pool: Manifest, labeled: Manifest) -> Manifest:
+    """Put labeled videos before those of the pool, each video once."""
+    known = {(entry.path, entry.start, entry.end) for entry in labeled}
+    rest = pool.select(
+        np.array([(entry.path, entry.start, entry.end) not in known for entry in pool], dtype=bool)
+    )
+    return labeled.followed_by(rest)
 
 
 def choose_videos(run: Run[TransferConfig], pool: Manifest) -> RunVideos:
@@ -52,8 +128,27 @@ def choose_videos(run: Run[TransferConfig], pool: Manifest) -> RunVideos:
         )
     if data.val_fraction == 0:
         return readable
-    rest, held = joined(kept, run.store.index).split_by_source(data.val_fraction, seed=run.config.seed)
+    together = joined(kept, run.store.index)
+    if run.config.labels.videos:
+        rest, held = _hold_out_unlabeled(together, run.config)
+    else:
+        rest, held = together.split_by_source(data.val_fraction, seed=run.config.seed)
     return RunVideos(rest, held, readable.bad)
+
+
+def _hold_out_unlabeled(videos: Manifest, config: TransferConfig) -> tuple[Manifest, Manifest]:
+    """Hold out videos without labels, of sources without labeled videos."""
+    sources = np.array(videos.table["source"].to_pylist(), dtype=object)
+    free = np.flatnonzero(~np.isin(sources, np.unique(sources[videos.labels >= 0])))
+    if len(np.unique(sources[free])) < 2:
+        raise ManifestError(
+            f"{config.data.videos}: fewer than 2 sources have no labeled video, so none can be held out; add "
+            "unlabeled videos, or set data.val_fraction to 0"
+        )
+    pool = videos.select(free).without_labels()
+    held = np.zeros(len(videos), dtype=bool)
+    held[free[pool.held_out(config.data.val_fraction, seed=config.seed)]] = True
+    return videos.select(~held), videos.select(held)
 
 
 def with_features(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -69,6 +70,23 @@ def image_names(folder: Path) -> list[str]:
             f"is read as a video, but this one {reason}",
         )
     return sorted(names, key=_natural)
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Return size in bytes and modification time in nanoseconds of a file, or of a folder of images.
+
+    A folder has the size of its images together, and the time of the last change of any image or name.
+
+    Raises:
+        OSError: The file, or an image of the folder, cannot be looked at.
+    """
+    status = path.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size, status.st_mtime_ns
+    with os.scandir(path) as entries:
+        images = [entry.stat() for entry in entries if is_image(entry.name)]
+    times = (image.st_mtime_ns for image in images)
+    return sum(image.st_size for image in images), max(status.st_mtime_ns, *times, 0)
 
 
 def images_digest(folder: Path) -> str:

@@ -5,12 +5,13 @@ Legend: T frames, C = 3 channels (RGB), H height, W width.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
@@ -20,7 +21,11 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from t3d.errors import ConfigError, VideoError
 from t3d.video.frame_table import FrameTable, Int64s
 from t3d.video.image_names import IMAGE_FPS, image_names
+from t3d.video.limits import DEFAULT_MEGAPIXELS, check_frame_size
 from t3d.video.orientation import Image, Orientation
+
+if TYPE_CHECKING:
+    from t3d.video.facts import VideoFacts
 
 # FFmpeg's decoder by the first bytes of a file. Endings are often wrong.
 _DECODERS = (
@@ -31,6 +36,8 @@ _DECODERS = (
     (rb"II\*\0|MM\0\*", "tiff"),
     (rb"P[36]\s", "ppm"),
 )
+IMAGE_CODECS = frozenset(codec for _, codec in _DECODERS)
+"""FFmpeg's names of the codecs of images."""
 _ORIENTATION_TAG = 0x0112
 # Rotation and mirroring of each value of the tag.
 _EXIF = {
@@ -53,7 +60,9 @@ class ImageReader:
 
     Args:
         path: The folder.
-        fps: Frames per second.
+        fps: Frames per second. None: the rate in `facts`, or else `IMAGE_FPS`.
+        facts: Facts from an index, so that no image is decoded before frames are read.
+        max_megapixels: Largest image that is decoded, in megapixels.
 
     Attributes:
         table: When each frame is shown.
@@ -64,24 +73,48 @@ class ImageReader:
         damage: Gaps in the numbers of the images, and what is wrong with images that were read; or None.
 
     Raises:
-        VideoError: The folder cannot be read, holds other files, or its first image cannot be decoded.
+        VideoError: The folder cannot be read, holds other files, or its first image cannot be decoded; or the
+            number of its images differs from that in `facts`.
         ConfigError: The frame rate is not above 0.
     """
 
-    def __init__(self, path: Path, *, fps: float = IMAGE_FPS) -> None:
-        if not 0 < fps <= 100_000:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fps: float | None = None,
+        facts: VideoFacts | None = None,
+        max_megapixels: float = DEFAULT_MEGAPIXELS,
+    ) -> None:
+        if fps is not None and not 0 < fps <= 100_000:
             raise ConfigError(f"image_fps is {fps}; it must be above 0 and at most 100000")
         self.path = path
+        self._max_megapixels = max_megapixels
         self._names = image_names(path)
-        count = np.arange(len(self._names), dtype=np.int64)
-        step = 1 / Fraction(fps).limit_denominator(100_000)
-        self.table = FrameTable(pts=count, time_base=step, last=1, key_pts=count, key_seek=count)
-        self._notes: list[str] = [text for text in [_gaps(self._names)] if text]
-        self.codec, first = self._decoded(0)
-        self._stored_size = (first.height, first.width)
-        self.orientation = _exif_orientation(path / self._names[0])
-        self.size = self.orientation.size(self._stored_size)
+        if fps is None:
+            fps = IMAGE_FPS if facts is None else float(1 / facts.table.time_base)
+        self.table = image_table(len(self._names), fps)
         self.pixel_aspect = Fraction(1)
+        self._notes: list[str] = []
+        if facts is None:
+            self._notes += [text for text in [_gaps(self._names)] if text]
+            self.codec, first = self._decoded(0)
+            self._stored_size = (first.height, first.width)
+            self.orientation = _exif_orientation(path / self._names[0])
+        else:
+            if len(self._names) != len(facts.table.pts):
+                raise VideoError(
+                    path,
+                    f"has {len(self._names)} images, and had {len(facts.table.pts)} when it was indexed; run "
+                    "t3d prepare index again",
+                )
+            self._notes += [facts.damage] if facts.damage else []
+            self.codec, self._stored_size, self.orientation = (
+                facts.codec,
+                facts.stored_size,
+                facts.orientation,
+            )
+        self.size = self.orientation.size(self._stored_size)
 
     @property
     def damage(self) -> str | None:
@@ -179,6 +212,9 @@ class ImageReader:
             raise VideoError(self.path, f"{name}: is not an image that can be read, or is cut off")
         decoder = av.CodecContext.create(codec, "r")
         decoder.thread_count = 1
+        if math.isfinite(self._max_megapixels):
+            # FFmpeg counts the margins of a picture in memory, so the exact size is checked again.
+            decoder.options = {"max_pixels": str(int(self._max_megapixels * 2e6) + 2**17)}
         frames: list[av.VideoFrame] = []
         try:
             for packet in (av.Packet(content), None):
@@ -186,9 +222,12 @@ class ImageReader:
         except av.EOFError:
             pass
         except (av.FFmpegError, ValueError, MemoryError) as error:
+            _refuse_large(self.path / name, self._max_megapixels)
             raise VideoError(self.path, f"{name}: cannot be decoded: {error}") from error
         if not frames:
             raise VideoError(self.path, f"{name}: holds no picture that can be decoded")
+        height, width = frames[0].height, frames[0].width
+        check_frame_size(self.path / name, height, width, max_megapixels=self._max_megapixels)
         if frames[0].is_corrupt:
             self._note(f"{name} is damaged")
         return codec, frames[0]
@@ -196,6 +235,29 @@ class ImageReader:
     def _note(self, text: str) -> None:
         if text not in self._notes and len(self._notes) < 3:
             self._notes.append(text)
+
+
+def image_table(count: int, fps: float) -> FrameTable:
+    """Return when each of a number of images is shown, at a rate in frames per second."""
+    numbers = np.arange(count, dtype=np.int64)
+    step = 1 / Fraction(fps).limit_denominator(100_000)
+    return FrameTable(pts=numbers, time_base=step, last=1, key_pts=numbers, key_seek=numbers)
+
+
+def _refuse_large(image: Path, max_megapixels: float) -> None:
+    """Raise an error if an image that FFmpeg refused is too large."""
+    import PIL.Image
+
+    most = PIL.Image.MAX_IMAGE_PIXELS
+    PIL.Image.MAX_IMAGE_PIXELS = None  # only the header is read
+    try:
+        with PIL.Image.open(image) as opened:
+            width, height = opened.size
+    except Exception:  # Pillow raises many kinds of errors
+        return
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = most
+    check_frame_size(image, height, width, max_megapixels=max_megapixels)
 
 
 def _exif_orientation(image: Path) -> Orientation:

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from t3d.errors import VideoError
+from t3d.io.archives import archive_kind
 from t3d.video.stream import Stream
 
 _PACKETS = 200
@@ -26,6 +27,11 @@ def holds_video(path: Path) -> bool:
         False
     """
     deadline = time.monotonic() + _SECONDS
+    try:
+        if archive_kind(path):  # FFmpeg may take a picture in it for a video
+            return False
+    except OSError:
+        return False
     try:
         stream = Stream(path)
     except VideoError:

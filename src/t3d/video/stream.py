@@ -23,6 +23,7 @@ from av.stream import Discard, Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from t3d.errors import VideoError
+from t3d.io.archive_names import is_archive, unpack_hint
 from t3d.io.tar_member import TarMember
 from t3d.io.video_cache import ensure_local
 from t3d.video.limits import TimeLimit, check_frame_size
@@ -97,6 +98,8 @@ class Stream:
         av.logging.set_level(None)
         self.path = path
         self.size = size_of(path) if member is None else member.size
+        if member is None and is_archive(path):  # FFmpeg may take a picture in it for a video
+            raise VideoError(path, f"is an archive, not a video; {unpack_hint(path)}")
         self._member = member
         self._shard = None if member is None else member.open()
         self._time_limit = time_limit

@@ -23,8 +23,7 @@ from t3d.errors import ManifestError, VideoError
 from t3d.io.video_cache import local_name
 from t3d.video.batch import FrameBatch, VideoMetadata
 from t3d.video.frame_table import Int64s
-from t3d.video.image_names import IMAGE_FPS
-from t3d.video.images import ImageReader
+from t3d.video.images import IMAGE_CODECS, ImageReader
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 from t3d.video.orientation import Image
 from t3d.video.reader import FrameReader
@@ -62,6 +61,7 @@ class Video:
         facts: Facts from an index (`t3d.data.index`), so that the file need not be read through.
         limits: Largest frame that is decoded, and time limit for all reading of the file.
         image_fps: Frames per second of a folder of images, see `t3d.video.images`. Files have their own.
+            None: the rate in `facts`, or else 25.
         tonemap: Convert frames with a high dynamic range (HDR: PQ and HLG) to a standard range (BT.709).
             By default their values are returned as FFmpeg returns them, which look flat and gray.
 
@@ -87,7 +87,7 @@ class Video:
         threads: int = 1,
         facts: VideoFacts | None = None,
         limits: ReadLimits = DEFAULT_LIMITS,
-        image_fps: float = IMAGE_FPS,
+        image_fps: float | None = None,
         tonemap: bool = False,
     ) -> None:
         if threads < 1:
@@ -96,8 +96,11 @@ class Video:
         self._closed = False
         self._lock = threading.RLock()
         self._reader: FrameReader | ImageReader
-        if facts is None and os.path.isdir(self.path):  # noqa: PTH112 (of every file that is opened)
-            self._reader = ImageReader(self.path, fps=image_fps)
+        images = facts is None or facts.codec in IMAGE_CODECS
+        if images and os.path.isdir(self.path):  # noqa: PTH112 (of every file that is opened)
+            self._reader = ImageReader(
+                self.path, fps=image_fps, facts=facts, max_megapixels=limits.max_megapixels
+            )
         else:
             self._reader = FrameReader(
                 self.path, threads=threads, facts=facts, limits=limits, tonemap=tonemap

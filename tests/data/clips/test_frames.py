@@ -256,7 +256,7 @@ def test_an_entry_that_another_run_evicts_is_decoded_again(tmp_path: Path, films
 
 def _fill(folder: Path, films: list[Path], gate: Any) -> None:
     store = store_at(folder, gb=THREE)
-    gate.wait(60)
+    gate.wait(300)
     for film in films:
         store.prepare(film)
 
@@ -270,7 +270,7 @@ def test_concurrent_processes_exceed_the_bound_of_a_cache_by_one_film_each_at_mo
     for child in children:
         child.start()
     for child in children:
-        child.join(60)
+        child.join(300)
     assert [child.exitcode for child in children] == [0, 0]
     assert size_of(tmp_path) <= (3.2 + 2) * ENTRY
     assert all(not path.name.startswith(".") for path in entries(tmp_path))
@@ -281,7 +281,7 @@ def test_concurrent_processes_exceed_the_bound_of_a_cache_by_one_film_each_at_mo
 
 def _prepare_at_once(folder: Path, film: Path, gate: Any) -> None:
     store = store_at(folder)
-    gate.wait(60)
+    gate.wait(300)
     assert store.prepare(film)
     assert isinstance(store.open(film), _CachedFrames)
 
@@ -294,7 +294,7 @@ def test_two_processes_may_prepare_the_same_film_concurrently(tmp_path: Path) ->
     for child in children:
         child.start()
     for child in children:
-        child.join(60)
+        child.join(300)
     assert [child.exitcode for child in children] == [0, 0, 0]
     (entry,) = entries(cache)
     index = np.arange(60)
@@ -318,10 +318,10 @@ def test_temporary_files_of_killed_processes_are_not_read_and_are_deleted_later(
     ready = FORK.Event()
     child = FORK.Process(target=_write_and_hang, args=(tmp_path, films[0], ready))
     child.start()
-    assert ready.wait(60)
+    assert ready.wait(300)
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
-    child.join(60)
+    child.join(300)
     (left,) = entries(tmp_path)
     assert left.name.startswith(".")
     store = store_at(tmp_path)

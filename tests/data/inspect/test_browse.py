@@ -16,6 +16,8 @@ from t3d.errors import ConfigError
 from t3d.prepare.index import index_videos
 from t3d.video.encode import write_video
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 
 @pytest.fixture
 def lists(tmp_path: Path, numbered_frames) -> dict[str, Manifest]:

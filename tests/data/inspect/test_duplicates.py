@@ -14,6 +14,8 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.prepare.index import index_videos
 from t3d.video.encode import write_video
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 
 def scene(seed: int, frames: int = 24) -> torch.Tensor:
     """Something with structure: coarse noise that drifts, uint8 T C 96 × 128."""
@@ -98,7 +100,8 @@ def test_black_borders_do_not_hide_a_video(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_the_known_duplicates_of_hockey_fights(real_data, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_known_duplicates_of_hockey_fights(real_data, tmp_path: Path, every: int) -> None:
     """Three pairs, as the data set's description says, two of them across splits."""
     folder = real_data / "hockey_fights"
     paths = [
@@ -106,6 +109,8 @@ def test_the_known_duplicates_of_hockey_fights(real_data, tmp_path: Path) -> Non
         for part in ("train", "valid", "test")
         for path in sorted((folder / part / "no_fight").glob("no*.mp4"))
     ]
+    known = ("no193", "no5", "no212", "no40", "no238", "no58")
+    paths = [path for number, path in enumerate(paths) if number % every == 0 or path.stem in known]
     index_videos(Manifest.from_files(paths), tmp_path / "index.parquet")
     same = find_duplicates(read_table(tmp_path / "index.parquet")).same
     assert {tuple(sorted(Path(path).stem for path in group)) for group in same} == {

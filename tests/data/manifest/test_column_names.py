@@ -136,8 +136,49 @@ def test_other_columns_are_kept_where_the_list_is_written_again(tmp_path: Path) 
     assert Manifest.from_csv(tmp_path / "plain.csv").extra is None
 
 
-def test_fields_of_json_lines_are_refused_with_a_hint(tmp_path: Path) -> None:
+@pytest.mark.situation(
+    "Lists and folders",
+    "JSON Lines with other names of fields, UTF-16, class numbers",
+    "Understood as in tables; one line says how",
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("mixed", ["", ', "id": "x"'], ids=["fast", "slow"])
+def test_fields_of_json_lines_have_other_names_too(encoding: str, mixed: str, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("0 jump\n1 run\n")
     table = tmp_path / "list.jsonl"
-    table.write_text('{"filename": "a.mp4", "class": "jump"}\n')
-    with pytest.raises(ManifestError, match=r"line 1: unknown field 'filename'; rename 'filename' to 'path'"):
+    lines = (
+        f'{{"Path": "a.mp4", "class_id": 1, "shot": "2020-01-02", "tags": [1]{mixed}}}',
+        '{"Path": "b.mp4", "class_id": 0, "start_time": 1, "end_sec": 2.5, "id": 7}',
+    )
+    table.write_bytes("\r\n".join(lines).encode(encoding))
+    manifest = Manifest.from_jsonl(table)
+    assert [(entry.path.name, entry.start, entry.end) for entry in manifest] == [
+        ("a.mp4", None, None),
+        ("b.mp4", 1.0, 2.5),
+    ]
+    assert manifest.label_column.text().to_pylist() == ["run", "jump"]
+    assert manifest.extra is not None
+    assert manifest.extra["shot"].to_pylist() == ["2020-01-02", None]  # pyarrow would make a time of it
+    assert manifest.extra["id"].to_pylist() == ["x" if mixed else None, "7"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"path": "a", "lable": "x"}', "unknown column 'lable'; did you mean .?label"),
+        ('{"path": "a", "start_frame": 3}', "'start_frame' may be the column 'start'.*not in frames"),
+        ('{"path": "a", "action": "x", "category": "y"}', "'action' and 'category' may both be"),
+        ('{"datei": "a"}', "the column 'path' is missing; there are 'datei'"),
+        ('{"file": 3}', "line 1: file is 3; it must be a text"),
+        ('{"path": "a", "class": 3.5}', "line 1: class is 3.5; it must be a class name, or a class number"),
+        (
+            '{"path": "a", "start_time": "soon"}',
+            "line 1: start_time is 'soon'; it must be a number",
+        ),
+    ],
+)
+def test_fields_of_json_lines_that_are_unclear_are_refused(line: str, says: str, tmp_path: Path) -> None:
+    table = tmp_path / "list.jsonl"
+    table.write_text(f"{line}\n")
+    with pytest.raises(ManifestError, match=f"list.jsonl.*{says}"):
         Manifest.from_jsonl(table)

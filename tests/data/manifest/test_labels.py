@@ -27,6 +27,8 @@ from t3d.errors import Failed, ManifestError
 from t3d.prepare.index import index_videos
 from t3d.video.encode import write_video
 
+pytestmark = pytest.mark.usefixtures("work_here")
+
 CSV = "path,labels,source\na.mp4,run|jump,s\nb.mp4,|,s\nc.mp4,,t\nd.mp4,swim,t\n"
 JSONL = """{"path": "a.mp4", "labels": ["run", "jump"], "source": "s"}
 {"path": "b.mp4", "labels": [], "source": "s"}

@@ -120,12 +120,12 @@ def test_csv_mistakes_are_named(tmp_path, text, says):
         ("\n", "the table is empty"),
         (
             '{"path": "a"}\n{"path": "b", "lable": "x"}\n',
-            "line 2: unknown field 'lable'.*did you mean 'label'",
+            "unknown column 'lable'.*did you mean 'label'",
         ),
         ('{"path": "a"}\n\n{"path": "b"\n', "line 3: not a JSON object"),
         ('["a"]\n', "line 1: must be an object"),
         ('{"path": 3}\n', "line 1: path is 3; it must be a text"),
-        ('{"path": "a", "label": 3}\n', "label is 3; it must be a text .a class is given by its name"),
+        ('{"path": "a", "label": true}\n', "label is True; it must be a class name, or a class number"),
         ('{"path": "a", "start": "1"}\n', "start is '1'; it must be a number"),
         ('{"path": "a", "start": true}\n', "start is True"),
         ('{"path": "a", "end": NaN}\n', "line 1: end"),
@@ -133,7 +133,7 @@ def test_csv_mistakes_are_named(tmp_path, text, says):
         ('{"path": "a", "label": ""}\n', "line 1: the label is blank"),
         ('{"path": "a", "start": 3, "end": 1}\n', "line 1: end must be after start"),
         ('{"path": "a"}\n{"path": "a"}\n', "lines 1 and 2: .*more than once"),
-        ('{"path": "\udcff"}\n', "line 1: not a JSON object in UTF-8"),
+        ('{"path": "\udcff"}\n', "line 1: not UTF-8 text .byte 0xff."),
     ],
 )
 def test_jsonl_mistakes_are_named(tmp_path, text, says):

@@ -8,6 +8,7 @@ import importlib.util
 import itertools
 import json
 import math
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -35,6 +36,18 @@ from t3d.errors import ConfigError
 from t3d.video.video import Video
 
 SMALL = SyntheticSpec(train=2, val=0, test=1, frames=10, size=48)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished set; tests copy it before they change it."""
+    return write_synthetic(tmp_path_factory.mktemp("synthetic") / "a set", SMALL, workers=1)
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished set."""
+    return shutil.copytree(finished, tmp_path / "set")
 
 
 def wrapped(steps: np.ndarray, size: int) -> np.ndarray:
@@ -203,8 +216,8 @@ def test_the_order_of_appearances_differs_from_split_to_split() -> None:
 # --- files --------------------------------------------------------------------------------------------------
 
 
-def test_writes_real_videos_with_their_lists(tmp_path: Path) -> None:
-    folder = write_synthetic(tmp_path / "a set", SMALL)
+def test_writes_real_videos_with_their_lists(finished: Path) -> None:
+    folder = finished
     assert sorted(p.name for p in folder.iterdir()) == [
         "action_test.csv",
         "action_train.csv",
@@ -230,8 +243,7 @@ def test_writes_real_videos_with_their_lists(tmp_path: Path) -> None:
         assert np.abs(off).max() < 2
 
 
-def test_manifests_read_the_lists(tmp_path: Path) -> None:
-    folder = write_synthetic(tmp_path / "set", SMALL)
+def test_manifests_read_the_lists(folder: Path) -> None:
     motion = Manifest.from_csv(folder / "train.csv")
     appearance = Manifest.from_csv(folder / "appearance_train.csv")
     assert sorted(motion.classes) == sorted(MOTIONS)
@@ -245,8 +257,9 @@ def test_manifests_read_the_lists(tmp_path: Path) -> None:
     assert len({v.source for v in videos}) == len(videos) == len(motion) == len(appearance)
 
 
-def test_actions_are_a_pattern_and_a_direction(tmp_path: Path) -> None:
-    folder = write_synthetic(tmp_path / "set", dataclasses.replace(SMALL, train=8, test=1))
+def test_actions_are_a_pattern_and_a_direction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "write_video", lambda path, *_, **__: path.touch())  # lists are enough
+    folder = write_synthetic(tmp_path / "set", dataclasses.replace(SMALL, train=8, test=1), workers=1)
     actions, patterns = (Manifest.from_csv(folder / f"{name}_train.csv") for name in ("action", "appearance"))
     assert set(actions.classes) == set(ACTIONS)
     assert set(actions.class_counts().values()) == {1}  # balanced
@@ -255,8 +268,8 @@ def test_actions_are_a_pattern_and_a_direction(tmp_path: Path) -> None:
         assert actions.classes[entry.label] == f"{pattern_of[entry.path]}_{entry.path.parent.name}"
 
 
-def test_processes_write_the_same_files_as_one(tmp_path: Path) -> None:
-    one = write_synthetic(tmp_path / "one", SMALL, workers=1)
+def test_processes_write_the_same_files_as_one(finished: Path, tmp_path: Path) -> None:
+    one = finished
     two = write_synthetic(tmp_path / "two", SMALL, workers=2)
     names = sorted(p.relative_to(one) for p in one.rglob("*.*"))
     assert names == sorted(p.relative_to(two) for p in two.rglob("*.*"))
@@ -273,16 +286,17 @@ def test_processes_write_the_same_files_as_one(tmp_path: Path) -> None:
         assert brightness.abs().mean() < 3
 
 
-def test_a_finished_set_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write_synthetic(tmp_path, SMALL)
+def test_a_finished_set_is_left_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.*")}
     monkeypatch.setattr(synthetic, "write_video", lambda *_, **__: pytest.fail("drew again"))
-    write_synthetic(tmp_path, SMALL)
+    write_synthetic(folder, SMALL, workers=1)
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*.*")}
 
 
-def test_an_interrupted_set_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = write_synthetic(tmp_path / "whole", SMALL)
+def test_an_interrupted_set_is_completed(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finished
     written, real = [], synthetic.write_video
 
     def stop_after_five(path: Path, *rest: object, **options: object) -> Path:
@@ -293,7 +307,7 @@ def test_an_interrupted_set_is_completed(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(synthetic, "write_video", stop_after_five)
     with pytest.raises(KeyboardInterrupt):
-        write_synthetic(tmp_path / "half", SMALL)
+        write_synthetic(tmp_path / "half", SMALL, workers=1)
     assert not (tmp_path / "half" / "train.csv").exists()
     assert json.loads((tmp_path / "half" / "synthetic.json").read_text())["complete"] is False
     (tmp_path / "half/train/left/.01230123012301230123012301230123.part").write_bytes(
@@ -302,19 +316,18 @@ def test_an_interrupted_set_is_completed(tmp_path: Path, monkeypatch: pytest.Mon
     first = {p: p.stat().st_mtime_ns for p in written}
 
     monkeypatch.setattr(synthetic, "write_video", real)
-    half = write_synthetic(tmp_path / "half", SMALL)
+    half = write_synthetic(tmp_path / "half", SMALL, workers=1)
     assert first == {p: p.stat().st_mtime_ns for p in written}  # what was whole is kept
     assert {p.relative_to(half) for p in half.rglob("*")} == {p.relative_to(whole) for p in whole.rglob("*")}
     for name in ("synthetic.json", "train.csv", "appearance_test.csv"):
         assert (half / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_a_lost_file_is_drawn_again(tmp_path: Path) -> None:
-    folder = write_synthetic(tmp_path, SMALL)
+def test_a_lost_file_is_drawn_again(folder: Path) -> None:
     lost = folder / "train/clockwise/clockwise_0001.mp4"
     lost.unlink()
     (folder / "test.csv").unlink()
-    write_synthetic(tmp_path, SMALL)
+    write_synthetic(folder, SMALL, workers=1)
     with Video(lost) as file:
         assert len(file) == SMALL.frames
     with (folder / "test.csv").open(newline="") as file:
@@ -324,13 +337,12 @@ def test_a_lost_file_is_drawn_again(tmp_path: Path) -> None:
 # --- refusals -----------------------------------------------------------------------------------------------
 
 
-def test_another_spec_in_the_folder_is_refused(tmp_path: Path) -> None:
-    write_synthetic(tmp_path, SMALL)
+def test_another_spec_in_the_folder_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="seed: 0 there, 7 asked for"):
-        write_synthetic(tmp_path, dataclasses.replace(SMALL, seed=7))
-    (tmp_path / "synthetic.json").write_text("{")
+        write_synthetic(folder, dataclasses.replace(SMALL, seed=7))
+    (folder / "synthetic.json").write_text("{")
     with pytest.raises(ConfigError, match="damaged"):
-        write_synthetic(tmp_path, SMALL)
+        write_synthetic(folder, SMALL)
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
@@ -383,13 +395,22 @@ def load_proof() -> ModuleType:
     return module
 
 
-def test_a_2d_net_reads_the_appearance_but_not_the_motion_off_single_frames(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("spec", "steps", "batch", "least"),
+    [
+        (SyntheticSpec(train=16, val=0, test=8, frames=8, size=64, seed=11), 50, 24, 0.4),
+        pytest.param(SyntheticSpec(train=24, val=0, test=16, seed=11), 120, 32, 0.75, marks=pytest.mark.slow),
+    ],
+    ids=["small", "whole"],
+)
+def test_a_2d_net_reads_the_appearance_but_not_the_motion_off_single_frames(
+    tmp_path: Path, spec: SyntheticSpec, steps: int, batch: int, least: float
+) -> None:
     proof = load_proof()
-    spec = SyntheticSpec(train=24, val=0, test=16, seed=11)
-    write_synthetic(tmp_path, spec)
+    write_synthetic(tmp_path, spec, workers=1)
     train, test = (proof.decoded(tmp_path, spec, split) for split in ("train", "test"))
     videos = len(test.motion)
-    motion, _ = proof.frame_accuracy(train, test, "motion", steps=120, seed=0, batch=32)
-    appearance, _ = proof.frame_accuracy(train, test, "appearance", steps=120, seed=0, batch=32)
+    motion, _ = proof.frame_accuracy(train, test, "motion", steps=steps, seed=0, batch=batch)
+    appearance, _ = proof.frame_accuracy(train, test, "appearance", steps=steps, seed=0, batch=batch)
     assert stats.binomtest(round(motion * videos), videos, 1 / 8).pvalue > 1e-3
-    assert appearance >= 0.75
+    assert appearance >= least  # guesses: 0.125

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -196,7 +195,9 @@ def test_the_digest_says_which_function_it_is(tmp_path: Path) -> None:
     assert len(digests) == 4
 
 
-def test_another_process_finds_the_same_digest_and_imports_no_library_before(tmp_path: Path) -> None:
+def test_another_process_finds_the_same_digest_and_imports_no_library_before(
+    run_with_torch: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
     path = tmp_path / "weights.safetensors"
     timm_file("test_resnet", path)
     code = (
@@ -205,7 +206,8 @@ def test_another_process_finds_the_same_digest_and_imports_no_library_before(tmp
         "print({'timm', 'onnxruntime', 'onnx'} & set(sys.modules))\n"
         f"print(open_teacher('timm:test_resnet', weights={str(path)!r}).digest)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = run_with_torch(code)
+    assert done.returncode == 0, done.stderr
     imported, digest = done.stdout.splitlines()
     assert imported == "set()"
     assert digest == open_teacher("timm:test_resnet", weights=path).digest

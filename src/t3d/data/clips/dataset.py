@@ -34,7 +34,7 @@ class ClipItem(NamedTuple):
         clip: Which clip of the video, from 0; its crops, if several are scored, all have its number.
         frames: uint8 [T, C, H, W].
         label: Row of the class, or -1. With several labels per video, float32 [K]: 1 where a class applies,
-            else 0; NaN if the video is unlabeled.
+            else 0; NaN if the video is unlabeled. With soft labels, their probabilities, float32 [K].
         share: Share of the video that is scored with this view: 1 / (clips · crops).
         start: Time of the clip's first frame, in seconds from the first frame of the file.
         end: Time at which its last frame ends.
@@ -107,6 +107,7 @@ class TrainClips(RandomClips[ClipItem]):
         store: Where frames come from.
         augment: How a clip is varied.
         seed: Where all draws come from.
+        targets: Probability of each class of each video, float32 [N, K], instead of labels.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -124,10 +125,18 @@ class TrainClips(RandomClips[ClipItem]):
     """
 
     def __init__(
-        self, manifest: Manifest, spec: ClipSpec, *, store: FrameStore, augment: AugmentConfig, seed: int
+        self,
+        manifest: Manifest,
+        spec: ClipSpec,
+        *,
+        store: FrameStore,
+        augment: AugmentConfig,
+        seed: int,
+        targets: npt.NDArray[np.float32] | None = None,
     ) -> None:
         super().__init__(manifest, spec, store=store, seed=seed)
         self.augment = augment
+        self.targets = targets
 
     def draw(self, key: SampleKey, entry: Entry) -> ClipItem:
         """Return a random clip and view of a video, see `RandomClips`."""
@@ -136,6 +145,8 @@ class TrainClips(RandomClips[ClipItem]):
         low, part = usable_part(frames, entry, self.spec)
         clip = frames.get(low + random_clip(part, self.spec, rng))
         view = random_view(clip, self.spec, augment=self.augment, rng=rng)
+        if self.targets is not None:
+            return ClipItem(key.row, 0, view, torch.tensor(self.targets[key.row]))
         return ClipItem(key.row, 0, view, label_of(key.row, self.manifest))
 
 

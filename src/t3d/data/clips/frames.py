@@ -66,7 +66,7 @@ class FrameStore:
             decoded every time.
         index: Index of the files, which makes opening them fast.
         limits: Limits of reading one file.
-        image_fps: Frames per second of folders of images.
+        image_fps: Frames per second of folders of images. None: the rate in the index, or else 25.
 
     Raises:
         ConfigError: The cache folder cannot be created or written to.
@@ -80,7 +80,7 @@ class FrameStore:
         cache_gb: float = 20.0,
         index: VideoIndex | None = None,
         limits: ReadLimits = DEFAULT_LIMITS,
-        image_fps: float = IMAGE_FPS,
+        image_fps: float | None = None,
     ) -> None:
         self.spec = spec
         self.image_fps = image_fps
@@ -146,9 +146,14 @@ class FrameStore:
 
     def _known_digest(self, path: Path) -> str | None:
         """Return what identifies an indexed file, or a folder of images at its rate; None for other files."""
-        if (digest := self.index.digest(path)) is not None or not path.is_dir():
+        digest = self.index.digest(path)
+        if not path.is_dir():
             return digest
-        return f"{images_digest(path)} {self.image_fps!r}"
+        rate = self.image_fps
+        if rate is None:
+            facts = self.index.facts(path)
+            rate = IMAGE_FPS if facts is None else float(1 / facts.table.time_base)
+        return f"{digest or images_digest(path)} {rate!r}"
 
     def _shape(self, video: Video) -> tuple[int, int, int]:
         aspect = _aspect(video, self.spec)

@@ -19,6 +19,7 @@ from t3d.data.manifest.table import VideoTable
 from t3d.data.moved import holds_much
 from t3d.errors import ManifestError
 from t3d.io.files import is_url
+from t3d.video.image_names import file_state
 
 INDEX_NAME = "index.parquet"
 """Name of an index that is found without being named."""
@@ -124,7 +125,7 @@ def _unchanged(table: pa.Table) -> list[bool]:
     columns = (table[name].to_pylist() for name in ("path", "size", "offset"))
     for path, size, offset in zip(*columns, strict=True):
         try:
-            same.append(offset is not None or Path(path).stat().st_size == size)
+            same.append(offset is not None or file_state(Path(path))[0] == size)
         except OSError:  # it is elsewhere, but the index knows it
             same.append(True)
     return same

@@ -1,11 +1,12 @@
-"""Names of classes that a list gives by number, from a class file next to it."""
+"""Names of classes that a list gives by number, from a class file that is given or is next to the list."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,42 @@ def class_names(file: Path, labels: pa.Array) -> Naming | None:
     table = pa.array([names[number] for number in numbers], pa.string())
     least = min(numbers)
     return Naming(table.take(wanted), f"class numbers are named by {name} ({least} is {names[least]!r})")
+
+
+def name_classes(classes: Sequence[str], file: str | os.PathLike[str], *, list_name: str) -> dict[str, str]:
+    """Return the name of each class of a list by a class file that the user gave.
+
+    Args:
+        classes: The classes of the list: numbers, or names of the file.
+        file: The class file, see `read_class_file`. Names without numbers count from 0.
+        list_name: The list, for messages.
+
+    Returns:
+        The name of each class; a class that already has one of the names keeps it.
+
+    Raises:
+        ManifestError: The file cannot be read as a class file, or has no name for a class.
+    """
+    path = Path(file)
+    try:
+        names, numbered = read_class_file(path)
+    except OSError as error:
+        raise ManifestError(f"{path}: the class file cannot be read ({error.strerror})") from error
+    if set(classes) <= set(names.values()):
+        return {name: name for name in classes}
+    other = [name for name in classes if not re.fullmatch(r"\d{1,7}", name)]
+    if other:
+        raise ManifestError(
+            f"{list_name}: the class {other[0]!r} is neither a number nor a name in the class file {path}; "
+            "leave out `classes`, or give the file that fits the list"
+        )
+    if unnamed := [name for name in classes if int(name) not in names]:
+        counted = "" if numbered else "; its lines have no numbers, so they count from 0"
+        known = f"classes {min(names)} to {max(names)}" if len(names) > 1 else f"class {min(names)} only"
+        raise ManifestError(
+            f"{path}: the class file names {known}, and {list_name} has the class {unnamed[0]}{counted}"
+        )
+    return {name: names[int(name)] for name in classes}
 
 
 def read_class_file(file: Path) -> tuple[dict[int, str], bool]:

@@ -166,39 +166,6 @@ def _refuse_extra(where: str, extra: Sequence[str], taken: Mapping[str, int], al
             raise ManifestError(f"{where}: unknown column {name!r}; {did_you_mean(name, allowed.known)}")
 
 
-def header_hint(header: Sequence[str], known: Sequence[str]) -> str:
-    """Say how to rename the fields of a line of JSON.
-
-    Args:
-        header: The names that it has.
-        known: The names that fields may have.
-
-    Returns:
-        A half-sentence to end an error message with; empty if there is nothing to propose.
-
-    Example:
-        >>> header_hint(["filename", "class"], ["path", "label"])
-        "rename 'filename' to 'path' and 'class' to 'label'"
-    """
-    other_names = _SAME_AS | _SIMILAR_TO
-    meant = {column: other_names.get(_plain(column), _plain(column)) for column in header}
-    exact = [column for column in header if column in known]  # such a name stays, wherever it is in the line
-    renamed: dict[str, str] = {}
-    for column in header:
-        name = meant[column]
-        if column not in exact and name in known and name not in (*exact, *renamed.values()):
-            renamed[column] = name
-    others = [column for column in header if column not in exact and column not in renamed]
-    if not renamed and not any(meant[column] in exact for column in others):
-        return ""
-    changes = []
-    if renamed:
-        changes.append("rename " + " and ".join(f"{old!r} to {new!r}" for old, new in renamed.items()))
-    if others:
-        changes.append("remove " + ", ".join(map(repr, others)))
-    return ", and ".join(changes)
-
-
 def _plain(column: str) -> str:
     """A name in lower case with underscores: `File Name` and `fileName` are `file_name`."""
     words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", column.strip())

@@ -6,13 +6,15 @@ The videos themselves are not opened. A missing or unreadable video is reported 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from unicodedata import normalize
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from t3d.data.index import read_table
+from t3d.data.listing import in_name_order
 from t3d.data.manifest.labels import numbered
 from t3d.data.manifest.readers import Rows, occurring, read_files, read_folder
 from t3d.data.manifest.table import VideoTable
@@ -86,7 +88,11 @@ class Manifest(VideoTable):
 
     @classmethod
     def from_csv(
-        cls, file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
+        cls,
+        file: str | os.PathLike[str],
+        *,
+        root: str | os.PathLike[str] | None = None,
+        class_files: bool = True,
     ) -> Manifest:
         """Read a table that is a text file, such as CSV.
 
@@ -102,30 +108,37 @@ class Manifest(VideoTable):
         Args:
             file: The table.
             root: Folder that relative paths start from; without it, the table's own folder.
+            class_files: Name class numbers by a class file in the table's folder.
 
         Raises:
             ManifestError: With the line: an unclear column, a wrong value, `end` not after `start`, a row
                 repeated (same path, start and end), the same video with two labels, or `label` and `labels`
                 in one table.
         """
-        return cls.from_rows(read_csv(file, root))
+        return cls.from_rows(read_csv(file, root, name_classes=class_files))
 
     @classmethod
     def from_jsonl(
-        cls, file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
+        cls,
+        file: str | os.PathLike[str],
+        *,
+        root: str | os.PathLike[str] | None = None,
+        class_files: bool = True,
     ) -> Manifest:
         """Read JSON Lines: one object per line, with the columns of `from_csv` as fields.
 
-        `labels` is a list of class names, empty if no class applies.
+        `labels` is a list of class names, empty if no class applies. Other names of fields are understood as
+        those of columns are.
 
         Args:
-            file: The table, UTF-8.
+            file: The table.
             root: Folder that relative paths start from; without it, the table's own folder.
+            class_files: See `from_csv`.
 
         Raises:
             ManifestError: As in `from_csv`.
         """
-        return cls.from_rows(read_jsonl(file, root))
+        return cls.from_rows(read_jsonl(file, root, name_classes=class_files))
 
     @classmethod
     def from_index(
@@ -173,6 +186,22 @@ class Manifest(VideoTable):
             "source": rows.sources,
         }
         return cls(tuple(classes), pa.table(columns), rows.skipped, rows.missing, rows.extra)
+
+    def with_class_names(self, names: Mapping[str, str]) -> Manifest:
+        """Return the same rows with other names for the classes; equal names become one class.
+
+        Args:
+            names: The new name of each class.
+
+        Raises:
+            ManifestError: A row has two labels that become one class.
+        """
+        classes = in_name_order({normalize("NFC", name) for name in names.values()})
+        new = pa.array([classes.index(normalize("NFC", names[name])) for name in self.classes], pa.int32())
+        labels = self.label_column
+        at = self.table.schema.get_field_index(labels.name)
+        table = self.table.set_column(at, labels.name, labels.renumbered(new))
+        return Manifest(tuple(classes), table, self.skipped, self.missing, self.extra)
 
     def write_csv(self, path: str | os.PathLike[str], *, extra: bool = True) -> None:
         """Write the rows as a table that `from_csv` reads back.

@@ -26,6 +26,7 @@ from t3d.data.manifest.sources import default_sources, pattern_sources
 from t3d.data.manifest.text_file import read_text
 from t3d.data.paths import strings
 from t3d.errors import Failed, ManifestError, NoClassFolderError
+from t3d.io.archive_names import is_archive
 from t3d.io.video_cache import local_name
 from t3d.video.image_names import is_image_folder
 
@@ -180,13 +181,19 @@ def read_lines(file: str | os.PathLike[str]) -> list[tuple[int, str]]:
 def _ignored(search: VideoSearch) -> str:
     """Say how many files were skipped, by reason; empty if none was."""
     reasons = _listed(search.skipped)
-    return f" (passed over: {reasons})" if reasons else ""
+    return f" (passed over: {reasons}{_archives(search)})" if reasons else ""
+
+
+def _archives(search: VideoSearch) -> str:
+    """Say how to unpack archives, if some were skipped."""
+    archives = any(is_archive(f".tar{reason}") for reason in search.skipped if search.skipped[reason])
+    return "; unpack archives with `t3d prepare unpack`" if archives else ""
 
 
 def _report(base: str, search: VideoSearch) -> None:
     """Print what was passed over in a folder, and what was taken by its content."""
     taken = f"took {_listed(search.probed)} by content" if +search.probed else ""
-    skipped = f"passed over {_listed(search.skipped)}" if +search.skipped else ""
+    skipped = f"passed over {_listed(search.skipped)}{_archives(search)}" if +search.skipped else ""
     if taken or skipped:
         _log.warning("%s: %s", base, "; ".join(filter(None, [taken, skipped])))
 

@@ -214,10 +214,19 @@ class VideoTable:
         known = {name: index for index, name in enumerate(classes)}
         unknown = [name for name, count in self.class_counts().items() if count and name not in known]
         if unknown:
-            raise ManifestError((f"{name}: " if name else "") + _not_classes_of(owner, unknown, classes))
+            raise ManifestError((f"{name}: " if name else "") + not_classes_of(owner, unknown, classes))
         new = pa.array([known.get(name) for name in self.classes], pa.int32())
         table = self.table.set_column(LABEL, self._labels.name, self._labels.renumbered(new))
         return type(self)(tuple(classes), table, self.skipped, self.missing, self.extra)
+
+    def followed_by(self, other: Self) -> Self:
+        """Return these rows and then those of another table, with the classes of this one.
+
+        Raises:
+            ManifestError: The other table has a class with rows that this one does not have.
+        """
+        rest = other.with_classes(self.classes, owner="the first table")
+        return type(self)(self.classes, pa.concat_tables([self.table, rest.table]))
 
     def without_labels(self) -> Self:
         """Return the same rows without classes and labels."""
@@ -294,11 +303,24 @@ class VideoTable:
         return self._labels.names()
 
 
-def _not_classes_of(owner: str, unknown: Sequence[str], classes: Sequence[str]) -> str:
+def not_classes_of(owner: str, unknown: Sequence[str], classes: Sequence[str]) -> str:
+    """Say that some classes do not exist in a model or list, and how to correct it.
+
+    Args:
+        owner: What has the classes, such as "the model".
+        unknown: The class names that it does not have.
+        classes: Its class names.
+    """
     shown = [repr(name) for name in unknown[:10]]
     if len(unknown) > 10:
         shown.append(f"{len(unknown) - 10} more")
     known = ", ".join(classes[:20]) + (f", … ({len(classes)} in all)" if len(classes) > 20 else "")
+    if all(name.isdecimal() for name in unknown) and not any(name.isdecimal() for name in classes):
+        numbers = f"numbers {', '.join(shown)}" if len(unknown) > 1 else f"number {shown[0]}"
+        return (
+            f"the list has the class {numbers}, but the classes of {owner} have names ({known}); give the "
+            "file that names the numbers with `classes`"
+        )
     if len(unknown) == 1:
         folded = {name.casefold(): name for name in classes}
         near = difflib.get_close_matches(unknown[0].casefold(), folded, n=1, cutoff=0.8)

@@ -17,8 +17,8 @@ class TeacherTraining:
 
     Args:
         images: Images in one folder per class, or labeled videos: a folder with one folder per class, a
-            `.csv` or `.jsonl` table, an index (`.parquet`), or an official list of UCF101, HMDB51 or
-            Kinetics. Single frames of the videos are used.
+            table (`.csv`, `.tsv`, `.txt`, `.jsonl`), an index (`.parquet`), or an official list of UCF101,
+            HMDB51 or Kinetics. Single frames of the videos are used.
         out: Weights file to write (`.safetensors`). It can be used as a teacher.
         name: Name of a timm model.
         size: Side of the square input images, in pixels.
@@ -32,6 +32,9 @@ class TeacherTraining:
             time.
         seed: Seed of every random draw.
         root: Folder that relative paths of a list or table start from. Default: the folder of the list.
+        classes: Class file that names the class numbers of a list, with lines `NUMBER NAME`, `NAME NUMBER` or
+            `NAME` (counted from 0), or JSON. Default: for a table, the class file in its folder, if there is
+            one.
         cache: Folder for decoded frames of videos. Default: no cache.
         workers: Processes that read images or videos. 0 reads them in this process.
         device: Device to train on: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda`,
@@ -52,6 +55,7 @@ class TeacherTraining:
     val_fraction: float = 0.1
     seed: int = 0
     root: str | None = None
+    classes: str | None = None
     cache: str | None = None
     workers: int = 2
     device: str = "auto"

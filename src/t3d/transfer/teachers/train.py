@@ -168,7 +168,7 @@ def _open_images(config: TeacherTraining) -> Manifest:
     root = Path(config.images)
     files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in _IMAGE_ENDINGS]
     if not root.is_dir() or not files:
-        table = open_manifest(config.images, root=config.root)
+        table = open_manifest(config.images, root=config.root, classes=config.classes)
     else:
         refuse_unused_root(config.root, config.images)
         table = _image_table(root, files)

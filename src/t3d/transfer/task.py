@@ -1,0 +1,143 @@
+"""Task of a transfer with labels: the teacher's classifier, and the soft labels that the student learns.
+
+Legend: N videos, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from t3d.clip import ClipSpec
+from t3d.data.clips.sampling import Indices
+from t3d.data.manifest.manifest import Manifest
+from t3d.data.soft_labels import SoftLabels, read_soft_labels, write_soft_labels
+from t3d.models.frames import TimePooling
+from t3d.models.weights import ModelCard, save_model
+from t3d.training.start import Run, RunVideos
+from t3d.transfer.config import TransferConfig
+from t3d.transfer.dataset import TeacherView
+from t3d.transfer.frame_model import frame_net, set_classifier
+from t3d.transfer.linear import LinearFit
+from t3d.transfer.pairs import source_groups
+from t3d.transfer.soft_teacher import Floats, label_softly, teacher_clips
+from t3d.transfer.teachers.base import Teacher
+from t3d.transfer.teachers.library import TorchTeacher
+
+_POOLING: TimePooling = "mean_std"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Soft labels of a run.
+
+    Args:
+        train: Class probabilities of the training videos, float32 [N, K].
+        val: Those of the held-out videos, or None.
+        fit: The teacher's classifier. None in a resumed run, and on processes that did not fit it.
+    """
+
+    train: Tensor
+    val: Tensor | None
+    fit: LinearFit | None
+
+
+def make_task(run: Run[TransferConfig], videos: RunVideos, view: TeacherView) -> Task:
+    """Fit the teacher's classifier on the labels and label all videos softly, or read what the run saved.
+
+    Raises:
+        ManifestError: Fewer than two classes have a labeled video.
+        VideoError: A video cannot be read.
+    """
+    made: list[Task | None] = [None]
+    if run.accelerator.is_main_process:
+        soft = run.folder.path / "soft.csv"
+        made = [_read(run, videos) if run.resume and soft.exists() else _make(run, videos, view)]
+    task = broadcast_object_list(made)[0]
+    assert task is not None
+    return task
+
+
+def _make(run: Run[TransferConfig], videos: RunVideos, view: TeacherView) -> Task:
+    options, spec = run.config.labels, run.config.clip
+    assert view.features is not None
+    together = _together(videos)
+    clips = teacher_clips(
+        together, spec, store=run.store, features=view.features, count=view.count, pooling=_POOLING
+    )
+    groups: Indices | None = source_groups(together, run.store.index) if options.by_source else None
+    soft = label_softly(together, clips, options, groups)
+    return _task(soft.targets, len(videos.train), soft.fit)
+
+
+def _read(run: Run[TransferConfig], videos: RunVideos) -> Task:
+    together = _together(videos)
+    soft = read_soft_labels(run.folder.path / "soft.csv").with_classes(
+        together.classes, name="soft.csv", owner="the run"
+    )
+    return _task(soft.probs, len(videos.train), None)
+
+
+def _task(targets: Floats, train: int, fit: LinearFit | None) -> Task:
+    tensor = torch.from_numpy(np.array(targets))
+    return Task(tensor[:train], tensor[train:] if len(tensor) > train else None, fit)
+
+
+def _together(videos: RunVideos) -> Manifest:
+    """Return the training videos, followed by the held-out ones."""
+    return videos.train if videos.val is None else videos.train.followed_by(videos.val)
+
+
+def save_task(run: Run[TransferConfig], videos: RunVideos, task: Task, teacher: Teacher) -> None:
+    """Write the soft labels and the teacher with its classifier into the run folder."""
+    if task.fit is None or not run.accelerator.is_main_process:
+        return
+    together = _together(videos)
+    parts = [task.train] if task.val is None else [task.train, task.val]
+    write_soft_labels(
+        run.folder.path / "soft.csv",
+        SoftLabels(together.without_labels(), together.classes, torch.cat(parts).numpy()),
+    )
+    if isinstance(teacher, TorchTeacher):  # others cannot be saved as a model
+        net = frame_net(teacher, _POOLING)
+        set_classifier(net, task.fit.classifier, len(together.classes))
+        card = ModelCard(
+            "frames",
+            asdict(net.options),
+            classes=together.classes,
+            clip=_teacher_clip(run.config, teacher),
+            provenance={"teacher": teacher.name, "labels": run.config.labels.videos},
+        )
+        save_model(net, run.folder.path / "teacher.safetensors", card=card)
+
+
+def _teacher_clip(config: TransferConfig, teacher: Teacher) -> ClipSpec:
+    """Return a clip of the teacher's frames that lasts about as long as the student's clip."""
+    clip, frames = config.clip, config.teacher.frames
+    share = frames / clip.num_frames
+    return ClipSpec(
+        num_frames=frames,
+        stride=None if clip.fps is not None else max(1, round(clip.step / share)),
+        fps=None if clip.fps is None else clip.fps * share,
+        size=teacher.size,
+        resize=teacher.size,
+        tail="shift",
+        mean=teacher.mean,
+        std=teacher.std,
+        pixel_aspect=clip.pixel_aspect,
+        tonemap=clip.tonemap,
+    )
+
+
+def task_sentence(task: Task) -> str:
+    """Return what is known about the teacher's classifier, as the end of a sentence."""
+    if task.fit is None or task.fit.accuracy is None:
+        return ""
+    return (
+        f". The teacher's classifier gets {task.fit.accuracy:.1%} of the labeled clips right "
+        "(cross-validation, fitted on other groups)"
+    )

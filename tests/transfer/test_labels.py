@@ -1,0 +1,247 @@
+"""Transfers with a few labels, on videos of two colors: the run, its files, what is left out, and errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from t3d.cli.main import main
+from t3d.clip import ClipSpec
+from t3d.data.manifest.manifest import Manifest
+from t3d.data.soft_labels import read_soft_labels
+from t3d.errors import ConfigError, ManifestError
+from t3d.evaluation.config import TestConfig as Tested
+from t3d.evaluation.run_test import run_test
+from t3d.models.weights import load_model, write_tensors
+from t3d.training.config import ModelConfig, OptimConfig
+from t3d.training.errors import InterruptedRunError
+from t3d.training.logging import read_log
+from t3d.training.run_folder import RunFolder
+from t3d.training.trainer import Trainer
+from t3d.transfer.config import LabelConfig, PoolConfig, TeacherConfig, TransferConfig
+from t3d.transfer.run import transfer
+from t3d.transfer.teachers.base import TEACHER_KEY
+from t3d.video.encode import write_video
+
+NET = ModelConfig(
+    name="densenet3d_tiny",
+    options={"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1},
+)
+Small = Callable[..., TransferConfig]
+
+
+def draw(root: Path, count: int, *, seed: int) -> Path:
+    """Videos of 12 frames, half of them reddish, half of them bluish, in one folder per color."""
+    generator = torch.Generator().manual_seed(seed)
+    for number in range(count):
+        name = ("blue", "red")[number % 2]
+        (root / name).mkdir(parents=True, exist_ok=True)
+        color = torch.randint(60, 120, (1, 3, 1, 1), generator=generator)
+        color[:, 0 if name == "red" else 2] += 100
+        noise = torch.randint(-20, 21, (12, 3, 32, 32), generator=generator)
+        write_video(root / name / f"{number:02d}.mp4", (color + noise).clamp(0, 255).byte(), crf=20)
+    return root
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Unlabeled videos, and a few with labels."""
+    root = tmp_path_factory.mktemp("colors")
+    return draw(root / "pool", 20, seed=0), draw(root / "few", 8, seed=1)
+
+
+@pytest.fixture(scope="module")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = timm.create_model("resnet10t", pretrained=False, num_classes=4)
+    header = json.dumps({"name": "timm:resnet10t", "size": 32})
+    write_tensors(net.state_dict(), path, metadata={TEACHER_KEY: header})
+    return path
+
+
+@pytest.fixture
+def small(folders: tuple[Path, Path], teacher_file: Path, tmp_path: Path) -> Small:
+    pool, few = folders
+    base = TransferConfig(
+        out=str(tmp_path / "run"),
+        data=PoolConfig(videos=str(pool), val_fraction=0.2, workers=0),
+        clip=ClipSpec(num_frames=4, stride=2, size=32, resize=32),
+        model=NET,
+        teacher=TeacherConfig(
+            name=str(teacher_file), frames=2, cache=str(pool.parent / "features"), frame_step=2
+        ),
+        labels=LabelConfig(videos=str(few)),
+        optim=OptimConfig(name="adamw", lr=1e-2, epochs=2, batch_size=4, schedule="constant", ema_decay=0.5),
+        precision="fp32",
+        log_every=1,
+    )
+
+    def make(**changes: object) -> TransferConfig:
+        parts = {
+            name: replace(getattr(base, name), **value) if isinstance(value, dict) else value
+            for name, value in changes.items()
+        }
+        return replace(base, **parts)
+
+    return make
+
+
+def test_the_student_learns_the_classes_from_soft_labels(
+    small: Small, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool, few = folders
+    run = RunFolder(transfer(small(optim={"epochs": 6})))
+    figures = [line for line in read_log(run.log) if line["kind"] == "val"][-1]
+    assert figures["agreement"] == 1.0
+    assert "same class as the teacher 100.0%" in capsys.readouterr().out
+    for weights in (run.last, run.path / "teacher.safetensors"):  # no label of the pool was read
+        assert run_test(Tested(str(weights), str(pool))).metrics.video_top1 == 1.0
+    soft = read_soft_labels(run.path / "soft.csv")
+    truth = [Path(entry.path).parent.name for entry in soft.videos]
+    assert [soft.classes[best] for best in soft.probs.argmax(1)] == truth
+    assert len(soft) == 28
+    labeled = [Path(entry.path).is_relative_to(few) for entry in soft.videos]
+    assert sum(labeled) == 8
+    assert all(set(row) == {0, 1} for row in soft.probs[labeled].tolist())
+    _, card = load_model(run.last)
+    assert card.classes == ("blue", "red")
+    assert card.provenance["labels"] == str(few)
+
+
+def test_a_stopped_run_ends_as_if_it_never_had_been(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = RunFolder(transfer(small(out=str(tmp_path / "straight"))))
+    config = small()
+    folder = RunFolder(config.out)
+    take = Trainer.take_step
+
+    def stopping(self: Trainer, batches: Any, *, epoch: int, step: int) -> None:
+        take(self, batches, epoch=epoch, step=step)
+        if epoch == 1 and step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "take_step", stopping)
+        with pytest.raises(InterruptedRunError):
+            transfer(config)
+    with monkeypatch.context() as patch:  # what the run saved is read, not made again
+        patch.setattr("t3d.transfer.task.label_softly", None)
+        transfer(folder.read_config(TransferConfig), resume=True)
+    assert folder.last.read_bytes() == straight.last.read_bytes()
+    assert (folder.path / "soft.csv").read_bytes() == (straight.path / "soft.csv").read_bytes()
+
+
+def test_a_run_stopped_before_its_soft_labels_were_saved_makes_them_again(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = RunFolder(transfer(small(out=str(tmp_path / "straight"))))
+    config = small()
+    with monkeypatch.context() as patch:
+        patch.setattr("t3d.transfer.run.save_task", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(InterruptedRunError):
+            transfer(config)
+    transfer(RunFolder(config.out).read_config(TransferConfig), resume=True)
+    for name in ("last.safetensors", "teacher.safetensors", "soft.csv"):
+        assert (Path(config.out) / name).read_bytes() == (straight.path / name).read_bytes(), name
+
+
+def test_labeled_videos_may_be_part_of_the_pool_and_are_never_held_out(
+    small: Small, folders: tuple[Path, Path]
+) -> None:
+    pool, _ = folders
+    config = small(labels={"videos": str(pool), "fraction": 0.3}, optim={"epochs": 1})
+    run = RunFolder(transfer(config))
+    train, val = run.read_videos()
+    assert val is not None
+    assert (len(train) + len(val), int(train.labeled.sum()), int(val.labeled.sum())) == (20, 6, 0)
+    drawn = Manifest.from_folder(pool).label_subset(0.3, seed=0)
+    assert [entry.path for entry in train][:6] == [entry.path for entry in drawn]
+    with pytest.raises(ManifestError, match="fewer than 2 sources have no labeled video"):
+        transfer(replace(config, out=config.out + "2", labels=replace(config.labels, fraction=1.0)))
+
+
+def test_excluded_videos_and_their_copies_are_left_out(
+    small: Small, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool, few = folders
+    kept_away = tmp_path / "tests"
+    kept_away.mkdir()
+    shutil.copy(pool / "red" / "03.mp4", kept_away / "copy.mp4")
+    shutil.copy(few / "blue" / "02.mp4", kept_away / "another.mp4")
+    run = RunFolder(transfer(small(data={"exclude": str(kept_away)}, optim={"epochs": 1})))
+    names = {"/".join(Path(entry.path).parts[-3:]) for part in run.read_videos() for entry in part or ()}
+    assert len(names) == 26
+    assert not names & {"pool/red/03.mp4", "few/blue/02.mp4"}
+    assert "2 of 28 training videos are also in the excluded list" in capsys.readouterr().out
+    config = small(data={"exclude": str(few)}, out=str(tmp_path / "none"))
+    with pytest.raises(ManifestError, match="no labeled video of blue, red is left: 8 of 28 videos"):
+        transfer(config)
+    assert not Path(config.out).exists()
+
+
+def test_pairs_weight_0_teaches_only_classes(small: Small, tmp_path: Path) -> None:
+    losses = []
+    for weight in (0.0, 1.0):
+        config = small(
+            labels={"pairs_weight": weight}, out=str(tmp_path / str(weight)), optim={"epochs": 1, "lr": 1e-9}
+        )
+        lines = read_log(RunFolder(transfer(config)).log)
+        losses.append(next(line["loss"] for line in lines if line["kind"] == "val"))
+    assert 0.5 < losses[0] < 1.0  # ln 2 is guessing
+    assert losses[1] - losses[0] == pytest.approx(1.0, abs=0.35)  # 1 - the cosine of unrelated vectors
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": {"fraction": 0.0}}, r"labels\.fraction is 0\.0"),
+        ({"labels": {"temperature": 0.0}}, r"labels\.temperature is 0\.0; it must be above 0"),
+        ({"labels": {"videos": "", "rounds": 2}}, r"labels\.rounds has no effect without labeled videos"),
+        ({"teacher": {"cache": None}}, r"labels\.videos needs teacher\.cache"),
+    ],
+)
+def test_options_that_contradict_each_other(small: Small, changes: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        small(**changes)
+
+
+def test_labels_that_cannot_be_used_are_refused_before_a_folder_is_left(
+    small: Small, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, few = folders
+    one = tmp_path / "one"
+    shutil.copytree(few / "red", one / "red")
+    for videos, message in ((one, "at least 2 classes"), (tmp_path / "gone.csv", "no such file")):
+        config = small(labels={"videos": str(videos)})
+        with pytest.raises(ManifestError, match=message):
+            transfer(config)
+        assert not Path(config.out).exists()
+
+
+def test_the_command_line(
+    small: Small, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool, few = folders
+    options = f"--videos {pool} --labels {few} --teacher {small().teacher.name} --label-fraction 0.5"
+    tiny = "--teacher.frames 2 --clip.num-frames 4 --clip.size 32 --clip.resize 32 --epochs 1 --batch-size 4"
+    words = (
+        f"transfer --recipe transfer-few-labels {options} {tiny} --teacher.cache {tmp_path}/cache --workers 0"
+    )
+    assert main([*words.split(), "--out", str(tmp_path / "run")]) == 0
+    assert "4 videos with labels" in capsys.readouterr().out
+    assert main(["predict", str(tmp_path / "run"), str(few / "red" / "01.mp4"), "--workers", "0"]) == 0
+    assert np.isin(["blue", "red"], capsys.readouterr().out.replace("%", " ").split()).any()

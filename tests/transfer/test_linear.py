@@ -1,0 +1,65 @@
+"""Linear fits on class probabilities, against a descent without scikit-learn, and against hard labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch.nn import functional as F
+
+from t3d.transfer.linear import as_layer, class_probabilities, fit_soft
+
+Floats = npt.NDArray[np.float64]
+
+
+def problem(classes: int, seed: int = 0) -> tuple[Floats, Floats]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(60, 5)) * [1, 2, 5, 0.1, 1], rng.dirichlet(np.full(classes, 0.5), size=60)
+
+
+def by_descent(features: Floats, targets: Floats, strength: float) -> Floats:
+    """Minimize the cross-entropy with the targets and a squared penalty, on standardized features."""
+    x = torch.from_numpy((features - features.mean(0)) / features.std(0))
+    weight = torch.zeros(targets.shape[1], x.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(targets.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-12)
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        fit = F.cross_entropy(x @ weight.T + bias, torch.from_numpy(targets), reduction="sum")
+        total = strength * fit + 0.5 * weight.square().sum()
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    probs: Floats = F.softmax(x @ weight.T + bias, 1).detach().numpy()
+    return probs
+
+
+def test_soft_labels_are_fitted_as_cross_entropy_with_probabilities() -> None:
+    features, targets = problem(3)
+    fitted = fit_soft(features, targets, strength=0.5)
+    probs = class_probabilities(fitted.classifier, features, 3)
+    np.testing.assert_allclose(probs, by_descent(features, targets, 0.5), atol=5e-3)
+
+
+def test_probabilities_of_0_and_1_are_labels() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    features, targets = problem(4)
+    labels = targets.argmax(1)
+    hard = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)).fit(features, labels)
+    soft = fit_soft(features, np.eye(4)[labels], strength=0.1).classifier
+    np.testing.assert_allclose(soft.predict_proba(features), hard.predict_proba(features), atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_layer_computes_the_probabilities_of_the_fit(classes: int) -> None:
+    features, targets = problem(classes)
+    classifier = fit_soft(features, targets, strength=1.0).classifier
+    layer = as_layer(classifier, classes).double()
+    probs = F.softmax(layer(torch.from_numpy(features)), 1).detach().numpy()
+    np.testing.assert_allclose(probs, class_probabilities(classifier, features, classes), atol=1e-5)
