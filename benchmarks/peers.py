@@ -12,14 +12,13 @@ Frames are returned in full size (`full`), or as training takes them (`112 px`):
 
 A process that trains uses one reader only. So each reader reads several clips (`--turn`) before the next
 one's turn, in a new order each time. With `--turn 1` every reader finds the processor's caches filled by
-another one. A figure is the median over places of the median over rounds; a speed is the median over places
-of the time of `torchcodec, exact` divided by the reader's.
+another one. The time at a place is that of the quickest round, because the machine may be shared. Figures are
+medians over places; a speed is the time of `torchcodec, exact` divided by the reader's.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -102,7 +101,7 @@ def measure(
                     readers[name](*places[place])
                     if round_:  # the first visit fills the file cache
                         spent[name][place].append(time.process_time() - began)
-    return {name: np.array([statistics.median(each) for each in all_]) * 1e3 for name, all_ in spent.items()}
+    return {name: np.array([min(each) for each in all_]) * 1e3 for name, all_ in spent.items()}
 
 
 def main() -> None:

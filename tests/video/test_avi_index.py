@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -12,8 +13,10 @@ import pytest
 import torch
 
 from t3d.errors import VideoError
+from t3d.prepare.examine import examine
 from t3d.video import packets
 from t3d.video.encode import write_video
+from t3d.video.facts import VideoFacts
 from t3d.video.frame_table import read_table
 from t3d.video.stream import Stream
 from t3d.video.video import Video
@@ -234,9 +237,6 @@ def test_frames_that_lead_to_nothing_are_not_decoded(
     monkeypatch: pytest.MonkeyPatch,
     read_numbers: Callable[[torch.Tensor], list[int]],
 ) -> None:
-    from t3d.prepare.examine import examine
-    from t3d.video.facts import VideoFacts
-
     path = tmp_path / "a.avi"
     path.write_bytes(avi)
     facts = VideoFacts.of_row(examine(str(path))) if name == "indexed" else None
@@ -254,3 +254,13 @@ def test_frames_that_lead_to_nothing_are_not_decoded(
         assert decoded == [0, 1, 2, 6, 7, 8, 12]
         assert read_numbers(video.frames_at([14, 15])) == [14, 15]
         assert read_numbers(video.frames_at([4, 10])) == [4, 10]
+
+
+def test_a_wrong_key_frame_behind_frames_passed_over_is_noticed(avi: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    path.write_bytes(avi)
+    facts = VideoFacts.of_row(examine(str(path)))
+    keys = np.array([0, 6, 9, 12, 18])
+    wrong = replace(facts, table=replace(facts.table, key_pts=keys, key_seek=keys))
+    with Video(path) as video, Video(path, facts=wrong) as misled:
+        assert torch.equal(misled.frames_at([2, 10]), video.frames_at([2, 10]))
