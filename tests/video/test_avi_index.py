@@ -90,13 +90,13 @@ def loud(tmp_path_factory: pytest.TempPathFactory, numbered_frames: Frames) -> b
 
 def chunks(data: bytes) -> list[int]:
     """Places of the video's chunks."""
-    found, at = [], data.find(b"movi") + 4
+    places, at = [], data.find(b"movi") + 4
     while data[at : at + 4] != b"idx1":
         size = int.from_bytes(data[at + 4 : at + 8], "little")
         if data[at : at + 4] == b"00dc":
-            found.append(at)
+            places.append(at)
         at += 8 + size + size % 2
-    return found
+    return places
 
 
 @pytest.mark.parametrize("kind", ["avi", "loud"])
@@ -256,7 +256,7 @@ def test_frames_that_lead_to_nothing_are_not_decoded(
         assert read_numbers(video.frames_at([4, 10])) == [4, 10]
 
 
-def test_a_wrong_key_frame_behind_frames_passed_over_is_noticed(avi: bytes, tmp_path: Path) -> None:
+def test_a_wrong_key_frame_after_frames_passed_over_is_noticed(avi: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.avi"
     path.write_bytes(avi)
     facts = VideoFacts.of_row(examine(str(path)))

@@ -35,7 +35,7 @@ _I, _B = 0, 2  # types of pictures: independent of others, and dependent on late
 
 @dataclass(frozen=True)
 class IndexedPackets:
-    """What reading the packets of a file would give. Each holds one picture.
+    """Packets of a file, as reading them would give. Each holds one picture.
 
     Args:
         stamps: Time stamp of each packet, for decoding and for display, int64 [N], ascending.
@@ -53,10 +53,12 @@ class IndexedPackets:
 def indexed_packets(stream: Stream, first: VideoPacket) -> IndexedPackets | None:
     """Return the packets that an AVI file's index lists, or None if they must be read.
 
-    None is returned unless the file is MPEG-4 without B-frames and all of this holds: its chunks follow each
-    other without a gap, from the list of chunks to the end of the file; the index lists each chunk of the
-    stream with its place and size; each begins with a picture, or with the same headers as the first one; and
-    those with an independent picture, and only those, are key frames in the index.
+    The file must be MPEG-4 without B-frames, and all of this must hold:
+
+    - Its chunks follow each other without a gap, from the list of chunks to the end of the file.
+    - The index lists each chunk of the stream with its place and size.
+    - Each chunk begins with a picture, or with the same headers as the first one.
+    - Those with an independent picture, and only those, are key frames in the index.
 
     Args:
         stream: The file.

@@ -1,4 +1,4 @@
-"""What a file's packets say about its frames, without decoding more than the first.
+"""Table of a file's packets, read without decoding more than the first frame.
 
 Legend: N packets with a time stamp, K key frames.
 """
@@ -31,7 +31,7 @@ _MOST_UPDATES = 100
 
 @dataclass(frozen=True)
 class Packets:
-    """What a file's packets say about its frames.
+    """Facts about a file's frames that its packets give.
 
     Args:
         count: Number of packets, with or without a time stamp.
@@ -39,7 +39,7 @@ class Packets:
         key_pts: Time stamp of each key frame, int64 [K], ascending.
         key_seek: Time stamp to seek to for each key frame, int64 [K].
         landings: Position in the file of each key frame's packet, by its time stamp.
-        orderly: Whether every packet has a time stamp of its own, the first is a key frame and shown first,
+        orderly: Whether all packets have different time stamps, the first is a key frame and shown first,
             and the order of the packets is plausible.
         updated: Whether some packets change the decoder's parameters, so that it cannot start anywhere.
         corrupt: Number of packets that are marked as damaged.

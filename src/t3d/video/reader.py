@@ -291,16 +291,16 @@ class FrameReader:
                 raise _DisagreementError(
                     WRONG_PLACES if WRONG_PLACES in self._stream.errors else HIDDEN_ERRORS
                 )
-            found = frame.pts
-            if found is None or frame.is_corrupt:
+            shown = frame.pts
+            if shown is None or frame.is_corrupt:
                 break
             if key is not None:
-                if found < stamp:
+                if shown < stamp:
                     continue  # the container went too far back, or returns frames of the previous group
-                if found == key and not frame.key_frame:
+                if shown == key and not frame.key_frame:
                     break  # not a valid start: later frames may depend on frames before it
                 key = None
-            if found != stamp:
+            if shown != stamp:
                 self._pass_over(frame)
             self._next += 1
             if self._next > number:
