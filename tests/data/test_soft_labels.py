@@ -56,6 +56,7 @@ def test_scores_of_a_test_and_predictions_as_csv(tmp_path: Path) -> None:
         "path,start,end,prediction,clips,weights,error,Jump,path",
         '"/a,b.mp4",,,path,2,ff,,0.1,0.9',
         "/b.mp4,,,,0,ff,damaged,,",
+        "/c.mp4,,,,0,ff,damaged,0.5,0.5",
     )
     soft = read_soft_labels(scores)
     assert soft.classes == ("Jump", "start")  # a class may have the name of a column
@@ -65,7 +66,7 @@ def test_scores_of_a_test_and_predictions_as_csv(tmp_path: Path) -> None:
         1,
     )
     soft = read_soft_labels(predicted)
-    assert (soft.classes, _paths(soft), soft.failed) == (("Jump", "path"), ["a,b.mp4"], 1)
+    assert (soft.classes, _paths(soft), soft.failed) == (("Jump", "path"), ["a,b.mp4"], 2)
 
 
 def test_own_table(tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_wrong_lines_of_json_are_refused(tmp_path: Path, line: str, reason: str)
 
 def test_a_written_table_is_read_back_exactly(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    probs = rng.dirichlet(np.full(7, 0.05), 50)
+    probs = rng.dirichlet(np.full(40, 0.05), 50)
     table = pa.table(
         {
             "path": [str(tmp_path / f'v {i}, "x".mp4') for i in range(50)],
@@ -191,7 +192,8 @@ def test_a_written_table_is_read_back_exactly(tmp_path: Path) -> None:
             "source": [f"group {i % 3}" for i in range(50)],
         }
     )
-    soft = SoftLabels(Manifest((), table), ("path", "B", "ö", "a,b", 'q"', "source", "label"), probs)
+    names = ("path", "B", "ö", "a,b", 'q"', "source", "label", *map(str, range(33)))
+    soft = SoftLabels(Manifest((), table), names, probs)
     write_soft_labels(tmp_path / "soft.csv", soft)
     again = read_soft_labels(tmp_path / "soft.csv")
     assert again.classes == soft.classes

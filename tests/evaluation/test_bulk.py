@@ -31,12 +31,12 @@ GOOD = Prediction("/v/a.mp4", ("坐", "jump", "run, fast"), (0.5, 0.375, 0.125),
 BAD = Prediction("/v/b.mp4", error="is empty (0 bytes)")
 
 
-def net(path: Path, seed: int) -> Path:
+def net(path: Path, seed: int, classes: tuple[str, ...] = CLASSES) -> Path:
     torch.manual_seed(seed)
-    model = create_model("densenet3d_tiny", num_classes=3)
+    model = create_model("densenet3d_tiny", num_classes=len(classes))
     torch.nn.init.normal_(model.get_classifier().weight, std=1.0)
     spec = ClipSpec(num_frames=8, stride=1, size=32, resize=32, tail="pad")
-    save_model(model, path, card=ModelCard("densenet3d_tiny", classes=CLASSES, clip=spec))
+    save_model(model, path, card=ModelCard("densenet3d_tiny", classes=classes, clip=spec))
     return path
 
 
@@ -125,11 +125,12 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, weights: Pat
         PredictionFile(out, model=tmp_path / "none.safetensors", top=2)
 
 
-def test_all_classes_are_written_by_default(tmp_path: Path, weights: Path) -> None:
-    out = tmp_path / "all.jsonl"
-    with PredictionFile(out, model=weights) as file:
-        file.add(GOOD)
-    assert lines(out)[0]["classes"] == dict(zip(GOOD.classes, GOOD.probs, strict=True))
+def test_all_classes_are_written_by_default(tmp_path: Path) -> None:
+    out, classes = tmp_path / "all.jsonl", tuple("abcdef")
+    prediction = Prediction("/v/a.mp4", classes, (0.5, 0.1, 0.1, 0.1, 0.1, 0.1), clips=1)
+    with PredictionFile(out, model=net(tmp_path / "net.safetensors", 1, classes)) as file:
+        file.add(prediction)
+    assert lines(out)[0]["classes"] == dict(zip(classes, prediction.probs, strict=True))
 
 
 def test_a_table_of_predictions_is_resumed_at_its_end(tmp_path: Path, weights: Path) -> None:
