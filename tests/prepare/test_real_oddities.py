@@ -25,7 +25,7 @@ SIZES = [pytest.param(900_000, id="small"), pytest.param(10**9, id="all", marks=
 
 @pytest.fixture(scope="module", params=SIZES)
 def manifest(real_data: Path, request: pytest.FixtureRequest) -> Manifest:
-    """The odd videos; by default without the 9 largest, which take as long as all others."""
+    """The odd videos; by default without the 8 largest, which take as long as all others."""
     odd = Manifest.from_files([real_data / "odd_videos"])
     return odd.select([row for row, entry in enumerate(odd) if entry.path.stat().st_size < request.param])
 
