@@ -330,7 +330,7 @@ def _never_falls(times: Sequence[int]) -> bool:
 
 
 def _in_plausible_order(pts: Int64s, *, b_frames: bool) -> bool:
-    """Return whether packets lie in the file in the order of display, but for B-frames."""
+    """Return whether packets are in the file in the order of display, but for B-frames."""
     if not b_frames:
         return bool((np.diff(pts) > 0).all())
     ranks = np.empty(len(pts), dtype=np.int64)
