@@ -200,7 +200,7 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
         )
         print(
             f"seed {seed}, {len(test.motion)} held-out videos: motion {motion[0]:.1%} by one frame, "
-            f"{motion[1]:.1%} by the mean over 9 (99 % of guesses lie in {low:.1%} to {high:.1%}); "
+            f"{motion[1]:.1%} by the mean over 9 (99 % of guesses are in {low:.1%} to {high:.1%}); "
             f"appearance {appearance[0]:.1%}, {appearance[1]:.1%}  "
             f"[{wrote:.0f} s to write, {time.perf_counter() - began:.0f} s in all]",
             flush=True,

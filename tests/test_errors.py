@@ -123,7 +123,7 @@ def test_bounds_hold_and_refuse_nan() -> None:
         with pytest.raises(ConfigError, match=f"x is {wrong}; it must be at least 3"):
             at_least("x", wrong, 3)
     for wrong in (-0.1, 1.1, math.nan, math.inf):
-        with pytest.raises(ConfigError, match=f"x is {wrong}; it must lie between 0 and 1"):
+        with pytest.raises(ConfigError, match=f"x is {wrong}; it must be between 0 and 1"):
             between("x", wrong, 0, 1)
 
 

@@ -269,7 +269,7 @@ def between(name: str, value: float, low: float, high: float) -> None:
         ConfigError: `value` is below `low` or above `high`.
     """
     if not low <= value <= high:
-        raise ConfigError(f"{name} is {value}; it must lie between {low} and {high}")
+        raise ConfigError(f"{name} is {value}; it must be between {low} and {high}")
 
 
 def one_of(name: str, value: object, allowed: Iterable[str]) -> None:

@@ -113,6 +113,13 @@ def test_a_class_file_that_does_not_fit_is_refused(
         open_manifest(str(table), classes=str(file))
 
 
+def test_a_list_is_not_its_own_class_file(tmp_path: Path) -> None:
+    table = tmp_path / "list.txt"
+    table.write_text("a.mp4 0\nb.mp4 1\n")
+    with pytest.raises(ManifestError, match="`classes` is the list itself"):
+        open_manifest(str(table), classes=str(table))
+
+
 def test_numbers_for_a_model_with_names_lead_to_the_class_file(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a.mp4 0\nb.mp4 1\n")
     with pytest.raises(

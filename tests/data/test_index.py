@@ -71,7 +71,7 @@ def films(tmp_path_factory, numbered_frames) -> Path:
     noise = torch.randint(
         0, 256, (40, 3, 48, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    whole = write_video(folder / "damaged.mp4", noise).read_bytes()  # its index lies in front
+    whole = write_video(folder / "damaged.mp4", noise).read_bytes()  # its index is in front
     (folder / "damaged.mp4").write_bytes(whole[: len(whole) * 2 // 3])
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("no video")

@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from t3d.cli.main import main
+from t3d.data.inspect.nearby import Listed
 from t3d.data.inspect.shared import Compared, SharedRow, SharedRows
 from t3d.data.manifest.manifest import Manifest
 from t3d.evaluation.figures import FEW_RESAMPLES
 from t3d.evaluation.leaks import (
+    compared_lists,
     measure_without,
     overlap_sentences,
     overlaps,
@@ -28,6 +30,7 @@ from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import Scores
 from t3d.evaluation.task import measure
+from t3d.prepare.index import index_videos
 from t3d.training.logging import read_log
 from t3d.video.encode import write_video
 
@@ -260,3 +263,19 @@ def test_an_index_next_to_the_lists_is_used(
         assert main(command) == 0
     finally:
         (folder / "index.parquet").unlink(missing_ok=True)
+
+
+def test_an_index_of_videos_without_detail_is_not_asked_for_again(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        frames = torch.full((9, 3, 32, 32), 50 if name == "a" else 90, dtype=torch.uint8)
+        write_video(tmp_path / f"{name}.mp4", frames)
+    lists = [Listed(Manifest.from_files([tmp_path / f"{name}.mp4"]), "") for name in ("a", "b")]
+    names = {"tested": "test", "other": "training"}
+    without = compared_lists(lists[0], {"training": lists[1]}, None)["training"]
+    assert "needs an index with the perceptual hashes" in uncompared_sentence(without, **names)
+    index_videos(Manifest.from_files([tmp_path]), tmp_path / "index.parquet", workers=1)
+    shared = compared_lists(lists[0], {"training": lists[1]}, None)["training"]
+    assert uncompared_sentence(shared, **names) == (
+        "Near-duplicates were not looked for: all test or all training videos are unreadable, or show hardly "
+        "any detail."
+    )

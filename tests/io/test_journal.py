@@ -82,7 +82,7 @@ def test_records_are_removed_and_the_others_stay_as_they_are(tmp_path: Path) -> 
 def test_one_process_writes(tmp_path: Path) -> None:
     path = tmp_path / "j"
     with Journal(path) as journal:
-        journal.keep(lambda _: True)  # another file now lies under the name
+        journal.keep(lambda _: True)  # another file has the name now
         command = [sys.executable, "-c", _ADD, str(path)]
         other = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "ConfigError: another run is writing to" in other.stderr

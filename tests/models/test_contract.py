@@ -107,9 +107,7 @@ def test_every_parameter_learns(name: str, options: dict[str, object], checkpoin
     computed.set_grad_checkpointing(checkpointing)
     optimizer = torch.optim.SGD(computed.parameters(), lr=0.01)
     still = dict(computed.named_parameters())
-    for _ in range(
-        2
-    ):  # an inserted TTL begins at zero: what lies below its last convolution learns in step 2
+    for _ in range(2):  # an inserted TTL begins at zero: what is below its last convolution learns in step 2
         optimizer.zero_grad()
         computed(clips(computed)).logsumexp(1).sum().backward()
         for parameter_name, parameter in computed.named_parameters():

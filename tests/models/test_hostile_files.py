@@ -73,7 +73,7 @@ DANGERS: dict[str, tuple[str, str]] = {
     "blocks": (_changed(options={"block_config": [1] * 10**5}), "100,000 blocks .* at most 16 blocks"),
     "width": (
         _changed(options={"growth_rate": 10**9}),
-        r"growth_rate is 1000000000; it must lie between 1 and",
+        r"growth_rate is 1000000000; it must be between 1 and",
     ),
     "parameters": (
         _changed(options={"growth_rate": 8192, "block_config": [9, 9], "bottleneck": 8}),
@@ -89,9 +89,9 @@ DANGERS: dict[str, tuple[str, str]] = {
     ),
     "factor": (
         _changed(architecture="c3d", options={"width": 1e300}),
-        r"width is 1e\+300; it must lie between",
+        r"width is 1e\+300; it must be between",
     ),
-    "no factor": (_changed(architecture="c3d", options={"width": float("nan")}), "width is nan; it must lie"),
+    "no factor": (_changed(architecture="c3d", options={"width": float("nan")}), "width is nan; it must be"),
     "pool": (_changed(architecture="i3d", options={"pool_depths": [10**9, 3, 3, 2]}), "pool_depths is 1000"),
     "stages": (
         _changed(architecture="resnet3d18", options={"block_config": [10**9, 1, 1, 1]}),

@@ -121,7 +121,7 @@ def test_a_full_net_computes() -> None:
     ("options", "message"),
     [
         ({"pool_depths": [3, 3, 3]}, "must be a list of 4"),
-        ({"pool_depths": [3, 3, 0, 2]}, "a depth in pool_depths is 0; it must lie between 1"),
+        ({"pool_depths": [3, 3, 0, 2]}, "a depth in pool_depths is 0; it must be between 1"),
         ({"pool_depths": [2, 3, 3, 2]}, "a pool that keeps T needs an odd depth"),
         ({"pool_time_strides": [1, 2, 2, 3]}, "allowed: 1, 2"),
         ({"width": 0.01}, "width is 0.01"),

@@ -76,7 +76,7 @@ def test_shards_hold_the_bytes_of_the_files_and_their_index_finds_them(tmp_path:
             assert torch.equal(got.frames_at(range(len(got))), wanted.frames_at(range(len(wanted))))
             assert got.times.tolist() == wanted.times.tolist()
         seen.append((entry.path.parent.name, facts.offset))
-    assert seen == sorted(seen), "rows are in the order in which the videos lie in the shards"
+    assert seen == sorted(seen), "rows are in the order that the videos have in the shards"
     listed = json.loads((out / "shards.json").read_text())["shards"]
     assert listed == {
         path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

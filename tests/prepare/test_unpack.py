@@ -83,6 +83,8 @@ def test_an_archive_of_image_folders_becomes_a_folder_of_videos(
         assert len(video) == 2
     with pytest.raises(ConfigError, match="already exists"):
         unpack(archive, tmp_path / "set")
+    with pytest.raises(ManifestError, match=f"--out {tmp_path}/set_unpacked`"):
+        open_manifest(str(archive))
 
 
 def test_a_folder_of_archives_becomes_a_folder_of_videos(tmp_path: Path) -> None:

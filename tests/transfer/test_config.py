@@ -130,10 +130,10 @@ def test_a_temperature_is_above_zero(temperature: float) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"val_fraction": 0.95}, "data.val_fraction is 0.95; it must lie between 0 and 0.9"),
-        ({"val_fraction": -0.1}, "data.val_fraction is -0.1; it must lie between 0 and 0.9"),
-        ({"max_bad": 1.1}, "data.max_bad is 1.1; it must lie between 0 and 1"),
-        ({"cache_gb": -1.0}, "data.cache_gb is -1.0; it must lie between 0"),
+        ({"val_fraction": 0.95}, "data.val_fraction is 0.95; it must be between 0 and 0.9"),
+        ({"val_fraction": -0.1}, "data.val_fraction is -0.1; it must be between 0 and 0.9"),
+        ({"max_bad": 1.1}, "data.max_bad is 1.1; it must be between 0 and 1"),
+        ({"cache_gb": -1.0}, "data.cache_gb is -1.0; it must be between 0"),
         ({"workers": -1}, "data.workers is -1; it must be at least 0"),
     ],
 )

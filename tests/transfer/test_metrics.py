@@ -13,7 +13,7 @@ from t3d.transfer.metrics import PairMetrics
 from t3d.transfer.pairs import allowed_pairs
 
 Batch = tuple[Tensor, Tensor, Tensor]
-THRESHOLD = 0.25  # rounded scores never lie on it
+THRESHOLD = 0.25  # rounded scores never are on it
 
 
 def random_batch(rng: np.random.Generator, count: int, wide: bool, *, digits: int = 6) -> Batch:

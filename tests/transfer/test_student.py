@@ -215,7 +215,7 @@ def test_the_scale_of_a_teacher_does_not_matter() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("space", ["learned", "teacher"])
-def test_cosines_lie_within_their_bounds(space: Literal["learned", "teacher"]) -> None:
+def test_cosines_are_within_their_bounds(space: Literal["learned", "teacher"]) -> None:
     tables = build(PairConfig("sum", temperature=0.05, space=space))(clips(4), features(8))
     assert float(tables["regress"].abs().max()) <= 1 + 1e-6
     assert float(tables["contrastive"].abs().max()) <= 1 / 0.05 + 1e-4

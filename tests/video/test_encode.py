@@ -88,7 +88,7 @@ def test_every_container_can_be_read(tmp_path, numbered_frames, suffix):
     assert len(decoded(write_video(tmp_path / f"a{suffix}", numbered_frames(20)))) == 20
 
 
-def test_index_lies_in_front(tmp_path, numbered_frames):
+def test_index_is_in_front(tmp_path, numbered_frames):
     data = write_video(tmp_path / "a.mp4", numbered_frames(5)).read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
 

@@ -42,7 +42,7 @@ class Shares:
                 raise ConfigError(f"{name} is {value}; it must be at least 0 and below 1, such as 0.15")
         if not 0 < self.val_fraction + self.test_fraction < 1:
             raise ConfigError(
-                f"val_fraction + test_fraction is {self.val_fraction + self.test_fraction:g}; it must lie "
+                f"val_fraction + test_fraction is {self.val_fraction + self.test_fraction:g}; it must be "
                 "between 0 and 1, so that each list can have videos"
             )
         at_least("seed", self.seed, 0)

@@ -13,6 +13,7 @@ from t3d.data.index import VideoIndex
 from t3d.data.inspect.nearby import Listed, index_command, nearby_index
 from t3d.data.inspect.shared import Compared, Reason, SharedRows, shared_rows
 from t3d.data.manifest.manifest import Manifest
+from t3d.data.manifest.table import VideoTable
 from t3d.errors import ManifestError
 from t3d.evaluation.figures import RESAMPLES
 from t3d.evaluation.metrics import Metrics
@@ -127,7 +128,12 @@ def uncompared_sentence(shared: SharedRows, *, tested: str, other: str) -> str:
     ]
     counts = {name: _unhashed(each) for name, each in lists.items() if _unhashed(each)}
     unhashed = [f"{count:,} {name} {'video' if count == 1 else 'videos'}" for name, count in counts.items()]
-    if unhashed and not shared.tested.hashed:
+    if unhashed and not shared.tested.hashed and shared.indexed:
+        sentences.append(
+            f"Near-duplicates were not looked for: all {tested} or all {other} videos are unreadable, or "
+            "show hardly any detail."
+        )
+    elif unhashed and not shared.tested.hashed:
         sentences.append(
             "Near-duplicates were not looked for: that needs an index with the perceptual hashes of both "
             "lists." + (f" Create it with `{shared.index_command}`." if shared.index_command else "")
@@ -219,6 +225,10 @@ def shared_with_run(
     return compared_lists(Listed(tested, name), lists, index)
 
 
+def _all_in(index: VideoIndex, videos: VideoTable) -> bool:
+    return all(Path(path) in index for path in videos.table["path"].unique().to_pylist())
+
+
 def compared_lists(
     tested: Listed, others: Mapping[str, Listed], index: VideoIndex | None
 ) -> dict[str, SharedRows]:
@@ -238,5 +248,8 @@ def compared_lists(
     shared = {kind: shared_rows(tested.videos, other.videos, index) for kind, other in others.items()}
     if all(each.tested.hashed for each in shared.values()):
         return shared
-    command = index_command(tested, *others.values())
+    lists = [tested, *others.values()]
+    if index is not None and all(_all_in(index, each.videos) for each in lists):
+        return {kind: replace(each, indexed=True) for kind, each in shared.items()}
+    command = index_command(*lists)
     return {kind: replace(each, index_command=command) for kind, each in shared.items()}

@@ -39,5 +39,7 @@ def unpack_hint(path: str | os.PathLike[str]) -> str:
     """
     given = os.fspath(path)
     folder = without_archive_ending(given)
+    if os.path.lexists(folder):
+        folder += "_unpacked"
     command = shlex.join(["t3d", "prepare", "unpack", given, "--out", folder])
     return f"unpack it with `{command}`, and give the folder {folder}"

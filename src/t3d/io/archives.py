@@ -181,9 +181,7 @@ def _content(archive: Path, opening: Callable[[], IO[bytes]]) -> Iterator[bytes]
 def _below(archive: Path, folder: Path, name: str) -> Path:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
-        raise ArchiveError(
-            f"{archive}: holds {name!r}, which does not lie below the folder; nothing is unpacked"
-        )
+        raise ArchiveError(f"{archive}: holds {name!r}, which is not below the folder; nothing is unpacked")
     return folder.joinpath(*parts)
 
 

@@ -50,7 +50,7 @@ class DownloadReport:
 
 @dataclass(frozen=True)
 class _Job:
-    """One file: where it comes from, where it lies, and the folder that is made of an archive."""
+    """One file: where it comes from, where it is stored, and the folder that is made of an archive."""
 
     file: RemoteFile
     target: Path

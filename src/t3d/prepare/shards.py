@@ -275,7 +275,7 @@ def _done(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _write(folder: Path, rows: Manifest, files: pa.Table, lines: Sequence[dict[str, Any]]) -> pa.Table:
-    """Write the index of the shards, its rows in the order in which they lie there."""
+    """Write the index of the shards, its rows in the order that they have there."""
     packed = [
         (source, str(folder / line["shard"] / name), offset)
         for line in lines

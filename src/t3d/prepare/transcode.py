@@ -104,7 +104,7 @@ def transcode_videos(
         out: Folder for the new files and their `index.parquet`: new, empty, or of an earlier run with the
             same `spec` and `root`.
         spec: How the files are transcoded; None takes the defaults of `TranscodeSpec`.
-        root: Folder that the new files' paths are relative to. Default, also if a file lies outside: that of
+        root: Folder that the new files' paths are relative to. Default, also if a file is outside: that of
             the earlier run, or else the deepest folder that holds all files.
         workers: Processes that decode and encode; on a cluster, the processes of each task.
         timeout: Time limit per file, in seconds. A file that takes longer is reported as failed.
@@ -115,9 +115,9 @@ def transcode_videos(
         What was done.
 
     Raises:
-        ConfigError: An option cannot work, `out` lies among the videos, holds anything else, or was made with
+        ConfigError: An option cannot work, `out` is among the videos, holds anything else, or was made with
             other options, or another run is writing to it.
-        ManifestError: The manifest has no row, or a video lies in a shard.
+        ManifestError: The manifest has no row, or a video is in a shard.
         T3DError: The disk is full. The journal keeps what is done.
         OSError: `out` cannot be written to.
 
@@ -277,7 +277,7 @@ def _base(paths: Sequence[str], folder: Path, root: str | os.PathLike[str] | Non
     # A folder is searched for videos, and would later find the new ones. A single file is not.
     inside = str(folder) == base if len(paths) == 1 else _all_below([str(folder / RECORD)], base)
     if inside:
-        raise ConfigError(f"{folder} lies among the videos, in {base}; choose a folder outside")
+        raise ConfigError(f"{folder} is among the videos, in {base}; choose a folder outside")
     return base
 
 

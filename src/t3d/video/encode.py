@@ -98,7 +98,7 @@ def _ticks(
 ) -> tuple[list[int], Fraction]:
     if frame_times is None:
         if not 0 < fps <= 100_000:
-            raise ConfigError(f"fps is {fps}; it must lie above 0 and not above 100000")
+            raise ConfigError(f"fps is {fps}; it must be above 0 and not above 100000")
         return list(range(count)), 1 / Fraction(fps).limit_denominator(100_000)
     if len(frame_times) != count:
         raise ConfigError(f"frame_times holds {len(frame_times)} times for {count} frames; give one each")

@@ -51,7 +51,7 @@ class VideoFacts:
     pixel_aspect: Fraction | None = None
 
     def member(self, path: Path) -> TarMember | None:
-        """Return where the video lies in its shard, or None for a separate file."""
+        """Return where the video is in its shard, or None for a separate file."""
         return None if self.offset is None else TarMember(path, self.offset, self.size)
 
     def to_row(self) -> dict[str, object]:

@@ -275,7 +275,7 @@ class Stream:
         return ratio if Fraction(1, 10) <= ratio <= 10 else Fraction(1)
 
     def beyond_end(self) -> int:
-        """Return how many frames of the container's index lie, in part or whole, beyond the end of the file.
+        """Return how many frames of the container's index are, in part or whole, beyond the end of the file.
 
         Known after the packets are read, and only if the index is at the start, as in some MP4 files.
         """
@@ -319,7 +319,7 @@ def size_of(path: Path) -> int:
     except FileNotFoundError as error:
         raise VideoError(path, "no such file") from error
     except NotADirectoryError as error:
-        reason = "lies in a file, not in a folder; a video in a shard is read by the shards' index.parquet"
+        reason = "is in a file, not in a folder; a video in a shard is read by the shards' index.parquet"
         raise VideoError(path, reason) from error
     except (OSError, ValueError) as error:
         raise VideoError(path, f"cannot be looked at: {error}") from error

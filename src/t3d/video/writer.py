@@ -57,7 +57,7 @@ class Encoding:
             raise ConfigError(f"keyframe_interval is {self.keyframe_interval}; it must be at least 1")
         if not 0 <= self.crf <= 63:
             raise ConfigError(
-                f"crf is {self.crf}; it must lie in 0 … 63 (18 looks like the source, 28 is small)"
+                f"crf is {self.crf}; it must be in 0 … 63 (18 looks like the source, 28 is small)"
             )
 
     def options(self) -> dict[str, str]:

@@ -61,7 +61,7 @@ def test_clips_of_every_length_are_those_of_the_slow_reading(short: str, tail: s
 
 
 @pytest.mark.parametrize("tail", ["drop", "pad"])
-def test_no_frame_lies_within_the_reach_of_two_clips(tail: str) -> None:
+def test_no_frame_is_within_the_reach_of_two_clips(tail: str) -> None:
     for num_frames, stride in SHAPES:
         spec = spec_of(num_frames, stride, tail=tail)
         for total in range(1, 201):

@@ -233,7 +233,7 @@ def test_color_scales_brightness_by_factors_within_its_strength() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 40), (32, 400), (400, 32), (33, 250), (32, 43)])
-def test_a_random_box_lies_in_the_picture_and_is_as_large_as_asked(height: int, width: int) -> None:
+def test_a_random_box_is_in_the_picture_and_is_as_large_as_asked(height: int, width: int) -> None:
     augment = AugmentConfig(crop="random_resized", min_area=0.3, flip=0.0)
     frames, spec, rng = places(height, min(width, 250)), square(32), np.random.default_rng(4)
     height, width = frames.shape[-2:]

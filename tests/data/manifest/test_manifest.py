@@ -227,7 +227,7 @@ def test_folder_absent_or_a_file(tmp_path):
         Manifest.from_folder(touch(tmp_path, "a.mp4") / "a.mp4")
 
 
-def test_classes_may_be_called_train_if_videos_lie_in_them(tmp_path):
+def test_classes_may_be_called_train_if_videos_are_in_them(tmp_path):
     touch(tmp_path, "train/a.mp4", "test/b.mp4")
     assert Manifest.from_folder(tmp_path).classes == ("test", "train")
 

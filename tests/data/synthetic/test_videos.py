@@ -1,4 +1,4 @@
-"""The synthetic set: what is drawn, what lies on disk, and that one frame does not give the motion away."""
+"""The synthetic set: what is drawn, what is on disk, and that one frame does not give the motion away."""
 
 from __future__ import annotations
 

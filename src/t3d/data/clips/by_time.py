@@ -1,7 +1,7 @@
 """Frames of a clip by time, at a rate that does not depend on the video's own (`clip.fps`).
 
 A clip of T frames at f frames per second that starts at time t has the frames that are shown at t + i / f,
-for i from 0 to T - 1. It fits if the last of these times lies before the end of the video.
+for i from 0 to T - 1. It fits if the last of these times is before the end of the video.
 
 At a constant frame rate r, with f = r / stride, these are the clips that `t3d.data.clips.sampling` cuts in
 frames. All starts are in seconds from the begin of the `Timeline`.

@@ -51,7 +51,7 @@ def random_clip(video: Extent, spec: ClipSpec, rng: np.random.Generator) -> Indi
 def clips_of(video: Extent, spec: ClipSpec) -> list[Indices]:
     """Cut a whole video into non-overlapping clips (the paper's test protocol).
 
-    Clips start every `num_frames * stride` frames, so that no frame lies within the reach of two clips; with
+    Clips start every `num_frames * stride` frames, so that no frame is within the reach of two clips; with
     `clip.fps`, every `num_frames / fps` seconds. With segments there is one clip, put together from the
     middle of each.
 
@@ -78,7 +78,7 @@ def clips_of(video: Extent, spec: ClipSpec) -> list[Indices]:
         middles = [(first + last) // 2 for first, last in _starts(total, spec)]
         return [np.concatenate([_clip_at(start, spec) for start in middles])]
     step = spec.num_frames * spec.step
-    # The last clip needs only its span: the stride's gap after its last frame may lie past the end.
+    # The last clip needs only its span: the stride's gap after its last frame may be past the end.
     count = (total - spec.span) // step + 1
     clips = [_clip_at(i * step, spec) for i in range(count)]
     rest = total - count * step

@@ -102,12 +102,14 @@ class SharedRows:
         tested: How much of the tested list was compared.
         trained: How much of the training list was compared.
         index_command: Command that creates the index that near-duplicates need; empty if none is known.
+        indexed: Whether an index has all files of both lists, so that another index would change nothing.
     """
 
     rows: tuple[SharedRow, ...]
     tested: Compared
     trained: Compared
     index_command: str = ""
+    indexed: bool = False
 
     def __len__(self) -> int:
         """Count the videos that are shared."""

@@ -95,6 +95,10 @@ def name_classes(classes: Sequence[str], file: str | os.PathLike[str], *, list_n
         ManifestError: The file cannot be read as a class file, or has no name for a class.
     """
     path = Path(file)
+    if path.absolute() == Path(list_name).absolute():
+        raise ManifestError(
+            f"{list_name}: `classes` is the list itself; give the file that names the classes"
+        )
     try:
         names, numbered = read_class_file(path)
     except OSError as error:

@@ -65,7 +65,7 @@ def hold_out(
         ManifestError: There are no rows, or all rows of a class come from one source.
     """
     if not 0 < fraction < 1:
-        raise ConfigError(f"the fraction to hold out is {fraction}; it must lie between 0 and 1, such as 0.2")
+        raise ConfigError(f"the fraction to hold out is {fraction}; it must be between 0 and 1, such as 0.2")
     if not len(labels):
         raise ManifestError("an empty manifest cannot be split")
     names = [*classes, "\U0010ffff"]  # unlabeled rows after every class

@@ -1,7 +1,7 @@
 """Kinetics' official lists (Kay et al. 2017; the editions of 600 and 700 classes), and others of their form.
 
 A CSV file with the columns `label,youtube_id,time_start,time_end,split`: a class, the video on YouTube, the
-seconds between which the clip lies, and `train`, `val` or `test`. Lists of test videos may have no labels.
+seconds at which the clip starts and ends, and `train`, `val` or `test`. Test lists may have no labels.
 Some lists also have a column `is_cc` (Creative Commons). If a video may have several labels, a column
 `labels` replaces `label`. Clips are usually kept as `ID_000010_000020.mp4`.
 """

@@ -47,7 +47,7 @@ class SyntheticVideo:
     """One video of the set.
 
     Args:
-        path: Where it lies below the set's folder, with forward slashes.
+        path: Where it is below the set's folder, with forward slashes.
         split: `train`, `val` or `test`.
         motion: Its motion class, one of `MOTIONS`.
         appearance: Its appearance class, one of `APPEARANCES`.
