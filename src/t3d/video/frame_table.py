@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import av
@@ -15,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from t3d.errors import VideoError
-from t3d.video.parameter_sets import carries_parameter_sets
+from t3d.video.parameter_sets import WATCHED_CODECS, ParameterWatch
 from t3d.video.signature import signature
 from t3d.video.stream import Stream
 from t3d.video.time_stamps import repair
 
 if TYPE_CHECKING:
-    from t3d.video.stream import VideoPacket
+    pass
 
 Int64s = npt.NDArray[np.int64]
 
@@ -52,9 +53,11 @@ SURE_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "prores", "mpeg4
 """Codecs whose decoders keep nothing through a seek that matters, and report damage if they are strict."""
 # Most B-frames in a row that encoders write.
 _MOST_B_FRAMES = 16
-# Key frames whose packets are searched for parameters of the decoder: in files of key frames only, all would
-# take too long.
-_MOST_UPDATES = 100
+# Formats without time stamps: those that FFmpeg gives are guessed.
+_NO_TIMES = frozenset(
+    {"avi", "mpegvideo", "m4v", "h264", "hevc", "vvc", "h261", "h263", "mjpeg", "vc1", "dirac", "cavsvideo"}
+)
+_LARGEST_RATE = 240
 HIDDEN_ERRORS = "the decoder hides errors in damaged frames"
 """Note for a file that decodes without an error only because the decoder covers errors up."""
 
@@ -132,7 +135,10 @@ def read_table(stream: Stream) -> ReadTable:
     corrupt, smallest, duration = 0, stream.size, 0
     first: av.VideoFrame | None = None
     landings: dict[int, int] = {}
-    updates: list[bool] = []  # whether a key frame's packet changes the decoder's parameters
+    watch = None
+    if stream.codec in WATCHED_CODECS:
+        watch = ParameterWatch(stream.codec, stream.video.codec_context.extradata or b"")
+    replaced: set[bool] = set()  # whether a key frame's packet replaces what the container stores
     for packet in stream.packets():
         if not packet.size:
             continue
@@ -143,8 +149,9 @@ def read_table(stream: Stream) -> ReadTable:
         if packet.is_keyframe:
             if packet.pts is not None and packet.pos is not None:
                 landings[packet.pts] = packet.pos
-            if len(updates) < _MOST_UPDATES:
-                updates.append(_updates_decoder(stream, packet))
+            replaced.add(packet.has_sidedata("new_extradata"))
+        if watch is not None:
+            watch.see(memoryview(packet), key=packet.is_keyframe)
         if first is None:
             first = next(iter(stream.decode(packet)), None)
     if first is None:
@@ -164,7 +171,8 @@ def read_table(stream: Stream) -> ReadTable:
         key_pts=np.array([pts for pts, _ in keys], dtype=np.int64),
         key_seek=np.array([seek for _, seek in keys], dtype=np.int64),
     )
-    updated = len(set(updates)) > 1  # a decoder that starts after an update misses it
+    # A decoder that starts after an update misses it.
+    updated = len(replaced) > 1 or (watch is not None and watch.changed)
     sure = (
         len(known) == len(rows)
         and len(shown) > 0
@@ -283,16 +291,19 @@ def _with_repaired_times(
 ) -> tuple[FrameTable, tuple[str, ...]]:
     """Return a table without bad time stamps, and what was repaired."""
     rate = Fraction(stream.video.average_rate or stream.video.guessed_rate or 25)
-    avi = "avi" in stream.container.format.name.split(",")
-    if avi and len(set(stream.decoding_times)) == len(stamps) and None not in stream.decoding_times:
-        # AVI has no time stamps: FFmpeg guesses them, and is wrong with B-frames. Frames are shown in equal
-        # steps, but for empty packets, which show the last frame again.
-        pts = np.sort(np.array(stream.decoding_times, dtype=np.int64))
-        return _with_last(replace(table, pts=pts)), ()
-    if avi or all(stamp is None for stamp in stamps):
+    timeless = not _NO_TIMES.isdisjoint(stream.container.format.name.split(","))
+    if timeless or _are_decoding_times(stream, stamps):
+        # FFmpeg guesses the time stamps of AVI, and is wrong with B-frames. Other containers (ASF, MXF) may
+        # have times of decoding only. Frames are shown in equal steps, but for empty packets, which show the
+        # last frame again.
+        for times in (stream.decoding_times, [] if timeless else stamps):
+            if len(set(times)) == len(stamps) and None not in times:
+                pts = np.sort(np.array(times, dtype=np.int64))
+                return _with_last(replace(table, pts=pts)), ()
+    if timeless or all(stamp is None for stamp in stamps):
         counted = np.arange(len(stamps), dtype=np.int64)
         return replace(table, pts=counted, time_base=1 / rate, last=1), ()
-    step = max(round(1 / rate / table.time_base), 1)
+    step = max(round(1 / _usual_rate(stream) / table.time_base), 1)
     repaired = repair(stamps, step=step)
     finer = repaired.finer
     return _with_last(
@@ -307,6 +318,28 @@ def _with_repaired_times(
     ), repaired.notes
 
 
+def _are_decoding_times(stream: Stream, stamps: Sequence[int | None]) -> bool:
+    """Return whether a file has times of decoding only.
+
+    Its packets then have ascending time stamps, although the decoder changes the order of the frames.
+    """
+    stored = stream.packet_times
+    known = [stamp for stamp in stamps if stamp is not None]
+    return (
+        len(known) > 1
+        and None not in stored
+        and _never_falls([stamp for stamp in stored if stamp is not None])
+        and any(later < earlier for earlier, later in pairwise(known))
+    )
+
+
+def _usual_rate(stream: Stream) -> Fraction:
+    """Return a frame rate that does not come from time stamps, which are all wrong."""
+    video = stream.video
+    rates = (video.codec_context.framerate, video.average_rate, video.guessed_rate)
+    return next((Fraction(rate) for rate in rates if rate and rate <= _LARGEST_RATE), Fraction(25))
+
+
 def _with_last(table: FrameTable) -> FrameTable:
     """Estimate the duration of the last frame if the file does not state it."""
     if table.last > 0:
@@ -314,15 +347,6 @@ def _with_last(table: FrameTable) -> FrameTable:
     gaps = np.diff(table.pts)
     last = int(np.median(gaps)) if len(gaps) else int(Fraction(1, 25) / table.time_base)
     return replace(table, last=max(last, 1))
-
-
-def _updates_decoder(stream: Stream, packet: VideoPacket) -> bool:
-    if packet.has_sidedata("new_extradata"):
-        return True
-    if stream.codec not in {"h264", "hevc"}:
-        return False
-    extradata = stream.video.codec_context.extradata or b""
-    return carries_parameter_sets(memoryview(packet), codec=stream.codec, extradata=extradata)
 
 
 def _never_falls(times: Sequence[int]) -> bool:
