@@ -130,14 +130,15 @@ def test_one_bad_time_stamp_leaves_the_others(tmp_path, numbered_frames, read_nu
                 assert video.damage == f"{count} of 40 time stamps repaired", kind
 
 
+@pytest.mark.parametrize("keyint", [40, 12])
 @pytest.mark.parametrize("number", [10, 15, 20, 30])
 def test_a_bad_time_stamp_among_b_frames_is_found_by_every_reader(
-    tmp_path, numbered_frames, read_numbers, number
+    tmp_path, numbered_frames, read_numbers, number, keyint
 ):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         video = container.add_stream(
-            "libx264", rate=25, options={"x264-params": "bframes=2:b-adapt=0:keyint=40"}
+            "libx264", rate=25, options={"x264-params": f"bframes=2:b-adapt=0:keyint={keyint}"}
         )
         video.height, video.width, video.pix_fmt = 48, 80, "yuv420p"
         for image in numbered_frames(40).permute(0, 2, 3, 1).contiguous().numpy():

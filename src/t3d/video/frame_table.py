@@ -51,8 +51,9 @@ class FrameTable:
 
 SURE_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "prores", "mpeg4"})
 """Codecs whose decoders keep nothing through a seek that matters, and report damage if they are strict."""
-# Most B-frames in a row that encoders write.
+# Most B-frames in a row that encoders write. Most earlier frames of the file that are shown after a frame.
 _MOST_B_FRAMES = 16
+_MOST_LAYERS = 5
 # Formats without time stamps: those that FFmpeg gives are guessed.
 _NO_TIMES = frozenset(
     {"avi", "mpegvideo", "m4v", "h264", "hevc", "vvc", "h261", "h263", "mjpeg", "vc1", "dirac", "cavsvideo"}
@@ -239,7 +240,7 @@ def scan_table(
 
     # A decoder may silently skip frames that it cannot decode: HEVC's does.
     if promised and stamps != table.pts.tolist():
-        table, more_notes = _with_missing_frames(stream, table, stamps)
+        table, more_notes = _with_missing_frames(table, stamps)
         return ScannedTable(table, (*more_notes, *notes), None)
 
     counted = np.arange(len(stamps), dtype=np.int64)
@@ -265,7 +266,7 @@ def _with_true_keys(table: FrameTable, keys: Sequence[int | None]) -> FrameTable
 
 
 def _with_missing_frames(
-    stream: Stream, table: FrameTable, stamps: Sequence[int | None]
+    table: FrameTable, stamps: Sequence[int | None]
 ) -> tuple[FrameTable, tuple[str, ...]]:
     """Return a table of as many frames for a file that decodes differently, and what is wrong with it."""
     count = len(table.pts)
@@ -281,9 +282,10 @@ def _with_missing_frames(
         )
     if len(stamps) != count:
         return replace(table, order=order), (f"the decoder gives {len(stamps)} frames for {count}",)
-    # All frames are there, in another order than that of their time stamps: some of those are wrong.
-    table, notes = _with_repaired_times(stream, table, stamps)
-    return replace(table, order=np.arange(count, dtype=np.int64)), notes
+    # Readers that have not seen this find frames by their time stamps, so all do.
+    return replace(table, order=order), (
+        "the decoder returns frames in another order than their time stamps",
+    )
 
 
 def _with_repaired_times(
@@ -359,7 +361,8 @@ def _in_plausible_order(pts: Int64s, *, b_frames: bool) -> bool:
         return bool((np.diff(pts) > 0).all())
     ranks = np.empty(len(pts), dtype=np.int64)
     ranks[np.argsort(pts, kind="stable")] = np.arange(len(pts))
-    return bool((np.abs(ranks - np.arange(len(pts))) <= _MOST_B_FRAMES).all())
+    later = ranks - np.arange(len(pts))
+    return bool(((later <= _MOST_B_FRAMES) & (later >= -_MOST_LAYERS)).all())
 
 
 def _one_packet_one_frame(stream: Stream, smallest: int) -> bool:
