@@ -19,6 +19,7 @@ from t3d.prepare.examine import examine
 from t3d.prepare.index import index_videos
 from t3d.video.encode import write_video
 from t3d.video.facts import VideoFacts
+from t3d.video.frame_table import read_table, scan_table
 from t3d.video.stream import Stream
 from t3d.video.video import Video
 
@@ -373,3 +374,17 @@ def test_a_file_with_many_missing_frames_is_refused_where_they_are_needed(tmp_pa
             assert video.frames_at([3, 40], missing="nearest").shape == (2, 3, 48, 80)
             with pytest.raises(VideoError, match=r"1\d of 48 frames cannot be decoded, more than 10 %: "):
                 video.frames_at([3, 20], missing="nearest")
+
+
+def test_a_decoder_that_returns_frames_in_another_order_changes_no_number(tmp_path, numbered_frames):
+    """Readers that have not decoded the damaged part find frames by their time stamps, so all must."""
+    path = write_video(tmp_path / "a.mp4", numbered_frames(10))
+    stream = Stream(path)
+    table = read_table(stream)
+    frames = list(Stream(path).frames())
+    frames[3], frames[4] = frames[4], frames[3]
+    stream.frames = lambda: iter(frames)
+    scanned = scan_table(stream, table.table, promised=True, trusted=False)
+    assert scanned.table.pts.tolist() == table.table.pts.tolist()
+    assert scanned.table.order.tolist() == [0, 1, 2, 4, 3, 5, 6, 7, 8, 9]
+    assert scanned.notes == ("the decoder returns frames in another order than their time stamps",)

@@ -130,14 +130,15 @@ def test_one_bad_time_stamp_leaves_the_others(tmp_path, numbered_frames, read_nu
                 assert video.damage == f"{count} of 40 time stamps repaired", kind
 
 
+@pytest.mark.parametrize("keyint", [40, 12])
 @pytest.mark.parametrize("number", [10, 15, 20, 30])
 def test_a_bad_time_stamp_among_b_frames_is_found_by_every_reader(
-    tmp_path, numbered_frames, read_numbers, number
+    tmp_path, numbered_frames, read_numbers, number, keyint
 ):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         video = container.add_stream(
-            "libx264", rate=25, options={"x264-params": "bframes=2:b-adapt=0:keyint=40"}
+            "libx264", rate=25, options={"x264-params": f"bframes=2:b-adapt=0:keyint={keyint}"}
         )
         video.height, video.width, video.pix_fmt = 48, 80, "yuv420p"
         for image in numbered_frames(40).permute(0, 2, 3, 1).contiguous().numpy():
@@ -179,3 +180,36 @@ def test_a_real_camera_in_the_dark(real_data):
         with Video(real_data / "reported/webcam_sound.mkv") as sound:
             assert video.times == pytest.approx(sound.times, abs=0.02)
             assert sound.damage is None
+
+
+@pytest.mark.situation(
+    "Video files",
+    "ASF (WMV) and MXF files with B-frames: only the times of decoding are stored",
+    "Frames have these times in the order of display",
+    ffmpeg="time stamps that run backward",
+)
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.asf", "libx264"), ("a.asf", "mpeg2video"), ("a.mxf", "libx264"), ("a.m1v", "mpeg1video")],
+)
+def test_times_of_decoding_are_not_times_of_display(tmp_path, numbered_frames, name, codec):
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        options = {"x264-params": "bframes=2:b-adapt=0"} if codec == "libx264" else {"bf": "2"}
+        video = container.add_stream(codec, rate=25, options=options)
+        video.height, video.width, video.pix_fmt = 48, 80, "yuv420p"
+        for image in numbered_frames(30).permute(0, 2, 3, 1).contiguous().numpy():
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode(None))
+    for facts in (None, VideoFacts.of_row(examine(str(path)))):
+        with Video(path, facts=facts) as video:
+            assert video.times == pytest.approx(np.arange(30) / 25, abs=0.001)
+            assert video.damage is None
+
+
+def test_frames_without_any_good_time_stamp_have_the_usual_rate(tmp_path, numbered_frames):
+    """FFmpeg takes the smallest tick for their distance, which would be 1000 frames per second."""
+    path = write(tmp_path / "a.webm", numbered_frames(20), [0] * 20, codec="libvpx")
+    with Video(path) as video:
+        assert np.diff(video.times) == pytest.approx(0.04, abs=0.001)
+        assert video.damage == "19 of 20 time stamps repaired"

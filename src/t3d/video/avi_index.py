@@ -25,6 +25,7 @@ Words = npt.NDArray[np.uint32]
 _LARGEST = 1 << 26
 # A chunk begins with four letters and its size.
 _HEAD = 8
+_HEADERS = 4096
 _ENTRY = 16  # bytes of an entry of the index
 _KEY = 0x10  # flag of a key frame
 # Start code of a picture; the next byte begins with its type in two bits.
@@ -42,12 +43,14 @@ class IndexedPackets:
         keys: Numbers of the key frames' packets, int64 [K], ascending.
         positions: Position of each packet's content in the file, int64 [N].
         smallest: Bytes of the smallest packet.
+        key_heads: First bytes of each key frame's packet, with the parameters of the decoder.
     """
 
     stamps: Int64s
     keys: Int64s
     positions: Int64s
     smallest: int
+    key_heads: tuple[bytes, ...]
 
 
 def indexed_packets(stream: Stream, first: VideoPacket) -> IndexedPackets | None:
@@ -97,7 +100,11 @@ def indexed_packets(stream: Stream, first: VideoPacket) -> IndexedPackets | None
     keys = np.flatnonzero(rows[:, 1] & _KEY)
     if not _same_headers(content, words, positions, ends, keys):
         return None
-    return IndexedPackets(np.arange(start, start + len(rows)), keys, positions, int(sizes.min()))
+    heads = tuple(
+        content[at : at + min(size, _HEADERS)]
+        for at, size in zip(positions[keys].tolist(), sizes[keys].tolist(), strict=True)
+    )
+    return IndexedPackets(np.arange(start, start + len(rows)), keys, positions, int(sizes.min()), heads)
 
 
 def _agreed_start(stream: Stream, first: VideoPacket, rows: Int64s) -> int | None:

@@ -14,7 +14,7 @@ from t3d.io.tar_member import TarMember
 from t3d.video.frame_table import SURE_CODECS, FrameTable, Int64s
 from t3d.video.orientation import Orientation
 
-CHECKS = 1
+CHECKS = 2
 """Number of the checks that a row has passed. Raise it when rows made before must not be trusted."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -46,6 +47,11 @@ class FrameTable:
 
 SURE_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "prores", "mpeg4"})
 """Codecs whose decoders keep nothing through a seek that matters, and report damage if they are strict."""
+# Formats without time stamps: those that FFmpeg gives are guessed.
+_NO_TIMES = frozenset(
+    {"avi", "mpegvideo", "m4v", "h264", "hevc", "vvc", "h261", "h263", "mjpeg", "vc1", "dirac", "cavsvideo"}
+)
+_LARGEST_RATE = 240
 HIDDEN_ERRORS = "the decoder hides errors in damaged frames"
 """Note for a file that decodes without an error only because the decoder covers errors up."""
 
@@ -190,7 +196,7 @@ def scan_table(
 
     # A decoder may silently skip frames that it cannot decode: HEVC's does.
     if promised and stamps != table.pts.tolist():
-        table, more_notes = _with_missing_frames(stream, table, stamps)
+        table, more_notes = _with_missing_frames(table, stamps)
         return ScannedTable(table, (*more_notes, *notes), None)
 
     counted = np.arange(len(stamps), dtype=np.int64)
@@ -216,7 +222,7 @@ def _with_true_keys(table: FrameTable, keys: Sequence[int | None]) -> FrameTable
 
 
 def _with_missing_frames(
-    stream: Stream, table: FrameTable, stamps: Sequence[int | None]
+    table: FrameTable, stamps: Sequence[int | None]
 ) -> tuple[FrameTable, tuple[str, ...]]:
     """Return a table of as many frames for a file that decodes differently, and what is wrong with it."""
     count = len(table.pts)
@@ -232,9 +238,10 @@ def _with_missing_frames(
         )
     if len(stamps) != count:
         return replace(table, order=order), (f"the decoder gives {len(stamps)} frames for {count}",)
-    # All frames are there, in another order than that of their time stamps: some of those are wrong.
-    table, notes = _with_repaired_times(stream, table, stamps)
-    return replace(table, order=np.arange(count, dtype=np.int64)), notes
+    # Readers that have not seen this find frames by their time stamps, so all do.
+    return replace(table, order=order), (
+        "the decoder returns frames in another order than their time stamps",
+    )
 
 
 def _with_repaired_times(
@@ -242,16 +249,19 @@ def _with_repaired_times(
 ) -> tuple[FrameTable, tuple[str, ...]]:
     """Return a table without bad time stamps, and what was repaired."""
     rate = Fraction(stream.video.average_rate or stream.video.guessed_rate or 25)
-    avi = "avi" in stream.container.format.name.split(",")
-    if avi and len(set(stream.decoding_times)) == len(stamps) and None not in stream.decoding_times:
-        # AVI has no time stamps: FFmpeg guesses them, and is wrong with B-frames. Frames are shown in equal
-        # steps, but for empty packets, which show the last frame again.
-        pts = np.sort(np.array(stream.decoding_times, dtype=np.int64))
-        return _with_last(replace(table, pts=pts)), ()
-    if avi or all(stamp is None for stamp in stamps):
+    timeless = not _NO_TIMES.isdisjoint(stream.container.format.name.split(","))
+    if timeless or _are_decoding_times(stream, stamps):
+        # FFmpeg guesses the time stamps of AVI, and is wrong with B-frames. Other containers (ASF, MXF) may
+        # have times of decoding only. Frames are shown in equal steps, but for empty packets, which show the
+        # last frame again.
+        for times in (stream.decoding_times, [] if timeless else stamps):
+            if len(set(times)) == len(stamps) and None not in times:
+                pts = np.sort(np.array(times, dtype=np.int64))
+                return _with_last(replace(table, pts=pts)), ()
+    if timeless or all(stamp is None for stamp in stamps):
         counted = np.arange(len(stamps), dtype=np.int64)
         return replace(table, pts=counted, time_base=1 / rate, last=1), ()
-    step = max(round(1 / rate / table.time_base), 1)
+    step = max(round(1 / _usual_rate(stream) / table.time_base), 1)
     repaired = repair(stamps, step=step)
     finer = repaired.finer
     return _with_last(
@@ -266,6 +276,28 @@ def _with_repaired_times(
     ), repaired.notes
 
 
+def _are_decoding_times(stream: Stream, stamps: Sequence[int | None]) -> bool:
+    """Return whether a file has times of decoding only.
+
+    Its packets then have ascending time stamps, although the decoder changes the order of the frames.
+    """
+    stored = stream.packet_times
+    known = [stamp for stamp in stamps if stamp is not None]
+    return (
+        len(known) > 1
+        and None not in stored
+        and _never_falls([stamp for stamp in stored if stamp is not None])
+        and any(later < earlier for earlier, later in pairwise(known))
+    )
+
+
+def _usual_rate(stream: Stream) -> Fraction:
+    """Return a frame rate that does not come from time stamps, which are all wrong."""
+    video = stream.video
+    rates = (video.codec_context.framerate, video.average_rate, video.guessed_rate)
+    return next((Fraction(rate) for rate in rates if rate and rate <= _LARGEST_RATE), Fraction(25))
+
+
 def _with_last(table: FrameTable) -> FrameTable:
     """Estimate the duration of the last frame if the file does not state it."""
     if table.last > 0:
@@ -273,6 +305,10 @@ def _with_last(table: FrameTable) -> FrameTable:
     gaps = np.diff(table.pts)
     last = int(np.median(gaps)) if len(gaps) else int(Fraction(1, 25) / table.time_base)
     return replace(table, last=max(last, 1))
+
+
+def _never_falls(times: Sequence[int]) -> bool:
+    return bool((np.diff(np.array(times, dtype=np.int64)) >= 0).all())
 
 
 def _one_packet_one_frame(stream: Stream, smallest: int) -> bool:

@@ -15,18 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from t3d.video.avi_index import IndexedPackets, indexed_packets
-from t3d.video.parameter_sets import carries_parameter_sets
+from t3d.video.parameter_sets import WATCHED_CODECS, ParameterWatch
 
 if TYPE_CHECKING:
     from t3d.video.stream import Stream, VideoPacket
 
 Int64s = npt.NDArray[np.int64]
 
-# Most B-frames in a row that encoders write.
+# Most B-frames in a row that encoders write. Most earlier frames of the file that are shown after a frame.
 _MOST_B_FRAMES = 16
-# Key frames whose packets are searched for parameters of the decoder: in files of key frames only, all would
-# take too long.
-_MOST_UPDATES = 100
+_MOST_LAYERS = 5
 
 
 @dataclass(frozen=True)
@@ -74,12 +72,15 @@ def read_packets(stream: Stream) -> Packets:
     indexed = indexed_packets(stream, head)
     first = next(iter(stream.decode(head)), None)
     if indexed is not None and first is not None and not stream.errors:
-        return _of_index(indexed, head, first)
+        return _of_index(stream, indexed, head, first)
     return _read(stream, chain([head], source), first=first)
 
 
-def _of_index(indexed: IndexedPackets, head: VideoPacket, first: av.VideoFrame) -> Packets:
+def _of_index(stream: Stream, indexed: IndexedPackets, head: VideoPacket, first: av.VideoFrame) -> Packets:
     stamps = indexed.stamps[indexed.keys]
+    watch = ParameterWatch(stream.codec, stream.video.codec_context.extradata or b"")
+    for content in indexed.key_heads:
+        watch.see(content, key=True)
     return Packets(
         count=len(indexed.stamps),
         shown=indexed.stamps,
@@ -87,7 +88,7 @@ def _of_index(indexed: IndexedPackets, head: VideoPacket, first: av.VideoFrame) 
         key_seek=stamps,
         landings=dict(zip(stamps.tolist(), indexed.positions[indexed.keys].tolist(), strict=True)),
         orderly=True,
-        updated=False,
+        updated=watch.changed,
         corrupt=0,
         smallest=indexed.smallest,
         duration=head.duration or 0,
@@ -100,7 +101,8 @@ def _read(stream: Stream, source: Iterable[VideoPacket], *, first: av.VideoFrame
     rows: list[tuple[int | None, int | None, bool, bool]] = []
     corrupt, smallest, duration = 0, stream.size, 0
     landings: dict[int, int] = {}
-    updates: list[bool] = []  # whether a key frame's packet changes the decoder's parameters
+    watch = _watch(stream)
+    replaced: set[bool] = set()  # whether a key frame's packet replaces what the container stores
     for packet in source:
         size = packet.size
         if not size:
@@ -115,8 +117,9 @@ def _read(stream: Stream, source: Iterable[VideoPacket], *, first: av.VideoFrame
         if key:
             if packet.pts is not None and packet.pos is not None:
                 landings[packet.pts] = packet.pos
-            if len(updates) < _MOST_UPDATES:
-                updates.append(_updates_decoder(stream, packet))
+            replaced.add(packet.has_sidedata("new_extradata"))
+        if watch is not None:
+            watch.see(memoryview(packet), key=key)
     if first is None:
         first = next(iter(stream.decode(None)), None)
 
@@ -143,7 +146,7 @@ def _read(stream: Stream, source: Iterable[VideoPacket], *, first: av.VideoFrame
         key_seek=np.array([seek for _, seek in keys], dtype=np.int64),
         landings=landings,
         orderly=orderly,
-        updated=len(set(updates)) > 1,  # a decoder that starts after an update misses it
+        updated=len(replaced) > 1 or (watch is not None and watch.changed),
         corrupt=corrupt,
         smallest=smallest,
         duration=duration,
@@ -151,19 +154,18 @@ def _read(stream: Stream, source: Iterable[VideoPacket], *, first: av.VideoFrame
     )
 
 
-def _updates_decoder(stream: Stream, packet: VideoPacket) -> bool:
-    if packet.has_sidedata("new_extradata"):
-        return True
-    if stream.codec not in {"h264", "hevc"}:
-        return False
-    extradata = stream.video.codec_context.extradata or b""
-    return carries_parameter_sets(memoryview(packet), codec=stream.codec, extradata=extradata)
+def _watch(stream: Stream) -> ParameterWatch | None:
+    """Return a watch for parameters that change: a decoder that starts after a change misses it."""
+    if stream.codec not in WATCHED_CODECS:
+        return None
+    return ParameterWatch(stream.codec, stream.video.codec_context.extradata or b"")
 
 
 def _in_plausible_order(pts: Int64s, *, b_frames: bool) -> bool:
-    """Return whether packets lie in the file in the order of display, but for B-frames."""
+    """Return whether packets are in the file in the order of display, but for B-frames."""
     if not b_frames:
         return bool((np.diff(pts) > 0).all())
     ranks = np.empty(len(pts), dtype=np.int64)
     ranks[np.argsort(pts, kind="stable")] = np.arange(len(pts))
-    return bool((np.abs(ranks - np.arange(len(pts))) <= _MOST_B_FRAMES).all())
+    later = ranks - np.arange(len(pts))
+    return bool(((later <= _MOST_B_FRAMES) & (later >= -_MOST_LAYERS)).all())

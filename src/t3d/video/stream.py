@@ -125,7 +125,9 @@ class Stream:
         # HEVC's decoder hides errors otherwise, and returns the rest of a frame as if it were undamaged.
         explode = {"err_detect": "explode"} if strict or self.codec == "hevc" else {}
         context.options = largest | explode
-        self.decoding_times: list[int | None] = []  # of the packets of the last pass of `frames`
+        # Of the packets of the last pass of `frames`.
+        self.decoding_times: list[int | None] = []
+        self.packet_times: list[int | None] = []  # as stored, not always times of presentation
         self.passed_over: set[int] = set()  # time stamps of the frames that the last pass of `frames` skipped
         self._reformatter = VideoReformatter()
         self._tone_mapper = ToneMapper() if tonemap else None
@@ -194,11 +196,12 @@ class Stream:
         chained = self.chained
         if not self._leaves:
             needless = None
-        self.decoding_times, self.passed_over = [], set()
+        self.decoding_times, self.packet_times, self.passed_over = [], [], set()
         for packet in self.packets():
             if not packet.size:
                 continue
             self.decoding_times.append(packet.dts)
+            self.packet_times.append(packet.pts)
             if landing is not None and packet.pts == landing[0]:
                 if landing[1] is not None and packet.pos != landing[1]:
                     self.errors.append(WRONG_PLACES)
