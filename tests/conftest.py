@@ -236,7 +236,7 @@ class _Page:
     _released: threading.Event = field(default_factory=threading.Event)
 
     def release(self) -> None:
-        """Let the server send what it holds, and never hold again."""
+        """Let the server send the rest, and never hold again."""
         self._released.set()
 
     def send(self, body: bytes, start: int, write: Callable[[bytes], object]) -> None:
