@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,8 +45,8 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> Path:
 
         - `last.safetensors`: the student without the heads, to start training from, or with `labels.videos`
           a classifier. Written at the end.
-        - `teacher.safetensors`, `soft.csv`: with `labels.videos`, the teacher with its classifier, and the
-          class probabilities that the student learns.
+        - `teacher.safetensors`, `soft.csv`, `val_soft.csv`: with `labels.videos`, the teacher with its
+          classifier, and the class probabilities of the videos without a label.
         - `checkpoint.safetensors`: the whole state during the run.
         - `log.jsonl`: the log, with the metrics of held-out pairs.
         - `train.csv` and `val.csv`: the videos.
@@ -97,7 +98,10 @@ def _start(run: Run[TransferConfig]) -> tuple[Trainer, str, Loader, HeldOut | No
         videos = with_features(run, videos, teacher, view)
     groups = torch.from_numpy(source_groups(videos.train, run.store.index))
     refuse_few_sources(videos.train, groups, config, run.accelerator.num_processes)
-    task = make_task(run, videos, view) if config.labels.videos else None
+    task = None
+    if config.labels.videos:
+        task = make_task(run, videos, view, teacher)
+        videos = replace(videos, soft=task.train.numpy())
     student, initial = run.new_model(videos.train.classes)
     parts = {"mean": 1, "mean_std": 2, "concatenate": options.frames}[config.pooling]
     seen = teacher.num_features * parts

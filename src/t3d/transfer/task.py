@@ -6,6 +6,7 @@ Legend: N videos, K classes.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.sampling import Indices
-from t3d.data.manifest.manifest import Manifest
 from t3d.data.soft_labels import SoftLabels, read_soft_labels, write_soft_labels
 from t3d.models.frames import TimePooling
 from t3d.models.weights import ModelCard, save_model
@@ -24,7 +24,7 @@ from t3d.transfer.dataset import TeacherView
 from t3d.transfer.frame_model import frame_net, set_classifier
 from t3d.transfer.linear import LinearFit
 from t3d.transfer.pairs import source_groups
-from t3d.transfer.soft_teacher import Floats, label_softly, teacher_clips
+from t3d.transfer.soft_teacher import label_softly, teacher_clips
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.library import TorchTeacher
 
@@ -46,7 +46,7 @@ class Task:
     fit: LinearFit | None
 
 
-def make_task(run: Run[TransferConfig], videos: RunVideos, view: TeacherView) -> Task:
+def make_task(run: Run[TransferConfig], videos: RunVideos, view: TeacherView, teacher: Teacher) -> Task:
     """Fit the teacher's classifier on the labels and label all videos softly, or read what the run saved.
 
     Raises:
@@ -55,64 +55,65 @@ def make_task(run: Run[TransferConfig], videos: RunVideos, view: TeacherView) ->
     """
     made: list[Task | None] = [None]
     if run.accelerator.is_main_process:
-        soft = run.folder.path / "soft.csv"
-        made = [_read(run, videos) if run.resume and soft.exists() else _make(run, videos, view)]
+        saved = run.resume and all(path.exists() for path in _files(run, videos, teacher).values())
+        made = [_read(run, videos) if saved else _make(run, videos, view)]
     task = broadcast_object_list(made)[0]
     assert task is not None
     return task
 
 
+def _files(run: Run[TransferConfig], videos: RunVideos, teacher: Teacher) -> dict[str, Path]:
+    """Return the files of the run that `save_task` writes, by what they contain."""
+    files = {}
+    if videos.val is not None:
+        files["val"] = run.folder.path / "val_soft.csv"
+    if isinstance(teacher, TorchTeacher):  # others cannot be saved as a model
+        files["teacher"] = run.folder.path / "teacher.safetensors"
+    return files
+
+
 def _make(run: Run[TransferConfig], videos: RunVideos, view: TeacherView) -> Task:
     options, spec = run.config.labels, run.config.clip
     assert view.features is not None
-    together = _together(videos)
+    together = videos.train if videos.val is None else videos.train.followed_by(videos.val)
     clips = teacher_clips(
         together, spec, store=run.store, features=view.features, count=view.count, pooling=_POOLING
     )
     groups: Indices | None = source_groups(together, run.store.index) if options.by_source else None
     soft = label_softly(together, clips, options, groups)
-    return _task(soft.targets, len(videos.train), soft.fit)
+    train, val = np.split(soft.targets, [len(videos.train)])
+    return Task(torch.from_numpy(train), torch.from_numpy(val) if len(val) else None, soft.fit)
 
 
 def _read(run: Run[TransferConfig], videos: RunVideos) -> Task:
-    together = _together(videos)
-    soft = read_soft_labels(run.folder.path / "soft.csv").with_classes(
-        together.classes, name="soft.csv", owner="the run"
-    )
-    return _task(soft.probs, len(videos.train), None)
-
-
-def _task(targets: Floats, train: int, fit: LinearFit | None) -> Task:
-    tensor = torch.from_numpy(np.array(targets))
-    return Task(tensor[:train], tensor[train:] if len(tensor) > train else None, fit)
-
-
-def _together(videos: RunVideos) -> Manifest:
-    """Return the training videos, followed by the held-out ones."""
-    return videos.train if videos.val is None else videos.train.followed_by(videos.val)
+    assert videos.soft is not None
+    val = None
+    if videos.val is not None:
+        name = str(run.folder.path / "val_soft.csv")
+        soft = read_soft_labels(name).with_classes(videos.train.classes, name=name, owner="the run")
+        val = torch.from_numpy(np.array(soft.probs))
+    return Task(torch.from_numpy(np.array(videos.soft)), val, None)
 
 
 def save_task(run: Run[TransferConfig], videos: RunVideos, task: Task, teacher: Teacher) -> None:
-    """Write the soft labels and the teacher with its classifier into the run folder."""
+    """Write the soft labels of the held-out videos, and the teacher with its classifier."""
     if task.fit is None or not run.accelerator.is_main_process:
         return
-    together = _together(videos)
-    parts = [task.train] if task.val is None else [task.train, task.val]
-    write_soft_labels(
-        run.folder.path / "soft.csv",
-        SoftLabels(together.without_labels(), together.classes, torch.cat(parts).numpy()),
-    )
-    if isinstance(teacher, TorchTeacher):  # others cannot be saved as a model
+    files, classes = _files(run, videos, teacher), videos.train.classes
+    if videos.val is not None and task.val is not None:
+        soft = SoftLabels(videos.val.without_labels(), classes, task.val.numpy())
+        write_soft_labels(files["val"], soft)
+    if isinstance(teacher, TorchTeacher):
         net = frame_net(teacher, _POOLING)
-        set_classifier(net, task.fit.classifier, len(together.classes))
+        set_classifier(net, task.fit.classifier, len(classes))
         card = ModelCard(
             "frames",
             asdict(net.options),
-            classes=together.classes,
+            classes=classes,
             clip=_teacher_clip(run.config, teacher),
             provenance={"teacher": teacher.name, "labels": run.config.labels.videos},
         )
-        save_model(net, run.folder.path / "teacher.safetensors", card=card)
+        save_model(net, files["teacher"], card=card)
 
 
 def _teacher_clip(config: TransferConfig, teacher: Teacher) -> ClipSpec:

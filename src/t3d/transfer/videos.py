@@ -13,6 +13,7 @@ from t3d.data.catalog import open_videos, refuse_unused_root
 from t3d.data.clips.check import refuse_many
 from t3d.data.index import VideoIndex
 from t3d.data.inspect.nearby import Listed
+from t3d.data.inspect.shared import with_groups
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.evaluation.leaks import compared_lists, sharing_sentence, uncompared_sentence
@@ -104,12 +105,16 @@ def _open_labeled(config: TransferConfig) -> Manifest:
 
 
 def _with_labeled(pool: Manifest, labeled: Manifest) -> Manifest:
-    """Put labeled videos before those of the pool, each video once."""
+    """Put labeled videos before those of the pool, each video once.
+
+    A video that is its own group gets its path as the name of the group: both folders may have a `Jump/1.mp4`.
+    """
     known = {(entry.path, entry.start, entry.end) for entry in labeled}
     rest = pool.select(
         np.array([(entry.path, entry.start, entry.end) not in known for entry in pool], dtype=bool)
     )
-    return labeled.followed_by(rest)
+    tables = with_groups(labeled.table, rest.table)
+    return Manifest(labeled.classes, tables[0]).followed_by(Manifest((), tables[1]))
 
 
 def choose_videos(run: Run[TransferConfig], pool: Manifest) -> RunVideos:
@@ -172,7 +177,7 @@ def with_features(
             + "; ".join(f"{video.path} {video.reason}" for video in bad[:5])
             + "; restore the file(s), or start again with overwrite=True"
         )
-    return RunVideos(train, val, [*videos.bad, *bad])
+    return replace(videos, train=train, val=val, bad=[*videos.bad, *bad])
 
 
 def _make_features(
