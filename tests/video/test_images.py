@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from t3d.data.listing import videos_below
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, VideoError
 from t3d.prepare.index import index_videos
-from t3d.video.image_names import are_frames, image_names, images_digest, is_image_folder
+from t3d.video.image_names import are_frames, file_state, image_names, images_digest, is_image_folder
 from t3d.video.limits import ReadLimits
 from t3d.video.video import Video
 
@@ -303,6 +304,19 @@ def test_an_index_describes_folders_of_images(tmp_path: Path, capsys: pytest.Cap
     ].to_pylist() == [20]
     assert main(["prepare", "shards", str(index), "--out", str(tmp_path / "shards")]) == 2
     assert "is a folder of images; make a video file of it first" in capsys.readouterr().err
+
+
+def test_the_state_of_a_folder_changes_with_any_of_its_images(tmp_path: Path) -> None:
+    frames_in(tmp_path / "film", ["1.png", "2.png"])
+    before = file_state(tmp_path / "film")
+    assert before[0] == sum((tmp_path / "film" / name).stat().st_size for name in ("1.png", "2.png"))
+    image = tmp_path / "film/1.png"
+    later = before[1] + 10**9
+    os.utime(image, ns=(later, later))  # as if it was written again in place, with the same size
+    assert file_state(tmp_path / "film") == (before[0], later)
+    assert file_state(image) == (image.stat().st_size, later)
+    image.rename(tmp_path / "film/3.png")
+    assert file_state(tmp_path / "film")[0] == before[0]
 
 
 def test_cached_frames_of_indexed_images_depend_on_the_rate(tmp_path: Path) -> None:
