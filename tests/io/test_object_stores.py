@@ -1,4 +1,4 @@
-"""Videos in object stores (s3, gs): a stand-in for the service, which keeps its files in memory or on disk."""
+"""Videos in object stores (s3, gs). A stand-in for the service keeps its files in memory or on disk."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def test_a_list_of_videos_in_a_store(store: Path, tmp_path: Path, scheme: str, m
     assert original(str(entry.path)) == url
 
 
-def test_what_is_missing_or_a_folder_fails_at_once(store: Path) -> None:
+@pytest.mark.usefixtures("store")
+def test_what_is_missing_or_a_folder_fails_at_once() -> None:
     for name, reason in (("none.mp4", "missing"), ("v", "a folder")):
         with pytest.raises(VideoError, match=f"cannot be downloaded: it is {reason}"):
             Video(f"s3://bucket/{name}")
