@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as F
 
 from t3d.errors import ConfigError, VideoError
 from t3d.prepare import rewrite as module
+from t3d.prepare.examine import examine
 from t3d.prepare.rewrite import Rewritten, TranscodeSpec, rewrite, rewritten_shape
 from t3d.video.encode import write_video
 from t3d.video.facts import VideoFacts
@@ -344,3 +345,23 @@ def test_real_frames_look_like_the_sources(real_data, tmp_path, name):
     # crf 18 takes some 3 dB more. Neighboring frames, of a still camera even, are further away.
     assert 10 * torch.log10(255**2 / error.max()) > 33
     assert error[1:].mean() < (wanted[:-1] - shown[1:]).square().mean()
+
+
+def test_damage_that_the_decoder_covers_up_is_noted_as_in_an_index(tmp_path):
+    """Motion JPEG: the rest of a damaged picture would silently show the picture before."""
+    path = tmp_path / "a.mov"
+    noise = np.random.default_rng(0).integers(0, 256, (12, 48, 80, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mjpeg", rate=25)
+        video.height, video.width, video.pix_fmt = 48, 80, "yuvj420p"
+        for image in noise:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode(None))
+    with av.open(str(path)) as container:
+        position, size = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size][5]
+    data = bytearray(path.read_bytes())
+    data[position + size // 2 : position + size] = bytes(size - size // 2)
+    path.write_bytes(data)
+    done = rewrite(path, tmp_path / "b.mp4", TranscodeSpec(short_side=48))
+    assert done.damage == examine(str(path))["damage"]
+    assert done.damage is not None

@@ -388,3 +388,33 @@ def test_a_decoder_that_returns_frames_in_another_order_changes_no_number(tmp_pa
     assert scanned.table.pts.tolist() == table.table.pts.tolist()
     assert scanned.table.order.tolist() == [0, 1, 2, 4, 3, 5, 6, 7, 8, 9]
     assert scanned.notes == ("the decoder returns frames in another order than their time stamps",)
+
+
+@pytest.mark.parametrize("place", [12, 20])
+def test_a_strict_decoder_reports_what_a_lenient_one_covers_up(tmp_path, place):
+    """The lenient one fills the rest of a damaged JPEG picture with what its memory held before."""
+    noise = np.random.default_rng(0).integers(0, 256, (30, 48, 80, 3), dtype=np.uint8)
+    path = tmp_path / "a.mov"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mjpeg", rate=25)
+        video.height, video.width, video.pix_fmt = 48, 80, "yuvj420p"
+        for image in noise:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode(None))
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    position, size = packets[place]
+    data[position + size // 2 : position + size] = bytes(size - size // 2)
+    path.write_bytes(data)
+    for strict in (True, False):
+        stream = Stream(path, strict=strict)
+        count = len(list(stream.frames()))
+        assert (count, bool(stream.errors)) == ((29, True) if strict else (30, False))
+    seen = set()
+    for before in ([], [place - 1], [place + 3], [0, 1, 2]):
+        with Video(path) as video:
+            video.frames_at(before)
+            seen.add(picture(video, place))
+            assert video.damage is not None
+    assert len(seen) == 1

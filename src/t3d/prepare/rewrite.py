@@ -21,7 +21,7 @@ from t3d.errors import ConfigError, Failed, VideoError, at_least, between, did_y
 from t3d.io.files import temporary_name, writing
 from t3d.prepare.examine import examine
 from t3d.video.facts import VideoFacts
-from t3d.video.frame_table import FrameTable, Int64s, damage_of, read_table, scan_table
+from t3d.video.frame_table import HIDDEN_ERRORS, FrameTable, Int64s, damage_of, read_table, scan_table
 from t3d.video.image_names import file_state
 from t3d.video.images import ImageReader
 from t3d.video.orientation import Image, Orientation
@@ -173,7 +173,8 @@ def rewrite(
             scanned = scan_table(stream, table, promised=False, trusted=True)
         finally:
             stream.close()
-        table, notes = scanned.table, (*notes, *scanned.notes)
+        hidden = reading.sure and not scanned.notes
+        table, notes = scanned.table, (*notes, *([HIDDEN_ERRORS] if hidden else scanned.notes))
         try:
             passing.write(table, sure=True, check=check)
         except _DisagreementError as error:
@@ -236,7 +237,8 @@ class _Pass:
         height, width = self._orientation.size(self._shape)
         seconds = sum(durations) * self._clock
         rate = min(max(Fraction(len(durations)) / seconds, Fraction(1, 1000)), Fraction(1000))
-        stream = Stream(self.source)
+        # Strict, so that damage that the decoder would cover up is found, and noted.
+        stream = Stream(self.source, strict=not sure)
         try:
             with video_writer(
                 self.target,

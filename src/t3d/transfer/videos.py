@@ -107,7 +107,8 @@ def _open_labeled(config: TransferConfig) -> Manifest:
 def _with_labeled(pool: Manifest, labeled: Manifest) -> Manifest:
     """Put labeled videos before those of the pool, each video once.
 
-    A video that is its own group gets its path as the name of the group: both folders may have a `Jump/1.mp4`.
+    A video that is its own group gets its path as the name of the group. Both folders may have a `Jump/1.mp4`
+    with different contents.
     """
     known = {(entry.path, entry.start, entry.end) for entry in labeled}
     rest = pool.select(
