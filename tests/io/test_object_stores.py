@@ -74,14 +74,14 @@ def test_a_list_of_videos_in_a_store(store: Path, tmp_path: Path, scheme: str, m
 
 
 @pytest.mark.usefixtures("store")
-def test_what_is_missing_or_a_folder_is_not_tried_again() -> None:
+def test_what_is_missing_or_a_folder_fails_in_one_attempt() -> None:
     for name, reason in (("none.mp4", "missing"), ("v", "a folder")):
         with pytest.raises(VideoError, match=f"cannot be downloaded: it is {reason}"):
             Video(f"s3://bucket/{name}")
     assert len(Store.asked) == 2  # no further attempts
 
 
-def test_a_download_resumes_where_it_was_interrupted(store: Path) -> None:
+def test_an_interrupted_download_is_resumed(store: Path) -> None:
     content = os.urandom(1000)
     (store / "bucket/a").write_bytes(content)
     with open_remote("gs://bucket/a", timeout=1) as opened:

@@ -7,13 +7,15 @@ from t3d.training.config import TrainConfig
 from t3d.training.old_names import REMOVED, RENAMED, REUSED, refuse_old_names
 from t3d.transfer.config import TransferConfig
 
+FIELDS = TransferConfig.__dataclass_fields__ | TrainConfig.__dataclass_fields__
+
 
 @pytest.mark.parametrize("old", [*RENAMED, *REUSED, *REMOVED])
 @pytest.mark.parametrize("dotted", [False, True])
 def test_every_old_name_is_refused_nested_or_dotted(old: str, dotted: bool) -> None:
     group, _, name = old.partition(".")
     options = {old: 1} if dotted else {group: {name: 1}}
-    if hasattr(TrainConfig.__dataclass_fields__[group].default_factory(), name):  # type: ignore[misc]
+    if hasattr(FIELDS[group].default_factory(), name):  # type: ignore[misc]
         refuse_old_names(options, TrainConfig, where="x.yaml")
         return
     new = {**RENAMED, **REUSED}.get(old)
@@ -29,7 +31,6 @@ def test_a_current_option_name_is_not_old() -> None:
 
 
 def test_every_present_name_exists() -> None:
-    config = TrainConfig.__dataclass_fields__
     for new in {**RENAMED, **REUSED}.values():
         group, _, name = new.partition(".")
-        assert hasattr(config[group].default_factory(), name), new  # type: ignore[misc]
+        assert hasattr(FIELDS[group].default_factory(), name), new  # type: ignore[misc]

@@ -369,3 +369,33 @@ def test_frames_with_an_exif_block_are_read(tmp_path: Path) -> None:
         with (tmp_path / "film.mjpg").open("ab") as film:
             film.write((tmp_path / "one.jpg").read_bytes())
     assert np.abs(rgb(Video(tmp_path / "film.mjpg")).astype(int) - np.stack(pictures(4))).max() <= 3
+
+
+@pytest.mark.situation(
+    "Image sequences",
+    "TIFF images compressed as JPEG",
+    "Their own colors",
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_tiff_compressed_as_jpeg_has_its_colors(tmp_path, orientation):
+    """FFmpeg takes their luma and chroma for red, green and blue."""
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:, :24], image[:, 24:] = (200, 30, 40), (20, 60, 220)
+    for number in range(2):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(image).save(tmp_path / f"{number}.tif", compression="jpeg", quality=95, exif=exif)
+    with Video(tmp_path) as video:
+        frame = rgb(video)[1].astype(int)
+    wanted = image if orientation == 1 else np.rot90(image, -1)
+    assert frame.shape == wanted.shape
+    assert np.abs(frame - wanted).mean() < 6
+
+
+@pytest.mark.parametrize("ending", ["pgm", "ppm"])
+def test_gray_pgm_images(tmp_path, ending):
+    for number in range(2):
+        Image.new("L", (48, 32), 70 + number).save(tmp_path / f"{number}.pgm")
+        (tmp_path / f"{number}.pgm").rename(tmp_path / f"{number}.{ending}")
+    with Video(tmp_path) as video:
+        assert rgb(video)[:, 0, 0].tolist() == [[70] * 3, [71] * 3]

@@ -1110,3 +1110,38 @@ def test_real_clips(real_data, pattern):
 )
 def test_real_oddities(real_data, name):
     assert_like_oracle(real_data / "odd_videos" / name, rounds=2)
+
+
+@pytest.mark.situation(
+    "Video files",
+    "Recordings of astronomy cameras (SER), video conferences (H.261), network cameras (MPJPEG), old games",
+    "Read, in any order",
+    ffmpeg="the same",
+)
+@pytest.mark.parametrize(
+    ("name", "container", "codec"),
+    [
+        ("a.ser", "", ""),
+        ("a.h261", "h261", "h261"),
+        ("a.mpjpeg", "mpjpeg", "mjpeg"),
+        ("a.cpk", "film_cpk", "cinepak"),
+    ],
+)
+def test_rare_containers(tmp_path, numbered_frames, read_numbers, name, container, codec):
+    path = tmp_path / name
+    frames = numbered_frames(12, height=144, width=176)
+    if codec:
+        with av.open(str(path), "w", format=container) as file:
+            video = file.add_stream(codec, rate=25)
+            video.height, video.width = 144, 176
+            video.pix_fmt = {"mjpeg": "yuvj420p", "cinepak": "rgb24"}.get(codec, "yuv420p")
+            for image in frames.permute(0, 2, 3, 1).contiguous().numpy():
+                file.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            file.mux(video.encode(None))
+    else:
+        header = b"LUCAM-RECORDER" + struct.pack("<7i", 0, 0, 1, 176, 144, 8, 12) + bytes(120 + 16)
+        path.write_bytes(header + frames[:, 0].contiguous().numpy().tobytes())
+    for facts in (None, VideoFacts.of_row(examine(str(path)))):
+        with Video(path, facts=facts) as video:
+            assert len(video) == 12
+            assert read_numbers(video.frames_at([9, 2, 11])) == [9, 2, 11]

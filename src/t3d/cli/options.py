@@ -48,7 +48,6 @@ _PATHS = {
     "teacher_weights",
     "train",
     "exclude",
-    "exclude_root",
     "soft",
     "val",
     "videos",

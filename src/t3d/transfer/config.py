@@ -27,18 +27,16 @@ class PoolConfig(ReadConfig):
         videos: Videos to learn from: a folder in any layout, a table (`.csv`, `.tsv`, `.txt`,
             `.jsonl`), an index (`.parquet`), or an official list of UCF101, HMDB51 or Kinetics with its files
             in `root`.
-        root: Folder that relative paths of a list or table start from. Default: the folder of the list.
+        root: Folder that relative paths of lists and tables start from, or that holds the files of official
+            lists. Default: the folder of each list.
         exclude: Videos to keep away from, such as those to test on, in any form of `videos`. Videos that are
             the same file as one of these, have the same bytes, the same group (column `source`) or a similar
             perceptual hash are left out. Perceptual hashes need an index (`t3d prepare index`).
-        exclude_root: Folder that relative paths of `exclude` start from, or that holds the files of an
-            official list. Default: that of `root`.
     """
 
     videos: str = ""
     root: str | None = None
     exclude: str | None = None
-    exclude_root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,6 @@ class LabelConfig:
         videos: Labeled videos: a folder with one folder per class, a `.csv` or `.jsonl` table, an index
             (`.parquet`), or an official list. They may be among the unlabeled videos. Default: no labels; the
             student learns features and has no classifier.
-        root: Folder that relative paths of the table start from, or that holds the files of an official list.
         fraction: Share of the labels to use, in each class, whole groups at a time.
         seed: Seed of the draw of `fraction`. With the same seed, a smaller share is part of a larger one.
         temperature: Divides the classifier's scores before the softmax. Above 1, soft labels are more even.
@@ -157,7 +154,6 @@ class LabelConfig:
     """
 
     videos: str = ""
-    root: str | None = None
     fraction: float = 1.0
     seed: int = 0
     temperature: float = 1.0
@@ -207,7 +203,7 @@ class TransferConfig(RunConfig):
 
     def lists(self) -> tuple[str, ...]:
         """Return the folder of relative paths, if it is set, and the lists of videos."""
-        names = (self.data.root, self.data.videos, self.labels.root, self.labels.videos)
+        names = (self.data.root, self.data.videos, self.labels.videos)
         return tuple(filter(None, names))
 
     def caches(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ import numpy as np
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from t3d.data.catalog import open_videos, refuse_unused_root
+from t3d.data.catalog import open_videos, roots_of
 from t3d.data.clips.check import refuse_many
 from t3d.data.index import VideoIndex
 from t3d.data.inspect.nearby import Listed
@@ -50,30 +50,37 @@ def open_pool(config: TransferConfig, index: VideoIndex | None) -> Pool:
         ManifestError: No videos were found, the labels cannot be used, or `data.exclude` leaves none.
     """
     data = config.data
-    pool = _open_unlabeled(data.videos, root=data.root, source_pattern=data.source_pattern)
-    if config.labels.videos:
-        pool = _with_labeled(pool, _open_labeled(config))
-    return Pool(pool) if data.exclude is None else _without_excluded(pool, config, index)
+    lists = list(filter(None, (data.videos, config.labels.videos, data.exclude)))
+    roots = dict(zip(lists, roots_of(data.root, *lists), strict=True))
+    pool = _open_unlabeled(data.videos, root=roots[data.videos], source_pattern=data.source_pattern)
+    if name := config.labels.videos:
+        pool = _with_labeled(pool, _open_labeled(config, root=roots[name]))
+    if data.exclude is None:
+        return Pool(pool)
+    asked = _open_unlabeled(
+        data.exclude, root=roots[data.exclude], source_pattern=_pattern(config, data.exclude)
+    )
+    return _without_excluded(pool, asked, config, index)
+
+
+def _pattern(config: TransferConfig, name: str) -> str | None:
+    """Return the pattern of groups for a folder. It describes the pool; lists name their groups."""
+    return config.data.source_pattern if Path(name).is_dir() else None
 
 
 def _open_unlabeled(name: str, *, root: str | None, source_pattern: str | None) -> Manifest:
     """Open a folder in any layout, or a list, and drop its labels."""
-    refuse_unused_root(root, name)
     if Path(name).is_dir():
         return Manifest.from_files([name], source_pattern=source_pattern).without_labels()
     return open_videos(name, root=root, source_pattern=source_pattern).without_labels()
 
 
-def _without_excluded(pool: Manifest, config: TransferConfig, index: VideoIndex | None) -> Pool:
+def _without_excluded(
+    pool: Manifest, asked: Manifest, config: TransferConfig, index: VideoIndex | None
+) -> Pool:
     """Leave out the videos that are also in `data.exclude`, in one form or another."""
     data = config.data
     assert data.exclude is not None
-    folder = Path(data.exclude).is_dir()
-    asked = _open_unlabeled(
-        data.exclude,
-        root=data.exclude_root if folder else data.exclude_root or data.root,
-        source_pattern=data.source_pattern if folder else None,
-    )
     lists = {"excluded": Listed(asked, data.exclude)}
     shared = compared_lists(Listed(pool, data.videos), lists, index)["excluded"]
     kept = np.ones(len(pool), dtype=bool)
@@ -94,12 +101,10 @@ def _without_excluded(pool: Manifest, config: TransferConfig, index: VideoIndex 
     return Pool(rest, "\n" + " ".join(filter(None, sentences)))
 
 
-def _open_labeled(config: TransferConfig) -> Manifest:
+def _open_labeled(config: TransferConfig, *, root: str | None) -> Manifest:
     """Open the labeled videos, reduced to the used share."""
     options = config.labels
-    refuse_unused_root(options.root, options.videos)
-    pattern = config.data.source_pattern if Path(options.videos).is_dir() else None
-    labeled = open_videos(options.videos, root=options.root, source_pattern=pattern)
+    labeled = open_videos(options.videos, root=root, source_pattern=_pattern(config, options.videos))
     refuse_unusable(labeled, options.videos)
     return labeled.label_subset(options.fraction, seed=options.seed)
 

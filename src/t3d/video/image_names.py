@@ -13,7 +13,7 @@ from t3d.errors import VideoError
 
 IMAGE_FPS = 25.0
 """Frames per second of image folders, unless the user gives another rate."""
-IMAGE_ENDINGS = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"])
+IMAGE_ENDINGS = frozenset([".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 _LEAST = 2  # a folder with a single image is not a video
 _SIDE_FILES = frozenset(["thumbs.db", "desktop.ini"])  # Windows writes them
 

@@ -5,6 +5,7 @@ Legend: T frames, C = 3 channels (RGB), H height, W width.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -35,6 +36,7 @@ _DECODERS = (
     (rb"BM", "bmp"),
     (rb"II\*\0|MM\0\*", "tiff"),
     (rb"P[36]\s", "ppm"),
+    (rb"P[25]\s", "pgm"),
 )
 IMAGE_CODECS = frozenset(codec for _, codec in _DECODERS)
 """FFmpeg's names of the codecs of images."""
@@ -210,6 +212,8 @@ class ImageReader:
         codec = next((codec for start, codec in _DECODERS if re.match(start, content, re.DOTALL)), None)
         if codec is None:
             raise VideoError(self.path, f"{name}: is not an image that can be read, or is cut off")
+        if codec == "tiff" and (picture := _jpeg_in_tiff(content)) is not None:
+            return codec, picture
         decoder = av.CodecContext.create(codec, "r")
         decoder.thread_count = 1
         if math.isfinite(self._max_megapixels):
@@ -258,6 +262,20 @@ def _refuse_large(image: Path, max_megapixels: float) -> None:
     finally:
         PIL.Image.MAX_IMAGE_PIXELS = most
     check_frame_size(image, height, width, max_megapixels=max_megapixels)
+
+
+def _jpeg_in_tiff(content: bytes) -> av.VideoFrame | None:
+    """Decode a TIFF image that is compressed as JPEG, whose colors FFmpeg reads wrongly; else return None."""
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(io.BytesIO(content)) as image:
+            if image.info.get("compression") not in ("jpeg", "tiff_jpeg"):
+                return None
+            image.getexif().pop(_ORIENTATION_TAG, None)  # else Pillow rotates it, and so does the reader
+            return av.VideoFrame.from_ndarray(np.asarray(image.convert("RGB")), format="rgb24")
+    except Exception:  # Pillow raises many kinds of errors for a file that FFmpeg may still decode
+        return None
 
 
 def _exif_orientation(image: Path) -> Orientation:

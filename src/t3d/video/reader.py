@@ -79,7 +79,7 @@ class FrameReader:
 
     Args:
         path: The file.
-        threads: Decoding threads. Files that are decoded in order use one.
+        threads: Decoding threads. Damaged files and those decoded in order use one.
         facts: Facts from an index, so that the file need not be read through.
         limits: Largest frame, and time limit.
         tonemap: See `Video`.
@@ -384,7 +384,7 @@ class FrameReader:
             self.release()
         if self._stream is None:
             # Several threads may cover up damage differently each time, and mix up parameters that change.
-            threads = self._threads if self._strict else 1
+            threads = self._threads if self._strict and not self._notes else 1
             self._stream = Stream(
                 self.path,
                 threads=threads,

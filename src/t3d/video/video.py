@@ -57,8 +57,8 @@ class Video:
     Args:
         path: The file; a URL (`https://`, `s3://`, `gs://`), which is downloaded into the cache of videos
             (`t3d.io.video_cache`); or a folder that holds only images, which are the frames in natural order.
-        threads: Decoding threads. 1 is best if many processes read many videos. Files that must be decoded
-            in order use one.
+        threads: Decoding threads. 1 is best if many processes read many videos. Damaged files, and files that
+            are decoded in order, use one.
         facts: Facts from an index (`t3d.data.index`), so that the file need not be read through.
         limits: Largest frame that is decoded, and time limit for all reading of the file.
         image_fps: Frames per second of a folder of images, see `t3d.video.images`. Files have their own.
