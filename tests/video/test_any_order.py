@@ -392,7 +392,7 @@ def test_a_decoder_that_returns_frames_in_another_order_changes_no_number(tmp_pa
 
 @pytest.mark.parametrize("place", [12, 20])
 def test_a_strict_decoder_reports_what_a_lenient_one_covers_up(tmp_path, place):
-    """The lenient one fills the rest of a damaged JPEG picture with what its memory held before."""
+    """The lenient one fills the rest of a damaged JPEG picture with old contents of its memory."""
     noise = np.random.default_rng(0).integers(0, 256, (30, 48, 80, 3), dtype=np.uint8)
     path = tmp_path / "a.mov"
     with av.open(str(path), "w") as container:
