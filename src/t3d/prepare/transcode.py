@@ -118,8 +118,7 @@ def transcode_videos(
         ConfigError: An option cannot work, `out` is among the videos, holds anything else, or was made with
             other options, or another run is writing to it.
         ManifestError: The manifest has no row, or a video is in a shard.
-        T3DError: The disk is full. The journal keeps what is done.
-        OSError: `out` cannot be written to.
+        T3DError: `out` cannot be written to. The journal keeps what is done.
 
     Example:
         >>> import tempfile, torch
@@ -128,9 +127,8 @@ def transcode_videos(
         >>> (place / "videos" / "gray").mkdir(parents=True)
         >>> frames = torch.full((8, 3, 96, 128), 128, dtype=torch.uint8)
         >>> _ = write_video(place / "videos" / "gray" / "a.avi", frames)
-        >>> manifest = Manifest.from_folder(place / "videos")
-        >>> spec = TranscodeSpec(short_side=48)
-        >>> report = transcode_videos(manifest, place / "small", spec=spec, root=place / "videos")
+        >>> videos = Manifest.from_folder(place / "videos")
+        >>> report = transcode_videos(videos, place / "small", spec=TranscodeSpec(48), root=place / "videos")
         >>> report.frames, sorted(path.name for path in (place / "small").iterdir())
         (8, ['.transcode.journal', 'gray', 'index.parquet', 'transcode.json'])
     """
