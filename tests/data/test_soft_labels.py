@@ -148,6 +148,8 @@ def test_tables_without_rows_are_refused(tmp_path: Path) -> None:
         read_soft_labels(_written(tmp_path / "a.csv"))
     with pytest.raises(ManifestError, match="the table has no rows"):
         read_soft_labels(_written(tmp_path / "a.jsonl"))
+    with pytest.raises(ManifestError, match="the table has no rows"):
+        read_soft_labels(_written(tmp_path / "header.csv", "path,a,b"))
     with pytest.raises(ManifestError, match="none of its 1 videos could be read"):
         read_soft_labels(_jsonl(tmp_path / "b.jsonl", {"path": "/a", "error": "damaged"}))
     with pytest.raises(ManifestError, match="cannot be read"):

@@ -160,7 +160,9 @@ def read_csv(name: str) -> SoftTable:
     meanings = _meanings(name, header)
     rows = _Rows(name, text, separator, header, meanings, first)
     raw = rows.read()
-    count = len(raw[0]) if raw else 0
+    if not raw:
+        raise _empty(name, 0)
+    count = len(raw[0])
     labels = [number for number, meaning in enumerate(meanings) if meaning is None]
     probs = np.full((count, len(labels)), np.nan)
     for column, number in enumerate(labels):
@@ -209,7 +211,7 @@ class _Rows:
     first: int
 
     def read(self) -> list[pa.Array]:
-        """Return the columns: text, or float64 for seconds and classes."""
+        """Return the columns: text, or float64 for seconds and classes. None if there is no row."""
         stream = io.StringIO(self.text, newline="")
         for _ in range(self.first):
             stream.readline()
