@@ -340,8 +340,8 @@ class RunFolder:
         if not self.soft_csv.exists():
             if unlabeled and train.classes:  # a transfer without labels has no classes
                 raise CheckpointError(
-                    f"{self.soft_csv} is missing: the probabilities of {unlabeled} videos in {self.train_csv} "
-                    "that have no label; restore the file"
+                    f"{self.soft_csv} is missing: the probabilities of {unlabeled} videos in "
+                    f"{self.train_csv} that have no label; restore the file"
                 )
             return None
         soft = read_soft_labels(self.soft_csv)
