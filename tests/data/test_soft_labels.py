@@ -88,7 +88,7 @@ def test_own_table(tmp_path: Path) -> None:
     assert moved.videos[0].path == Path("/elsewhere/clips/a.mp4")
 
 
-def test_a_comma_in_a_path_is_no_decimal_comma(tmp_path: Path) -> None:
+def test_a_comma_in_a_path_is_not_a_decimal_comma(tmp_path: Path) -> None:
     file = _written(tmp_path / "own.csv", "path;a;b", "/take1,2.mp4;0.25;0.75")
     assert read_soft_labels(file).probs.tolist() == [[0.25, 0.75]]
     file = _written(tmp_path / "own.csv", "path;a;b", "/a.mp4;0,25;x")

@@ -1,4 +1,4 @@
-"""What is known of a file before its frames are read: from an index, or from reading the file through."""
+"""Facts about a file that reading its frames needs, from an index or from reading the file through."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opening:
-    """What is known of a file before its frames are read.
+    """Facts about a file that reading its frames needs.
 
     Args:
         table: When each frame is shown, and where decoding can start.
@@ -53,7 +53,7 @@ def open_file(opened: Callable[[bool], Stream]) -> Opening:
     """Read all packets of a file, and decode it from start to end if that may not agree with the packets.
 
     Args:
-        opened: Opens the file anew; called with whether its decoder is strict.
+        opened: Opens the file; called with whether its decoder is strict.
 
     Raises:
         VideoError: No frame can be decoded.
@@ -91,7 +91,7 @@ def open_file(opened: Callable[[bool], Stream]) -> Opening:
 
 
 def open_indexed(path: Path, facts: VideoFacts, *, max_megapixels: float) -> Opening | None:
-    """Return what an index says of a file; None if its row is too old to be trusted.
+    """Return the facts in an index; None if they are too old to be trusted.
 
     Args:
         path: The file.

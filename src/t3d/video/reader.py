@@ -394,7 +394,7 @@ class FrameReader:
         return self._pid != os.getpid()
 
     def _start(self, facts: VideoFacts | None) -> None:
-        """Find out what is known of the file."""
+        """Take the facts about the file from an index, or read it through."""
         limit = self._max_megapixels
         opening = None if facts is None else open_indexed(self.path, facts, max_megapixels=limit)
         if opening is None:
