@@ -92,8 +92,9 @@ def test_the_rate_is_an_option(tmp_path: Path) -> None:
     video = Video(tmp_path / "film", image_fps=30000 / 1001)
     assert video.times[3] == pytest.approx(3 * 1001 / 30000)
     assert video.metadata.average_fps == pytest.approx(29.97, abs=1e-3)
-    with pytest.raises(ConfigError, match="image_fps is 0"):
-        Video(tmp_path / "film", image_fps=0)
+    for rate in (0, 1e-9, float("nan")):
+        with pytest.raises(ConfigError, match=rf"image_fps is {rate}"):
+            Video(tmp_path / "film", image_fps=rate)
 
 
 @pytest.mark.situation(

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from t3d.errors import ConfigError, VideoError
+from t3d.errors import VideoError, between
 from t3d.video.frame_table import FrameTable, Int64s
 from t3d.video.image_names import IMAGE_FPS, image_names
 from t3d.video.limits import DEFAULT_MEGAPIXELS, check_frame_size
@@ -77,7 +77,7 @@ class ImageReader:
     Raises:
         VideoError: The folder cannot be read, holds other files, or its first image cannot be decoded; or the
             number of its images differs from that in `facts`.
-        ConfigError: The frame rate is not above 0.
+        ConfigError: The frame rate is not from 0.001 to 100,000.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class ImageReader:
         facts: VideoFacts | None = None,
         max_megapixels: float = DEFAULT_MEGAPIXELS,
     ) -> None:
-        if fps is not None and not 0 < fps <= 100_000:
-            raise ConfigError(f"image_fps is {fps}; it must be above 0 and at most 100000")
+        if fps is not None:
+            between("image_fps", fps, 0.001, 100_000)
         self.path = path
         self._max_megapixels = max_megapixels
         self._names = image_names(path)
