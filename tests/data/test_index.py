@@ -25,7 +25,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ManifestError, VideoError
 from t3d.prepare.examine import examine
 from t3d.prepare.index import index_videos
-from t3d.video import reader as reader_module
+from t3d.video import opening, reader
 from t3d.video import video as video_module
 from t3d.video.encode import write_video
 from t3d.video.facts import VideoFacts
@@ -122,8 +122,9 @@ def test_nothing_is_read_through_to_open_a_known_file(films, index, monkeypatch,
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the file was read through")
 
-    monkeypatch.setattr(reader_module, "read_with", never)
-    monkeypatch.setattr(reader_module, "scan_table", never)
+    monkeypatch.setattr(opening, "read_with", never)
+    monkeypatch.setattr(opening, "scan_table", never)
+    monkeypatch.setattr(reader, "scan_table", never)
     for seed, name in enumerate(FILES):
         video = Video(films / name, facts=known.facts(films / name))
         assert video._reader._stream is None  # not even opened

@@ -88,6 +88,14 @@ def test_own_table(tmp_path: Path) -> None:
     assert moved.videos[0].path == Path("/elsewhere/clips/a.mp4")
 
 
+def test_a_comma_in_a_path_is_not_a_decimal_comma(tmp_path: Path) -> None:
+    file = _written(tmp_path / "own.csv", "path;a;b", "/take1,2.mp4;0.25;0.75")
+    assert read_soft_labels(file).probs.tolist() == [[0.25, 0.75]]
+    file = _written(tmp_path / "own.csv", "path;a;b", "/a.mp4;0,25;x")
+    with pytest.raises(ManifestError, match=r"line 2: b is 'x', not a probability"):
+        read_soft_labels(file)
+
+
 def test_rounded_rows_are_made_to_sum_to_one(tmp_path: Path) -> None:
     file = _written(tmp_path / "own.csv", "path,a,b,c", "x.mp4,0.333,0.333,0.3335")
     np.testing.assert_allclose(read_soft_labels(file).probs.sum(), 1, atol=1e-7)
@@ -148,6 +156,8 @@ def test_tables_without_rows_are_refused(tmp_path: Path) -> None:
         read_soft_labels(_written(tmp_path / "a.csv"))
     with pytest.raises(ManifestError, match="the table has no rows"):
         read_soft_labels(_written(tmp_path / "a.jsonl"))
+    with pytest.raises(ManifestError, match="the table has no rows"):
+        read_soft_labels(_written(tmp_path / "header.csv", "path,a,b"))
     with pytest.raises(ManifestError, match="none of its 1 videos could be read"):
         read_soft_labels(_jsonl(tmp_path / "b.jsonl", {"path": "/a", "error": "damaged"}))
     with pytest.raises(ManifestError, match="cannot be read"):

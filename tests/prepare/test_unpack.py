@@ -106,6 +106,26 @@ def test_a_folder_of_archives_becomes_a_folder_of_videos(tmp_path: Path) -> None
     assert (again.unpacked, again.files, again.bad) == (1, 2, ())
 
 
+@pytest.mark.parametrize("other", ["a.tar.gz", "a/b.zip"])
+def test_two_archives_that_would_fill_one_folder_are_refused(tmp_path: Path, other: str) -> None:
+    source, out = tmp_path / "zips", tmp_path / "new"
+    make_zip(source / "a.zip", {"1.jpg": jpeg()})
+    make_zip(source / other, {"2.jpg": jpeg()})
+    with pytest.raises(ConfigError, match=rf"{source}/a\.\S+ and {source}/a\S+ would both fill .*{out}/a;"):
+        unpack(source, out)
+    assert not out.exists()
+
+
+def test_an_archive_in_an_archive_next_to_a_folder_of_its_name_is_kept(tmp_path: Path) -> None:
+    inner = make_zip(tmp_path / "inner.zip", {"1.jpg": jpeg()}).read_bytes()
+    archive = make_zip(tmp_path / "set.zip", {"v1.zip": inner, "v1/2.jpg": jpeg(), "v2.zip": inner})
+    report = unpack(archive, tmp_path / "new")
+    assert [failed.path for failed in report.bad] == [str(tmp_path / "new/v1.zip")]
+    assert f"not unpacked, because {tmp_path}/new/v1 exists" in report.bad[0].reason
+    files = {path.relative_to(tmp_path / "new").as_posix() for path in (tmp_path / "new").rglob("*.*")}
+    assert files == {"v1.zip", "v1/2.jpg", "v2/1.jpg"}
+
+
 def test_an_archive_is_never_taken_for_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     archive = make_zip(tmp_path / "set/a.zip", {"1.jpg": jpeg(), "2.jpg": jpeg(50)})
     archive.with_name("b.cbz").write_bytes(archive.read_bytes())

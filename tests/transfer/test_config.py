@@ -64,10 +64,13 @@ def test_options_cannot_be_changed_after_their_check() -> None:
             {"optim": OptimConfig(batch_size=1)},
             "optim.batch_size is 1; it must be at least 2, so that each batch has 2 clips: the metrics",
         ),
-        ({"optim": OptimConfig(mixup_alpha=0.2)}, "optim.mixup_alpha and optim.label_smoothing need labels"),
+        (
+            {"optim": OptimConfig(mixup_alpha=0.2)},
+            "optim.mixup_alpha and optim.label_smoothing are for t3d train",
+        ),
         (
             {"optim": OptimConfig(label_smoothing=0.1)},
-            "optim.mixup_alpha and optim.label_smoothing need labels",
+            "optim.mixup_alpha and optim.label_smoothing are for t3d train",
         ),
         ({"clip": ClipSpec(segments=3)}, "clip.segments is 3; it must be 1"),
         ({"data": UNWATCHED, "optim": PLATEAU}, "plateau needs a validation loss"),

@@ -158,6 +158,17 @@ def test_a_run_stopped_before_its_soft_labels_were_saved_makes_them_again(
         assert (Path(config.out) / name).read_bytes() == (straight.path / name).read_bytes(), name
 
 
+def test_a_run_without_unlabeled_videos_is_resumed(
+    small: Small, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, few = folders
+    config = small(data={"videos": str(few), "val_fraction": 0.0}, optim={"epochs": 1})
+    folder = RunFolder(transfer(config))
+    assert not (folder.path / "soft.csv").exists()
+    transfer(replace(config, optim=replace(config.optim, epochs=2)), resume=True)
+    assert "epoch   2/2" in capsys.readouterr().out
+
+
 def test_labeled_videos_may_be_part_of_the_pool_and_are_never_held_out(
     small: Small, folders: tuple[Path, Path]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -42,6 +44,22 @@ def test_soft_labels_are_fitted_as_cross_entropy_with_probabilities() -> None:
     fitted = fit_soft(features, targets, strength=0.5)
     probs = class_probabilities(fitted.classifier, features, 3)
     np.testing.assert_allclose(probs, by_descent(features, targets, 0.5), atol=5e-3)
+
+
+def test_the_features_are_not_copied_for_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.preprocessing import StandardScaler
+
+    seen: list[int] = []
+    standardize = StandardScaler.partial_fit
+
+    def counting(self: StandardScaler, x: Floats, *args: Any, **more: Any) -> Any:
+        seen.append(len(x))
+        return standardize(self, x, *args, **more)
+
+    monkeypatch.setattr(StandardScaler, "partial_fit", counting)
+    features, targets = problem(7)
+    fit_soft(features, targets, strength=0.5)
+    assert seen == [60]
 
 
 def test_probabilities_of_0_and_1_are_labels() -> None:

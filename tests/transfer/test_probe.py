@@ -17,7 +17,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.data.soft_labels import SoftLabels, write_soft_labels
 from t3d.device import Compute
 from t3d.errors import ConfigError, ManifestError
-from t3d.evaluation.config import TestConfig
+from t3d.evaluation.config import Reading, TestConfig
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult, run_test
 from t3d.models.frames import FrameNet
@@ -154,6 +154,20 @@ def test_soft_labels_of_other_videos_count_like_labels(
     own = expected.video_probs[np.arange(6), expected.labels]
     assert (scores["unsure"].video_probs[np.arange(6), expected.labels] < own).all()
     assert (scores["wrong"].video_probs[np.arange(6), expected.labels] < 0.5).all()  # six against four
+
+
+def test_paths_of_soft_labels_start_from_the_root(lists: Path, student: Path, tmp_path: Path) -> None:
+    table = tmp_path / "soft.csv"
+    table.write_text("path,red,blue\ntest_red_0.mp4,1,0\n")
+    options = ProbeConfig(
+        str(lists / "train.csv"),
+        soft=str(table),
+        out=str(tmp_path / "run"),
+        model=str(student),
+        reading=Reading(root=str(lists)),
+        compute=Compute("cpu", workers=0),
+    )
+    assert run_probe(options).train[-1].path == lists / "test_red_0.mp4"
 
 
 def test_soft_labels_of_other_classes_and_lost_videos_are_refused(

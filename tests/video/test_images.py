@@ -92,8 +92,9 @@ def test_the_rate_is_an_option(tmp_path: Path) -> None:
     video = Video(tmp_path / "film", image_fps=30000 / 1001)
     assert video.times[3] == pytest.approx(3 * 1001 / 30000)
     assert video.metadata.average_fps == pytest.approx(29.97, abs=1e-3)
-    with pytest.raises(ConfigError, match="image_fps is 0"):
-        Video(tmp_path / "film", image_fps=0)
+    for rate in (0, 1e-9, float("nan")):
+        with pytest.raises(ConfigError, match=rf"image_fps is {rate}"):
+            Video(tmp_path / "film", image_fps=rate)
 
 
 @pytest.mark.situation(
@@ -337,11 +338,12 @@ def test_cached_frames_of_indexed_images_depend_on_the_rate(tmp_path: Path) -> N
 
 
 def test_images_of_too_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
-    frames_in(tmp_path / "film", ["1.png", "2.png", "3.png"])
+    frames_in(tmp_path / "film", ["1.png", "2.png", "3.png", "4.png"])
     for number, side in ((2, 60), (3, 3000)):
         Image.new("L", (side, side)).save(tmp_path / f"film/{number}.png")
+    Image.new("RGB", (60, 64)).save(tmp_path / "film/4.png", "tiff", compression="jpeg")
     video = Video(tmp_path / "film", limits=ReadLimits(max_megapixels=0.003))
-    for number, size in ((1, "60 × 60"), (2, "3000 × 3000")):
+    for number, size in ((1, "60 × 60"), (2, "3000 × 3000"), (3, "60 × 64")):
         with pytest.raises(VideoError, match=rf"{number + 1}.png: frames are {size}, .*`max_megapixels`"):
             video.frames_at([number])
 

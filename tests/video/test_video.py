@@ -436,7 +436,8 @@ def test_scan_is_skipped_if_packets_are_sufficient(folder, clip, numbered_frames
         scans.append(opened.path)
         return plain(opened, table, **options)
 
-    monkeypatch.setattr("t3d.video.reader.scan_table", counting)
+    for module in ("opening", "reader"):
+        monkeypatch.setattr(f"t3d.video.{module}.scan_table", counting)
     for path in (clip, avi, packed):
         with Video(path) as video:
             video.frames_at([20, 3])
@@ -1020,7 +1021,7 @@ def test_pickling_keeps_the_table_and_reopens_the_file(clip, read_numbers, monke
     video = Video(clip)
     video.frames_at([30])
     data = pickle.dumps(video)
-    monkeypatch.setattr("t3d.video.reader.read_with", None)  # the copy must not need it
+    monkeypatch.setattr("t3d.video.opening.read_with", None)  # the copy must not need it
     copy = pickle.loads(data)
     assert (len(copy), copy.height, copy.width) == (100, 48, 80)
     assert read_numbers(copy.frames_at([31, 2])) == [31, 2]

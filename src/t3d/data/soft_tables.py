@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -160,7 +159,9 @@ def read_csv(name: str) -> SoftTable:
     meanings = _meanings(name, header)
     rows = _Rows(name, text, separator, header, meanings, first)
     raw = rows.read()
-    count = len(raw[0]) if raw else 0
+    if not raw:
+        raise _empty(name, 0)
+    count = len(raw[0])
     labels = [number for number, meaning in enumerate(meanings) if meaning is None]
     probs = np.full((count, len(labels)), np.nan)
     for column, number in enumerate(labels):
@@ -209,7 +210,7 @@ class _Rows:
     first: int
 
     def read(self) -> list[pa.Array]:
-        """Return the columns: text, or float64 for seconds and classes."""
+        """Return the columns: text, or float64 for seconds and classes. None if there is no row."""
         stream = io.StringIO(self.text, newline="")
         for _ in range(self.first):
             stream.readline()
@@ -221,27 +222,31 @@ class _Rows:
         types = {
             name: pa.float64() if number else pa.string() for name, number in zip(names, numbers, strict=True)
         }
-        comma = self.separator != "," and re.search(r"\d,\d", body) is not None
-        try:
-            table = pyarrow.csv.read_csv(
-                io.BytesIO(body.encode()),
-                read_options=pyarrow.csv.ReadOptions(column_names=names),
-                parse_options=pyarrow.csv.ParseOptions(delimiter=self.separator, newlines_in_values=True),
-                convert_options=pyarrow.csv.ConvertOptions(
-                    column_types=types, null_values=[""], decimal_point="," if comma else "."
-                ),
-            )
-        except pa.ArrowInvalid as error:
-            raise self._named_error(error, comma=comma) from error
-        return [table[name].combine_chunks() for name in names]
+        error: pa.ArrowInvalid | None = None
+        for point in ".," if self.separator != "," else ".":
+            try:
+                table = pyarrow.csv.read_csv(
+                    io.BytesIO(body.encode()),
+                    read_options=pyarrow.csv.ReadOptions(column_names=names),
+                    parse_options=pyarrow.csv.ParseOptions(delimiter=self.separator, newlines_in_values=True),
+                    convert_options=pyarrow.csv.ConvertOptions(
+                        column_types=types, null_values=[""], decimal_point=point
+                    ),
+                )
+                return [table[name].combine_chunks() for name in names]
+            except pa.ArrowInvalid as wrong:
+                error = wrong
+        assert error is not None
+        raise self._named_error(error) from error
 
     def records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the rows with their lines."""
         reader = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.separator)
         return ((reader.line_num, row) for row in reader if row and reader.line_num > self.first)
 
-    def _named_error(self, error: Exception, *, comma: bool) -> ManifestError:
+    def _named_error(self, error: Exception) -> ManifestError:
         """Find the line of a mistake by reading slowly."""
+        comma = self.separator != ","
         for line, row in self.records():
             where = f"{self.name}, line {line}"
             if len(row) != len(self.header):

@@ -40,8 +40,8 @@ def unpack(
 
     A single archive becomes the folder `out`. An archive `a/b.zip` below a folder becomes the folder
     `out/a/b`; other files are not copied. Each folder gets its name when it is whole, so a repeated command
-    unpacks what is missing. Archives in an archive become folders in place. Folders `__MACOSX`, which macOS
-    adds to archives, are left out.
+    unpacks what is missing. Archives in an archive become folders in place, except where it has such a folder
+    already: then they stay, and are reported. Folders `__MACOSX`, which macOS adds to archives, are left out.
 
     Args:
         source: Archive (zip, tar, tar.gz, tar.bz2, tar.xz, rar), or a folder with archives.
@@ -55,7 +55,8 @@ def unpack(
     Raises:
         ArchiveError: The single archive cannot be unpacked, or the folder has no archive.
         ManifestError: There is no such file or folder.
-        ConfigError: `out` exists, and the source is a single archive; or an option cannot work.
+        ConfigError: `out` exists, and the source is a single archive; two archives would fill one folder; or
+            an option cannot work.
 
     Example:
         >>> import tempfile, zipfile
@@ -85,6 +86,7 @@ def unpack(
         ]
     if not jobs:
         raise ArchiveError(f"{source}: no archive in this folder ({', '.join(ENDINGS)})")
+    _refuse_one_folder(jobs)
     done = files = 0
     bad: list[Failed] = []
     with progress("Unpacking archives", len(jobs)) as bar:
@@ -101,6 +103,29 @@ def unpack(
                 bad.append(_failed(path, error))
             bar.advance()
     return UnpackReport(len(jobs), done, files, str(_videos_in(folder)), tuple(bad))
+
+
+def _refuse_one_folder(jobs: list[tuple[Path, Path]]) -> None:
+    """Refuse archives that would fill the same folder, such as `a.zip` and `a.tar`, or `a.zip` and `a/b.zip`.
+
+    The second one would seem to be unpacked already.
+
+    Raises:
+        ConfigError: There are two.
+    """
+    owner: dict[Path, Path] = {}
+    for path, target in jobs:
+        if target in owner:
+            raise ConfigError(_one_folder(owner[target], path, target))
+        owner[target] = path
+    for path, target in jobs:
+        for folder in target.parents:
+            if folder in owner:
+                raise ConfigError(_one_folder(owner[folder], path, folder))
+
+
+def _one_folder(first: Path, second: Path, folder: Path) -> str:
+    return f"{first} and {second} would both fill the folder {folder}; rename or move one of them"
 
 
 def _archives(folder: Path) -> list[Path]:
@@ -128,8 +153,12 @@ def _unpack_inner(folder: Path, max_gb: float | None, bad: list[Failed]) -> int:
     for inner in _archives(folder):
         try:
             target = Path(without_archive_ending(str(inner)))
-            if not target.exists():  # else only the archive is left to delete
-                count += _extracted(inner, target, max_gb) - 1
+            if os.path.lexists(target):
+                raise ArchiveError(
+                    f"{inner}: not unpacked, because {target} exists. Delete the archive if that is its "
+                    "content; else rename it and repeat the command, or unpack it yourself"
+                )
+            count += _extracted(inner, target, max_gb) - 1
             inner.unlink()
         except ArchiveError as error:
             bad.append(_failed(inner, error))

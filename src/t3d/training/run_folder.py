@@ -217,8 +217,8 @@ class RunFolder:
         """Write the lists of videos. The training list is written last and marks the lists as complete."""
         for file in (self.val_csv, self.soft_csv, self.bad_csv):  # left by a start that was interrupted here
             file.unlink(missing_ok=True)
-        if soft is not None:
-            rows = ~train.labeled
+        rows = ~train.labeled
+        if soft is not None and rows.any():
             unlabeled = train.select(rows).without_labels()
             write_soft_labels(self.soft_csv, SoftLabels(unlabeled, train.classes, soft[rows]))
         if val is not None:
@@ -333,13 +333,18 @@ class RunFolder:
             Probability of each class for each training video, float32 [N, K]. None if there are none.
 
         Raises:
-            CheckpointError: The lists do not match.
+            CheckpointError: The lists do not match, or the table is missing.
             ManifestError: The table of soft labels is damaged.
         """
+        unlabeled = int((~train.labeled).sum())
         if not self.soft_csv.exists():
+            if unlabeled and train.classes:  # a transfer without labels has no classes
+                raise CheckpointError(
+                    f"{self.soft_csv} is missing: the probabilities of {unlabeled} videos in "
+                    f"{self.train_csv} that have no label; restore the file"
+                )
             return None
         soft = read_soft_labels(self.soft_csv)
-        unlabeled = int((~train.labeled).sum())
         if len(soft) != unlabeled or soft.classes != train.classes:
             raise CheckpointError(
                 f"{self.soft_csv} has {len(soft)} videos and {len(soft.classes)} classes, but "

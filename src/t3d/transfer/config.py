@@ -242,7 +242,8 @@ class TransferConfig(RunConfig):
             )
         if self.optim.mixup_alpha or self.optim.label_smoothing:
             raise ConfigError(
-                "optim.mixup_alpha and optim.label_smoothing need labels, which transfer does not read"
+                "optim.mixup_alpha and optim.label_smoothing are for t3d train; a transfer does not use "
+                "them, also with labels. Remove them"
             )
         self._check_labels()
         if self.optim.schedule == "plateau" and self.data.val_fraction == 0:

@@ -19,10 +19,13 @@ from t3d.errors import ManifestError
 from t3d.evaluation.scores import ClipRow
 from t3d.progress import progress
 
+Floats = npt.NDArray[np.float64]
+
 # Inverse strengths of the weight penalty. The range covers few and many labels.
 STRENGTHS = np.logspace(-5, 1, 7)
 _MEDIUM = 1e-2
 _LEAST_PROBABILITY = 1e-3
+_MOST_STEPS = 2000
 
 _NEVER = -1e4  # score of a class without training clips, before the softmax
 
@@ -65,7 +68,7 @@ def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> LinearFit:
     sources = np.array(manifest.table["source"].to_pylist(), dtype=object)[videos]
     if len(np.unique(labels)) < 2:
         raise ManifestError("a probe needs readable videos of at least 2 classes")
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_MOST_STEPS))
     folds = min(4, min(len(np.unique(sources[labels == label])) for label in np.unique(labels)))
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -88,7 +91,7 @@ def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> LinearFit:
 def fit_soft(features: npt.NDArray[Any], targets: npt.NDArray[Any], *, strength: float) -> LinearFit:
     """Fit a logistic regression on class probabilities.
 
-    Each row counts once for every class, with the probability of the class as its weight.
+    This is the same as one copy of each row for every class, with the probability of the class as its weight.
 
     Args:
         features: Feature vectors, float [N, D].
@@ -105,9 +108,18 @@ def fit_soft(features: npt.NDArray[Any], targets: npt.NDArray[Any], *, strength:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    rows, labels = np.nonzero(targets >= _LEAST_PROBABILITY)
+    targets = np.where(targets >= _LEAST_PROBABILITY, targets, 0).astype(np.float64)
+    used = np.flatnonzero(targets.any(0))
+    regression = LogisticRegression(C=strength, max_iter=_MOST_STEPS)
+    model = make_pipeline(StandardScaler(), regression)
+    if len(used) > 2:
+        # scikit-learn takes one label per row: it would need a copy of the features for each class of a clip.
+        x = model.steps[0][1].fit_transform(features.astype(np.float64), sample_weight=targets.sum(1))
+        regression.coef_, regression.intercept_ = _soft_layer(x, targets[:, used], strength)
+        regression.classes_, regression.n_features_in_ = used, x.shape[1]
+        return LinearFit(model, strength, None)
+    rows, labels = np.nonzero(targets)
     weights = targets[rows, labels]
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
     model.fit(
         features[rows],
         labels,
@@ -115,6 +127,36 @@ def fit_soft(features: npt.NDArray[Any], targets: npt.NDArray[Any], *, strength:
         logisticregression__sample_weight=weights,
     )
     return LinearFit(model, strength, None)
+
+
+def _soft_layer(x: Floats, targets: Floats, strength: float) -> tuple[Floats, Floats]:
+    """Minimize the cross-entropy and the weight penalty as scikit-learn's regression does.
+
+    Args:
+        x: Standardized features, [N, D].
+        targets: Class probabilities, [N, K].
+        strength: Inverse strength of the weight penalty.
+
+    Returns:
+        Weights [K, D] and biases [K].
+    """
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
+    shape, total = (targets.shape[1], x.shape[1] + 1), targets.sum()
+    shares, penalty = targets.sum(1, keepdims=True), 1 / (strength * total)
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        weight, bias = flat.reshape(shape)[:, :-1], flat.reshape(shape)[:, -1]
+        logs = log_softmax(x @ weight.T + bias, axis=1)  # N K
+        wrong = (np.exp(logs) * shares - targets) / total
+        value = 0.5 * penalty * np.square(weight).sum() - (targets * logs).sum() / total
+        return float(value), np.column_stack((wrong.T @ x + penalty * weight, wrong.sum(0))).ravel()
+
+    start = np.zeros(shape[0] * shape[1])
+    options = {"maxiter": _MOST_STEPS, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps, "maxls": 50}
+    table = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x.reshape(shape)
+    return table[:, :-1], table[:, -1]
 
 
 def class_probabilities(

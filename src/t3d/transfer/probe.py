@@ -151,9 +151,10 @@ def _with_soft(known: Manifest, config: ProbeConfig) -> tuple[Manifest, Probs | 
     """Add the videos with soft labels after the labeled ones, and return the targets of all."""
     if config.soft is None:
         return known, None
-    soft = read_soft_labels(config.soft)
+    root = config.reading.root
+    soft = read_soft_labels(config.soft, root=root)
     soft = soft.with_classes(known.classes, name=config.soft, owner="the training videos")
-    refuse_moved(soft.videos, config.soft)
+    refuse_moved(soft.videos, config.soft, root=root)
     return joined_with(known, soft)
 
 

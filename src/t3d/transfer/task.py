@@ -15,7 +15,7 @@ from torch import Tensor
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.sampling import Indices
-from t3d.data.soft_labels import SoftLabels, read_soft_labels, write_soft_labels
+from t3d.data.soft_labels import SoftLabels, read_soft_labels, target_probs, write_soft_labels
 from t3d.models.frames import TimePooling
 from t3d.models.weights import ModelCard, save_model
 from t3d.training.start import Run, RunVideos
@@ -86,13 +86,15 @@ def _make(run: Run[TransferConfig], videos: RunVideos, view: TeacherView) -> Tas
 
 
 def _read(run: Run[TransferConfig], videos: RunVideos) -> Task:
-    assert videos.soft is not None
+    train = videos.soft
+    if train is None:  # all training videos have a label
+        train = target_probs(videos.train, np.zeros((0, len(videos.train.classes)), np.float32))
     val = None
     if videos.val is not None:
         name = str(run.folder.path / "val_soft.csv")
         soft = read_soft_labels(name).with_classes(videos.train.classes, name=name, owner="the run")
         val = torch.from_numpy(np.array(soft.probs))
-    return Task(torch.from_numpy(np.array(videos.soft)), val, None)
+    return Task(torch.from_numpy(np.array(train)), val, None)
 
 
 def save_task(run: Run[TransferConfig], videos: RunVideos, task: Task, teacher: Teacher) -> None:

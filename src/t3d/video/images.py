@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from t3d.errors import ConfigError, VideoError
+from t3d.errors import VideoError, between
 from t3d.video.frame_table import FrameTable, Int64s
 from t3d.video.image_names import IMAGE_FPS, image_names
 from t3d.video.limits import DEFAULT_MEGAPIXELS, check_frame_size
@@ -77,7 +77,7 @@ class ImageReader:
     Raises:
         VideoError: The folder cannot be read, holds other files, or its first image cannot be decoded; or the
             number of its images differs from that in `facts`.
-        ConfigError: The frame rate is not above 0.
+        ConfigError: The frame rate is not from 0.001 to 100,000.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class ImageReader:
         facts: VideoFacts | None = None,
         max_megapixels: float = DEFAULT_MEGAPIXELS,
     ) -> None:
-        if fps is not None and not 0 < fps <= 100_000:
-            raise ConfigError(f"image_fps is {fps}; it must be above 0 and at most 100000")
+        if fps is not None:
+            between("image_fps", fps, 0.001, 100_000)
         self.path = path
         self._max_megapixels = max_megapixels
         self._names = image_names(path)
@@ -212,8 +212,10 @@ class ImageReader:
         codec = next((codec for start, codec in _DECODERS if re.match(start, content, re.DOTALL)), None)
         if codec is None:
             raise VideoError(self.path, f"{name}: is not an image that can be read, or is cut off")
-        if codec == "tiff" and (picture := _jpeg_in_tiff(content)) is not None:
-            return codec, picture
+        if codec == "tiff":
+            picture = _jpeg_in_tiff(self.path / name, content, self._max_megapixels)
+            if picture is not None:
+                return codec, picture
         decoder = av.CodecContext.create(codec, "r")
         decoder.thread_count = 1
         if math.isfinite(self._max_megapixels):
@@ -264,16 +266,23 @@ def _refuse_large(image: Path, max_megapixels: float) -> None:
     check_frame_size(image, height, width, max_megapixels=max_megapixels)
 
 
-def _jpeg_in_tiff(content: bytes) -> av.VideoFrame | None:
-    """Decode a TIFF image that is compressed as JPEG, whose colors FFmpeg reads wrongly; else return None."""
+def _jpeg_in_tiff(path: Path, content: bytes, max_megapixels: float) -> av.VideoFrame | None:
+    """Decode a TIFF image that is compressed as JPEG, whose colors FFmpeg reads wrongly; else return None.
+
+    Raises:
+        VideoError: It is compressed as JPEG, and is too large.
+    """
     import PIL.Image
 
     try:
         with PIL.Image.open(io.BytesIO(content)) as image:
             if image.info.get("compression") not in ("jpeg", "tiff_jpeg"):
                 return None
+            check_frame_size(path, image.height, image.width, max_megapixels=max_megapixels)
             image.getexif().pop(_ORIENTATION_TAG, None)  # else Pillow rotates it, and so does the reader
             return av.VideoFrame.from_ndarray(np.asarray(image.convert("RGB")), format="rgb24")
+    except VideoError:
+        raise
     except Exception:  # Pillow raises many kinds of errors for a file that FFmpeg may still decode
         return None
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -27,19 +27,19 @@ import numpy as np
 import numpy.typing as npt
 
 from t3d.errors import VideoError
-from t3d.video.frame_table import HIDDEN_ERRORS, FrameTable, Int64s, damage_of, read_with, scan_table
-from t3d.video.limits import ReadLimits, TimeLimit, check_frame_size
-from t3d.video.orientation import Image, Orientation
-from t3d.video.remarks import SCALED, hdr_remark, joined, size_remark
+from t3d.video.frame_table import HIDDEN_ERRORS, Int64s, damage_of, scan_table
+from t3d.video.limits import ReadLimits, TimeLimit
+from t3d.video.missing import nearest_decodable
+from t3d.video.opening import open_file, open_indexed
+from t3d.video.orientation import Image
+from t3d.video.remarks import SCALED, joined, size_remark
 from t3d.video.signature import signature
-from t3d.video.stream import WRONG_PLACES, Stream, size_of
+from t3d.video.stream import WRONG_PLACES, Stream
 
 if TYPE_CHECKING:
     from t3d.video.facts import VideoFacts
 
 Transform = Callable[[Image], Image]
-MAX_MISSING = 0.1
-"""Largest share of frames that cannot be decoded in a video whose other frames stand in for them."""
 # Decoding this many frames forward costs no more than a seek.
 _SLACK = 6
 # Open decoders of a parent process: freeing them after a fork would wait for missing threads.
@@ -105,14 +105,16 @@ class FrameReader:
         tonemap: bool = False,
     ) -> None:
         self.path = path
-        self._remarks: list[str] = []
-        self._pixel_aspect: Fraction | None = None
         self._tonemap = tonemap
         self._max_megapixels = limits.max_megapixels
         self._time_limit = TimeLimit(path, limits.timeout)
-        self._notes: tuple[str, ...] = ()
-        self._landings: dict[int, int] = {}  # position of each key frame's packet, by time stamp
-        self._signatures: dict[int, int] | None = None  # of frames decoded from start to end, by number
+        self._notes: tuple[
+            str, ...
+        ] = ()  # what is wrong with the file; see `Opening`, also for the next ones
+        self._remarks: list[str] = []
+        self._landings: Mapping[int, int]
+        self._signatures: Mapping[int, int] | None
+        self._pixel_aspect: Fraction | None
         self._starts: list[int] | None = None  # see `_group_starts`
         self._strict = True  # until frames are decoded in order
         self._threads = threads
@@ -128,7 +130,7 @@ class FrameReader:
         self._pid = os.getpid()
         try:
             with self._time_limit:
-                self.table = self._index() if facts is None else self._trust(facts)
+                self._start(facts)
         except BaseException:
             self.release()
             raise
@@ -172,7 +174,7 @@ class FrameReader:
 
         Raises:
             VideoError: The time limit is over, or a frame cannot be decoded; with `nearest`, a frame and more
-                than `MAX_MISSING` of the video cannot be decoded.
+                than 10 % of the video cannot be decoded.
         """
         with self._time_limit:
             try:
@@ -264,21 +266,7 @@ class FrameReader:
         return self.orientation.apply(self._stream.rgb(frame, shape=self._stored_size))
 
     def _nearest(self, numbers: Int64s) -> Int64s:
-        order = self.table.order
-        if order is None or not (order[numbers] < 0).any():
-            return numbers
-        sound = np.flatnonzero(order >= 0)
-        lost = len(order) - len(sound)
-        if lost > MAX_MISSING * len(order):
-            reason = (
-                f"{lost} of {len(order)} frames cannot be decoded, more than {100 * MAX_MISSING:g} %: "
-                f"{self.damage}"
-            )
-            raise VideoError(self.path, reason)
-        after = np.minimum(np.searchsorted(sound, numbers), len(sound) - 1)
-        before = np.maximum(after - 1, 0)
-        closer = np.abs(sound[before] - numbers) <= np.abs(sound[after] - numbers)
-        return np.where(closer, sound[before], sound[after])
+        return nearest_decodable(self.path, numbers, self.table, damage=self.damage)
 
     def _by_time(self, number: int) -> av.VideoFrame:
         key = self._go_to(number)
@@ -405,49 +393,20 @@ class FrameReader:
     def _foreign(self) -> bool:
         return self._pid != os.getpid()
 
-    def _index(self) -> FrameTable:
-        reading = read_with(self._reopen)
-        assert self._stream is not None
-        self._notes = reading.notes
-        self._remarks = [remark for remark in (hdr_remark(reading.first),) if remark]
-        self.codec = self._stream.codec
-        self._shape((reading.first.height, reading.first.width), Orientation.of_frame(reading.first))
-        self._pixel_aspect = self.orientation.pixel_aspect(self._stream.pixel_aspect)
-        if reading.sure:
-            self._landings = reading.landings
-            if not self._strict:
+    def _start(self, facts: VideoFacts | None) -> None:
+        """Take the facts about the file from an index, or read it through."""
+        limit = self._max_megapixels
+        opening = None if facts is None else open_indexed(self.path, facts, max_megapixels=limit)
+        if opening is None:
+            opening = open_file(self._reopen)
+            if opening.scanned or not self._strict:
                 self.release()
-                self._strict = True
-            return reading.table
-        scanned = scan_table(self._reopen(False), reading.table, promised=False, trusted=not reading.updated)
-        self._notes += scanned.notes
-        self._signatures = scanned.signatures
-        self.release()
-        self._strict = scanned.table.order is None
-        return scanned.table
-
-    def _trust(self, facts: VideoFacts) -> FrameTable:
-        # A shard is checked when frames are read: until then it need not be on this machine.
-        size = facts.size if self._member is not None else size_of(self.path)
-        if size != facts.size:
-            reason = (
-                f"has {size} bytes, and had {facts.size} when it was indexed; run t3d prepare index again"
-            )
-            raise VideoError(self.path, reason)
-        height, width = facts.stored_size
-        check_frame_size(self.path, height, width, max_megapixels=self._max_megapixels)
-        if not facts.checked:
-            return self._index()
-        self._notes = (facts.damage,) if facts.damage else ()
-        self.codec = facts.codec
-        self._shape(facts.stored_size, facts.orientation)
-        self._pixel_aspect = facts.pixel_aspect
-        self._strict = facts.table.order is None
-        return facts.table
-
-    def _shape(self, stored_size: tuple[int, int], orientation: Orientation) -> None:
-        self._stored_size, self.orientation = stored_size, orientation
-        self.size = orientation.size(stored_size)
+        self.table, self.codec, self.orientation = opening.table, opening.codec, opening.orientation
+        self._stored_size, self._pixel_aspect = opening.stored_size, opening.pixel_aspect
+        self.size = self.orientation.size(self._stored_size)
+        self._notes, self._remarks = opening.notes, list(opening.remarks)
+        self._landings, self._signatures = opening.landings, opening.signatures
+        self._strict = opening.table.order is None
 
     def _scan_again(self, note: str | None) -> None:
         """Decode the file from start to end after its table failed, and count frames from then on."""
