@@ -20,7 +20,7 @@ from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.soft_labels import read_soft_labels
-from t3d.errors import ConfigError, ManifestError
+from t3d.errors import CheckpointError, ConfigError, ManifestError
 from t3d.evaluation.config import TestConfig as Tested
 from t3d.evaluation.run_test import run_test
 from t3d.models.weights import load_model, write_tensors
@@ -142,6 +142,24 @@ def test_a_stopped_run_ends_as_if_it_never_had_been(
         transfer(folder.read_config(TransferConfig), resume=True)
     assert folder.last.read_bytes() == straight.last.read_bytes()
     assert (folder.path / "soft.csv").read_bytes() == (straight.path / "soft.csv").read_bytes()
+
+
+def test_soft_labels_of_other_videos_do_not_resume_a_run(small: Small) -> None:
+    config = small(optim={"epochs": 1})
+    run = RunFolder(transfer(config))
+    val = run.path / "val_soft.csv"
+    kept = val.read_text()
+    lines = kept.splitlines(keepends=True)
+    val.write_text("".join([lines[0], *reversed(lines[1:])]))
+    longer = replace(config, optim=replace(config.optim, epochs=2))
+    with pytest.raises(CheckpointError, match=r"val_soft\.csv does not list the videos of .*val\.csv"):
+        transfer(longer, resume=True)
+    val.write_text(kept)
+    (run.path / "teacher.safetensors").unlink()  # is made again, and nothing else changes
+    soft = (run.path / "soft.csv").read_bytes()
+    transfer(longer, resume=True)
+    assert (run.path / "teacher.safetensors").exists()
+    assert (run.path / "soft.csv").read_bytes() == soft
 
 
 def test_a_run_stopped_before_its_soft_labels_were_saved_makes_them_again(

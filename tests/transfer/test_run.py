@@ -48,13 +48,13 @@ Small = Callable[..., TransferConfig]
 
 
 def draw(root: Path, count: int, *, first: int = 0) -> Path:
-    """A folder of videos of 24 frames, 32 × 40, each with its own color that slowly becomes lighter."""
+    """A folder of videos of 24 frames, 32 × 48, each with its own color that slowly becomes lighter."""
     root.mkdir(parents=True)
     generator = torch.Generator().manual_seed(first)
     for number in range(first, first + count):
         color = torch.randint(20, 200, (1, 3, 1, 1), generator=generator)
         light = torch.linspace(0, 40, 24).view(24, 1, 1, 1)
-        noise = torch.randint(-10, 11, (24, 3, 32, 40), generator=generator)
+        noise = torch.randint(-10, 11, (24, 3, 32, 48), generator=generator)
         write_video(root / f"{number:02d}.mp4", (color + light + noise).clamp(0, 255).byte(), crf=20)
     return root
 
@@ -133,13 +133,13 @@ def test_pairs_of_held_out_videos_are_told_apart(small: Small, objective: str, e
         data={"videos": str(eighty / "videos"), "val_fraction": 0.2, "cache": str(eighty / "frames")},
         pairs={"objective": objective, "negatives": "all"},
         teacher={"cache": str(eighty / "features"), "frame_step": 4},
-        optim={"epochs": 10, "lr": 5e-3, "batch_size": 8, "schedule": "cosine", "ema_decay": 0.9},
-        eval_every=10,
+        optim={"epochs": 20, "batch_size": 8, "schedule": "cosine", "ema_decay": 0.9},
+        eval_every=20,
     )
     lines = read_log(RunFolder(transfer(config)).log)
     last = lines[-1]
     assert last["kind"] == "val"
-    assert last["auc"] > 0.8  # guessing gives 0.5
+    assert last["auc"] > 0.85  # guessing gives 0.5
     assert ("accuracy" in last) == (objective in ("match", "sum"))
     if objective in ("match", "sum"):
         assert last["accuracy"] > 0.7

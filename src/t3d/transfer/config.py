@@ -203,7 +203,7 @@ class TransferConfig(RunConfig):
 
     def lists(self) -> tuple[str, ...]:
         """Return the folder of relative paths, if it is set, and the lists of videos."""
-        names = (self.data.root, self.data.videos, self.labels.videos)
+        names = (self.data.root, self.data.videos, self.labels.videos, self.data.exclude)
         return tuple(filter(None, names))
 
     def caches(self) -> dict[str, str]:

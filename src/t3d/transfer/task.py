@@ -5,7 +5,7 @@ Legend: N videos, K classes.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from t3d.clip import ClipSpec
 from t3d.data.clips.sampling import Indices
 from t3d.data.soft_labels import SoftLabels, read_soft_labels, target_probs, write_soft_labels
+from t3d.errors import CheckpointError
 from t3d.models.frames import TimePooling
 from t3d.models.weights import ModelCard, save_model
 from t3d.training.start import Run, RunVideos
@@ -51,15 +52,19 @@ def make_task(run: Run[TransferConfig], videos: RunVideos, view: TeacherView, te
 
     Raises:
         ManifestError: Fewer than two classes have a labeled video.
+        CheckpointError: The saved soft labels are of other videos.
         VideoError: A video cannot be read.
     """
     made: list[Task | None] = [None]
     if run.accelerator.is_main_process:
         saved = run.resume and all(path.exists() for path in _files(run, videos, teacher).values())
-        made = [_read(run, videos) if saved else _make(run, videos, view)]
-    task = broadcast_object_list(made)[0]
-    assert task is not None
-    return task
+        task = _read(run, videos) if saved else _make(run, videos, view)
+        if videos.soft is not None:  # the epochs so far learned these
+            task = replace(task, train=torch.from_numpy(np.array(videos.soft)))
+        made = [task]
+    shared = broadcast_object_list(made)[0]
+    assert shared is not None
+    return shared
 
 
 def _files(run: Run[TransferConfig], videos: RunVideos, teacher: Teacher) -> dict[str, Path]:
@@ -93,6 +98,10 @@ def _read(run: Run[TransferConfig], videos: RunVideos) -> Task:
     if videos.val is not None:
         name = str(run.folder.path / "val_soft.csv")
         soft = read_soft_labels(name).with_classes(videos.train.classes, name=name, owner="the run")
+        if [entry.path for entry in soft.videos] != [entry.path for entry in videos.val]:
+            raise CheckpointError(
+                f"{name} does not list the videos of {run.folder.val_csv}; restore both files"
+            )
         val = torch.from_numpy(np.array(soft.probs))
     return Task(torch.from_numpy(np.array(train)), val, None)
 
