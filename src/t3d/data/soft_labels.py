@@ -242,8 +242,8 @@ def joined_with(labeled: Manifest, soft: SoftLabels) -> tuple[Manifest, Probs]:
         raise ManifestError(f"row {int(labeled.labeled.argmin())} of the labeled videos has no label")
     classes = labeled.classes
     soft = soft.with_classes(classes, name="soft labels", owner="the labeled videos")
-    known = set(_keys(labeled))
-    soft = soft.select(np.array([key not in known for key in _keys(soft.videos)], dtype=np.bool_))
+    known = set(video_keys(labeled))
+    soft = soft.select(np.array([key not in known for key in video_keys(soft.videos)], dtype=np.bool_))
     unlabeled = soft.videos.table.set_column(
         LABEL, labeled.table.schema.field(LABEL), pa.nulls(len(soft), pa.int32())
     )
@@ -271,6 +271,6 @@ def target_probs(videos: Manifest, probs: Probs) -> Probs:
     return targets
 
 
-def _keys(videos: Manifest) -> list[tuple[str, float | None, float | None]]:
+def video_keys(videos: Manifest) -> list[tuple[str, float | None, float | None]]:
     """Return path, start and end of each row."""
     return list(zip(*(videos.table[name].to_pylist() for name in ("path", "start", "end")), strict=True))

@@ -17,7 +17,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.data.manifest.sources import pattern_sources
 from t3d.data.moved import refuse_moved
 from t3d.data.paths import relative_to
-from t3d.data.soft_labels import SoftLabels, joined_with, read_soft_labels
+from t3d.data.soft_labels import SoftLabels, joined_with, read_soft_labels, video_keys
 from t3d.evaluation.leaks import compared_lists
 from t3d.training.config import TrainConfig
 from t3d.training.start import Run, RunVideos
@@ -49,8 +49,8 @@ def with_soft_labels(
     shared = _shared_rows(run, soft.videos, val)
     train, probs = joined_with(labeled, soft.select(~shared))
     videos = run.check_videos(train, val)
-    rows = set(_keys(videos.train))
-    kept = np.array([key in rows for key in _keys(train)], dtype=np.bool_)
+    rows = set(video_keys(videos.train))
+    kept = np.array([key in rows for key in video_keys(train)], dtype=np.bool_)
     added = int((~videos.train.labeled).sum())
     counts = {
         "already have a label": len(soft) - int(shared.sum()) - (len(train) - len(labeled)),
@@ -95,8 +95,3 @@ def _shared_rows(run: Run[TrainConfig], videos: Manifest, val: Manifest | None) 
     mask = np.zeros(len(videos), np.bool_)
     mask[np.array(broadcast_object_list(rows)[0], dtype=np.int64)] = True
     return mask
-
-
-def _keys(videos: Manifest) -> list[tuple[str, float | None, float | None]]:
-    """Return path, start and end of each row."""
-    return list(zip(*(videos.table[name].to_pylist() for name in ("path", "start", "end")), strict=True))

@@ -15,6 +15,7 @@ from t3d.data.index import VideoIndex
 from t3d.data.inspect.nearby import Listed
 from t3d.data.inspect.shared import with_groups
 from t3d.data.manifest.manifest import Manifest
+from t3d.data.soft_labels import video_keys
 from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.evaluation.leaks import compared_lists, sharing_sentence, uncompared_sentence
 from t3d.training.start import Run, RunVideos
@@ -115,10 +116,8 @@ def _with_labeled(pool: Manifest, labeled: Manifest) -> Manifest:
     A video that is its own group gets its path as the name of the group. Both folders may have a `Jump/1.mp4`
     with different contents.
     """
-    known = {(entry.path, entry.start, entry.end) for entry in labeled}
-    rest = pool.select(
-        np.array([(entry.path, entry.start, entry.end) not in known for entry in pool], dtype=bool)
-    )
+    known = set(video_keys(labeled))
+    rest = pool.select(np.array([key not in known for key in video_keys(pool)], dtype=bool))
     tables = with_groups(labeled.table, rest.table)
     return Manifest(labeled.classes, tables[0]).followed_by(Manifest((), tables[1]))
 
