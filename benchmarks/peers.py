@@ -20,37 +20,24 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from decoders import Indices, Reader, indexed, raw
 from torchvision.transforms import v2
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.transforms import center_view, resize_frames
 from t3d.prepare.examine import examine
 from t3d.video.facts import VideoFacts
-from t3d.video.video import Video
 
 FRAMES, SHORT, CROP = 16, 128, 112
 PEER = "torchcodec, exact"
 
-Indices = npt.NDArray[np.int64]
 Place = tuple[Path, VideoFacts, Indices]
-Reader = Callable[[Path, VideoFacts, Indices], torch.Tensor]
-
-
-def raw(path: Path, facts: VideoFacts, wanted: Indices) -> torch.Tensor:  # noqa: ARG001
-    with Video(path) as video:
-        return video.frames_at(wanted)
-
-
-def indexed(path: Path, facts: VideoFacts, wanted: Indices) -> torch.Tensor:
-    with Video(path, facts=facts) as video:
-        return video.frames_at(wanted)
 
 
 def torchcodec(seek_mode: str) -> Reader:

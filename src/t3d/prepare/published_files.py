@@ -158,7 +158,7 @@ KNOWN: Mapping[str, PublishedSet] = {
         {
             "replacement": Part(
                 (RemoteFile(f"{_KINETICS}/400/replacement_for_corrupted_k400.tgz"),),
-                about="videos in the place of about 1,400 broken ones",
+                about="replacements for about 1,400 broken videos",
             )
         },
     ),

@@ -7,7 +7,7 @@ Legend: N videos, M clips, X frames of the teacher, D features, K classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -121,10 +121,9 @@ def label_softly(
         [(place[int(clips.video[clip])], 0, clips.features[clip].astype(np.float64)) for clip in known],
     )
     targets = _targets(videos, clips, fit, options.temperature, groups)
-    accuracy = fit.accuracy
     for _ in range(options.rounds):
         again = fit_soft(clips.features, targets[clips.video], strength=fit.strength)
-        fit = LinearFit(again.classifier, fit.strength, accuracy)
+        fit = replace(again, accuracy=fit.accuracy)
         targets = _targets(videos, clips, fit, options.temperature, groups)
     return SoftTeacher(fit, targets.astype(np.float32))
 

@@ -5,7 +5,7 @@ Legend: N videos, K classes.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +58,7 @@ def make_task(run: Run[TransferConfig], videos: RunVideos, view: TeacherView, te
     made: list[Task | None] = [None]
     if run.accelerator.is_main_process:
         saved = run.resume and all(path.exists() for path in _files(run, videos, teacher).values())
-        task = _read(run, videos) if saved else _make(run, videos, view)
-        if videos.soft is not None:  # the epochs so far learned these
-            task = replace(task, train=torch.from_numpy(np.array(videos.soft)))
-        made = [task]
+        made = [_read(run, videos) if saved else _make(run, videos, view)]
     shared = broadcast_object_list(made)[0]
     assert shared is not None
     return shared
@@ -87,6 +84,8 @@ def _make(run: Run[TransferConfig], videos: RunVideos, view: TeacherView) -> Tas
     groups: Indices | None = source_groups(together, run.store.index) if options.by_source else None
     soft = label_softly(together, clips, options, groups)
     train, val = np.split(soft.targets, [len(videos.train)])
+    if videos.soft is not None:  # the epochs so far learned these
+        train = np.array(videos.soft)
     return Task(torch.from_numpy(train), torch.from_numpy(val) if len(val) else None, soft.fit)
 
 
