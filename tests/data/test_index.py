@@ -254,7 +254,7 @@ def test_an_index_starts_with_the_columns_of_a_list() -> None:
     assert VideoIndex(SCHEMA.empty_table()).facts(Path("/nowhere.mp4")) is None
 
 
-@pytest.mark.parametrize("opens", [400, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("opens", [1000, pytest.param(5000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("indexed", [False, True])
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for memory and open files")
 def test_opening_many_files_keeps_neither_memory_nor_files(films, index, indexed, opens) -> None:
@@ -265,9 +265,9 @@ def test_opening_many_files_keeps_neither_memory_nor_files(films, index, indexed
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE"), len(list(Path("/proc/self/fd").iterdir()))
 
-    for number in range(opens + 150):
+    for number in range(opens + 300):
         store.open(paths[number % 2]).get(np.array([1, 3, 5, 7]))
-        if number == 150:
+        if number == 300:
             memory, files = used()
     after, left = used()
     assert left == files

@@ -123,7 +123,7 @@ def used() -> tuple[int, int]:
     return pages * os.sysconf("SC_PAGE_SIZE"), len(list(Path("/proc/self/fd").iterdir()))
 
 
-@pytest.mark.parametrize("epochs", [50, pytest.param(250, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("epochs", [110, pytest.param(250, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["files", "shards"])
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for memory and open files")
 def test_memory_and_open_files_are_flat_over_many_epochs(folder: Path, kind: str, epochs: int) -> None:
@@ -134,7 +134,7 @@ def test_memory_and_open_files_are_flat_over_many_epochs(folder: Path, kind: str
     )
     memory: dict[int, list[float]] = {}
     files: dict[int, set[int]] = {}
-    warm = 15
+    warm = 20
     for epoch in range(epochs):
         sampler.set_state(epoch=epoch, step=0)
         for batch in loader:
