@@ -1,4 +1,4 @@
-"""`t3d test`, `t3d probe` and `t3d predict`."""
+"""`t3d test`, `t3d compare`, `t3d probe` and `t3d predict`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from t3d.cli.options import Spelling
 from t3d.errors import Failed, StoppedError, printable
-from t3d.evaluation.config import PredictConfig, Reading, TestConfig
+from t3d.evaluation.config import CompareConfig, PredictConfig, Reading, TestConfig
 from t3d.io.files import writable_folder
 from t3d.io.locks import alone_in
 from t3d.training.interrupt import RaisedSignals
@@ -38,6 +38,29 @@ def evaluate(config: TestConfig, *, out: str | None = None, json: bool = False) 
         with _keeping_frames("the test", config.reading):
             result = run_test(config)
         return _show(result, out=out, json=json)
+
+
+@Spelling(positional=("models",), metavars={"models": "MODEL"})
+def compare(config: CompareConfig, *, json: bool = False) -> int:
+    """Compare models on the same labeled videos: accuracy, size and speed.
+
+    The exit status is 1 if some videos could not be read.
+
+        t3d compare runs/task runs/task/teacher.safetensors --videos test_videos
+
+    Args:
+        json: Print the comparison as JSON.
+    """
+    from t3d.evaluation.comparison import compare as run
+    from t3d.report.comparison import print_comparison
+
+    with _keeping_frames("the comparison", config.reading):
+        result = run(config)
+    if json:
+        print(dumps(result.to_json(), ensure_ascii=False))
+    else:
+        print_comparison(result)
+    return 1 if result.bad else 0
 
 
 @Spelling(positional=("test",))

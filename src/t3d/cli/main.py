@@ -43,6 +43,7 @@ COMMANDS = {
     "transfer": ("Train a 3D model on unlabeled videos with a frozen 2D model.", "training:transfer"),
     "teacher": ("Train a small 2D model on still images, to use as a teacher.", "training:teacher"),
     "test": ("Test a trained model on labeled videos.", "evaluation:evaluate"),
+    "compare": ("Compare models on the same labeled videos: accuracy, size and speed.", "evaluation:compare"),
     "probe": ("Train a linear classifier on frozen features, and test it.", "evaluation:probe"),
     "predict": ("Classify videos.", "evaluation:predict"),
     "models": ("List the models, with parameters and multiply-accumulates.", "models:models"),

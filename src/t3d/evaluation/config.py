@@ -98,6 +98,39 @@ class TestConfig:
 
 
 @dataclass(frozen=True)
+class CompareConfig:
+    """A comparison of models on the same labeled videos.
+
+    Args:
+        models: Weights files, or folders of finished training runs, at least two. Differences are from the
+            first.
+        videos: Labeled videos to test on: a folder with one folder per class, a table (.csv, .tsv,
+            .txt, .jsonl), an index (.parquet), or an official list. Classes are matched by name.
+        allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
+        reading: How the videos are found and read.
+        compute: Where and how the models compute.
+
+    Raises:
+        ConfigError: Fewer than two models, or one of them twice.
+    """
+
+    models: tuple[str, ...]
+    videos: str = field(kw_only=True)
+    allow_unfinished: bool = False
+    reading: Reading = field(default_factory=Reading)
+    compute: Compute = field(default_factory=Compute)
+
+    def __post_init__(self) -> None:
+        if len(self.models) < 2:
+            raise ConfigError(
+                f"models: {len(self.models)} given; a comparison needs at least 2 (weights files or folders)"
+            )
+        twice = [model for model in self.models if self.models.count(model) > 1]
+        if twice:
+            raise ConfigError(f"models: {twice[0]} is given twice; give each model once")
+
+
+@dataclass(frozen=True)
 class PredictConfig:
     """Predictions for many videos, on one machine or on many.
 

@@ -1,0 +1,268 @@
+"""Compare models on the same labeled videos: accuracy, paired differences, size and speed.
+
+Legend: V videos.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from t3d.clip import ClipSpec
+from t3d.data.clips.transforms import normalize
+from t3d.errors import ManifestError
+from t3d.evaluation.config import CompareConfig, TestConfig
+from t3d.evaluation.figures import Interval, accuracy_interval
+from t3d.evaluation.run_test import TestResult, run_test
+from t3d.models.flops import count_macs, count_parameters
+from t3d.models.net import VideoNet
+from t3d.models.segments import with_consensus
+from t3d.models.weights import load_classifier
+
+_TIMED = 7  # passes of each model, alternating; the median counts
+_CLEAR = 0.05  # probability of a difference this large between equally good models
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of a model minus that of the first, on the same videos.
+
+    Args:
+        points: Difference in percentage points.
+        standard_error: Its standard error over groups (column `source`), in points. None for a single group.
+        only_this: Videos that only this model gets right.
+        only_first: Videos that only the first model gets right.
+        p: Probability of such an uneven split of these videos, or of a more uneven one, if both models were
+            equally good (exact McNemar test). It takes videos as independent.
+    """
+
+    points: float
+    standard_error: float | None
+    only_this: int
+    only_first: int
+    p: float
+
+    @property
+    def clear(self) -> bool:
+        """True if the difference is more than chance: by the test, and twice its standard error."""
+        wide = self.standard_error is not None and abs(self.points) > 2 * self.standard_error
+        return wide and self.p < _CLEAR
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of a model.
+
+    Args:
+        megabytes: Size of its parameters as 32-bit numbers.
+        gmac: Billions of multiply-accumulates per clip.
+        ms_per_clip: Milliseconds of the network for one clip, batch size 1: median of alternating passes.
+        clips_per_video: Mean number of clips of a tested video.
+    """
+
+    megabytes: float
+    gmac: float
+    ms_per_clip: float
+    clips_per_video: float
+
+    @property
+    def ms_per_video(self) -> float:
+        """Milliseconds of the network for one video, without reading it."""
+        return self.ms_per_clip * self.clips_per_video
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One model of a comparison.
+
+    Args:
+        model: Its name, as given.
+        correct: Number of videos that it gets right.
+        accuracy: Share of the videos that it gets right.
+        interval: 95 % interval of the accuracy.
+        cost: Its size and speed.
+        difference: Its difference from the first model. None for the first.
+    """
+
+    model: str
+    correct: int
+    accuracy: float
+    interval: Interval
+    cost: Cost
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models on the same labeled videos.
+
+    Args:
+        rows: The models, in the order given.
+        videos: Number of videos that every model could read.
+        bad: Number of videos left out because a model could not read them.
+        threads: Threads that the network used for the timing, on a CPU.
+        device: Device of the timing.
+    """
+
+    rows: tuple[Compared, ...]
+    videos: int
+    bad: int
+    threads: int
+    device: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as a JSON value."""
+        return asdict(self)
+
+    def sentences(self) -> list[str]:
+        """Say which model is the most accurate, and whether another one costs less at about its accuracy."""
+        best = max(self.rows, key=lambda row: row.accuracy)
+        cheapest = min(self.rows, key=lambda row: row.cost.ms_per_video)
+        spoken = [f"Most accurate: {best.model}, {best.accuracy:.1%} of {self.videos:,} videos."]
+        if cheapest is not best:
+            times = best.cost.ms_per_video / cheapest.cost.ms_per_video
+            points = 100 * (best.accuracy - cheapest.accuracy)
+            spoken.append(
+                f"Fastest: {cheapest.model}, {times:.1f} times as fast per video, {points:.1f} points less "
+                "accurate."
+            )
+        unclear = [row.model for row in self.rows if row.difference is not None and not row.difference.clear]
+        if unclear:
+            spoken.append(
+                f"Not clearly different from {self.rows[0].model} on these videos: {', '.join(unclear)}."
+            )
+        return spoken
+
+
+def compare(config: CompareConfig) -> Comparison:
+    """Test models on the same videos, and measure their size and speed.
+
+    Args:
+        config: The models, and the labeled videos.
+
+    Raises:
+        CheckpointError: A file is not a model with a classifier.
+        ManifestError: The videos cannot be used with every model, or no video is readable for all.
+    """
+    results = [
+        run_test(
+            TestConfig(
+                model,
+                config.videos,
+                allow_unfinished=config.allow_unfinished,
+                reading=config.reading,
+                compute=config.compute,
+            )
+        )
+        for model in config.models
+    ]
+    for model, result in zip(config.models, results, strict=True):
+        if result.scores.targets != "single":
+            raise ManifestError(
+                f"{model} predicts several labels per video; a comparison needs one per video"
+            )
+    broken = {failed.row for result in results for failed in result.scores.bad}
+    kept = np.array([row for row in range(len(results[0].scores.paths)) if row not in broken], dtype=np.int64)
+    if not len(kept):
+        raise ManifestError(f"{config.videos}: no video could be read for every model")
+    right = [_right(result)[kept] for result in results]
+    named = results[0].scores.groups
+    groups = [named[row] for row in kept] if named else None
+    costs = _costs(config, results)
+    rows = tuple(
+        Compared(
+            model,
+            int(each.sum()),
+            float(each.mean()),
+            accuracy_interval(each, groups),
+            cost,
+            difference(each, right[0], groups) if number else None,
+        )
+        for number, (model, each, cost) in enumerate(zip(config.models, right, costs, strict=True))
+    )
+    device = config.compute.pick_device()
+    return Comparison(rows, len(kept), len(broken), torch.get_num_threads(), str(device))
+
+
+def difference(
+    these: npt.NDArray[np.bool_], first: npt.NDArray[np.bool_], groups: Sequence[str] | None = None
+) -> Difference:
+    """Compare which of the same videos two models get right.
+
+    Args:
+        these: Videos that this model gets right, bool [V].
+        first: Videos that the other gets right, bool [V].
+        groups: Group of each video, V. None: every video is its own group.
+
+    Example:
+        >>> mine = np.array([True, True, True, False])
+        >>> theirs = np.array([True, False, False, False])
+        >>> difference(mine, theirs).points
+        50.0
+    """
+    from scipy.stats import binomtest
+
+    paired = these.astype(np.float64) - first
+    only_this, only_first = int((these & ~first).sum()), int((first & ~these).sum())
+    p = float(binomtest(only_this, only_this + only_first).pvalue) if only_this + only_first else 1.0
+    _, group = np.unique(range(len(paired)) if groups is None else list(groups), return_inverse=True)
+    number = int(group.max()) + 1
+    error = None
+    if number > 1:
+        sums = np.bincount(group, weights=paired - paired.mean())
+        error = 100 * float(np.sqrt(number / (number - 1) * np.square(sums).sum())) / len(paired)
+    return Difference(100 * float(paired.mean()), error, only_this, only_first, p)
+
+
+def _right(result: TestResult) -> npt.NDArray[np.bool_]:
+    """Return which videos are right, bool [V]. A video that could not be read is wrong."""
+    probs = np.nan_to_num(result.scores.video_probs, nan=-1.0)
+    return np.asarray(probs.argmax(1) == result.scores.labels)
+
+
+def _costs(config: CompareConfig, results: Sequence[TestResult]) -> list[Cost]:
+    """Measure size and speed. The models take turns, so that a busy machine slows all of them alike."""
+    device = config.compute.pick_device()
+    loaded = [
+        load_classifier(model, device=device, allow_unfinished=config.allow_unfinished)
+        for model in config.models
+    ]
+    passes: list[list[float]] = [[] for _ in loaded]
+    for _ in range(_TIMED + 1):
+        for times, (net, card) in zip(passes, loaded, strict=True):
+            times.append(_one_pass(net, card.clip, device, bf16=config.compute.use_bf16(device)))
+    return [
+        Cost(
+            4 * count_parameters(net) / 1e6,
+            card.clip.segments * count_macs(net, num_frames=card.clip.num_frames, size=card.clip.size) / 1e9,
+            1000 * median(times[1:]),  # the first pass allocates memory
+            len(result.scores.clip_video) / max(1, len(np.unique(result.scores.clip_video))),
+        )
+        for times, (net, card), result in zip(passes, loaded, results, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def _one_pass(net: VideoNet, spec: ClipSpec, device: torch.device, *, bf16: bool) -> float:
+    """Return the seconds of one clip through the network."""
+    frames = spec.segments * spec.num_frames
+    clips = torch.zeros(1, frames, 3, spec.size, spec.size, dtype=torch.uint8, device=device)
+    scorer = with_consensus(net, spec.segments).eval()
+    _wait(device)
+    began = time.perf_counter()
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        scorer(normalize(clips, spec))
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
