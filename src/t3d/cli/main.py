@@ -44,6 +44,7 @@ COMMANDS = {
     "teacher": ("Train a small 2D model on still images, to use as a teacher.", "training:teacher"),
     "test": ("Test a trained model on labeled videos.", "evaluation:evaluate"),
     "probe": ("Train a linear classifier on frozen features, and test it.", "evaluation:probe"),
+    "fuse": ("Make one model that averages the probabilities of several models.", "evaluation:fuse"),
     "predict": ("Classify videos.", "evaluation:predict"),
     "models": ("List the models, with parameters and multiply-accumulates.", "models:models"),
     "convert": ("Convert weights of another project into a weights file.", "models:convert"),
