@@ -83,7 +83,7 @@ def test_a_probe_of_a_teacher(lists: Path) -> None:
     options: dict[str, Any] = {"teacher": "timm:resnet10t", "teacher_weights": "random", "teacher_size": 32}
     outcome = probed(lists, **options, num_frames=3)
     assert outcome.metrics.video_top1 == 1.0
-    clips = len(clips_of(20, ClipSpec(num_frames=3, stride=4, size=32, resize=32, tail="shift")))
+    clips = len(clips_of(20, ClipSpec(num_frames=3, stride=16, size=32, resize=32, tail="shift")))
     assert len(outcome.scores.clip_video) == 6 * clips
 
 
@@ -199,9 +199,11 @@ def test_fitting_shows_progress(lists: Path, student: Path, monkeypatch: pytest.
     [
         ("teacher_weights", "w.safetensors"),
         ("teacher_size", 64),
-        ("num_frames", 8),
+        ("num_frames", 16),
         ("stride", 2),
         ("tail", "drop"),
+        ("pixel_aspect", "square"),
+        ("tonemap", True),
     ],
 )
 def test_options_of_a_teacher_are_refused_for_a_3d_model(name: str, value: object) -> None:
@@ -257,6 +259,20 @@ def test_a_probe_of_a_teacher_is_a_model(lists: Path, tmp_path: Path, pooling: s
     assert (card.classes, card.clip.num_frames, net.options.pooling) == (("blue", "red"), 3, pooling)
     with pytest.raises(RunExistsError):
         probed(lists, **options, out=out)
+
+
+def test_pixels_of_a_teachers_clip(lists: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[ClipSpec] = []
+    store = probe.FrameStore
+    monkeypatch.setattr(probe, "FrameStore", lambda spec, **more: read.append(spec) or store(spec, **more))
+    options: dict[str, Any] = {"teacher": "timm:resnet10t", "teacher_weights": "random", "teacher_size": 32}
+    out = str(tmp_path / "run")
+    probed(lists, **options, num_frames=2, pixel_aspect="square", tonemap=True, out=out)
+    clip = load_model(out)[1].clip
+    assert read == [clip]
+    assert (clip.pixel_aspect, clip.tonemap) == ("square", True)
+    with pytest.raises(ConfigError, match="pixel_aspect is 'sqare'"):
+        ProbeConfig("train", "test", teacher="resnet18", pixel_aspect="sqare")  # type: ignore[arg-type]
 
 
 def test_a_probe_without_a_test_only_writes_the_model(

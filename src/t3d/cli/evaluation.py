@@ -1,4 +1,4 @@
-"""`t3d test`, `t3d compare`, `t3d probe` and `t3d predict`."""
+"""`t3d test`, `t3d compare`, `t3d probe`, `t3d fuse` and `t3d predict`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from t3d.cli.options import Spelling
 from t3d.errors import Failed, StoppedError, printable
 from t3d.evaluation.config import CompareConfig, PredictConfig, Reading, TestConfig
+from t3d.fusion.config import FuseConfig
 from t3d.io.files import writable_folder
 from t3d.io.locks import alone_in
 from t3d.training.interrupt import RaisedSignals
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from t3d.evaluation.parts import Part
     from t3d.evaluation.predictor import Prediction
     from t3d.evaluation.run_test import TestResult
+    from t3d.fusion.result import FusionResult
 
 
 def evaluate(config: TestConfig, *, out: str | None = None, json: bool = False) -> int:
@@ -83,6 +85,52 @@ def probe(config: ProbeConfig, *, json: bool = False) -> int:
         print(f"model: {config.out}")
     status = 0 if result.test is None else _show(result.test, out=config.out, json=json)
     return 1 if result.bad else status
+
+
+@Spelling(metavars={"models": "RUN"})
+def fuse(config: FuseConfig, *, json: bool = False) -> int:
+    """Make one model that averages the probabilities of several models.
+
+    Labeled videos choose a temperature for each model and the weights. The result is a run folder that
+    `t3d test`, `t3d predict` and `t3d probe --model` accept. Prints the accuracy of each model and of the
+    fused one, and whether fusion pays.
+
+    Args:
+        json: Print the figures as JSON.
+    """
+    from t3d.fusion.run import run_fuse
+
+    with _keeping_frames("the fusion", config.reading):
+        result = run_fuse(config)
+    if json:
+        print(dumps(result.to_json(), ensure_ascii=False))
+    else:
+        _print_fusion(result, config.out)
+    return 0
+
+
+def _print_fusion(result: FusionResult, out: str) -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    from t3d.evaluation.figures import interval_text
+    from t3d.report.result import say
+
+    table = Table(
+        Column("model", overflow="fold", min_width=12),
+        *("accuracy", "95% interval", "NLL", "calibrated NLL", "T", "weight"),
+        caption="T: temperature. Calibrated NLL and accuracy are cross-validated.",
+    )
+    for each in result.members:
+        weight = f"{each.weight:.2f}" if each.weight else "left out"
+        name, share = Text(printable(each.name)), f"{each.accuracy:.2%}"
+        losses = f"{each.raw_loss:.3f}", f"{each.loss:.3f}"
+        table.add_row(name, share, interval_text(each.interval), *losses, f"{each.temperature:.2f}", weight)
+    fused = result.fused
+    table.add_row("fused", f"{fused.accuracy:.2%}", interval_text(fused.interval), "", f"{fused.loss:.3f}")
+    Console().print(table)
+    say(*result.sentences(), f"model: {out}")
 
 
 def _keeping_frames(what: str, reading: Reading) -> AbstractContextManager[None]:

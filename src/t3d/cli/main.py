@@ -45,6 +45,7 @@ COMMANDS = {
     "test": ("Test a trained model on labeled videos.", "evaluation:evaluate"),
     "compare": ("Compare models on the same labeled videos: accuracy, size and speed.", "evaluation:compare"),
     "probe": ("Train a linear classifier on frozen features, and test it.", "evaluation:probe"),
+    "fuse": ("Make one model that averages the probabilities of several models.", "evaluation:fuse"),
     "predict": ("Classify videos.", "evaluation:predict"),
     "models": ("List the models, with parameters and multiply-accumulates.", "models:models"),
     "convert": ("Convert weights of another project into a weights file.", "models:convert"),

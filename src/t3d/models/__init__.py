@@ -3,6 +3,7 @@
 from t3d.models import c3d as c3d
 from t3d.models import densenet3d as densenet3d
 from t3d.models import frames as frames
+from t3d.models import fusion as fusion
 from t3d.models import inception3d as inception3d
 from t3d.models import resnet3d as resnet3d
 from t3d.models.insert_ttl import insert_ttl

@@ -18,6 +18,7 @@ from t3d.models.skeleton import no_weights
 MAX_PARAMETERS = 2_000_000_000
 """Maximum number of parameters of a model: 8 GB in 32 bits."""
 _BUILDERS: dict[str, Callable[..., VideoNet]] = {}
+_UNLISTED: set[str] = set()
 _Builder = TypeVar("_Builder", bound=Callable[..., VideoNet])
 
 
@@ -43,6 +44,19 @@ def register_model(builder: _Builder) -> _Builder:
     if not isinstance(_default_options(builder), NetOptions):
         raise ConfigError(f"the builder {name!r} needs a default for its argument 'options', a NetOptions")
     _BUILDERS[name] = builder
+    return builder
+
+
+def register_unlisted_model(builder: _Builder) -> _Builder:
+    """Register a model that needs options, so that `list_models` does not list it.
+
+    Args:
+        builder: See `register_model`.
+
+    Returns:
+        The builder, unchanged.
+    """
+    _UNLISTED.add(register_model(builder).__name__)
     return builder
 
 
@@ -107,7 +121,7 @@ def model_options(name: str, options: Mapping[str, object] | None = None) -> Net
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of all models.
+    """Return the names of all models that can be built without options.
 
     Args:
         pattern: Filter with shell wildcards, such as `t3d*`.
@@ -119,12 +133,12 @@ def list_models(pattern: str = "*") -> list[str]:
         >>> list_models("t3d*")
         ['t3d121', 't3d169', 't3d_tiny']
     """
-    return sorted(name for name in _BUILDERS if fnmatchcase(name, pattern))
+    return sorted(name for name in _BUILDERS if name not in _UNLISTED and fnmatchcase(name, pattern))
 
 
 def _builder(name: str) -> Callable[..., VideoNet]:
     if name not in _BUILDERS:
-        raise ConfigError(f"unknown model {shortened(name)!r}; {did_you_mean(name, _BUILDERS)}")
+        raise ConfigError(f"unknown model {shortened(name)!r}; {did_you_mean(name, list_models())}")
     return _BUILDERS[name]
 
 

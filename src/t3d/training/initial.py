@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from t3d.clip import Targets
-from t3d.errors import CheckpointError
+from t3d.errors import CheckpointError, ConfigError
+from t3d.models.fusion import FUSED
 from t3d.models.loading import is_classifier, load_matching
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
@@ -28,7 +29,13 @@ def check_initial(asked: ModelConfig) -> None:
 
     Raises:
         CheckpointError: The weights are missing or damaged, or not all of the backbone can be loaded.
+        ConfigError: The model is a fused one.
     """
+    if asked.name == FUSED or (asked.init and _is_fused(asked.init)):
+        raise ConfigError(
+            f"{'model.name' if asked.name == FUSED else 'model.init'} is {asked.init or asked.name}, a fused "
+            "model, which cannot be trained. Train its members, and fuse them again with `t3d fuse`"
+        )
     if asked.init:
         with no_weights():
             model = create_model(asked.name, num_classes=0, options=asked.options)
@@ -72,6 +79,11 @@ def load_initial(model: VideoNet, asked: ModelConfig, *, classes: Sequence[str],
                 tensor.copy_(state[name][rows])
         return f"{text} and the classifier (the same {len(classes)} classes)"
     return f"{text}; the classifier is new, because the classes differ"
+
+
+def _is_fused(path: str) -> bool:
+    card = read_card(path)
+    return card is not None and card.architecture == FUSED
 
 
 def _read(path: str) -> tuple[ModelCard | None, dict[str, Tensor]]:

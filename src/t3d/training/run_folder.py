@@ -180,6 +180,7 @@ class RunFolder:
         train: Manifest,
         bad: Sequence[Failed],
         *,
+        val: Manifest | None = None,
         replace: bool = False,
     ) -> Iterator[RunFolder]:
         """Write a run that is already finished. The folder appears complete or not at all.
@@ -189,6 +190,7 @@ class RunFolder:
             options: Its options.
             train: Training videos.
             bad: Videos that could not be read.
+            val: Validation videos, or None.
             replace: Replace an existing run.
 
         Yields:
@@ -197,7 +199,7 @@ class RunFolder:
         self.refuse_existing(overwrite=replace)
         with self._new_folder(replace=replace) as part:
             part._write_config(command, options)
-            part._write_videos(train, None, bad)
+            part._write_videos(train, val, bad)
             yield part
 
     @contextmanager

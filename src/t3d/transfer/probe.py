@@ -45,7 +45,7 @@ from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.library import TorchTeacher
 from t3d.transfer.teachers.open import open_teacher
 
-_STRIDE = 4  # of a teacher's clip, in frames
+_STRIDE = 16  # of a teacher's clip, in frames; with 8 frames per clip, a clip spans about 5 seconds
 
 Vectors = Callable[[torch.Tensor], torch.Tensor]
 COMMAND = "t3d probe"
@@ -173,9 +173,12 @@ def _with_classifier(
     """Put a fitted classifier on the frozen network."""
     if frozen.net is None or frozen.card is None:
         return None, None
-    net = frozen.net
+    net, card = frozen.net, frozen.card
+    options = net.options
     set_classifier(net, classifier, len(classes))
-    return net, replace(frozen.card, classes=classes, targets="single")
+    if net.options != options:  # a fused model has another kind of classifier
+        card = replace(card, options=asdict(net.options))
+    return net, replace(card, classes=classes, targets="single")
 
 
 def _write(probe: Probe, folder: RunFolder, config: ProbeConfig) -> None:
@@ -229,6 +232,8 @@ def _frozen(config: ProbeConfig) -> _Frozen:
             size=teacher.size,
             resize=teacher.size,
             tail=config.tail,
+            pixel_aspect=config.pixel_aspect,
+            tonemap=config.tonemap,
             mean=teacher.mean,
             std=teacher.std,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
-from t3d.clip import TailPolicy
+from t3d.clip import PixelAspect, TailPolicy
 from t3d.device import Compute
 from t3d.errors import ConfigError, at_least, one_of
 from t3d.evaluation.config import Reading
@@ -36,11 +36,15 @@ class ProbeConfig:
         teacher_mean: Mean of the red, green and blue channel in [0, 1], instead of `teacher_normalize`.
         teacher_std: Standard deviation of each channel in [0, 1], instead of `teacher_normalize`.
         num_frames: Number of frames per clip for a teacher. A 3D model has its own.
-        stride: Distance between neighboring frames of a teacher's clip, in frames of the video. Default: 4.
+        stride: Distance between neighboring frames of a teacher's clip, in frames of the video. Default: 16.
         fps: Frames per second of a teacher's clip, instead of `stride`, for videos with different frame
             rates.
         tail: Policy for the frames after a teacher's last whole clip: `drop` leaves them out, `pad` completes
             one more clip, `shift` adds a clip that ends at the last frame.
+        pixel_aspect: Handling of videos whose pixels are not square, for a teacher: `ignore` takes the pixels
+            as they are stored, `square` resizes frames to the shape that a player shows.
+        tonemap: Convert videos with a high dynamic range (HDR) to a standard range, for a teacher. By default
+            their values are taken unchanged.
         pooling: Feature of a teacher's clip: `mean` averages the features of its frames, `mean_std` appends
             their standard deviation over time.
         source_pattern: Regular expression, searched in the path of each training video without its ending.
@@ -71,10 +75,12 @@ class ProbeConfig:
     teacher_normalize: NormalizationName | None = None
     teacher_mean: tuple[float, float, float] | None = None
     teacher_std: tuple[float, float, float] | None = None
-    num_frames: int = 16
+    num_frames: int = 8
     stride: int | None = None
     fps: float | None = None
     tail: TailPolicy = "shift"
+    pixel_aspect: PixelAspect = "ignore"
+    tonemap: bool = False
     pooling: Literal["mean", "mean_std"] = "mean_std"
     source_pattern: str | None = None
     label_fraction: float = 1.0
@@ -101,6 +107,7 @@ class ProbeConfig:
             )
         if self.out is None and self.test is None:
             raise ConfigError("set `test` (videos to test on), `out` (a folder for the model), or both")
+        one_of("pixel_aspect", self.pixel_aspect, get_args(PixelAspect))
         one_of("pooling", self.pooling, get_args(Literal["mean", "mean_std"]))
         at_least("label_seed", self.label_seed, 0)
         _ = self.normalization  # raises an error for values that cannot work
@@ -113,6 +120,6 @@ class ProbeConfig:
     def _changed_teacher_options(self) -> list[str]:
         """Return the names of the options that only a teacher uses, if they are not the defaults."""
         teacher = ("teacher_weights", "teacher_size", "teacher_normalize", "teacher_mean", "teacher_std")
-        names = (*teacher, "num_frames", "stride", "fps", "tail", "pooling")
+        names = (*teacher, "num_frames", "stride", "fps", "tail", "pixel_aspect", "tonemap", "pooling")
         defaults = {each.name: each.default for each in fields(self)}
         return [name for name in names if getattr(self, name) != defaults[name]]

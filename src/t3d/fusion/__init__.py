@@ -1,0 +1,1 @@
+"""Averages of the class probabilities of several models."""
