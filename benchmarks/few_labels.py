@@ -1,8 +1,10 @@
 """Accuracy with few labels: frozen 2D networks, with and without soft labels of a teacher, by t3d's commands.
 
-    python benchmarks/few_labels.py DATA OUT                  # run what is missing, then print the table
-    python benchmarks/few_labels.py DATA OUT --only 'soft/*'  # only the jobs whose names match
-    python benchmarks/few_labels.py DATA OUT --table          # only print
+Run all jobs, some of them, or none, and print the table:
+
+    python benchmarks/few_labels.py DATA OUT
+    python benchmarks/few_labels.py DATA OUT --only 'soft/*'
+    python benchmarks/few_labels.py DATA OUT --table
 
 Each job is one or two commands, printed before they run. Finished jobs are skipped, so an interrupted study
 continues. The test list is used once per figure. Options were chosen on training groups

@@ -81,3 +81,15 @@ def test_the_layer_computes_the_probabilities_of_the_fit(classes: int) -> None:
     layer = as_layer(classifier, classes).double()
     probs = F.softmax(layer(torch.from_numpy(features)), 1).detach().numpy()
     np.testing.assert_allclose(probs, class_probabilities(classifier, features, classes), atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_video_counts_once_however_many_clips_it_has(classes: int) -> None:
+    features, targets = problem(classes)
+    copies = np.random.default_rng(0).integers(1, 4, len(features))
+    once = fit_soft(features, targets, strength=0.3).classifier
+    rows = np.repeat(np.arange(len(features)), copies)
+    often = fit_soft(features[rows], targets[rows], videos=rows, strength=0.3).classifier
+    np.testing.assert_allclose(often.predict_proba(features), once.predict_proba(features), atol=1e-4)
+    unequal = fit_soft(features[rows], targets[rows], strength=0.3).classifier
+    assert np.abs(unequal.predict_proba(features) - once.predict_proba(features)).max() > 1e-3

@@ -137,7 +137,8 @@ def test_few_labels(lists: Path, student: Path) -> None:
 def test_soft_labels_of_other_videos_count_like_labels(
     lists: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "STRENGTHS", [0.1])
+    clips = 3  # of each video; in a fit on soft labels, they count as one
+    monkeypatch.setattr(linear, "STRENGTHS", [linear.MEDIUM / clips])
     whole = Manifest.from_csv(lists / "train.csv")
     few = np.isin(np.arange(10), [0, 1, 5, 6])
     whole.select(few).write_csv(tmp_path / "few.csv")
@@ -150,6 +151,7 @@ def test_soft_labels_of_other_videos_count_like_labels(
     options = {"model": str(student), "train": str(tmp_path / "few.csv")}
     scores = {name: probed(lists, **options, soft=table).scores for name, table in tables.items()}
     expected = probed(lists, model=str(student)).scores  # with the labels of all
+    assert len(expected.clip_probs) == clips * len(expected.video_probs)
     np.testing.assert_allclose(scores["right"].video_probs, expected.video_probs, atol=1e-5)
     own = expected.video_probs[np.arange(6), expected.labels]
     assert (scores["unsure"].video_probs[np.arange(6), expected.labels] < own).all()

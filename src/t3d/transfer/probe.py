@@ -159,12 +159,11 @@ def _with_soft(known: Manifest, config: ProbeConfig) -> tuple[Manifest, Probs | 
 
 
 def _fit(known: Manifest, targets: Probs | None, rows: list[ClipRow]) -> Any:
-    """Fit the classifier. The labeled videos, which come first, choose the strength of its penalty."""
-    fit = fit_linear(known, [row for row in rows if row[0] < len(known)])
-    if targets is not None:
-        videos = [row[0] for row in rows]
-        fit = fit_soft(np.stack([row[2] for row in rows]), targets[videos], strength=fit.strength)
-    return fit.classifier
+    """Fit the classifier, on the labels alone or on the targets of all videos."""
+    if targets is None:
+        return fit_linear(known, rows).classifier
+    videos = np.array([row[0] for row in rows])
+    return fit_soft(np.stack([row[2] for row in rows]), targets[videos], videos=videos).classifier
 
 
 def _with_classifier(

@@ -122,7 +122,7 @@ def label_softly(
     )
     targets = _targets(videos, clips, fit, options.temperature, groups)
     for _ in range(options.rounds):
-        again = fit_soft(clips.features, targets[clips.video], strength=fit.strength)
+        again = fit_soft(clips.features, targets[clips.video], videos=clips.video)
         fit = replace(again, accuracy=fit.accuracy)
         targets = _targets(videos, clips, fit, options.temperature, groups)
     return SoftTeacher(fit, targets.astype(np.float32))
