@@ -33,7 +33,6 @@ DRAWS = [(5, 0), (5, 1), (5, 2), (20, 0), (20, 1), (20, 2), (100, 0)]
 Figures = dict[str, Any]
 TWO = ["--num-frames", "2", "--stride", "60"]
 NETS = {
-    "lite0-224": ["--teacher", "lite0"],
     "lite0-128": ["--teacher", "lite0", "--teacher-size", "128"],
     "lite0-128x2": ["--teacher", "lite0", "--teacher-size", "128", *TWO],
 }
@@ -86,7 +85,7 @@ class Study:
             jobs[f"teacher/lite0-224/{share}/{seed}"] = partial(self.teacher, share, seed)
             for name, net in NETS.items():
                 jobs[f"labels/{name}/{share}/{seed}"] = partial(self.probe, share, seed, *net)
-                if share < 100 and name != "lite0-224":
+                if share < 100:
                     jobs[f"soft/{name}/{share}/{seed}"] = partial(self.with_soft, share, seed, *net)
         return jobs
 
