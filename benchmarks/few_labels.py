@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the results so far")
     options = parser.parse_args()
     study = Study(options.data, options.out)
+    (options.out / "locks").mkdir(parents=True, exist_ok=True)
     for name, job in study.jobs().items():
         path = options.out / "results" / f"{name}.json"
         if options.table or path.exists() or not fnmatch.fnmatch(name, options.only):
