@@ -96,6 +96,12 @@ def test_a_comma_in_a_path_is_not_a_decimal_comma(tmp_path: Path) -> None:
         read_soft_labels(file)
 
 
+def test_points_and_commas_may_both_be_decimal(tmp_path: Path) -> None:
+    file = _written(tmp_path / "own.csv", "path;a;b", "/a.mp4;0.25; 0,75", "/b.mp4;2,5e-1;0.75", "/c.mp4;;")
+    soft = read_soft_labels(file)
+    assert (soft.probs.tolist(), soft.failed) == ([[0.25, 0.75], [0.25, 0.75]], 1)
+
+
 def test_rounded_rows_are_made_to_sum_to_one(tmp_path: Path) -> None:
     file = _written(tmp_path / "own.csv", "path,a,b,c", "x.mp4,0.333,0.333,0.3335")
     np.testing.assert_allclose(read_soft_labels(file).probs.sum(), 1, atol=1e-7)

@@ -126,6 +126,21 @@ def test_an_archive_in_an_archive_next_to_a_folder_of_its_name_is_kept(tmp_path:
     assert files == {"v1.zip", "v1/2.jpg", "v2/1.jpg"}
 
 
+def test_archives_several_levels_deep(tmp_path: Path) -> None:
+    files = {"1.jpg": jpeg()}
+    for level in range(8):  # level 7 is the archive itself, and 0 and 1 are too deep
+        files = {
+            f"{level}.zip": make_zip(tmp_path / f"part/{level}.zip", files).read_bytes(),
+            "a.jpg": jpeg(),
+        }
+    report = unpack(make_zip(tmp_path / "set.zip", files), tmp_path / "new")
+    assert (tmp_path / "new/7/6/5/4/3/a.jpg").exists()
+    (deepest,) = report.bad
+    assert deepest.path == str(tmp_path / "new/7/6/5/4/3/2.zip")
+    assert "more than 5 archives deep; unpack it yourself" in deepest.reason
+    assert report.files == 7  # six images, and the archive that is left
+
+
 def test_an_archive_is_never_taken_for_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     archive = make_zip(tmp_path / "set/a.zip", {"1.jpg": jpeg(), "2.jpg": jpeg(50)})
     archive.with_name("b.cbz").write_bytes(archive.read_bytes())

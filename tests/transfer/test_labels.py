@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import signal
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.soft_labels import read_soft_labels
-from t3d.errors import CheckpointError, ConfigError, ManifestError
+from t3d.errors import CheckpointError, ConfigError, Failed, ManifestError
 from t3d.evaluation.config import TestConfig as Tested
 from t3d.evaluation.run_test import run_test
 from t3d.models.weights import load_model, write_tensors
@@ -30,8 +32,10 @@ from t3d.training.logging import read_log
 from t3d.training.run_folder import RunFolder
 from t3d.training.trainer import Trainer
 from t3d.transfer.config import LabelConfig, PoolConfig, TeacherConfig, TransferConfig
+from t3d.transfer.features import FeatureStore
 from t3d.transfer.run import transfer
 from t3d.transfer.teachers.base import TEACHER_KEY
+from t3d.transfer.videos import Pool, open_pool
 from t3d.video.encode import write_video
 
 NET = ModelConfig(
@@ -52,6 +56,11 @@ def draw(root: Path, count: int, *, seed: int) -> Path:
         noise = torch.randint(-20, 21, (12, 3, 32, 32), generator=generator)
         write_video(root / name / f"{number:02d}.mp4", (color + noise).clamp(0, 255).byte(), crf=20)
     return root
+
+
+def table(path: Path, rows: list[tuple[Path, str]], column: str = "label") -> Path:
+    path.write_text(f"path,{column}\n" + "".join(f"{file},{value}\n" for file, value in rows))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -155,11 +164,21 @@ def test_soft_labels_of_other_videos_do_not_resume_a_run(small: Small) -> None:
     with pytest.raises(CheckpointError, match=r"val_soft\.csv does not list the videos of .*val\.csv"):
         transfer(longer, resume=True)
     val.write_text(kept)
+    soft = run.soft_csv.read_text()
+    lines = soft.splitlines(keepends=True)
+    renamed = lines[0].replace("red", "pink")
+    for changed, message in (
+        ([lines[0], *reversed(lines[1:])], r"soft\.csv lists 16 videos; it must list the 16 .* same order"),
+        ([renamed, *lines[1:]], "has the classes blue, pink, but .* blue, red; restore"),
+    ):
+        run.soft_csv.write_text("".join(changed))
+        with pytest.raises(CheckpointError, match=message):
+            transfer(longer, resume=True)
+    run.soft_csv.write_text(soft)
     (run.path / "teacher.safetensors").unlink()  # is made again, and nothing else changes
-    soft = (run.path / "soft.csv").read_bytes()
     transfer(longer, resume=True)
     assert (run.path / "teacher.safetensors").exists()
-    assert (run.path / "soft.csv").read_bytes() == soft
+    assert run.soft_csv.read_text() == soft
 
 
 def test_a_run_stopped_before_its_soft_labels_were_saved_makes_them_again(
@@ -258,6 +277,93 @@ def test_labels_that_cannot_be_used_are_refused_before_a_folder_is_left(
         with pytest.raises(ManifestError, match=message):
             transfer(config)
         assert not Path(config.out).exists()
+
+
+def test_labeled_videos_that_cannot_be_read(
+    small: Small, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, few = folders
+    rows = [(path, path.parent.name) for path in sorted(few.rglob("*.mp4"))]
+    config = small(labels={"videos": str(table(tmp_path / "few.csv", rows))}, data={"max_bad": 0.5})
+    monkeypatch.setattr("t3d.transfer.run.with_features", None)  # would be an error: nothing is computed
+    gone = [(tmp_path / path.name if name == "red" else path, name) for path, name in rows]
+    table(tmp_path / "few.csv", gone)
+    with pytest.raises(ManifestError, match=r"class red has no readable video:\n.*01\.mp4: no such file"):
+        transfer(config)
+    table(tmp_path / "few.csv", [(tmp_path / path.name, name) for path, name in rows])
+    with pytest.raises(ManifestError, match=r"few\.csv: 8 of 8 files are missing"):
+        transfer(config)
+    several = tmp_path / "several.csv"
+    several.write_text("path,labels\n" + "".join(f"{path},{name}|warm\n" for path, name in rows))
+    with pytest.raises(ManifestError, match="needs one label per video, and these have several"):
+        transfer(small(labels={"videos": str(several)}))
+    soft = tmp_path / "soft.csv"
+    soft.write_text("path,blue,red\n" + "".join(f"{path},0.5,0.5\n" for path, _ in rows))
+    with pytest.raises(ManifestError, match="no video has a label"):
+        transfer(small(labels={"videos": str(soft)}))
+    assert not Path(config.out).exists()
+
+
+def test_a_class_that_damage_leaves_without_features_stops_the_start(
+    small: Small, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, few = folders
+
+    def broken(_: FeatureStore, manifest: Manifest, *__: Any, **___: Any) -> list[Failed]:
+        lost = [row for row, entry in enumerate(manifest) if entry.path.parent == few / "red"]
+        return [Failed(str(manifest[row].path), "frame 7 cannot be decoded", row) for row in lost]
+
+    monkeypatch.setattr(FeatureStore, "make", broken)
+    config = small(data={"max_bad": 0.5})
+    with pytest.raises(ManifestError, match=r"class red has no readable video:\n.*frame 7 cannot be decoded"):
+        transfer(config)
+    assert not Path(config.out).exists()
+
+
+class _ReachedTeacherError(Exception):
+    pass
+
+
+def test_pools_that_leave_the_teacher_little_to_label(
+    small: Small, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, few = folders
+    one = table(tmp_path / "one.csv", [(path, "tape") for path in sorted(pool.rglob("*.mp4"))], "source")
+
+    def stop(*_: Any) -> None:
+        raise _ReachedTeacherError
+
+    monkeypatch.setattr("t3d.transfer.run._open_teacher", stop)  # all of this comes before
+    nothing_held_out = r"fewer than 2 sources have no labeled video.*data\.val_fraction to 0"
+    for data in ({"videos": str(one)}, {"videos": str(few)}, {"exclude": str(pool)}):
+        with pytest.raises(ManifestError, match=nothing_held_out):
+            transfer(small(data=data))
+    notes = ((one, r"20 videos .* are of one group"), (few, "all 8 videos have a label"))
+    for videos, note in notes:
+        with pytest.warns(UserWarning, match=note), pytest.raises(_ReachedTeacherError):
+            transfer(small(data={"videos": str(videos), "val_fraction": 0.0}))
+    config = small(data={"videos": str(one), "val_fraction": 0.0}, labels={"by_source": False})
+    with warnings.catch_warnings(action="error"), pytest.raises(_ReachedTeacherError):
+        transfer(config)
+
+
+def test_only_the_main_process_finds_the_videos(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(Manifest.from_files(["a.mp4", "b.mp4"]))
+    monkeypatch.setattr("t3d.transfer.videos.find_pool", None)  # would be an error
+    monkeypatch.setattr("t3d.transfer.videos.broadcast_object_list", lambda pools: [pools[0] or pool])
+    other = SimpleNamespace(accelerator=SimpleNamespace(is_main_process=False), config=small())
+    assert open_pool(cast("Any", other)) is pool
+
+
+def test_a_class_with_one_group_is_not_cross_validated(
+    small: Small, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transfer(small(labels={"fraction": 0.1}, optim={"epochs": 1}))
+    printed = capsys.readouterr().out
+    assert "2 videos with labels" in printed
+    assert (
+        "accuracy of the teacher's classifier is not known: a class has labeled videos of only one" in printed
+    )
 
 
 def test_the_command_line(

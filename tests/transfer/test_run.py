@@ -356,14 +356,20 @@ def test_a_video_without_features_is_reported_and_left_out(
 # --- what cannot begin -----------------------------------------------------------------------------------
 
 
-def test_negatives_need_sources(small: Small, pool: Path, tmp_path: Path) -> None:
+def test_negatives_need_sources(
+    small: Small, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = sorted(pool.glob("*.mp4"))
     one = table(tmp_path / "one.csv", [(path, "same") for path in paths])
     with pytest.raises(ManifestError, match=r"24 video\(s\) of 1 source.*data\.source_pattern"):
         transfer(small(data={"videos": str(one)}))
     few = table(tmp_path / "few.csv", [(path, str(i % 3)) for i, path in enumerate(paths)])
+    config = small(
+        data={"videos": str(few), "val_fraction": 0}, teacher={"cache": str(tmp_path / "features")}
+    )
+    monkeypatch.setattr(loop, "with_features", None)  # would be an error: the message comes before
     with pytest.raises(ManifestError, match=r"only 3 sources.*optim\.batch_size = 4.*3 or less"):
-        transfer(small(data={"videos": str(few), "val_fraction": 0}))
+        transfer(config)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ManifestError, match="empty"):
         transfer(small(data={"videos": str(tmp_path / "empty")}))

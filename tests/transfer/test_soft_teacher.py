@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.frames import Frames, FrameStore
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ManifestError
 from t3d.transfer.config import LabelConfig
@@ -77,13 +78,23 @@ def test_only_labeled_videos_are_fitted_in_the_first_round_and_all_in_the_next()
     assert np.abs(np.subtract(*(each.predict_proba(clips.features[seen]) for each in later))).max() > 1e-3
 
 
-def test_the_clips_are_those_of_the_student_and_the_features_the_nearest_stored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_clips_are_those_of_the_student_and_the_features_the_nearest_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     path = tmp_path / "a.mp4"
     write_video(path, torch.randint(0, 255, (50, 3, 32, 32)).byte(), crf=30)
     spec = ClipSpec(num_frames=4, stride=2, size=32, resize=32, tail="drop")  # no clip of the rest
     features = FeatureStore(str(tmp_path / "features"), digest="d", step=4)
     stored = torch.arange(13.0)[:, None] * torch.tensor([[1.0, 10.0]])  # of frames 0, 4, 8, ...
     features._write(stored.half(), path)
+    main_process, opened = os.getpid(), FrameStore.open
+
+    def counted(self: FrameStore, path: Path) -> Frames:
+        assert (os.getpid() == main_process) == (workers == 0)
+        return opened(self, path)
+
+    monkeypatch.setattr(FrameStore, "open", counted)
     pooled = teacher_clips(
         Manifest.from_files([path]),
         spec,
@@ -91,6 +102,7 @@ def test_the_clips_are_those_of_the_student_and_the_features_the_nearest_stored(
         features=features,
         count=2,
         pooling="mean_std",
+        workers=workers,
     )
     assert pooled.video.tolist() == [0, 0, 0]  # at most three: the first, the middle and the last
     # Six clips of 7 frames, every 8 frames: the first, third and last. The teacher sees two frames of each,
@@ -103,7 +115,11 @@ def test_the_clips_are_those_of_the_student_and_the_features_the_nearest_stored(
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [([0, None], "1 of 2 videos have no label"), ([0, 0], "at least 2 classes")],
+    [
+        ([0, None], r"few\.csv: 1 of 2 videos have no label, first .*1\.mp4; label them"),
+        ([None, None], r"no video has a label; .*column `label`"),
+        ([0, 0], "all 2 videos have the label 'jump'; .*at least 2 classes"),
+    ],
 )
 def test_labels_that_cannot_be_used(labels: list[int | None], message: str) -> None:
     manifest = videos(labels)

@@ -20,12 +20,14 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from t3d.data.listing import in_name_order
+from t3d.data.manifest.numbers import is_number, to_numbers
 from t3d.data.manifest.text_file import read_text
 from t3d.data.paths import strings
 from t3d.errors import ManifestError
 
 _VIDEO = ("path", "start", "end", "source")
 _OTHER = ("label", "prediction", "clips", "weights", "error")
+_NUMBERS = (None, "start", "end")  # None: a class
 _SEVERAL = ("labels", "predictions")
 _LAYOUTS = (
     ("path", "start", "end", "label", "prediction", "clips"),
@@ -217,27 +219,34 @@ class _Rows:
         body = self.text[stream.tell() :]
         if not body.strip():
             return []
-        names = [str(number) for number in range(len(self.header))]
-        numbers = [meaning in (None, "start", "end") for meaning in self.meanings]
-        types = {
-            name: pa.float64() if number else pa.string() for name, number in zip(names, numbers, strict=True)
-        }
-        error: pa.ArrowInvalid | None = None
-        for point in ".," if self.separator != "," else ".":
-            try:
-                table = pyarrow.csv.read_csv(
-                    io.BytesIO(body.encode()),
-                    read_options=pyarrow.csv.ReadOptions(column_names=names),
-                    parse_options=pyarrow.csv.ParseOptions(delimiter=self.separator, newlines_in_values=True),
-                    convert_options=pyarrow.csv.ConvertOptions(
-                        column_types=types, null_values=[""], decimal_point=point
-                    ),
-                )
-                return [table[name].combine_chunks() for name in names]
-            except pa.ArrowInvalid as wrong:
-                error = wrong
-        assert error is not None
-        raise self._named_error(error) from error
+        try:
+            return self._columns(body, pa.float64())
+        except pa.ArrowInvalid as error:
+            try:  # decimal commas
+                columns = self._columns(body, pa.string())
+                numbers = [meaning in _NUMBERS for meaning in self.meanings]
+                return [
+                    to_numbers(column, self.separator) if number else column
+                    for column, number in zip(columns, numbers, strict=True)
+                ]
+            except pa.ArrowInvalid:
+                raise self._named_error(error) from error
+
+    def _columns(self, body: str, number: pa.DataType) -> list[pa.Array]:
+        """Return the columns: text, or seconds and classes as the type `number`."""
+        names = [str(place) for place in range(len(self.header))]
+        kinds = [number if meaning in _NUMBERS else pa.string() for meaning in self.meanings]
+        table = pyarrow.csv.read_csv(
+            io.BytesIO(body.encode()),
+            read_options=pyarrow.csv.ReadOptions(column_names=names),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=self.separator, newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict(zip(names, kinds, strict=True)),
+                null_values=[""],
+                strings_can_be_null=number == pa.string(),
+            ),
+        )
+        return [table[name].combine_chunks() for name in names]
 
     def records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the rows with their lines."""
@@ -246,7 +255,6 @@ class _Rows:
 
     def _named_error(self, error: Exception) -> ManifestError:
         """Find the line of a mistake by reading slowly."""
-        comma = self.separator != ","
         for line, row in self.records():
             where = f"{self.name}, line {line}"
             if len(row) != len(self.header):
@@ -255,20 +263,12 @@ class _Rows:
                     "interrupted, run the same command again to complete the file"
                 )
             for column, meaning, value in zip(self.header, self.meanings, row, strict=True):
-                if meaning not in (None, "start", "end") or _is_number(value, comma=comma):
+                if meaning not in _NUMBERS or is_number(value, self.separator, finite=False):
                     continue
                 kind = "a probability" if meaning is None else "a number of seconds"
                 hint = "; remove a column that is not a class" if meaning is None else ""
                 return ManifestError(f"{where}: {column} is {value!r}, not {kind}{hint}")
         return ManifestError(f"{self.name}: cannot be read as a table ({error})")
-
-
-def _is_number(text: str, *, comma: bool) -> bool:
-    try:
-        float((text.replace(",", ".") if comma else text) or "0")
-    except ValueError:
-        return False
-    return True
 
 
 def _header(name: str, text: str) -> tuple[str, list[str], int]:

@@ -13,6 +13,9 @@ from t3d.io.archive_names import ENDINGS, is_archive, without_archive_ending
 from t3d.io.archives import extract_archive
 from t3d.progress import progress
 
+_DEEPEST = 5
+"""Levels of archives in an archive that are unpacked."""
+
 
 @dataclass(frozen=True)
 class UnpackReport:
@@ -40,8 +43,9 @@ def unpack(
 
     A single archive becomes the folder `out`. An archive `a/b.zip` below a folder becomes the folder
     `out/a/b`; other files are not copied. Each folder gets its name when it is whole, so a repeated command
-    unpacks what is missing. Archives in an archive become folders in place, except where it has such a folder
-    already: then they stay, and are reported. Folders `__MACOSX`, which macOS adds to archives, are left out.
+    unpacks what is missing. Archives in an archive become folders in place, up to five levels deep. Where
+    such a folder exists already, they stay, and are reported. Folders `__MACOSX`, which macOS adds to
+    archives, are left out.
 
     Args:
         source: Archive (zip, tar, tar.gz, tar.bz2, tar.xz, rar), or a folder with archives.
@@ -148,20 +152,36 @@ def _extracted(archive: Path, folder: Path, max_gb: float | None) -> int:
 
 
 def _unpack_inner(folder: Path, max_gb: float | None, bad: list[Failed]) -> int:
-    """Replace each archive below a folder by a folder of its content, and return the number of new files."""
+    """Replace each archive below a folder by a folder of its content, and return the number of new files.
+
+    Archives in these archives follow, up to `_DEEPEST` levels: an archive may contain itself.
+    """
     count = 0
-    for inner in _archives(folder):
-        try:
-            target = Path(without_archive_ending(str(inner)))
-            if os.path.lexists(target):
-                raise ArchiveError(
-                    f"{inner}: not unpacked, because {target} exists. Delete the archive if that is its "
-                    "content; else rename it and repeat the command, or unpack it yourself"
-                )
-            count += _extracted(inner, target, max_gb) - 1
-            inner.unlink()
-        except ArchiveError as error:
-            bad.append(_failed(inner, error))
+    failed: set[Path] = set()
+    for _ in range(_DEEPEST):
+        for inner in _archives(folder):
+            if inner in failed:
+                continue
+            try:
+                count += _unpacked_in_place(inner, max_gb)
+            except ArchiveError as error:
+                failed.add(inner)
+                bad.append(_failed(inner, error))
+    reason = f"not unpacked: it is more than {_DEEPEST} archives deep; unpack it yourself"
+    bad += [Failed(str(inner), reason) for inner in _archives(folder) if inner not in failed]
+    return count
+
+
+def _unpacked_in_place(inner: Path, max_gb: float | None) -> int:
+    """Replace an archive by a folder of its content, and return the number of files that this adds."""
+    target = Path(without_archive_ending(str(inner)))
+    if os.path.lexists(target):
+        raise ArchiveError(
+            f"{inner}: not unpacked, because {target} exists. Delete the archive if that is its content; "
+            "else rename it and repeat the command, or unpack it yourself"
+        )
+    count = _extracted(inner, target, max_gb) - 1
+    inner.unlink()
     return count
 
 

@@ -338,20 +338,24 @@ class RunFolder:
             CheckpointError: The lists do not match, or the table is missing.
             ManifestError: The table of soft labels is damaged.
         """
-        unlabeled = int((~train.labeled).sum())
+        paths = train.select(~train.labeled).table["path"].to_pylist()
         if not self.soft_csv.exists():
-            if unlabeled and train.classes:  # a transfer without labels has no classes
+            if paths and train.classes:  # a transfer without labels has no classes
                 raise CheckpointError(
-                    f"{self.soft_csv} is missing: the probabilities of {unlabeled} videos in "
+                    f"{self.soft_csv} is missing: the probabilities of {len(paths)} videos in "
                     f"{self.train_csv} that have no label; restore the file"
                 )
             return None
         soft = read_soft_labels(self.soft_csv)
-        if len(soft) != unlabeled or soft.classes != train.classes:
+        if soft.classes != train.classes:
             raise CheckpointError(
-                f"{self.soft_csv} has {len(soft)} videos and {len(soft.classes)} classes, but "
-                f"{self.train_csv} has {unlabeled} videos without label and {len(train.classes)} classes; "
-                "restore both files"
+                f"{self.soft_csv} has the classes {', '.join(soft.classes)}, but the classes of the run are "
+                f"{', '.join(train.classes)}; restore the file"
+            )
+        if soft.videos.table["path"].to_pylist() != paths:
+            raise CheckpointError(
+                f"{self.soft_csv} lists {len(soft)} videos; it must list the {len(paths)} videos in "
+                f"{self.train_csv} that have no label, in the same order. Restore both files"
             )
         return target_probs(train, soft.probs)
 

@@ -55,6 +55,7 @@ class TeacherConfig:
         mean: Mean of the red, green and blue channel in [0, 1], instead of `normalize`.
         std: Standard deviation of the red, green and blue channel in [0, 1], instead of `normalize`.
         frames: Number of frames per clip that the teacher gets, spread evenly over the clip (X in the paper).
+            If the clip spans fewer frames, some are used several times.
         pooling: The teacher's features of a clip: `mean` averages those of its frames, as the paper does;
             `mean_std` appends their standard deviation over time; `concatenate` joins them in order of time,
             so that the student must also learn the time of each frame. Default: `mean_std` for the objective

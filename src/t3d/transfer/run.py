@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from t3d.clip import ClipSpec
 from t3d.data.catalog import open_index
@@ -90,14 +91,16 @@ def _start(run: Run[TransferConfig]) -> tuple[Trainer, str, Loader, HeldOut | No
     """
     config, options = run.config, run.config.teacher
     # Opened before the teacher, which may be downloaded, so that a misspelled path fails first.
-    pool = None if run.resume else open_pool(config, run.store.index if len(run.store.index) else None)
+    pool = None if run.resume else open_pool(run)
     teacher = _open_teacher(config).to(run.device)
     view = _teacher_view(run, teacher)
     videos = run.reopen_videos() if pool is None else choose_videos(run, pool.videos)
+    groups = _groups(run, videos.train)
     if view.features is not None:
+        before = len(videos.train)
         videos = with_features(run, videos, teacher, view)
-    groups = torch.from_numpy(source_groups(videos.train, run.store.index))
-    refuse_few_sources(videos.train, groups, config, run.accelerator.num_processes)
+        if len(videos.train) < before:
+            groups = _groups(run, videos.train)
     task = None
     if config.labels.videos:
         task = make_task(run, videos, view, teacher)
@@ -140,6 +143,13 @@ def _start(run: Run[TransferConfig]) -> tuple[Trainer, str, Loader, HeldOut | No
         + (pool.excluded if pool else "")
     )
     return trainer, initial, trainer.loader(clips, CollatePairs(config.pairs.other_time)), held_out, opening
+
+
+def _groups(run: Run[TransferConfig], videos: Manifest) -> Tensor:
+    """Number the groups of the training videos, and refuse too few of them."""
+    groups = torch.from_numpy(source_groups(videos, run.store.index))
+    refuse_few_sources(videos, groups, run.config, run.accelerator.num_processes)
+    return groups
 
 
 def _open_teacher(config: TransferConfig) -> Teacher:

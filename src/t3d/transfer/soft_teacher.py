@@ -12,10 +12,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import usable_part
 from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampling import Indices, clips_of
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ManifestError
@@ -71,6 +75,7 @@ def teacher_clips(
     features: FeatureStore,
     count: int,
     pooling: TimePooling,
+    workers: int = 0,
 ) -> TeacherClips:
     """Pool the teacher's stored features over the student's clips.
 
@@ -81,21 +86,44 @@ def teacher_clips(
         features: Stored features of the teacher.
         count: Number of frames per clip that the teacher sees, X.
         pooling: See `t3d.models.frames.pool_time`.
+        workers: Processes that open videos, which takes milliseconds or, for long files, seconds per video.
+            0: this one.
 
     Raises:
         VideoError: A video cannot be read.
+        ConfigError: The features of a video are missing or damaged.
     """
-    vectors: list[Floats] = []
-    rows: list[int] = []
-    for row, entry in enumerate(track(videos, "Pooling features", len(videos), unit="videos")):
-        low, part = usable_part(store.open(entry.path), entry, spec)
-        clips = clips_of(part, spec)
+    pooled = _PooledClips(videos, spec, store, features, count, pooling)
+    loader = Loader(pooled, batch_size=None, num_workers=workers)
+    vectors = [clips.numpy() for clips in track(loader, "Pooling features", len(videos), unit="videos")]
+    rows = np.repeat(np.arange(len(videos)), [len(clips) for clips in vectors])
+    return TeacherClips(np.concatenate(vectors), rows)
+
+
+@dataclass(frozen=True)
+class _PooledClips(Dataset[Tensor]):
+    """Dataset of the teacher's features of a few clips per video, see `teacher_clips`."""
+
+    videos: Manifest
+    spec: ClipSpec
+    store: FrameStore
+    features: FeatureStore
+    count: int
+    pooling: TimePooling
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, row: int) -> Tensor:
+        """Return the pooled features of the clips of a video, float32 [clips, D]."""
+        entry = self.videos[row]
+        low, part = usable_part(self.store.open(entry.path), entry, self.spec)
+        clips = clips_of(part, self.spec)
         spread = np.linspace(0, len(clips) - 1, min(len(clips), _MOST_CLIPS)).round().astype(int)
-        for number in spread:
-            seen = features.get(entry.path, low + frames_of(clips[number], count, part))  # X D
-            vectors.append(pool_time(seen, pooling, dim=0).numpy())
-            rows.append(row)
-    return TeacherClips(np.stack(vectors), np.array(rows, dtype=np.int64))
+        seen = [low + frames_of(clips[number], self.count, part) for number in spread]
+        return torch.stack(
+            [pool_time(self.features.get(entry.path, frames), self.pooling, dim=0) for frames in seen]
+        )
 
 
 def label_softly(
@@ -161,9 +189,19 @@ def refuse_unusable(labels: Manifest, name: str) -> None:
             f"{name}: a transfer with labels needs one label per video, and these have several (column "
             "`labels`)"
         )
-    if (labels.labels < 0).any() or len(labels.classes) < 2:
+    unlabeled = np.flatnonzero(labels.labels < 0)
+    if len(unlabeled) == len(labels):
         raise ManifestError(
-            f"{name}: a transfer with labels needs a label for every labeled video, and at least 2 classes; "
-            f"{int((labels.labels < 0).sum())} of {len(labels)} videos have no label, and there are "
-            f"{len(labels.classes)} classes"
+            f"{name}: no video has a label; a transfer with labels needs a class name for each video, as the "
+            "name of its folder or in the column `label`"
+        )
+    if len(unlabeled):
+        raise ManifestError(
+            f"{name}: {len(unlabeled)} of {len(labels)} videos have no label, first "
+            f"{labels[int(unlabeled[0])].path}; label them, or list them in data.videos instead"
+        )
+    if len(labels.classes) < 2:
+        raise ManifestError(
+            f"{name}: all {len(labels)} videos have the label {labels.classes[0]!r}; a transfer with labels "
+            "needs at least 2 classes. Add videos of another class, such as `other`"
         )

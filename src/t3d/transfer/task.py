@@ -79,7 +79,13 @@ def _make(run: Run[TransferConfig], videos: RunVideos, view: TeacherView) -> Tas
     assert view.features is not None
     together = videos.train if videos.val is None else videos.train.followed_by(videos.val)
     clips = teacher_clips(
-        together, spec, store=run.store, features=view.features, count=view.count, pooling=_POOLING
+        together,
+        spec,
+        store=run.store,
+        features=view.features,
+        count=view.count,
+        pooling=_POOLING,
+        workers=run.config.data.workers,
     )
     groups: Indices | None = source_groups(together, run.store.index) if options.by_source else None
     soft = label_softly(together, clips, options, groups)
@@ -146,8 +152,13 @@ def _teacher_clip(config: TransferConfig, teacher: Teacher) -> ClipSpec:
 
 def task_sentence(task: Task) -> str:
     """Return what is known about the teacher's classifier, as the end of a sentence."""
-    if task.fit is None or task.fit.accuracy is None:
+    if task.fit is None:
         return ""
+    if task.fit.accuracy is None:
+        return (
+            ". The accuracy of the teacher's classifier is not known: a class has labeled videos of only one "
+            "group, which cannot be held out"
+        )
     return (
         f". The teacher's classifier gets {task.fit.accuracy:.1%} of the labeled clips right "
         "(cross-validation, fitted on other groups)"

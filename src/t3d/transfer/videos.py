@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from t3d.data.catalog import open_videos, roots_of
-from t3d.data.clips.check import refuse_many
+from t3d.data.clips.check import refuse_lost_classes, refuse_many
+from t3d.data.clips.sampling import Indices
 from t3d.data.index import VideoIndex
 from t3d.data.inspect.nearby import Listed
 from t3d.data.inspect.shared import with_groups
@@ -39,15 +41,35 @@ class Pool:
     excluded: str = ""
 
 
-def open_pool(config: TransferConfig, index: VideoIndex | None) -> Pool:
-    """Find all videos to learn from.
+def open_pool(run: Run[TransferConfig]) -> Pool:
+    """Find all videos to learn from. The main process does this for all processes.
+
+    Raises:
+        ConfigError: A root is set for a folder of videos, which does not use it.
+        ManifestError: No videos were found, the labels cannot be used, `data.exclude` leaves none, or too few
+            groups are left to form pairs or to hold some out.
+    """
+    pools: list[Pool | None] = [None]
+    if run.accelerator.is_main_process:
+        pool = find_pool(run.config, run.store.index if len(run.store.index) else None)
+        _refuse_one_source(pool.videos, run.config)
+        if run.config.labels.videos:
+            _check_unlabeled(pool.videos, run.config)
+        pools = [pool]
+    (shared,) = broadcast_object_list(pools)
+    assert shared is not None
+    return shared
+
+
+def find_pool(config: TransferConfig, index: VideoIndex | None) -> Pool:
+    """Find the videos of all lists, and leave out those of `data.exclude`.
 
     Args:
         config: Options of the run.
         index: Index of the files.
 
     Raises:
-        ConfigError: A root is set for a folder of videos, which does not use it.
+        ConfigError: See `open_pool`.
         ManifestError: No videos were found, the labels cannot be used, or `data.exclude` leaves none.
     """
     data = config.data
@@ -62,6 +84,38 @@ def open_pool(config: TransferConfig, index: VideoIndex | None) -> Pool:
         data.exclude, root=roots[data.exclude], source_pattern=_pattern(config, data.exclude)
     )
     return _without_excluded(pool, asked, config, index)
+
+
+def _refuse_one_source(videos: Manifest, config: TransferConfig) -> None:
+    if len(videos.sources()) < 2:
+        raise ManifestError(
+            f"{config.data.videos}: {len(videos)} video(s) of 1 source. A negative pair needs videos of "
+            "another source: add some, or define finer sources (data.source_pattern, or the column `source`)"
+        )
+
+
+def _check_unlabeled(videos: Manifest, config: TransferConfig) -> None:
+    """Warn if soft labels cannot tell anything, before videos are opened.
+
+    Raises:
+        ManifestError: No video can be held out.
+    """
+    if config.data.val_fraction > 0:
+        _free_rows(videos, config)
+    sources = np.array(videos.table["source"].to_pylist(), dtype=object)[videos.labels < 0]
+    if not len(sources):
+        warnings.warn(
+            f"{config.data.videos}: all {len(videos)} videos have a label, so the teacher has nothing to "
+            "label. The student learns from the labels and the teacher's features",
+            stacklevel=3,
+        )
+    elif config.labels.by_source and len(sources) > 1 and len(np.unique(sources)) == 1:
+        warnings.warn(
+            f"{config.data.videos}: the {len(sources)} videos without a label are of one group (source), so "
+            "all of them get the same soft label. Define finer groups (data.source_pattern, or the column "
+            "`source`), or turn labels.by_source off",
+            stacklevel=3,
+        )
 
 
 def _pattern(config: TransferConfig, name: str) -> str | None:
@@ -131,11 +185,7 @@ def choose_videos(run: Run[TransferConfig], pool: Manifest) -> RunVideos:
     data = run.config.data
     readable = run.check_videos(pool)
     kept = readable.train
-    if len(kept.sources()) < 2:
-        raise ManifestError(
-            f"{data.videos}: {len(kept)} video(s) of 1 source. A negative pair needs videos of another "
-            "source: add some, or define finer sources (data.source_pattern, or the column `source`)"
-        )
+    _refuse_one_source(kept, run.config)
     if data.val_fraction == 0:
         return readable
     together = joined(kept, run.store.index)
@@ -148,17 +198,29 @@ def choose_videos(run: Run[TransferConfig], pool: Manifest) -> RunVideos:
 
 def _hold_out_unlabeled(videos: Manifest, config: TransferConfig) -> tuple[Manifest, Manifest]:
     """Hold out videos without labels, of sources without labeled videos."""
-    sources = np.array(videos.table["source"].to_pylist(), dtype=object)
-    free = np.flatnonzero(~np.isin(sources, np.unique(sources[videos.labels >= 0])))
-    if len(np.unique(sources[free])) < 2:
-        raise ManifestError(
-            f"{config.data.videos}: fewer than 2 sources have no labeled video, so none can be held out; add "
-            "unlabeled videos, or set data.val_fraction to 0"
-        )
+    free = _free_rows(videos, config)
     pool = videos.select(free).without_labels()
     held = np.zeros(len(videos), dtype=bool)
     held[free[pool.held_out(config.data.val_fraction, seed=config.seed)]] = True
     return videos.select(~held), videos.select(held)
+
+
+def _free_rows(videos: Manifest, config: TransferConfig) -> Indices:
+    """Return the rows that can be held out: without labels, of sources without labeled videos.
+
+    Raises:
+        ManifestError: They are of fewer than two sources.
+    """
+    sources = np.array(videos.table["source"].to_pylist(), dtype=object)
+    free = np.flatnonzero(~np.isin(sources, np.unique(sources[videos.labels >= 0])))
+    if len(np.unique(sources[free])) < 2:
+        excluded = f" that are not in {config.data.exclude} (data.exclude)" if config.data.exclude else ""
+        raise ManifestError(
+            f"{config.data.videos}: fewer than 2 sources have no labeled video, so none can be held out; add "
+            f"unlabeled videos{excluded}, define finer sources (data.source_pattern, or the column "
+            "`source`), or set data.val_fraction to 0"
+        )
+    return free
 
 
 def with_features(
@@ -167,7 +229,8 @@ def with_features(
     """Compute missing teacher features, and leave out the videos for which this fails.
 
     Raises:
-        ManifestError: It fails for too many videos, or for any video of a resumed run.
+        ManifestError: It fails for too many videos, for all labeled videos of a class, or for any video of a
+            resumed run.
     """
     train, bad = _make_features(run, videos.train, teacher, view)
     val = videos.val
@@ -182,6 +245,7 @@ def with_features(
             + "; ".join(f"{video.path} {video.reason}" for video in bad[:5])
             + "; restore the file(s), or start again with overwrite=True"
         )
+    refuse_lost_classes(videos.train, train, bad)
     return replace(videos, train=train, val=val, bad=[*videos.bad, *bad])
 
 

