@@ -46,6 +46,7 @@ COMMANDS = {
     "compare": ("Compare models on the same labeled videos: accuracy, size and speed.", "evaluation:compare"),
     "probe": ("Train a linear classifier on frozen features, and test it.", "evaluation:probe"),
     "predict": ("Classify videos.", "evaluation:predict"),
+    "export": ("Export a model for fast inference on a CPU.", "export:export"),
     "models": ("List the models, with parameters and multiply-accumulates.", "models:models"),
     "convert": ("Convert weights of another project into a weights file.", "models:convert"),
     "reproduce": ("Run one of the paper's tables, row by row.", "reproduce:reproduce"),
