@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from t3d.evaluation.config import TestConfig
     from t3d.evaluation.predictor import Prediction, Predictor
     from t3d.evaluation.run_test import run_test
+    from t3d.export.config import ExportConfig
+    from t3d.export.run import export_model
     from t3d.models.registry import create_model, list_models
     from t3d.models.weights import ModelCard, load_model, save_model
     from t3d.recipes import list_recipes
+    from t3d.runtime.load import load
     from t3d.training.config import TrainConfig
     from t3d.training.run import train
     from t3d.transfer.config import TransferConfig
@@ -39,6 +42,7 @@ _HOMES = {
     "ClipSpec": "t3d.clip",
     "Compute": "t3d.device",
     "ConfigError": "t3d.errors",
+    "ExportConfig": "t3d.export.config",
     "FrameBatch": "t3d.video.batch",
     "FrameStore": "t3d.data.clips.frames",
     "Manifest": "t3d.data.manifest.manifest",
@@ -55,8 +59,10 @@ _HOMES = {
     "VideoError": "t3d.errors",
     "VideoMetadata": "t3d.video.batch",
     "create_model": "t3d.models.registry",
+    "export_model": "t3d.export.run",
     "list_models": "t3d.models.registry",
     "list_recipes": "t3d.recipes",
+    "load": "t3d.runtime.load",
     "load_clips": "t3d.data.clips.arrays",
     "load_model": "t3d.models.weights",
     "recipe": "t3d.configs",
@@ -71,6 +77,7 @@ __all__ = [
     "ClipSpec",
     "Compute",
     "ConfigError",
+    "ExportConfig",
     "FrameBatch",
     "FrameStore",
     "Manifest",
@@ -87,8 +94,10 @@ __all__ = [
     "VideoError",
     "VideoMetadata",
     "create_model",
+    "export_model",
     "list_models",
     "list_recipes",
+    "load",
     "load_clips",
     "load_model",
     "recipe",

@@ -102,6 +102,10 @@ class CheckpointError(T3DError):
     """A weights file or checkpoint is corrupt or belongs to another model."""
 
 
+class ExportError(T3DError):
+    """A model cannot be exported, or the exported model does not compute the same."""
+
+
 class DivergedError(T3DError):
     """The loss, a weight or a score is infinite or NaN."""
 

@@ -165,6 +165,13 @@ def test_missing_weights_come_with_a_hint(
     assert hint.format(runs=tmp_path / "runs") in str(error.value)
 
 
+@pytest.mark.parametrize("ending", [".xml", ".pt2"])
+def test_an_exported_file_has_no_weights_to_load(ending: str, tmp_path: Path) -> None:
+    (tmp_path / f"net{ending}").write_bytes(b"exported")
+    with pytest.raises(CheckpointError, match=r"an exported model.*Give a run folder"):
+        read_card(tmp_path / f"net{ending}")
+
+
 def test_an_onnx_file_may_be_a_teacher_but_has_no_weights_to_load(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"onnx")
     with pytest.raises(CheckpointError, match=r"an ONNX file, .* can be a teacher"):

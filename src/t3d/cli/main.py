@@ -47,6 +47,7 @@ COMMANDS = {
     "probe": ("Train a linear classifier on frozen features, and test it.", "evaluation:probe"),
     "fuse": ("Make one model that averages the probabilities of several models.", "evaluation:fuse"),
     "predict": ("Classify videos.", "evaluation:predict"),
+    "export": ("Export a model for fast inference on a CPU.", "export:export"),
     "models": ("List the models, with parameters and multiply-accumulates.", "models:models"),
     "convert": ("Convert weights of another project into a weights file.", "models:convert"),
     "reproduce": ("Run one of the paper's tables, row by row.", "reproduce:reproduce"),

@@ -20,8 +20,9 @@ from t3d.evaluation.prediction_rows import PredictionRows
 from t3d.evaluation.predictor import GROUP, Prediction, Predictor
 from t3d.io.files import content_digest, is_url, refuse_url
 from t3d.io.journal import JSON_LINES, Journal
-from t3d.models.weights import read_card, weights_file
+from t3d.models.weights import weights_file
 from t3d.progress import track
+from t3d.runtime.load import read_model_card
 from t3d.workers.pool import Lost
 
 PathOrPart = TypeVar("PathOrPart", str, Part)
@@ -76,6 +77,7 @@ def predictions(config: PredictConfig, paths: Sequence[str | Part]) -> Iterator[
         per_clip=config.per_clip,
         limits=config.limits,
         image_fps=config.image_fps,
+        runtime=config.runtime,
     )
     if config.cluster.kind == "none":
         yield from make().many(paths)
@@ -83,7 +85,7 @@ def predictions(config: PredictConfig, paths: Sequence[str | Part]) -> Iterator[
     from t3d.workers.ray_cluster import blocks_of, joined, spread
     from t3d.workers.ray_pools import Actors, has_gpus
 
-    read_card(config.model, allow_unfinished=config.allow_unfinished)  # refuse before a cluster starts
+    read_model_card(config.model, allow_unfinished=config.allow_unfinished)  # refuse before a cluster starts
     with joined(config.cluster.ray_address):
         gpus = int(config.compute.device != "cpu" and has_gpus())
         parts = [path if isinstance(path, Part) else Part(path) for path in paths]
@@ -172,7 +174,7 @@ class PredictionFile:
     Args:
         path: The file, new or of an earlier run with the same weights, `top` and `per_clip`. If its name ends
             in `.csv`, it is CSV, else JSON Lines.
-        model: Weights file, or run folder.
+        model: Weights file, run folder, or exported file.
         top: Number of classes in each line. Default: all, as always in CSV.
         allow_unfinished: See `Predictor`.
         per_clip: Whether each line has the scores of each clip.
@@ -198,7 +200,7 @@ class PredictionFile:
         allow_unfinished: bool = False,
         per_clip: bool = False,
     ) -> None:
-        card = read_card(model, allow_unfinished=allow_unfinished)
+        card = read_model_card(model, allow_unfinished=allow_unfinished)
         if card is None:
             raise CheckpointError(f"{os.fspath(model)}: no model card in the file, so t3d did not write it")
         self.path = Path(path)

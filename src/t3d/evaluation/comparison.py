@@ -16,15 +16,17 @@ import numpy.typing as npt
 import torch
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.transforms import normalize
+from t3d.device import Compute
 from t3d.errors import ManifestError
 from t3d.evaluation.config import CompareConfig, TestConfig
 from t3d.evaluation.figures import Interval, accuracy_interval
 from t3d.evaluation.run_test import TestResult, run_test
-from t3d.models.flops import count_macs, count_parameters
-from t3d.models.net import VideoNet
-from t3d.models.segments import with_consensus
-from t3d.models.weights import load_classifier
+from t3d.evaluation.scoring import clip_scores
+from t3d.models.flops import model_size
+from t3d.models.weights import ModelCard
+from t3d.runtime.exported import ExportedModel
+from t3d.runtime.formats import files_of
+from t3d.runtime.load import ScoringModel, load
 
 _TIMED = 7  # passes of each model, alternating; the median counts
 _CLEAR = 0.05  # probability of a difference this large between equally good models
@@ -61,7 +63,7 @@ class Cost:
     """Cost of a model.
 
     Args:
-        megabytes: Size of its parameters as 32-bit numbers.
+        megabytes: Size of its parameters as 32-bit numbers, or of its files if it is exported.
         gmac: Billions of multiply-accumulates per clip.
         ms_per_clip: Milliseconds of the network for one clip, batch size 1: median of alternating passes.
         clips_per_video: Mean number of clips of a tested video.
@@ -231,36 +233,49 @@ def _costs(config: CompareConfig, results: Sequence[TestResult]) -> list[Cost]:
     """Measure size and speed. The models take turns, so that a busy machine slows all of them alike."""
     device = config.compute.pick_device()
     loaded = [
-        load_classifier(model, device=device, allow_unfinished=config.allow_unfinished)
+        load(model, compute=config.compute, allow_unfinished=config.allow_unfinished)
         for model in config.models
     ]
     passes: list[list[float]] = [[] for _ in loaded]
     for _ in range(_TIMED + 1):
-        for times, (net, card) in zip(passes, loaded, strict=True):
-            times.append(_one_pass(net, card.clip, device, bf16=config.compute.use_bf16(device)))
+        for times, (model, card) in zip(passes, loaded, strict=True):
+            times.append(_one_pass(model, card.clip, device, config.compute))
     return [
         Cost(
-            4 * count_parameters(net) / 1e6,
-            card.clip.segments * count_macs(net, num_frames=card.clip.num_frames, size=card.clip.size) / 1e9,
+            *_size(model, card),
             1000 * median(times[1:]),  # the first pass allocates memory
             len(result.scores.clip_video) / max(1, len(np.unique(result.scores.clip_video))),
         )
-        for times, (net, card), result in zip(passes, loaded, results, strict=True)
+        for times, (model, card), result in zip(passes, loaded, results, strict=True)
     ]
 
 
-@torch.inference_mode()
-def _one_pass(net: VideoNet, spec: ClipSpec, device: torch.device, *, bf16: bool) -> float:
-    """Return the seconds of one clip through the network."""
+def _size(model: ScoringModel, card: ModelCard) -> tuple[float, float]:
+    """Return megabytes, and billions of multiply-accumulates per clip."""
+    spec = card.clip
+    size = model_size(
+        card.architecture,
+        num_classes=len(card.classes),
+        options=card.options,
+        num_frames=spec.num_frames,
+        size=spec.size,
+    )
+    bytes_ = 4 * size.parameters
+    if isinstance(model, ExportedModel):
+        bytes_ = sum(path.stat().st_size for path in files_of(model.path, model.runtime))
+    return bytes_ / 1e6, spec.segments * size.macs / 1e9
+
+
+def _one_pass(model: ScoringModel, spec: ClipSpec, device: torch.device, compute: Compute) -> float:
+    """Return the seconds of one clip through the model."""
     frames = spec.segments * spec.num_frames
     clips = torch.zeros(1, frames, 3, spec.size, spec.size, dtype=torch.uint8, device=device)
-    scorer = with_consensus(net, spec.segments).eval()
-    _wait(device)
-    began = time.perf_counter()
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        scorer(normalize(clips, spec))
-    _wait(device)
-    return time.perf_counter() - began
+    with clip_scores(model, spec, compute) as scores:
+        _wait(device)
+        began = time.perf_counter()
+        scores(clips)
+        _wait(device)
+        return time.perf_counter() - began
 
 
 def _wait(device: torch.device) -> None:

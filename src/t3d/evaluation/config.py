@@ -9,6 +9,7 @@ from t3d.clip import TailPolicy
 from t3d.data.clips.views import FrameOrder, Views
 from t3d.device import Compute
 from t3d.errors import ConfigError, at_least, between, one_of
+from t3d.runtime.formats import Runtime
 from t3d.video.limits import ReadLimits
 from t3d.workers.cluster import ONE_MACHINE, Cluster
 
@@ -56,7 +57,8 @@ class TestConfig:
     """A test of a model on labeled videos, by default with the paper's protocol.
 
     Args:
-        model: Weights file, or the folder of a finished training run (its best weights, else its last).
+        model: Weights file, the folder of a finished training run (its best weights, else its last), or a
+            file that `t3d export` wrote.
         videos: Labeled videos to test on: a folder with one folder per class, a table (.csv, .tsv,
             .txt, .jsonl), an index (.parquet), or an official list. Classes are matched by name.
         frame_order: Order of the frames within each clip. The orders other than `normal` show how much of the
@@ -65,6 +67,8 @@ class TestConfig:
             clip, `shift` adds a clip that ends at the last frame. By default as the weights file says.
         seed: Seed of the shuffled frame order.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
+        runtime: Program that computes the model: `torch` for weights files and run folders, `openvino` for
+            exported .xml files, `onnx` for .onnx. `auto` decides by the file.
         views: Which clips and crops of each video are scored.
         reading: How the videos are found and read.
         compute: Where and how the model computes.
@@ -81,12 +85,14 @@ class TestConfig:
     tail: TailPolicy | None = None
     seed: int = 0
     allow_unfinished: bool = False
+    runtime: Runtime = "auto"
     views: Views = field(default_factory=Views)
     reading: Reading = field(default_factory=Reading)
     compute: Compute = field(default_factory=Compute)
 
     def __post_init__(self) -> None:
         at_least("seed", self.seed, 0)
+        one_of("runtime", self.runtime, get_args(Runtime))
         one_of("frame_order", self.frame_order, get_args(FrameOrder))
         if self.tail is not None:
             one_of("tail", self.tail, get_args(TailPolicy))
@@ -102,8 +108,8 @@ class CompareConfig:
     """A comparison of models on the same labeled videos.
 
     Args:
-        models: Weights files, or folders of finished training runs, at least two. Differences are from the
-            first.
+        models: Weights files, folders of finished training runs, or files that `t3d export` wrote, at least
+            two. Differences are from the first.
         videos: Labeled videos to test on: a folder with one folder per class, a table (.csv, .tsv,
             .txt, .jsonl), an index (.parquet), or an official list. Classes are matched by name.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
@@ -135,7 +141,8 @@ class PredictConfig:
     """Predictions for many videos, on one machine or on many.
 
     Args:
-        model: Weights file, or the folder of a finished training run (its best weights, else its last).
+        model: Weights file, the folder of a finished training run (its best weights, else its last), or a
+            file that `t3d export` wrote.
         videos: Video files, folders of videos, and lists as `t3d test` reads them, whose time spans are
             classified one by one. Without any, all videos that `index` names.
         root: Folder that relative paths of a list start from. By default the folder of the list.
@@ -149,6 +156,8 @@ class PredictConfig:
         out: File to write the predictions to: JSON Lines (`.jsonl`), or a table (`.csv`) with one column per
             class. Repeating the command resumes an interrupted run. By default predictions are printed.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
+        runtime: Program that computes the model: `torch` for weights files and run folders, `openvino` for
+            exported .xml files, `onnx` for .onnx. `auto` decides by the file.
         cluster: Which machines compute.
         compute: Where and how the model computes.
         limits: Limits of reading one file.
@@ -166,11 +175,13 @@ class PredictConfig:
     per_clip: bool = False
     out: str | None = None
     allow_unfinished: bool = False
+    runtime: Runtime = "auto"
     cluster: Cluster = ONE_MACHINE
     compute: Compute = field(default_factory=Compute)
     limits: ReadLimits = field(default_factory=ReadLimits)
 
     def __post_init__(self) -> None:
+        one_of("runtime", self.runtime, get_args(Runtime))
         if self.top is not None:
             at_least("top", self.top, 1)
         if self.image_fps is not None:

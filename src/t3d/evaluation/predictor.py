@@ -16,13 +16,15 @@ from t3d.data.clips.arrays import OneVideo, open_one
 from t3d.data.clips.frames import FrameStore
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
-from t3d.errors import VideoError
+from t3d.errors import ConfigError, VideoError
 from t3d.evaluation.parts import Part, as_manifest
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import ClipTimes, Scores
 from t3d.evaluation.scoring import each_clip, pooled_features, score_videos
-from t3d.models.weights import load_classifier
 from t3d.progress import Bar, progress
+from t3d.runtime.exported import ExportedModel
+from t3d.runtime.formats import Runtime
+from t3d.runtime.load import load
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 
 GROUP = 64
@@ -90,7 +92,7 @@ class Predictor:
     videos, and equal within 1e-6 (fp32) when other videos share the batches; see `t3d.evaluation.scoring`.
 
     Args:
-        model: Weights file, or the folder of a finished training run.
+        model: Weights file, the folder of a finished training run, or a file that `t3d export` wrote.
         compute: Where and how the model computes. By default videos are read in this process.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos; videos in shards
             need theirs.
@@ -99,10 +101,11 @@ class Predictor:
         limits: Limits of reading one file.
         image_fps: Frames per second of videos that are folders of images. Default: the rate in the index,
             else 25.
+        runtime: Program that computes the model, see `t3d.load`. `auto` decides by the file.
 
     Raises:
         CheckpointError: The weights cannot be used.
-        ConfigError: There is no such device.
+        ConfigError: There is no such device, or the runtime does not compute this file or is not installed.
         ManifestError: The index cannot be read.
 
     Example:
@@ -125,9 +128,10 @@ class Predictor:
         per_clip: bool = False,
         limits: ReadLimits = DEFAULT_LIMITS,
         image_fps: float | None = None,
+        runtime: Runtime = "auto",
     ) -> None:
-        self.model, self.card = load_classifier(
-            model, device=compute.pick_device(), allow_unfinished=allow_unfinished
+        self.model, self.card = load(
+            model, runtime=runtime, compute=compute, allow_unfinished=allow_unfinished
         )
         self.store = FrameStore(self.card.clip, index=open_index(index), limits=limits, image_fps=image_fps)
         self.compute = compute
@@ -164,9 +168,15 @@ class Predictor:
             float32 [D] on the CPU, with D = `predictor.model.num_features`.
 
         Raises:
-            ConfigError: Another type, frames of another shape or type, or their rate is needed and missing.
+            ConfigError: Another type, frames of another shape or type, or their rate is needed and missing;
+                or the model is an exported file, which computes scores only.
             VideoError: The video cannot be read.
         """
+        if isinstance(self.model, ExportedModel):
+            raise ConfigError(
+                f"{self.model.path}: an exported file computes scores, not features. Create the Predictor "
+                "with the run folder or a .safetensors file"
+            )
         manifest, store = open_one(video, self.store, fps=fps)
         device = next(self.model.parameters()).device
         rows, bad = each_clip(

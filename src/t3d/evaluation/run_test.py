@@ -18,7 +18,7 @@ from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import Scores
 from t3d.evaluation.scoring import score_videos
 from t3d.evaluation.task import measure
-from t3d.models.weights import load_classifier
+from t3d.runtime.load import load
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def run_test(config: TestConfig) -> TestResult:
         '83.4%'
     """
     reading, compute = config.reading, config.compute
-    model, card = load_classifier(
-        config.model, device=compute.pick_device(), allow_unfinished=config.allow_unfinished
+    model, card = load(
+        config.model, runtime=config.runtime, compute=compute, allow_unfinished=config.allow_unfinished
     )
     spec = card.clip if config.tail is None else replace(card.clip, tail=config.tail)
     config.views.check(spec)  # before videos are decoded into a cache

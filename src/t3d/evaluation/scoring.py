@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ from t3d.io.video_cache import original
 from t3d.models.net import VideoNet
 from t3d.models.segments import with_consensus
 from t3d.progress import Bar, progress
+from t3d.runtime.exported import ExportedModel
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ IN_PROCESS = Compute(precision="fp32", workers=0)
 
 
 def score_videos(
-    model: nn.Module,
+    model: nn.Module | ExportedModel,
     manifest: Manifest,
     protocol: Protocol,
     *,
@@ -78,11 +79,12 @@ def score_videos(
     """Score every video of a manifest.
 
     Args:
-        model: The model. It is put into eval mode and back.
+        model: The network, which is put into eval mode and back, or an exported model.
         manifest: The videos, V.
         protocol: How a video is scored.
         store: Where frames come from; None decodes.
-        compute: How the model computes. Its device is the model's own, whatever `compute.device` is.
+        compute: How the model computes. Its device is the model's own, whatever `compute.device` is. So is
+            the precision of an exported model.
         processes: Which of the processes that share the videos out this one is.
         shown: Title of the progress, see `t3d.progress`, or a bar to advance by the videos scored.
         times: See `each_clip`.
@@ -94,42 +96,76 @@ def score_videos(
         ConfigError: The views do not go with the spec.
         DivergedError: Some scores are infinite or NaN; raised on every process.
     """
-    device = next(model.parameters()).device
-    bf16 = compute.use_bf16(device)
-    task = TASKS[protocol.targets]
-    scorer = with_consensus(model, protocol.spec.segments)
-
-    @torch.inference_mode()
-    def probabilities(clips: torch.Tensor) -> torch.Tensor:
-        x = normalize(clips.to(device, non_blocking=True), protocol.spec)  # B C T H W
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits: torch.Tensor = scorer(x)  # B K
-        # Probabilities and means in double precision: they add no rounding to the model's.
-        return task.probabilities(logits.double())
-
-    training = model.training
-    scorer.eval()
     rows: list[ClipRow] = []
     bad: list[Failed] = []
     failures: list[str] = []
-    try:
-        rows, bad = each_clip(
-            probabilities,
-            manifest,
-            protocol,
-            store=store,
-            compute=compute,
-            processes=processes,
-            shown=shown,
-            times=times,
-        )
-    except DivergedError as error:  # the other processes wait for this one below
-        failures.append(str(error))
-    finally:
-        model.train(training)
+    with clip_probabilities(model, protocol, compute) as probabilities:
+        try:
+            rows, bad = each_clip(
+                probabilities,
+                manifest,
+                protocol,
+                store=store,
+                compute=compute,
+                processes=processes,
+                shown=shown,
+                times=times,
+            )
+        except DivergedError as error:  # the other processes wait for this one below
+            failures.append(str(error))
     if failures := processes.gather(failures):
         raise DivergedError(failures[0])
     return collect(manifest, processes.gather(rows), processes.gather(bad), targets=protocol.targets)
+
+
+@contextmanager
+def clip_probabilities(
+    model: nn.Module | ExportedModel, protocol: Protocol, compute: Compute
+) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """Yield a function from uint8 clips [B, T, C, H, W] to probabilities, float64 [B, K].
+
+    Args:
+        model: See `score_videos`.
+        protocol: What a clip is, and the meaning of scores.
+        compute: Precision of a network.
+    """
+    task = TASKS[protocol.targets]
+    with clip_scores(model, protocol.spec, compute) as scores:
+        # Probabilities and means in double precision: they add no rounding to the model's.
+        yield lambda clips: task.probabilities(scores(clips).double())
+
+
+@contextmanager
+def clip_scores(
+    model: nn.Module | ExportedModel, spec: ClipSpec, compute: Compute
+) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """Yield a function from uint8 clips [B, T, C, H, W] to the model's scores [B, K].
+
+    Args:
+        model: See `score_videos`.
+        spec: What a clip is.
+        compute: Precision of a network.
+    """
+    if isinstance(model, ExportedModel):  # its graph has the consensus of segments
+        yield lambda clips: model(normalize(clips, spec))
+        return
+    device = next(model.parameters()).device
+    bf16 = compute.use_bf16(device)
+    scorer = with_consensus(model, spec.segments)
+
+    @torch.inference_mode()
+    def scores(clips: torch.Tensor) -> torch.Tensor:
+        x = normalize(clips.to(device, non_blocking=True), spec)  # B C T H W
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            logits: torch.Tensor = scorer(x)  # B K
+        return logits
+
+    training = model.training
+    scorer.eval()
+    try:
+        yield scores
+    finally:
+        model.train(training)
 
 
 def pooled_features(model: VideoNet, spec: ClipSpec, *, bf16: bool) -> Callable[[torch.Tensor], torch.Tensor]:

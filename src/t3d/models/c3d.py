@@ -22,7 +22,7 @@ from t3d.models.grad_checkpointing import Recomputing
 from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl_of
 from t3d.models.net import VideoNet
 from t3d.models.registry import register_model
-from t3d.models.ttl import TemporalConv3d
+from t3d.models.ttl import Kernel, TemporalConv3d
 
 _GRID = (1, 4, 4)
 _FLAT_NAME = re.compile(r"^conv([1-5])([ab]?)\.(weight|bias)$")
@@ -159,8 +159,27 @@ class C3D(VideoNet):
         return f"conv{parts[1]}.{parts[2] or 'a'}.{parts[3]}" if parts else foreign
 
 
-def _pool(*, depth: int = 2) -> nn.MaxPool3d:
-    return nn.MaxPool3d((depth, 2, 2), ceil_mode=True)
+class CeilMaxPool3d(nn.Module):
+    """Max pool whose windows may extend past the end of a map.
+
+    A window is never larger than the map, which changes no value, because OpenVINO refuses larger ones.
+
+    Args:
+        window: Size and stride as T × H × W.
+    """
+
+    def __init__(self, window: Kernel) -> None:
+        super().__init__()
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B C T H W → B C T' H' W'."""
+        window = [min(size, length) for size, length in zip(self.window, x.shape[2:], strict=True)]
+        return F.max_pool3d(x, window, self.window, ceil_mode=True)
+
+
+def _pool(*, depth: int = 2) -> CeilMaxPool3d:
+    return CeilMaxPool3d((depth, 2, 2))
 
 
 _C3D = C3DOptions()

@@ -51,7 +51,13 @@ def other_format(source: Path) -> str:
     if ending == ".onnx":
         return (
             "an ONNX file, which has no weights that T3D can load into a model. Give a .safetensors file or "
-            "a run folder; an ONNX model can be a teacher of `t3d transfer`"
+            "a run folder. If `t3d export` wrote the file, `t3d predict` and `t3d test` accept it; any other "
+            "ONNX model can be a teacher of `t3d transfer`"
+        )
+    if ending in (".xml", ".pt2"):
+        return (
+            "an exported model, whose weights T3D cannot load into a network. Give a run folder or a "
+            ".safetensors file; `t3d predict` and `t3d test` accept .xml files from `t3d export`"
         )
     return "not a safetensors file"
 

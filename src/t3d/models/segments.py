@@ -57,7 +57,9 @@ class SegmentConsensus(nn.Module):
                 f"takes B × C × T × H × W with T a multiple of {self.segments}"
             )
         clips = torch.cat(x.chunk(self.segments, dim=2))  # S·B C T H W
-        return torch.stack(self.model(clips).chunk(self.segments)).mean(0)  # B K
+        scores: Tensor = self.model(clips)  # S·B K
+        # In chunks, an exported graph would accept one batch size only.
+        return scores.reshape(self.segments, x.shape[0], *scores.shape[1:]).mean(0)  # B K
 
 
 def with_consensus(model: nn.Module, segments: int) -> nn.Module:

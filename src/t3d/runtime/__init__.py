@@ -1,0 +1,1 @@
+"""Models as callables, whatever computes them: torch, OpenVINO or ONNX Runtime."""

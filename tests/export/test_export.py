@@ -1,0 +1,428 @@
+"""Exported files: complete, equal to the network, and taken wherever weights are tested or used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import t3d
+from t3d.cli.main import main
+from t3d.clip import ClipSpec
+from t3d.device import Compute
+from t3d.errors import CheckpointError, ConfigError, ExportError, ManifestError
+from t3d.evaluation.comparison import compare
+from t3d.evaluation.config import CompareConfig, PredictConfig, TestConfig
+from t3d.evaluation.predictor import Predictor
+from t3d.evaluation.run_test import run_test
+from t3d.export import run as run_module
+from t3d.export import trace as trace_module
+from t3d.export.clips import random_clips
+from t3d.export.config import ExportConfig
+from t3d.export.run import ExportResult, export_model
+from t3d.io.files import content_digest
+from t3d.models.registry import create_model
+from t3d.models.weights import ModelCard, load_model, save_model
+from t3d.runtime.exported import ExportedModel
+from t3d.runtime.load import load, read_model_card
+from t3d.runtime.openvino_file import import_openvino, no_usage_reports
+from t3d.video.encode import write_video
+
+with no_usage_reports():
+    pytest.importorskip("openvino")
+
+CLASSES = ("jump", 'run, "fast" & <slow>', "坐")
+SMALL: dict[str, object] = {"width": 0.125, "block_config": [1, 1, 1, 1]}
+SPEC = ClipSpec(num_frames=4, stride=1, size=32, resize=32, tail="pad", segments=2)
+FP32 = Compute(precision="fp32", workers=0)
+
+
+def save(path: Path, *, spec: ClipSpec = SPEC, **card: Any) -> Path:
+    torch.manual_seed(1)
+    net = create_model("resnet3d18", num_classes=3, options=SMALL)
+    nn.init.normal_(net.get_classifier().weight, std=1.0)
+    save_model(net, path, card=ModelCard("resnet3d18", SMALL, CLASSES, spec, **card))
+    return path
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five films in folders of classes."""
+    root = tmp_path_factory.mktemp("films")
+    for i, name in enumerate(["jump/a", "jump/b", "坐/c d", "坐/e", "坐/f"]):
+        generator = torch.Generator().manual_seed(i)
+        coarse = torch.randint(0, 256, (9, 3, 4, 5), generator=generator).float()
+        frames = nn.functional.interpolate(coarse, (36, 40), mode="bilinear").to(torch.uint8)
+        (root / name).parent.mkdir(exist_ok=True)
+        write_video(root / f"{name}.mp4", frames)
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("net") / "best.safetensors")
+
+
+@pytest.fixture(scope="module")
+def openvino_result(weights: Path, films: Path) -> ExportResult:
+    return export_model(ExportConfig(str(weights), videos=str(films), workers=0))
+
+
+@pytest.fixture(scope="module")
+def onnx_result(weights: Path) -> ExportResult:
+    return export_model(ExportConfig(str(weights), "onnx"))
+
+
+@pytest.fixture(params=["openvino", "onnx"])
+def exported(request: pytest.FixtureRequest) -> Path:
+    result: ExportResult = request.getfixturevalue(f"{request.param}_result")
+    return result.files[0]
+
+
+def test_the_files_are_next_to_the_weights_and_nothing_else_is(
+    weights: Path, openvino_result: ExportResult, onnx_result: ExportResult
+) -> None:
+    assert openvino_result.files == (weights.with_suffix(".xml"), weights.with_suffix(".bin"))
+    assert onnx_result.files == (weights.with_suffix(".onnx"),)
+    names = {entry.name for entry in weights.parent.iterdir() if not entry.name.endswith("pt2")}
+    assert names == {"best.safetensors", "best.xml", "best.bin", "best.onnx"}
+
+
+def test_card_and_scores_are_those_of_the_network_for_any_batch(weights: Path, exported: Path) -> None:
+    net, card = load_model(weights)
+    model, own = load(exported, compute=FP32)
+    assert own == card == read_model_card(exported)
+    assert isinstance(model, ExportedModel)
+    assert model.stamp.source == content_digest(weights)
+    assert model.precision == "fp32"
+    clips = torch.randn(5, 3, 8, 32, 32)
+    with torch.inference_mode():
+        wanted = torch.stack([net(clips[:, :, :4]), net(clips[:, :, 4:])]).mean(0)
+    for part in (slice(0, 1), slice(0, 3), slice(0, 5)):
+        scores = model(clips[part])
+        assert scores.dtype == torch.float32
+        assert ((scores - wanted[part]).norm() / wanted[part].norm()) < 1e-5
+
+
+def test_testing_and_predicting_give_what_torch_gives(weights: Path, exported: Path, films: Path) -> None:
+    by_torch = run_test(TestConfig(str(weights), str(films), compute=FP32))
+    result = run_test(TestConfig(str(exported), str(films), compute=FP32))
+    assert result.scores.paths == by_torch.scores.paths
+    np.testing.assert_allclose(result.scores.video_probs, by_torch.scores.video_probs, atol=1e-4)
+    np.testing.assert_allclose(result.scores.clip_probs, by_torch.scores.clip_probs, atol=1e-4)
+    assert result.single.video_top1 == by_torch.single.video_top1
+    predictor = Predictor(exported, compute=FP32)
+    for prediction, row in zip(predictor.many([films]), by_torch.scores.video_probs, strict=True):
+        np.testing.assert_allclose(prediction.probs, sorted(row, reverse=True), atol=1e-4)
+        assert set(prediction.classes) == set(CLASSES)
+    with pytest.raises(ConfigError, match="computes scores, not features"):
+        predictor.embed(films / "jump/a.mp4")
+
+
+def test_a_file_of_predictions_resumes_with_the_same_exported_file_only(
+    exported: Path, weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out.jsonl")
+    words = [str(films), "--out", out, "--workers", "0"]
+    assert main(["predict", str(exported), *words]) == 0
+    assert main(["predict", str(exported), *words]) == 0
+    assert "0 predicted now, 5 earlier" in capsys.readouterr().out
+    assert main(["predict", str(weights), *words]) == 2
+    assert "predictions of other weights" in capsys.readouterr().err
+
+
+def test_a_comparison_takes_exported_files(weights: Path, openvino_result: ExportResult, films: Path) -> None:
+    path = openvino_result.files[0]
+    config = CompareConfig((str(weights), str(path)), videos=str(films), compute=FP32)
+    plain, exact = compare(config).rows
+    assert exact.accuracy == plain.accuracy
+    assert exact.cost.gmac == plain.cost.gmac > 0
+    assert exact.cost.megabytes == pytest.approx(openvino_result.rows[-1].megabytes)
+    assert exact.cost.ms_per_clip > 0
+
+
+def test_the_result_has_what_a_user_decides_by(openvino_result: ExportResult) -> None:
+    plain, *others = openvino_result.rows
+    assert (plain.runtime, plain.precision, plain.difference) == ("torch", "fp32", None)
+    exact = next(row for row in others if (row.runtime, row.precision) == ("openvino", "fp32"))
+    assert exact.difference is not None
+    assert exact.difference.clips == 5
+    assert exact.difference.relative < 1e-5
+    assert exact.difference.same_top == 1
+    sizes = [path.stat().st_size for path in openvino_result.files]
+    assert exact.megabytes == pytest.approx(sum(sizes) / 1e6)
+    assert all(row.milliseconds > 0 for row in openvino_result.rows)
+    assert openvino_result.real
+    assert plain.metrics is not None
+    assert exact.metrics is not None
+    assert exact.metrics.best_by == plain.metrics.best_by
+    assert (
+        json.loads(json.dumps(openvino_result.to_json()))["rows"][0]["metrics"]["top1"]
+        == plain.metrics.best_by
+    )
+
+
+def test_clips_of_another_shape_or_type_are_refused(exported: Path) -> None:
+    model, _ = load(exported, compute=FP32)
+    with pytest.raises(ConfigError, match=r"2 × 3 × 4 × 32 × 32; .* B × C × 8 × 32 × 32"):
+        model(torch.zeros(2, 3, 4, 32, 32))
+    with pytest.raises(ConfigError, match=r"torch\.uint8; .*divide 8-bit pixels by 255"):
+        model(torch.zeros(2, 3, 8, 32, 32, dtype=torch.uint8))
+
+
+def test_runtime_device_and_precision_must_go_with_the_file(
+    weights: Path, openvino_result: ExportResult, onnx_result: ExportResult
+) -> None:
+    xml, onnx = openvino_result.files[0], onnx_result.files[0]
+    assert isinstance(load(xml, runtime="openvino", compute=FP32)[0], ExportedModel)
+    with pytest.raises(ConfigError, match=r"`runtime` is onnx, but openvino computes .*; remove `runtime`"):
+        load(xml, runtime="onnx")
+    with pytest.raises(ConfigError, match=r"`runtime` is openvino, but torch computes .*format openvino"):
+        load(weights, runtime="openvino")
+    with pytest.raises(ConfigError, match="computes on the CPU"):
+        load(xml, compute=Compute(device="cuda"))
+    with pytest.raises(ConfigError, match=r"ONNX Runtime computes .* in fp32"):
+        load(onnx, compute=Compute(precision="bf16"))
+    with pytest.raises(ConfigError, match="runtime is 'tensorrt'"):
+        load(xml, runtime="tensorrt")  # type: ignore[arg-type]
+    for config in (TestConfig, PredictConfig):
+        with pytest.raises(ConfigError, match="runtime is 'x'"):
+            config("net", "videos", runtime="x")  # type: ignore[arg-type]
+    assert t3d.load is load
+
+
+def test_bfloat16_is_used_where_it_is_asked_for(openvino_result: ExportResult) -> None:
+    path = openvino_result.files[0]
+    model, _ = load(path, compute=Compute(precision="bf16"))
+    assert isinstance(model, ExportedModel)
+    assert model.precision == "bf16"
+    exact, _ = load(path, compute=FP32)
+    clips = torch.randn(2, 3, 8, 32, 32)
+    assert ((model(clips) - exact(clips)).norm() / exact(clips).norm()) < 5e-2
+
+
+@pytest.mark.parametrize("which", ["openvino", "onnx"])
+def test_damaged_files_are_refused_by_name(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    result: ExportResult = request.getfixturevalue(f"{which}_result")
+    for path in result.files:
+        whole = path.read_bytes()
+        for size in (0, 10, len(whole) // 2, len(whole) - 3):
+            for other in result.files:
+                shutil.copy(other, tmp_path)
+            (tmp_path / path.name).write_bytes(whole[:size])
+            with pytest.raises(CheckpointError, match=r"best\.(xml|bin|onnx): .*export the run again"):
+                load(tmp_path / result.files[0].name)
+        changed = bytearray(whole)
+        changed[len(whole) // 2] ^= 1
+    if which == "openvino":
+        shutil.copy(result.files[0], tmp_path)
+        (tmp_path / "best.bin").write_bytes(changed)
+        with pytest.raises(CheckpointError, match=r"best\.bin: the file is incomplete, or not the one"):
+            load(tmp_path / "best.xml")
+        (tmp_path / "best.bin").unlink()
+        with pytest.raises(CheckpointError, match=r"best\.bin is missing"):
+            load(tmp_path / "best.xml")
+
+
+def test_files_of_other_programs_are_refused(tmp_path: Path) -> None:
+    openvino = import_openvino(tmp_path)
+    x = openvino.opset13.parameter([2], np.float32)
+    openvino.serialize(
+        openvino.Model([openvino.opset13.relu(x)], [x]), tmp_path / "other.xml", tmp_path / "other.bin"
+    )
+    with pytest.raises(CheckpointError, match=r"other\.xml: `t3d export` did not write this file"):
+        load(tmp_path / "other.xml")
+    with pytest.raises(CheckpointError, match="no such run folder or weights file"):
+        load(tmp_path / "missing.xml")
+
+
+def test_a_file_is_not_replaced_without_overwrite_and_a_wrong_name_is_refused_first(
+    openvino_result: ExportResult, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "trace", pytest.fail)
+    with pytest.raises(ConfigError, match=r"best\.xml already exists; choose another `out`"):
+        export_model(ExportConfig(str(weights)))
+    (tmp_path / "a.bin").touch()
+    with pytest.raises(ConfigError, match=r"a\.bin already exists"):
+        export_model(ExportConfig(str(weights), out=str(tmp_path / "a.xml")))
+    with pytest.raises(ConfigError, match=r"out is a\.xml; a file of format onnx must end in \.onnx"):
+        ExportConfig(str(weights), "onnx", out="a.xml")
+    with pytest.raises(ConfigError, match=r"`int8` is set and `format` is onnx"):
+        ExportConfig(str(weights), "onnx", int8="videos")
+    assert openvino_result.files[0].exists()
+
+
+def test_a_torch_export_is_checked_but_never_loaded_later(weights: Path) -> None:
+    result = export_model(ExportConfig(str(weights), "torch"))
+    (path,) = result.files
+    texts = {"t3d.card": "", "t3d.export": ""}
+    network = torch.export.load(path, extra_files=texts).module()
+    assert ModelCard.from_json(texts["t3d.card"]) == load_model(weights)[1]
+    assert network(torch.zeros(3, 3, 8, 32, 32)).shape == (3, 3)
+    with pytest.raises(CheckpointError, match=r"best\.pt2: T3D does not load \.pt2 files.*can run code"):
+        load(path)
+
+
+def test_an_export_that_differs_leaves_no_file(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert = trace_module.to_openvino
+
+    def changed(graph: Any, net: Any) -> Any:
+        model = convert(graph, net)
+        openvino = import_openvino(tmp_path)
+        scores = openvino.opset13.multiply(model.outputs[0].get_node().input_value(0), np.float32(1.001))
+        return openvino.Model([scores], model.get_parameters())
+
+    monkeypatch.setattr(run_module, "to_openvino", changed)
+    with pytest.raises(ExportError, match=r"differ from the network's by 1\.\de-03 .*not written"):
+        export_model(ExportConfig(str(weights), out=str(tmp_path / "out/a.xml")))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+class _Odd(nn.Module):
+    """An operation that OpenVINO does not know."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.airy_ai(x)
+
+
+class _Branching(nn.Module):
+    """A network whose operations depend on pixels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if bool(x.sum() > 0) else -x
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (_Odd(), r"ResNet3D cannot be exported: OpenVINO failed: .*special_airy_ai"),
+        (_Branching(), r"ResNet3D cannot be exported: torch\.export failed: .*data-dependent"),
+    ],
+)
+def test_an_unsupported_operation_is_reported_and_leaves_no_file(
+    layer: nn.Module, message: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_odd(*_: Any, **__: Any) -> Any:
+        net, card = load_model(weights)
+        net.set_submodule("fc", nn.Sequential(net.get_classifier(), layer))
+        return net, card
+
+    monkeypatch.setattr(run_module, "load_classifier", load_odd)
+    with pytest.raises(ExportError, match=message):
+        export_model(ExportConfig(str(weights), out=str(tmp_path / "a.xml")))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "form", "options"),
+    [("openvino", "openvino", {}), ("nncf", "openvino", {"int8": "."}), ("onnxscript", "onnx", {})],
+)
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(
+    package: Any,
+    form: Any,
+    options: dict[str, Any],
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    out = str(tmp_path / f"a{run_module.ENDINGS[form]}")
+    with pytest.raises(ConfigError, match=r'pip install "t3d\[export\]"'):
+        export_model(ExportConfig(str(weights), form, out=out, **options))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("package", "name"), [("openvino", "best.xml"), ("onnxruntime", "best.onnx")])
+def test_a_missing_runtime_is_reported(
+    package: str,
+    name: str,
+    weights: Path,
+    openvino_result: ExportResult,
+    onnx_result: ExportResult,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert openvino_result.files
+    assert onnx_result.files
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf'{name}: this format needs .*: pip install "t3d\[export\]"'):
+        load(weights.with_name(name))
+
+
+def test_openvino_sends_no_usage_reports() -> None:
+    from openvino.tools.ovc import convert_impl, telemetry_utils
+
+    for module in (convert_impl, telemetry_utils):
+        assert module.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_int8_needs_enough_videos(
+    weights: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "trace", pytest.fail)
+    config = ExportConfig(str(weights), int8=str(films), out=str(tmp_path / "a.xml"))
+    with pytest.raises(ManifestError, match=r"int8 needs at least 32 videos .*this list has 5"):
+        export_model(config)
+    many = tmp_path / "many"
+    many.mkdir()
+    for i in range(33):
+        (many / f"{i}.mp4").touch()
+    with pytest.raises(ManifestError, match=r"0 of 33 could be read \(first error: .*0 bytes"):
+        export_model(replace(config, int8=str(many)))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["many"]
+
+
+def test_an_int8_export_is_calibrated_measured_and_says_so(
+    weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for i in range(32):
+        shutil.copy(films / "jump/a.mp4" if i % 2 else films / "坐/e.mp4", many / f"{i}.mp4")
+    out = tmp_path / "a.xml"
+    words = ["export", str(weights), "--int8", str(many), "--out", str(out), "--json"]
+    assert main(words) == 0
+    printed = capsys.readouterr()
+    assert "measure its accuracy on labeled videos" in printed.err
+    result = json.loads(printed.out)  # NNCF would print its progress, too
+    row = result["rows"][-1]
+    assert row["precision"].startswith("int8 and")
+    assert result["clips"] == "real"
+    assert 0 < row["difference"]["relative"] < 0.2
+    assert row["difference"]["clips"] == 16
+    model, card = load(out, compute=FP32)
+    assert isinstance(model, ExportedModel)
+    assert model.precision == "int8 and fp32"
+    assert card.classes == CLASSES
+    assert "FakeQuantize" in out.read_text(encoding="utf-8")
+
+
+def test_an_int8_model_that_is_less_accurate_is_reported(openvino_result: ExportResult) -> None:
+    plain = openvino_result.rows[0]
+    assert plain.metrics is not None
+    worse = replace(
+        plain,
+        precision="int8 and fp32",
+        metrics=replace(plain.metrics, video_top1=plain.metrics.best_by - 0.02),
+    )  # type: ignore[call-arg]
+    config = ExportConfig("net", int8="videos")
+    (warning,) = run_module._warnings(config, [plain, worse])
+    assert "2.0 points less accurate than fp32" in warning
+    same = replace(plain, precision="int8 and fp32")
+    assert list(run_module._warnings(config, [plain, same])) == []
+
+
+def test_random_clips_are_the_same_every_time() -> None:
+    assert torch.equal(random_clips(SPEC, 2), random_clips(SPEC, 2))
+    assert random_clips(SPEC, 2).shape == (2, 8, 3, 32, 32)
