@@ -31,6 +31,7 @@ from t3d.training.errors import InterruptedRunError
 from t3d.training.logging import read_log
 from t3d.training.run_folder import RunFolder
 from t3d.training.trainer import Trainer
+from t3d.transfer import held_out, run, task
 from t3d.transfer.config import LabelConfig, PoolConfig, TeacherConfig, TransferConfig
 from t3d.transfer.features import FeatureStore
 from t3d.transfer.run import transfer
@@ -181,18 +182,30 @@ def test_soft_labels_of_other_videos_do_not_resume_a_run(small: Small) -> None:
     assert run.soft_csv.read_text() == soft
 
 
-def test_a_run_stopped_before_its_soft_labels_were_saved_makes_them_again(
+def test_a_run_stopped_at_another_step_ends_as_if_it_never_had_been(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight = RunFolder(transfer(small(out=str(tmp_path / "straight"))))
-    config = small()
-    with monkeypatch.context() as patch:
-        patch.setattr("t3d.transfer.run.save_task", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(InterruptedRunError):
-            transfer(config)
-    transfer(RunFolder(config.out).read_config(TransferConfig), resume=True)
-    for name in ("last.safetensors", "teacher.safetensors", "soft.csv", "val_soft.csv"):
-        assert (Path(config.out) / name).read_bytes() == (straight.path / name).read_bytes(), name
+    steps: list[tuple[Any, str]] = [
+        (task, "label_softly"),
+        (run, "save_task"),
+        (held_out.HeldOut, "measure"),
+    ]
+    for owner, name in steps:
+        config = small(out=str(tmp_path / name))
+        taken = getattr(owner, name)
+
+        def stopped(*args: Any, taken: Any = taken, **options: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return taken(*args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, stopped)
+            with pytest.raises(InterruptedRunError):
+                transfer(config)
+        transfer(RunFolder(config.out).read_config(TransferConfig), resume=True)
+        for file in ("last.safetensors", "teacher.safetensors", "soft.csv", "val_soft.csv"):
+            assert (tmp_path / name / file).read_bytes() == (straight.path / file).read_bytes(), (name, file)
 
 
 def test_a_run_without_unlabeled_videos_is_resumed(

@@ -18,13 +18,13 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from t3d.errors import VideoError
 from t3d.io.files import content_digest
 from t3d.video.facts import VideoFacts
-from t3d.video.frame_table import HIDDEN_ERRORS, ReadTable, damage_of, read_with, scan_table
+from t3d.video.frame_table import HIDDEN_ERRORS, ReadTable, damage_of, scan_table
 from t3d.video.image_names import file_state, images_digest
 from t3d.video.images import ImageReader
 from t3d.video.limits import NO_LIMITS
-from t3d.video.orientation import Orientation
+from t3d.video.opening import read_packets
 from t3d.video.reader import FrameReader
-from t3d.video.remarks import hdr_remark, joined, size_remark
+from t3d.video.remarks import joined, size_remark
 from t3d.video.stream import WRONG_PLACES, Stream, size_of
 
 HASHED_FRAMES = 8
@@ -116,10 +116,8 @@ def perceptual_hash(gray: npt.NDArray[np.uint8]) -> int:
 def _facts(path: Path, max_megapixels: float) -> tuple[VideoFacts, list[int]]:
     status = path.stat()
     with _Streams(path, max_megapixels) as streams:
-        reading = read_with(streams.open)
-        codec, pixel_aspect = streams.last.codec, streams.last.pixel_aspect
-        first = (reading.first.height, reading.first.width)
-        inspector = _FrameInspector(len(reading.table.pts), first)
+        opening, reading = read_packets(streams.open)
+        inspector = _FrameInspector(len(reading.table.pts), opening.stored_size)
         if reading.sure:
             scanned = scan_table(
                 streams.open(True), reading.table, promised=True, trusted=True, look=inspector
@@ -128,7 +126,7 @@ def _facts(path: Path, max_megapixels: float) -> tuple[VideoFacts, list[int]]:
             if wrong is None and not _lands(streams.open(True), reading):
                 wrong = WRONG_PLACES
             if wrong is not None:  # once more as a reader does that has seen the same
-                inspector = _FrameInspector(len(reading.table.pts), first)
+                inspector = _FrameInspector(len(reading.table.pts), opening.stored_size)
                 scanned = scan_table(
                     streams.open(False), reading.table, promised=True, trusted=False, look=inspector
                 )
@@ -142,17 +140,16 @@ def _facts(path: Path, max_megapixels: float) -> tuple[VideoFacts, list[int]]:
                 look=inspector,
             )
     notes = (*reading.notes, *scanned.notes)
-    orientation = Orientation.of_frame(reading.first)
     facts = VideoFacts(
         size=status.st_size,
         modified=status.st_mtime_ns,
         digest=content_digest(path),
-        codec=codec,
+        codec=opening.codec,
         table=scanned.table,
         stored_size=inspector.size,
-        orientation=orientation,
+        orientation=opening.orientation,
         damage=None,
-        pixel_aspect=orientation.pixel_aspect(pixel_aspect),
+        pixel_aspect=opening.pixel_aspect,
     )
     if scanned.signatures is not None:
         wrong = FrameReader(path, threads=1, facts=facts, limits=NO_LIMITS).check(scanned.signatures)
@@ -161,7 +158,7 @@ def _facts(path: Path, max_megapixels: float) -> tuple[VideoFacts, list[int]]:
             facts = replace(facts, table=replace(facts.table, order=counted))
     if wrong and (wrong == WRONG_PLACES or not scanned.notes):
         notes += (wrong,)
-    damage = joined(damage_of(*notes), hdr_remark(reading.first), inspector.odd)
+    damage = joined(damage_of(*notes), *opening.remarks, inspector.odd)
     return replace(facts, damage=damage), inspector.hashes()
 
 
@@ -205,12 +202,6 @@ class _Streams:
         self._path = path
         self._max_megapixels = max_megapixels
         self._stream: Stream | None = None
-
-    @property
-    def last(self) -> Stream:
-        """The open stream."""
-        assert self._stream is not None
-        return self._stream
 
     def open(self, strict: bool) -> Stream:
         """Open the file from its start."""

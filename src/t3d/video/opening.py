@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t3d.errors import VideoError
-from t3d.video.frame_table import FrameTable, read_with, scan_table
+from t3d.video.frame_table import FrameTable, ReadTable, read_with, scan_table
 from t3d.video.limits import check_frame_size
 from t3d.video.orientation import Orientation
 from t3d.video.remarks import hdr_remark
@@ -49,11 +49,14 @@ class Opening:
     scanned: bool = False
 
 
-def open_file(opened: Callable[[bool], Stream]) -> Opening:
-    """Read all packets of a file, and decode it from start to end if that may not agree with the packets.
+def read_packets(opened: Callable[[bool], Stream]) -> tuple[Opening, ReadTable]:
+    """Read all packets of a file, and decode its first frame.
 
     Args:
         opened: Opens the file; called with whether its decoder is strict.
+
+    Returns:
+        The facts that packets and first frame give, and how far the packets can be trusted.
 
     Raises:
         VideoError: No frame can be decoded.
@@ -78,6 +81,19 @@ def open_file(opened: Callable[[bool], Stream]) -> Opening:
         notes=reading.notes,
         remarks=(remark,) if remark else (),
     )
+    return opening, reading
+
+
+def open_file(opened: Callable[[bool], Stream]) -> Opening:
+    """Read all packets of a file, and decode it from start to end if that may not agree with the packets.
+
+    Args:
+        opened: See `read_packets`.
+
+    Raises:
+        VideoError: No frame can be decoded.
+    """
+    opening, reading = read_packets(opened)
     if reading.sure:
         return replace(opening, landings=reading.landings)
     scanned = scan_table(opened(False), reading.table, promised=False, trusted=not reading.updated)
