@@ -128,8 +128,14 @@ class OpenVINOModel(ExportedModel):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._compiled = import_openvino(path).Core().compile_model(graph, "CPU", settings)
+        compiled = import_openvino(path).Core().compile_model(graph, "CPU", settings)
+        self._request = compiled.create_infer_request()
 
     def _run(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        scores: npt.NDArray[np.float32] = self._compiled([clips])[0]
+        # In a thread of OpenVINO. It leaves the AMX registers of the thread that computes in use, and a signal
+        # to a thread of Python, such as the end of a process that reads videos, then overflows the small stack
+        # on which Python's faulthandler has it handled: the process dies.
+        self._request.start_async([clips])
+        self._request.wait()
+        scores: npt.NDArray[np.float32] = self._request.get_output_tensor(0).data
         return scores
