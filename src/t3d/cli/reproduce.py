@@ -16,10 +16,10 @@ def reproduce(
     plan: bool = False,
     rate: float | None = None,
 ) -> int:
-    """Run one of the paper's tables, row by row.
+    """Run one of the paper's tables, or that of few labels, row by row.
 
     Args:
-        table: Table of the paper: table2 … table6, table8, table9 or table10.
+        table: Table of the paper (table2 … table6, table8, table9 or table10), or few-labels.
         row: Rows to run. Default: all rows. `plan` prints their names.
         plan: Print the planned runs and their cost, without running them.
         rate: Training speed of the device in GFLOP/s, for `plan`. Default: measured.

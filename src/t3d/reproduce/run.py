@@ -121,11 +121,12 @@ def _refuse_missing(table: PaperTable, rows: tuple[Row, ...], choices: Choices) 
 
 
 def _check_teacher(trials: Iterable[Sequence[Trial]], choices: Choices) -> None:
-    """Open the teacher, so that a missing one is reported before other rows train for days."""
+    """Open each teacher, so that a missing one is reported before other rows train for days."""
     todo = [run for row in trials for trial in row for run in trial.runs if not run.mark.exists()]
-    if any(run.kind == "transfer" for run in todo):
-        values = chosen(choices.teacher_normalize, None, None)
-        open_teacher(choices.teacher, weights=choices.teacher_weights, normalization=values)
+    configs = (run.config for run in todo)
+    values = chosen(choices.teacher_normalize, None, None)
+    for name in sorted({config.teacher.name for config in configs if isinstance(config, TransferConfig)}):
+        open_teacher(name, weights=choices.teacher_weights, normalization=values)
 
 
 def _run_trial(trial: Trial, choices: Choices, bar: Bar) -> None:
