@@ -262,12 +262,6 @@ def test_wrong_options_are_refused_before_any_run(choices: Choices, calls: list[
     assert not (choices.out / "runs").exists()
 
 
-def test_one_process_is_all(choices: Choices, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="without torchrun"):
-        reproduce("table4", choices)
-
-
 def test_two_commands_into_one_folder_are_refused(choices: Choices, calls: list[str]) -> None:
     choices.out.mkdir(parents=True, exist_ok=True)
     with alone_in(choices.out), pytest.raises(ConfigError, match="another run is writing to"):

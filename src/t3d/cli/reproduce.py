@@ -25,6 +25,7 @@ def reproduce(
         rate: Training speed of the device in GFLOP/s, for `plan`. Default: measured.
     """
     from t3d.reproduce import run
+    from t3d.reproduce.processes import is_main
 
     if plan:
         print(run.plan(table, choices, rows=row, rate=rate), end="")
@@ -32,6 +33,7 @@ def reproduce(
     if rate is not None:
         raise ConfigError("`rate` needs `plan`")
     json_file, markdown_file = run.reproduce(table, choices, rows=row)
-    print(f"\n{markdown_file.read_text(encoding='utf-8')}")
-    print(f"{markdown_file}, {json_file}")
+    if is_main():  # of the processes of torchrun
+        print(f"\n{markdown_file.read_text(encoding='utf-8')}")
+        print(f"{markdown_file}, {json_file}")
     return 0
