@@ -10,6 +10,7 @@ import pytest
 # Their tests start many processes themselves: they run one after the other, never against each other.
 MANY_PROCESSES = (
     "tests/data/clips/test_loader.py",
+    "tests/reproduce/test_processes.py",
     "tests/training/test_distributed.py",
     "tests/workers/test_pool.py",
     "tests/workers/test_ray_cluster.py",

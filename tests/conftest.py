@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pkgutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from t3d.workers import cluster
 from t3d.workers.pool import watched
@@ -172,6 +174,53 @@ def killed_at() -> Callable[..., None]:
     how busy the machine is, as it would if the test looked from outside.
     """
     return _killed_at
+
+
+def _in_two_processes(work: Callable[[int], object]) -> list[Any]:
+    """Run a function in two processes of one gloo group, forked from this one. See `in_two_processes`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    import torch._dynamo  # optimizers need it: imported once here, not in each process
+
+    context = multiprocessing.get_context("fork")
+
+    def run(rank: int, results: Any) -> None:
+        os.environ.update(place, RANK=str(rank), LOCAL_RANK=str(rank))
+        AcceleratorState._reset_state(reset_partial_state=True)  # of runs in the test's own process
+        torch.set_num_threads(1)
+        try:
+            results.send(work(rank))
+        except BaseException as error:
+            results.send(error)
+        sys.stdout.flush()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        os._exit(0)
+
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+    processes = [context.Process(target=run, args=(rank, pipe[1])) for rank, pipe in enumerate(pipes)]
+    for process in processes:
+        process.start()
+    try:
+        answered = [reader.poll(_HANG) for reader, _ in pipes]
+        assert all(answered), f"no result of a process within {_HANG:g} s: {answered}"
+        return [reader.recv() for reader, _ in pipes]
+    finally:
+        for process in processes:
+            process.join(10)
+            process.kill()
+            process.join()
+
+
+@pytest.fixture(scope="session")
+def in_two_processes() -> Callable[[Callable[[int], object]], list[Any]]:
+    """Run a function in two processes of one gloo group, as torchrun starts them.
+
+    Called as `in_two_processes(work)`, with the rank as the argument of `work`. Returns the result of each
+    process, or the error that it raised.
+    """
+    return _in_two_processes
 
 
 @pytest.fixture(scope="session")

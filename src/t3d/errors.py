@@ -61,6 +61,19 @@ class StoppedError(T3DError):
         self.signal = number
 
 
+class OtherProcessError(T3DError):
+    """Another process of the same command failed, and reports why. This one ends without a message.
+
+    Args:
+        message: Message of the other process.
+        number: Number of the signal that stopped it. None if it was an error.
+    """
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.signal = number
+
+
 @dataclass(frozen=True)
 class Failed:
     """File that could not be used. It is reported and counted, and never replaced by another file.

@@ -46,6 +46,20 @@ def test_the_cost_of_a_teacher_is_that_of_its_frames(tmp_path: Path) -> None:
     assert cost.flops == pytest.approx(2 * macs)
 
 
+def test_features_that_are_stored_are_computed_once(tmp_path: Path) -> None:
+    table = read_table("few-labels")
+    choices = Choices(out=tmp_path, teacher="torchvision:squeezenet1_1")
+    (trial,) = trials_of(table, table.rows[0], open_sets(table, table.rows, choices), choices)
+    cost = run_cost(trial.runs[0])
+    # 9,537 videos less a twentieth are 9,060: 141 whole batches of 64, 200 times; 477 in every tenth epoch.
+    clips, held_out = 141 * 64 * 200, 477 * 20
+    teacher = teacher_macs("torchvision:squeezenet1_1") * 8 * 9_537  # every 8th of 64 frames
+    assert cost.flops == pytest.approx(2 * (cost.macs * (3 * clips + held_out) + teacher))
+    text = plan("few-labels", choices, rows=["T3D-10-percent"], rate=1000.0)
+    assert "transfer on UCF101 split 1 with 10% of the labels, teacher torchvision:squeezenet1_1:" in text
+    assert "Remaining: 1 run(s) and 1 test(s)" in text
+
+
 def test_a_plan_says_each_row_and_counts_shared_runs_once(tmp_path: Path) -> None:
     choices = Choices(out=tmp_path / "out", scale="small")
     text = plan("table10", choices, rows=["T3D", "T3D+TSN"], rate=1000.0)

@@ -25,6 +25,7 @@ from t3d.reproduce.run import reproduce
 from t3d.reproduce.runs import open_sets, trials_of
 from t3d.reproduce.tables import read_table
 from t3d.training import run as loop
+from t3d.training.run_folder import RunFolder
 from t3d.training.trainer import Trainer
 from t3d.video.encode import write_video
 
@@ -157,6 +158,33 @@ def test_a_row_of_three_steps_from_clips_to_table_and_once_more(
     assert result(again)["T3D-FT-Transfer"]["ours"] == round(top1, 4)  # a row of another command stays
 
 
+def test_few_labels_from_clips_to_a_table_of_published_figures(choices: Choices, calls: list[str]) -> None:
+    few = replace(choices, data={"ucf101": choices.data["ucf101"]})
+    files = reproduce("few-labels", few, rows=["ResNet3D-18-10-percent"])
+    assert calls == ["transfer", "run_test"]
+    ours = result(files)["ResNet3D-18-10-percent"]
+    assert (ours["paper"], ours["difference"]) == (None, None)
+    low, high = ours["interval"]
+    (run,) = choices.out.glob("runs/*")
+    assert run.name.startswith("transfer-ucf1011-resnet3d18-")
+    train, _ = RunFolder(run).read_videos()
+    assert 0 < int(train.labeled.sum()) < len(train) / 4
+    assert files[1].name == "few-labels-small.md"
+    assert files[1].read_text().startswith("# Few labels, UCF101 split 1\n")
+    assert (
+        "| | UCF101: published | ours |\n|---|---|---:|\n"
+        "| ResNet3D-18-5-percent | FixMatch for video 27.1, VideoSSL 32.4, LTG 44.8 |  |\n"
+        "| ResNet3D-18-10-percent | VideoSSL 42.0, LTG 62.4 | "
+        f"{ours['ours']:.1f} ({low:.1f}–{high:.1f}) |\n"
+        "| T3D-5-percent |  |  |\n| T3D-10-percent |  |  |\n"
+        "| ViT-B-5-percent | SeFAR 77.6 |  |\n| ViT-B-10-percent | SeFAR 87.0 |  |\n"
+    ) in files[1].read_text()
+    assert "compare within a network only" in files[1].read_text()
+    assert json.loads(files[0].read_text())["published"]["figures"]["ViT-B-5-percent"] == {"SeFAR": 77.6}
+    reproduce("few-labels", few, rows=["ResNet3D-18-10-percent"])
+    assert calls == ["transfer", "run_test"]
+
+
 def test_a_stopped_row_resumes_with_identical_results(
     choices: Choices, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,12 +260,6 @@ def test_wrong_options_are_refused_before_any_run(choices: Choices, calls: list[
             reproduce("table8", asked)
     assert not calls
     assert not (choices.out / "runs").exists()
-
-
-def test_one_process_is_all(choices: Choices, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="without torchrun"):
-        reproduce("table4", choices)
 
 
 def test_two_commands_into_one_folder_are_refused(choices: Choices, calls: list[str]) -> None:

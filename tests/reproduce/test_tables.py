@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +39,14 @@ ROWS = {
     "table8": 6,
     "table9": 6,
     "table10": 7,
+    "few-labels": 4,
+}
+# The complete list of figures of other methods, from arXiv:2501.01245.
+PUBLISHED = {
+    "ResNet3D-18-5-percent": {"FixMatch for video": 27.1, "VideoSSL": 32.4, "LTG": 44.8},
+    "ResNet3D-18-10-percent": {"VideoSSL": 42.0, "LTG": 62.4},
+    "ViT-B-5-percent": {"SeFAR": 77.6},
+    "ViT-B-10-percent": {"SeFAR": 87.0},
 }
 
 
@@ -48,13 +57,20 @@ def test_every_table_has_its_rows_and_no_figure_that_is_not_known() -> None:
     assert {
         (table.name, row.name): dict(row.paper) for table in tables for row in table.rows if row.paper
     } == KNOWN
+    assert [
+        (table.name, dict(table.published.figures)) for table in tables if table.published is not None
+    ] == [("few-labels", PUBLISHED)]
     assert [table.name for table in tables if "hmdb51" in table.results] == ["table10"]
     assert dict(read_table("10").results) == {"ucf101": (1, 2, 3), "hmdb51": (1, 2, 3)}
 
 
 def test_every_recipe_file_is_package_data() -> None:
     files = {path.name for path in (Path(t3d.__file__).parent / "recipes" / "paper").iterdir()}
-    assert files == {f"{name}.yaml" for name in ROWS} | {"finetune.yaml", "small.yaml"}
+    assert files == {f"{name}.yaml" for name in ROWS} | {
+        "finetune.yaml",
+        "small.yaml",
+        "task-transfer.yaml",
+    }
     project = Path(__file__).parents[2] / "pyproject.toml"
     assert '"recipes/paper/*.yaml"' in project.read_text()
 
@@ -82,6 +98,8 @@ def test_every_row_makes_configs_whose_nets_take_their_clips(name: str, scale: s
             assert [run.kind for run in trial.runs] == [step.kind for step in row.steps[:-1]]
             inits = [run.config.model.init for run in trial.runs]
             assert inits == [None, *(str(run.folder.last) for run in trial.runs[:-1])]
+            last = trial.runs[-1].config  # a classifier
+            assert isinstance(last, TrainConfig) or last.labels.videos
             assert len({run.config.model.name for run in trial.runs}) == 1
             assert len({run.config.clip.size for run in trial.runs}) == 1
         config = trials[0].runs[-1].config
@@ -122,6 +140,35 @@ def test_transfer_goes_before_half_of_kinetics_and_the_target(tmp_path: Path) ->
     assert isinstance(half, TrainConfig)
     assert isinstance(last, TrainConfig)
     assert (half.data.label_fraction, last.data.label_fraction) == (0.5, 1.0)
+
+
+def test_few_labels_are_a_share_of_the_target_s_own_list(tmp_path: Path) -> None:
+    table = read_table("Few_labels")
+    choices = Choices(out=tmp_path)
+    splits = open_sets(table, table.rows, choices)
+    trials = [trials_of(table, row, splits, choices)[0] for row in table.rows]
+    shares = []
+    for trial in trials:
+        (config,) = (run.config for run in trial.runs)
+        assert isinstance(config, TransferConfig)
+        assert config.data.videos == config.labels.videos == splits["ucf101"][0].train.name
+        assert (config.teacher.name, config.teacher.cache) == ("lite0", str(tmp_path / "features"))
+        shares.append((config.model.name, config.labels.fraction))
+    assert shares == [(net, share) for net in ("resnet3d18", "t3d121") for share in (0.05, 0.1)]
+    assert len({trial.folder for trial in trials}) == 4
+    (other,) = trials_of(table, table.rows[0], splits, Choices(out=tmp_path, teacher="torchvision:resnet18"))
+    config = other.runs[0].config
+    assert isinstance(config, TransferConfig)
+    assert config.teacher.name == "torchvision:resnet18"
+
+
+def test_the_folder_of_a_transfer_with_labels_does_not_depend_on_where_the_list_is(tmp_path: Path) -> None:
+    table = read_table("few-labels")
+    choices = Choices(out=tmp_path)
+    (split,) = open_sets(table, table.rows, choices)["ucf101"]
+    moved = replace(split, train=replace(split.train, name="elsewhere/trainlist01.txt"))
+    one, other = (trials_of(table, table.rows[0], {"ucf101": (each,)}, choices)[0] for each in (split, moved))
+    assert one.folder == other.folder
 
 
 def test_segments_come_with_the_target_alone(tmp_path: Path) -> None:
@@ -187,7 +234,15 @@ def test_rows_are_named_in_any_case_and_come_in_the_table_s_order() -> None:
         ("rows: {a: {net: n, steps: [{train: target}]}}", "the step train has no recipe"),
         ("rows: {a: {net: n, steps: [{train: tarket, recipe: paper}]}}", "did you mean 'target'"),
         ("rows: {a: {net: n, steps: [{train: target, recipe: paper, optin: {}}]}}", "did you mean 'optim'"),
-        ("rows: {a: {net: n, steps: [{test: target}]}}", "a row needs a training, and one test"),
+        ("rows: {a: {net: n, steps: [{test: target}]}}", "a row needs a training, or a transfer with labels"),
+        (
+            "rows: {a: {net: n, steps: [{transfer: target, recipe: transfer-paper}, {test: target}]}}",
+            "a row needs a training, or a transfer with labels",
+        ),
+        (
+            "results: {ucf101: [1], hmdb51: [1]}\npublished: {note: x, figures: {}}",
+            "the table has 2 data sets, and these figures are of one",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_is_an_error(change: str, message: str) -> None:

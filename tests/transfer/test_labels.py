@@ -154,6 +154,43 @@ def test_a_stopped_run_ends_as_if_it_never_had_been(
     assert (folder.path / "soft.csv").read_bytes() == (straight.path / "soft.csv").read_bytes()
 
 
+def test_two_processes_learn_from_the_same_soft_labels_and_resume(
+    small: Small,
+    tmp_path: Path,
+    in_two_processes: Callable[[Callable[[int], object]], list[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = RunFolder(transfer(small(out=str(tmp_path / "one"), optim={"epochs": 1})))
+    config = small()
+    folder = RunFolder(config.out)
+    take = Trainer.take_step
+    saved = {}
+
+    def stopped(rank: int) -> Any:
+        def stopping(self: Trainer, batches: Any, *, epoch: int, step: int) -> None:
+            take(self, batches, epoch=epoch, step=step)
+            if rank == 1 and epoch == 1 and step == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(Trainer, "take_step", stopping)
+        return transfer(config)
+
+    def resumed(_: int) -> Any:
+        monkeypatch.setattr("t3d.transfer.task.label_softly", None)  # is not called again
+        return transfer(folder.read_config(TransferConfig), resume=True)
+
+    errors = in_two_processes(stopped)
+    assert [(type(error), error.signal) for error in errors] == [(InterruptedRunError, signal.SIGTERM)] * 2
+    for name in ("soft.csv", "val_soft.csv", "teacher.safetensors"):
+        saved[name] = (folder.path / name).read_bytes()
+        assert saved[name] == (one.path / name).read_bytes(), name  # the number of processes does not matter
+    assert in_two_processes(resumed) == [folder.path, folder.path]
+    assert {name: (folder.path / name).read_bytes() for name in saved} == saved
+    steps = [line["step"] for line in read_log(folder.log) if line["kind"] == "train"]
+    assert steps == list(range(1, len(steps) + 1))
+    assert load_model(folder.last)[1].classes == ("blue", "red")
+
+
 def test_soft_labels_of_other_videos_do_not_resume_a_run(small: Small) -> None:
     config = small(optim={"epochs": 1})
     run = RunFolder(transfer(config))

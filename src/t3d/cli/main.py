@@ -22,7 +22,7 @@ from pathlib import Path
 from t3d.cli.help import command_help, overview
 from t3d.cli.options import Command, Option, call, options_of, spelling_of
 from t3d.cli.parser import Given, UsageError, in_options, parse, read_words
-from t3d.errors import T3DError, printable_lines
+from t3d.errors import OtherProcessError, T3DError, printable_lines
 from t3d.progress import show_progress
 from t3d.training.interrupt import end_process_when_stopped, ignore_signals
 
@@ -100,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from t3d.training.config import CHANGEABLE
 
             options = tuple(option for option in options if option.key in CHANGEABLE)
-        _complain(f"t3d: {in_options(str(error), options, given)}")
+        if not isinstance(error, OtherProcessError):  # one message per command, not one per process
+            _complain(f"t3d: {in_options(str(error), options, given)}")
         folder, starter = getattr(error, "folder", None), getattr(error, "command", None)
         if folder and starter:
             _complain(f"  Resume it with: {starter} --resume {folder}")

@@ -16,15 +16,16 @@ def reproduce(
     plan: bool = False,
     rate: float | None = None,
 ) -> int:
-    """Run one of the paper's tables, row by row.
+    """Run one of the paper's tables, or that of few labels, row by row.
 
     Args:
-        table: Table of the paper: table2 … table6, table8, table9 or table10.
+        table: Table of the paper (table2 … table6, table8, table9 or table10), or few-labels.
         row: Rows to run. Default: all rows. `plan` prints their names.
         plan: Print the planned runs and their cost, without running them.
         rate: Training speed of the device in GFLOP/s, for `plan`. Default: measured.
     """
     from t3d.reproduce import run
+    from t3d.reproduce.processes import is_main
 
     if plan:
         print(run.plan(table, choices, rows=row, rate=rate), end="")
@@ -32,6 +33,7 @@ def reproduce(
     if rate is not None:
         raise ConfigError("`rate` needs `plan`")
     json_file, markdown_file = run.reproduce(table, choices, rows=row)
-    print(f"\n{markdown_file.read_text(encoding='utf-8')}")
-    print(f"{markdown_file}, {json_file}")
+    if is_main():  # of the processes of torchrun
+        print(f"\n{markdown_file.read_text(encoding='utf-8')}")
+        print(f"{markdown_file}, {json_file}")
     return 0

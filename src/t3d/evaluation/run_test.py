@@ -16,7 +16,7 @@ from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import Scores
-from t3d.evaluation.scoring import score_videos
+from t3d.evaluation.scoring import ONE_PROCESS, Processes, score_videos
 from t3d.evaluation.task import measure
 from t3d.runtime.load import load
 
@@ -76,14 +76,15 @@ class TestResult:
         return overlap_sentences(self.overlaps)
 
 
-def run_test(config: TestConfig) -> TestResult:
+def run_test(config: TestConfig, *, processes: Processes = ONE_PROCESS) -> TestResult:
     """Test a model on labeled videos.
 
     Args:
         config: What to test, on which videos, and how.
+        processes: Processes that share the videos, each of which calls this function.
 
     Returns:
-        Metrics, and the scores of every video.
+        Metrics, and the scores of every video, the same in every process.
 
     Raises:
         CheckpointError: The weights cannot be used.
@@ -115,9 +116,11 @@ def run_test(config: TestConfig) -> TestResult:
     store = FrameStore(
         spec, cache=reading.cache, index=index, limits=reading.limits, image_fps=reading.image_fps
     )
-    if reading.cache:
+    if reading.cache and processes.rank == 0:
         open_all(manifest, store, workers=compute.workers)  # scoring reports what cannot be read
     protocol = Protocol(spec, card.targets, config.views, config.frame_order, config.seed)
-    scores = score_videos(model, manifest, protocol, store=store, compute=compute, shown="Testing")
+    scores = score_videos(
+        model, manifest, protocol, store=store, compute=compute, processes=processes, shown="Testing"
+    )
     refuse_many(scores.bad, among=len(manifest), max_bad=reading.max_bad, option="max_bad")
     return TestResult(measure(scores), scores, config.views, overlaps(scores, shared), config.frame_order)

@@ -50,7 +50,8 @@ class Choices:
         out: Folder for runs and the table. The same command resumes an interrupted table.
         scale: Size of the runs. `small` uses small models, short clips and few epochs, so that all steps run
             in minutes.
-        teacher: 2D teacher of transfers: timm or torchvision name, or ONNX file.
+        teacher: 2D teacher of transfers: `lite0`, a timm or torchvision name, or an ONNX file. Default:
+            torchvision's DenseNet-121; for few-labels `lite0`.
         teacher_weights: Weights of the teacher, a `.safetensors` file.
         teacher_normalize: Normalization of the teacher's images, by name: `imagenet`, `half`, `clip`, `unit`
             or `byte`. Default: the model's own. Needed for an ONNX file without metadata about it.
@@ -72,7 +73,7 @@ class Choices:
     index: dict[SetName, str] = field(default_factory=dict)
     out: Path = Path("reproduced")
     scale: Scale = "paper"
-    teacher: str = "torchvision:densenet121"
+    teacher: str | None = None
     teacher_weights: str | None = None
     teacher_normalize: NormalizationName | None = None
     partial: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,10 +57,19 @@ def run_cost(run: Run) -> Cost:
     held_out = round(run.part.count * config.data.val_fraction) * (config.optim.epochs // config.eval_every)
     flops = 2.0 * macs * (_FORWARD_AND_BACKWARD * clips + held_out)
     if isinstance(config, TransferConfig):
-        flops += 2.0 * teacher_macs(config.teacher.name) * config.teacher.frames * (clips + held_out)
+        flops += 2.0 * teacher_macs(config.teacher.name) * _teacher_frames(run, clips + held_out)
     moments = 1 if config.optim.name == "sgd" else 2
     weights = 3 if isinstance(config, TrainConfig) else 1  # last, best, and best in the checkpoint
     return Cost(macs, flops, steps, 4 * parameters * (weights + 1 + moments))
+
+
+def _teacher_frames(run: Run, clips: int) -> int:
+    """Return the number of frames that the teacher computes. Stored features are computed once per video."""
+    config = run.config
+    assert isinstance(config, TransferConfig)
+    if not config.teacher.cache:
+        return config.teacher.frames * clips
+    return run.part.count * math.ceil(config.clip.num_frames * config.clip.step / config.teacher.frame_step)
 
 
 def test_cost(trial: Trial) -> Cost:
@@ -178,7 +188,7 @@ def _lines(trial: Trial, seen: set[str]) -> Iterator[_Line]:
         where = f"{SETS[run.on]}{_split(trial, run)}"
         clip = "" if config.clip == trial.runs[-1].config.clip else f", clips of {_spoken(config.clip)}"
         yield _Line(
-            f"{run.kind} on {where}{clip}: {_rate(config)}, {config.optim.epochs} epochs of "
+            f"{run.kind} on {where}{_labels(config)}{clip}: {_rate(config)}, {config.optim.epochs} epochs of "
             f"{learning(config, run.part.count):,} videos, {cost.steps:,} steps of {config.optim.batch_size} "
             "clips",
             cost,
@@ -198,6 +208,12 @@ def _lines(trial: Trial, seen: set[str]) -> Iterator[_Line]:
 
 def _split(trial: Trial, run: Run) -> str:
     return f" split {trial.split}" if run.on == trial.on and run.on != "kinetics" else ""
+
+
+def _labels(config: RunConfig) -> str:
+    if not isinstance(config, TransferConfig) or not config.labels.videos:
+        return ""
+    return f" with {config.labels.fraction:.0%} of the labels, teacher {config.teacher.name}"
 
 
 def _time(seconds: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from t3d.errors import CheckpointError
 from t3d.io.files import atomic_path
@@ -17,7 +17,7 @@ from t3d.reproduce.tables import PaperTable
 
 _SMALL = (
     "**Small scale**: small models, few frames, few epochs, a part of the labels, and possibly other videos. "
-    "These accuracies only show that all steps work. Do not compare them with the paper's."
+    "These accuracies only show that all steps work. Do not compare them with published ones."
 )
 
 
@@ -139,13 +139,15 @@ def write_table(
     """
     name = table.name if scale == "paper" else f"{table.name}-{scale}"
     files = out / f"{name}.json", out / f"{name}.md"
-    result = {
+    result: dict[str, Any] = {
         "table": table.name,
         "title": table.title,
         "scale": scale,
         "measure": "video top-1 in percent",
         "rows": [asdict(row) for row in rows],
     }
+    if table.published is not None:
+        result["published"] = asdict(table.published)
     texts = json.dumps(result, indent=1, ensure_ascii=False) + "\n", markdown(table, rows, scale=scale)
     for file, text in zip(files, texts, strict=True):
         with atomic_path(file) as temporary:
@@ -155,14 +157,9 @@ def write_table(
 
 def markdown(table: PaperTable, rows: Sequence[ResultRow], *, scale: Scale) -> str:
     """Return the result as a Markdown table. Unknown and missing values are empty."""
-    many = {on: len(splits) > 1 for on, splits in table.results.items()}
-    heads = [f"{SETS[on]}{' (mean)' if many[on] else ''}: paper | ours | difference" for on in table.results]
-    lines = [f"# {table.name.replace('table', 'Table ')}. {table.title}", "", "Video top-1 in percent."]
+    lines = [f"# {table.heading}", "", "Video top-1 in percent."]
     lines += ["", _SMALL] if scale == "small" else []
-    lines += ["", f"| | {' | '.join(heads)} |", "|---|" + "---:|" * 3 * len(heads)]
-    for row in rows:
-        cells = [cell for on in table.results for cell in _cells(row.figures[on])]
-        lines.append(f"| {row.row} | {' | '.join(cells)} |")
+    lines += ["", *(_with_paper(table, rows) if table.published is None else _with_others(table, rows))]
     for on in table.results:
         lines += _compared(on, [row.figures[on] for row in rows])
     notes: dict[str, list[str]] = {}  # rows by note, in the table's order
@@ -173,7 +170,32 @@ def markdown(table: PaperTable, rows: Sequence[ResultRow], *, scale: Scale) -> s
                 notes.setdefault(f"on {SETS[on]}: {why}", []).append(row.row)
     for why, names in notes.items():
         lines += ["", f"{', '.join(names)} {why}"]
+    lines += ["", table.published.note] if table.published is not None else []
     return "\n".join(lines) + "\n"
+
+
+def _with_paper(table: PaperTable, rows: Sequence[ResultRow]) -> list[str]:
+    """Return the lines of a table that compares with the paper."""
+    many = {on: len(splits) > 1 for on, splits in table.results.items()}
+    heads = [f"{SETS[on]}{' (mean)' if many[on] else ''}: paper | ours | difference" for on in table.results]
+    lines = [f"| | {' | '.join(heads)} |", "|---|" + "---:|" * 3 * len(heads)]
+    for row in rows:
+        cells = [cell for on in table.results for cell in _cells(row.figures[on])]
+        lines.append(f"| {row.row} | {' | '.join(cells)} |")
+    return lines
+
+
+def _with_others(table: PaperTable, rows: Sequence[ResultRow]) -> list[str]:
+    """Return the lines of a table that compares with other methods. Other networks come last."""
+    assert table.published is not None
+    (on,) = table.results
+    ours = {row.row: _cells(row.figures[on])[1] for row in rows}
+    figures = table.published.figures
+    lines = [f"| | {SETS[on]}: published | ours |", "|---|---|---:|"]
+    for name in (*ours, *(name for name in figures if name not in ours)):
+        others = ", ".join(f"{method} {value:.1f}" for method, value in figures.get(name, {}).items())
+        lines.append(f"| {name} | {others} | {ours.get(name, '')} |")
+    return lines
 
 
 def _compared(on: str, figures: Sequence[Figure]) -> list[str]:

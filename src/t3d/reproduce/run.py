@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
 from t3d.device import Compute
@@ -17,6 +16,7 @@ from t3d.progress import Bar, progress
 from t3d.report.result import write_result
 from t3d.reproduce.config import SETS, Choices
 from t3d.reproduce.plan import measure_rate, plan_lines
+from t3d.reproduce.processes import AllProcesses
 from t3d.reproduce.result import ResultRow, figure, write_table
 from t3d.reproduce.runs import Run, Trial, open_sets, sets_of, trials_of
 from t3d.reproduce.signals import noticed_signals
@@ -57,6 +57,8 @@ def plan(name: str, choices: Choices, *, rows: Iterable[str] = (), rate: float |
 def reproduce(name: str, choices: Choices, *, rows: Iterable[str] = ()) -> tuple[Path, Path]:
     """Run or resume a table. Finished runs and tests are skipped.
 
+    Under torchrun, every process calls this function. Only the main process writes.
+
     Args:
         name: Name or number of the table, such as `table4` or `4`.
         choices: Options of the runs.
@@ -71,30 +73,58 @@ def reproduce(name: str, choices: Choices, *, rows: Iterable[str] = ()) -> tuple
             another run is writing to `choices.out`.
         ManifestError: A data set cannot be read or is incomplete.
         StoppedError: A signal stopped a run, which saved its state.
+        OtherProcessError: Another process failed. It raises its own error.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("a table runs in one process; start it without torchrun or accelerate launch")
-    table = read_table(name)
-    chosen = table.chosen(rows)
-    _refuse_missing(table, chosen, choices)
-    possible = tuple(row for row in table.rows if set(sets_of(table, (row,))) <= set(choices.sets))
-    splits = open_sets(table, possible, choices)
-    trials = {row.name: trials_of(table, row, splits, choices) for row in chosen}
-    _check_teacher(trials.values(), choices)
+    processes = AllProcesses()
+    with processes.agreed():
+        table = read_table(name)
+        chosen = table.chosen(rows)
+        _refuse_missing(table, chosen, choices)
+        possible = tuple(row for row in table.rows if set(sets_of(table, (row,))) <= set(choices.sets))
+        splits = open_sets(table, possible, choices)
+        trials = {row.name: trials_of(table, row, splits, choices) for row in chosen}
+        _check_batches(trials.values(), processes)
+    processes.on_main(lambda: _check_teacher(trials.values(), choices))
     for row in possible:  # another command may have run these rows
         if row not in chosen:
             with suppress(T3DError):  # then no command can have run the row
                 trials[row.name] = trials_of(table, row, splits, choices)
-    choices.out.mkdir(parents=True, exist_ok=True)
-    with alone_in(choices.out):
-        files = _write(table, trials, choices)
+    _refuse_other_videos([trial for row in chosen for trial in trials[row.name]], processes)
+    with ExitStack() as held:
+        processes.on_main(lambda: _lock(choices.out, held))
+        files = processes.on_main(lambda: _write(table, trials, choices))
         with _overall_progress(table, [trial for row in chosen for trial in trials[row.name]]) as bar:
             for row in chosen:
-                print(f"\n{table.name}, row {row.name}", flush=True)
+                processes.say(f"\n{table.name}, row {row.name}")
                 for trial in trials[row.name]:
-                    _run_trial(trial, choices, bar)
-                files = _write(table, trials, choices)
+                    _run_trial(trial, choices, bar, processes)
+                files = processes.on_main(lambda: _write(table, trials, choices))
+        processes.finish()
     return files
+
+
+def _lock(out: Path, held: ExitStack) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    held.enter_context(alone_in(out))
+
+
+def _check_batches(trials: Iterable[Sequence[Trial]], processes: AllProcesses) -> None:
+    for run in (run for row in trials for trial in row for run in trial.runs):
+        optim = run.config.optim
+        where = f"{run.kind} on {run.on}"
+        processes.refuse_batch(optim.batch_size, optim.grad_accum_steps, where=where)
+
+
+def _refuse_other_videos(trials: Sequence[Trial], processes: AllProcesses) -> None:
+    """Raise an error if a process does not find the same videos as the main process."""
+    mine = [str(trial.folder) for trial in trials]
+    others = processes.on_main(lambda: mine)
+    with processes.agreed():
+        if mine != others:
+            raise ConfigError(
+                f"process {processes.rank} finds other videos than the main process; every machine needs the "
+                "same data sets, in folders of the same names"
+            )
 
 
 def _overall_progress(table: PaperTable, trials: Sequence[Trial]) -> AbstractContextManager[Bar]:
@@ -121,55 +151,64 @@ def _refuse_missing(table: PaperTable, rows: tuple[Row, ...], choices: Choices) 
 
 
 def _check_teacher(trials: Iterable[Sequence[Trial]], choices: Choices) -> None:
-    """Open the teacher, so that a missing one is reported before other rows train for days."""
+    """Open each teacher, so that a missing one is reported before other rows train for days."""
     todo = [run for row in trials for trial in row for run in trial.runs if not run.mark.exists()]
-    if any(run.kind == "transfer" for run in todo):
-        values = chosen(choices.teacher_normalize, None, None)
-        open_teacher(choices.teacher, weights=choices.teacher_weights, normalization=values)
+    configs = (run.config for run in todo)
+    values = chosen(choices.teacher_normalize, None, None)
+    for name in sorted({config.teacher.name for config in configs if isinstance(config, TransferConfig)}):
+        open_teacher(name, weights=choices.teacher_weights, normalization=values)
 
 
-def _run_trial(trial: Trial, choices: Choices, bar: Bar) -> None:
-    if trial.metrics.exists():
-        print(f"{trial.on} split {trial.split} is done: {trial.folder}", flush=True)
+def _run_trial(trial: Trial, choices: Choices, bar: Bar, processes: AllProcesses) -> None:
+    if processes.on_main(trial.metrics.exists):
+        processes.say(f"{trial.on} split {trial.split} is done: {trial.folder}")
         return
     for run in trial.runs:
-        _run(run, trial.row, bar)
-    trial.test.write()
-    outcome = run_test(
-        TestConfig(
-            str(trial.runs[-1].folder.last),
-            trial.test.name,
-            reading=Reading(trial.test.root, trial.test.index, choices.cache),
-            compute=Compute(precision=choices.precision, workers=choices.workers),
+        _run(run, trial.row, bar, processes)
+    processes.on_main(trial.test.write)
+    with processes.together():
+        outcome = run_test(
+            TestConfig(
+                str(trial.runs[-1].folder.last),
+                trial.test.name,
+                reading=Reading(trial.test.root, trial.test.index, choices.cache),
+                compute=Compute(precision=choices.precision, workers=choices.workers),
+            ),
+            processes=processes.scoring,
         )
-    )
-    write_result(outcome, trial.folder)
-    print(f"{trial.on} split {trial.split}: {outcome.single.headline()}", flush=True)
+    processes.on_main(lambda: write_result(outcome, trial.folder))
+    processes.say(f"{trial.on} split {trial.split}: {outcome.single.headline()}")
 
 
-def _run(run: Run, row: str, bar: Bar) -> None:
-    if run.mark.exists():
+def _run(run: Run, row: str, bar: Bar, processes: AllProcesses) -> None:
+    if processes.on_main(run.mark.exists):
         return
-    print(f"Run {bar.done + 1:.0f} of {bar.total:.0f}: {run.kind} on {run.on}", flush=True)
-    run.part.write()
-    resume = run.folder.config.exists()
+    processes.say(f"Run {bar.done + 1:.0f} of {bar.total:.0f}: {run.kind} on {run.on}")
+    processes.on_main(run.part.write)
+    resume = processes.on_main(run.folder.config.exists)
     stopped = f"stopped by a signal in row {row}; run the same command again to resume"
-    try:
-        with noticed_signals() as noticed:
-            if isinstance(run.config, TransferConfig):
-                transfer(run.config, resume=resume)
-            else:
-                train(run.config, resume=resume)
-    except InterruptedRunError as error:
-        raise StoppedError(stopped, error.signal) from error
-    except ResumableError as error:
-        error.same_command()
-        raise
+    with processes.together():
+        try:
+            with noticed_signals() as noticed:
+                if isinstance(run.config, TransferConfig):
+                    transfer(run.config, resume=resume)
+                else:
+                    train(run.config, resume=resume)
+        except InterruptedRunError as error:
+            raise StoppedError(stopped, error.signal) from error
+        except ResumableError as error:
+            error.same_command()
+            raise
+    processes.on_main(lambda: _mark(run))
+    bar.advance()
+    with processes.agreed():
+        if noticed:
+            raise StoppedError(stopped, noticed[0])
+
+
+def _mark(run: Run) -> None:
     with atomic_path(run.mark) as temporary:
         temporary.write_text("t3d reproduce\n", encoding="utf-8")
-    bar.advance()
-    if noticed:
-        raise StoppedError(stopped, noticed[0])
 
 
 def _write(table: PaperTable, trials: Mapping[str, tuple[Trial, ...]], choices: Choices) -> tuple[Path, Path]:

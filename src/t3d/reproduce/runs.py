@@ -27,6 +27,7 @@ from t3d.training.start import check_model
 from t3d.transfer.config import TransferConfig
 
 _LEAST_FRAMES = 4
+_TEACHER = "torchvision:densenet121"  # of recipes that do not choose one
 _KINDS: Mapping[str, type[TrainConfig | TransferConfig]] = {"train": TrainConfig, "transfer": TransferConfig}
 # Options that affect only speed, memory and the frequency of output.
 _IRRELEVANT = (
@@ -164,12 +165,9 @@ def _run(row: Row, step: Step, on: str, split: Split, before: Run | None, choice
         data |= {"train": split.train.name}
     else:
         data |= {"videos": split.train.name}
-        teacher = {"name": choices.teacher, "weights": choices.teacher_weights}
-        if choices.teacher_normalize is not None:
-            teacher["normalize"] = choices.teacher_normalize
-        if choices.scale == "small":
-            teacher["cache"] = str(choices.out / "features")
-        options = merged(options, {"teacher": teacher})
+        options = merged(options, {"teacher": _teacher(options["teacher"], step, choices)})
+        if step.labeled:  # those of the same list
+            options = merged(options, {"labels": {"videos": split.train.name}})
     options = merged(
         options,
         {
@@ -189,6 +187,19 @@ def _run(row: Row, step: Step, on: str, split: Split, before: Run | None, choice
     _check(config, split.train, where)
     config = replace(config, out=str(choices.out / "runs" / name))
     return Run(config, on, split.train)
+
+
+def _teacher(options: Mapping[str, Any], step: Step, choices: Choices) -> dict[str, Any]:
+    """Return the choice of the teacher, and the folder of its features if they are stored."""
+    teacher = {
+        "name": choices.teacher or options.get("name", _TEACHER),
+        "weights": choices.teacher_weights,
+    }
+    if choices.teacher_normalize is not None:
+        teacher["normalize"] = choices.teacher_normalize
+    if choices.scale == "small" or step.labeled:
+        teacher["cache"] = str(choices.out / "features")
+    return teacher
 
 
 def shrunk(options: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -254,6 +265,8 @@ def _digest(config: RunConfig, split: Split, before: Run | None) -> str:
         inner.pop(path[-1], None)
     for name in ("train", "videos", "root"):  # the fingerprint identifies the videos in any folder
         options["data"].pop(name, None)
+    if options.get("labels", {}).get("videos"):  # the same list
+        options["labels"]["videos"] = "videos"
     options["model"]["init"] = None if before is None else before.folder.path.name
     content = json.dumps([split.train.fingerprint, options], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=5).hexdigest()

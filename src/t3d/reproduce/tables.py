@@ -1,7 +1,7 @@
-"""Tables of the paper, read from YAML files: rows, each an ordered list of steps.
+"""Tables of the paper, and that of few labels, read from YAML files: rows, each an ordered list of steps.
 
-The files are `recipes/paper/tableN.yaml`. A step is a transfer, a training or a test. `target` stands for
-each data set and split with accuracies in the table.
+The files are `recipes/paper/tableN.yaml` and `few-labels.yaml`. A step is a transfer, a training or a test.
+`target` stands for each data set and split with accuracies in the table.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from t3d.recipes import list_recipes, read_recipe
 from t3d.reproduce.config import SETS
 
 TARGET = "target"
+FEW_LABELS = "few-labels"
 
 _Kind = Literal["transfer", "train", "test"]
+_STEP_PARTS = ("recipe", "data", "clip", "augment", "teacher", "pairs", "labels", "optim")
 _ELSEWHERE = {
     "1": "Table 1 contains the architectures; t3d models lists them",
     "7": "Table 7 contains facts about the data sets; there is nothing to train",
@@ -40,6 +42,11 @@ class Step:
     recipe: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def labeled(self) -> bool:
+        """True for a transfer with labels, whose student is a classifier."""
+        return self.kind == "transfer" and "labels" in self.changes
+
 
 @dataclass(frozen=True)
 class Row:
@@ -61,20 +68,41 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Published:
+    """Accuracies of other methods, in percent.
+
+    Args:
+        note: Their source, and what to consider when comparing them.
+        figures: Accuracy by method, by row. Rows that the table does not have are other networks.
+    """
+
+    note: str
+    figures: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
 class PaperTable:
-    """One of the paper's tables.
+    """One of the paper's tables, or a table of other published figures.
 
     Args:
         name: Name, such as `table4`.
         title: Title.
         results: Splits by data set. An accuracy is the mean over these splits.
         rows: Rows, in the order of the table.
+        published: Accuracies of other methods, instead of the paper's. Needs a single data set.
     """
 
     name: str
     title: str
     results: Mapping[str, tuple[int, ...]]
     rows: tuple[Row, ...]
+    published: Published | None = None
+
+    @property
+    def heading(self) -> str:
+        """Number, if it has one, and title."""
+        number = self.name.removeprefix("table")
+        return f"Table {number}. {self.title}" if number.isdecimal() else self.title
 
     def chosen(self, names: Iterable[str]) -> tuple[Row, ...]:
         """Return the rows with these names, in the order of the table. Without names, return all rows.
@@ -95,21 +123,21 @@ class PaperTable:
 
 
 def list_tables() -> list[str]:
-    """Return the names of the tables that can be reproduced, in the order of the paper.
+    """Return the names of the tables that can be run, in the order of the paper.
 
     Example:
         >>> list_tables()
-        ['table2', 'table3', 'table4', 'table5', 'table6', 'table8', 'table9', 'table10']
+        ['table2', 'table3', 'table4', 'table5', 'table6', 'table8', 'table9', 'table10', 'few-labels']
     """
     matches = (re.fullmatch(r"table(\d+)", name) for name in list_recipes("paper"))
-    return [f"table{number}" for number in sorted(int(match[1]) for match in matches if match)]
+    return [*(f"table{number}" for number in sorted(int(match[1]) for match in matches if match)), FEW_LABELS]
 
 
 def read_table(name: str) -> PaperTable:
     """Read the file of a table.
 
     Args:
-        name: Name or number, such as `table4` or `4`.
+        name: Name or number, such as `table4`, `4` or `few-labels`.
 
     Raises:
         ConfigError: The table does not exist, or has nothing to train.
@@ -121,9 +149,11 @@ def read_table(name: str) -> PaperTable:
     number = re.sub(r"(?i)^table[ _-]?", "", name)
     if number in _ELSEWHERE:
         raise ConfigError(f"{_ELSEWHERE[number]}. Tables to reproduce: {', '.join(list_tables())}")
-    if f"table{number}" not in list_tables():
+    few = re.sub("[ _]", "-", name.casefold()) == FEW_LABELS
+    table = FEW_LABELS if few else f"table{number}"
+    if table not in list_tables():
         raise ConfigError(f"no table {name!r}; {did_you_mean(name, list_tables())}")
-    return parse_table(f"table{number}", read_recipe(f"paper/table{number}"))
+    return parse_table(table, read_recipe(f"paper/{table}"))
 
 
 def parse_table(name: str, content: Mapping[str, Any]) -> PaperTable:
@@ -136,7 +166,7 @@ def parse_table(name: str, content: Mapping[str, Any]) -> PaperTable:
     Raises:
         ConfigError: An unknown name, or steps that do not form a row.
     """
-    _known(content, ("title", "results", "rows"), where=name)
+    _known(content, ("title", "results", "published", "rows"), where=name)
     results = {on: tuple(splits) for on, splits in content["results"].items()}
     _known(results, SETS, where=f"results of {name}")
     rows = []
@@ -147,10 +177,24 @@ def parse_table(name: str, content: Mapping[str, Any]) -> PaperTable:
         _known(paper, results, where=f"paper of {where}")
         steps = tuple(_step(step, where) for step in options["steps"])
         kinds = [step.kind for step in steps]
-        if "train" not in kinds or kinds.index("test") != len(kinds) - 1 or steps[-1].on != TARGET:
-            raise ConfigError(f"{where}: a row needs a training, and one test, of {TARGET}, as its last step")
+        learns = any(step.kind == "train" or step.labeled for step in steps)
+        if not learns or kinds.index("test") != len(kinds) - 1 or steps[-1].on != TARGET:
+            raise ConfigError(
+                f"{where}: a row needs a training, or a transfer with labels, and one test, of {TARGET}, as "
+                "its last step"
+            )
         rows.append(Row(row, options["net"], steps, paper, options.get("clip", {})))
-    return PaperTable(name, content["title"], results, tuple(rows))
+    return PaperTable(name, content["title"], results, tuple(rows), _published(name, content, results))
+
+
+def _published(name: str, content: Mapping[str, Any], results: Mapping[str, Any]) -> Published | None:
+    if "published" not in content:
+        return None
+    where = f"published of {name}"
+    _known(content["published"], ("note", "figures"), where=where)
+    if len(results) > 1:
+        raise ConfigError(f"{where}: the table has {len(results)} data sets, and these figures are of one")
+    return Published(**content["published"])
 
 
 def _step(content: Mapping[str, Any], where: str) -> Step:
@@ -159,7 +203,9 @@ def _step(content: Mapping[str, Any], where: str) -> Step:
         raise ConfigError(f"{where}: a step has one of {', '.join(get_args(_Kind))}; got {dict(content)}")
     (kind,) = kinds
     _known([content[kind]], (*SETS, TARGET), where=where)
-    parts = () if kind == "test" else ("recipe", "data", "clip", "augment", "teacher", "pairs", "optim")
+    parts = (
+        () if kind == "test" else ("recipe", "data", "clip", "augment", "teacher", "pairs", "labels", "optim")
+    )
     _known(content, (kind, *parts), where=where)
     if kind != "test" and "recipe" not in content:
         raise ConfigError(f"{where}: the step {kind} has no recipe")

@@ -277,6 +277,11 @@ def leave_at_exit(accelerator: Accelerator) -> None:
         atexit.register(_leave)
 
 
+def stay_at_exit() -> None:
+    """Do not leave the group of processes when this process exits: it failed alone. See `leave_at_exit`."""
+    atexit.unregister(_leave)
+
+
 def _leave() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
