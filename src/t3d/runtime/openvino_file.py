@@ -132,9 +132,9 @@ class OpenVINOModel(ExportedModel):
         self._request = compiled.create_infer_request()
 
     def _run(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        # In a thread of OpenVINO. It leaves the AMX registers of the thread that computes in use, and a signal
-        # to a thread of Python, such as the end of a process that reads videos, then overflows the small stack
-        # on which Python's faulthandler has it handled: the process dies.
+        # In a thread of OpenVINO, because the AMX registers of the computing thread stay in use afterward. A
+        # signal to a thread of Python, such as the end of a process that reads videos, would then overflow
+        # the small stack of Python's faulthandler, and the process would die.
         self._request.start_async([clips])
         self._request.wait()
         scores: npt.NDArray[np.float32] = self._request.get_output_tensor(0).data
