@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "t3d.training.run",
     "transfer": "t3d.transfer.run",
     "probe": "t3d.transfer.probe",
+    "fuse": "t3d.fusion.run",
     "teacher": "t3d.transfer.teachers.train",
     "reproduce": "t3d.reproduce.run",
     "demo": "t3d.demo",
