@@ -128,8 +128,14 @@ class OpenVINOModel(ExportedModel):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._compiled = import_openvino(path).Core().compile_model(graph, "CPU", settings)
+        compiled = import_openvino(path).Core().compile_model(graph, "CPU", settings)
+        self._request = compiled.create_infer_request()
 
     def _run(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        scores: npt.NDArray[np.float32] = self._compiled([clips])[0]
+        # In a thread of OpenVINO: it leaves the AMX registers of the thread that computes in use. A signal to
+        # that thread, such as the end of a process that reads videos, then needs more room than the signal
+        # stack of Python's main thread may have, which ends the process (seen with faulthandler enabled).
+        self._request.start_async([clips])
+        self._request.wait()
+        scores: npt.NDArray[np.float32] = self._request.get_output_tensor(0).data
         return scores
