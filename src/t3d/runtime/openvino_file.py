@@ -132,9 +132,9 @@ class OpenVINOModel(ExportedModel):
         self._request = compiled.create_infer_request()
 
     def _run(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        # In a thread of OpenVINO, not in Python's. After bf16 in Python's main thread, the kernel now and then
-        # ended the process (SIGSEGV, SI_KERNEL) when it delivered a signal: that of a reading process that
-        # ended. The cause is not known; AMX registers that stay in use would explain it.
+        # In a thread of OpenVINO, not in Python's. After bf16 in Python's main thread, the kernel sometimes
+        # ended the process (SIGSEGV with SI_KERNEL) when it delivered the signal of a reading process that
+        # had finished. The cause is not known; AMX registers that stay in use would explain it.
         self._request.start_async([clips])
         self._request.wait()
         scores: npt.NDArray[np.float32] = self._request.get_output_tensor(0).data
