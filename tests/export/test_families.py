@@ -21,10 +21,10 @@ from t3d.models.fusion import FusedNet
 from t3d.models.registry import create_model, list_models
 from t3d.models.segments import with_consensus
 from t3d.models.weights import ModelCard, save_model
-from t3d.runtime.openvino_file import no_usage_reports
+from t3d.runtime.openvino_file import no_usage_reports, openvino_core
 
 with no_usage_reports():
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
 
 pytestmark = pytest.mark.filterwarnings("ignore:a TTL looks at")
 
@@ -87,7 +87,7 @@ def compare(name: str, options: dict[str, object], spec: ClipSpec) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = to_openvino(trace(net, spec), net)
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core(Path()).compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for batch in (1, 3):
         shape = (batch, spec.segments * spec.num_frames, 3, spec.size, spec.size)
         clips = normalize(torch.randint(0, 256, shape, dtype=torch.uint8), spec)
