@@ -15,9 +15,12 @@ import torch
 from t3d.cli.main import main
 from t3d.clip import ClipSpec, Targets
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import CheckpointError, ConfigError
+from t3d.errors import CheckpointError, ConfigError, ManifestError
 from t3d.evaluation.predictor import Predictor
+from t3d.fusion import run as run_module
+from t3d.fusion.config import FuseConfig
 from t3d.fusion.network import fused_model, load_members
+from t3d.fusion.run import run_fuse
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, load_model, save_model
 from t3d.video.encode import write_video
@@ -147,6 +150,20 @@ def test_models_that_cannot_be_fused(saved: Callable[..., str], tmp_path: Path) 
     ]:
         with pytest.raises(error, match=message):
             load_members([first, other], device=CPU)
+
+
+def test_videos_of_one_group_are_refused_before_they_are_scored(
+    videos: Path, saved: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "score_videos", pytest.fail)
+    table = tmp_path / "one.csv"
+    rows = [f"{videos / name}_{number}.mp4,{name},film" for name in CLASSES for number in (0, 1)]
+    table.write_text("\n".join(["path,label,source", *rows]))
+    config = FuseConfig(
+        (saved("a", seed=0), saved("b", seed=1)), videos=str(table), out=str(tmp_path / "out")
+    )
+    with pytest.raises(ManifestError, match="of one group"):
+        run_fuse(config)
 
 
 def test_videos_that_a_member_has_seen(

@@ -21,7 +21,7 @@ from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import Scores
 from t3d.evaluation.scoring import score_videos
 from t3d.fusion.config import FuseConfig
-from t3d.fusion.fit import ClipScores, Fusion, clip_scores, cross_validated, fit
+from t3d.fusion.fit import ClipScores, Fusion, clip_scores, cross_validated, fit, refuse_one_group
 from t3d.fusion.network import Trained, fused_model, load_members
 from t3d.fusion.result import FusionResult, line
 from t3d.io.files import writable_folder
@@ -62,6 +62,7 @@ def run_fuse(config: FuseConfig) -> FusionResult:
     refuse_unlabeled(manifest, name=config.videos)
     manifest = manifest.with_classes(classes, name=config.videos, owner="the models")
     manifest = manifest.select(manifest.labeled)
+    refuse_one_group(manifest.table["source"].to_pylist())  # before the models score the videos
     index = open_index(reading.index, config.videos, root=reading.root)
     scores = [_scores(member, manifest, config, index) for member in members]
     bad = list({failed.row: failed for each in scores for failed in each.bad}.values())
