@@ -109,7 +109,7 @@ def test_a_row_in_two_processes_is_stopped_and_resumed(
 def test_a_failure_ends_all_processes_with_one_message(
     choices: Choices, in_two_processes: InTwo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One process reports an error that all find, and only the failed process one of its own."""
+    """One process reports an error that all find, and only the failed process a different one."""
     wrong = replace(choices, data={"ucf101": "absent"})
     own, other = in_two_processes(lambda _: reproduce("table5", wrong))
     assert (type(own), type(other)) == (ManifestError, OtherProcessError)

@@ -161,8 +161,8 @@ def quietly() -> Iterator[None]:
 
 def _not_exportable(net: VideoNet, converter: str, error: Exception) -> ExportError:
     """Return the error for a network that a converter does not support."""
-    found = re.search(r"No conversion rule found for operations: (.+)", str(error))
-    reason = f"it does not support the operations {found[1]}" if found else first_line(error)
+    unsupported = re.search(r"No conversion rule found for operations: (.+)", str(error))
+    reason = f"it does not support the operations {unsupported[1]}" if unsupported else first_line(error)
     name = type(net).__name__
     return ExportError(
         f"{name} cannot be exported: {converter} failed: {reason}. Use another format, or torch"
