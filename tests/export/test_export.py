@@ -33,7 +33,7 @@ from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, load_model, save_model
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.load import load, read_model_card
-from t3d.runtime.openvino_file import import_openvino, no_usage_reports
+from t3d.runtime.openvino_file import import_openvino, no_usage_reports, openvino_core
 from t3d.video.encode import write_video
 
 with no_usage_reports():
@@ -197,6 +197,11 @@ def test_runtime_device_and_precision_must_go_with_the_file(
         with pytest.raises(ConfigError, match="runtime is 'x'"):
             config("net", "videos", runtime="x")  # type: ignore[arg-type]
     assert t3d.load is load
+
+
+def test_all_models_share_one_core() -> None:
+    """Deleting a core can leave a signal stack that does not exist, see `openvino_core`."""
+    assert openvino_core(Path()) is openvino_core(Path())
 
 
 def test_bfloat16_is_used_where_it_is_asked_for(openvino_result: ExportResult) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from t3d.cli import main as cli
 from t3d.errors import ConfigError, ManifestError, OtherProcessError, StoppedError, VideoError
 from t3d.reproduce import processes as module
 from t3d.reproduce.config import Choices
@@ -54,6 +55,7 @@ def top1(files: tuple[Path, Path]) -> dict[str, Any]:
     return {row["row"]: row["figures"]["ucf101"]["ours"] for row in json.loads(files[0].read_text())["rows"]}
 
 
+@pytest.mark.slow
 def test_a_row_in_two_processes_is_stopped_and_resumed(
     choices: Choices,
     in_two_processes: InTwo,
@@ -109,7 +111,7 @@ def test_a_row_in_two_processes_is_stopped_and_resumed(
 def test_a_failure_ends_all_processes_with_one_message(
     choices: Choices, in_two_processes: InTwo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One process reports an error that all find, and only the failed process a different one."""
+    """One process reports an error that all find. A process that fails alone reports its error."""
     wrong = replace(choices, data={"ucf101": "absent"})
     own, other = in_two_processes(lambda _: reproduce("table5", wrong))
     assert (type(own), type(other)) == (ManifestError, OtherProcessError)
@@ -134,6 +136,21 @@ def test_a_failure_ends_all_processes_with_one_message(
     other, own = in_two_processes(broken)
     assert (type(other), type(own)) == (OtherProcessError, VideoError)
     assert not list(choices.out.glob("runs/*/finished"))
+
+
+@pytest.mark.parametrize(("number", "status"), [(None, 2), (15, 143)])
+def test_a_process_whose_error_another_reports_prints_nothing(
+    number: int | None,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OtherProcessError("no videos", number)
+
+    monkeypatch.setattr("t3d.reproduce.run.reproduce", failing)
+    assert cli.main(["reproduce", "table4"]) == status
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_the_main_process_does_alone(in_two_processes: InTwo) -> None:

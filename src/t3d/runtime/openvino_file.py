@@ -59,6 +59,28 @@ def import_openvino(path: Path) -> Any:
     return openvino
 
 
+_cores: list[Any] = []
+
+
+def openvino_core(path: Path) -> Any:
+    """Return the one `openvino.Core` of this process.
+
+    Each core replaces the thread's alternate signal stack when it compiles its first model. The destructor
+    restores the one before, which no longer exists if that was an earlier core's, deleted first. The next
+    signal, such as that of a reading process that ends, would then end the process (seen on CPUs with AMX).
+
+    Args:
+        path: The file that needs it, for the message.
+
+    Raises:
+        ConfigError: OpenVINO is not installed.
+    """
+    openvino = import_openvino(path)
+    if not _cores:
+        _cores.append(openvino.Core())
+    return _cores[0]
+
+
 def read_graph(path: Path) -> tuple[Any, ModelCard, Stamp]:
     """Read a file without compiling it.
 
@@ -73,7 +95,7 @@ def read_graph(path: Path) -> tuple[Any, ModelCard, Stamp]:
             write them.
         ConfigError: OpenVINO is not installed.
     """
-    openvino = import_openvino(path)
+    import_openvino(path)
     weights = path.with_suffix(".bin")
     refuse_unreadable(path, name="exported file", error=CheckpointError)
     if not weights.exists():
@@ -83,7 +105,7 @@ def read_graph(path: Path) -> tuple[Any, ModelCard, Stamp]:
         )
     refuse_unreadable(weights, name="exported file", error=CheckpointError)
     try:
-        graph = openvino.Core().read_model(path, weights)
+        graph = openvino_core(path).read_model(path, weights)
     except RuntimeError as error:
         lines = [line for line in str(error).splitlines() if line and not line.startswith(_NOISE)]
         reason = shortened(lines[-1]) if lines else first_line(error)
@@ -128,14 +150,8 @@ class OpenVINOModel(ExportedModel):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        compiled = import_openvino(path).Core().compile_model(graph, "CPU", settings)
-        self._request = compiled.create_infer_request()
+        self._compiled = openvino_core(path).compile_model(graph, "CPU", settings)
 
     def _run(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        # In a thread of OpenVINO, because the AMX registers of the computing thread stay in use afterward. A
-        # signal to a thread of Python, such as the end of a process that reads videos, would then overflow
-        # the small stack of Python's faulthandler, and the process would die.
-        self._request.start_async([clips])
-        self._request.wait()
-        scores: npt.NDArray[np.float32] = self._request.get_output_tensor(0).data
+        scores: npt.NDArray[np.float32] = self._compiled([clips])[0]
         return scores
