@@ -166,6 +166,18 @@ def test_videos_of_one_group_are_refused_before_they_are_scored(
         run_fuse(config)
 
 
+def test_a_damaged_list_of_a_run_is_reported_before_videos_are_scored(
+    videos: Path, saved: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "score_videos", pytest.fail)
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "train.csv").write_text("no such column")
+    models = (saved("a", seed=0), saved("b", seed=1))
+    config = FuseConfig(models, videos=str(videos / "list.csv"), out=str(tmp_path / "out"))
+    with pytest.raises(ManifestError, match=r"train\.csv"):
+        run_fuse(config)
+
+
 def test_videos_that_a_member_has_seen(
     videos: Path, saved: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
