@@ -152,6 +152,21 @@ def test_models_that_cannot_be_fused(saved: Callable[..., str], tmp_path: Path) 
             load_members([first, other], device=CPU)
 
 
+def test_a_video_that_cannot_be_read_is_left_out_and_the_exit_status_says_so(
+    videos: Path, saved: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.mp4").write_text("no video")
+    rows = [f"{videos / name}_{number}.mp4,{name}" for name in CLASSES for number in (0, 1)]
+    table = tmp_path / "list.csv"
+    table.write_text("\n".join(["path,label", *rows, f"{tmp_path / 'broken.mp4'},red"]))
+    command = ["fuse", saved("a", seed=0), saved("b", seed=1), "--videos", str(table), "--max-bad", "0.5"]
+    words = [*command, "--out", str(tmp_path / "out"), "--device", "cpu", "--workers", "0", "--json"]
+    assert main(words) == 1
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["videos"], figures["bad"]) == (6, 1)
+    assert "broken.mp4" in figures["notes"][0]
+
+
 def test_videos_of_one_group_are_refused_before_they_are_scored(
     videos: Path, saved: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,7 +74,7 @@ def run_fuse(config: FuseConfig) -> FusionResult:
     clips = [clip_scores(each, rows) for each in scores]
     fusion = fit(clips)
     result = _measured(config, manifest.select(rows), clips, fusion)
-    result = replace(result, notes=(*(f"{failed} (left out)" for failed in bad), *seen))
+    result = replace(result, notes=(*(f"{failed} (left out)" for failed in bad), *seen), bad=len(bad))
     net, card = fused_model(members, weights=fusion.weights, temperatures=fusion.temperatures)
     card = replace(card, provenance={**card.provenance, "videos": config.videos})
     with folder.finished(
