@@ -43,6 +43,12 @@ def pack(data: Path, out: Path, *, parts: int, shares: Sequence[float], seeds: S
         if not file.exists():
             write(file, pack_part(entries, range(part, len(entries), parts), f"part {part + 1} of {parts}"))
     clips = [load_file(part_file(out, part)) for part in range(parts)]
+    for part, clip in enumerate(clips):
+        if clip["video"].unique().tolist() != list(range(part, len(entries), parts)):
+            raise SystemExit(
+                f"{part_file(out, part)} was packed from other lists or with another number of parts; delete "
+                "the parts, or use another folder"
+            )
     video, features = (torch.cat([clip[name] for clip in clips]) for name in ("video", "features"))
     tensors = {
         "label": torch.from_numpy(np.concatenate([train.labels, test.labels])),

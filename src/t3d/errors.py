@@ -300,6 +300,19 @@ def one_of(name: str, value: object, allowed: Iterable[str]) -> None:
         raise ConfigError(f"{name} is {value!r}; {did_you_mean(str(value), words)}")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of the message of another library's error, for a message of ours.
+
+    An error without a message, such as that of a bare `assert`, gives the name of its type.
+
+    Example:
+        >>> first_line(RuntimeError("no memory")), first_line(AssertionError())
+        ('no memory', 'AssertionError')
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    return shortened(next(filter(None, lines), type(error).__name__))
+
+
 def shortened(text: str, length: int = 200) -> str:
     """Return a text with its middle left out if it is long, for a message about a received value.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -119,6 +120,14 @@ def test_runs_resume_and_end_as_if_they_had_not_stopped(
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["results.jsonl"]
     assert "| tiny | 50% | 2 |" in script.table(script.read_results(tmp_path / "whole"))
+
+
+def test_parts_of_another_number_of_parts_are_refused(
+    script: ModuleType, packed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(packed, tmp_path / "pack")
+    with pytest.raises(SystemExit, match="another number of parts"):
+        script.pack(packed.parent / "data", tmp_path / "pack", parts=1, shares=[1.0], seeds=[0])
 
 
 def test_from_scratch_only_labeled_videos_are_seen(script: ModuleType, packed: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ from scipy.stats import binom
 
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
+from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
-from t3d.errors import ConfigError, ManifestError
+from t3d.errors import CheckpointError, ConfigError
 from t3d.evaluation.comparison import compare, difference
 from t3d.evaluation.config import CompareConfig, TestConfig
 from t3d.evaluation.run_test import run_test
@@ -115,7 +118,9 @@ def test_command(site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert [row["model"] for row in rows] == ["light.safetensors", "random.safetensors"]
 
 
-def test_videos_that_cannot_be_read_count_for_no_model(site: Path, tmp_path: Path) -> None:
+def test_videos_that_cannot_be_read_count_for_no_model(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = tmp_path / "list.csv"
     (tmp_path / "broken.mp4").write_text("no video")
     good = sorted((site / "set").rglob("*.mp4"))
@@ -123,6 +128,22 @@ def test_videos_that_cannot_be_read_count_for_no_model(site: Path, tmp_path: Pat
     rows[-1] = rows[-1].rpartition(",")[0] + ",dark"
     table.write_text("\n".join(["path,label", *rows]))
     assert main(["compare", *models(site), "--videos", str(table), "--workers", "0", "--max-bad", "0.5"]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith("(left out)")]
+    assert len(lines) == 1
+    assert "broken.mp4: " in lines[0]
+
+
+def test_videos_of_the_training_are_reported_for_each_model(site: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(site / "light.safetensors", run)
+    (run / "config.yaml").touch()
+    Manifest.from_folder(site / "set").select([0, 1]).write_csv(run / "train.csv")
+    model = str(run / "light.safetensors")
+    config = replace(asked(site, "light", "random"), models=(models(site)[1], model))
+    (note,) = compare(config).notes
+    assert note.startswith(f"{model}: 2 of 6 test videos are also in the training list")
+    assert "Without them: 75.0% (3 of 4 videos" in note
 
 
 def models(site: Path) -> list[str]:
@@ -138,6 +159,6 @@ def test_refused(site: Path, tmp_path: Path) -> None:
     net = create_model("t3d_tiny", num_classes=2)
     spec = ClipSpec(num_frames=4, stride=1, size=32, resize=32)
     save_model(net, several, card=ModelCard("t3d_tiny", classes=CLASSES, clip=spec, targets="multi"))
-    config = CompareConfig((models(site)[0], str(several)), videos=str(site / "set"))
-    with pytest.raises(ManifestError, match="several labels"):
+    config = CompareConfig((models(site)[0], str(several)), videos=str(site / "missing"))
+    with pytest.raises(CheckpointError, match="several labels"):  # before any model is tested
         compare(config)

@@ -15,9 +15,12 @@ import torch
 from t3d.cli.main import main
 from t3d.clip import ClipSpec, Targets
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import CheckpointError, ConfigError
+from t3d.errors import CheckpointError, ConfigError, ManifestError
 from t3d.evaluation.predictor import Predictor
+from t3d.fusion import run as run_module
+from t3d.fusion.config import FuseConfig
 from t3d.fusion.network import fused_model, load_members
+from t3d.fusion.run import run_fuse
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, load_model, save_model
 from t3d.video.encode import write_video
@@ -147,6 +150,47 @@ def test_models_that_cannot_be_fused(saved: Callable[..., str], tmp_path: Path) 
     ]:
         with pytest.raises(error, match=message):
             load_members([first, other], device=CPU)
+
+
+def test_a_video_that_cannot_be_read_is_left_out_and_the_exit_status_says_so(
+    videos: Path, saved: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.mp4").write_text("no video")
+    rows = [f"{videos / name}_{number}.mp4,{name}" for name in CLASSES for number in (0, 1)]
+    table = tmp_path / "list.csv"
+    table.write_text("\n".join(["path,label", *rows, f"{tmp_path / 'broken.mp4'},red"]))
+    command = ["fuse", saved("a", seed=0), saved("b", seed=1), "--videos", str(table), "--max-bad", "0.5"]
+    words = [*command, "--out", str(tmp_path / "out"), "--device", "cpu", "--workers", "0", "--json"]
+    assert main(words) == 1
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["videos"], figures["bad"]) == (6, 1)
+    assert "broken.mp4" in figures["notes"][0]
+
+
+def test_videos_of_one_group_are_refused_before_they_are_scored(
+    videos: Path, saved: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "score_videos", pytest.fail)
+    table = tmp_path / "one.csv"
+    rows = [f"{videos / name}_{number}.mp4,{name},film" for name in CLASSES for number in (0, 1)]
+    table.write_text("\n".join(["path,label,source", *rows]))
+    config = FuseConfig(
+        (saved("a", seed=0), saved("b", seed=1)), videos=str(table), out=str(tmp_path / "out")
+    )
+    with pytest.raises(ManifestError, match="of one group"):
+        run_fuse(config)
+
+
+def test_a_damaged_list_of_a_run_is_reported_before_videos_are_scored(
+    videos: Path, saved: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "score_videos", pytest.fail)
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "train.csv").write_text("no such column")
+    models = (saved("a", seed=0), saved("b", seed=1))
+    config = FuseConfig(models, videos=str(videos / "list.csv"), out=str(tmp_path / "out"))
+    with pytest.raises(ManifestError, match=r"train\.csv"):
+        run_fuse(config)
 
 
 def test_videos_that_a_member_has_seen(

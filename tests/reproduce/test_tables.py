@@ -234,6 +234,14 @@ def test_rows_are_named_in_any_case_and_come_in_the_table_s_order() -> None:
         ("rows: {a: {net: n, steps: [{train: target}]}}", "the step train has no recipe"),
         ("rows: {a: {net: n, steps: [{train: tarket, recipe: paper}]}}", "did you mean 'target'"),
         ("rows: {a: {net: n, steps: [{train: target, recipe: paper, optin: {}}]}}", "did you mean 'optim'"),
+        (
+            "rows: {a: {net: n, steps: [{train: target, recipe: paper}]}}",
+            "a row needs a training, or a transfer with labels, and one test",
+        ),
+        (
+            "rows: {a: {net: n, steps: [{test: target}, {train: target, recipe: paper}]}}",
+            "a row needs a training, or a transfer with labels, and one test",
+        ),
         ("rows: {a: {net: n, steps: [{test: target}]}}", "a row needs a training, or a transfer with labels"),
         (
             "rows: {a: {net: n, steps: [{transfer: target, recipe: transfer-paper}, {test: target}]}}",

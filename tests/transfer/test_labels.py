@@ -34,6 +34,7 @@ from t3d.training.trainer import Trainer
 from t3d.transfer import held_out, run, task
 from t3d.transfer.config import LabelConfig, PoolConfig, TeacherConfig, TransferConfig
 from t3d.transfer.features import FeatureStore
+from t3d.transfer.linear import LinearFit
 from t3d.transfer.run import transfer
 from t3d.transfer.teachers.base import TEACHER_KEY
 from t3d.transfer.videos import Pool, open_pool
@@ -414,6 +415,12 @@ def test_a_class_with_one_group_is_not_cross_validated(
     assert (
         "accuracy of the teacher's classifier is not known: a class has labeled videos of only one" in printed
     )
+
+
+def test_the_accuracy_of_the_teacher_names_what_it_was_fitted_on() -> None:
+    fitted = task.Task(torch.zeros(1, 2), None, LinearFit(None, 1.0, 0.5))
+    wanted = ". Fitted on the labels alone, the teacher's classifier gets 50.0% of the labeled clips right"
+    assert task.task_sentence(fitted).startswith(wanted)
 
 
 def test_the_command_line(

@@ -93,7 +93,7 @@ def fuse(config: FuseConfig, *, json: bool = False) -> int:
 
     Labeled videos choose a temperature for each model and the weights. The result is a run folder that
     `t3d test`, `t3d predict` and `t3d probe --model` accept. Prints the accuracy of each model and of the
-    fused one, and whether fusion pays.
+    fused one, and whether fusion pays. The exit status is 1 if some videos could not be read.
 
     Args:
         json: Print the figures as JSON.
@@ -106,7 +106,7 @@ def fuse(config: FuseConfig, *, json: bool = False) -> int:
         print(dumps(result.to_json(), ensure_ascii=False))
     else:
         _print_fusion(result, config.out)
-    return 0
+    return 1 if result.bad else 0
 
 
 def _print_fusion(result: FusionResult, out: str) -> None:

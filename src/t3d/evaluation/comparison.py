@@ -17,7 +17,7 @@ import torch
 
 from t3d.clip import ClipSpec
 from t3d.device import Compute
-from t3d.errors import ManifestError
+from t3d.errors import CheckpointError, ManifestError
 from t3d.evaluation.config import CompareConfig, TestConfig
 from t3d.evaluation.figures import Interval, accuracy_interval
 from t3d.evaluation.run_test import TestResult, run_test
@@ -26,7 +26,7 @@ from t3d.models.flops import model_size
 from t3d.models.weights import ModelCard
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import files_of
-from t3d.runtime.load import ScoringModel, load
+from t3d.runtime.load import ScoringModel, load, read_model_card
 
 _TIMED = 7  # passes of each model, alternating; the median counts
 _CLEAR = 0.05  # probability of a difference this large between equally good models
@@ -111,6 +111,7 @@ class Comparison:
         bad: Number of videos left out because a model could not read them.
         threads: Threads that the network used for the timing, on a CPU.
         device: Device of the timing.
+        notes: Remarks about videos that could not be read, or that a model was trained on.
     """
 
     rows: tuple[Compared, ...]
@@ -118,6 +119,7 @@ class Comparison:
     bad: int
     threads: int
     device: str
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as a JSON value."""
@@ -150,9 +152,10 @@ def compare(config: CompareConfig) -> Comparison:
         config: The models, and the labeled videos.
 
     Raises:
-        CheckpointError: A file is not a model with a classifier.
+        CheckpointError: A file is not a model with a classifier, or a model has several labels per video.
         ManifestError: The videos cannot be used with every model, or no video is readable for all.
     """
+    _refuse_several_labels(config)
     results = [
         run_test(
             TestConfig(
@@ -165,11 +168,6 @@ def compare(config: CompareConfig) -> Comparison:
         )
         for model in config.models
     ]
-    for model, result in zip(config.models, results, strict=True):
-        if result.scores.targets != "single":
-            raise ManifestError(
-                f"{model} predicts several labels per video; a comparison needs one per video"
-            )
     broken = {failed.row for result in results for failed in result.scores.bad}
     kept = np.array([row for row in range(len(results[0].scores.paths)) if row not in broken], dtype=np.int64)
     if not len(kept):
@@ -190,7 +188,9 @@ def compare(config: CompareConfig) -> Comparison:
         for number, (model, each, cost) in enumerate(zip(config.models, right, costs, strict=True))
     )
     device = config.compute.pick_device()
-    return Comparison(rows, len(kept), len(broken), torch.get_num_threads(), str(device))
+    return Comparison(
+        rows, len(kept), len(broken), torch.get_num_threads(), str(device), _notes(config, results)
+    )
 
 
 def difference(
@@ -223,8 +223,31 @@ def difference(
     return Difference(100 * float(paired.mean()), error, only_this, only_first, p)
 
 
+def _refuse_several_labels(config: CompareConfig) -> None:
+    """Raise an error if a model cannot be compared, before the first one is tested."""
+    for model in config.models:
+        card = read_model_card(model, allow_unfinished=config.allow_unfinished)
+        if card is not None and card.targets != "single":
+            raise CheckpointError(
+                f"{model}: this model gives several labels per video; only models with one label per video "
+                "can be compared"
+            )
+
+
+def _notes(config: CompareConfig, results: Sequence[TestResult]) -> tuple[str, ...]:
+    """Return remarks about videos that could not be read, or that a model was trained on."""
+    bad = dict.fromkeys(str(failed) for result in results for failed in result.scores.bad)
+    seen = [
+        f"{model}: {' '.join(overlap.sentences())}"
+        for model, result in zip(config.models, results, strict=True)
+        for overlap in result.overlaps
+        if overlap.shared
+    ]
+    return *(f"{failed} (left out)" for failed in bad), *seen
+
+
 def _right(result: TestResult) -> npt.NDArray[np.bool_]:
-    """Return which videos are right, bool [V]. A video that could not be read is wrong."""
+    """Return which videos are right, bool [V]. It means nothing for a video that could not be read."""
     probs = np.nan_to_num(result.scores.video_probs, nan=-1.0)
     return np.asarray(probs.argmax(1) == result.scores.labels)
 

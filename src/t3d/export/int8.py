@@ -12,7 +12,7 @@ from t3d.clip import ClipSpec
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.transforms import normalize
 from t3d.data.index import VideoIndex
-from t3d.errors import ExportError, ManifestError, shortened
+from t3d.errors import ExportError, ManifestError, first_line
 from t3d.evaluation.parts import as_manifest, is_list, parts_of
 from t3d.export.clips import real_clips
 from t3d.export.config import MAX_CALIBRATION, MIN_CALIBRATION, ExportConfig
@@ -37,18 +37,21 @@ def calibration_clips(config: ExportConfig, spec: ClipSpec, index: VideoIndex | 
     reading = config.reading
     root = reading.root if is_list(config.int8) else None
     videos = as_manifest(parts_of([config.int8], root=root))
-    few = (
-        f"{config.int8}: int8 needs at least {MIN_CALIBRATION} videos to calibrate with, of all classes; "
-        "{count} Give a larger list (`int8`), such as the training list"
-    )
     if len(videos) < MIN_CALIBRATION:
-        raise ManifestError(few.format(count=f"this list has {len(videos)}."))
+        raise _too_few(config.int8, f"this list has {len(videos)}")
     store = FrameStore(spec, index=index, limits=reading.limits, image_fps=reading.image_fps)
     clips, bad = real_clips(videos, store, spec, most=MAX_CALIBRATION, title="Reading calibration videos")
     if len(clips) < MIN_CALIBRATION:
-        count = f"{len(clips)} of {len(clips) + len(bad)} could be read (first error: {bad[0]})."
-        raise ManifestError(few.format(count=count))
+        count = f"{len(clips)} of {len(clips) + len(bad)} could be read (first error: {bad[0]})"
+        raise _too_few(config.int8, count)
     return clips
+
+
+def _too_few(name: str, count: str) -> ManifestError:
+    return ManifestError(
+        f"{name}: int8 needs at least {MIN_CALIBRATION} videos to calibrate with, of all classes; {count}. "
+        "Give a larger list (`int8`), such as the training list"
+    )
 
 
 def quantize(model: Any, clips: torch.Tensor, spec: ClipSpec) -> Any:
@@ -73,5 +76,5 @@ def quantize(model: Any, clips: torch.Tensor, spec: ClipSpec) -> Any:
             return nncf.quantize(model, data, subset_size=len(clips), preset=nncf.QuantizationPreset.MIXED)
     except Exception as error:  # NNCF's errors have no common base class
         raise ExportError(
-            f"the model cannot be quantized: {shortened(str(error).splitlines()[0])}. Export without `int8`"
+            f"the model cannot be quantized: {first_line(error)}. Export without `int8`"
         ) from error

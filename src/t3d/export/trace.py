@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from t3d.clip import ClipSpec
-from t3d.errors import ConfigError, ExportError, shortened
+from t3d.errors import ConfigError, ExportError, first_line
 from t3d.io.files import content_digest
 from t3d.models.net import VideoNet
 from t3d.models.segments import with_consensus
@@ -161,12 +161,8 @@ def quietly() -> Iterator[None]:
 
 def _not_exportable(net: VideoNet, converter: str, error: Exception) -> ExportError:
     """Return the error for a network that a converter does not support."""
-    text = str(error)
-    operations = re.search(r"No conversion rule found for operations: (.+)", text)
-    if operations:
-        reason = f"it does not support the operations {operations[1]}"
-    else:
-        reason = shortened(next((line for line in text.splitlines() if line.strip()), type(error).__name__))
+    unsupported = re.search(r"No conversion rule found for operations: (.+)", str(error))
+    reason = f"it does not support the operations {unsupported[1]}" if unsupported else first_line(error)
     name = type(net).__name__
     return ExportError(
         f"{name} cannot be exported: {converter} failed: {reason}. Use another format, or torch"

@@ -133,21 +133,29 @@ def cross_validated(models: Sequence[ClipScores], groups: Sequence[str]) -> tupl
     """
     from sklearn.model_selection import GroupKFold
 
-    count = len(set(groups))
-    if count < 2:
-        raise ManifestError(
-            f"the videos have {count} group (column `source`), but choosing and checking weights needs at "
-            "least 2; add videos of other groups"
-        )
+    refuse_one_group(groups)
     averaged = np.zeros_like(models[0].averaged(1))
     single = [np.zeros_like(averaged) for _ in models]
-    for learned, judged in GroupKFold(min(_FOLDS, count)).split(averaged, groups=groups):
+    for learned, judged in GroupKFold(min(_FOLDS, len(set(groups)))).split(averaged, groups=groups):
         fusion = fit([model.select(learned) for model in models])
         asked = [model.select(judged) for model in models]
         averaged[judged] = fusion.averaged(asked)
         for probs, model, temperature in zip(single, asked, fusion.temperatures, strict=True):
             probs[judged] = model.averaged(temperature)
     return averaged, single
+
+
+def refuse_one_group(groups: Sequence[str]) -> None:
+    """Raise an error if no group of videos can be held out.
+
+    Raises:
+        ManifestError: There are fewer than 2 groups.
+    """
+    if len(set(groups)) < 2:
+        raise ManifestError(
+            "the videos are of one group (column `source`), but choosing and checking "
+            "weights needs at least 2; add videos of other groups"
+        )
 
 
 def _of_right(probs: Floats, labels: npt.NDArray[np.int64]) -> Floats:

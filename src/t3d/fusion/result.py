@@ -51,6 +51,7 @@ class FusionResult:
         gained: Videos that only the average classifies correctly, not the best model.
         lost: Videos that only the best model classifies correctly.
         notes: Remarks about the videos.
+        bad: Number of videos left out because a model could not read them.
     """
 
     members: tuple[Line, ...]
@@ -59,6 +60,7 @@ class FusionResult:
     gained: int
     lost: int
     notes: tuple[str, ...] = field(default=())
+    bad: int = 0
 
     @property
     def best(self) -> Line:

@@ -15,13 +15,13 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.soft_labels import video_keys
-from t3d.errors import Failed, ManifestError
+from t3d.errors import ManifestError
 from t3d.evaluation.leaks import shared_with_run, sharing_sentence
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import Scores
 from t3d.evaluation.scoring import score_videos
 from t3d.fusion.config import FuseConfig
-from t3d.fusion.fit import ClipScores, Fusion, clip_scores, cross_validated, fit
+from t3d.fusion.fit import ClipScores, Fusion, clip_scores, cross_validated, fit, refuse_one_group
 from t3d.fusion.network import Trained, fused_model, load_members
 from t3d.fusion.result import FusionResult, line
 from t3d.io.files import writable_folder
@@ -62,7 +62,10 @@ def run_fuse(config: FuseConfig) -> FusionResult:
     refuse_unlabeled(manifest, name=config.videos)
     manifest = manifest.with_classes(classes, name=config.videos, owner="the models")
     manifest = manifest.select(manifest.labeled)
+    refuse_one_group(manifest.table["source"].to_pylist())  # before the models score the videos
     index = open_index(reading.index, config.videos, root=reading.root)
+    seen = _seen_in_training(config, manifest, index)
+    trained = _trained_on(config.models, classes)
     scores = [_scores(member, manifest, config, index) for member in members]
     bad = list({failed.row: failed for each in scores for failed in each.bad}.values())
     rows = np.setdiff1d(np.arange(len(manifest)), [failed.row for failed in bad])
@@ -71,10 +74,9 @@ def run_fuse(config: FuseConfig) -> FusionResult:
     clips = [clip_scores(each, rows) for each in scores]
     fusion = fit(clips)
     result = _measured(config, manifest.select(rows), clips, fusion)
-    result = replace(result, notes=_notes(config, manifest, index, bad))
+    result = replace(result, notes=(*(f"{failed} (left out)" for failed in bad), *seen), bad=len(bad))
     net, card = fused_model(members, weights=fusion.weights, temperatures=fusion.temperatures)
     card = replace(card, provenance={**card.provenance, "videos": config.videos})
-    trained = _trained_on(config.models, classes)
     with folder.finished(
         COMMAND,
         asdict(config),
@@ -127,17 +129,15 @@ def _measured(
     return replace(result, gained=int((right & ~best).sum()), lost=int((best & ~right).sum()))
 
 
-def _notes(
-    config: FuseConfig, manifest: Manifest, index: VideoIndex | None, bad: Sequence[Failed]
-) -> tuple[str, ...]:
-    """Return remarks about videos that could not be read, or that models were trained on."""
-    notes = [f"{failed} (left out)" for failed in bad]
+def _seen_in_training(config: FuseConfig, manifest: Manifest, index: VideoIndex | None) -> list[str]:
+    """Return remarks about videos that models were trained on."""
+    notes = []
     for name in config.models:
         shared = shared_with_run(name, manifest, index, name=config.videos).get("training")
         if shared:
             sentence = sharing_sentence(shared, tested="validation", other="training")
             notes.append(f"{name}: {sentence} Its weight is too large. Use videos that it has not seen.")
-    return tuple(notes)
+    return notes
 
 
 def _trained_on(models: Sequence[str], classes: Sequence[str]) -> Manifest | None:

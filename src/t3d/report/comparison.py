@@ -42,9 +42,7 @@ def print_comparison(result: Comparison) -> None:
             f"{cost.ms_per_video:.1f}",
         )
     Console().print(table)
-    say(*result.sentences())
-    if result.bad:
-        say(f"{result.bad:,} videos could not be read by every model, and are left out.")
+    say(*result.sentences(), *result.notes)
 
 
 def _difference(paired: Difference) -> str:

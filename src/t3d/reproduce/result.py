@@ -30,6 +30,10 @@ class Figure:
         ours: Our mean over splits. None if a split has not been tested.
         difference: Ours minus the paper's.
         splits: Our accuracy per split.
+        interval: 95 % interval of `ours`, in percent: each end is the mean over splits. None like `ours`.
+        videos: Number of tested videos, over all splits.
+        majority: Accuracy of always answering the most frequent class, in percent.
+        chance: Accuracy of guessing, in percent.
         missing: Number of listed videos that were missing, in training or testing.
         bad: Number of test videos that could not be read.
     """

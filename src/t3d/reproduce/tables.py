@@ -178,7 +178,7 @@ def parse_table(name: str, content: Mapping[str, Any]) -> PaperTable:
         steps = tuple(_step(step, where) for step in options["steps"])
         kinds = [step.kind for step in steps]
         learns = any(step.kind == "train" or step.labeled for step in steps)
-        if not learns or kinds.index("test") != len(kinds) - 1 or steps[-1].on != TARGET:
+        if not learns or kinds.count("test") != 1 or kinds[-1] != "test" or steps[-1].on != TARGET:
             raise ConfigError(
                 f"{where}: a row needs a training, or a transfer with labels, and one test, of {TARGET}, as "
                 "its last step"
@@ -203,10 +203,7 @@ def _step(content: Mapping[str, Any], where: str) -> Step:
         raise ConfigError(f"{where}: a step has one of {', '.join(get_args(_Kind))}; got {dict(content)}")
     (kind,) = kinds
     _known([content[kind]], (*SETS, TARGET), where=where)
-    parts = (
-        () if kind == "test" else ("recipe", "data", "clip", "augment", "teacher", "pairs", "labels", "optim")
-    )
-    _known(content, (kind, *parts), where=where)
+    _known(content, (kind, *(() if kind == "test" else _STEP_PARTS)), where=where)
     if kind != "test" and "recipe" not in content:
         raise ConfigError(f"{where}: the step {kind} has no recipe")
     changes = {name: value for name, value in content.items() if name not in (kind, "recipe")}

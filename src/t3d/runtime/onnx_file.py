@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from t3d.device import Compute
-from t3d.errors import CheckpointError, ConfigError, shortened
+from t3d.errors import CheckpointError, ConfigError, first_line
 from t3d.io.files import refuse_unreadable
 from t3d.models.weights import ModelCard
 from t3d.runtime.exported import ExportedModel, refuse_gpu
@@ -45,8 +45,7 @@ def open_session(path: Path) -> tuple[Any, ModelCard, Stamp]:
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common base class
         raise CheckpointError(
-            f"{path}: not a complete ONNX file ({shortened(str(error).splitlines()[0])}); copy it again, or "
-            "export the run again"
+            f"{path}: not a complete ONNX file ({first_line(error)}); copy it again, or export the run again"
         ) from error
     return session, *read_metadata(session.get_modelmeta().custom_metadata_map, path)
 

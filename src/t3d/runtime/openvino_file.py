@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from t3d.device import Compute
-from t3d.errors import CheckpointError, ConfigError, shortened
+from t3d.errors import CheckpointError, ConfigError, first_line, shortened
 from t3d.io.files import content_digest, refuse_unreadable
 from t3d.models.weights import CARD_KEY, ModelCard
 from t3d.runtime.exported import ExportedModel, refuse_gpu
@@ -108,7 +108,7 @@ def read_graph(path: Path) -> tuple[Any, ModelCard, Stamp]:
         graph = openvino_core(path).read_model(path, weights)
     except RuntimeError as error:
         lines = [line for line in str(error).splitlines() if line and not line.startswith(_NOISE)]
-        reason = shortened(lines[-1] if lines else str(error).splitlines()[-1])
+        reason = shortened(lines[-1]) if lines else first_line(error)
         raise CheckpointError(
             f"{path}: not a complete OpenVINO file ({reason}); copy it again, or export the run again"
         ) from error

@@ -151,7 +151,10 @@ def _teacher_clip(config: TransferConfig, teacher: Teacher) -> ClipSpec:
 
 
 def task_sentence(task: Task) -> str:
-    """Return what is known about the teacher's classifier, as the end of a sentence."""
+    """Return what is known about the teacher's classifier, as the end of a sentence.
+
+    The accuracy is that of the first fit. Fits on soft labels (`labels.rounds`) come after it.
+    """
     if task.fit is None:
         return ""
     if task.fit.accuracy is None:
@@ -160,6 +163,6 @@ def task_sentence(task: Task) -> str:
             "group, which cannot be held out"
         )
     return (
-        f". The teacher's classifier gets {task.fit.accuracy:.1%} of the labeled clips right "
-        "(cross-validation, fitted on other groups)"
+        f". Fitted on the labels alone, the teacher's classifier gets {task.fit.accuracy:.1%} of the labeled "
+        "clips right (cross-validation over groups)"
     )

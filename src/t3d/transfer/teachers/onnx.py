@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t3d.errors import CheckpointError, ConfigError
+from t3d.errors import CheckpointError, ConfigError, first_line
 from t3d.io.files import refuse_unreadable
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.normalization import Normalization, from_metadata, missing_text, size_in
@@ -59,9 +59,7 @@ class OnnxTeacher(Teacher):
                 if "external data" in str(error).lower()
                 else ""
             )
-            raise CheckpointError(
-                f"{path}: not a complete ONNX file ({str(error).splitlines()[0]}){fix}"
-            ) from error
+            raise CheckpointError(f"{path}: not a complete ONNX file ({first_line(error)}){fix}") from error
         inputs = session.get_inputs()
         shape = inputs[0].shape
         if (
@@ -105,7 +103,7 @@ class OnnxTeacher(Teacher):
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise ConfigError(
                 f"{path}: does not support images of {self.size} × {self.size} pixels (teacher.size): "
-                f"{str(error).splitlines()[0]}"
+                f"{first_line(error)}"
             ) from error
         if out.ndim != 2 or len(out) != 2:
             raise self._no_feature(f"{self._output} {list(out.shape)} of two images")
