@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from t3d.io.files import atomic_path
 from t3d.io.locks import alone_in
 
 DRAWS = [(5, 0), (5, 1), (5, 2), (20, 0), (20, 1), (20, 2), (100, 0)]
@@ -144,7 +145,9 @@ def main() -> None:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         with alone_in(study.out / "locks" / name.replace("/", "-")):
-            path.write_text(json.dumps(job()))
+            result = json.dumps(job())
+            with atomic_path(path) as temporary:
+                temporary.write_text(result)
     print(table(options.out))
 
 

@@ -136,7 +136,7 @@ def _seen_in_training(config: FuseConfig, manifest: Manifest, index: VideoIndex 
         shared = shared_with_run(name, manifest, index, name=config.videos).get("training")
         if shared:
             sentence = sharing_sentence(shared, tested="validation", other="training")
-            notes.append(f"{name}: {sentence} Its weight is too large. Use videos that it has not seen.")
+            notes.append(f"{name}: {sentence} Its weight may be too large. Use videos that it has not seen.")
     return notes
 
 

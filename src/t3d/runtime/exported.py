@@ -46,7 +46,7 @@ class ExportedModel(ABC):
         """Score clips.
 
         Args:
-            x: Clips, float, normalized, B C S·T H W, of the size that the file was exported for.
+            x: Clips, float, normalized, B 3 S·T H W, of the size that the file was exported for.
 
         Returns:
             Scores before the softmax, float32 B K, on the CPU.
@@ -56,10 +56,10 @@ class ExportedModel(ABC):
         """
         clip = self.card.clip
         frames = clip.segments * clip.num_frames
-        if x.ndim != 5 or tuple(x.shape[2:]) != (frames, clip.size, clip.size):
+        if x.ndim != 5 or tuple(x.shape[1:]) != (3, frames, clip.size, clip.size):
             raise ConfigError(
                 f"{self.path}: the input is {' × '.join(map(str, x.shape))}; this file was exported for "
-                f"clips B × C × {frames} × {clip.size} × {clip.size} (the clip in its card). Give it such "
+                f"clips B × 3 × {frames} × {clip.size} × {clip.size} (the clip in its card). Give it such "
                 "clips, or export another model"
             )
         if not x.is_floating_point():
