@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     first=("format", "out", "videos", "int8", "overwrite", "json"),
 )
 def export(config: ExportConfig, *, json: bool = False) -> int:
-    """Export a model for fast inference on a CPU, and compare it with the network.
+    """Export a model for fast inference on a CPU.
 
     `t3d predict` and `t3d test` accept the file, as do other programs. The exported model is checked against
-    the network before its file gets its name. The table shows size, time and differences; with --videos also
-    accuracies. Needs: pip install "t3d[export]".
+    the network before its file gets its name. The table compares both: size, time and differences; with
+    --videos also accuracies. Needs: pip install "t3d[export]".
 
         t3d export runs/first --videos videos/test.csv
 

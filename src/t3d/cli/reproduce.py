@@ -16,7 +16,9 @@ def reproduce(
     plan: bool = False,
     rate: float | None = None,
 ) -> int:
-    """Run one of the paper's tables, or that of few labels, row by row.
+    """Run one of the paper's tables, row by row.
+
+    The table few-labels is not of the paper.
 
     Args:
         table: Table of the paper (table2 … table6, table8, table9 or table10), or few-labels.

@@ -27,7 +27,7 @@ from t3d.models.frames import TimePooling, pool_time
 from t3d.progress import track
 from t3d.transfer.config import LabelConfig
 from t3d.transfer.features import FeatureStore
-from t3d.transfer.linear import LinearFit, class_probabilities, fit_linear, fit_soft
+from t3d.transfer.linear import MEDIUM, LinearFit, class_probabilities, fit_linear, fit_soft
 from t3d.transfer.pairs import frames_of
 
 _MOST_CLIPS = 3  # of a video; of more, those spread evenly over it
@@ -150,7 +150,9 @@ def label_softly(
     )
     targets = _targets(videos, clips, fit, options.temperature, groups)
     for _ in range(options.rounds):
-        again = fit_soft(clips.features, targets[clips.video], videos=clips.video)
+        again = fit_soft(
+            clips.features, targets[clips.video], videos=clips.video, strength=min(fit.strength, MEDIUM)
+        )
         fit = replace(again, accuracy=fit.accuracy)
         targets = _targets(videos, clips, fit, options.temperature, groups)
     return SoftTeacher(fit, targets.astype(np.float32))
