@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -48,6 +49,11 @@ class Compute:
     def use_bf16(self, device: torch.device) -> bool:
         """Return whether to compute in bfloat16 on this device."""
         return use_bf16(self.precision, device)
+
+
+def is_main() -> bool:
+    """Return whether this is the main process of the command, also before processes are connected."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -26,8 +26,8 @@ def reproduce(
         plan: Print the planned runs and their cost, without running them.
         rate: Training speed of the device in GFLOP/s, for `plan`. Default: measured.
     """
+    from t3d.device import is_main
     from t3d.reproduce import run
-    from t3d.reproduce.processes import is_main
 
     if plan:
         print(run.plan(table, choices, rows=row, rate=rate), end="")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 
 from t3d.cli.options import Spelling
+from t3d.device import is_main
 from t3d.training.config import TrainConfig
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.teachers.config import TeacherTraining
@@ -105,7 +105,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> int:
 
     folder = run(config, resume=resume)
     teacher_file = folder / "teacher.safetensors"
-    if config.labels.videos and teacher_file.exists() and os.environ.get("RANK", "0") == "0":
+    if config.labels.videos and teacher_file.exists() and is_main():
         print("To see which of the two is better, test both on labeled videos that neither has learned from:")
         print(
             f"  t3d compare {shlex.quote(str(folder))} {shlex.quote(str(teacher_file))} --videos TEST_VIDEOS"

@@ -28,11 +28,6 @@ _REPORT = timedelta(seconds=10)
 Result = TypeVar("Result")
 
 
-def is_main() -> bool:
-    """Return whether this is the main process of the command."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 class AllProcesses:
     """All processes of this command: one, or as many as torchrun or accelerate launch started.
 
