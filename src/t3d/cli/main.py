@@ -29,6 +29,7 @@ from t3d.training.interrupt import end_process_when_stopped, ignore_signals
 GROUPS = {
     "prepare": "Prepare a data set once, before training.",
     "data": "Check, split and browse a data set.",
+    "bench": "Measure speed and memory on this machine.",
 }
 COMMANDS = {
     "prepare download": ("Download a published data set or a file, and unpack it.", "download:download"),
@@ -51,6 +52,17 @@ COMMANDS = {
     "models": ("List the models, with parameters and multiply-accumulates.", "models:models"),
     "convert": ("Convert weights of another project into a weights file.", "models:convert"),
     "reproduce": ("Run one of the paper's tables, row by row.", "reproduce:reproduce"),
+    "bench model": ("Time a model in every way of computing it.", "bench:model"),
+    "bench train": ("Time training steps of a model.", "bench:train"),
+    "bench predict": (
+        "Time the steps of a prediction: start-up, decoding, resizing, network.",
+        "bench:predict",
+    ),
+    "bench decode": ("Time the reading of video files, compared with PyAV and torchcodec.", "bench:decode"),
+    "bench growth": (
+        "Measure how time and memory grow with frames, side, batch size and depth.",
+        "bench:growth",
+    ),
     "demo": ("Train, test and predict on generated videos, and write a report.", "tools:demo"),
     "doctor": ("Check that decoding, torch and the device work.", "tools:doctor"),
 }

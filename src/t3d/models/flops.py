@@ -68,11 +68,11 @@ def model_size(
     with no_weights():
         model = create_model(name, num_classes=num_classes, options=options)
     parameters = count_parameters(model)
-    _drop_norms(model)
+    drop_norms(model)
     return ModelSize(parameters, count_macs(model, num_frames=num_frames, size=size), num_frames, size)
 
 
-def _drop_norms(model: nn.Module) -> None:
+def drop_norms(model: nn.Module) -> None:
     """Replace BatchNorm by identities. It adds no counted operations and is slow on the meta device."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):

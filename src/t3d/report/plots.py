@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from t3d.bench.growth import AXES, GrowthResult
 from t3d.data.clips.arrays import FrameArray, frames_first
 from t3d.io.files import atomic_path
 
@@ -92,6 +93,35 @@ def race_figure(logs: Mapping[str, Sequence[dict[str, Any]]], *, chance: float |
     return figure
 
 
+def growth_figure(result: GrowthResult) -> Figure:
+    """Time and memory over the work, one column per size that grows; the dashed line is linear growth.
+
+    Args:
+        result: Measured growth.
+    """
+    axes = [axis for axis in AXES if len(result.of(axis)) > 1]
+    figure = Figure(figsize=(3.3 * len(axes), 5.6), layout="constrained")
+    grid = figure.subplots(2, len(axes), squeeze=False)
+    for column, axis in enumerate(axes):
+        points = result.of(axis)
+        work = np.array([point.macs / 1e9 for point in points])
+        seconds = np.array([point.time.median if point.time else np.nan for point in points])
+        memory = np.array([np.nan if point.memory is None else point.memory / 1e6 for point in points])
+        for cell, values in zip(grid[:, column], (seconds, memory), strict=True):
+            cell.plot(work, values, marker="o", markersize=4, linestyle="-" if axis != "network" else "")
+            for point, x, y in zip(points, work, values, strict=True):
+                cell.annotate(point.label, (x, y), textcoords="offset points", xytext=(4, -9), fontsize=7)
+            cell.set(xlim=(0, None), ylim=(0, None), xlabel="GMAC per call")
+            cell.margins(x=0.12)
+        linear = np.nanmin(seconds / work) * work.max()
+        top = grid[0, column]
+        top.plot([0, work.max()], [0, linear], color="gray", linestyle="--", linewidth=1)
+        top.set_title(f"{result.model}: {axis}" if axis != "network" else "networks", fontsize=9)
+    grid[0, 0].set_ylabel(f"{result.kind}, seconds")
+    grid[1, 0].set_ylabel("peak memory, MB")
+    return figure
+
+
 def frames_figure(rows: Sequence[tuple[str, FrameArray]]) -> Figure:
     """Draw sample frames, one row per video.
 
@@ -113,7 +143,7 @@ def frames_figure(rows: Sequence[tuple[str, FrameArray]]) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG, atomically."""
+    """Write a figure as a PNG or SVG, by the ending of the file, atomically."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
 

@@ -1,0 +1,120 @@
+"""Measure the rows of a benchmark: batch sizes first, then all rows in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from t3d.bench.batch import BatchSearch, search_batch
+from t3d.bench.candidates import Candidate, Scorer
+from t3d.bench.memory import free_bytes, peak_of
+from t3d.bench.result import load_average
+from t3d.bench.timing import Call, Timing, alternate, timed, waiting
+from t3d.errors import first_line
+from t3d.progress import progress
+
+
+@dataclass
+class Measured:
+    """Measurements of rows, by name.
+
+    Attributes:
+        batches: Clips per call.
+        times: Seconds per call.
+        failures: Reason of each row that failed.
+        searches: Searches of the batch size.
+        memory: Bytes at the peak of a call, on a GPU.
+        load: Load average of the machine before the measurement.
+    """
+
+    batches: dict[str, int] = field(default_factory=dict)
+    times: dict[str, Timing] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    searches: dict[str, BatchSearch] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+    load: float = field(default_factory=load_average)
+
+
+def measure_rows(
+    candidates: Sequence[Candidate], *, batch: int | None, seconds: float, device: torch.device
+) -> Measured:
+    """Time rows that take turns.
+
+    Args:
+        candidates: The rows.
+        batch: Clips per call; None searches for the fastest size of each row.
+        seconds: Time of the alternating runs.
+        device: Device that computes.
+    """
+    measured, calls = Measured(), {}
+    with progress("Preparing", len(candidates)) as bar:
+        for candidate in candidates:
+            try:
+                scorer = candidate.open()
+                size = candidate.fixed_batch or batch or _found(candidate, scorer, measured, device)
+                calls[candidate.name] = bound(scorer, candidate.clips(size, device))
+                measured.batches[candidate.name] = size
+            except Exception as error:  # of a converter, a compiler or memory: the other rows are measured
+                measured.batches[candidate.name] = candidate.fixed_batch or batch or 1
+                measured.failures[candidate.name] = first_line(error)
+            bar.advance()
+    with progress("Timing", 1) as bar:
+        result = alternate(calls, seconds=seconds, wait=waiting(str(device)))
+        bar.advance()
+    measured.times.update(result.times)
+    measured.failures.update(result.failures)
+    if device.type == "cuda":
+        for name in result.times:
+            measured.memory[name] = peak_of(calls[name], device)
+    return measured
+
+
+def bound(scorer: Scorer, clips: torch.Tensor) -> Call:
+    """Return the call that scores these clips."""
+    return lambda: scorer(clips)
+
+
+def _found(candidate: Candidate, scorer: Scorer, measured: Measured, device: torch.device) -> int:
+    """Return the fastest batch size of a row.
+
+    Raises:
+        MemoryError: Not even one clip fits.
+    """
+    if candidate.follows:
+        known = [
+            search.best
+            for name, search in measured.searches.items()
+            if name.startswith(f"{candidate.network}, ") and name.endswith(candidate.precision)
+        ]
+        return known[-1] if known else 1
+    search = find_batch(lambda size: bound(scorer, candidate.clips(size, device)), device)
+    measured.searches[candidate.name] = search
+    if not search.best:
+        raise MemoryError(search.reason)
+    return search.best
+
+
+def find_batch(call_of: Callable[[int], Call], device: torch.device) -> BatchSearch:
+    """Search for the batch size with the most clips per second.
+
+    Args:
+        call_of: Function from a batch size to the call.
+        device: Device that computes.
+    """
+    wait = waiting(str(device))
+
+    def run(size: int) -> tuple[float, int | None]:
+        kept: list[Call] = []
+
+        def first() -> None:
+            kept.append(call_of(size))
+            kept[0]()
+
+        memory = peak_of(first, device)
+        return min(timed(kept[0], wait) for _ in range(2)) / size, memory
+
+    if device.type == "cuda":
+        return search_batch(run, None, recover=torch.cuda.empty_cache)
+    return search_batch(run, free_bytes)

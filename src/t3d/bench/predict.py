@@ -1,0 +1,206 @@
+"""`t3d bench predict`: where the time of a prediction goes.
+
+Legend: B batch, T frames, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from t3d.bench.config import PredictBenchConfig
+from t3d.bench.opening import threads
+from t3d.bench.result import Machine, load_average, this_machine
+from t3d.bench.timing import waiting
+from t3d.clip import ClipSpec
+from t3d.data.clips.dataset import usable_part
+from t3d.data.clips.transforms import crop_views, resize_frames
+from t3d.data.clips.views import PAPER_VIEWS
+from t3d.data.manifest.manifest import Manifest
+from t3d.device import Compute
+from t3d.errors import ConfigError, VideoError
+from t3d.evaluation.parts import as_manifest, parts_of
+from t3d.evaluation.predictor import Predictor
+from t3d.evaluation.scoring import clip_scores
+from t3d.progress import track
+from t3d.video.video import Video
+
+STEPS = ("open", "decode", "resize", "network")
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """Result of `bench_predict`.
+
+    Args:
+        model: The model.
+        videos: Videos that could be read.
+        clips: Clips of them.
+        startup: Seconds until a new process has loaded the model.
+        steps: Seconds of each step of all videos: open, decode, resize, network.
+        total: Seconds of the same prediction as `t3d predict` runs it, after start-up.
+        bad: Videos that could not be read, with the reasons.
+        machine: Where it ran.
+    """
+
+    model: str
+    videos: int
+    clips: int
+    startup: float
+    steps: dict[str, float]
+    total: float
+    bad: tuple[str, ...]
+    machine: Machine
+
+    @property
+    def rate(self) -> float:
+        """Videos per second, without start-up."""
+        return self.videos / self.total if self.total else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain values."""
+        return {**asdict(self), "videos_per_second": self.rate}
+
+
+@dataclass
+class _Clock:
+    """Seconds spent in each step."""
+
+    device: str
+    steps: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        wait = waiting(self.device)
+        wait()
+        start = time.perf_counter()
+        yield
+        wait()
+        self.steps[step] += time.perf_counter() - start
+
+
+def bench_predict(config: PredictBenchConfig) -> PredictResult:
+    """Time the steps of a prediction: start-up, opening, decoding, resizing and the network.
+
+    Every video is predicted twice: once step by step, and once as `t3d predict` does it in one process.
+
+    Args:
+        config: What to measure.
+
+    Raises:
+        CheckpointError: The model cannot be used.
+        ConfigError: There is no such device, or no video can be read.
+        ManifestError: No videos were found.
+    """
+    manifest = _spread(as_manifest(parts_of(config.videos)), config.count)
+    load = load_average()
+    startup = _startup(config)
+    with threads(config.threads) as count:
+        compute = Compute(device=config.device, workers=0)
+        predictor = Predictor(config.model, compute=compute)
+        device = str(compute.pick_device())
+        clock, good, bad, clips = _Clock(device), [], [], 0
+        with clip_scores(predictor.model, predictor.card.clip, compute) as scores:
+            first = torch.zeros(_clip_shape(predictor.card.clip), dtype=torch.uint8)
+            scores(first)  # the first call also prepares the network
+            for row in track(range(len(manifest)), "Predicting step by step", len(manifest)):
+                try:
+                    clips += _one(manifest, row, predictor.card.clip, scores, compute.batch_size, clock)
+                    good.append(row)
+                except VideoError as error:
+                    bad.append(str(error))
+        if not good:
+            raise ConfigError(f"videos: not one of {len(manifest)} could be read (first error: {bad[0]})")
+        paths = [str(manifest[row].path) for row in good]
+        start = time.perf_counter()
+        for _ in predictor.many(paths):
+            pass
+        total = time.perf_counter() - start
+    machine = Machine(**{**asdict(this_machine(device, count)), "load": load})
+    return PredictResult(config.model, len(good), clips, startup, clock.steps, total, tuple(bad), machine)
+
+
+def _spread(manifest: Manifest, most: int) -> Manifest:
+    """Return at most this many videos, spread evenly."""
+    count = min(most, len(manifest))
+    rows = np.unique(np.linspace(0, len(manifest) - 1, count).round().astype(int))
+    return manifest.select(rows.tolist())
+
+
+def _clip_shape(spec: ClipSpec) -> tuple[int, ...]:
+    return 1, spec.segments * spec.num_frames, 3, spec.size, spec.size
+
+
+def _one(manifest: Manifest, row: int, spec: ClipSpec, scores: Any, batch_size: int, clock: _Clock) -> int:
+    """Predict one video step by step; return its clips."""
+    entry = manifest[row]
+    views = []
+    with clock("open"):
+        video = Video(entry.path)
+    with video:
+        low, part = usable_part(_Times(video), entry, spec)
+        for wanted in PAPER_VIEWS.clips_of(part, spec):
+            unique, where = np.unique(low + wanted, return_inverse=True)
+            with clock("decode"):
+                frames = video.frames_at(unique, missing="nearest")
+            with clock("resize"):
+                resized = resize_frames(frames, spec)[torch.from_numpy(where)]
+                views += list(crop_views(resized, spec, crops=PAPER_VIEWS.crops))
+    for first in range(0, len(views), batch_size):
+        batch = torch.stack(views[first : first + batch_size])
+        with clock("network"):
+            scores(batch)
+    return len(views)
+
+
+class _Times:
+    """The times of a video's frames, as `usable_part` reads them."""
+
+    def __init__(self, video: Video) -> None:
+        self.times, self.duration = video.times, video.duration
+
+    def get(self, indices: Any) -> torch.Tensor:
+        """Never called: frames are read one step after the other."""
+        raise NotImplementedError
+
+
+_PROGRAM = """
+import json, sys
+model, device, threads = json.load(sys.stdin)
+import torch
+if threads:
+    torch.set_num_threads(threads)
+from t3d.device import Compute
+from t3d.evaluation.predictor import Predictor
+Predictor(model, compute=Compute(device=device, workers=0))
+"""
+
+
+def _startup(config: PredictBenchConfig) -> float:
+    """Return the seconds until a new process has loaded the model.
+
+    Raises:
+        ConfigError: The process failed; the error of loading the model here says more.
+    """
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM],
+        input=json.dumps([config.model, config.device, config.threads]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        Predictor(config.model, compute=Compute(device=config.device, workers=0))
+        raise ConfigError(f"{config.model}: a new process could not load it: {done.stderr[-300:]}")
+    return seconds
