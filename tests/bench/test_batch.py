@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from t3d.bench.batch import search_batch
-from t3d.bench.measure import find_batch
+from t3d.bench.batch import BatchPoint, BatchSearch, search_batch
+from t3d.bench.candidates import Candidate
+from t3d.bench.measure import find_batch, measure_rows
 from t3d.bench.memory import free_bytes, is_out_of_memory, peak_bytes, peak_of, used_bytes
 
 
@@ -78,3 +79,23 @@ def test_the_peak_of_a_call_is_measured() -> None:
     assert 0.9 * size < peak < 2 * size
     assert peak_bytes() >= used_bytes() * 0.9
     assert free_bytes() > 0
+
+
+def test_a_compiled_row_takes_the_fastest_batch_of_its_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling for each size would take minutes."""
+    speeds = {"net, slow, fp32": (2.0, 16), "net, fast, fp32": (1.0, 4), "net, other, fp32": (3.0, 32)}
+
+    def find(call_of: object, _: object) -> BatchSearch:
+        name = names.pop(0)
+        return BatchSearch((BatchPoint(speeds[name][1], speeds[name][0], None),), speeds[name][1], "")
+
+    names = list(speeds)
+    monkeypatch.setattr("t3d.bench.measure.find_batch", find)
+
+    def row(network: str, setting: str, precision: str = "fp32", *, follows: bool = False) -> Candidate:
+        return Candidate(network, setting, precision, lambda: len, False, (1,), follows=follows)
+
+    rows = [row("net", "slow"), row("net", "fast"), row("net", "other"), row("net", "compiled", follows=True)]
+    rows += [row("net", "compiled", "bf16", follows=True), row("net, textbook", "compiled", follows=True)]
+    measured = measure_rows(rows, batch=None, seconds=1e-3, device=torch.device("cpu"))
+    assert list(measured.batches.values()) == [16, 4, 32, 4, 1, 1]

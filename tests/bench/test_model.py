@@ -268,7 +268,7 @@ def test_memory_is_measured_for_each_row_that_works(weights: Path, monkeypatch: 
         assert Path(str(job["path"])).exists()
         return 123
 
-    monkeypatch.setattr("t3d.bench.model.peak_in_child", peak)
+    monkeypatch.setattr("t3d.bench.finish.peak_in_child", peak)
     result = bench_model(quick(weights, memory=True, runtimes=("torch",), precision=("fp32",)))
     assert [row.memory for row in result.rows] == [123, 123]
     assert [job["channels_last"] for job in jobs] == [False, True]

@@ -84,9 +84,9 @@ class Candidate:
     def clips(self, batch: int, device: torch.device) -> Tensor:
         """Return clips of random numbers, B C T H W, as this row reads them."""
         layout = torch.channels_last_3d if self.channels_last else torch.contiguous_format
-        generator = torch.Generator().manual_seed(0)
-        clips = torch.randn((batch, *self.shape), generator=generator)
-        return clips.to(device).contiguous(memory_format=layout)
+        generator = torch.Generator(device).manual_seed(0)
+        clips = torch.randn((batch, *self.shape), generator=generator, device=device)
+        return clips.contiguous(memory_format=layout)
 
 
 def in_layout(net: nn.Module, *, channels_last: bool) -> nn.Module:

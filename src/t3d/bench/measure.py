@@ -25,7 +25,7 @@ class Measured:
         times: Seconds per call.
         failures: Reason of each row that failed.
         searches: Searches of the batch size.
-        memory: Bytes at the peak of a call, on a GPU.
+        memory: Bytes at the peak of a call with the weights, on a GPU.
         load: Load average of the machine before the measurement.
     """
 
@@ -66,8 +66,10 @@ def measure_rows(
     measured.times.update(result.times)
     measured.failures.update(result.failures)
     if device.type == "cuda":
-        for name in result.times:
-            measured.memory[name] = peak_of(calls[name], device)
+        for candidate in candidates:
+            if candidate.name in result.times:
+                weights = 0 if candidate.work is None else 4 * candidate.work.weights
+                measured.memory[candidate.name] = weights + peak_of(calls[candidate.name], device)
     return measured
 
 

@@ -13,21 +13,20 @@ from pathlib import Path
 import torch
 
 from t3d.bench.candidates import CHANNELS_LAST, COMPILED, EAGER, Candidate, torch_candidate
-from t3d.bench.child import peak_in_child
 from t3d.bench.config import ModelBenchConfig, Numbers, Program
 from t3d.bench.exported import Exports, installed, open_file
+from t3d.bench.finish import finished
 from t3d.bench.layers import layer_times
-from t3d.bench.measure import Measured, measure_rows
+from t3d.bench.measure import measure_rows
 from t3d.bench.opening import Subject, open_subject, threads
-from t3d.bench.peaks import Peaks, measure_peaks
+from t3d.bench.peaks import Peaks
 from t3d.bench.peers import open_peers
-from t3d.bench.result import BYTES, BenchResult, LayerTime, Row, completed, this_machine
+from t3d.bench.result import BenchResult, LayerTime
 from t3d.bench.textbook import has_textbook, textbook
 from t3d.bench.work import Work, work_of
 from t3d.device import has_bf16, pick_device
 from t3d.errors import ConfigError
 from t3d.models.densenet3d import DenseNet3D
-from t3d.progress import progress
 from t3d.runtime.formats import INSTALL
 
 _PROGRAMS: dict[Program, str] = {"openvino": "OpenVINO", "onnx": "ONNX Runtime"}
@@ -64,40 +63,6 @@ def bench_model(config: ModelBenchConfig) -> BenchResult:
             layers = _layers(subject, exports, precisions, result.peaks)
             result = replace(result, layers=layers)
         return result
-
-
-def finished(
-    kind: str,
-    subject: Subject,
-    candidates: Sequence[Candidate],
-    measured: Measured,
-    device: torch.device,
-    count: int,
-    *,
-    memory: bool,
-) -> BenchResult:
-    """Return the result of measured rows, after measuring peaks and memory.
-
-    Args:
-        kind: `model` or `train`.
-        subject: The network.
-        candidates: The rows.
-        measured: Their measurements.
-        device: Device that computes.
-        count: Threads that compute.
-        memory: Whether to measure memory.
-    """
-    precisions = tuple(dict.fromkeys(candidate.precision for candidate in candidates))
-    with progress("Measuring peaks", 1) as bar:
-        peaks = measure_peaks(device, precisions)
-        bar.advance()
-    rows = _rows(candidates, measured)
-    if memory:
-        rows = _with_memory(rows, candidates, count)
-    frames, side = subject.shape[1:3]
-    machine = replace(this_machine(str(device), count), load=measured.load)
-    done = completed(rows, peaks)
-    return BenchResult(kind, subject.name, (frames, side), machine, peaks, done, measured.searches)
 
 
 def _precisions(config: ModelBenchConfig, device: torch.device) -> tuple[Numbers, ...]:
@@ -218,45 +183,6 @@ def _peers(
         for setting, precision in ((EAGER, "fp32"), *((CHANNELS_LAST, each) for each in floats[1:])):
             other = (name, net, shape, work)
             yield torch_candidate(other, setting, precision, device, saved=saved)
-
-
-def _rows(candidates: Sequence[Candidate], measured: Measured) -> list[Row]:
-    rows = []
-    for candidate in candidates:
-        batch = measured.batches[candidate.name]
-        time = measured.times.get(candidate.name)
-        work = candidate.work
-        size = BYTES[candidate.precision]
-        rows.append(
-            Row(
-                candidate.network,
-                candidate.setting,
-                candidate.precision,
-                batch,
-                None if time is None else time.scaled(1 / batch),
-                None if work is None else float(work.macs),
-                None if work is None else work.traffic(batch=batch, bytes_per_number=size),
-                measured.memory.get(candidate.name),
-                candidate.eager,
-                measured.failures.get(candidate.name, ""),
-            )
-        )
-    return rows
-
-
-def _with_memory(rows: Sequence[Row], candidates: Sequence[Candidate], count: int) -> list[Row]:
-    """Return the rows with the memory that a process of one model needs."""
-    done = []
-    with progress("Measuring memory", len(rows)) as bar:
-        for row, candidate in zip(rows, candidates, strict=True):
-            if candidate.job is not None and row.time is not None:
-                job = {**candidate.job, "shape": [row.batch, *candidate.shape], "threads": count}
-                if callable(job["path"]):
-                    job["path"] = str(job["path"]())
-                row = replace(row, memory=peak_in_child(job))
-            done.append(row)
-            bar.advance()
-    return done
 
 
 def _layers(

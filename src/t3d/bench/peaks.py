@@ -6,7 +6,6 @@ best of several runs and shapes, with the threads that torch uses.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ import torch
 from t3d.bench.timing import Call, timed, waiting
 
 _RUNS = 5
+_SECONDS = 0.1  # of a short call, which runs more often
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ def measure_peaks(
     Args:
         device: The device.
         precisions: Precisions to measure, of `fp32`, `bf16` and `int8`.
-        sizes: Sides of the square matrices. Default: 1024 and 2048 on a CPU, 4096 and 8192 on a GPU.
+        sizes: Sides of the square matrices. Default: 512 to 2048 on a CPU, 4096 and 8192 on a GPU.
     """
-    sizes = sizes or ((1024, 2048) if device.type == "cpu" else (4096, 8192))
+    sizes = sizes or ((512, 1024, 2048) if device.type == "cpu" else (4096, 8192))
     flops = {}
     for precision in precisions:
         if rate := max(_product(device, precision, size) for size in sizes):
@@ -66,24 +66,29 @@ def measure_peaks(
 
 def _product(device: torch.device, precision: str, size: int) -> float:
     """Return the operations per second of a product of two square matrices; 0 if it cannot be computed."""
-    calls: list[Call] = []
+    calls: list[tuple[Call, int]] = []  # with the number of products
     with torch.inference_mode():
         if precision == "int8":
             left, right = (torch.ones(size, size, dtype=torch.int8, device=device) for _ in range(2))
-            calls.append(lambda: torch._int_mm(left, right))
-            if device.type == "cpu":
-                calls.append(_openvino_product(size))
+            calls.append((lambda: torch._int_mm(left, right), 1))
+            if device.type == "cpu" and find_spec("openvino") is not None:
+                from t3d.bench.openvino_product import PRODUCTS, int8_product
+
+                calls.append((int8_product(size), PRODUCTS))  # it uses instructions that torch does not
         else:
             dtype = torch.bfloat16 if precision == "bf16" else torch.float32
             left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-            calls += [lambda: left @ right, lambda: torch.nn.functional.linear(left, right)]
-        return 2 * size**3 / min(_best(call, waiting(str(device))) for call in calls)
+            calls += [(lambda: left @ right, 1), (lambda: torch.nn.functional.linear(left, right), 1)]
+        wait = waiting(str(device))
+        return max(2 * size**3 * count / _best(call, wait) for call, count in calls)
 
 
 def _best(call: Call, wait: Call) -> float:
     """Return the seconds of the fastest run; infinity if the call cannot run."""
-    with suppress(Exception):  # an operation or a package that this device or installation does not have
-        return min(timed(call, wait) for _ in range(_RUNS + 1))
+    with suppress(Exception):  # an operation that this device does not have
+        first = timed(call, wait)
+        runs = min(max(_RUNS, round(_SECONDS / max(first, 1e-6))), 1000)
+        return min(timed(call, wait) for _ in range(runs))
     return float("inf")
 
 
@@ -92,16 +97,3 @@ def _copy(device: torch.device, *, numbers: int) -> float:
     source = torch.ones(numbers, device=device)
     target = torch.empty_like(source)
     return 8 * numbers / _best(lambda: target.copy_(source), waiting(str(device)))
-
-
-def _openvino_product(size: int) -> Callable[[], object]:
-    """Return a product of 8-bit integers by OpenVINO, which uses instructions that torch does not."""
-    if find_spec("openvino") is None:
-        return _unavailable
-    from t3d.bench.openvino_product import int8_product
-
-    return int8_product(size)
-
-
-def _unavailable() -> object:
-    raise NotImplementedError

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from t3d.bench.candidates import CHANNELS_LAST, COMPILED, EAGER, SETTINGS, Candidate
 from t3d.bench.config import TrainBenchConfig
+from t3d.bench.finish import finished
 from t3d.bench.measure import measure_rows
-from t3d.bench.model import finished
 from t3d.bench.opening import Subject, open_subject, threads
 from t3d.bench.result import BenchResult
 from t3d.bench.textbook import has_textbook, textbook
@@ -68,21 +68,31 @@ def bench_train(config: TrainBenchConfig) -> BenchResult:
     if subject.file is not None:
         raise ConfigError(f"{config.model} is an exported file, which cannot be trained. Give the run folder")
     with threads(config.threads) as count, tempfile.TemporaryDirectory() as folder:
-        candidates = _candidates(config, subject, device, Path(folder))
+        candidates = train_candidates(
+            subject, device, peers=config.peers, compiled=config.compile, folder=Path(folder)
+        )
         measured = measure_rows(candidates, batch=config.batch, seconds=config.seconds, device=device)
         return finished("train", subject, candidates, measured, device, count, memory=config.memory)
 
 
-def _candidates(
-    config: TrainBenchConfig, subject: Subject, device: torch.device, folder: Path
+def train_candidates(
+    subject: Subject, device: torch.device, *, peers: bool, compiled: bool, folder: Path
 ) -> list[Candidate]:
-    """Return the rows to measure, the reference first."""
+    """Return the rows to measure, the reference first.
+
+    Args:
+        subject: The network.
+        device: Device that computes.
+        peers: Whether to add the textbook version.
+        compiled: Whether to add torch.compile.
+        folder: Folder for the networks, which other processes read to measure memory.
+    """
     precisions = ("fp32", "bf16") if has_bf16(device) else ("fp32",)
     networks: list[tuple[str, nn.Module, tuple[str, ...]]] = []
-    ways = (EAGER, CHANNELS_LAST, CHECKPOINTED, *((COMPILED,) if config.compile else ()))
+    ways = (EAGER, CHANNELS_LAST, CHECKPOINTED, *((COMPILED,) if compiled else ()))
     networks.append((subject.name, subject.scorer, ways))
-    if config.peers and isinstance(subject.net, DenseNet3D) and has_textbook(subject.net):
-        plain = (EAGER, *((COMPILED,) if config.compile else ()))
+    if peers and isinstance(subject.net, DenseNet3D) and has_textbook(subject.net):
+        plain = (EAGER, *((COMPILED,) if compiled else ()))
         networks.append((f"{subject.name}, textbook", textbook(subject.net), plain))
     candidates = []
     for number, (name, net, names) in enumerate(networks):
