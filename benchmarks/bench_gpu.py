@@ -203,8 +203,8 @@ def table(out: Path) -> str:
         lines += [f"## {name}", "", f"{result.machine.device}; measured peaks: {peaks}.", ""]
         lines += [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
         lines += [f"| {' | '.join(cells(row))} |" for row in result.rows]
-        found = list(verdicts(jobs[name], result)) if name in jobs else []
-        lines += ["", *(f"- {verdict}" for verdict in found), ""]
+        targets = list(verdicts(jobs[name], result)) if name in jobs else []
+        lines += ["", *(f"- {target}" for target in targets), ""]
     return "\n".join(lines)
 
 

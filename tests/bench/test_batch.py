@@ -85,7 +85,7 @@ def test_a_compiled_row_takes_the_fastest_batch_of_its_network(monkeypatch: pyte
     """Compiling for each size would take minutes."""
     speeds = {"net, slow, fp32": (2.0, 16), "net, fast, fp32": (1.0, 4), "net, other, fp32": (3.0, 32)}
 
-    def find(call_of: object, _: object) -> BatchSearch:
+    def find(*_: object) -> BatchSearch:
         name = names.pop(0)
         return BatchSearch((BatchPoint(speeds[name][1], speeds[name][0], None),), speeds[name][1], "")
 

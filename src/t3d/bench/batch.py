@@ -70,12 +70,15 @@ def search_batch(
         if free is not None and expected is not None and expected > _SAFE * free():
             gigabytes = expected / 1e9
             return _result(points, best, f"a batch of {batch} would need about {gigabytes:.1f} GB")
+        failure = ""
         try:
             seconds, memory = run(batch)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            points.append(BatchPoint(batch, None, None, first_line(error)))
+            failure = first_line(error)
+        if failure:  # here nothing refers to the error any more, which keeps its tensors
+            points.append(BatchPoint(batch, None, None, failure))
             recover()
             return _result(points, best, f"a batch of {batch} does not fit into memory")
         points.append(BatchPoint(batch, seconds, memory))

@@ -25,6 +25,7 @@ class Measured:
         times: Seconds per call.
         failures: Reason of each row that failed.
         searches: Searches of the batch size.
+        fastest: Least seconds per clip, and its batch size, of each search by network and precision.
         memory: Bytes at the peak of a call with the weights, on a GPU.
         load: Load average of the machine before the measurement.
     """
@@ -33,6 +34,7 @@ class Measured:
     times: dict[str, Timing] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     searches: dict[str, BatchSearch] = field(default_factory=dict)
+    fastest: dict[tuple[str, str], list[tuple[float, int]]] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     load: float = field(default_factory=load_average)
 
@@ -84,17 +86,15 @@ def _found(candidate: Candidate, scorer: Scorer, measured: Measured, device: tor
     Raises:
         MemoryError: Not even one clip fits.
     """
+    kind = candidate.network, candidate.precision
     if candidate.follows:
-        known = [
-            search.best
-            for name, search in measured.searches.items()
-            if name.startswith(f"{candidate.network}, ") and name.endswith(candidate.precision)
-        ]
-        return known[-1] if known else 1
+        return min(measured.fastest.get(kind, [(0.0, 1)]))[1]
     search = find_batch(lambda size: bound(scorer, candidate.clips(size, device)), device)
     measured.searches[candidate.name] = search
     if not search.best:
         raise MemoryError(search.reason)
+    seconds = min(point.seconds for point in search.points if point.seconds is not None)
+    measured.fastest.setdefault(kind, []).append((seconds, search.best))
     return search.best
 
 
