@@ -205,7 +205,9 @@ def check(timeline: Timeline, config: TimelineConfig) -> None:
 
 
 def test_bad_rules() -> None:
-    with pytest.raises(ConfigError, match="low is 0.6; it must be at least 0 and at most the threshold, 0.5"):
+    with pytest.raises(
+        ConfigError, match=r"low is 0\.6; it must be at least 0 and at most the threshold, 0\.5"
+    ):
         TimelineConfig(low=0.6)
     with pytest.raises(ConfigError, match="threshold"):
         TimelineConfig(threshold=1.5)
