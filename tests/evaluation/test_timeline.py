@@ -20,7 +20,7 @@ def seconds(n: int, length: float = 1.0) -> np.ndarray:
     return np.stack([starts, starts + length], 1)
 
 
-def found(probs: list[list[float]], config: TimelineConfig, targets: Targets = "single") -> list[tuple]:
+def segments_of(probs: list[list[float]], config: TimelineConfig, targets: Targets = "single") -> list[tuple]:
     values = np.array(probs, dtype=float)
     times = seconds(len(values))
     timeline = make_timeline("a.mp4", times, values, NAMES[: values.shape[1]], config, targets=targets)
@@ -49,7 +49,7 @@ PLAIN = TimelineConfig(window=0, max_gap=0, min_length=0, threshold=0.7, low=0.5
 def test_a_segment_reaches_as_far_as_the_lower_threshold(
     digits: str, expected: list[tuple[int, int]]
 ) -> None:
-    assert found(column(digits), PLAIN) == [("jump", start, end) for start, end in expected]
+    assert segments_of(column(digits), PLAIN) == [("jump", start, end) for start, end in expected]
 
 
 @pytest.mark.parametrize(
@@ -70,20 +70,20 @@ def test_joining_and_removing(
     config = TimelineConfig(
         window=0, max_gap=max_gap, min_length=min_length, threshold=0.7, background=("run",)
     )
-    assert found(column(digits), config) == [("jump", start, end) for start, end in expected]
+    assert segments_of(column(digits), config) == [("jump", start, end) for start, end in expected]
 
 
 def test_a_short_other_class_is_removed_and_its_gap_joined() -> None:
     config = TimelineConfig(window=0, max_gap=1, min_length=2, threshold=0.6)
-    assert found(column("999199"), config) == [("jump", 0, 6)]
-    assert found(column("9991199"), config) == [("jump", 0, 3), ("run", 3, 5), ("jump", 5, 7)]
+    assert segments_of(column("999199"), config) == [("jump", 0, 6)]
+    assert segments_of(column("9991199"), config) == [("jump", 0, 3), ("run", 3, 5), ("jump", 5, 7)]
 
 
 def test_the_more_probable_of_two_classes_happens() -> None:
     config = TimelineConfig(window=0, max_gap=0, min_length=0, threshold=0.4, low=0.4)
     probs = [[0.5, 0.45, 0.05], [0.45, 0.5, 0.05], [0.41, 0.4, 0.19]]
-    assert found(probs, config) == [("jump", 0, 1), ("run", 1, 2), ("jump", 2, 3)]
-    assert found(probs, config, "multi") == [("jump", 0, 3), ("run", 0, 3)]
+    assert segments_of(probs, config) == [("jump", 0, 1), ("run", 1, 2), ("jump", 2, 3)]
+    assert segments_of(probs, config, "multi") == [("jump", 0, 3), ("run", 0, 3)]
 
 
 def test_the_window_averages_clips_by_their_centers() -> None:
@@ -193,7 +193,7 @@ def test_it_is_what_a_slow_reading_of_the_rules_gives(seed: int) -> None:
 
 
 def check(timeline: Timeline, config: TimelineConfig) -> None:
-    """What holds for any timeline."""
+    """Check the properties of any timeline."""
     for segment in timeline.segments:
         assert timeline.start <= segment.start < segment.end <= timeline.end
         assert segment.seconds >= config.min_length - 1e-9

@@ -1,4 +1,4 @@
-"""How well probabilities fit what happens: reliability diagram and calibration error.
+"""Calibration of probabilities: reliability diagram and calibration error.
 
 Legend: V videos, K classes.
 """

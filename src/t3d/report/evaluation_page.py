@@ -144,7 +144,7 @@ def wrong_answers(result: TestResult, config: TestConfig, *, most: int = _ERRORS
     answers, confidence = probs.argmax(1), probs.max(1)
     wrong = np.flatnonzero((answers != scores.labels) & (scores.labels >= 0) & (confidence >= 0))
     rows = wrong[np.argsort(-confidence[wrong], kind="stable")]
-    if scores.groups:  # videos of a group look alike: the first of each
+    if scores.groups:  # videos of a group are similar: the first of each
         rows = rows[np.sort(np.unique(np.array(scores.groups)[rows], return_index=True)[1])]
     store = FrameStore(_THUMBNAIL, limits=config.reading.limits, image_fps=config.reading.image_fps)
     return [
