@@ -201,6 +201,7 @@ _GUARDED = {
     "io/journal.py": {"keep", "_open", "add"},  # in `writing`
     "data/clips/frames.py": {"_write"},  # in the atomic path of `prepare`
     "report/plots.py": {"data_uri"},  # into memory
+    "report/svg.py": {"inline_svg"},  # into memory
     "reproduce/run.py": {"_write"},  # calls another function of this name
 }
 _WRITING_CALLS = {"write_text", "write_bytes", "save_file", "write_table", "savefig", "touch"}

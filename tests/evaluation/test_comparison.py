@@ -116,6 +116,8 @@ def test_command(site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert main([*words, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["model"] for row in rows] == ["light.safetensors", "random.safetensors"]
+    for cost in (row["cost"] for row in rows):
+        assert cost["ms_per_video"] == cost["ms_per_clip"] * cost["clips_per_video"] > 0
 
 
 def test_videos_that_cannot_be_read_count_for_no_model(

@@ -67,8 +67,12 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("net") / "best.safetensors")
+def weights(tmp_path_factory: pytest.TempPathFactory, films: Path) -> Path:
+    """Weights in the folder of a run that was trained on one of the films."""
+    folder = tmp_path_factory.mktemp("net")
+    (folder / "config.yaml").touch()
+    (folder / "train.csv").write_text(f"path,label\n{films / '坐/e.mp4'},坐\n", encoding="utf-8")
+    return save(folder / "best.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +97,13 @@ def test_the_files_are_next_to_the_weights_and_nothing_else_is(
     assert openvino_result.files == (weights.with_suffix(".xml"), weights.with_suffix(".bin"))
     assert onnx_result.files == (weights.with_suffix(".onnx"),)
     names = {entry.name for entry in weights.parent.iterdir() if not entry.name.endswith("pt2")}
-    assert names == {"best.safetensors", "best.xml", "best.bin", "best.onnx"}
+    run = {"config.yaml", "train.csv", "best.safetensors"}
+    assert names == run | {"best.xml", "best.bin", "best.onnx"}
+
+
+def test_tested_videos_of_the_training_are_reported(openvino_result: ExportResult) -> None:
+    (warning,) = openvino_result.warnings
+    assert warning == "1 of 5 tested videos is also in the training list (1 same file)."
 
 
 def test_card_and_scores_are_those_of_the_network_for_any_batch(weights: Path, exported: Path) -> None:

@@ -127,7 +127,10 @@ def table(path: Path, rows: list[tuple[Path, str]]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("objective", ["match", "contrastive", "regress", "sum"])
+@pytest.mark.parametrize(
+    "objective",
+    ["match", "regress", *(pytest.param(name, marks=pytest.mark.slow) for name in ("contrastive", "sum"))],
+)
 def test_pairs_of_held_out_videos_are_told_apart(small: Small, objective: str, eighty: Path) -> None:
     config = small(
         data={"videos": str(eighty / "videos"), "val_fraction": 0.2, "cache": str(eighty / "frames")},

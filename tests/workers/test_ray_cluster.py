@@ -1,4 +1,7 @@
-"""A cluster of this one machine: what is true of its processes is true of those of many."""
+"""A cluster of this one machine: what is true of its processes is true of those of many.
+
+`.ci/run` also runs the slow ones.
+"""
 
 from __future__ import annotations
 
@@ -83,6 +86,7 @@ def test_every_item_of_every_block_comes_once() -> None:
     assert done(abs, []) == []
 
 
+@pytest.mark.slow
 def test_crashes_and_hangs_are_facts_about_a_file() -> None:
     crash, hang = "__import__('os')._exit(3)", "__import__('time').sleep(60)"
     results = dict(done(eval, [crash, "1 + 1", hang, "2 + 2"], workers=2, timeout=3.0))
@@ -110,6 +114,7 @@ def test_a_block_of_a_killed_process_continues_in_another(tmp_path: Path) -> Non
     assert dict(coming) == {item: number for number, item in enumerate(items[1:])}
 
 
+@pytest.mark.slow
 def test_only_the_item_that_kills_every_process_is_lost() -> None:
     deadly = f"__import__('os').kill({PARENT}, 9)"
     results = done(eval, ["1", deadly, "2", "3"])
@@ -122,11 +127,13 @@ def test_only_the_item_that_kills_every_process_is_lost() -> None:
     assert [dict(results)[item] for item in "123"] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_programming_error_is_not_reported_as_a_bad_file() -> None:
     with pytest.raises(TypeError, match="bad operand type"):
         done(abs, ["text"])
 
 
+@pytest.mark.slow
 def test_watched_processes_import_neither_torch_nor_ray() -> None:
     heavy = "sorted({'torch', 'ray'} & set(__import__('sys').modules))"
     assert done(eval, [heavy]) == [(heavy, [])]
@@ -151,6 +158,7 @@ def test_a_client_of_a_cluster_is_sent_to_it(monkeypatch: pytest.MonkeyPatch) ->
 # --- actors ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_actors_hold_what_they_made_and_one_that_dies_is_replaced(tmp_path: Path) -> None:
     def make() -> Callable[[list[int]], list[tuple[int, int]]]:
         with (tmp_path / "made").open("a") as file:
@@ -180,6 +188,7 @@ def test_an_error_in_making_is_the_users_to_see() -> None:
         list(spread(Actors(make, cpus=1, gpus=0, most=1), deque([Block({0: 7})])))
 
 
+@pytest.mark.slow
 def test_machines_without_the_needed_packages_stop_the_run() -> None:
     class Missing:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -194,6 +203,7 @@ def test_machines_without_the_needed_packages_stop_the_run() -> None:
 # --- the commands ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_index_is_the_local_one(films: Path, tmp_path: Path) -> None:
     manifest = Manifest.from_folder(films)
     local = index_videos(manifest, tmp_path / "local.parquet")
@@ -203,6 +213,7 @@ def test_the_index_is_the_local_one(films: Path, tmp_path: Path) -> None:
     assert rows(tmp_path / "ray.parquet") == rows(tmp_path / "local.parquet")
 
 
+@pytest.mark.slow
 def test_transcoded_videos_hold_the_same_frames(
     films: Path, tmp_path: Path, read_numbers: Callable[[torch.Tensor], list[int]]
 ) -> None:
@@ -250,6 +261,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed(tmp_path: Path, numbered_frames: Callable[..., torch.Tensor]) -> None:
     (tmp_path / "set" / "a").mkdir(parents=True)
     for at in range(6):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from json import dumps
+from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING
 
@@ -31,7 +33,7 @@ def evaluate(config: TestConfig, *, out: str | None = None, json: bool = False) 
     The exit status is 1 if some videos could not be read.
 
     Args:
-        out: Folder for metrics.json, scores.csv and confusion.png.
+        out: Folder for report.html (a page to send to others), metrics.json, scores.csv and confusion.png.
         json: Print the metrics as JSON.
     """
     from t3d.evaluation.run_test import run_test
@@ -39,7 +41,14 @@ def evaluate(config: TestConfig, *, out: str | None = None, json: bool = False) 
     with _only_writer(out):
         with _keeping_frames("the test", config.reading):
             result = run_test(config)
-        return _show(result, out=out, json=json)
+        status = _show(result, out=out, json=json)
+        if out:
+            from t3d.report.evaluation_page import write_evaluation
+
+            page = write_evaluation(result, Path(out) / "report.html", config, command=_command("test"))
+            if not json:
+                print(f"report: {page}")
+        return status
 
 
 @Spelling(positional=("models",), metavars={"models": "MODEL"})
@@ -131,6 +140,11 @@ def _print_fusion(result: FusionResult, out: str) -> None:
     table.add_row("fused", f"{fused.accuracy:.2%}", interval_text(fused.interval), "", f"{fused.loss:.3f}")
     Console().print(table)
     say(*result.sentences(), f"model: {out}")
+
+
+def _command(name: str) -> str:
+    """Return the command of this process; empty if it was called in another way, such as from Python."""
+    return shlex.join(["t3d", *sys.argv[1:]]) if sys.argv[1:2] == [name] else ""
 
 
 def _keeping_frames(what: str, reading: Reading) -> AbstractContextManager[None]:

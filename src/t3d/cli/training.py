@@ -107,9 +107,10 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> int:
     teacher_file = folder / "teacher.safetensors"
     if config.labels.videos and teacher_file.exists() and is_main():
         print("To see which of the two is better, test both on labeled videos that neither has learned from:")
-        print(
-            f"  t3d compare {shlex.quote(str(folder))} {shlex.quote(str(teacher_file))} --videos TEST_VIDEOS"
-        )
+        words = ["t3d", "compare", str(folder), str(teacher_file)]
+        words += ["--videos", config.data.exclude or "TEST_VIDEOS"]
+        words += ["--root", config.data.root] if config.data.exclude and config.data.root else []
+        print(f"  {shlex.join(words)}")
     return 0
 
 

@@ -123,7 +123,10 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as a JSON value."""
-        return asdict(self)
+        values = asdict(self)
+        for row, value in zip(self.rows, values["rows"], strict=True):
+            value["cost"]["ms_per_video"] = row.cost.ms_per_video
+        return values
 
     def sentences(self) -> list[str]:
         """Say which model is the most accurate, and whether another one costs less at about its accuracy."""

@@ -21,6 +21,7 @@ from t3d.data.clips.transforms import normalize
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute, has_bf16
 from t3d.errors import ConfigError, ExportError
+from t3d.evaluation.leaks import shared_with_run, sharing_sentence
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.protocol import Protocol
@@ -77,7 +78,7 @@ class ExportResult:
         rows: The network, then the exported model in each precision that T3D uses here.
         real: Whether the difference was measured on real clips.
         threads: Threads that computed.
-        warnings: Reasons not to use the file as it is.
+        warnings: Reasons not to use the file as it is, or not to trust its accuracy.
     """
 
     files: tuple[Path, ...]
@@ -156,7 +157,10 @@ def export_model(config: ExportConfig) -> ExportResult:
             exact, _ = load(temporary, compute=FP32)
             _check(scores_of((exact, FP32), clips, card.clip), reference, protocol, config)
             del exact
-    return _measured(config, (net, card, source), (out, clips, reference), videos, store)
+    seen = {} if videos is None else shared_with_run(config.model, videos, index, name=str(config.videos))
+    result = _measured(config, (net, card, source), (out, clips, reference), videos, store)
+    notes = [sharing_sentence(shared, tested="tested", other=name) for name, shared in seen.items() if shared]
+    return replace(result, warnings=(*result.warnings, *notes))
 
 
 def _out(config: ExportConfig, source: Path) -> Path:

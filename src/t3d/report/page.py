@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 
@@ -18,6 +17,7 @@ from t3d.evaluation.figures import interval_text
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.run_test import TestResult
 from t3d.io.files import atomic_path
+from t3d.report.pages import render
 from t3d.report.plots import confusion_figure, curves_figure, data_uri, frames_figure, race_figure
 from t3d.training.config import TrainConfig
 from t3d.training.logging import read_log
@@ -103,12 +103,9 @@ def write_report(
     metrics = outcome.single
     config = run.read_config(TrainConfig)
     samples = samples_of(outcome)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("t3d"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     chance = metrics.chance
-    environment.filters["interval"] = interval_text
-    page = environment.get_template("report.html").render(
+    page = render(
+        "report.html",
         title=title,
         lead=lead,
         headline=metrics.headline(),
