@@ -5,13 +5,8 @@
 
 `pack` runs on a machine with T3D. DATA contains the official lists of UCF101 and the videos. PACK gets up
 to three clips per video as JPEG images (16 frames of 128 × 128, every fourth), and the features of
-<<<<<<< HEAD
-EfficientNet-Lite0. For each share of the labels and each seed, it also gets the soft labels of a classifier
-on these features. Several parts are easier to copy.
-=======
 EfficientNet-Lite0. For each share of the labels and each seed, it also gets the soft labels of a
 classifier on these features. Several parts are easier to copy.
->>>>>>> main
 
 `run` needs torch, numpy, safetensors and Pillow, and the folders `src` and `benchmarks`. It trains every
 model on random crops of 112 × 112: from scratch on the labels alone, or with transfer, on labels, soft

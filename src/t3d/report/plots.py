@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from t3d.bench.growth import AXES, GrowthResult
+from t3d.bench.growth import GrowthResult
 from t3d.data.clips.arrays import FrameArray, frames_first
 from t3d.io.files import atomic_path
 
@@ -94,12 +94,12 @@ def race_figure(logs: Mapping[str, Sequence[dict[str, Any]]], *, chance: float |
 
 
 def growth_figure(result: GrowthResult) -> Figure:
-    """Time and memory over the work, one column per size that grows; the dashed line is linear growth.
+    """Time and memory, one column per size that grows; the dashed line is linear in the work.
 
     Args:
         result: Measured growth.
     """
-    axes = [axis for axis in AXES if len(result.of(axis)) > 1]
+    axes = result.axes
     figure = Figure(figsize=(3.3 * len(axes), 5.6), layout="constrained")
     grid = figure.subplots(2, len(axes), squeeze=False)
     for column, axis in enumerate(axes):
@@ -107,18 +107,24 @@ def growth_figure(result: GrowthResult) -> Figure:
         work = np.array([point.macs / 1e9 for point in points])
         seconds = np.array([point.time.median if point.time else np.nan for point in points])
         memory = np.array([np.nan if point.memory is None else point.memory / 1e6 for point in points])
-        for cell, values in zip(grid[:, column], (seconds, memory), strict=True):
-            cell.plot(work, values, marker="o", markersize=4, linestyle="-" if axis != "network" else "")
-            for point, x, y in zip(points, work, values, strict=True):
-                cell.annotate(point.label, (x, y), textcoords="offset points", xytext=(4, -9), fontsize=7)
-            cell.set(xlim=(0, None), ylim=(0, None), xlabel="GMAC per call")
-            cell.margins(x=0.12)
-        linear = np.nanmin(seconds / work) * work.max()
+        labels = [point.label for point in points]
+        units = (f"{result.kind}, seconds", "peak memory, MB")
+        for cell, values, unit in zip(grid[:, column], (seconds, memory), units, strict=True):
+            if axis == "network":
+                names = [f"{label}\n{macs:.1f} GMAC" for label, macs in zip(labels, work, strict=True)]
+                cell.barh(names, values)
+                cell.tick_params(axis="y", labelsize=7)
+                cell.set_xlabel(unit)
+            else:
+                cell.plot(work, values, marker="o", markersize=4)
+                for label, place in zip(labels, zip(work, values, strict=True), strict=True):
+                    cell.annotate(label, place, textcoords="offset points", xytext=(4, -9), fontsize=7)
+                cell.set(xlim=(0, 1.18 * work.max()), ylim=(0, None), xlabel="GMAC per call", ylabel=unit)
         top = grid[0, column]
-        top.plot([0, work.max()], [0, linear], color="gray", linestyle="--", linewidth=1)
-        top.set_title(f"{result.model}: {axis}" if axis != "network" else "networks", fontsize=9)
-    grid[0, 0].set_ylabel(f"{result.kind}, seconds")
-    grid[1, 0].set_ylabel("peak memory, MB")
+        if axis != "network":
+            linear = np.nanmin(seconds / work) * work.max()
+            top.plot([0, work.max()], [0, linear], color="gray", linestyle="--", linewidth=1)
+        top.set_title("networks" if axis == "network" else f"{result.model}: {axis}", fontsize=9)
     return figure
 
 
