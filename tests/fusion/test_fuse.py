@@ -17,7 +17,7 @@ from t3d.clip import ClipSpec, Targets
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, ManifestError
 from t3d.evaluation.predictor import Predictor
-from t3d.fusion import run as run_module
+from t3d.fusion import scores as scores_module
 from t3d.fusion.config import FuseConfig
 from t3d.fusion.network import fused_model, load_members
 from t3d.fusion.run import run_fuse
@@ -170,7 +170,7 @@ def test_a_video_that_cannot_be_read_is_left_out_and_the_exit_status_says_so(
 def test_videos_of_one_group_are_refused_before_they_are_scored(
     videos: Path, saved: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "score_videos", pytest.fail)
+    monkeypatch.setattr(scores_module, "score_videos", pytest.fail)
     table = tmp_path / "one.csv"
     rows = [f"{videos / name}_{number}.mp4,{name},film" for name in CLASSES for number in (0, 1)]
     table.write_text("\n".join(["path,label,source", *rows]))
@@ -184,7 +184,7 @@ def test_videos_of_one_group_are_refused_before_they_are_scored(
 def test_a_damaged_list_of_a_run_is_reported_before_videos_are_scored(
     videos: Path, saved: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "score_videos", pytest.fail)
+    monkeypatch.setattr(scores_module, "score_videos", pytest.fail)
     (tmp_path / "config.yaml").touch()
     (tmp_path / "train.csv").write_text("no such column")
     models = (saved("a", seed=0), saved("b", seed=1))

@@ -1,4 +1,4 @@
-"""`t3d test`, `t3d compare`, `t3d probe`, `t3d fuse` and `t3d predict`."""
+"""`t3d test`, `t3d compare`, `t3d probe`, `t3d calibrate`, `t3d fuse` and `t3d predict`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from t3d.cli.options import Spelling
 from t3d.errors import Failed, StoppedError, printable
 from t3d.evaluation.config import CompareConfig, PredictConfig, Reading, TestConfig
-from t3d.fusion.config import FuseConfig
+from t3d.fusion.config import CalibrateConfig, FuseConfig
 from t3d.io.files import writable_folder
 from t3d.io.locks import alone_in
 from t3d.training.interrupt import RaisedSignals
@@ -94,6 +94,30 @@ def probe(config: ProbeConfig, *, json: bool = False) -> int:
         print(f"model: {config.out}")
     status = 0 if result.test is None else _show(result.test, out=config.out, json=json)
     return 1 if result.bad else status
+
+
+@Spelling(metavars={"model": "RUN"})
+def calibrate(config: CalibrateConfig, *, json: bool = False) -> int:
+    """Calibrate the probabilities of a model on labeled videos.
+
+    Chooses a temperature that fits the probabilities to the share of right answers, and writes the model with
+    it. The exit status is 1 if some videos could not be read.
+
+        t3d calibrate runs/first --videos runs/first/val.csv --out new.safetensors
+
+    Args:
+        json: Print the result as JSON.
+    """
+    from t3d.fusion.calibrate import run_calibrate
+    from t3d.report.result import say
+
+    with _keeping_frames("the calibration", config.reading):
+        result = run_calibrate(config)
+    if json:
+        print(dumps(result.to_json(), ensure_ascii=False))
+    else:
+        say(*result.sentences())
+    return 1 if result.bad else 0
 
 
 @Spelling(metavars={"models": "RUN"})

@@ -46,6 +46,7 @@ COMMANDS = {
     "test": ("Test a trained model on labeled videos.", "evaluation:evaluate"),
     "compare": ("Compare models on the same labeled videos: accuracy, size and speed.", "evaluation:compare"),
     "probe": ("Train a linear classifier on frozen features, and test it.", "evaluation:probe"),
+    "calibrate": ("Calibrate the probabilities of a model on labeled videos.", "evaluation:calibrate"),
     "fuse": ("Make one model that averages the probabilities of several models.", "evaluation:fuse"),
     "predict": ("Classify videos.", "evaluation:predict"),
     "export": ("Export a model for fast inference on a CPU.", "export:export"),

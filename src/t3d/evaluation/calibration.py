@@ -60,30 +60,31 @@ class Calibration:
 
 
 def calibration_of(scores: Scores) -> Calibration:
-    """Measure the calibration of the videos' probabilities (Guo et al. 2017, section 2).
+    """Measure the calibration of the videos' probabilities.
 
     Args:
         scores: Scores of videos with one label each.
 
     Raises:
         ManifestError: No labeled video could be read.
-
-    Example:
-        >>> scores = Scores(
-        ...     ("a", "b"),
-        ...     np.zeros((0, 2)),
-        ...     np.zeros(0, np.int64),
-        ...     np.array([[0.9, 0.1], [0.7, 0.3]]),
-        ...     np.array([0, 1]),
-        ...     ("x", "y"),
-        ...     (),
-        ... )
-        >>> round(calibration_of(scores).error, 3)  # (|1 - 0.9| + |0 - 0.7|) / 2
-        0.4
     """
     known = known_rows(scores)
-    probs: npt.NDArray[np.float64] = scores.video_probs[known]
-    confidence, right = probs.max(1), probs.argmax(1) == scores.labels[known]
+    return calibration(scores.video_probs[known], scores.labels[known])
+
+
+def calibration(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.integer]) -> Calibration:
+    """Measure the calibration of probabilities (Guo et al. 2017, section 2).
+
+    Args:
+        probs: Probabilities of each video, float64 [V, K].
+        labels: Class of each video, [V].
+
+    Example:
+        >>> measured = calibration(np.array([[0.9, 0.1], [0.7, 0.3]]), np.array([0, 1]))
+        >>> round(measured.error, 3)  # (|1 - 0.9| + |0 - 0.7|) / 2
+        0.4
+    """
+    confidence, right = probs.max(1), probs.argmax(1) == labels
     place = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
     bins = []
     for number in range(BINS):

@@ -9,21 +9,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from t3d.data.catalog import open_index, open_videos, refuse_other_targets, refuse_unlabeled
-from t3d.data.clips.check import open_all, refuse_many
-from t3d.data.clips.frames import FrameStore
+from t3d.data.catalog import open_index
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.soft_labels import video_keys
 from t3d.errors import ManifestError
 from t3d.evaluation.leaks import shared_with_run, sharing_sentence
-from t3d.evaluation.protocol import Protocol
-from t3d.evaluation.scores import Scores
-from t3d.evaluation.scoring import score_videos
 from t3d.fusion.config import FuseConfig
-from t3d.fusion.fit import ClipScores, Fusion, clip_scores, cross_validated, fit, refuse_one_group
-from t3d.fusion.network import Trained, fused_model, load_members
+from t3d.fusion.fit import ClipScores, Fusion, clip_scores, cross_validated, fit
+from t3d.fusion.network import fused_model, load_members
 from t3d.fusion.result import FusionResult, line
+from t3d.fusion.scores import scores_of, validation_videos
 from t3d.io.files import writable_folder
 from t3d.models.weights import save_model
 from t3d.training.run_folder import RunFolder
@@ -57,16 +53,11 @@ def run_fuse(config: FuseConfig) -> FusionResult:
         config.models, device=compute.pick_device(), allow_unfinished=config.allow_unfinished
     )
     classes = members[0].card.classes
-    manifest = open_videos(config.videos, root=reading.root, classes=reading.classes)
-    refuse_other_targets(manifest, "single", name=config.videos, other=config.models[0])
-    refuse_unlabeled(manifest, name=config.videos)
-    manifest = manifest.with_classes(classes, name=config.videos, owner="the models")
-    manifest = manifest.select(manifest.labeled)
-    refuse_one_group(manifest.table["source"].to_pylist())  # before the models score the videos
+    manifest = validation_videos(config, classes, model=config.models[0])
     index = open_index(reading.index, config.videos, root=reading.root)
     seen = _seen_in_training(config, manifest, index)
     trained = _trained_on(config.models, classes)
-    scores = [_scores(member, manifest, config, index) for member in members]
+    scores = [scores_of(member, manifest, config, index) for member in members]
     bad = list({failed.row: failed for each in scores for failed in each.bad}.values())
     rows = np.setdiff1d(np.arange(len(manifest)), [failed.row for failed in bad])
     if not len(rows):
@@ -87,27 +78,6 @@ def run_fuse(config: FuseConfig) -> FusionResult:
     ) as part:
         save_model(net, part.last, card=card)
     return result
-
-
-def _scores(member: Trained, manifest: Manifest, config: FuseConfig, index: VideoIndex | None) -> Scores:
-    """Return a model's scores, with the classes in the order of the manifest."""
-    spec, reading = member.card.clip, config.reading
-    store = FrameStore(
-        spec, cache=reading.cache, index=index, limits=reading.limits, image_fps=reading.image_fps
-    )
-    if reading.cache:
-        open_all(manifest, store, workers=config.compute.workers)  # scoring reports what cannot be read
-    scores = score_videos(
-        member.net,
-        manifest,
-        Protocol(spec),
-        store=store,
-        compute=config.compute,
-        shown=f"Scoring with {member.name}",
-    )
-    refuse_many(scores.bad, among=len(manifest), max_bad=config.reading.max_bad, option="max_bad")
-    order = [member.card.classes.index(name) for name in manifest.classes]
-    return replace(scores, clip_probs=scores.clip_probs[:, order], video_probs=scores.video_probs[:, order])
 
 
 def _measured(
