@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -774,3 +775,13 @@ def test_a_run_names_its_processes_and_devices(tiny: Tiny, processes: int, devic
     accelerator = SimpleNamespace(num_processes=processes, device=torch.device(device))
     run = Run(config, cast("Any", accelerator), RunFolder(config.out), FrameStore(config.clip), False)
     assert run.surroundings() == f", {place}"
+
+
+def test_the_console_says_the_share_of_waiting_and_advises_once(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("t3d.training.trainer.faster_data", lambda _, data: f"advice {data.workers}")
+    train(tiny(optim={"epochs": 2}))
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"epoch   \d/2 .* loss \d\.\d{3}  waiting for data \d+%", printed)) == 2
+    assert printed.count("advice 0") == 1
