@@ -237,7 +237,7 @@ def test_a_resumed_epoch_is_reported_whole(tiny: Tiny, tmp_path: Path, capsys: O
 
     def epoch_lines() -> list[str]:
         out = capsys.readouterr().out
-        times = r" +[0-9.]+ min|waiting for data \d+%"
+        times = r" +[0-9.]+ min|  waiting for data \d+%"
         return [re.sub(times, "", line) for line in out.splitlines() if line.startswith("epoch")]
 
     options: dict[str, Any] = {"optim": {"epochs": 2, "lr": 0.2}, "log_every": 3}

@@ -46,6 +46,8 @@ def test_waiting_is_counted_per_line_and_per_epoch(clock: Clock) -> None:
     figures = meter.epoch()
     assert figures == EpochFigures(loss=2.0, seconds=8.0, waited=3.0)
     assert figures.waiting == 3 / 8
+    assert str(figures) == "loss 2.000  waiting for data 38%"
+    assert str(replace(figures, waited=0.3)) == "loss 2.000"
     meter.start()
     step(meter, clock, waits=1, computes=1)
     meter.report(meter.loss_sum())

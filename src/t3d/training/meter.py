@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from t3d.data.config import ReadConfig
 from t3d.errors import ManifestError, printable
 
+_SOME_WAITING = 0.05  # share of an epoch
 _MUCH_WAITING = 0.25  # share of an epoch
 _LEAST_WAITED = 10.0  # seconds
 
@@ -37,6 +38,10 @@ class EpochFigures:
     def waiting(self) -> float:
         """Share of the time spent waiting for data, in [0, 1]."""
         return self.waited / self.seconds if self.seconds else 0.0
+
+    def __str__(self) -> str:
+        waiting = f"  waiting for data {self.waiting:.0%}" if self.waiting >= _SOME_WAITING else ""
+        return f"loss {self.loss:.3f}{waiting}"
 
 
 class Meter:

@@ -257,10 +257,8 @@ class Trainer:
     def say(self, epoch: int, note: str = "") -> None:
         """Print the line of an epoch, followed by a note."""
         figures = self.meter.epoch()
-        self.log.say(
-            f"epoch {epoch:>3}/{self.config.optim.epochs}  {self.minutes():6.1f} min  "
-            f"loss {figures.loss:.3f}  waiting for data {figures.waiting:.0%}{note}"
-        )
+        epochs = self.config.optim.epochs
+        self.log.say(f"epoch {epoch:>3}/{epochs}  {self.minutes():6.1f} min  {figures}{note}")
         if not self._advised and (advice := faster_data(figures, self.config.data)):
             self._advised = True
             self.log.say(advice)
