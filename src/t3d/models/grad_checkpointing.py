@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 GradCheckpointing = Literal["none", "layers", "blocks"]
-"""What `VideoNet.set_grad_checkpointing` accepts."""
+"""Mode of `VideoNet.set_grad_checkpointing`."""
 
 
 class Recomputing(nn.Module):
