@@ -14,8 +14,12 @@ import os
 import resource
 import subprocess
 import sys
+from typing import get_args
+
+from t3d.training.config import GradCheckpointing
 
 # Freed memory is returned immediately, so that the peak contains only memory in use at the same time.
+MODES = get_args(GradCheckpointing)
 _EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}
 
 
@@ -24,7 +28,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def step(net: str, frames: int, size: int, *, checkpointing: bool) -> float:
+def step(net: str, frames: int, size: int, *, mode: GradCheckpointing) -> float:
     """Memory that a step needs, in GB."""
     import torch
 
@@ -32,7 +36,7 @@ def step(net: str, frames: int, size: int, *, checkpointing: bool) -> float:
 
     torch.set_num_threads(1)
     model = create_model(net, num_classes=101).to(memory_format=torch.channels_last_3d)
-    model.set_grad_checkpointing(checkpointing)
+    model.set_grad_checkpointing(mode)
     clip = torch.rand(1, 3, frames, size, size)
     before = peak()
     model(clip).logsumexp(1).sum().backward()
@@ -46,20 +50,18 @@ def main() -> None:
     parser.add_argument("--net", nargs="+", default=["t3d121", "densenet3d121"])
     parser.add_argument("--frames", nargs="+", type=int, default=[16, 32, 64, 128])
     parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--one", choices=("kept", "recomputed"), help="measure a single step here")
+    parser.add_argument("--one", choices=MODES, help="measure a single step here, in this mode")
     chosen = parser.parse_args()
     if chosen.one:
         (net,), (frames,) = chosen.net, chosen.frames
-        print(step(net, frames, chosen.size, checkpointing=chosen.one == "recomputed"))
+        print(step(net, frames, chosen.size, mode=chosen.one))
         return
-    print(
-        f"| net, {chosen.size} × {chosen.size} | frames | GB | with grad_checkpointing |\n|---|---|---|---|"
-    )
+    print(f"| net, {chosen.size} × {chosen.size} | frames | GB, {' | '.join(MODES)} |\n|---|---|---|---|---|")
     for net in chosen.net:
         for frames in chosen.frames:
             cells = []
-            for activations in ("kept", "recomputed"):
-                command = [sys.executable, __file__, "--one", activations, "--size", str(chosen.size)]
+            for mode in MODES:
+                command = [sys.executable, __file__, "--one", mode, "--size", str(chosen.size)]
                 command += ["--net", net, "--frames", str(frames)]
                 printed = subprocess.run(
                     command, check=True, capture_output=True, text=True, env=os.environ | _EXACT

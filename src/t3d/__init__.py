@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from t3d.models.weights import ModelCard, load_model, save_model
     from t3d.recipes import list_recipes
     from t3d.runtime.load import load
+    from t3d.runtime.optimize import OptimizedModel, optimize
     from t3d.training.config import TrainConfig
     from t3d.training.run import train
     from t3d.transfer.config import TransferConfig
@@ -48,6 +49,7 @@ _HOMES = {
     "Manifest": "t3d.data.manifest.manifest",
     "ManifestError": "t3d.errors",
     "ModelCard": "t3d.models.weights",
+    "OptimizedModel": "t3d.runtime.optimize",
     "Prediction": "t3d.evaluation.predictor",
     "Predictor": "t3d.evaluation.predictor",
     "T3DError": "t3d.errors",
@@ -65,6 +67,7 @@ _HOMES = {
     "load": "t3d.runtime.load",
     "load_clips": "t3d.data.clips.arrays",
     "load_model": "t3d.models.weights",
+    "optimize": "t3d.runtime.optimize",
     "recipe": "t3d.configs",
     "run_test": "t3d.evaluation.run_test",
     "save_model": "t3d.models.weights",
@@ -83,6 +86,7 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "ModelCard",
+    "OptimizedModel",
     "Prediction",
     "Predictor",
     "T3DError",
@@ -100,6 +104,7 @@ __all__ = [
     "load",
     "load_clips",
     "load_model",
+    "optimize",
     "recipe",
     "run_test",
     "save_model",

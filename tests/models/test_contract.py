@@ -16,6 +16,7 @@ from torch import nn
 
 from t3d.errors import ConfigError
 from t3d.models import ModelCard, VideoNet, create_model, list_models, load_model, model_options, save_model
+from t3d.models.grad_checkpointing import GradCheckpointing
 
 pytestmark = pytest.mark.filterwarnings("ignore:a TTL looks at")
 
@@ -101,8 +102,10 @@ def test_classifier_can_be_replaced(net: VideoNet) -> None:
 
 
 @pytest.mark.parametrize(("name", "options"), COMPUTED)
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_every_parameter_learns(name: str, options: dict[str, object], checkpointing: bool) -> None:
+@pytest.mark.parametrize("checkpointing", ["none", "blocks"])
+def test_every_parameter_learns(
+    name: str, options: dict[str, object], checkpointing: GradCheckpointing
+) -> None:
     computed = build(name, options).train()
     computed.set_grad_checkpointing(checkpointing)
     optimizer = torch.optim.SGD(computed.parameters(), lr=0.01)

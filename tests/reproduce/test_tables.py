@@ -192,7 +192,7 @@ def test_only_changes_that_affect_results_change_the_folder(tmp_path: Path) -> N
             trials_of(table, table.rows[0], open_sets(table, table.rows, choices), choices)[0].folder
         ).parent.name
 
-    same = [folder(), folder(workers=7), folder(cache="c"), folder(grad_checkpointing=True)]
+    same = [folder(), folder(workers=7), folder(cache="c"), folder(grad_checkpointing="blocks")]
     others = [folder(seed=1), folder(precision="fp32"), folder(grad_accum_steps=2), folder(scale="small")]
     assert len(set(same)) == 1
     assert len({*same, *others}) == 5

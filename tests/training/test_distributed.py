@@ -61,7 +61,8 @@ train(replace(config, out=str(root / "whole")))
 
 SingleLabelStep.loss = loss
 seen["stop"] = True
-parts = replace(config, out=str(root / "parts"))
+# Recomputing changes neither the weights nor what the processes exchange.
+parts = replace(config, out=str(root / "parts"), model=replace(config.model, grad_checkpointing="blocks"))
 try:
     train(parts)
 except InterruptedRunError as error:

@@ -237,7 +237,8 @@ def test_a_resumed_epoch_is_reported_whole(tiny: Tiny, tmp_path: Path, capsys: O
 
     def epoch_lines() -> list[str]:
         out = capsys.readouterr().out
-        return [re.sub(r" +[0-9.]+ min", "", line) for line in out.splitlines() if line.startswith("epoch")]
+        times = r" +[0-9.]+ min|  waiting for data \d+%"
+        return [re.sub(times, "", line) for line in out.splitlines() if line.startswith("epoch")]
 
     options: dict[str, Any] = {"optim": {"epochs": 2, "lr": 0.2}, "log_every": 3}
     straight = RunFolder(train(tiny(out=str(tmp_path / "straight"), **options)))

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,6 +39,7 @@ from t3d.training.checkpoint import Snapshot
 from t3d.training.config import TrainConfig
 from t3d.training.errors import InterruptedRunError
 from t3d.training.logging import read_log
+from t3d.training.meter import EpochFigures
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
 from t3d.training.start import Run
@@ -774,3 +776,14 @@ def test_a_run_names_its_processes_and_devices(tiny: Tiny, processes: int, devic
     accelerator = SimpleNamespace(num_processes=processes, device=torch.device(device))
     run = Run(config, cast("Any", accelerator), RunFolder(config.out), FrameStore(config.clip), False)
     assert run.surroundings() == f", {place}"
+
+
+def test_the_console_says_the_share_of_waiting_and_advises_once(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EpochFigures, "waiting", 0.05)
+    monkeypatch.setattr("t3d.training.trainer.faster_data", lambda _, data: f"advice {data.workers}")
+    train(tiny(optim={"epochs": 2}))
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"epoch   \d/2 .* loss \d\.\d{3}  waiting for data 5%", printed)) == 2
+    assert printed.count("advice 0") == 1

@@ -221,6 +221,18 @@ def test_options_of_an_earlier_version_are_refused_with_their_present_names(
     assert "optim.mixup" not in message
 
 
+@pytest.mark.parametrize(("old", "now"), [("true", "layers"), ("false", "none")])
+def test_grad_checkpointing_of_an_earlier_version_is_translated(
+    tiny: Tiny, videos: Manifest, old: str, now: str
+) -> None:
+    folder = started(tiny(), videos)
+    text = folder.config.read_text()
+    folder.config.write_text(text.replace("grad_checkpointing: none", f"grad_checkpointing: {old}"))
+    assert folder.config.read_text() != text
+    model = folder.read_config(TrainConfig).model
+    assert model == replace(tiny().model, grad_checkpointing=now)
+
+
 def test_a_run_of_another_command_is_refused_by_its_name(tiny: Tiny, videos: Manifest) -> None:
     folder = started(tiny(), videos)
     with pytest.raises(WrongCommandError, match="is a run of t3d train; t3d transfer cannot") as caught:

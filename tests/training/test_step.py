@@ -198,10 +198,10 @@ def test_a_report_is_the_mean_since_the_last(tiny: Tiny) -> None:
     assert line["loss"] == pytest.approx(np.mean(losses[2:]), rel=1e-5)
     assert line["lr"] == 1e-30
     assert 0 <= line["waiting_for_data"] <= 1
-    assert taking.meter.epoch_loss() == pytest.approx(np.mean(losses), rel=1e-5)
+    assert taking.meter.epoch().loss == pytest.approx(np.mean(losses), rel=1e-5)
     taking.take_step(iter([batches[0]]), epoch=1, step=0)  # the next epoch starts from zero
     taking.report()
-    assert taking.meter.epoch_loss() == pytest.approx(losses[0], rel=1e-5)
+    assert taking.meter.epoch().loss == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_draws_follow_from_the_place_in_the_run(tiny: Tiny) -> None:

@@ -97,11 +97,14 @@ class DenseLayer(Recomputing):
             New channels, B growth_rate T H W.
         """
         narrow = self.recomputed(self._squeeze, *features)
-        new = self.conv2(F.relu(self.norm2(narrow), inplace=True))
+        new = self.recomputed(self._expand, narrow)
         return F.dropout(new, self.drop_rate, training=self.training) if self.drop_rate > 0 else new
 
     def _squeeze(self, *features: Tensor) -> Tensor:
         return self.conv1(F.relu(self.norm1(torch.cat(features, dim=1)), inplace=True))
+
+    def _expand(self, narrow: Tensor) -> Tensor:
+        return self.conv2(F.relu(self.norm2(narrow), inplace=True))
 
 
 class DenseBlock(nn.ModuleDict):
@@ -121,7 +124,7 @@ class DenseBlock(nn.ModuleDict):
         return torch.cat(features, dim=1)
 
 
-class PlainTransition(nn.Sequential):
+class PlainTransition(Recomputing):
     """DenseNet's transition: BN → ReLU → 1×1×1 that halves the channels → 2×2×2 average pool."""
 
     def __init__(self, in_channels: int, options: DenseNet3DOptions) -> None:
@@ -131,6 +134,13 @@ class PlainTransition(nn.Sequential):
         self.relu = nn.ReLU(inplace=True)
         self.conv = nn.Conv3d(in_channels, self.out_channels, kernel_size=1, bias=False)
         self.pool = TransitionPool(adapt=options.adapt_pool)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B C T H W → B C/2 T//2 H//2 W//2."""
+        return self.pool(self.recomputed(self._narrow, x))
+
+    def _narrow(self, x: Tensor) -> Tensor:
+        return self.conv(self.relu(self.norm(x)))
 
 
 class DenseNet3D(VideoNet):

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+GradCheckpointing = Literal["none", "layers", "blocks"]
+"""Mode of `VideoNet.set_grad_checkpointing`."""
+
 
 class Recomputing(nn.Module):
-    """Base class of the blocks that `VideoNet.set_grad_checkpointing` switches.
+    """Base class of the layers that `VideoNet.set_grad_checkpointing` switches.
 
     Attributes:
-        grad_checkpointing: Whether the block recomputes its activations. Off by default.
+        grad_checkpointing: Whether the layer recomputes its activations. Off by default.
     """
 
     def __init__(self) -> None:
@@ -22,35 +27,67 @@ class Recomputing(nn.Module):
         self.grad_checkpointing = False
 
     def recomputed(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """Compute a part of the block. If checkpointing is on, keep only its inputs for the backward pass.
+        """Compute a part of the layer. If checkpointing is on, keep only its inputs for the backward pass.
+
+        The second computation ends before the last operation of the part, whose result nothing needs. A part
+        that ends with a convolution is therefore cheap to recompute.
 
         Args:
-            part: Function to compute, made of modules of this block. It must not be random.
+            part: Function to compute, made of modules of this layer. It must not be random.
             *inputs: Arguments of `part`, which must not change them.
 
         Returns:
             The result of `part`.
         """
-        if not (self.grad_checkpointing and torch.is_grad_enabled()):
+        if not self.grad_checkpointing:
             return part(*inputs)
-        return checkpoint(
-            part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=self._contexts
-        )
+        return recompute(part, *inputs, modules=[self])
 
-    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _spare_buffers(self)
+
+def recompute(
+    part: Callable[..., Tensor], *inputs: Tensor, modules: Iterable[nn.Module], random: bool = False
+) -> Tensor:
+    """Compute a part of a network, keep only its inputs, and compute it again in the backward pass.
+
+    Args:
+        part: Function to compute. It may contain parts that are recomputed themselves.
+        *inputs: Arguments of `part`, which must not change them.
+        modules: Modules of `part`. Their buffers, such as the statistics of BatchNorm, change only once.
+        random: Whether `part` contains dropout, so that the second computation must draw the same numbers.
+
+    Returns:
+        The result of `part`.
+    """
+    if not torch.is_grad_enabled():
+        return part(*inputs)
+    if torch.compiler.is_compiling():  # a compiled graph changes buffers once, whatever it recomputes
+        return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=random)
+    return checkpoint(
+        part,
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=random,
+        context_fn=partial(_contexts, list(modules)),
+    )
+
+
+def _contexts(
+    modules: list[nn.Module],
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _spare_buffers(modules)
 
 
 @contextmanager
-def _spare_buffers(block: nn.Module) -> Iterator[None]:
+def _spare_buffers(modules: list[nn.Module]) -> Iterator[None]:
     # The second pass would update BatchNorm's statistics twice, so it gets copies of them.
-    kept = [(module, dict(module.named_buffers(recurse=False))) for module in block.modules()]
-    for module, buffers in kept:
+    parts = [part for module in modules for part in module.modules()]
+    kept = [(part, dict(part.named_buffers(recurse=False))) for part in parts]
+    for part, buffers in kept:
         for name, buffer in buffers.items():
-            setattr(module, name, buffer.clone())
+            setattr(part, name, buffer.clone())
     try:
         yield
     finally:
-        for module, buffers in kept:
+        for part, buffers in kept:
             for name, buffer in buffers.items():
-                setattr(module, name, buffer)
+                setattr(part, name, buffer)

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from t3d.errors import ConfigError, between, did_you_mean
-from t3d.models.grad_checkpointing import Recomputing
 from t3d.models.net import MAX_CHANNELS, NetOptions, VideoNet, check_depths
 from t3d.models.ttl import TemporalBranch, TemporalTransition, TimePadding
 
@@ -74,7 +73,7 @@ class InsertedTTLOptions(NetOptions):
         return int(count * self.width)
 
 
-class InsertedTTL(Recomputing):
+class InsertedTTL(nn.Module):
     """TTL that keeps the size and the number of channels of a map.
 
     Args:
@@ -120,11 +119,8 @@ class InsertedTTL(Recomputing):
         Returns:
             Map, B C T H W.
         """
-        out = self.recomputed(self._look, x)  # B C T H W
+        out = self.projection(self.transition(x))  # B C T H W
         return x + out if self.shortcut else out
-
-    def _look(self, x: Tensor) -> Tensor:
-        return self.projection(self.transition(x))
 
 
 def insert_ttl_of(model: VideoNet, options: InsertedTTLOptions) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from functools import partial
+from typing import ClassVar, Self, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t3d.errors import ConfigError, did_you_mean
-from t3d.models.grad_checkpointing import Recomputing
+from t3d.errors import ConfigError, did_you_mean, one_of
+from t3d.models.grad_checkpointing import GradCheckpointing, Recomputing, recompute
 
 BACKBONE = "backbone"
 """The name that `VideoNet.freeze` accepts for all stages: everything except the classifier."""
@@ -107,6 +108,7 @@ class VideoNet(nn.Module, ABC):
         self.head_drop_rate = head_drop_rate
         self.inserted = nn.ModuleDict()
         self._frozen: tuple[nn.Module, ...] = ()
+        self._recomputes_stages = False
 
     @abstractmethod
     def layers(self) -> Mapping[str, Sequence[nn.Module]]:
@@ -150,21 +152,30 @@ class VideoNet(nn.Module, ABC):
             The output of the last module of the last stage.
         """
         for modules in self.stages().values():
-            for module in modules:
-                x = module(x)
+            part = partial(_run, modules)
+            x = recompute(part, x, modules=modules, random=True) if self._recomputes_stages else part(x)
         return x
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Turn gradient checkpointing on or off, which recomputes activations to save memory.
+    def set_grad_checkpointing(self, mode: GradCheckpointing = "layers") -> None:
+        """Choose which activations to recompute in the backward pass, to save memory.
 
-        Outputs, gradients and BatchNorm buffers stay bit-identical.
+        Outputs, gradients and BatchNorm buffers stay bit-identical. Names and values of tensors do not depend
+        on it, so a weights file does not contain it.
 
         Args:
-            enable: On or off.
+            mode: `none` keeps all activations. `layers` recomputes what is cheap in dense layers and TTLs
+                (all but the convolutions), and residual blocks and Inception modules as a whole. `blocks`
+                recomputes whole stages, and within them the same as `layers`.
+
+        Raises:
+            ConfigError: The mode is unknown.
         """
+        one_of("grad_checkpointing", mode, get_args(GradCheckpointing))
         for module in self.modules():
             if isinstance(module, Recomputing):
-                module.grad_checkpointing = enable
+                module.grad_checkpointing = mode != "none"
+            elif isinstance(module, VideoNet):  # this one, or a member of a fused model
+                module._recomputes_stages = mode == "blocks"
 
     def own_name(self, foreign: str) -> str:
         """Translate a tensor's name from another project's file of the same model.
@@ -297,6 +308,12 @@ class VideoNet(nn.Module, ABC):
                 f"the input is {shape} (B × C × T × H × W); with its options this model needs at least "
                 f"{frames} frames of {side} × {side} pixels"
             )
+
+
+def _run(modules: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for module in modules:
+        x = module(x)
+    return x
 
 
 def _checked_count(num_classes: int) -> int:

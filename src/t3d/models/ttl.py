@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t3d.errors import ConfigError, did_you_mean
+from t3d.models.grad_checkpointing import Recomputing
 
 TimePadding = Literal["zeros", "replicate"]
 Kernel = tuple[int, int, int]
@@ -146,7 +147,7 @@ class TransitionPool(nn.Module):
         return f"2×2×2, adapt={self.adapt}"
 
 
-class TemporalBranch(nn.Sequential):
+class TemporalBranch(Recomputing):
     """One branch of a TTL: BN → ReLU → convolution of one temporal depth, T is kept."""
 
     def __init__(
@@ -158,6 +159,13 @@ class TemporalBranch(nn.Sequential):
         self.conv = TemporalConv3d(
             in_channels, out_channels, kernel_size=kernel_size, time_padding=time_padding
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B C T H W → B C' T H W."""
+        return self.recomputed(self._convolve, x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        return self.conv(self.relu(self.norm(x)))
 
 
 class TemporalTransition(nn.Module):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from t3d.device import Precision
-from t3d.errors import ConfigError, at_least
+from t3d.errors import ConfigError, at_least, one_of
+from t3d.training.config import GradCheckpointing
 from t3d.transfer.teachers.normalization import NormalizationName
 
 Scale = Literal["paper", "small"]
@@ -62,7 +63,8 @@ class Choices:
         precision: Number format: `fp32`, `bf16` (bfloat16), or `auto` (bf16 if the device supports it in
             hardware).
         grad_accum_steps: Forward passes per optimizer step, to save memory.
-        grad_checkpointing: Recompute parts of models in the backward pass, to save memory.
+        grad_checkpointing: Activations to recompute in the backward pass, to save memory: `none`, `layers`,
+            or `blocks`, which saves most and is slowest.
 
     Raises:
         ConfigError: A value is invalid, or a data set has a root or an index but no `data` entry.
@@ -82,12 +84,13 @@ class Choices:
     cache: str | None = None
     precision: Precision = "auto"
     grad_accum_steps: int = 1
-    grad_checkpointing: bool = False
+    grad_checkpointing: GradCheckpointing = "none"
 
     def __post_init__(self) -> None:
         at_least("seed", self.seed, 0)
         at_least("workers", self.workers, 0)
         at_least("grad_accum_steps", self.grad_accum_steps, 1)
+        one_of("grad_checkpointing", self.grad_checkpointing, get_args(GradCheckpointing))
         for option, values in (("root", self.root), ("index", self.index)):
             for name, value in values.items():
                 if name not in self.data:

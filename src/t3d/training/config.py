@@ -15,6 +15,8 @@ from t3d.errors import ConfigError, at_least, between, one_of
 
 Optimizer = Literal["sgd", "adamw"]
 ScheduleName = Literal["step", "plateau", "cosine", "constant"]
+GradCheckpointing = Literal["none", "layers", "blocks"]
+"""See `VideoNet.set_grad_checkpointing`. Defined here, too, because reading options does not need torch."""
 
 CHANGEABLE = ("optim.epochs", "early_stopping")
 """Options that may change when a run is resumed."""
@@ -34,14 +36,19 @@ class ModelConfig:
             `stem`, `denseblock1` to `denseblock4` in DenseNet3D and T3D, `layer1` to `layer4` in ResNet3D
             (docs/reference/models.md lists the others), or `backbone` for everything except the classifier.
             Default: freeze nothing.
-        grad_checkpointing: Recompute activations during the backward pass: less memory, slower steps.
+        grad_checkpointing: Activations to recompute in the backward pass, for less memory and slower steps:
+            `none`; `layers` recomputes cheap layers of T3D and DenseNet3D, and blocks of other models;
+            `blocks` recomputes whole stages. The trained model is the same.
     """
 
     name: str = "t3d121"
     options: dict[str, Any] = field(default_factory=dict)
     init: str | None = None
     freeze: str = ""
-    grad_checkpointing: bool = False
+    grad_checkpointing: GradCheckpointing = "none"
+
+    def __post_init__(self) -> None:
+        one_of("model.grad_checkpointing", self.grad_checkpointing, get_args(GradCheckpointing))
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,43 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
+from t3d.data.config import ReadConfig
 from t3d.errors import ManifestError, printable
+
+_SOME_WAITING = 0.05  # share of an epoch
+_MUCH_WAITING = 0.25  # share of an epoch
+_LEAST_WAITED = 10.0  # seconds
+
+
+@dataclass(frozen=True)
+class EpochFigures:
+    """Figures of an epoch.
+
+    Args:
+        loss: Mean loss of its steps.
+        seconds: Duration of its steps, averaged over processes.
+        waited: Seconds of these in which a process waited for data. On a GPU this is an upper bound, because
+            the GPU may still compute while the process waits.
+    """
+
+    loss: float
+    seconds: float
+    waited: float
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time spent waiting for data, in [0, 1]."""
+        return self.waited / self.seconds if self.seconds else 0.0
+
+    def __str__(self) -> str:
+        waiting = f"  waiting for data {self.waiting:.0%}" if self.waiting >= _SOME_WAITING else ""
+        return f"loss {self.loss:.3f}{waiting}"
 
 
 class Meter:
@@ -22,7 +53,7 @@ class Meter:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        self.load_state_dict({"loss": 0.0, "steps": 0, "epoch_loss": 0.0, "epoch_steps": 0})
+        self.load_state_dict({"loss": 0.0, "steps": 0})
         self.start()
 
     def start(self) -> None:
@@ -38,13 +69,20 @@ class Meter:
             loss_sum: Result of `loss_sum`.
         """
         epoch = {"epoch_loss": self._epoch_loss, "epoch_steps": self._epoch_steps}
-        return {"loss": loss_sum, "steps": self._steps, **epoch}
+        times = {"epoch_seconds": self._epoch_seconds, "epoch_waited": self._epoch_waited}
+        return {"loss": loss_sum, "steps": self._steps, **epoch, **times}
 
     def load_state_dict(self, state: dict[str, float | int]) -> None:
         """Restore what `state_dict` returned."""
         self._loss_sum = torch.tensor(float(state["loss"]), device=self.accelerator.device)
         self._steps = int(state["steps"])
-        self._epoch_loss, self._epoch_steps = float(state["epoch_loss"]), int(state["epoch_steps"])
+        self._epoch_loss, self._epoch_steps = (
+            float(state.get("epoch_loss", 0)),
+            int(state.get("epoch_steps", 0)),
+        )
+        # Checkpoints of earlier versions have no times.
+        self._epoch_seconds = float(state.get("epoch_seconds", 0))
+        self._epoch_waited = float(state.get("epoch_waited", 0))
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -67,17 +105,20 @@ class Meter:
         return float(self.accelerator.reduce(self._loss_sum, reduction="mean"))
 
     def report(self, loss_sum: float) -> dict[str, float]:
-        """Return the means since the last report, and reset them.
+        """Return the means since the last report over all processes, and reset them.
 
         Args:
             loss_sum: Result of `loss_sum`.
         """
-        seconds = time.monotonic() - self._began
+        times = torch.tensor([time.monotonic() - self._began, self._waited], device=self._loss_sum.device)
+        seconds, waited = self.accelerator.reduce(times, reduction="mean").tolist()
         line = {
             "loss": loss_sum / self._steps,
             "clips_per_second": round(self._clips * self.accelerator.num_processes / seconds, 3),
-            "waiting_for_data": round(self._waited / seconds, 4),
+            "waiting_for_data": round(waited / seconds, 4),
         }
+        self._epoch_seconds += seconds
+        self._epoch_waited += waited
         self._epoch_loss += loss_sum
         self._epoch_steps += self._steps
         self._loss_sum = torch.zeros_like(self._loss_sum)
@@ -85,11 +126,28 @@ class Meter:
         self.start()
         return line
 
-    def epoch_loss(self) -> float:
-        """Return the mean loss of the steps reported since the last call. There must be at least one."""
-        mean = self._epoch_loss / self._epoch_steps
+    def epoch(self) -> EpochFigures:
+        """Return the figures of the steps reported since the last call. There must be at least one."""
+        figures = EpochFigures(self._epoch_loss / self._epoch_steps, self._epoch_seconds, self._epoch_waited)
         self._epoch_loss, self._epoch_steps = 0.0, 0
-        return mean
+        self._epoch_seconds, self._epoch_waited = 0.0, 0.0
+        return figures
+
+
+def faster_data(figures: EpochFigures, data: ReadConfig) -> str:
+    """Return how to make reading faster, as a sentence. Empty if training hardly waits for data.
+
+    Args:
+        figures: Figures of an epoch. Epochs with less than 10 seconds of waiting say too little.
+        data: Options of reading.
+    """
+    if figures.waiting < _MUCH_WAITING or figures.waited < _LEAST_WAITED:
+        return ""
+    cache = "" if data.cache else "decode each video once with --cache FOLDER, or "
+    return (
+        f"Training waited for data {figures.waiting:.0%} of the time: {cache}use more reading processes with "
+        f'--workers (now {data.workers}). docs/guides/training.md, "Training waits for data", has details'
+    )
 
 
 class BrokenVideos:

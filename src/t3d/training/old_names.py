@@ -1,4 +1,4 @@
-"""Option names of earlier versions, for a clear message about files that use them."""
+"""Option names and values of earlier versions."""
 
 from __future__ import annotations
 
@@ -49,6 +49,22 @@ def refuse_old_names(options: Mapping[str, object], kind: type, *, where: str | 
             f"{where} uses option names of an earlier version: {', '.join(messages)}. Change them in a "
             "configuration file of your own. A run of an earlier version cannot be resumed: start a new one"
         )
+
+
+def with_current_values(options: Mapping[str, object]) -> Mapping[str, object]:
+    """Translate values of earlier versions, so that a run can be resumed.
+
+    Args:
+        options: Content of the config.yaml of a run.
+
+    Returns:
+        The options. `model.grad_checkpointing`, which was true or false, is now `layers` or `none`.
+    """
+    model = options.get("model")
+    if not isinstance(model, Mapping) or not isinstance(model.get("grad_checkpointing"), bool):
+        return options
+    mode = "layers" if model["grad_checkpointing"] else "none"
+    return {**options, "model": {**model, "grad_checkpointing": mode}}
 
 
 def _has(options: object, name: str) -> bool:

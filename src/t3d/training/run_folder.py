@@ -22,7 +22,7 @@ from t3d.io.locks import alone_in, lock
 from t3d.io.yaml_file import read_yaml
 from t3d.training.config import RunConfig, TrainConfig
 from t3d.training.errors import InterruptedRunError, RunExistsError, WrongCommandError
-from t3d.training.old_names import refuse_old_names
+from t3d.training.old_names import refuse_old_names, with_current_values
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -286,7 +286,7 @@ class RunFolder:
                     "from the file if the run does not depend on it, or resume with the version that started "
                     "the run"
                 )
-            values = parser.parse_object(options)
+            values = parser.parse_object(with_current_values(options))
             try:
                 return kind(**vars(parser.instantiate(values)))
             except ConfigError as error:

@@ -33,7 +33,7 @@ from t3d.training.interrupt import agree
 from t3d.training.learner import Learner
 from t3d.training.length import record_length
 from t3d.training.logging import RunLog
-from t3d.training.meter import BrokenVideos, Meter
+from t3d.training.meter import BrokenVideos, Meter, faster_data
 from t3d.training.start import Run, leave_at_exit
 from t3d.training.step import TrainStep
 
@@ -100,6 +100,7 @@ class Trainer:
         self.best: Snapshot | None = None
         self.meter = Meter(accelerator)
         self._new_length = ""
+        self._advised = False  # about slow data, once per run
         if run.restores:
             self.progress, self.best = load_checkpoint(self.folder.checkpoint, self.learner)
             self.meter.load_state_dict(self.progress.losses)
@@ -255,9 +256,12 @@ class Trainer:
 
     def say(self, epoch: int, note: str = "") -> None:
         """Print the line of an epoch, followed by a note."""
-        loss = self.meter.epoch_loss()
+        figures = self.meter.epoch()
         epochs = self.config.optim.epochs
-        self.log.say(f"epoch {epoch:>3}/{epochs}  {self.minutes():6.1f} min  loss {loss:.3f}{note}")
+        self.log.say(f"epoch {epoch:>3}/{epochs}  {self.minutes():6.1f} min  {figures}{note}")
+        if not self._advised and (advice := faster_data(figures, self.config.data)):
+            self._advised = True
+            self.log.say(advice)
 
     def save(self, *, finished: int | None = None) -> None:
         """Write a checkpoint, and record the videos that could not be read.
