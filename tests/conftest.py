@@ -61,6 +61,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """The tests run with one thread by default, where nothing is computed at the same time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def _numbered_frames(count: int, *, height: int = 48, width: int = 80, first: int = 0) -> torch.Tensor:
     frames = torch.full((count, 3, height, width), 40, dtype=torch.uint8)
     rows, columns = height // 2, width // 5

@@ -274,16 +274,14 @@ def test_a_killed_run_loses_at_most_a_line(
     films: Path,
     tmp_path: Path,
     killed_at: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("t3d.evaluation.predictor.GROUP", 4)
     (tmp_path / "many").mkdir()
     for at in range(10):
         (tmp_path / "many" / f"{at}.mp4").hardlink_to(films / f"{at % 3}.mp4")
     out = tmp_path / "all.jsonl"
     words = ["predict", str(weights), str(tmp_path / "many"), "--out", str(out), "--workers", "0"]
-    words += ["--precision", "fp32"]
-    killed_at("t3d.io.journal:Journal.add", 7, lambda: main(words))  # in the second group
+    words += ["--precision", "fp32", "--batch-size", "4"]
+    killed_at("t3d.io.journal:Journal.add", 7, lambda: main(words))  # in the second batch of videos
     before = out.read_bytes().splitlines(keepends=True)
     assert len(before) == 6
     with out.open("ab") as file:
