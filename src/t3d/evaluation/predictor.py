@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,11 @@ from t3d.evaluation.parts import Part, as_manifest
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import ClipTimes, Scores
 from t3d.evaluation.scoring import ScoredPart, each_clip, pooled_features, score_parts
+from t3d.models.net import VideoNet
+from t3d.models.weights import load_classifier
 from t3d.progress import progress
 from t3d.runtime.exported import ExportedModel
-from t3d.runtime.formats import Runtime
+from t3d.runtime.formats import Runtime, exported_format
 from t3d.runtime.load import load
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 
@@ -100,7 +103,7 @@ class Predictor:
         limits: Limits of reading one file.
         image_fps: Frames per second of videos that are folders of images. Default: the rate in the index,
             else 25.
-        runtime: Program that computes the model, see `t3d.load`. `auto` decides by the file.
+        runtime: Program that computes the model, see `t3d.load`. Features always come from PyTorch.
 
     Raises:
         CheckpointError: The weights cannot be used.
@@ -133,6 +136,7 @@ class Predictor:
             model, runtime=runtime, compute=compute, allow_unfinished=allow_unfinished
         )
         self.store = FrameStore(self.card.clip, index=open_index(index), limits=limits, image_fps=image_fps)
+        self._given, self._allow_unfinished = model, allow_unfinished
         self.compute = compute
         self.per_clip = per_clip
 
@@ -163,22 +167,18 @@ class Predictor:
             fps: As for a prediction.
 
         Returns:
-            float32 [D] on the CPU, with D = `predictor.model.num_features`.
+            float32 [D] on the CPU, with D features of the network.
 
         Raises:
             ConfigError: Another type, frames of another shape or type, or their rate is needed and missing;
                 or the model is an exported file, which computes scores only.
             VideoError: The video cannot be read.
         """
-        if isinstance(self.model, ExportedModel):
-            raise ConfigError(
-                f"{self.model.path}: an exported file computes scores, not features. Create the Predictor "
-                "with the run folder or a .safetensors file"
-            )
         manifest, store = open_one(video, self.store, fps=fps)
-        device = next(self.model.parameters()).device
+        network = self._network
+        device = next(network.parameters()).device
         rows, bad = each_clip(
-            pooled_features(self.model, self.card.clip, bf16=self.compute.use_bf16(device)),
+            pooled_features(network, self.card.clip, bf16=self.compute.use_bf16(device)),
             manifest,
             Protocol(self.card.clip),
             store=store,
@@ -187,6 +187,24 @@ class Predictor:
         if bad:
             raise VideoError(bad[0].path, bad[0].reason)
         return torch.from_numpy(np.mean([vector for _, _, vector in rows], axis=0)).float()
+
+    @cached_property
+    def _network(self) -> VideoNet:
+        """The network, even if an exported file computes its scores.
+
+        Raises:
+            ConfigError: Only an exported file was given.
+        """
+        if not isinstance(self.model, ExportedModel):
+            return self.model
+        if exported_format(self._given) is not None:
+            raise ConfigError(
+                f"{self.model.path}: an exported file computes scores, not features. Create the Predictor "
+                "with the run folder or a .safetensors file"
+            )
+        return load_classifier(
+            self._given, device=self.compute.pick_device(), allow_unfinished=self._allow_unfinished
+        )[0]
 
     def many(
         self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Part]
