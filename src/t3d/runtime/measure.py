@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from statistics import median
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from t3d.runtime.exported import ExportedModel
 _CLIPS = 4  # of a batch
 _SECONDS = 1.5  # after which no further round begins
 _ROUNDS = 7
+_FEWEST_ROUNDS = 3
 _WORTH = 1.1  # times as fast as PyTorch, or PyTorch stays
 
 
@@ -54,14 +54,14 @@ def fastest(net: VideoNet, exported: Sequence[ExportedModel], spec: ClipSpec, co
             clips = clips[:1]
         for model in models:  # the first pass of this size prepares memory and kernels
             model(clips)
-        for _ in range(_ROUNDS):
+        for done in range(_ROUNDS):
+            if done >= _FEWEST_ROUNDS and time.perf_counter() - began > _SECONDS:
+                break
             for model, own in zip(models, times, strict=True):
                 before = time.perf_counter()
                 model(clips)
                 own.append(time.perf_counter() - before)
-            if time.perf_counter() - began > _SECONDS:
-                break
-    torch_seconds, *seconds = map(median, times)
+    torch_seconds, *seconds = map(min, times)  # other work on the machine only makes them longer
     best = min(range(len(exported)), key=lambda number: seconds[number])
     winner, faster = exported[best], torch_seconds / seconds[best]
     if faster < _WORTH:
