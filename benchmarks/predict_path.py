@@ -18,6 +18,7 @@ from statistics import median
 
 Setting = tuple[str, str, int]
 """Folder of the sources, model, workers."""
+_DEFAULT = 2  # workers of `t3d predict`
 
 
 def seconds(setting: Setting, videos: list[str]) -> tuple[float, float]:
@@ -46,23 +47,24 @@ def main() -> None:
     parser.add_argument("videos", nargs="+")
     parser.add_argument("--exported", help="the same weights with an exported file next to them")
     parser.add_argument("--old", help="sources of another version, which is compared with this one")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="settings of --old")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    here = str(Path(__file__).resolve().parents[1] / "src")
+    sources = str(Path(__file__).resolve().parents[1] / "src")
     settings: dict[str, Setting] = {}
-    for workers in options.workers:
-        if options.old:
+    if options.old:
+        for workers in options.workers:
             settings[f"before, workers {workers}"] = (options.old, options.model, workers)
-        settings[f"now, PyTorch, workers {workers}"] = (here, options.model, workers)
-        if options.exported:
-            settings[f"now, export chosen by auto, workers {workers}"] = (here, options.exported, workers)
+    settings["now, PyTorch"] = (sources, options.model, _DEFAULT)
+    if options.exported:
+        settings["now, export chosen by auto"] = (sources, options.exported, _DEFAULT)
     if options.exported:  # the first command measures, which is not a part of the later ones
-        seconds((here, options.exported, 0), options.videos[:1])
+        seconds((sources, options.exported, 0), options.videos[:1])
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in settings}
     for _ in range(options.rounds):
         for name, setting in settings.items():
             results[name].append(seconds(setting, options.videos))
+            print(f"{name}: {results[name][-1][0]:.1f} s", file=sys.stderr, flush=True)
     count = len(options.videos)
     print("| setting | s | videos per s | of the first | processor time, s |\n|---|---|---|---|---|")
     first = None

@@ -15,7 +15,7 @@ from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.soft_labels import read_soft_labels
 from t3d.errors import CheckpointError, ConfigError, LostReaderError
-from t3d.evaluation.bulk import PredictionFile, _scorer, predictions, to_line
+from t3d.evaluation.bulk import PredictionFile, _block, _scorer, predictions, to_line
 from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.parts import Part
 from t3d.evaluation.prediction_rows import PredictionRows
@@ -239,6 +239,11 @@ def test_weights_that_change_while_they_are_loaded_write_nothing(tmp_path: Path)
 def test_an_unfinished_run_is_not_used_on_a_cluster() -> None:
     with pytest.raises(ConfigError, match="`allow_unfinished` is set and `cluster` is ray"):
         PredictConfig("run", allow_unfinished=True, cluster=Cluster("ray"))
+
+
+def test_a_machine_of_a_cluster_gets_whole_batches_of_videos() -> None:
+    """Else it would form other batches than one machine, and scores would differ by rounding."""
+    assert [_block(size) for size in (1, 8, 10, 64, 100)] == [64, 64, 60, 64, 100]
 
 
 def test_predictions_made_here_are_the_predictors_own(weights: Path, films: Path) -> None:

@@ -61,7 +61,7 @@ def test_parts_of_a_batch_are_computed_at_the_same_time_with_one_thread_each() -
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_a_batch_of_one_clip_gets_all_threads_and_no_other_work_beside_it() -> None:
+def test_a_batch_of_one_clip_gets_all_threads_and_nothing_else_runs() -> None:
     threads, at_once, most = set(), 0, 0
     lock = threading.Lock()
 

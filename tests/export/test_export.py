@@ -32,7 +32,7 @@ from t3d.io.files import content_digest
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, load_model, save_model
 from t3d.runtime.exported import ExportedModel
-from t3d.runtime.load import load, read_model_card
+from t3d.runtime.load import by_file, load, read_model_card
 from t3d.runtime.measure import fastest
 from t3d.runtime.openvino_file import import_openvino, no_usage_reports, openvino_core
 from t3d.video.encode import write_video
@@ -289,8 +289,8 @@ def test_auto_never_uses_a_file_that_is_not_the_exact_model(
         xml.write_text(xml.read_text().replace("&quot;fp32&quot;", "&quot;int8&quot;"))
     for _ in range(2):
         assert not isinstance(load(copied, compute=FP32)[0], ExportedModel)
-    told = "best.xml is not an export of the weights in best.safetensors"
-    assert (told in capsys.readouterr().err) == (change in ("weights", "xml", "bin"))
+    note = "best.xml is not an export of the weights in best.safetensors"
+    assert (note in capsys.readouterr().err) == (change in ("weights", "xml", "bin"))
     assert not speeds
 
 
@@ -300,6 +300,12 @@ def test_a_required_export_must_exist_and_be_of_the_same_weights(copied: Path) -
     save(copied, provenance={"note": "trained again"})
     with pytest.raises(ConfigError, match=r"best\.xml was not exported from .*best.*; run `.*--overwrite"):
         load(copied, runtime="openvino")
+
+
+def test_figures_that_others_repeat_do_not_depend_on_a_measurement() -> None:
+    assert by_file("run", "auto") == by_file("best.safetensors", "auto") == "torch"
+    assert by_file("best.xml", "auto") == "auto"
+    assert by_file("run", "onnx") == "onnx"
 
 
 def test_predictions_use_auto_and_tests_do_not(copied: Path, speeds: list[float], films: Path) -> None:

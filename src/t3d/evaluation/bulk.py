@@ -22,7 +22,7 @@ from t3d.io.files import content_digest, is_url, refuse_url
 from t3d.io.journal import JSON_LINES, Journal
 from t3d.models.weights import weights_file
 from t3d.progress import track
-from t3d.runtime.load import read_model_card
+from t3d.runtime.load import by_file, read_model_card
 from t3d.workers.pool import Lost
 
 _BLOCK = 64  # videos that a machine of a cluster gets at a time
@@ -79,7 +79,8 @@ def predictions(config: PredictConfig, paths: Sequence[str | Part]) -> Iterator[
         per_clip=config.per_clip,
         limits=config.limits,
         image_fps=config.image_fps,
-        runtime=config.runtime,
+        # Machines of a cluster could choose differently, and their scores would not be comparable.
+        runtime=config.runtime if config.cluster.kind == "none" else by_file(config.model, config.runtime),
     )
     if config.cluster.kind == "none":
         yield from make().many(paths)

@@ -119,7 +119,7 @@ class _Cores:
 
     @contextmanager
     def taken(self, count: int) -> Iterator[None]:
-        """Wait until so many cores are free, and take them for the block."""
+        """Wait until this many cores are free, and take them for the block."""
         with self._changed:
             self._changed.wait_for(lambda: self._free >= count)
             self._free -= count

@@ -34,7 +34,7 @@ _VERSION = 1  # raise it when earlier choices must not be used
 
 @dataclass(frozen=True)
 class Choice:
-    """What computes a model.
+    """Runtime that computes a model.
 
     Args:
         runtime: The runtime.

@@ -98,7 +98,7 @@ def _required(weights: Path, runtime: Runtime, path: PathLike) -> Path:
 
 
 def _chosen(weights: Path, compute: Compute) -> Path | None:
-    """Return the exported file that computes the model faster than torch; None if there is none."""
+    """Return the exported file that computes the model faster than torch, or None."""
 
     def measure(files: Sequence[Path]) -> Choice:
         if compute.pick_device().type != "cpu":
