@@ -83,7 +83,7 @@ def _required(weights: Path, runtime: Runtime, path: PathLike) -> Path:
     """Return the file that the weights were exported to.
 
     Raises:
-        ConfigError: There is none, or it is from other weights.
+        ConfigError: The file is missing, or is from other weights.
     """
     assert runtime in ("openvino", "onnx")
     file = exported_file(weights, runtime)
