@@ -52,11 +52,29 @@ def _no_time_passes_for_progress() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_choice_of_a_runtime_stays_in_the_home_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("T3D_RUNTIME_CACHE", str(tmp_path_factory.mktemp("runtimes")))
+        yield
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Sums depend on how many threads share them: runs that are compared bit for bit all use one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """The tests run with one thread by default, where nothing is computed at the same time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
 

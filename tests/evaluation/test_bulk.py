@@ -15,7 +15,7 @@ from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.soft_labels import read_soft_labels
 from t3d.errors import CheckpointError, ConfigError, LostReaderError
-from t3d.evaluation.bulk import PredictionFile, _scorer, predictions, to_line
+from t3d.evaluation.bulk import PredictionFile, _block, _scorer, predictions, to_line
 from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.parts import Part
 from t3d.evaluation.prediction_rows import PredictionRows
@@ -241,6 +241,11 @@ def test_an_unfinished_run_is_not_used_on_a_cluster() -> None:
         PredictConfig("run", allow_unfinished=True, cluster=Cluster("ray"))
 
 
+def test_a_machine_of_a_cluster_gets_whole_batches_of_videos() -> None:
+    """Else it would form other batches than one machine, and scores would differ by rounding."""
+    assert [_block(size) for size in (1, 8, 10, 64, 100)] == [64, 64, 60, 64, 100]
+
+
 def test_predictions_made_here_are_the_predictors_own(weights: Path, films: Path) -> None:
     paths = [str(path) for path in sorted(films.iterdir())]
     results = list(predictions(PredictConfig(str(weights), compute=IN_PROCESS), paths))
@@ -274,16 +279,14 @@ def test_a_killed_run_loses_at_most_a_line(
     films: Path,
     tmp_path: Path,
     killed_at: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("t3d.evaluation.predictor.GROUP", 4)
     (tmp_path / "many").mkdir()
     for at in range(10):
         (tmp_path / "many" / f"{at}.mp4").hardlink_to(films / f"{at % 3}.mp4")
     out = tmp_path / "all.jsonl"
     words = ["predict", str(weights), str(tmp_path / "many"), "--out", str(out), "--workers", "0"]
-    words += ["--precision", "fp32"]
-    killed_at("t3d.io.journal:Journal.add", 7, lambda: main(words))  # in the second group
+    words += ["--precision", "fp32", "--batch-size", "4"]
+    killed_at("t3d.io.journal:Journal.add", 7, lambda: main(words))  # in the second batch of videos
     before = out.read_bytes().splitlines(keepends=True)
     assert len(before) == 6
     with out.open("ab") as file:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,14 @@ import torch
 import t3d
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
+from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.views import Views
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, ManifestError, VideoError
 from t3d.evaluation.config import Reading, TestConfig
-from t3d.evaluation.predictor import GROUP, Predictor
+from t3d.evaluation.predictor import Predictor
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult, run_test
 from t3d.evaluation.scoring import IN_PROCESS, score_videos
@@ -163,22 +166,45 @@ def test_relative_paths_and_strings_are_accepted(
     assert predictor("a.mp4") == predictor(films / "set/jump/a.mp4")
 
 
-def test_a_long_list_answers_as_it_goes(weights: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups: list[int] = []
+@pytest.mark.parametrize("threads", ["one_thread", "two_threads"])
+def test_a_long_list_answers_as_it_goes(
+    weights: Path,
+    films: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    threads: str,
+) -> None:
+    request.getfixturevalue(threads)
+    opened: list[Path] = []
+    true = FrameStore.open
 
-    def counted(model: object, manifest: Manifest, *args: object, **options: object) -> object:
-        groups.append(len(manifest))
-        return score_videos(model, manifest, *args, **options)  # type: ignore[arg-type]
+    def counted(store: FrameStore, path: Path) -> object:
+        opened.append(path)
+        return true(store, path)
 
-    monkeypatch.setattr("t3d.evaluation.predictor.score_videos", counted)
-    paths = list(itertools.islice(itertools.cycle([good(films)[0], films / "bad/empty.mp4"]), GROUP + 3))
-    answers = Predictor(weights).many(paths)
-    next(answers)
-    assert groups == [GROUP]
+    monkeypatch.setattr(FrameStore, "open", counted)
+    paths = list(itertools.islice(itertools.cycle([good(films)[0], films / "bad/empty.mp4"]), 41))
+    answers = Predictor(weights, compute=Compute(batch_size=2, workers=0)).many(paths)
+    first = next(answers)
+    assert len(opened) < 25  # a few batches are read ahead, not the list
     rest = list(answers)
-    assert groups == [GROUP, 3]
-    assert [answer.path for answer in rest] == [str(path) for path in paths[1:]]
-    assert [answer.error is None for answer in rest] == [i % 2 == 0 for i in range(1, GROUP + 3)]
+    assert [answer.path for answer in (first, *rest)] == [str(path) for path in paths]
+    assert [answer.error is None for answer in (first, *rest)] == [i % 2 == 0 for i in range(41)]
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_list_that_is_left_in_the_middle_leaves_no_thread_or_process(
+    weights: Path, films: Path, workers: int
+) -> None:
+    answers = Predictor(weights, compute=Compute(batch_size=1, workers=workers)).many(good(films) * 5)
+    next(answers)
+    answers.close()  # type: ignore[attr-defined] # it is a generator
+    assert torch.get_num_threads() == 2
+    assert not [
+        thread for thread in threading.enumerate() if thread.name.startswith(("t3d lane", "t3d read"))
+    ]
+    assert not multiprocessing.active_children()
 
 
 def test_weights_and_devices_that_cannot_be_used_are_refused(tmp_path: Path, weights: Path) -> None:

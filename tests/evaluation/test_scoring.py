@@ -326,9 +326,12 @@ def real_net() -> tuple[nn.Module, ClipSpec]:
     return net, ClipSpec(num_frames=8, stride=1, size=64, resize=64)
 
 
-@pytest.mark.usefixtures("one_thread")
-def test_the_promise_same_batches_same_bits_other_batches_within_1e_6(films: Manifest) -> None:
+@pytest.mark.parametrize("threads", ["one_thread", "two_threads"])
+def test_the_promise_same_batches_same_bits_other_batches_within_1e_6(
+    films: Manifest, request: pytest.FixtureRequest, threads: str
+) -> None:
     """Scores in fp32 depend on the batches by rounding, on workers and processes not at all."""
+    request.getfixturevalue(threads)
     net, spec = real_net()
     protocol, fours = Protocol(spec), batches(4)
     reference = score_videos(net, films, protocol, compute=fours)

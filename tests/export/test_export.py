@@ -32,7 +32,8 @@ from t3d.io.files import content_digest
 from t3d.models.registry import create_model
 from t3d.models.weights import ModelCard, load_model, save_model
 from t3d.runtime.exported import ExportedModel
-from t3d.runtime.load import load, read_model_card
+from t3d.runtime.load import by_file, load, read_model_card
+from t3d.runtime.measure import fastest
 from t3d.runtime.openvino_file import import_openvino, no_usage_reports, openvino_core
 from t3d.video.encode import write_video
 
@@ -195,8 +196,7 @@ def test_runtime_device_and_precision_must_go_with_the_file(
     assert isinstance(load(xml, runtime="openvino", compute=FP32)[0], ExportedModel)
     with pytest.raises(ConfigError, match=r"`runtime` is onnx, but openvino computes .*; remove `runtime`"):
         load(xml, runtime="onnx")
-    with pytest.raises(ConfigError, match=r"`runtime` is openvino, but torch computes .*format openvino"):
-        load(weights, runtime="openvino")
+    assert load(weights, runtime="onnx", compute=FP32)[0].path == onnx  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="computes on the CPU"):
         load(xml, compute=Compute(device="cuda"))
     with pytest.raises(ConfigError, match=r"ONNX Runtime computes .* in fp32"):
@@ -207,6 +207,128 @@ def test_runtime_device_and_precision_must_go_with_the_file(
         with pytest.raises(ConfigError, match="runtime is 'x'"):
             config("net", "videos", runtime="x")  # type: ignore[arg-type]
     assert t3d.load is load
+
+
+@pytest.fixture
+def copied(weights: Path, openvino_result: ExportResult, tmp_path: Path) -> Path:
+    """Weights with their OpenVINO export, which a test may change."""
+    for path in (weights, *openvino_result.files):
+        shutil.copy(path, tmp_path)
+    return tmp_path / weights.name
+
+
+@pytest.fixture
+def speeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
+    """How many times as fast the exported file seems to be, for the next measurements; an empty cache."""
+    monkeypatch.setenv("T3D_RUNTIME_CACHE", str(tmp_path / "choices"))
+    wanted: list[float] = []
+    times = iter(())
+
+    def clock() -> float:
+        nonlocal times
+        return next(times)
+
+    class Clock:
+        perf_counter = staticmethod(lambda: clock())
+
+    def measured(net: Any, exported: Any, *rest: Any) -> Any:
+        nonlocal times
+        faster = wanted.pop(0)
+        seconds = [0.0, 0.0]  # the beginning, and after the first passes
+        for number in range(7):
+            at = 0.01 * number
+            seconds += [at, at + 0.001 * faster, at, at + 0.001, at]
+        times = iter(seconds)
+        return fastest(net, exported, *rest)
+
+    monkeypatch.setattr("t3d.runtime.measure.time", Clock)
+    monkeypatch.setattr("t3d.runtime.measure.fastest", measured)
+    return wanted
+
+
+def test_auto_uses_the_faster_of_torch_and_the_export_and_measures_once(
+    copied: Path, speeds: list[float], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds += [3.0, 1.05]
+    model, card = load(copied, compute=FP32)
+    assert isinstance(model, ExportedModel)
+    assert (model.precision, card.classes) == ("fp32", CLASSES)
+    note = "t3d: OpenVINO computes best.xml in fp32, 3.0 times as fast as PyTorch"
+    assert note in capsys.readouterr().err
+    assert isinstance(load(copied, compute=FP32)[0], ExportedModel)
+    assert note in capsys.readouterr().err
+    assert len(speeds) == 1  # the second time the choice was known
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    assert not isinstance(load(copied, compute=FP32)[0], ExportedModel)
+    assert "t3d: PyTorch computes in fp32; best.xml is not faster" in capsys.readouterr().err
+
+
+def test_auto_keeps_the_precision(copied: Path, speeds: list[float]) -> None:
+    speeds += [3.0, 3.0]
+    for precision in ("fp32", "bf16"):
+        model, _ = load(copied, compute=Compute(precision=precision, workers=0))  # type: ignore[arg-type]
+        assert isinstance(model, ExportedModel)
+        assert model.precision == precision
+
+
+def test_without_a_place_for_the_choice_it_is_measured_every_time(
+    copied: Path, speeds: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("T3D_RUNTIME_CACHE", str(tmp_path / "file" / "below"))
+    speeds += [3.0, 3.0]
+    for _ in range(2):
+        assert isinstance(load(copied, compute=FP32)[0], ExportedModel)
+    assert not speeds
+
+
+@pytest.mark.parametrize("change", ["weights", "xml", "bin", "no bin", "int8"])
+def test_auto_never_uses_a_file_that_is_not_the_exact_model(
+    copied: Path, speeds: list[float], change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    xml, weights = copied.with_suffix(".xml"), copied.with_suffix(".bin")
+    if change == "weights":
+        save(copied, provenance={"note": "trained again"})
+    elif change == "xml":
+        xml.write_bytes(xml.read_bytes()[:500])
+    elif change == "bin":
+        weights.write_bytes(weights.read_bytes()[:-1])
+    elif change == "no bin":
+        weights.unlink()
+    else:
+        xml.write_text(xml.read_text().replace("&quot;fp32&quot;", "&quot;int8&quot;"))
+    for _ in range(2):
+        assert not isinstance(load(copied, compute=FP32)[0], ExportedModel)
+    note = "best.xml is not an export of the weights in best.safetensors"
+    assert (note in capsys.readouterr().err) == (change in ("weights", "xml", "bin"))
+    assert not speeds
+
+
+def test_a_required_export_must_exist_and_be_of_the_same_weights(copied: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no .*best\.onnx; run `t3d export .* --format onnx`"):
+        load(copied, runtime="onnx")
+    save(copied, provenance={"note": "trained again"})
+    with pytest.raises(ConfigError, match=r"best\.xml was not exported from .*best.*; run `.*--overwrite"):
+        load(copied, runtime="openvino")
+
+
+def test_figures_that_others_repeat_do_not_depend_on_a_measurement() -> None:
+    assert by_file("run", "auto") == by_file("best.safetensors", "auto") == "torch"
+    assert by_file("best.xml", "auto") == "auto"
+    assert by_file("run", "onnx") == "onnx"
+
+
+def test_predictions_use_auto_and_tests_do_not(copied: Path, speeds: list[float], films: Path) -> None:
+    speeds.append(3.0)
+    predictor = Predictor(copied, compute=FP32)
+    assert isinstance(predictor.model, ExportedModel)
+    by_torch = run_test(TestConfig(str(copied), str(films), compute=FP32))
+    exact = Predictor(copied, compute=FP32, runtime="torch")
+    rows = by_torch.scores.video_probs
+    for one, other, row in zip(predictor.many([films]), exact.many([films]), rows, strict=True):
+        np.testing.assert_allclose(one.probs, other.probs, atol=1e-4)
+        np.testing.assert_array_equal(other.probs, sorted(row, reverse=True))
+    assert torch.equal(predictor.embed(films / "jump/a.mp4"), exact.embed(films / "jump/a.mp4"))
 
 
 def test_all_models_share_one_core() -> None:

@@ -17,13 +17,15 @@ from t3d.errors import CheckpointError, ConfigError, Failed, LostReaderError
 from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.parts import Part, parts_of, rows_of
 from t3d.evaluation.prediction_rows import PredictionRows
-from t3d.evaluation.predictor import GROUP, Prediction, Predictor
+from t3d.evaluation.predictor import Prediction, Predictor
 from t3d.io.files import content_digest, is_url, refuse_url
 from t3d.io.journal import JSON_LINES, Journal
 from t3d.models.weights import weights_file
 from t3d.progress import track
-from t3d.runtime.load import read_model_card
+from t3d.runtime.load import by_file, read_model_card
 from t3d.workers.pool import Lost
+
+_BLOCK = 64  # videos that a machine of a cluster gets at a time
 
 PathOrPart = TypeVar("PathOrPart", str, Part)
 
@@ -77,7 +79,8 @@ def predictions(config: PredictConfig, paths: Sequence[str | Part]) -> Iterator[
         per_clip=config.per_clip,
         limits=config.limits,
         image_fps=config.image_fps,
-        runtime=config.runtime,
+        # Machines of a cluster could choose differently, and their scores would not be comparable.
+        runtime=config.runtime if config.cluster.kind == "none" else by_file(config.model, config.runtime),
     )
     if config.cluster.kind == "none":
         yield from make().many(paths)
@@ -89,7 +92,7 @@ def predictions(config: PredictConfig, paths: Sequence[str | Part]) -> Iterator[
     with joined(config.cluster.ray_address):
         gpus = int(config.compute.device != "cpu" and has_gpus())
         parts = [path if isinstance(path, Part) else Part(path) for path in paths]
-        blocks = blocks_of(parts, GROUP)
+        blocks = blocks_of(parts, _block(config.compute.batch_size))
         cpus = max(config.compute.workers, 1)
         pool = Actors(partial(_scorer, make), cpus=cpus, gpus=gpus, most=len(blocks))
         for part, outcome in track(spread(pool, blocks), "Classifying videos", len(parts)):
@@ -97,6 +100,11 @@ def predictions(config: PredictConfig, paths: Sequence[str | Part]) -> Iterator[
                 yield Prediction(part.path, error=outcome.reason, start=part.start, end=part.end)
             else:
                 yield outcome
+
+
+def _block(batch_size: int) -> int:
+    """Return how many videos a machine gets at a time: whole batches of videos, as they are formed here."""
+    return max(_BLOCK // batch_size, 1) * batch_size
 
 
 class GivenPaths:

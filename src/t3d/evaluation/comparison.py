@@ -26,7 +26,7 @@ from t3d.models.flops import model_size
 from t3d.models.weights import ModelCard
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import files_of
-from t3d.runtime.load import ScoringModel, load, read_model_card
+from t3d.runtime.load import ScoringModel, by_file, load, read_model_card
 
 _TIMED = 7  # passes of each model, alternating; the median counts
 _CLEAR = 0.05  # probability of a difference this large between equally good models
@@ -259,7 +259,12 @@ def _costs(config: CompareConfig, results: Sequence[TestResult]) -> list[Cost]:
     """Measure size and speed. The models take turns, so that a busy machine slows all of them alike."""
     device = config.compute.pick_device()
     loaded = [
-        load(model, compute=config.compute, allow_unfinished=config.allow_unfinished)
+        load(
+            model,
+            runtime=by_file(model, "auto"),
+            compute=config.compute,
+            allow_unfinished=config.allow_unfinished,
+        )
         for model in config.models
     ]
     passes: list[list[float]] = [[] for _ in loaded]

@@ -67,8 +67,9 @@ class TestConfig:
             clip, `shift` adds a clip that ends at the last frame. By default as the weights file says.
         seed: Seed of the shuffled frame order.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
-        runtime: Program that computes the model: `torch` for weights files and run folders, `openvino` for
-            exported .xml files, `onnx` for .onnx. `auto` decides by the file.
+        runtime: Program that computes the model. `auto`: `torch` for weights files and run folders,
+            `openvino` for exported .xml files, `onnx` for .onnx. With `openvino` or `onnx`, a run folder
+            needs such a file next to its weights.
         views: Which clips and crops of each video are scored.
         reading: How the videos are found and read.
         compute: Where and how the model computes.
@@ -156,8 +157,9 @@ class PredictConfig:
         out: File to write the predictions to: JSON Lines (`.jsonl`), or a table (`.csv`) with one column per
             class. Repeating the command resumes an interrupted run. By default predictions are printed.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
-        runtime: Program that computes the model: `torch` for weights files and run folders, `openvino` for
-            exported .xml files, `onnx` for .onnx. `auto` decides by the file.
+        runtime: Program that computes the model: `torch`, or `openvino` or `onnx` for files that `t3d export`
+            wrote. `auto` also uses such a file next to the weights of a run if it is from exactly these
+            weights and faster here, and says so. It measures that once.
         cluster: Which machines compute.
         compute: Where and how the model computes.
         limits: Limits of reading one file.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +22,15 @@ from t3d.errors import ConfigError, VideoError
 from t3d.evaluation.parts import Part, as_manifest
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import ClipTimes, Scores
-from t3d.evaluation.scoring import each_clip, pooled_features, score_videos
-from t3d.progress import Bar, progress
+from t3d.evaluation.scoring import ScoredPart, each_clip, pooled_features, score_parts
+from t3d.models.net import VideoNet
+from t3d.models.weights import load_classifier
+from t3d.progress import progress
 from t3d.runtime.exported import ExportedModel
-from t3d.runtime.formats import Runtime
+from t3d.runtime.formats import Runtime, exported_format
 from t3d.runtime.load import load
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 
-GROUP = 64
-"""Videos scored together before their predictions are returned, so that a long list answers as it goes."""
 _COMPUTE = Compute(workers=0)
 
 
@@ -101,7 +103,7 @@ class Predictor:
         limits: Limits of reading one file.
         image_fps: Frames per second of videos that are folders of images. Default: the rate in the index,
             else 25.
-        runtime: Program that computes the model, see `t3d.load`. `auto` decides by the file.
+        runtime: Program that computes the model, see `t3d.load`. Features always come from PyTorch.
 
     Raises:
         CheckpointError: The weights cannot be used.
@@ -134,6 +136,7 @@ class Predictor:
             model, runtime=runtime, compute=compute, allow_unfinished=allow_unfinished
         )
         self.store = FrameStore(self.card.clip, index=open_index(index), limits=limits, image_fps=image_fps)
+        self._given, self._allow_unfinished = model, allow_unfinished
         self.compute = compute
         self.per_clip = per_clip
 
@@ -151,8 +154,7 @@ class Predictor:
             VideoError: The video cannot be read.
         """
         manifest, store = open_one(video, self.store, fps=fps)
-        with progress("Classifying videos", 1) as bar:
-            (prediction,) = self._group(manifest.with_classes(self.card.classes), bar, store)
+        (prediction,) = self._predictions(manifest.with_classes(self.card.classes), store)
         if prediction.error is not None:
             raise VideoError(prediction.path, prediction.error)
         return prediction
@@ -165,22 +167,18 @@ class Predictor:
             fps: As for a prediction.
 
         Returns:
-            float32 [D] on the CPU, with D = `predictor.model.num_features`.
+            float32 [D] on the CPU, with D features of the network.
 
         Raises:
             ConfigError: Another type, frames of another shape or type, or their rate is needed and missing;
                 or the model is an exported file, which computes scores only.
             VideoError: The video cannot be read.
         """
-        if isinstance(self.model, ExportedModel):
-            raise ConfigError(
-                f"{self.model.path}: an exported file computes scores, not features. Create the Predictor "
-                "with the run folder or a .safetensors file"
-            )
         manifest, store = open_one(video, self.store, fps=fps)
-        device = next(self.model.parameters()).device
+        network = self._network
+        device = next(network.parameters()).device
         rows, bad = each_clip(
-            pooled_features(self.model, self.card.clip, bf16=self.compute.use_bf16(device)),
+            pooled_features(network, self.card.clip, bf16=self.compute.use_bf16(device)),
             manifest,
             Protocol(self.card.clip),
             store=store,
@@ -189,6 +187,24 @@ class Predictor:
         if bad:
             raise VideoError(bad[0].path, bad[0].reason)
         return torch.from_numpy(np.mean([vector for _, _, vector in rows], axis=0)).float()
+
+    @cached_property
+    def _network(self) -> VideoNet:
+        """The network, even if an exported file computes its scores.
+
+        Raises:
+            ConfigError: Only an exported file was given.
+        """
+        if not isinstance(self.model, ExportedModel):
+            return self.model
+        if exported_format(self._given) is not None:
+            raise ConfigError(
+                f"{self.model.path}: an exported file computes scores, not features. Create the Predictor "
+                "with the run folder or a .safetensors file"
+            )
+        return load_classifier(
+            self._given, device=self.compute.pick_device(), allow_unfinished=self._allow_unfinished
+        )[0]
 
     def many(
         self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Part]
@@ -207,29 +223,30 @@ class Predictor:
         if isinstance(paths, str | os.PathLike):  # else the letters of a path would be taken for files
             paths = [paths]
         manifest = as_manifest(paths).with_classes(self.card.classes)
-        starts = range(0, len(manifest), GROUP)
-        groups = (manifest.select(range(i, min(i + GROUP, len(manifest)))) for i in starts)
-        return self._groups(groups, len(manifest))
+        return self._predictions(manifest)
 
-    def _groups(self, groups: Iterable[Manifest], videos: int) -> Iterator[Prediction]:
-        with progress("Classifying videos", videos) as bar:
-            for group in groups:
-                yield from self._group(group, bar)
+    def _predictions(self, manifest: Manifest, store: FrameStore | None = None) -> Iterator[Prediction]:
+        parts = -(-len(manifest) // self.compute.batch_size)  # each is read by one process
+        with (
+            progress("Classifying videos", len(manifest)) as bar,
+            closing(
+                score_parts(
+                    self.model,
+                    manifest,
+                    Protocol(self.card.clip, self.card.targets),
+                    store=store or self.store,
+                    compute=replace(self.compute, workers=min(self.compute.workers, parts)),
+                    shown=bar,
+                )
+            ) as scored,
+        ):
+            for part in scored:
+                yield from self._of_part(part)
 
-    def _group(self, manifest: Manifest, bar: Bar, store: FrameStore | None = None) -> Iterator[Prediction]:
-        workers = min(self.compute.workers, len(manifest))
-        times: ClipTimes | None = {} if self.per_clip else None
-        scores = score_videos(
-            self.model,
-            manifest,
-            Protocol(self.card.clip, self.card.targets),
-            store=store or self.store,
-            compute=replace(self.compute, workers=workers),
-            shown=bar,
-            times=times,
-        )
+    def _of_part(self, part: ScoredPart) -> Iterator[Prediction]:
+        scores = part.scores
         reasons = {failed.row: failed.reason for failed in scores.bad}
-        clips = np.bincount(scores.clip_video, minlength=len(manifest))
+        clips = np.bincount(scores.clip_video, minlength=len(scores.paths))
         for row, path in enumerate(scores.paths):
             start, end = scores.spans[row]
             if row in reasons:
@@ -244,7 +261,7 @@ class Predictor:
                 targets=self.card.targets,
                 start=start,
                 end=end,
-                per_clip=None if times is None else self._clips(scores, row, times),
+                per_clip=self._clips(scores, row, part.times) if self.per_clip else None,
             )
 
     def _clips(self, scores: Scores, row: int, times: ClipTimes) -> tuple[ClipPrediction, ...]:

@@ -18,7 +18,7 @@ from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import Scores
 from t3d.evaluation.scoring import ONE_PROCESS, Processes, score_videos
 from t3d.evaluation.task import measure
-from t3d.runtime.load import load
+from t3d.runtime.load import by_file, load
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,10 @@ def run_test(config: TestConfig, *, processes: Processes = ONE_PROCESS) -> TestR
     """
     reading, compute = config.reading, config.compute
     model, card = load(
-        config.model, runtime=config.runtime, compute=compute, allow_unfinished=config.allow_unfinished
+        config.model,
+        runtime=by_file(config.model, config.runtime),
+        compute=compute,
+        allow_unfinished=config.allow_unfinished,
     )
     spec = card.clip if config.tail is None else replace(card.clip, tail=config.tail)
     config.views.check(spec)  # before videos are decoded into a cache

@@ -17,31 +17,30 @@ Legend: B clips of a batch, N clips in all, V videos, K classes, D length of a v
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from t3d.clip import ClipSpec, Targets
-from t3d.data.clips.dataset import Batch, ClipBatches, VideoClips
 from t3d.data.clips.frames import FrameStore
-from t3d.data.clips.loader import Loader
 from t3d.data.clips.transforms import normalize
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import DivergedError, Failed
+from t3d.evaluation.clip_stream import ScoredClips, scored_clips
+from t3d.evaluation.lanes import Function, Independent
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import ClipRow, ClipTimes, Scores
 from t3d.evaluation.task import TASKS
 from t3d.io.video_cache import original
 from t3d.models.net import VideoNet
 from t3d.models.segments import with_consensus
-from t3d.progress import Bar, progress
+from t3d.progress import Bar
 from t3d.runtime.exported import ExportedModel
 
 
@@ -121,7 +120,7 @@ def score_videos(
 @contextmanager
 def clip_probabilities(
     model: nn.Module | ExportedModel, protocol: Protocol, compute: Compute
-) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+) -> Iterator[Function]:
     """Yield a function from uint8 clips [B, T, C, H, W] to probabilities, float64 [B, K].
 
     Args:
@@ -131,14 +130,16 @@ def clip_probabilities(
     """
     task = TASKS[protocol.targets]
     with clip_scores(model, protocol.spec, compute) as scores:
-        # Probabilities and means in double precision: they add no rounding to the model's.
-        yield lambda clips: task.probabilities(scores(clips).double())
+
+        def probabilities(clips: torch.Tensor) -> torch.Tensor:
+            # Probabilities and means in double precision: they add no rounding to the model's.
+            return task.probabilities(scores(clips).double())
+
+        yield Independent(probabilities) if isinstance(scores, Independent) else probabilities
 
 
 @contextmanager
-def clip_scores(
-    model: nn.Module | ExportedModel, spec: ClipSpec, compute: Compute
-) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+def clip_scores(model: nn.Module | ExportedModel, spec: ClipSpec, compute: Compute) -> Iterator[Function]:
     """Yield a function from uint8 clips [B, T, C, H, W] to the model's scores [B, K].
 
     Args:
@@ -163,12 +164,12 @@ def clip_scores(
     training = model.training
     scorer.eval()
     try:
-        yield scores
+        yield _on_lanes(scores, device)
     finally:
         model.train(training)
 
 
-def pooled_features(model: VideoNet, spec: ClipSpec, *, bf16: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+def pooled_features(model: VideoNet, spec: ClipSpec, *, bf16: bool) -> Function:
     """Return a function from uint8 clips [B, T, C, H, W] to the model's pooled features [B, D].
 
     The features of the segments of a clip are averaged.
@@ -188,11 +189,16 @@ def pooled_features(model: VideoNet, spec: ClipSpec, *, bf16: bool) -> Callable[
             pooled: torch.Tensor = model.forward_head(model.forward_features(parts), pre_logits=True)
         return torch.stack(pooled.double().chunk(spec.segments)).mean(0)
 
-    return features
+    return _on_lanes(features, device)
+
+
+def _on_lanes(function: Function, device: torch.device) -> Function:
+    """Let several threads call the function of a network, if it computes on the CPU."""
+    return Independent(function) if device.type == "cpu" else function
 
 
 def each_clip(
-    function: Callable[[torch.Tensor], torch.Tensor],
+    function: Function,
     manifest: Manifest,
     protocol: Protocol,
     *,
@@ -223,52 +229,96 @@ def each_clip(
         ConfigError: The views do not go with the spec.
         DivergedError: A vector holds an infinite number or NaN.
     """
-    clips = VideoClips(
-        manifest,
-        protocol.spec,
-        store=store or FrameStore(protocol.spec),
-        order=protocol.order,
-        seed=protocol.seed,
-        views=protocol.views,
-    )
-    batches = ClipBatches(
-        clips, batch_size=compute.batch_size, rank=processes.rank, world_size=processes.count
-    )
-    loader = Loader(batches, batch_size=None, num_workers=compute.workers)
     rows: list[ClipRow] = []
     bad: list[Failed] = []
-    # Crops of a clip may be in two batches, and other workers' batches between these.
-    crops: defaultdict[tuple[int, int], list[npt.NDArray[np.float64]]] = defaultdict(list)
-    with progress(shown, batches.videos()) if isinstance(shown, str) else nullcontext(shown) as bar:
-        for batch in _counted(loader, bar):
-            bad.extend(batch.bad)
-            if batch.frames is None:
-                continue
+    stream = scored_clips(
+        function,
+        manifest,
+        protocol,
+        store=store,
+        compute=compute,
+        share=(processes.rank, processes.count),
+        shown=shown,
+    )
+    with closing(stream):
+        for part in stream:
+            rows.extend(part.rows)
+            bad.extend(part.bad)
             if times is not None:
-                keys = zip(batch.videos.tolist(), batch.clips.tolist(), strict=True)
-                times.update(zip(keys, map(tuple, batch.times.tolist()), strict=True))
-            vectors = function(batch.frames).double().cpu().numpy()
-            if not np.isfinite(vectors).all():  # else they would pass for videos that cannot be read
-                raise DivergedError(
-                    "the model's outputs are not finite numbers, so its weights have diverged"
-                )
-            for video, clip, vector in zip(batch.videos.tolist(), batch.clips.tolist(), vectors, strict=True):
-                crops[video, clip].append(vector)
-                if len(crops[video, clip]) == protocol.views.crops:
-                    rows.append((video, clip, np.mean(crops.pop((video, clip)), 0)))
+                times.update(part.times)
     return rows, bad
 
 
-def _counted(loader: Loader, bar: Bar) -> Iterator[Batch]:
-    """Yield batches, and advance the bar by the share of each video that they hold."""
-    done: defaultdict[int, float] = defaultdict(float)  # videos of which a part is done
-    for batch in loader:
-        yield batch
-        for video, share in zip(batch.videos.tolist(), batch.shares.tolist(), strict=True):
-            done[video] += share
-        bar.advance(float(batch.shares.sum()))
-        for failed in batch.bad:  # the rest of a video that broke
-            bar.advance(1 - done.pop(failed.row, 0.0))
+@dataclass(frozen=True)
+class ScoredPart:
+    """Scores of neighboring videos.
+
+    Args:
+        scores: Scores of the videos.
+        times: Times of their clips. Rows count from the first of these videos.
+    """
+
+    scores: Scores
+    times: ClipTimes
+
+
+def score_parts(
+    model: nn.Module | ExportedModel,
+    manifest: Manifest,
+    protocol: Protocol,
+    *,
+    store: FrameStore | None = None,
+    compute: Compute = IN_PROCESS,
+    shown: str | Bar = "Scoring videos",
+) -> Generator[ScoredPart, None, None]:
+    """Score the videos of a manifest as `score_videos` does, and yield them as soon as they are scored.
+
+    Only the videos that are being scored are in memory.
+
+    Args:
+        model: See `score_videos`.
+        manifest: The videos.
+        protocol: How a video is scored.
+        store: Where frames come from; None decodes.
+        compute: How the model computes, see `score_videos`.
+        shown: See `score_videos`.
+
+    Yields:
+        The videos in their order, at most `compute.batch_size` at a time.
+
+    Raises:
+        ConfigError: The views do not go with the spec.
+        DivergedError: Some scores are infinite or NaN.
+    """
+    size = compute.batch_size
+    waiting: defaultdict[int, ScoredClips] = defaultdict(ScoredClips)  # by the number of the part
+    yielded = 0
+    with (
+        clip_probabilities(model, protocol, compute) as probabilities,
+        closing(
+            scored_clips(probabilities, manifest, protocol, store=store, compute=compute, shown=shown)
+        ) as batches,
+    ):
+        for batch in batches:
+            waiting[batch.part].add(batch)
+            while (first := yielded * size) < len(manifest):
+                videos = range(first, min(first + size, len(manifest)))
+                if waiting[yielded].finished < len(videos):
+                    break
+                yield _part_of(manifest, videos, waiting.pop(yielded), protocol.targets)
+                yielded += 1
+
+
+def _part_of(manifest: Manifest, videos: range, scored: ScoredClips, targets: Targets) -> ScoredPart:
+    """Return the scores of some rows of a manifest, counted from the first of them."""
+    first = videos.start
+    scores = collect(
+        manifest.select(videos),
+        [(row - first, clip, vector) for row, clip, vector in scored.rows],
+        [replace(failed, row=failed.row - first) for failed in scored.bad],
+        targets=targets,
+    )
+    return ScoredPart(scores, {(row - first, clip): span for (row, clip), span in scored.times.items()})
 
 
 def collect(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, one_of
-from t3d.io.files import refuse_url
+from t3d.io.files import content_digest, refuse_url
 from t3d.models.net import VideoNet
 from t3d.models.weights import ModelCard, load_classifier, read_card, weights_file
+from t3d.runtime.choice import Choice, choose, exported_file
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import Format, Runtime, exported_format
 from t3d.runtime.onnx_file import ONNXModel, open_session
 from t3d.runtime.openvino_file import OpenVINOModel, read_graph
+from t3d.runtime.stamp import Stamp
 
 PathLike = str | os.PathLike[str]
 ScoringModel = VideoNet | ExportedModel
@@ -32,9 +35,11 @@ def load(
 
     Args:
         path: A weights file, the folder of a training run, or a file that `t3d export` wrote (.xml or .onnx).
-        runtime: Program that computes the model: `torch` for weights files and run folders, `openvino` for
-            .xml, `onnx` for .onnx. `auto` decides by the file.
-        compute: Device, and for exported files also the precision. Default: `Compute()`.
+        runtime: Program that computes the model. For an exported file, it is that of the file. For weights,
+            `torch`; `openvino` or `onnx` if `t3d export` wrote such a file next to them; or `auto`, the
+            fastest of those on a CPU, which is measured once and reported on stderr. `auto` uses an exported
+            file only if it is from exactly these weights, and never one of 8-bit integers.
+        compute: Device and precision. Default: `Compute()`.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
 
     Returns:
@@ -52,13 +57,80 @@ def load(
     """
     compute = compute or Compute()
     form = _form(path, runtime)
-    if form == "openvino":
-        model: ExportedModel = OpenVINOModel(Path(path), compute)
-        return model, model.card
-    if form == "onnx":
-        model = ONNXModel(Path(path), compute)
-        return model, model.card
+    if form is not None:
+        return _load_exported(Path(path), compute)
+    file: Path | None = None
+    if runtime != "torch":
+        weights = weights_file(path, allow_unfinished=allow_unfinished)
+        file = _chosen(weights, compute) if runtime == "auto" else _required(weights, runtime, path)
+    if file is not None:
+        return _load_exported(file, compute)
     return load_classifier(path, device=compute.pick_device(), allow_unfinished=allow_unfinished)
+
+
+def by_file(path: PathLike, runtime: Runtime) -> Runtime:
+    """Return the runtime with `auto` decided by the file alone, so that figures can be repeated anywhere."""
+    return "torch" if runtime == "auto" and exported_format(path) is None else runtime
+
+
+def _load_exported(path: Path, compute: Compute) -> tuple[ExportedModel, ModelCard]:
+    kind = OpenVINOModel if exported_format(path) == "openvino" else ONNXModel
+    model = kind(path, compute)
+    return model, model.card
+
+
+def _required(weights: Path, runtime: Runtime, path: PathLike) -> Path:
+    """Return the file that the weights were exported to.
+
+    Raises:
+        ConfigError: The file is missing, or is from other weights.
+    """
+    assert runtime in ("openvino", "onnx")
+    file = exported_file(weights, runtime)
+    again = f"t3d export {os.fspath(path)} --format {runtime}"
+    if not file.exists():
+        raise ConfigError(f"`runtime` is {runtime}, but there is no {file}; run `{again}`")
+    if _stamp(file).source != content_digest(weights):
+        raise ConfigError(
+            f"`runtime` is {runtime}, but {file} was not exported from {weights}; run `{again} --overwrite`"
+        )
+    return file
+
+
+def _chosen(weights: Path, compute: Compute) -> Path | None:
+    """Return the exported file that computes the model faster than torch, or None."""
+
+    def measure(files: Sequence[Path]) -> Choice:
+        if compute.pick_device().type != "cpu":
+            return Choice("torch", "")
+        source = content_digest(weights)
+        fitting: list[ExportedModel] = []
+        others: list[str] = []
+        for file in files:
+            try:
+                model, _ = _load_exported(file, compute)
+            except (CheckpointError, ConfigError):  # damaged, of another program, or no working runtime
+                others.append(file.name)
+                continue
+            if model.stamp.source != source:
+                others.append(file.name)
+            elif model.stamp.numbers == "fp32":
+                fitting.append(model)
+        if fitting:
+            from t3d.runtime.measure import fastest
+
+            net, card = load_classifier(weights, allow_unfinished=True)
+            return fastest(net, fitting, card.clip, compute)
+        if not others:
+            return Choice("torch", "")
+        names = " and ".join(others)
+        return Choice("torch", f"{names} is not an export of the weights in {weights.name}; export again")
+
+    return choose(weights, compute, measure)
+
+
+def _stamp(file: Path) -> Stamp:
+    return read_graph(file)[2] if exported_format(file) == "openvino" else open_session(file)[2]
 
 
 def read_model_card(path: PathLike, *, allow_unfinished: bool = False) -> ModelCard | None:
@@ -97,8 +169,6 @@ def _form(path: PathLike, runtime: Runtime) -> Format | None:
             "run folder or its .safetensors file, which compute the same; other programs can use "
             "torch.export.load"
         )
-    own: Format = form or "torch"
-    if runtime not in ("auto", own):
-        fix = f"export the run with format {runtime}" if form is None else "remove `runtime`"
-        raise ConfigError(f"`runtime` is {runtime}, but {own} computes {name}; {fix}")
+    if form is not None and runtime not in ("auto", form):
+        raise ConfigError(f"`runtime` is {runtime}, but {form} computes {name}; remove `runtime`")
     return form

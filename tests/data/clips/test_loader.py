@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import Batch, TrainClips, collate
 from t3d.data.clips.frames import FrameStore
-from t3d.data.clips.loader import Loader
+from t3d.data.clips.loader import Loader, start_worker
 from t3d.data.clips.sampler import ResumableBatchSampler, SampleKey
 from t3d.data.config import AugmentConfig
 from t3d.data.index import VideoIndex
@@ -195,7 +195,7 @@ def test_a_process_ends_although_a_traceback_keeps_its_loader(tmp_path: Path) ->
     script = tmp_path / "kept.py"
     script.write_text(
         """
-from t3d.data.clips.loader import Loader
+from t3d.data.clips.loader import Loader, start_worker
 from t3d.errors import ConfigError
 
 class Failing:
@@ -264,3 +264,18 @@ def test_the_death_of_a_reader_is_reported_while_the_model_computes() -> None:
     with pytest.raises(LostReaderError, match="killed by SIGKILL"):  # noqa: PT012 (as above)
         clips.may_die.set()
         time.sleep(300)
+
+
+def test_a_stopped_run_leaves_no_traceback_of_its_workers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A thread of a worker hands batches over, and may be in the middle of one when the run stops."""
+    monkeypatch.setattr("t3d.data.clips.loader.signal.signal", lambda *_: None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back after the test
+    start_worker(0)
+    for error in (ConnectionResetError(104, "Connection reset by peer"), EOFError(), OSError("another")):
+        sys.excepthook(type(error), error, None)
+    printed = capsys.readouterr().err
+    assert "another" in printed
+    assert "reset" not in printed
+    assert "EOFError" not in printed
