@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 import t3d
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, save_model
+from t3d.models.weights import save_model
 from t3d.video.encode import write_video
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

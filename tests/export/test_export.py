@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import t3d
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.device import Compute
@@ -30,7 +31,7 @@ from t3d.export.config import ExportConfig
 from t3d.export.run import ExportResult, export_model
 from t3d.io.files import content_digest
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, load_model, save_model
+from t3d.models.weights import load_model, save_model
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.load import load, read_model_card
 from t3d.runtime.openvino_file import import_openvino, no_usage_reports, openvino_core

@@ -10,13 +10,12 @@ from typing import ClassVar, Self
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from t3d.card import MAX_CLASSES
 from t3d.errors import ConfigError, did_you_mean
 from t3d.models.grad_checkpointing import Recomputing
 
 BACKBONE = "backbone"
 """The name that `VideoNet.freeze` accepts for all stages: everything except the classifier."""
-MAX_CLASSES = 100_000
-"""Maximum number of classes of a model."""
 MAX_CHANNELS = 8192
 """Maximum number of channels that an option may ask for."""
 MAX_LAYERS = 1000

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from t3d.card import ModelCard
 from t3d.device import Compute
 from t3d.errors import ConfigError
-from t3d.models.weights import ModelCard
 from t3d.runtime.formats import Format
 from t3d.runtime.stamp import Stamp
 

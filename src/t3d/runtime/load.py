@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from typing import get_args
 
+from t3d.card import ModelCard
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, one_of
 from t3d.io.files import refuse_url
 from t3d.models.net import VideoNet
-from t3d.models.weights import ModelCard, load_classifier, read_card, weights_file
+from t3d.models.weights import load_classifier, read_card, weights_file
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import Format, Runtime, exported_format
 from t3d.runtime.onnx_file import ONNXModel, open_session

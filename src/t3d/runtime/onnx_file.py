@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from t3d.card import ModelCard
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, first_line
 from t3d.io.files import refuse_unreadable
-from t3d.models.weights import ModelCard
 from t3d.runtime.exported import ExportedModel, refuse_gpu
 from t3d.runtime.formats import INSTALL
 from t3d.runtime.stamp import Stamp, read_metadata

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from t3d.card import CARD_KEY, ModelCard
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, first_line, shortened
 from t3d.io.files import content_digest, refuse_unreadable
-from t3d.models.weights import CARD_KEY, ModelCard
 from t3d.runtime.exported import ExportedModel, refuse_gpu
 from t3d.runtime.formats import INSTALL
 from t3d.runtime.stamp import STAMP_KEY, Stamp, read_metadata

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.data.catalog import (
     open_index,
@@ -36,7 +37,7 @@ from t3d.evaluation.task import measure
 from t3d.io.files import writable_folder
 from t3d.models.frames import TimePooling, pool_time
 from t3d.models.net import VideoNet
-from t3d.models.weights import ModelCard, load_model, save_model
+from t3d.models.weights import load_model, save_model
 from t3d.training.run_folder import RunFolder
 from t3d.transfer.frame_model import frame_net, set_classifier
 from t3d.transfer.linear import class_probabilities, fit_linear, fit_soft
