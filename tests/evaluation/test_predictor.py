@@ -171,7 +171,7 @@ def test_a_long_list_answers_as_it_goes(weights: Path, films: Path, monkeypatch:
         groups.append(len(manifest))
         return score_videos(model, manifest, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("t3d.evaluation.predictor.score_videos", counted)
+    monkeypatch.setattr("t3d.evaluation.scoring.score_videos", counted)
     paths = list(itertools.islice(itertools.cycle([good(films)[0], films / "bad/empty.mp4"]), GROUP + 3))
     answers = Predictor(weights).many(paths)
     next(answers)

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from t3d.clip import Targets
 from t3d.data.catalog import open_index
+from t3d.data.clips import numpy_pixels
 from t3d.data.clips.arrays import OneVideo, open_one
-from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.frames import FrameStore, resize_with_torch
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import ConfigError, VideoError
+from t3d.evaluation.exported import scored_videos
 from t3d.evaluation.parts import Part, as_manifest
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import ClipTimes, Scores
-from t3d.evaluation.scoring import each_clip, pooled_features, score_videos
 from t3d.progress import Bar, progress
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import Runtime
 from t3d.runtime.load import load
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
+
+if TYPE_CHECKING:
+    import torch
+
+    from t3d.models.net import VideoNet
 
 GROUP = 64
 """Videos scored together before their predictions are returned, so that a long list answers as it goes."""
@@ -91,9 +98,13 @@ class Predictor:
     Scores come from the same function as those of `t3d test`. They are bit-equal for the same batches of
     videos, and equal within 1e-6 (fp32) when other videos share the batches; see `t3d.evaluation.scoring`.
 
+    A file that `t3d export` wrote is computed without torch, which is not even imported. Its probabilities
+    agree with those of the network within 1e-4 in fp32; see `t3d.evaluation.exported`.
+
     Args:
         model: Weights file, the folder of a finished training run, or a file that `t3d export` wrote.
-        compute: Where and how the model computes. By default videos are read in this process.
+        compute: Where and how the model computes. By default videos are read in this process. For an exported
+            file, `workers` is the number of threads that read, instead of processes.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos; videos in shards
             need theirs.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
@@ -133,7 +144,13 @@ class Predictor:
         self.model, self.card = load(
             model, runtime=runtime, compute=compute, allow_unfinished=allow_unfinished
         )
-        self.store = FrameStore(self.card.clip, index=open_index(index), limits=limits, image_fps=image_fps)
+        self.store = FrameStore(
+            self.card.clip,
+            index=open_index(index),
+            limits=limits,
+            image_fps=image_fps,
+            resize=numpy_pixels.resize if isinstance(self.model, ExportedModel) else resize_with_torch,
+        )
         self.compute = compute
         self.per_clip = per_clip
 
@@ -151,8 +168,7 @@ class Predictor:
             VideoError: The video cannot be read.
         """
         manifest, store = open_one(video, self.store, fps=fps)
-        with progress("Classifying videos", 1) as bar:
-            (prediction,) = self._group(manifest.with_classes(self.card.classes), bar, store)
+        (prediction,) = self._predictions(manifest.with_classes(self.card.classes), store)
         if prediction.error is not None:
             raise VideoError(prediction.path, prediction.error)
         return prediction
@@ -177,6 +193,10 @@ class Predictor:
                 f"{self.model.path}: an exported file computes scores, not features. Create the Predictor "
                 "with the run folder or a .safetensors file"
             )
+        import torch
+
+        from t3d.evaluation.scoring import each_clip, pooled_features
+
         manifest, store = open_one(video, self.store, fps=fps)
         device = next(self.model.parameters()).device
         rows, bad = each_clip(
@@ -207,29 +227,47 @@ class Predictor:
         if isinstance(paths, str | os.PathLike):  # else the letters of a path would be taken for files
             paths = [paths]
         manifest = as_manifest(paths).with_classes(self.card.classes)
-        starts = range(0, len(manifest), GROUP)
-        groups = (manifest.select(range(i, min(i + GROUP, len(manifest)))) for i in starts)
-        return self._groups(groups, len(manifest))
+        return self._predictions(manifest, self.store)
 
-    def _groups(self, groups: Iterable[Manifest], videos: int) -> Iterator[Prediction]:
-        with progress("Classifying videos", videos) as bar:
-            for group in groups:
-                yield from self._group(group, bar)
+    def _predictions(self, manifest: Manifest, store: FrameStore) -> Iterator[Prediction]:
+        with (
+            progress("Classifying videos", len(manifest)) as bar,
+            closing(self._scored(manifest, store, bar)) as scored,
+        ):
+            for scores, times in scored:
+                yield from self._of_scores(scores, times)
 
-    def _group(self, manifest: Manifest, bar: Bar, store: FrameStore | None = None) -> Iterator[Prediction]:
-        workers = min(self.compute.workers, len(manifest))
-        times: ClipTimes | None = {} if self.per_clip else None
-        scores = score_videos(
-            self.model,
-            manifest,
-            Protocol(self.card.clip, self.card.targets),
-            store=store or self.store,
-            compute=replace(self.compute, workers=workers),
-            shown=bar,
-            times=times,
-        )
+    def _scored(
+        self, manifest: Manifest, store: FrameStore, bar: Bar
+    ) -> Generator[tuple[Scores, ClipTimes], None, None]:
+        """Return the scores and times of the next videos, part by part."""
+        if isinstance(self.model, ExportedModel):
+            return scored_videos(self.model, manifest, store=store, compute=self.compute, bar=bar)
+        return self._scored_by_network(self.model, manifest, store, bar)
+
+    def _scored_by_network(
+        self, model: VideoNet, manifest: Manifest, store: FrameStore, bar: Bar
+    ) -> Generator[tuple[Scores, ClipTimes], None, None]:
+        from t3d.evaluation.scoring import score_videos
+
+        for first in range(0, len(manifest), GROUP):
+            group = manifest.select(range(first, min(first + GROUP, len(manifest))))
+            times: ClipTimes = {}
+            workers = min(self.compute.workers, len(group))
+            scores = score_videos(
+                model,
+                group,
+                Protocol(self.card.clip, self.card.targets),
+                store=store,
+                compute=replace(self.compute, workers=workers),
+                shown=bar,
+                times=times if self.per_clip else None,
+            )
+            yield scores, times
+
+    def _of_scores(self, scores: Scores, times: ClipTimes) -> Iterator[Prediction]:
         reasons = {failed.row: failed.reason for failed in scores.bad}
-        clips = np.bincount(scores.clip_video, minlength=len(manifest))
+        clips = np.bincount(scores.clip_video, minlength=len(scores.paths))
         for row, path in enumerate(scores.paths):
             start, end = scores.spans[row]
             if row in reasons:
@@ -244,7 +282,7 @@ class Predictor:
                 targets=self.card.targets,
                 start=start,
                 end=end,
-                per_clip=None if times is None else self._clips(scores, row, times),
+                per_clip=self._clips(scores, row, times) if self.per_clip else None,
             )
 
     def _clips(self, scores: Scores, row: int, times: ClipTimes) -> tuple[ClipPrediction, ...]:

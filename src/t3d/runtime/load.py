@@ -1,24 +1,28 @@
-"""Load any model that scores clips: weights files, run folders and exported files."""
+"""Load any model that scores clips: weights files, run folders and exported files.
+
+Only weights files and run folders need torch, which is imported when one of them is loaded.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from t3d.card import ModelCard
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, one_of
 from t3d.io.files import refuse_url
-from t3d.models.net import VideoNet
-from t3d.models.weights import load_classifier, read_card, weights_file
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import Format, Runtime, exported_format
 from t3d.runtime.onnx_file import ONNXModel, open_session
 from t3d.runtime.openvino_file import OpenVINOModel, read_graph
 
+if TYPE_CHECKING:
+    from t3d.models.net import VideoNet
+
 PathLike = str | os.PathLike[str]
-ScoringModel = VideoNet | ExportedModel
+ScoringModel: TypeAlias = "VideoNet | ExportedModel"
 """A model that scores clips: normalized clips B C T H W → scores B K."""
 
 
@@ -59,6 +63,8 @@ def load(
     if form == "onnx":
         model = ONNXModel(Path(path), compute)
         return model, model.card
+    from t3d.models.weights import load_classifier
+
     return load_classifier(path, device=compute.pick_device(), allow_unfinished=allow_unfinished)
 
 
@@ -81,7 +87,26 @@ def read_model_card(path: PathLike, *, allow_unfinished: bool = False) -> ModelC
         return read_graph(Path(path))[1]
     if form == "onnx":
         return open_session(Path(path))[1]
+    from t3d.models.weights import read_card
+
     return read_card(path, allow_unfinished=allow_unfinished)
+
+
+def model_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
+    """Find the file of a model: an exported file itself, or the weights file of a run folder.
+
+    Args:
+        path: See `load`.
+        allow_unfinished: See `load`.
+
+    Raises:
+        CheckpointError: There is no such file; see `t3d.models.weights.weights_file`.
+    """
+    if exported_format(path) is not None and Path(path).is_file():
+        return Path(path)
+    from t3d.models.weights import weights_file
+
+    return weights_file(path, allow_unfinished=allow_unfinished)
 
 
 def _form(path: PathLike, runtime: Runtime) -> Format | None:
@@ -91,7 +116,7 @@ def _form(path: PathLike, runtime: Runtime) -> Format | None:
     form = exported_format(path)
     name = os.fspath(path)
     if form is not None:
-        weights_file(path)  # refuses a missing file
+        model_file(path)  # refuses a missing file
     if form == "torch":
         raise CheckpointError(
             f"{name}: T3D does not load .pt2 files, because reading one can run code that is in it. Give the "

@@ -28,11 +28,12 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.data.moved import refuse_moved
 from t3d.data.soft_labels import Probs, joined_with, read_soft_labels
 from t3d.errors import ConfigError, Failed, ManifestError
+from t3d.evaluation.collect import collect
 from t3d.evaluation.leaks import compared_lists, overlaps, shared_with_run
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import ClipRow
-from t3d.evaluation.scoring import collect, each_clip, pooled_features
+from t3d.evaluation.scoring import each_clip, pooled_features
 from t3d.evaluation.task import measure
 from t3d.io.files import writable_folder
 from t3d.models.frames import TimePooling, pool_time
