@@ -68,7 +68,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
         write_video(root / f"{number}.mp4", frames, fps=10 + 5 * number)
     (root / "1b.mp4").write_text("no video")
     (root / "5.mp4").touch()
-    return Manifest.from_files([root])
+    return Manifest.from_files([root]).with_classes(CLASSES)
 
 
 def store_of(spec: ClipSpec) -> FrameStore:
@@ -154,14 +154,14 @@ def test_a_video_that_breaks_in_the_middle_counts_nowhere(
     true = Video.images_at
 
     def breaks(self: Video, indices: Any, **options: Any) -> np.ndarray:
-        if max(indices) > 10:
-            raise VideoError(self.path, "damaged at frame 11")
+        if max(indices) > 15:
+            raise VideoError(self.path, "damaged at frame 16")
         return true(self, indices, **options)
 
     monkeypatch.setattr(Video, "images_at", breaks)
     for batch_size in (1, 3, 8):
         got, times = scored(Linear(SPEC), films, batch_size=batch_size)
-        assert [failed.reason for failed in got.bad if "damaged" in failed.reason] == ["damaged at frame 11"]
+        assert [failed.reason for failed in got.bad if "damaged" in failed.reason] == ["damaged at frame 16"]
         (row,) = [failed.row for failed in got.bad if "damaged" in failed.reason]
         assert row not in got.clip_video
         assert row not in {video for video, _ in times}

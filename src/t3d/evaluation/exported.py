@@ -12,6 +12,7 @@ Legend: B clips of a batch, T frames, H height, W width, K classes.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -122,7 +123,7 @@ class _Pending:
         self._rows: list[ClipRow] = []  # videos are numbered from the first
         self._bad: list[Failed] = []
         self._times: ClipTimes = {}
-        self._share = 0.0  # of the unfinished video
+        self._shares: defaultdict[int, float] = defaultdict(float)  # of each unfinished video
 
     def add(self, clips: Sequence[_Clip], probs: npt.NDArray[np.float64]) -> None:
         """Add clips in order, with their probabilities [B, K]."""
@@ -130,24 +131,29 @@ class _Pending:
             video = clip.video - self._first
             self._rows.append((video, clip.number, each))
             self._times[video, clip.number] = clip.times
-            self._share += 1 / clip.clips
             self._bar.advance(1 / clip.clips)
+            self._shares[clip.video] += 1 / clip.clips
             if clip.number + 1 == clip.clips:
-                self.finished, self._share = video + 1, 0.0
+                self._finish(clip.video)
 
     def fail(self, failed: Failed) -> None:
         """Add a video that cannot be read, or whose last clips cannot."""
         video = failed.row - self._first
         self._bad.append(replace(failed, row=video))
-        self._bar.advance(1 - self._share)
-        self.finished, self._share = video + 1, 0.0
+        self._bar.advance(1 - self._shares[failed.row])
+        self._finish(failed.row)
+
+    def _finish(self, row: int) -> None:
+        self.finished = max(self.finished, row + 1 - self._first)
+        self._shares.pop(row)
 
     def pop(self) -> tuple[Scores, ClipTimes]:
         """Remove and return the scores and times of the finished videos."""
         count, self.finished = self.finished, 0
         part = self._manifest.select(range(self._first, self._first + count))
         rows = [row for row in self._rows if row[0] < count]
-        times = {key: span for key, span in self._times.items() if key[0] < count}
+        broken = {failed.row for failed in self._bad}
+        times = {key: span for key, span in self._times.items() if key[0] < count and key[0] not in broken}
         scores = collect(part, rows, self._bad, targets=self._targets)
         self._first += count
         self._rows = [(row[0] - count, *row[1:]) for row in self._rows if row[0] >= count]
