@@ -88,9 +88,9 @@ def pack_part(entries: Sequence[Any], rows: Sequence[int], title: str) -> dict[s
         clip; `features`, mean and standard deviation of the teacher's features, float16 [clips, D].
     """
     from t3d.clip import ClipSpec
-    from t3d.data.clips.dataset import usable_part
     from t3d.data.clips.frames import FrameStore
     from t3d.data.clips.sampling import clips_of
+    from t3d.data.clips.spans import usable_part
     from t3d.data.clips.transforms import center_view
     from t3d.models.frames import pool_time
     from t3d.progress import track

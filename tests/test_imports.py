@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 import t3d
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, save_model
+from t3d.models.weights import save_model
 from t3d.video.encode import write_video
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -65,11 +66,13 @@ def test_every_module_can_be_imported_without_posix_modules() -> None:
     assert error is None, error
 
 
-def test_preparing_videos_is_described_without_torch() -> None:
-    """Options and help are read from these modules, and importing torch takes seconds."""
+def test_preparing_and_reading_videos_need_no_torch() -> None:
+    """Options and help are read from these modules, or exported models run in them; torch takes seconds."""
     names = ("index", "transcode", "shards", "download", "rewrite")
     program = "import sys; " + "; ".join(f"import t3d.prepare.{name}" for name in names)
-    program += "; import t3d.workers.cluster; assert 'torch' not in sys.modules"
+    program += "; import t3d.workers.cluster, t3d.evaluation.bulk, t3d.runtime.load, t3d.data.clips.arrays"
+    program += f"; import {', '.join(name for name in _MODULES if name.startswith('t3d.video.'))}"
+    program += "; assert 'torch' not in sys.modules"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
 
@@ -114,7 +117,7 @@ def test_a_prediction_imports_no_package_that_takes_seconds(run_with_torch: Run,
     assert run.returncode == 0, run.stderr[-2000:]
     prediction, modules = run.stdout.splitlines()
     assert prediction.startswith(str(video))
-    assert not set(modules.split()) & set(f"{_HEAVY}, accelerate, tensorboard".split(", "))
+    assert not set(modules.split()) & set(f"{_HEAVY}, accelerate, tensorboard, sympy".split(", "))
 
 
 _WITHOUT_OTHER_PACKAGES = """

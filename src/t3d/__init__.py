@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from t3d.card import ModelCard
     from t3d.clip import ClipSpec
     from t3d.configs import recipe
     from t3d.data.clips.arrays import load_clips
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from t3d.export.config import ExportConfig
     from t3d.export.run import export_model
     from t3d.models.registry import create_model, list_models
-    from t3d.models.weights import ModelCard, load_model, save_model
+    from t3d.models.weights import load_model, save_model
     from t3d.recipes import list_recipes
     from t3d.runtime.load import load
     from t3d.runtime.optimize import OptimizedModel, optimize
@@ -48,7 +49,7 @@ _HOMES = {
     "FrameStore": "t3d.data.clips.frames",
     "Manifest": "t3d.data.manifest.manifest",
     "ManifestError": "t3d.errors",
-    "ModelCard": "t3d.models.weights",
+    "ModelCard": "t3d.card",
     "OptimizedModel": "t3d.runtime.optimize",
     "Prediction": "t3d.evaluation.predictor",
     "Predictor": "t3d.evaluation.predictor",

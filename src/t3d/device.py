@@ -22,7 +22,8 @@ class Compute:
         device: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda`, or one GPU such as `cuda:1`.
         precision: `fp32`, `bf16`, or `auto` (bf16 on devices that support it in hardware, else fp32).
         batch_size: Clips, or crops of clips, per forward pass. Affects speed and memory only.
-        workers: Processes that read videos. 0 reads them in this process.
+        workers: Processes that read videos; threads, if `t3d predict` runs an exported file. 0 reads them in
+            this process.
 
     Raises:
         ConfigError: A value is invalid.

@@ -19,13 +19,14 @@ from t3d.bench.result import BenchResult
 from t3d.bench.train import bench_train
 from t3d.bench.train_step import train_step
 from t3d.bench.work import work_of
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.errors import ConfigError
 from t3d.export.config import ExportConfig
 from t3d.export.run import export_model
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, save_model
+from t3d.models.weights import save_model
 from t3d.runtime.openvino_file import no_usage_reports
 
 SMALL = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1}

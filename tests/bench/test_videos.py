@@ -12,12 +12,13 @@ from t3d.bench.growth import GrowthPoint, GrowthResult, bench_growth, relative_c
 from t3d.bench.predict import STEPS, bench_predict
 from t3d.bench.result import Machine
 from t3d.bench.timing import Timing
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.errors import ConfigError
 from t3d.evaluation.predictor import Predictor
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, save_model
+from t3d.models.weights import save_model
 from t3d.report.plots import growth_figure, save_figure
 from t3d.video.encode import write_video
 

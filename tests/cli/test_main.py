@@ -17,13 +17,14 @@ import torchvision
 import yaml
 from safetensors.torch import save_file
 
+from t3d.card import ModelCard
 from t3d.cli import main as cli
 from t3d.cli.recipes import recipes
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import FrameStore
 from t3d.errors import T3DError
 from t3d.models.registry import create_model, list_models
-from t3d.models.weights import ModelCard, load_model, save_model
+from t3d.models.weights import load_model, save_model
 from t3d.training.config import TrainConfig
 from t3d.training.run_folder import RunFolder
 from t3d.video.encode import write_video

@@ -156,9 +156,10 @@ def test_every_run_refuses_a_list_of_missing_files(
     table = str(listed(home / "list.csv", [f"/old/{clip}" for clip in CLIPS]))
     out = ["--out", str(tmp_path / "out")]
     if command == "test":
+        from t3d.card import ModelCard
         from t3d.clip import ClipSpec
         from t3d.models.registry import create_model
-        from t3d.models.weights import ModelCard, save_model
+        from t3d.models.weights import save_model
 
         model = tmp_path / "weights.safetensors"
         card = ModelCard("t3d_tiny", {}, classes=("jum", "run"), clip=ClipSpec(num_frames=4, size=16))

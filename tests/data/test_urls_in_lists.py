@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.catalog import open_manifest
@@ -18,7 +19,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.io import video_cache
 from t3d.io.video_cache import local_path
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, save_model
+from t3d.models.weights import save_model
 from t3d.video.encode import write_video
 
 pytestmark = pytest.mark.usefixtures("work_here")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.soft_labels import read_soft_labels
@@ -22,7 +23,7 @@ from t3d.evaluation.prediction_rows import PredictionRows
 from t3d.evaluation.predictor import Prediction, Predictor
 from t3d.evaluation.scoring import IN_PROCESS
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, save_model
+from t3d.models.weights import save_model
 from t3d.video.encode import write_video
 from t3d.workers.cluster import Cluster
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.manifest.manifest import Manifest
@@ -19,7 +20,7 @@ from t3d.evaluation.comparison import compare, difference
 from t3d.evaluation.config import CompareConfig, TestConfig
 from t3d.evaluation.run_test import run_test
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, save_model
+from t3d.models.weights import save_model
 from t3d.video.encode import write_video
 
 CLASSES = ("dark", "light")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.manifest.manifest import Manifest
@@ -25,7 +26,7 @@ from t3d.evaluation.scores_table import write_scores
 from t3d.evaluation.scoring import IN_PROCESS, score_videos
 from t3d.evaluation.task import measure
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, read_card, save_model
+from t3d.models.weights import read_card, save_model
 from t3d.report.result import print_result, write_result
 from t3d.video.encode import write_video
 

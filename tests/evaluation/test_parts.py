@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.errors import ConfigError, ManifestError
@@ -19,7 +20,7 @@ from t3d.evaluation.parts import Part, is_list, parts_of
 from t3d.evaluation.predictor import Predictor
 from t3d.evaluation.scoring import IN_PROCESS
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, save_model
+from t3d.models.weights import save_model
 from t3d.video.encode import write_video
 
 COMPUTE = ["--workers", "0", "--precision", "fp32"]

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import t3d
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import FrameStore
@@ -27,7 +28,7 @@ from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult, run_test
 from t3d.evaluation.scoring import IN_PROCESS, score_videos
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, load_model, save_model
+from t3d.models.weights import load_model, save_model
 from t3d.prepare.index import index_videos
 from t3d.prepare.shards import write_shards
 from t3d.report.result import print_result, write_result

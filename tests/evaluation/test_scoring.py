@@ -434,14 +434,14 @@ def test_progress_counts_the_videos_by_their_clips(films: Manifest, size: int) -
 def test_a_video_that_breaks_in_the_middle_counts_nowhere(
     films: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true = Video.frames_at
+    true = Video.images_at
 
-    def breaks(self: Video, indices: Any, **_: Any) -> torch.Tensor:
+    def breaks(self: Video, indices: Any, **_: Any) -> np.ndarray:
         if max(indices) > 30:
             raise VideoError(self.path, "damaged at frame 31")
         return true(self, indices)
 
-    monkeypatch.setattr(Video, "frames_at", breaks)
+    monkeypatch.setattr(Video, "images_at", breaks)
     for batch_size in (1, 8):
         scores = score_videos(Mean(), films, Protocol(SPEC), compute=batches(batch_size))
         assert [video.row for video in scores.bad] == [3, 4]

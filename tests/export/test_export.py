@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 import t3d
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.device import Compute
@@ -30,7 +32,7 @@ from t3d.export.config import ExportConfig
 from t3d.export.run import ExportResult, export_model
 from t3d.io.files import content_digest
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, load_model, save_model
+from t3d.models.weights import load_model, save_model
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.load import by_file, load, read_model_card
 from t3d.runtime.measure import fastest
@@ -136,6 +138,47 @@ def test_testing_and_predicting_give_what_torch_gives(weights: Path, exported: P
         assert set(prediction.classes) == set(CLASSES)
     with pytest.raises(ConfigError, match="computes scores, not features"):
         predictor.embed(films / "jump/a.mp4")
+
+
+_WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+import numpy as np
+import t3d
+from t3d.cli.main import main
+
+xml, onnx, films, out = sys.argv[1:]
+assert main(["predict", xml, films, "--out", out]) == 0
+assert main(["predict", onnx, films, "--json", "--per-clip"]) == 0
+for path in (xml, onnx):
+    model, card = t3d.load(path)
+    clip = card.clip
+    shape = (2, 3, clip.segments * clip.num_frames, clip.size, clip.size)
+    assert model.scores(np.zeros(shape, np.float32)).shape == (2, len(card.classes))
+    frames = np.zeros((20, 40, 50, 3), np.uint8)
+    assert abs(sum(t3d.Predictor(path)(frames).probs) - 1) < 1e-6
+for name in ("torch", "sklearn", "scipy", "matplotlib", "ray"):
+    assert name not in sys.modules, name
+"""
+
+
+def test_exported_files_are_used_without_importing_torch(
+    openvino_result: ExportResult, onnx_result: ExportResult, films: Path, tmp_path: Path
+) -> None:
+    """Importing torch takes longer than classifying a video."""
+    out = tmp_path / "out.jsonl"
+    words = map(str, (openvino_result.files[0], onnx_result.files[0], films, out))
+    program = [sys.executable, "-c", _WITHOUT_TORCH, *words]
+    run = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    by_openvino = {record["path"]: record for record in map(json.loads, out.read_text().splitlines())}
+    by_onnx = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    assert len(by_openvino) == len(by_onnx) == 5
+    for record in by_onnx:
+        other = by_openvino[str(Path(record["path"]).resolve())]
+        assert len(record["per_clip"]) == record["clips"] == other["clips"]
+        for name, prob in record["classes"].items():  # OpenVINO may compute in bfloat16
+            assert other["classes"][name] == pytest.approx(prob, abs=0.05)
 
 
 def test_a_file_of_predictions_resumes_with_the_same_exported_file_only(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.data.clips.transforms import normalize
 from t3d.errors import ExportError
@@ -20,7 +21,7 @@ from t3d.export.trace import to_openvino, trace
 from t3d.models.fusion import FusedNet
 from t3d.models.registry import create_model, list_models
 from t3d.models.segments import with_consensus
-from t3d.models.weights import ModelCard, save_model
+from t3d.models.weights import save_model
 from t3d.runtime.openvino_file import no_usage_reports, openvino_core
 
 with no_usage_reports():

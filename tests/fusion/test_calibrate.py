@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec, Targets
 from t3d.device import Compute
@@ -19,7 +20,7 @@ from t3d.fusion.calibrate import CalibrationResult, divided, run_calibrate
 from t3d.fusion.config import CalibrateConfig, FuseConfig
 from t3d.fusion.run import run_fuse
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, load_model, read_card, save_model
+from t3d.models.weights import load_model, read_card, save_model
 from t3d.video.encode import write_video
 
 CLASSES = ("dark", "light")

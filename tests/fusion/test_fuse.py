@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec, Targets
 from t3d.data.manifest.manifest import Manifest
@@ -22,7 +23,7 @@ from t3d.fusion.config import FuseConfig
 from t3d.fusion.network import fused_model, load_members
 from t3d.fusion.run import run_fuse
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, load_model, save_model
+from t3d.models.weights import load_model, save_model
 from t3d.video.encode import write_video
 
 CLASSES = ("blue", "green", "red")

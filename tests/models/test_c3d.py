@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.errors import ConfigError
 from t3d.models import VideoNet, create_model, load_model
 from t3d.models.convert import convert_checkpoint
 from t3d.models.flops import model_size
-from t3d.models.weights import ModelCard
 
 NARROW = {"width": 0.0625}
 LAYERS = ("conv1", "conv2", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b")

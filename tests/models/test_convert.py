@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.errors import CheckpointError, ConfigError
 from t3d.models import VideoNet, create_model, load_model
 from t3d.models.convert import convert_checkpoint, import_torch_file, inflate_checkpoint
-from t3d.models.weights import ModelCard
 
 CLASSES = ("run", "jump")
 

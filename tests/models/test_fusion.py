@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from t3d.card import CARD_KEY
 from t3d.clip import ClipSpec
 from t3d.data.clips import pixels
 from t3d.data.clips.sampling import clips_of
@@ -19,7 +20,6 @@ from t3d.models import ModelCard, create_model, list_models, load_model, save_mo
 from t3d.models.fused_clip import MOST_FRAMES, shared_clip, view_of
 from t3d.models.fusion import FusedNet, FusedOptions, Member, normalized
 from t3d.models.tensor_files import write_tensors
-from t3d.models.weights import CARD_KEY
 
 SMALL = {"growth_rate": 4, "block_config": [1, 1], "stem_channels": 8, "bottleneck": 1}
 LONG = ClipSpec(num_frames=8, stride=2, size=32, resize=40, modality="diff")

@@ -10,12 +10,12 @@ import torchvision
 from torch import nn
 from torchvision.models.video.resnet import BasicStem, Conv2Plus1D, Conv3DSimple, R2Plus1dStem, VideoResNet
 
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.errors import CheckpointError, ConfigError
 from t3d.models import create_model, load_model
 from t3d.models.convert import convert_checkpoint
 from t3d.models.flops import count_parameters, model_size
-from t3d.models.weights import ModelCard
 
 TABLE1_SIZES = {
     "stem": (16, 56, 56),

@@ -13,10 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from t3d.card import CARD_KEY
 from t3d.clip import ClipSpec
 from t3d.errors import CheckpointError, ConfigError
 from t3d.models import ModelCard, create_model, load_backbone, load_model, save_model
-from t3d.models.weights import CARD_KEY, read_tensors
+from t3d.models.weights import read_tensors
 
 OPTIONS: dict[str, object] = {"block_config": (1, 1), "ttl_depths": ((1, 3),)}
 CARD = ModelCard(

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.errors import Failed
 from t3d.evaluation.calibration import calibration_of
@@ -22,7 +23,7 @@ from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import Scores
 from t3d.evaluation.task import measure
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, save_model
+from t3d.models.weights import save_model
 from t3d.report import evaluation_page
 from t3d.report.evaluation_page import write_evaluation, wrong_answers
 from t3d.video.encode import write_video

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from t3d.card import CARD_KEY, ModelCard
 from t3d.clip import ClipSpec
 from t3d.errors import CheckpointError
-from t3d.models.weights import CARD_KEY, ModelCard
 from t3d.runtime.formats import exported_format, files_of
 from t3d.runtime.stamp import STAMP_KEY, Stamp, metadata, read_metadata
 

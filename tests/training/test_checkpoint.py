@@ -13,10 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from t3d.card import ModelCard
 from t3d.errors import CheckpointError
 from t3d.models import tensor_files
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, load_model
+from t3d.models.weights import load_model
 from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, read_header, save_checkpoint
 from t3d.training.config import OptimConfig
 from t3d.training.learner import Learner

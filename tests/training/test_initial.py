@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from t3d.card import ModelCard
 from t3d.clip import Targets
 from t3d.errors import CheckpointError
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, save_model
+from t3d.models.weights import save_model
 from t3d.training.config import ModelConfig, TrainConfig
 from t3d.training.initial import check_initial, load_initial
 from t3d.training.run import train

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from t3d.card import ModelCard
 from t3d.data.clips.check import readable
 from t3d.data.clips.dataset import ClipItem, TrainClips
 from t3d.data.clips.frames import FrameStore
@@ -31,7 +32,7 @@ from t3d.errors import CheckpointError, ConfigError, DivergedError, ManifestErro
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scoring import score_videos
 from t3d.evaluation.task import measure
-from t3d.models.weights import ModelCard, load_model
+from t3d.models.weights import load_model
 from t3d.prepare.index import index_videos
 from t3d.training import run as loop
 from t3d.training import start

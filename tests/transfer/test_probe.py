@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.clips.sampling import clips_of
@@ -22,7 +23,7 @@ from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult, run_test
 from t3d.models.frames import FrameNet
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, load_model, save_model
+from t3d.models.weights import load_model, save_model
 from t3d.progress import progress
 from t3d.training.errors import RunExistsError
 from t3d.transfer import linear, probe

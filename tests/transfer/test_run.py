@@ -17,6 +17,7 @@ import timm
 import torch
 from safetensors import safe_open
 
+from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import FrameStore
@@ -24,7 +25,7 @@ from t3d.data.config import AugmentConfig, DataConfig
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, Failed, ManifestError
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, load_model, read_tensors, write_tensors
+from t3d.models.weights import load_model, read_tensors, write_tensors
 from t3d.training.config import ModelConfig, OptimConfig, TrainConfig
 from t3d.training.errors import InterruptedRunError
 from t3d.training.logging import read_log

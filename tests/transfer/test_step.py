@@ -12,12 +12,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from t3d.card import ModelCard
 from t3d.clip import IMAGENET_MEAN, IMAGENET_STD, ClipSpec
 from t3d.data.clips.frames import FrameStore
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed, ManifestError
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard
 from t3d.training.config import ModelConfig, OptimConfig
 from t3d.training.run_folder import RunFolder
 from t3d.training.start import Run

@@ -82,14 +82,14 @@ def test_a_clip_that_takes_too_much_memory_is_refused(tmp_path):
 def test_a_frame_store_asks_for_resized_frames(tmp_path, numbered_frames, monkeypatch):
     path = write_video(tmp_path / "a.mp4", numbered_frames(12))
     shapes = []
-    plain = Video.frames_at
+    plain = Video.images_at
 
     def watched(self, indices, **options):
         frames = plain(self, indices, **options)
-        shapes.append(tuple(frames.shape[2:]))
+        shapes.append(frames.shape[1:3])
         return frames
 
-    monkeypatch.setattr(Video, "frames_at", watched)
+    monkeypatch.setattr(Video, "images_at", watched)
     spec = ClipSpec(num_frames=4, size=24, resize=24)
     store = FrameStore(spec, cache=str(tmp_path / "cache"))
     FrameStore(spec).open(path).get(np.arange(4))

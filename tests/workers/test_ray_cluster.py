@@ -19,6 +19,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
@@ -28,7 +29,7 @@ from t3d.evaluation.bulk import predictions
 from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.predictor import Predictor
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, save_model
+from t3d.models.weights import save_model
 from t3d.prepare.index import index_videos
 from t3d.prepare.rewrite import TranscodeSpec
 from t3d.prepare.shards import write_shards

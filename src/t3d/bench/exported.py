@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from t3d.bench.candidates import Scorer
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.device import Compute, Precision
 from t3d.export.clips import random_clips
 from t3d.export.int8 import quantize
 from t3d.export.trace import to_openvino, trace, write_onnx, write_openvino
 from t3d.models.net import VideoNet
-from t3d.models.weights import ModelCard
 from t3d.runtime.formats import ENDINGS, Format
 from t3d.runtime.load import load
 from t3d.runtime.stamp import Stamp

@@ -22,7 +22,7 @@ from t3d.bench.opening import threads
 from t3d.bench.result import Machine, load_average, this_machine
 from t3d.bench.timing import waiting
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import usable_part
+from t3d.data.clips.spans import usable_part
 from t3d.data.clips.transforms import crop_views, resize_frames
 from t3d.data.clips.views import PAPER_VIEWS
 from t3d.data.manifest.manifest import Manifest

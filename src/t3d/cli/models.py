@@ -72,8 +72,8 @@ def convert(
         targets: Labels per video: one class (`single`), or several (`multi`, trained with sigmoids).
         options: Options of the model, such as `{drop_rate: 0.2}`.
     """
+    from t3d.card import ModelCard
     from t3d.models.convert import convert_checkpoint, inflate_checkpoint
-    from t3d.models.weights import ModelCard
 
     card = ModelCard(model, options=options, clip=clip, targets=targets)
     if inflate:

@@ -20,9 +20,8 @@ from t3d.evaluation.prediction_rows import PredictionRows
 from t3d.evaluation.predictor import Prediction, Predictor
 from t3d.io.files import content_digest, is_url, refuse_url
 from t3d.io.journal import JSON_LINES, Journal
-from t3d.models.weights import weights_file
 from t3d.progress import track
-from t3d.runtime.load import by_file, read_model_card
+from t3d.runtime.load import by_file, model_file, read_model_card
 from t3d.workers.pool import Lost
 
 _BLOCK = 64  # videos that a machine of a cluster gets at a time
@@ -217,7 +216,7 @@ class PredictionFile:
         self.top = len(card.classes) if top is None or table else min(top, len(card.classes))
         self.per_clip = per_clip
         self.done: set[Part] = set()
-        self._file = partial(weights_file, model, allow_unfinished=allow_unfinished)
+        self._file = partial(model_file, model, allow_unfinished=allow_unfinished)
         self._weights = content_digest(self._file())
         self._unchecked = True
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ManifestError
@@ -23,7 +24,6 @@ from t3d.evaluation.figures import Interval, accuracy_interval
 from t3d.evaluation.run_test import TestResult, run_test
 from t3d.evaluation.scoring import clip_scores
 from t3d.models.flops import model_size
-from t3d.models.weights import ModelCard
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import files_of
 from t3d.runtime.load import ScoringModel, by_file, load, read_model_card

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from t3d.clip import Targets
 from t3d.data.catalog import open_index
+from t3d.data.clips import numpy_pixels
 from t3d.data.clips.arrays import OneVideo, open_one
-from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.frames import FrameStore, resize_with_torch
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import ConfigError, VideoError
+from t3d.evaluation.exported import scored_videos
 from t3d.evaluation.parts import Part, as_manifest
 from t3d.evaluation.protocol import Protocol
-from t3d.evaluation.scores import ClipTimes, Scores
-from t3d.evaluation.scoring import ScoredPart, each_clip, pooled_features, score_parts
-from t3d.models.net import VideoNet
-from t3d.models.weights import load_classifier
-from t3d.progress import progress
+from t3d.evaluation.scores import ClipTimes, ScoredPart, Scores
+from t3d.progress import Bar, progress
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import Runtime, exported_format
 from t3d.runtime.load import load
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
+
+if TYPE_CHECKING:
+    import torch
+
+    from t3d.models.net import VideoNet
 
 _COMPUTE = Compute(workers=0)
 
@@ -93,9 +97,13 @@ class Predictor:
     Scores come from the same function as those of `t3d test`. They are bit-equal for the same batches of
     videos, and equal within 1e-6 (fp32) when other videos share the batches; see `t3d.evaluation.scoring`.
 
+    A file that `t3d export` wrote is computed without torch, which is not even imported. Its probabilities
+    agree with those of the network within 1e-4 in fp32; see `t3d.evaluation.exported`.
+
     Args:
         model: Weights file, the folder of a finished training run, or a file that `t3d export` wrote.
-        compute: Where and how the model computes. By default videos are read in this process.
+        compute: Where and how the model computes. By default videos are read in this process. For an exported
+            file, `workers` is the number of threads that read, instead of processes.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos; videos in shards
             need theirs.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
@@ -135,7 +143,13 @@ class Predictor:
         self.model, self.card = load(
             model, runtime=runtime, compute=compute, allow_unfinished=allow_unfinished
         )
-        self.store = FrameStore(self.card.clip, index=open_index(index), limits=limits, image_fps=image_fps)
+        self.store = FrameStore(
+            self.card.clip,
+            index=open_index(index),
+            limits=limits,
+            image_fps=image_fps,
+            resize=numpy_pixels.resize if isinstance(self.model, ExportedModel) else resize_with_torch,
+        )
         self._given, self._allow_unfinished = model, allow_unfinished
         self.compute = compute
         self.per_clip = per_clip
@@ -174,6 +188,10 @@ class Predictor:
                 or the model is an exported file, which computes scores only.
             VideoError: The video cannot be read.
         """
+        import torch
+
+        from t3d.evaluation.scoring import each_clip, pooled_features
+
         manifest, store = open_one(video, self.store, fps=fps)
         network = self._network
         device = next(network.parameters()).device
@@ -202,6 +220,8 @@ class Predictor:
                 f"{self.model.path}: an exported file computes scores, not features. Create the Predictor "
                 "with the run folder or a .safetensors file"
             )
+        from t3d.models.weights import load_classifier
+
         return load_classifier(
             self._given, device=self.compute.pick_device(), allow_unfinished=self._allow_unfinished
         )[0]
@@ -223,25 +243,31 @@ class Predictor:
         if isinstance(paths, str | os.PathLike):  # else the letters of a path would be taken for files
             paths = [paths]
         manifest = as_manifest(paths).with_classes(self.card.classes)
-        return self._predictions(manifest)
+        return self._predictions(manifest, self.store)
 
-    def _predictions(self, manifest: Manifest, store: FrameStore | None = None) -> Iterator[Prediction]:
-        parts = -(-len(manifest) // self.compute.batch_size)  # each is read by one process
+    def _predictions(self, manifest: Manifest, store: FrameStore) -> Iterator[Prediction]:
         with (
             progress("Classifying videos", len(manifest)) as bar,
-            closing(
-                score_parts(
-                    self.model,
-                    manifest,
-                    Protocol(self.card.clip, self.card.targets),
-                    store=store or self.store,
-                    compute=replace(self.compute, workers=min(self.compute.workers, parts)),
-                    shown=bar,
-                )
-            ) as scored,
+            closing(self._scored(manifest, store, bar)) as scored,
         ):
             for part in scored:
                 yield from self._of_part(part)
+
+    def _scored(self, manifest: Manifest, store: FrameStore, bar: Bar) -> Generator[ScoredPart, None, None]:
+        """Return the scores of the next videos, part by part."""
+        if isinstance(self.model, ExportedModel):
+            return scored_videos(self.model, manifest, store=store, compute=self.compute, bar=bar)
+        from t3d.evaluation.scoring import score_parts
+
+        parts = -(-len(manifest) // self.compute.batch_size)  # each is read by one process
+        return score_parts(
+            self.model,
+            manifest,
+            Protocol(self.card.clip, self.card.targets),
+            store=store,
+            compute=replace(self.compute, workers=min(self.compute.workers, parts)),
+            shown=bar,
+        )
 
     def _of_part(self, part: ScoredPart) -> Iterator[Prediction]:
         scores = part.scores

@@ -50,3 +50,16 @@ class Scores:
     targets: Targets = "single"
     groups: tuple[str, ...] = ()
     spans: tuple[tuple[float | None, float | None], ...] = ()
+
+
+@dataclass(frozen=True)
+class ScoredPart:
+    """Scores of neighboring videos.
+
+    Args:
+        scores: Scores of the videos.
+        times: Times of their clips. Rows count from the first of these videos.
+    """
+
+    scores: Scores
+    times: ClipTimes

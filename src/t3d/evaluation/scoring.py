@@ -22,7 +22,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -33,11 +32,11 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import DivergedError, Failed
 from t3d.evaluation.clip_stream import ScoredClips, scored_clips
+from t3d.evaluation.collect import collect
 from t3d.evaluation.lanes import Function, Independent
 from t3d.evaluation.protocol import Protocol
-from t3d.evaluation.scores import ClipRow, ClipTimes, Scores
+from t3d.evaluation.scores import ClipRow, ClipTimes, ScoredPart, Scores
 from t3d.evaluation.task import TASKS
-from t3d.io.video_cache import original
 from t3d.models.net import VideoNet
 from t3d.models.segments import with_consensus
 from t3d.progress import Bar
@@ -249,19 +248,6 @@ def each_clip(
     return rows, bad
 
 
-@dataclass(frozen=True)
-class ScoredPart:
-    """Scores of neighboring videos.
-
-    Args:
-        scores: Scores of the videos.
-        times: Times of their clips. Rows count from the first of these videos.
-    """
-
-    scores: Scores
-    times: ClipTimes
-
-
 def score_parts(
     model: nn.Module | ExportedModel,
     manifest: Manifest,
@@ -319,36 +305,3 @@ def _part_of(manifest: Manifest, videos: range, scored: ScoredClips, targets: Ta
         targets=targets,
     )
     return ScoredPart(scores, {(row - first, clip): span for (row, clip), span in scored.times.items()})
-
-
-def collect(
-    manifest: Manifest, rows: list[ClipRow], bad: list[Failed], *, targets: Targets = "single"
-) -> Scores:
-    """Average the probabilities of clips into those of videos.
-
-    Args:
-        manifest: The videos.
-        rows: What `each_clip` returned, in any order; the vectors are probabilities.
-        bad: The videos whose clips do not count.
-        targets: What the probabilities mean.
-    """
-    broken = {failed.row for failed in bad}
-    rows = sorted((row for row in rows if row[0] not in broken), key=lambda row: row[:2])
-    width = len(rows[0][2]) if rows else len(manifest.classes)
-    clip_probs = np.array([probs for _, _, probs in rows]).reshape(-1, width)
-    clip_video = np.array([video for video, _, _ in rows], dtype=np.int64)
-    video_probs = np.full((len(manifest), width), np.nan)
-    for video in np.unique(clip_video):
-        video_probs[video] = clip_probs[clip_video == video].mean(0)
-    return Scores(
-        classes=manifest.classes,
-        clip_probs=clip_probs,
-        clip_video=clip_video,
-        video_probs=video_probs,
-        labels=TASKS[targets].labels(manifest),
-        paths=tuple(original(str(manifest[i].path)) for i in range(len(manifest))),
-        bad=tuple(sorted(bad, key=lambda failed: failed.row)),
-        targets=targets,
-        groups=tuple(manifest.table["source"].to_pylist()),
-        spans=tuple(zip(*(manifest.table[name].to_pylist() for name in ("start", "end")), strict=True)),
-    )

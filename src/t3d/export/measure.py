@@ -19,10 +19,11 @@ from t3d.data.clips.transforms import normalize
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import Failed
+from t3d.evaluation.collect import collect
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.protocol import Protocol
-from t3d.evaluation.scoring import clip_probabilities, clip_scores, collect, each_clip
+from t3d.evaluation.scoring import clip_probabilities, clip_scores, each_clip
 from t3d.evaluation.task import TASKS, measure
 from t3d.models.net import VideoNet
 from t3d.models.segments import with_consensus

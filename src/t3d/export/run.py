@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.data.catalog import open_index, open_videos, refuse_other_targets, refuse_unlabeled
 from t3d.data.clips.check import refuse_many
@@ -32,7 +33,8 @@ from t3d.export.measure import Difference, Scored, difference, measure_models, s
 from t3d.export.trace import import_converters, to_openvino, trace, write_onnx, write_openvino, write_torch
 from t3d.io.files import content_digest, temporary_name, writing
 from t3d.models.net import VideoNet
-from t3d.models.weights import ModelCard, load_classifier, weights_file
+from t3d.models.weights import load_classifier
+from t3d.models.weights_file import weights_file
 from t3d.progress import progress
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import ENDINGS, Format, files_of

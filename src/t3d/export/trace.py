@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.errors import ConfigError, ExportError, first_line
 from t3d.io.files import content_digest
 from t3d.models.net import VideoNet
 from t3d.models.segments import with_consensus
-from t3d.models.weights import ModelCard
 from t3d.runtime.formats import INSTALL, Format
 from t3d.runtime.openvino_file import no_usage_reports
 from t3d.runtime.stamp import Stamp, metadata

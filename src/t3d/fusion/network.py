@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
+from t3d.card import ModelCard
 from t3d.errors import CheckpointError, ConfigError
 from t3d.models.fused_clip import shared_clip
 from t3d.models.fusion import FUSED, AveragedScores, FusedNet, FusedOptions, Member
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, load_classifier
+from t3d.models.weights import load_classifier
 
 
 @dataclass(frozen=True)

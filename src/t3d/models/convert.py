@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from t3d.card import ModelCard
 from t3d.errors import CheckpointError, ConfigError
 from t3d.io.files import refuse_unreadable, refuse_url
 from t3d.models.inflate import Inflation, inflate
 from t3d.models.loading import LoadReport, compare
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
-from t3d.models.weights import ModelCard, read_tensors, save_model
+from t3d.models.weights import read_tensors, save_model
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")

@@ -11,13 +11,12 @@ from typing import ClassVar, Self, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from t3d.card import MAX_CLASSES
 from t3d.errors import ConfigError, did_you_mean, one_of
 from t3d.models.grad_checkpointing import GradCheckpointing, Recomputing, recompute
 
 BACKBONE = "backbone"
 """The name that `VideoNet.freeze` accepts for all stages: everything except the classifier."""
-MAX_CLASSES = 100_000
-"""Maximum number of classes of a model."""
 MAX_CHANNELS = 8192
 """Maximum number of channels that an option may ask for."""
 MAX_LAYERS = 1000

@@ -12,8 +12,8 @@ import torch
 
 from t3d.errors import ConfigError, did_you_mean, shortened
 from t3d.models.net import NetOptions, VideoNet
-from t3d.models.options import with_overrides
 from t3d.models.skeleton import no_weights
+from t3d.overrides import with_overrides
 
 MAX_PARAMETERS = 2_000_000_000
 """Maximum number of parameters of a model: 8 GB in 32 bits."""

@@ -8,136 +8,27 @@ Wherever a weights file is read, the folder of a training run is accepted too, s
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import torch
 from torch import Tensor
 
-from t3d.clip import ClipSpec, Targets
-from t3d.errors import CheckpointError, ConfigError, did_you_mean, shortened
-from t3d.io.files import refuse_unreadable, refuse_url
-from t3d.models.hints import missing_weights_hint
+from t3d.card import CARD_KEY, ModelCard
+from t3d.errors import CheckpointError, ConfigError
 from t3d.models.loading import LoadReport, compare, load_matching
-from t3d.models.net import MAX_CLASSES, VideoNet
-from t3d.models.options import refuse_depth, with_overrides
+from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
 from t3d.models.skeleton import no_weights
 from t3d.models.tensor_files import Described, PathLike, TensorFile, open_tensors, write_tensors
+from t3d.models.weights_file import unfinished, weights_file
 
-CARD_KEY = "t3d.card"
-CARD_VERSION = 1
 CHECKPOINT_KEY = "t3d_checkpoint"
-MAX_CARD = 4 << 20
-"""Maximum length of a model card, in characters. One of 700 classes has about 20,000."""
-BEST, LAST, CHECKPOINT = "best.safetensors", "last.safetensors", "checkpoint.safetensors"
-"""The weights in a run folder, and its state. An unfinished run has only the state."""
-
-_OLD_LAST = "model.safetensors"  # in the run folders of earlier versions, even of unfinished runs
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """Model card of a weights file: all that is needed to use it without any other file.
-
-    Args:
-        architecture: Name of a model, one of `list_models()`.
-        options: Options that differ from the architecture's defaults, as plain JSON values.
-        classes: Class names in the order of the scores; empty for a model without classifier.
-        clip: How clips are cut and normalized.
-        provenance: Where the weights come from: data, recipe, figures, license; plain JSON values.
-        targets: Kind of scores: `single`, exactly one class (softmax), or `multi`, independent classes
-            (sigmoid). Files written before this field existed are `single`.
-
-    Raises:
-        ConfigError: Options or provenance cannot be stored as JSON, there are too many classes, or `targets`
-            is unknown.
-
-    Example:
-        >>> ModelCard("t3d_tiny", classes=("run", "jump")).clip.num_frames
-        32
-    """
-
-    architecture: str
-    options: dict[str, object] = field(default_factory=dict)
-    classes: tuple[str, ...] = ()
-    clip: ClipSpec = field(default_factory=ClipSpec)
-    provenance: dict[str, object] = field(default_factory=dict)
-    targets: Targets = "single"
-
-    def __post_init__(self) -> None:
-        for name in ("options", "provenance"):
-            refuse_depth(getattr(self, name), name=f"{name} of a model card")
-            try:
-                plain = json.loads(json.dumps(getattr(self, name)))
-            except (TypeError, ValueError) as error:
-                raise ConfigError(f"{name} of a model card must hold plain JSON values: {error}") from error
-            object.__setattr__(self, name, plain)
-        object.__setattr__(self, "classes", tuple(self.classes))
-        if len(self.classes) > MAX_CLASSES:
-            raise ConfigError(
-                f"a model card has {len(self.classes):,} classes; at most {MAX_CLASSES:,} are allowed"
-            )
-        if any(re.search(r"[\ud800-\udfff]", name) for name in self.classes):
-            raise ConfigError("a class of a model card is not text: it has half of a character")
-        if self.targets not in get_args(Targets):
-            hint = did_you_mean(str(self.targets), get_args(Targets))
-            raise ConfigError(f"targets of a model card are {self.targets!r}; {hint}")
-
-    def to_json(self) -> str:
-        """Return the card as JSON text."""
-        values = dataclasses.asdict(self)
-        # Fields are omitted where versions without them do the same, so that they can read the file.
-        if self.targets == "single":
-            del values["targets"]
-        if self.clip.fps is None:
-            del values["clip"]["fps"]
-        if self.clip.pixel_aspect == "ignore":
-            del values["clip"]["pixel_aspect"]
-        if not self.clip.tonemap:
-            del values["clip"]["tonemap"]
-        return json.dumps({"version": CARD_VERSION, **values}, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> ModelCard:
-        """Read a card.
-
-        Args:
-            text: Output of `to_json`.
-
-        Returns:
-            The card.
-
-        Raises:
-            CheckpointError: The text is not a card, or the card's version is not supported.
-        """
-        if len(text) > MAX_CARD:
-            raise CheckpointError(
-                f"the model card has {len(text):,} characters; at most {MAX_CARD:,} are read"
-            )
-        try:
-            values = json.loads(text)
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # not JSON, a number of thousands of digits, or brackets
-            raise CheckpointError(f"the model card is not JSON ({shortened(str(error))})") from error
-        if not isinstance(values, dict) or values.pop("version", None) != CARD_VERSION:
-            raise CheckpointError(
-                f"the model card is not of version {CARD_VERSION}; a newer t3d wrote it: update t3d"
-            )
-        try:
-            return with_overrides(cls(""), values, where="the model card")
-        except ConfigError as error:
-            raise CheckpointError(f"the model card is damaged: {error}") from error
 
 
 def save_model(model: VideoNet, path: PathLike, *, card: ModelCard) -> None:
@@ -231,49 +122,6 @@ def load_backbone(model: VideoNet, path: PathLike, *, allow_unfinished: bool = F
         return load_matching(model, weights.tensors(), source=os.fspath(path))
 
 
-def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
-    """Find the weights file for a path.
-
-    Args:
-        path: A weights file, which is returned unchanged; or the folder of a training run, for its best
-            weights, or its last weights if it did not validate.
-        allow_unfinished: Accept the folder of an unfinished run, and return its checkpoint, which contains
-            the best weights so far.
-
-    Returns:
-        The file.
-
-    Raises:
-        CheckpointError: The file does not exist, the folder is not a run or is one of an earlier version, or
-            its run is not finished.
-    """
-    refuse_url(path, error=CheckpointError)
-    source = Path(path)
-    if not source.is_dir():
-        if not source.exists():
-            hint = missing_weights_hint(source)
-            raise CheckpointError(f"{source}: no such run folder or weights file{hint}")
-        refuse_unreadable(source, name="run folder or weights file", error=CheckpointError)
-        return source
-    if (source / _OLD_LAST).is_file() and not (source / LAST).is_file():
-        raise CheckpointError(
-            f"{source}: an earlier version of t3d wrote this folder; give a weights file in it, such as "
-            f"{source / _OLD_LAST}"
-        )
-    for name in (BEST, LAST):
-        if (source / name).is_file():
-            return source / name
-    checkpoint = source / CHECKPOINT
-    if not checkpoint.is_file():
-        raise CheckpointError(
-            f"{source}: the folder does not contain {BEST}, {LAST} or {CHECKPOINT}; give a weights file, "
-            "or the folder of a training run that has saved its state"
-        )
-    if not allow_unfinished:
-        raise CheckpointError(_unfinished(source))
-    return checkpoint
-
-
 def load_classifier(
     path: PathLike, *, device: str | torch.device = "cpu", allow_unfinished: bool = False
 ) -> tuple[VideoNet, ModelCard]:
@@ -289,13 +137,6 @@ def load_classifier(
             "starts from these weights (`model.init`)"
         )
     return model, card
-
-
-def _unfinished(path: PathLike) -> str:
-    return (
-        f"{os.fspath(path)}: this run is not finished, so it has no weights yet; resume it to its end. "
-        "Tests, probes and predictions can use its best weights so far: `allow_unfinished`"
-    )
 
 
 @dataclass(frozen=True)
@@ -333,7 +174,7 @@ def _weights(path: PathLike, *, allow_unfinished: bool, quiet: bool = False) -> 
             yield _Weights(file, "", file.metadata.get(CARD_KEY))
             return
         if not allow_unfinished:
-            raise CheckpointError(_unfinished(source))
+            raise CheckpointError(unfinished(source))
         try:
             header = json.loads(file.metadata[CHECKPOINT_KEY])
             weights = _Weights(file, str(header["weights"]), str(header["card"]))
@@ -399,8 +240,8 @@ def _with_memory(model: VideoNet, card: ModelCard) -> VideoNet:
     """Give a skeleton memory for its weights. Their values are arbitrary."""
     stored = model.state_dict()
     if all(name in stored for name, _ in model.named_buffers()):
-        model.to_empty(device="cpu")
-        return model
+        # `model.to_empty` does the same, but imports sympy, which takes half a second.
+        return model._apply(lambda t: torch.empty(t.shape, dtype=t.dtype))  # type: ignore[no-untyped-call]
     # Some buffers, of 2D transformers, are not stored in files: only building the model computes them.
     with torch.random.fork_rng(devices=[]):
         return create_model(card.architecture, num_classes=len(card.classes), options=card.options)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import FrameStore
 from t3d.errors import T3DError
@@ -24,7 +25,7 @@ from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.run_test import TestResult
 from t3d.io.files import atomic_path, content_digest
-from t3d.models.weights import ModelCard, weights_file
+from t3d.models.weights_file import weights_file
 from t3d.report.pages import render
 from t3d.report.svg import curves, inline_svg, reliability
 from t3d.runtime.load import read_model_card

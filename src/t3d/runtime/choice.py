@@ -145,5 +145,4 @@ def _processor() -> str:
 def _threads() -> str:
     """Return what the number of threads follows from."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch = sys.modules.get("torch")
-    return f"{cores} {os.environ.get('OMP_NUM_THREADS', '')} {torch.get_num_threads() if torch else ''}"
+    return f"{cores} {os.environ.get('OMP_NUM_THREADS', '')}"

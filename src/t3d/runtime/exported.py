@@ -1,4 +1,4 @@
-"""Base class of exported models.
+"""Base class of exported models. Importing this module imports no torch.
 
 Legend: B batch, C channels, T frames, H height, W width, S segments, K classes.
 """
@@ -6,18 +6,21 @@ Legend: B batch, C channels, T frames, H height, W width, S segments, K classes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
+from t3d.card import ModelCard
 from t3d.device import Compute
 from t3d.errors import ConfigError
-from t3d.models.weights import ModelCard
 from t3d.runtime.formats import Format
 from t3d.runtime.stamp import Stamp
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ExportedModel(ABC):
@@ -43,7 +46,7 @@ class ExportedModel(ABC):
         self.precision = precision if stamp.numbers == "fp32" else f"int8 and {precision}"
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Score clips.
+        """Score clips in torch tensors.
 
         Args:
             x: Clips, float, normalized, B 3 S·T H W, of the size that the file was exported for.
@@ -54,21 +57,43 @@ class ExportedModel(ABC):
         Raises:
             ConfigError: The clips have another shape or type.
         """
+        import torch
+
+        self._check(x.shape, str(x.dtype), floating=x.is_floating_point())
+        return torch.from_numpy(self._scores(x.detach().to("cpu", torch.float32).numpy()))
+
+    def scores(self, clips: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+        """Score clips in NumPy arrays, without torch.
+
+        Args:
+            clips: Clips, float, normalized, B 3 S·T H W, of the size that the file was exported for.
+
+        Returns:
+            Scores before the softmax, float32 B K.
+
+        Raises:
+            ConfigError: The clips have another shape or type.
+        """
+        self._check(clips.shape, str(clips.dtype), floating=np.issubdtype(clips.dtype, np.floating))
+        return self._scores(clips.astype(np.float32, copy=False))
+
+    def _check(self, shape: Sequence[int], dtype: str, *, floating: bool) -> None:
         clip = self.card.clip
         frames = clip.segments * clip.num_frames
-        if x.ndim != 5 or tuple(x.shape[1:]) != (3, frames, clip.size, clip.size):
+        if len(shape) != 5 or tuple(shape[1:]) != (3, frames, clip.size, clip.size):
             raise ConfigError(
-                f"{self.path}: the input is {' × '.join(map(str, x.shape))}; this file was exported for "
+                f"{self.path}: the input is {' × '.join(map(str, shape))}; this file was exported for "
                 f"clips B × 3 × {frames} × {clip.size} × {clip.size} (the clip in its card). Give it such "
                 "clips, or export another model"
             )
-        if not x.is_floating_point():
+        if not floating:
             raise ConfigError(
-                f"{self.path}: the input is {x.dtype}; a model takes normalized floats: divide 8-bit pixels "
+                f"{self.path}: the input is {dtype}; a model takes normalized floats: divide 8-bit pixels "
                 "by 255, subtract the clip's mean, divide by its std"
             )
-        scores = self._run(x.detach().to("cpu", torch.float32).contiguous().numpy())
-        return torch.from_numpy(np.array(scores, dtype=np.float32))
+
+    def _scores(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.array(self._run(np.ascontiguousarray(clips)), dtype=np.float32)
 
     @abstractmethod
     def _run(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

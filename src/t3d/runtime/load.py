@@ -1,17 +1,20 @@
-"""Load any model that scores clips: weights files, run folders and exported files."""
+"""Load any model that scores clips: weights files, run folders and exported files.
+
+Only weights files and run folders need torch, which is imported when one of them is loaded.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
+from t3d.card import ModelCard
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, one_of
 from t3d.io.files import content_digest, refuse_url
-from t3d.models.net import VideoNet
-from t3d.models.weights import ModelCard, load_classifier, read_card, weights_file
+from t3d.models.weights_file import weights_file
 from t3d.runtime.choice import Choice, choose, exported_file
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import Format, Runtime, exported_format
@@ -19,8 +22,11 @@ from t3d.runtime.onnx_file import ONNXModel, open_session
 from t3d.runtime.openvino_file import OpenVINOModel, read_graph
 from t3d.runtime.stamp import Stamp
 
+if TYPE_CHECKING:
+    from t3d.models.net import VideoNet
+
 PathLike = str | os.PathLike[str]
-ScoringModel = VideoNet | ExportedModel
+ScoringModel: TypeAlias = "VideoNet | ExportedModel"
 """A model that scores clips: normalized clips B C T H W → scores B K."""
 
 
@@ -65,6 +71,8 @@ def load(
         file = _chosen(weights, compute) if runtime == "auto" else _required(weights, runtime, path)
     if file is not None:
         return _load_exported(file, compute)
+    from t3d.models.weights import load_classifier
+
     return load_classifier(path, device=compute.pick_device(), allow_unfinished=allow_unfinished)
 
 
@@ -117,6 +125,7 @@ def _chosen(weights: Path, compute: Compute) -> Path | None:
             elif model.stamp.numbers == "fp32":
                 fitting.append(model)
         if fitting:
+            from t3d.models.weights import load_classifier
             from t3d.runtime.measure import fastest
 
             net, card = load_classifier(weights, allow_unfinished=True)
@@ -152,7 +161,24 @@ def read_model_card(path: PathLike, *, allow_unfinished: bool = False) -> ModelC
         return read_graph(Path(path))[1]
     if form == "onnx":
         return open_session(Path(path))[1]
+    from t3d.models.weights import read_card
+
     return read_card(path, allow_unfinished=allow_unfinished)
+
+
+def model_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
+    """Find the file of a model: an exported file itself, or the weights file of a run folder.
+
+    Args:
+        path: See `load`.
+        allow_unfinished: See `load`.
+
+    Raises:
+        CheckpointError: There is no such file; see `t3d.models.weights.weights_file`.
+    """
+    if exported_format(path) is not None and Path(path).is_file():
+        return Path(path)
+    return weights_file(path, allow_unfinished=allow_unfinished)
 
 
 def _form(path: PathLike, runtime: Runtime) -> Format | None:
@@ -162,7 +188,7 @@ def _form(path: PathLike, runtime: Runtime) -> Format | None:
     form = exported_format(path)
     name = os.fspath(path)
     if form is not None:
-        weights_file(path)  # refuses a missing file
+        model_file(path)  # refuses a missing file
     if form == "torch":
         raise CheckpointError(
             f"{name}: T3D does not load .pt2 files, because reading one can run code that is in it. Give the "

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from t3d.card import ModelCard
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, first_line
 from t3d.io.files import refuse_unreadable
-from t3d.models.weights import ModelCard
 from t3d.runtime.exported import ExportedModel, refuse_gpu
 from t3d.runtime.formats import INSTALL
 from t3d.runtime.stamp import Stamp, read_metadata
+from t3d.runtime.threads import compute_threads
 
 
 def open_session(path: Path) -> tuple[Any, ModelCard, Stamp]:
@@ -25,7 +25,7 @@ def open_session(path: Path) -> tuple[Any, ModelCard, Stamp]:
         path: The file.
 
     Returns:
-        The session of ONNX Runtime, with as many threads as torch, the card and the stamp.
+        The session of ONNX Runtime, with `compute_threads` threads, the card and the stamp.
 
     Raises:
         CheckpointError: The file is missing or damaged, or `t3d export` did not write it.
@@ -37,7 +37,7 @@ def open_session(path: Path) -> tuple[Any, ModelCard, Stamp]:
         raise ConfigError(f"{path}: this format needs ONNX Runtime: {INSTALL}") from error
     refuse_unreadable(path, name="exported file", error=CheckpointError)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = compute_threads()
     options.log_severity_level = 3
     # Weights belong inside: a path in the file must not open any other file.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
@@ -55,8 +55,8 @@ class ONNXModel(ExportedModel):
 
     Args:
         path: The file.
-        compute: `device` must be the CPU, and `precision` `auto` or `fp32`. It computes with as many threads
-            as torch.
+        compute: `device` must be the CPU, and `precision` `auto` or `fp32`. It computes with
+            `compute_threads` threads.
 
     Raises:
         CheckpointError: See `open_session`.

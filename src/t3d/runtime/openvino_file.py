@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from t3d.card import CARD_KEY, ModelCard
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, first_line, shortened
 from t3d.io.files import content_digest, refuse_unreadable
-from t3d.models.weights import CARD_KEY, ModelCard
 from t3d.runtime.exported import ExportedModel, refuse_gpu
 from t3d.runtime.formats import INSTALL
 from t3d.runtime.stamp import STAMP_KEY, Stamp, read_metadata
+from t3d.runtime.threads import compute_threads
 
 _REPORTS = "openvino_telemetry"
 _NOISE = ("Exception", "Check")  # places in OpenVINO's sources
@@ -126,12 +126,18 @@ def read_graph(path: Path) -> tuple[Any, ModelCard, Stamp]:
     return graph, card, stamp
 
 
+def _has_bf16(path: Path) -> bool:
+    """Return whether OpenVINO chooses bfloat16 on this CPU: whether it has instructions for it."""
+    return "bf" in str(openvino_core(path).get_property("CPU", "INFERENCE_PRECISION_HINT"))
+
+
 class OpenVINOModel(ExportedModel):
     """A model that OpenVINO computes.
 
     Args:
         path: The `.xml` file.
-        compute: `precision` is used, and `device` must be the CPU. It computes with as many threads as torch.
+        compute: `precision` is used, and `device` must be the CPU. It computes with
+            `compute_threads` threads.
 
     Raises:
         CheckpointError: See `read_graph`.
@@ -143,11 +149,11 @@ class OpenVINOModel(ExportedModel):
     def __init__(self, path: Path, compute: Compute) -> None:
         refuse_gpu(compute, path)
         graph, card, stamp = read_graph(path)
-        bf16 = compute.use_bf16(torch.device("cpu"))
+        bf16 = compute.precision == "bf16" or (compute.precision == "auto" and _has_bf16(path))
         super().__init__(path, card, stamp, precision="bf16" if bf16 else "fp32")
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": compute_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
         self._compiled = openvino_core(path).compile_model(graph, "CPU", settings)

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from t3d.card import CARD_KEY, ModelCard
 from t3d.errors import CheckpointError, shortened
-from t3d.models.weights import CARD_KEY, ModelCard
 
 STAMP_KEY = "t3d.export"
 """Name of the text in the file's metadata that holds a stamp. The card is at `t3d.card`."""

@@ -19,9 +19,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from t3d.card import CARD_KEY, ModelCard
 from t3d.errors import CheckpointError
 from t3d.models.tensor_files import TensorFile, open_tensors, write_tensors
-from t3d.models.weights import CARD_KEY, ModelCard
 from t3d.training.learner import Learner
 
 _FORMAT = 4

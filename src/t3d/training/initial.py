@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from t3d.card import ModelCard
 from t3d.clip import Targets
 from t3d.errors import CheckpointError, ConfigError
 from t3d.models.fusion import FUSED
@@ -15,7 +16,8 @@ from t3d.models.loading import is_classifier, load_matching
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
 from t3d.models.skeleton import no_weights
-from t3d.models.weights import ModelCard, read_card, read_tensors, weights_file
+from t3d.models.weights import read_card, read_tensors
+from t3d.models.weights_file import weights_file
 from t3d.training.config import ModelConfig
 
 _INSERTED = "inserted."  # tensors of TTLs that `insert_ttl` adds to a network

@@ -7,6 +7,7 @@ from pathlib import Path
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import nn
 
+from t3d.card import ModelCard
 from t3d.data.catalog import open_index
 from t3d.data.clips.dataset import TrainClips, collate
 from t3d.data.inspect.nearby import Listed
@@ -22,7 +23,6 @@ from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import Scores
 from t3d.evaluation.scoring import Processes, score_videos
 from t3d.evaluation.task import measure
-from t3d.models.weights import ModelCard
 from t3d.training.checkpoint import Progress
 from t3d.training.config import TrainConfig
 from t3d.training.errors import steadier

@@ -20,13 +20,13 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import Dataset
 
+from t3d.card import ModelCard
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import ResumableBatchSampler, ShardOrder
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.prefetch import Prefetcher
 from t3d.errors import DivergedError, Failed, ManifestError, ResumableError, WriteError
 from t3d.models.segments import with_consensus
-from t3d.models.weights import ModelCard
 from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_checkpoint
 from t3d.training.errors import InterruptedRunError, steadier
 from t3d.training.interrupt import agree

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import usable_part
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.random_clips import RandomClips
 from t3d.data.clips.sampler import SampleKey
 from t3d.data.clips.sampling import random_clip
+from t3d.data.clips.spans import usable_part
 from t3d.data.clips.transforms import center_view, random_view, stack
 from t3d.data.config import AugmentConfig
 from t3d.data.manifest.manifest import Manifest

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.data.catalog import (
     open_index,
@@ -27,16 +28,17 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.data.moved import refuse_moved
 from t3d.data.soft_labels import Probs, joined_with, read_soft_labels
 from t3d.errors import ConfigError, Failed, ManifestError
+from t3d.evaluation.collect import collect
 from t3d.evaluation.leaks import compared_lists, overlaps, shared_with_run
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import ClipRow
-from t3d.evaluation.scoring import collect, each_clip, pooled_features
+from t3d.evaluation.scoring import each_clip, pooled_features
 from t3d.evaluation.task import measure
 from t3d.io.files import writable_folder
 from t3d.models.frames import TimePooling, pool_time
 from t3d.models.net import VideoNet
-from t3d.models.weights import ModelCard, load_model, save_model
+from t3d.models.weights import load_model, save_model
 from t3d.training.run_folder import RunFolder
 from t3d.transfer.frame_model import frame_net, set_classifier
 from t3d.transfer.linear import class_probabilities, fit_linear, fit_soft

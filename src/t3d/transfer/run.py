@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from t3d.card import ModelCard
 from t3d.clip import ClipSpec
 from t3d.data.catalog import open_index
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.manifest.manifest import Manifest
-from t3d.models.weights import ModelCard
 from t3d.training.checkpoint import Progress
 from t3d.training.start import Run, check_model, open_run
 from t3d.training.trainer import Trainer

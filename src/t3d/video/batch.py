@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from t3d.video.orientation import Orientation
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class FrameBatch:
         ValueError: The shapes or types do not match.
 
     Example:
+        >>> import torch
         >>> data = torch.zeros((2, 3, 48, 64), dtype=torch.uint8)
         >>> FrameBatch(data, times=np.array([0.0, 0.04]), durations=np.array([0.04, 0.04]))
         FrameBatch(data: uint8 [2, 3, 48, 64], times: float64 [2], durations: float64 [2], 0.000 … 0.080 s)
@@ -68,7 +72,7 @@ class FrameBatch:
     durations: npt.NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        if self.data.dtype != torch.uint8 or self.data.ndim != 4 or self.data.shape[1] != 3:
+        if str(self.data.dtype) != "torch.uint8" or self.data.ndim != 4 or self.data.shape[1] != 3:
             raise ValueError(f"data must be uint8 T C H W with C = 3 (RGB), got {_shape(self.data)}")
         for name, seconds in (("times", self.times), ("durations", self.durations)):
             if seconds.dtype != np.float64 or seconds.shape != (len(self.data),):

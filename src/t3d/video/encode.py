@@ -10,13 +10,16 @@ import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from t3d.errors import ConfigError
 from t3d.video.writer import Encoding, video_writer
+
+if TYPE_CHECKING:
+    import torch
 
 # MPEG's clock: fine enough for any frame rate, and every container supports it or a similar one.
 _CLOCK = 90_000
@@ -59,6 +62,7 @@ def write_video(
         OSError: The folder is missing or cannot be written to.
 
     Example:
+        >>> import torch
         >>> write_video("gray.mp4", torch.full((8, 3, 64, 64), 128, dtype=torch.uint8), fps=25)
         PosixPath('gray.mp4')
     """
@@ -83,13 +87,13 @@ def write_video(
 
 def _check_frames(frames: torch.Tensor | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     got = f"{tuple(frames.shape)} of {frames.dtype}"
-    if frames.dtype not in (torch.uint8, np.dtype(np.uint8)):
+    if str(frames.dtype).removeprefix("torch.") != "uint8":
         raise ConfigError(f"frames must be uint8 in 0 … 255, got {got}")
     if frames.ndim != 4 or frames.shape[1] != 3:
         raise ConfigError(f"frames must be T C H W with C = 3 (RGB), got {got}")
     if 0 in frames.shape:
         raise ConfigError(f"frames must hold at least one frame of at least 1 × 1, got {got}")
-    array = frames.detach().cpu().numpy() if isinstance(frames, torch.Tensor) else frames
+    array = frames if isinstance(frames, np.ndarray) else frames.detach().cpu().numpy()
     return array.transpose(0, 2, 3, 1)
 
 

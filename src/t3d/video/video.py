@@ -13,11 +13,10 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, SupportsIndex, cast
+from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from t3d.errors import ManifestError, VideoError
 from t3d.io.video_cache import local_name
@@ -29,9 +28,14 @@ from t3d.video.orientation import Image
 from t3d.video.reader import FrameReader
 
 if TYPE_CHECKING:
+    import torch
+
     from t3d.video.facts import VideoFacts
 
-Transform = Callable[[torch.Tensor], torch.Tensor]
+Images = npt.NDArray[np.uint8]
+"""RGB frames, uint8 T H W C."""
+ImagesTransform = Callable[[Images], Images]
+"""Function from frames uint8 N H W C to uint8 N H' W' C, such as a resizing."""
 
 # Pixels of all frames that are transformed together: at most 24 MB.
 _TOGETHER = 8_000_000
@@ -72,6 +76,7 @@ class Video:
         ValueError: `threads` is below 1.
 
     Example:
+        >>> import torch
         >>> from t3d.video.encode import write_video
         >>> path = write_video("gray.mp4", torch.full((40, 3, 64, 96), 128, dtype=torch.uint8))
         >>> with Video(path) as video:
@@ -202,7 +207,7 @@ class Video:
         indices: Sequence[int] | Int64s,
         *,
         missing: Literal["error", "nearest"] = "error",
-        transform: Transform | None = None,
+        transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Decode the frames with these numbers, each once, in any order and with repeats.
 
@@ -224,13 +229,39 @@ class Video:
             IndexError: A number outside the video.
             VideoError: A frame cannot be decoded, the time limit is over, or the video is closed.
         """
+        import torch  # not above: reading images needs no torch
+
+        of_images = None if transform is None else partial(_on_tensors, transform=transform)
+        images = self.images_at(indices, missing=missing, transform=of_images)
+        return torch.from_numpy(images).permute(0, 3, 1, 2)  # T C H W
+
+    def images_at(
+        self,
+        indices: Sequence[int] | Int64s,
+        *,
+        missing: Literal["error", "nearest"] = "error",
+        transform: ImagesTransform | None = None,
+    ) -> Images:
+        """Decode frames as `frames_at` does, into a NumPy array. Does not import torch.
+
+        Args:
+            indices: See `frames_at`.
+            missing: See `frames_at`.
+            transform: Function from frames uint8 N H W C to uint8 N H' W' C, called as that of `frames_at`.
+
+        Returns:
+            RGB, uint8 T H W C in the order of `indices`.
+
+        Raises:
+            IndexError: See `frames_at`.
+            VideoError: See `frames_at`.
+        """
         with self._lock:
             wanted = self._checked(indices)
             large = len(wanted) * self.height * self.width > _TOGETHER
-            single = partial(_transformed, transform=transform) if transform is not None and large else None
+            single = partial(_on_one, transform=transform) if transform is not None and large else None
             images = self._reader.read(wanted, nearest=missing == "nearest", transform=single)
-        frames = torch.from_numpy(images).permute(0, 3, 1, 2)  # T C H W
-        return frames if transform is None or large else transform(frames)
+        return images if transform is None or large else transform(images)
 
     def frames_at_times(self, seconds: Sequence[float]) -> torch.Tensor:
         """Decode the frames shown at these times; see `index_at` for times and `frames_at` for frames."""
@@ -347,7 +378,13 @@ def _local(path: str | os.PathLike[str]) -> str:
         raise VideoError(path, str(error).removeprefix(f"{os.fspath(path)}: ")) from error
 
 
-def _transformed(image: Image, transform: Transform) -> Image:
-    """Return an image H W C after a transform of frames 1 C H W."""
-    frame = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0)
-    return cast(Image, transform(frame)[0].permute(1, 2, 0).numpy())
+def _on_one(image: Image, transform: ImagesTransform) -> Image:
+    """Return an image H W C after a transform of frames 1 H W C."""
+    return transform(np.ascontiguousarray(image)[None])[0]
+
+
+def _on_tensors(images: Images, transform: Callable[[torch.Tensor], torch.Tensor]) -> Images:
+    """Return frames N H W C after a transform of tensors N C H W."""
+    import torch
+
+    return transform(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()

@@ -119,14 +119,14 @@ def test_videos_too_short_for_a_clip_are_found_where_the_policy_refuses_them(fil
 
 
 def test_without_a_cache_both_ends_must_decode(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    true = Video.frames_at
+    true = Video.images_at
 
-    def breaks(self: Video, indices: np.ndarray, **options: Any) -> torch.Tensor:
+    def breaks(self: Video, indices: np.ndarray, **options: Any) -> np.ndarray:
         if 11 in indices:
             raise VideoError(self.path, "the end is damaged")
         return true(self, indices, **options)
 
-    monkeypatch.setattr(Video, "frames_at", breaks)
+    monkeypatch.setattr(Video, "images_at", breaks)
     (bad,) = open_all(Manifest.from_files([films / "a/1.mp4"]), FrameStore(SPEC))
     assert bad.reason == "the end is damaged"
 

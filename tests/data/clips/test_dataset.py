@@ -25,13 +25,13 @@ from t3d.data.clips.dataset import (
     TrainClips,
     VideoClips,
     collate,
-    frame_range,
     reorder,
 )
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import ResumableBatchSampler, SampleKey
 from t3d.data.clips.sampling import clips_of
+from t3d.data.clips.spans import frame_range
 from t3d.data.clips.transforms import crop_views
 from t3d.data.clips.views import Views
 from t3d.data.config import AugmentConfig

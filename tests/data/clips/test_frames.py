@@ -308,7 +308,7 @@ def _write_and_hang(folder: Path, film: Path, ready: Any) -> None:
         ready.set()
         time.sleep(600)
 
-    frames_module.resize_frames = hang  # type: ignore[assignment]
+    pixels.resize_images = hang  # type: ignore[assignment]
     store_at(folder).prepare(film)
 
 
@@ -357,14 +357,14 @@ def test_a_broken_film_leaves_no_entry(tmp_path: Path, films: list[Path]) -> Non
 def test_a_film_that_breaks_in_the_middle_leaves_no_entry(
     tmp_path: Path, films: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true = Video.frames_at
+    true = Video.images_at
 
-    def breaks(self: Video, indices: Any, **options: Any) -> torch.Tensor:
+    def breaks(self: Video, indices: Any, **options: Any) -> np.ndarray:
         if max(indices) > 17:
             raise VideoError(self.path, "damaged at frame 18")
         return true(self, indices, **options)
 
-    monkeypatch.setattr(Video, "frames_at", breaks)
+    monkeypatch.setattr(Video, "images_at", breaks)
     store = store_at(tmp_path)
     with pytest.raises(VideoError, match="frame 18"):
         store.prepare(films[0])
@@ -375,7 +375,7 @@ def test_a_film_that_turns_out_shorter_than_it_seemed_is_refused(
     tmp_path: Path, films: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        Video, "frames_at", lambda _, indices, **__: torch.zeros(len(indices), 3, 32, 32).byte()
+        Video, "images_at", lambda _, indices, **__: np.zeros((len(indices), 32, 32, 3), np.uint8)
     )
     lengths = iter([20] * 5)
     monkeypatch.setattr(Video, "__len__", lambda _: next(lengths, 12))
@@ -459,8 +459,8 @@ def test_a_store_travels_to_workers(tmp_path: Path, films: list[Path]) -> None:
 def test_a_long_film_is_prepared_a_chunk_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film = write_video(tmp_path / "film.mp4", noise(5 * frames_module._CHUNK, 32, 32))
     asked: list[int] = []
-    true = Video.frames_at
-    monkeypatch.setattr(Video, "frames_at", lambda v, i, **k: (asked.append(len(i)), true(v, i, **k))[1])
+    true = Video.images_at
+    monkeypatch.setattr(Video, "images_at", lambda v, i, **k: (asked.append(len(i)), true(v, i, **k))[1])
     store_at(tmp_path / "cache").prepare(film)
     assert sum(asked) == 5 * frames_module._CHUNK
     assert max(asked) == frames_module._CHUNK
@@ -472,7 +472,7 @@ def test_a_film_with_no_room_is_not_decoded(
     def refuse(*_: object) -> None:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(Video, "frames_at", refuse)
+    monkeypatch.setattr(Video, "images_at", refuse)
     assert not store_at(tmp_path, gb=1e-6).prepare(films[0])
 
 
@@ -480,8 +480,8 @@ def test_a_clip_that_repeats_frames_decodes_each_once(
     films: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    true = Video.frames_at
-    monkeypatch.setattr(Video, "frames_at", lambda v, i, **k: (asked.append(len(i)), true(v, i, **k))[1])
+    true = Video.images_at
+    monkeypatch.setattr(Video, "images_at", lambda v, i, **k: (asked.append(len(i)), true(v, i, **k))[1])
     clip = FrameStore(SPEC).open(films[0]).get(np.array([4, 6, 4, 4, 6]))
     assert asked == [2]
     assert torch.equal(clip[[0, 1]], clip[[2, 4]])

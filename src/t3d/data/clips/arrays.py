@@ -7,33 +7,59 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.dataset import ClipItem, VideoClips
-from t3d.data.clips.frames import DecodedFrames, Frames, FrameStore
-from t3d.data.clips.transforms import normalize, resize_frames, stack
+from t3d.data.clips.frames import DecodedFrames, FrameImages, Frames, FrameStore, Resize, resize_with_torch
+from t3d.data.clips.shapes import resized_shape
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, VideoError
 from t3d.video.image_names import is_image_folder
-from t3d.video.video import Video
+from t3d.video.video import Images, Video
 
-FrameArray: TypeAlias = npt.NDArray[np.uint8] | torch.Tensor
+if TYPE_CHECKING:
+    import torch
+
+FrameArray: TypeAlias = "npt.NDArray[np.uint8] | torch.Tensor"
 """RGB frames, uint8 [T, H, W, C] or [T, C, H, W]."""
-OneVideo: TypeAlias = str | os.PathLike[str] | Video | FrameArray
+OneVideo: TypeAlias = "str | os.PathLike[str] | Video | FrameArray"
 """One video: the path of a file, an open `Video`, or frames."""
 NAME = "frames in memory"
 """Path of such frames in a manifest and in messages."""
 
 
 def frames_first(frames: FrameArray) -> torch.Tensor:
-    """Return frames as uint8 [T, C, H, W], with the colors of a pixel adjacent in memory.
+    """Return frames as a tensor uint8 [T, C, H, W], with the colors of a pixel adjacent in memory.
+
+    Args:
+        frames: See `colors_last`.
+
+    Raises:
+        ConfigError: See `colors_last`.
+
+    Example:
+        >>> frames_first(np.zeros((16, 240, 320, 3), np.uint8)).shape
+        torch.Size([16, 3, 240, 320])
+    """
+    import torch
+
+    return torch.from_numpy(colors_last(frames)).permute(0, 3, 1, 2)
+
+
+def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    """Return whether a value is a torch tensor. Does not import torch: there is no tensor without it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def colors_last(frames: FrameArray) -> Images:
+    """Return frames as a contiguous array uint8 [T, H, W, C].
 
     Args:
         frames: RGB, uint8 [T, H, W, 3] or [T, 3, H, W], at least one frame.
@@ -42,8 +68,8 @@ def frames_first(frames: FrameArray) -> torch.Tensor:
         ConfigError: Another shape or type, or a shape that could be either.
 
     Example:
-        >>> frames_first(np.zeros((16, 240, 320, 3), np.uint8)).shape
-        torch.Size([16, 3, 240, 320])
+        >>> colors_last(np.zeros((16, 3, 240, 320), np.uint8)).shape
+        (16, 240, 320, 3)
     """
     shape, dtype = tuple(frames.shape), str(frames.dtype).removeprefix("torch.")
     # Before any conversion: torch has no counterpart of some types, such as objects.
@@ -57,15 +83,9 @@ def frames_first(frames: FrameArray) -> torch.Tensor:
             f"got frames {list(shape)}, which could be [T, 3, H, W] or [T, H, W, 3]; frames of 3 pixels "
             "cannot be told apart from colors: resize them first"
         )
+    images: Images = frames.cpu().numpy() if is_tensor(frames) else np.asarray(frames)
     # A copy if the array is a view that runs backward (BGR turned into RGB) or cannot be written to.
-    tensor = frames.cpu() if isinstance(frames, torch.Tensor) else torch.from_numpy(_writable(frames))
-    if shape[3] == 3:
-        tensor = tensor.permute(0, 3, 1, 2)
-    return tensor.contiguous(memory_format=torch.channels_last)
-
-
-def _writable(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    array = np.ascontiguousarray(frames)
+    array = np.ascontiguousarray(images if shape[3] == 3 else images.transpose(0, 2, 3, 1))
     return array if array.flags.writeable else array.copy()
 
 
@@ -73,17 +93,25 @@ class ArrayStore(FrameStore):
     """A store whose only video is an array of frames.
 
     Args:
-        frames: See `frames_first`.
+        frames: See `colors_last`.
         spec: `resize` and `resize_mode` say how frames are resized.
         fps: Frames per second. Needed if `spec.fps` is set.
+        resize: Function that resizes them.
 
     Raises:
         ConfigError: The array has another shape or type, or its frame rate is needed and missing or invalid.
     """
 
-    def __init__(self, frames: FrameArray, spec: ClipSpec, *, fps: float | None = None) -> None:
-        super().__init__(spec)
-        self.frames = frames_first(frames)
+    def __init__(
+        self,
+        frames: FrameArray,
+        spec: ClipSpec,
+        *,
+        fps: float | None = None,
+        resize: Resize = resize_with_torch,
+    ) -> None:
+        super().__init__(spec, resize=resize)
+        self.frames = colors_last(frames)
         if fps is not None and not 0 < fps < math.inf:
             raise ConfigError(f"fps is {fps}; it must be above 0")
         if fps is None and spec.fps is not None:
@@ -95,7 +123,7 @@ class ArrayStore(FrameStore):
 
     def open(self, path: Path) -> Frames:  # noqa: ARG002 (there is one video)
         """Return the frames."""
-        return _ArrayFrames(self.frames, self.spec, self.fps)
+        return _ArrayFrames(self.frames, self)
 
     def manifest(self) -> Manifest:
         """Return a list of one unlabeled video, which this store opens."""
@@ -112,12 +140,12 @@ class ArrayStore(FrameStore):
 class _VideoStore(FrameStore):
     """A store whose only video is an open `Video`."""
 
-    def __init__(self, video: Video, spec: ClipSpec) -> None:
-        super().__init__(spec)
+    def __init__(self, video: Video, spec: ClipSpec, *, resize: Resize) -> None:
+        super().__init__(spec, resize=resize)
         self.video = video
 
     def open(self, path: Path) -> Frames:  # noqa: ARG002 (there is one video)
-        return DecodedFrames(self.video, self.spec)
+        return DecodedFrames(self.video, self.spec, resize=self.resize)
 
 
 def open_one(video: OneVideo, store: FrameStore, *, fps: float | None = None) -> tuple[Manifest, FrameStore]:
@@ -142,11 +170,11 @@ def open_one(video: OneVideo, store: FrameStore, *, fps: float | None = None) ->
         >>> len(videos)
         1
     """
-    if isinstance(video, np.ndarray | torch.Tensor):
-        array = ArrayStore(video, store.spec, fps=fps)
+    if isinstance(video, np.ndarray) or is_tensor(video):
+        array = ArrayStore(video, store.spec, fps=fps, resize=store.resize)
         return array.manifest(), array
     if isinstance(video, Video):
-        return Manifest.from_files([video.path]), _VideoStore(video, store.spec)
+        return Manifest.from_files([video.path]), _VideoStore(video, store.spec, resize=store.resize)
     if not isinstance(video, str | os.PathLike) or isinstance(os.fspath(video), bytes):
         several = "; `Predictor.many` takes several paths" if isinstance(video, list | tuple) else ""
         raise ConfigError(
@@ -185,6 +213,9 @@ def load_clips(
         >>> load_clips(frames, ClipSpec(num_frames=8, size=112, resize=112)).shape
         torch.Size([2, 3, 8, 112, 112])
     """
+    from t3d.data.clips.dataset import ClipItem, VideoClips
+    from t3d.data.clips.transforms import normalize, stack
+
     manifest, store = open_one(video, FrameStore(spec), fps=fps)
     items = list(VideoClips(manifest, spec, store=store))
     clips = [item.frames for item in items if isinstance(item, ClipItem)]
@@ -194,17 +225,16 @@ def load_clips(
     return normalize(stack(clips).to(device), spec)
 
 
-class _ArrayFrames:
-    """The resized frames of an array."""
+class _ArrayFrames(FrameImages):
+    """The resized frames of an array uint8 [N, H, W, C]."""
 
-    def __init__(self, frames: torch.Tensor, spec: ClipSpec, fps: float) -> None:
+    def __init__(self, frames: Images, store: ArrayStore) -> None:
         self._frames = frames
-        self._spec = spec
-        self.times = np.arange(len(frames)) / fps
-        self.duration = len(frames) / fps
+        self._store = store
+        self.times = np.arange(len(frames)) / store.fps
+        self.duration = len(frames) / store.fps
 
-    def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+    def images(self, indices: npt.NDArray[np.int64]) -> Images:
         unique, where = np.unique(indices, return_inverse=True)
-        frames = self._frames.permute(0, 2, 3, 1)[torch.from_numpy(unique)].permute(0, 3, 1, 2)
-        resized = resize_frames(frames, self._spec)
-        return resized.permute(0, 2, 3, 1)[torch.from_numpy(where)].permute(0, 3, 1, 2)
+        height, width = resized_shape(self._frames.shape[1], self._frames.shape[2], self._store.spec)
+        return self._store.resize(self._frames[unique], height, width)[where]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch.utils.data import Dataset
 
-from t3d.data.clips.dataset import usable_part
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
+from t3d.data.clips.spans import usable_part
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed, ManifestError, VideoError
 from t3d.progress import track

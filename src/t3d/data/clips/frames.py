@@ -12,19 +12,19 @@ import math
 import os
 import re
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
-from fractions import Fraction
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from safetensors import SafetensorError, safe_open
 
 from t3d.clip import ClipSpec
-from t3d.data.clips.transforms import resize_frames, resized_shape
+from t3d.data.clips.shapes import SQUARE_PIXELS, resized_shape
+from t3d.data.clips.spans import Timed
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.prefetch import Shards
@@ -33,7 +33,13 @@ from t3d.io.files import ABANDONED, FileDigests, atomic_path, is_temporary, writ
 from t3d.io.video_cache import ensure_local
 from t3d.video.image_names import IMAGE_FPS, images_digest
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
-from t3d.video.video import Video
+from t3d.video.video import Images, Video
+
+if TYPE_CHECKING:
+    import torch
+
+Resize = Callable[[Images, int, int], Images]
+"""Function that resizes frames uint8 [N, H, W, C] to a height and a width."""
 
 _FORMAT = 3  # raise it when cached frames would differ: old entries are then never read
 _CHUNK = 16  # frames decoded at a time, so that a long video does not fill the memory
@@ -42,17 +48,37 @@ _ENTRY = re.compile(r"[0-9a-f]{32}\.safetensors")
 _SHARE = 0.05
 
 
-class Frames(Protocol):
+def resize_with_torch(images: Images, height: int, width: int) -> Images:
+    """Resize frames as training does. Imports torch when it is called."""
+    from t3d.data.clips.pixels import resize_images
+
+    return resize_images(images, height, width)
+
+
+class Frames(Timed, Protocol):
     """The resized frames of one open video."""
 
-    times: npt.NDArray[np.float64]
-    """Seconds of each frame from the first one, [N]."""
-    duration: float
-    """Seconds from the first frame's appearance to the last frame's end."""
+    def images(self, indices: npt.NDArray[np.int64]) -> Images:
+        """Return the frames at these indices, any order and repeats, uint8 [T, H, W, C]."""
+        ...
 
     def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Frames at these indices, any order and repeats, uint8 [T, C, H, W], `channels_last` in memory."""
+        """Return these frames as uint8 [T, C, H, W], `channels_last` in memory."""
         ...
+
+
+class FrameImages(ABC):
+    """Base class of `Frames` that come as NumPy images."""
+
+    @abstractmethod
+    def images(self, indices: npt.NDArray[np.int64]) -> Images:
+        """Return frames, see `Frames.images`."""
+
+    def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Return frames as a tensor, see `Frames.get`."""
+        import torch  # not above: exported models run without it
+
+        return torch.from_numpy(self.images(indices)).permute(0, 3, 1, 2)
 
 
 class FrameStore:
@@ -67,6 +93,7 @@ class FrameStore:
         index: Index of the files, which makes opening them fast.
         limits: Limits of reading one file.
         image_fps: Frames per second of folders of images. None: the rate in the index, or else 25.
+        resize: Function that resizes frames. Another one than the default must not share its cache.
 
     Raises:
         ConfigError: The cache folder cannot be created or written to.
@@ -81,8 +108,10 @@ class FrameStore:
         index: VideoIndex | None = None,
         limits: ReadLimits = DEFAULT_LIMITS,
         image_fps: float | None = None,
+        resize: Resize = resize_with_torch,
     ) -> None:
         self.spec = spec
+        self.resize = resize
         self.image_fps = image_fps
         self.folder = writable_folder(cache, name="data.cache") if cache else None
         self.max_bytes = cache_gb * 1e9
@@ -104,7 +133,7 @@ class FrameStore:
         if entry is not None:
             with suppress(FileNotFoundError):  # not prepared, or another run has made room
                 return _CachedFrames(entry)
-        return DecodedFrames(self._video(path), self.spec)
+        return DecodedFrames(self._video(path), self.spec, resize=self.resize)
 
     def shards(self, manifest: Manifest) -> Shards | None:
         """Return the shards of the videos, or None if they are read from files or from the cache."""
@@ -156,8 +185,7 @@ class FrameStore:
         return f"{digest or images_digest(path)} {rate!r}"
 
     def _shape(self, video: Video) -> tuple[int, int, int]:
-        aspect = _aspect(video, self.spec)
-        return len(video), *resized_shape(video.height, video.width, self.spec, pixel_aspect=aspect)
+        return len(video), *_shape_of(video, self.spec)
 
     def _write(self, path: Path, video: Video) -> None:
         """Write all frames as a safetensors file in chunks; its own writer needs them all in memory."""
@@ -173,11 +201,10 @@ class FrameStore:
         header += b" " * (-len(header) % 8)  # so that the times are aligned
         with path.open("wb") as file:
             file.write(len(header).to_bytes(8, "little") + header + times)
-            resize = partial(resize_frames, spec=self.spec, pixel_aspect=_aspect(video, self.spec))
+            resize = _resizing(video, self.spec, self.resize)
             for first in range(0, count, _CHUNK):
                 chunk = range(first, min(first + _CHUNK, count))
-                frames = video.frames_at(chunk, missing="nearest", transform=resize)
-                file.write(frames.permute(0, 2, 3, 1).numpy().tobytes())  # T H W C
+                file.write(video.images_at(chunk, missing="nearest", transform=resize).tobytes())
         if len(video) != count:
             raise VideoError(video.path, f"seemed to hold {count} frames, but {len(video)} can be decoded")
 
@@ -224,36 +251,43 @@ class FrameStore:
         return free
 
 
-def _aspect(video: Video, spec: ClipSpec) -> Fraction:
-    """Return the shape of a pixel, which is not read from the file unless it is needed."""
-    return Fraction(1) if spec.pixel_aspect == "ignore" else video.pixel_aspect
+def _shape_of(video: Video, spec: ClipSpec) -> tuple[int, int]:
+    """Return the height and the width of the resized frames of a video."""
+    # The shape of a pixel is not read from the file unless it is needed.
+    aspect = SQUARE_PIXELS if spec.pixel_aspect == "ignore" else video.pixel_aspect
+    return resized_shape(video.height, video.width, spec, pixel_aspect=aspect)
 
 
-class DecodedFrames:
+def _resizing(video: Video, spec: ClipSpec, resize: Resize) -> Callable[[Images], Images]:
+    """Return a function that resizes the frames of a video as the clip spec asks."""
+    height, width = _shape_of(video, spec)
+    return lambda images: resize(images, height, width)
+
+
+class DecodedFrames(FrameImages):
     """The resized frames of an open video, decoded when they are requested.
 
     Args:
         video: The video.
         spec: `resize` and `resize_mode` say how frames are resized.
+        resize: Function that resizes them.
     """
 
-    def __init__(self, video: Video, spec: ClipSpec) -> None:
+    def __init__(self, video: Video, spec: ClipSpec, *, resize: Resize = resize_with_torch) -> None:
         self._video = video
-        self._resize = partial(resize_frames, spec=spec, pixel_aspect=_aspect(video, spec))
+        self._resize = _resizing(video, spec, resize)
         self.times = self._video.times
         self.duration = self._video.duration
 
-    def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Return the frames at these indices, see `Frames.get`."""
+    def images(self, indices: npt.NDArray[np.int64]) -> Images:
+        """Return the frames at these indices, see `Frames.images`."""
         # A clip that wraps around or repeats a frame has indices twice: each frame is decoded once.
         unique, where = np.unique(indices, return_inverse=True)
-        frames = self._video.frames_at(unique, missing="nearest", transform=self._resize)
-        if np.array_equal(unique, indices):
-            return frames
-        return frames.permute(0, 2, 3, 1)[torch.from_numpy(where)].permute(0, 3, 1, 2)
+        images = self._video.images_at(unique, missing="nearest", transform=self._resize)
+        return images if np.array_equal(unique, indices) else images[where]
 
 
-class _CachedFrames:
+class _CachedFrames(FrameImages):
     """Frames from the cache: the file is mapped into memory, and only the requested frames are read."""
 
     def __init__(self, entry: Path) -> None:
@@ -269,7 +303,7 @@ class _CachedFrames:
                 f"data.cache: {entry} is damaged ({error}); delete it, and it is decoded again"
             ) from error
 
-    def get(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+    def images(self, indices: npt.NDArray[np.int64]) -> Images:
         first = int(indices.min())
-        block: torch.Tensor = self._frames[first : int(indices.max()) + 1]
-        return block[torch.from_numpy(indices - first)].permute(0, 3, 1, 2)
+        block: Images = self._frames[first : int(indices.max()) + 1].numpy()
+        return block[indices - first]

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import platform
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,6 +40,20 @@ def resize(frames: Tensor, height: int, width: int) -> Tensor:
     if _resizes_bytes(frames.device):
         return _interpolate(frames, height, width)
     return _interpolate(frames.float(), height, width).round_().to(torch.uint8)
+
+
+def resize_images(images: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Resize NumPy images with torch, as `resize` does.
+
+    Args:
+        images: uint8 [N, H, W, C], contiguous.
+        height: New height in pixels.
+        width: New width in pixels.
+
+    Returns:
+        uint8 [N, height, width, C]; the images themselves if they have this size.
+    """
+    return resize(torch.from_numpy(images).permute(0, 3, 1, 2), height, width).permute(0, 2, 3, 1).numpy()
 
 
 def resize_short_side(frames: Tensor, size: int) -> Tensor:

@@ -14,14 +14,16 @@ import torch
 
 from t3d.clip import ClipSpec
 from t3d.data.clips import pixels
+from t3d.data.clips.shapes import SQUARE_PIXELS, five_crops, resized_shape, three_crops
 from t3d.data.clips.views import Crops
 from t3d.data.config import AugmentConfig
 
-_SQUARE = Fraction(1)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-def resize_frames(frames: torch.Tensor, spec: ClipSpec, *, pixel_aspect: Fraction = _SQUARE) -> torch.Tensor:
+def resize_frames(
+    frames: torch.Tensor, spec: ClipSpec, *, pixel_aspect: Fraction = SQUARE_PIXELS
+) -> torch.Tensor:
     """Resize frames as the clip spec asks, antialiased.
 
     Args:
@@ -36,25 +38,6 @@ def resize_frames(frames: torch.Tensor, spec: ClipSpec, *, pixel_aspect: Fractio
     return pixels.resize(frames, height, width)
 
 
-def resized_shape(
-    height: int, width: int, spec: ClipSpec, *, pixel_aspect: Fraction = _SQUARE
-) -> tuple[int, int]:
-    """Height and width of frames after `resize_frames`.
-
-    Example:
-        >>> resized_shape(240, 320, ClipSpec(resize=120, size=112))
-        (120, 160)
-        >>> wide = ClipSpec(resize=120, size=112, pixel_aspect="square")
-        >>> resized_shape(576, 720, wide, pixel_aspect=Fraction(64, 45))
-        (120, 213)
-    """
-    if spec.resize_mode == "square":
-        return spec.resize, spec.resize
-    shown = width * pixel_aspect if spec.pixel_aspect == "square" else width
-    short = min(height, shown)
-    return (round(height * spec.resize / short), round(shown * spec.resize / short))
-
-
 def center_view(frames: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
     """The view of a clip that testing, unless told otherwise, and prediction use: the center crop.
 
@@ -65,7 +48,7 @@ def center_view(frames: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
     Returns:
         uint8 [T, C, size, size], packed `channels_last`.
     """
-    top, left = _five_crops(frames.shape[-2], frames.shape[-1], spec.size)[4]
+    top, left = five_crops(frames.shape[-2], frames.shape[-1], spec.size)[4]
     return _packed(frames[..., top : top + spec.size, left : left + spec.size])
 
 
@@ -91,8 +74,8 @@ def crop_views(frames: torch.Tensor, spec: ClipSpec, *, crops: Crops) -> Iterato
         [[0, 1], [2, 3], [4, 5]]
     """
     height, width = frames.shape[-2:]
-    five = _five_crops(height, width, spec.size)
-    corners = {1: five[4:], 3: _three_crops(height, width, spec.size), 5: five, 10: five}[crops]
+    five = five_crops(height, width, spec.size)
+    corners = {1: five[4:], 3: three_crops(height, width, spec.size), 5: five, 10: five}[crops]
     for mirrored in (False, True) if crops == 10 else (False,):
         for top, left in corners:
             view = frames[..., top : top + spec.size, left : left + spec.size]
@@ -115,7 +98,7 @@ def random_view(
     """
     height, width = frames.shape[-2:]
     if augment.crop == "five":
-        top, left = _five_crops(height, width, spec.size)[rng.integers(5)]
+        top, left = five_crops(height, width, spec.size)[rng.integers(5)]
         view = frames[..., top : top + spec.size, left : left + spec.size]
     else:
         top, left, crop_height, crop_width = _random_box(height, width, augment.min_area, rng)
@@ -165,20 +148,6 @@ def stack(clips: list[torch.Tensor]) -> torch.Tensor:
 def _packed(view: torch.Tensor) -> torch.Tensor:
     """Copy a view of [T, C, H, W], so that the frames that it was cut from can be freed."""
     return view.contiguous(memory_format=torch.channels_last)
-
-
-def _five_crops(height: int, width: int, size: int) -> list[tuple[int, int]]:
-    """Top-left corners of the four corner crops and, last, of the center crop."""
-    bottom, right = height - size, width - size
-    return [(0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2))]
-
-
-def _three_crops(height: int, width: int, size: int) -> list[tuple[int, int]]:
-    """Top-left corners of crops at the beginning, the middle and the end of the longer side."""
-    top, left = _five_crops(height, width, size)[4]
-    if height > width:
-        return [(0, left), (top, left), (height - size, left)]
-    return [(top, 0), (top, left), (top, width - size)]
 
 
 def _random_box(

@@ -16,6 +16,8 @@ import numpy as np
 import PIL.Image
 
 from t3d.clip import ClipSpec
+from t3d.data.clips.frames import FrameStore
+from t3d.data.clips.spans import frame_range
 from t3d.data.index import VideoIndex
 from t3d.data.inspect.audit import Summary, compare, summarize
 from t3d.data.inspect.shared import Shared
@@ -133,8 +135,6 @@ class _StripMaker:
 
     def __init__(self, index: VideoIndex | None, *, frames: int, height: int) -> None:
         self.spec = ClipSpec(num_frames=1, size=1, resize=height)
-        from t3d.data.clips.frames import FrameStore  # imports torch, which `--help` does without
-
         self.store = FrameStore(self.spec, index=index)
         self.frames = frames
         self.height = height
@@ -143,11 +143,9 @@ class _StripMaker:
         name = entry.path.name
         try:
             opened = self.store.open(entry.path)
-            from t3d.data.clips.dataset import frame_range
-
             low, high = frame_range(opened, entry)
             wanted = low + ((np.arange(self.frames) + 0.5) / self.frames * (high - low)).astype(np.int64)
-            pixels = opened.get(wanted).numpy()  # T C H W
+            pixels = opened.images(wanted)
         except VideoError as error:
             return Strip(name, caption, wrong=error.reason)
         seconds = opened.times[high - 1] - opened.times[low]
@@ -155,7 +153,7 @@ class _StripMaker:
         return Strip(name, f"{length} · {caption}" if caption else length, self._picture(pixels))
 
     def _picture(self, pixels: np.ndarray) -> str:
-        row = PIL.Image.fromarray(np.concatenate(list(pixels.transpose(0, 2, 3, 1)), axis=1))
+        row = PIL.Image.fromarray(np.concatenate(list(pixels), axis=1))
         if (
             row.height > self.height
         ):  # an upright video: `height` was the length of its shorter side, the width

@@ -18,10 +18,10 @@ from torch.utils.data import Dataset
 
 from t3d.clip import ClipSpec
 from t3d.data.catalog import open_index, open_manifest, refuse_unused_root
-from t3d.data.clips.dataset import frame_range
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampler import ResumableBatchSampler, SampleKey
+from t3d.data.clips.spans import frame_range
 from t3d.data.clips.transforms import center_view, normalize, random_view, resize_frames
 from t3d.data.config import AugmentConfig
 from t3d.data.manifest.manifest import Manifest

@@ -1,0 +1,68 @@
+"""Find the weights file of a run folder. Importing this module imports no torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from t3d.errors import CheckpointError
+from t3d.io.files import refuse_unreadable, refuse_url
+
+PathLike = str | os.PathLike[str]
+BEST, LAST, CHECKPOINT = "best.safetensors", "last.safetensors", "checkpoint.safetensors"
+"""The weights in a run folder, and its state. An unfinished run has only the state."""
+
+_OLD_LAST = "model.safetensors"  # in the run folders of earlier versions, even of unfinished runs
+
+
+def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
+    """Find the weights file for a path.
+
+    Args:
+        path: A weights file, which is returned unchanged; or the folder of a training run, for its best
+            weights, or its last weights if it did not validate.
+        allow_unfinished: Accept the folder of an unfinished run, and return its checkpoint, which contains
+            the best weights so far.
+
+    Returns:
+        The file.
+
+    Raises:
+        CheckpointError: The file does not exist, the folder is not a run or is one of an earlier version, or
+            its run is not finished.
+    """
+    refuse_url(path, error=CheckpointError)
+    source = Path(path)
+    if not source.is_dir():
+        if not source.exists():
+            from t3d.models.hints import missing_weights_hint
+
+            hint = missing_weights_hint(source)
+            raise CheckpointError(f"{source}: no such run folder or weights file{hint}")
+        refuse_unreadable(source, name="run folder or weights file", error=CheckpointError)
+        return source
+    if (source / _OLD_LAST).is_file() and not (source / LAST).is_file():
+        raise CheckpointError(
+            f"{source}: an earlier version of t3d wrote this folder; give a weights file in it, such as "
+            f"{source / _OLD_LAST}"
+        )
+    for name in (BEST, LAST):
+        if (source / name).is_file():
+            return source / name
+    checkpoint = source / CHECKPOINT
+    if not checkpoint.is_file():
+        raise CheckpointError(
+            f"{source}: the folder does not contain {BEST}, {LAST} or {CHECKPOINT}; give a weights file, "
+            "or the folder of a training run that has saved its state"
+        )
+    if not allow_unfinished:
+        raise CheckpointError(unfinished(source))
+    return checkpoint
+
+
+def unfinished(path: PathLike) -> str:
+    """Return the message for the weights of an unfinished run."""
+    return (
+        f"{os.fspath(path)}: this run is not finished, so it has no weights yet; resume it to its end. "
+        "Tests, probes and predictions can use its best weights so far: `allow_unfinished`"
+    )
