@@ -202,6 +202,7 @@ _GUARDED = {
     "data/clips/frames.py": {"_write"},  # in the atomic path of `prepare`
     "report/plots.py": {"data_uri"},  # into memory
     "report/svg.py": {"inline_svg"},  # into memory
+    "bench/child.py": {"_forget_peak", "_main"},  # /proc
     "reproduce/run.py": {"_write"},  # calls another function of this name
 }
 _WRITING_CALLS = {"write_text", "write_bytes", "save_file", "write_table", "savefig", "touch"}

@@ -257,7 +257,13 @@ def test_a_job_of_an_exported_file_or_of_a_training_step_runs(exported: Path, tm
     assert measure(job) >= 0
     saved = tmp_path / "network.pt"
     torch.save(create_model("densenet3d_tiny", num_classes=2, options=SMALL), saved)
-    job |= {"kind": "torch", "path": str(saved), "train": True, "checkpointing": True, "channels_last": True}
+    job |= {
+        "kind": "torch",
+        "path": str(saved),
+        "train": True,
+        "checkpointing": "layers",
+        "channels_last": True,
+    }
     assert measure(job) >= 0
 
 
@@ -286,7 +292,8 @@ def test_training_steps_are_timed(
     assert [(row.network, row.setting) for row in result.rows] == [
         (str(weights), "eager"),
         (str(weights), "eager, channels last"),
-        (str(weights), "eager, channels last, checkpointing"),
+        (str(weights), "eager, channels last, recompute layers"),
+        (str(weights), "eager, channels last, recompute blocks"),
         (f"{weights}, textbook", "eager"),
     ]
     forward = work_of(create_model("densenet3d_tiny", num_classes=2, options=SMALL), (3, 4, 32, 32))

@@ -170,18 +170,19 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("test absent.safetensors d", "absent.safetensors: no such run folder or weights file"),
         ("test w d --frame-order reverse", "--frame-order is 'reverse'; did you mean 'reversed'?"),
         ("test w d --frames reversed", "unknown option --frames; it is now --frame-order"),
-        ("train --clips 3", "unknown option --clips; it belongs to t3d test\n"),
+        ("train --clips 3", "unknown option --clips; it belongs to t3d test, t3d bench decode\n"),
         ("train --index i", "unknown option --index; did you mean --data.index?"),
         ("train --data.videos d", "unknown option --data.videos; it is now --root"),
         (
             "train --json",
-            "it belongs to t3d prepare download, t3d prepare unpack, t3d prepare index and 12 more",
+            "it belongs to t3d prepare download, t3d prepare unpack, t3d prepare index and 17 more",
         ),
         *(
             (
                 f"{command} --device cuda",
                 "unknown option --device; it belongs to t3d teacher, t3d test, t3d compare, t3d probe, "
-                "t3d calibrate, t3d fuse, t3d predict, t3d doctor; to train on one GPU, set its number "
+                "t3d calibrate, t3d fuse, t3d predict, t3d bench model, t3d bench train, t3d bench predict, "
+                "t3d doctor; to train on one GPU, set its number "
                 "before the command: CUDA_VISIBLE_DEVICES=0 t3d train\n",
             )
             for command in ("train", "transfer", "data check a", "prepare index a")

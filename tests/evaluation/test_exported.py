@@ -83,7 +83,8 @@ def scored(
     bar = Bar("Scoring", len(films))
     compute = Compute(workers=workers, batch_size=batch_size)
     store = store_of(model.card.clip)
-    for part, spans in scored_videos(model, films, store=store, compute=compute, bar=bar):
+    for scored_part in scored_videos(model, films, store=store, compute=compute, bar=bar):
+        part, spans = scored_part.scores, scored_part.times
         keys = sorted(spans)
         assert [video for video, _ in keys] == part.clip_video.tolist()
         rows += [
@@ -174,7 +175,7 @@ def test_scores_come_as_videos_are_read_and_threads_end_with_the_caller(films: M
     compute = Compute(workers=2, batch_size=2)
     parts = scored_videos(model, many, store=store_of(SPEC), compute=compute, bar=Bar("Scoring", 200))
     with closing(parts):
-        part, _ = next(parts)
+        part = next(parts).scores
     assert len(part.paths) < 10
     assert sum(model.batches) < 20
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("t3d reader")]
@@ -213,7 +214,10 @@ def test_arrays_of_another_shape_or_type_are_refused() -> None:
     "spec",
     [
         replace(SPEC, tail="pad", size=64, resize=72),
-        replace(SPEC, stride=None, fps=5, segments=2, resize=40, pixel_aspect="square", tonemap=True),
+        pytest.param(
+            replace(SPEC, stride=None, fps=5, segments=2, resize=40, pixel_aspect="square", tonemap=True),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_pixels_of_odd_videos_are_those_with_torch(real_data: Path, spec: ClipSpec) -> None:

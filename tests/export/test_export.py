@@ -280,7 +280,8 @@ def speeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
         seconds = [0.0, 0.0]  # the beginning, and after the first passes
         for number in range(7):
             at = 0.01 * number
-            seconds += [at, at + 0.001 * faster, at, at + 0.001, at]
+            seconds += [at] if number >= 3 else []  # is there time for another round?
+            seconds += [at, at + 0.001 * faster, at, at + 0.001]
         times = iter(seconds)
         return fastest(net, exported, *rest)
 
@@ -348,10 +349,12 @@ def test_auto_never_uses_a_file_that_is_not_the_exact_model(
 
 
 def test_a_required_export_must_exist_and_be_of_the_same_weights(copied: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no .*best\.onnx; run `t3d export .* --format onnx`"):
+    with pytest.raises(ConfigError, match=r"no .*best\.onnx; export the run with `format` onnx"):
         load(copied, runtime="onnx")
     save(copied, provenance={"note": "trained again"})
-    with pytest.raises(ConfigError, match=r"best\.xml was not exported from .*best.*; run `.*--overwrite"):
+    with pytest.raises(
+        ConfigError, match=r"best\.xml was not exported from .*best.*; export the run again with `format`"
+    ):
         load(copied, runtime="openvino")
 
 

@@ -74,10 +74,10 @@ def test_advice_names_what_the_run_does_not_use_yet() -> None:
     slow = EpochFigures(loss=1.0, seconds=100.0, waited=40.0)
     plain, cached = ReadConfig(workers=3), ReadConfig(workers=3, cache="frames")
     assert faster_data(slow, plain).startswith(
-        "Training waited for data 40% of the time: decode each video once with --cache FOLDER, or use more "
-        "reading processes with --workers (now 3)."
+        "Training waited for data 40% of the time: decode each video once with `cache`, or use more "
+        "reading processes with `workers` (now 3)."
     )
-    assert "--cache" not in faster_data(slow, cached)
-    assert "--workers (now 3)" in faster_data(slow, cached)
+    assert "`cache`" not in faster_data(slow, cached)
+    assert "`workers` (now 3)" in faster_data(slow, cached)
     assert faster_data(replace(slow, waited=20.0), plain) == ""  # a small share
     assert faster_data(replace(slow, seconds=10.0, waited=4.0), plain) == ""  # too short to say

@@ -20,7 +20,7 @@ def test_values_come_in_order(threads: int, most: int) -> None:
     assert list(in_order(read, [], threads=threads, most=most)) == []
 
 
-def test_threads_read_later_items_but_only_so_many_values() -> None:
+def test_threads_read_later_items_but_only_a_few_values() -> None:
     lock = threading.Lock()
     read_values: list[tuple[int, int]] = []
     full = threading.Event()

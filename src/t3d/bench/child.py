@@ -30,7 +30,7 @@ def peak_in_child(job: dict[str, Any]) -> int | None:
     Args:
         job: `kind` (`torch` or `exported`), `path` of the model, `precision`, `shape` of the clips B C T H W,
             `threads`, `channels_last`, and `train` for a training step, with
-            `checkpointing` if it recomputes activations.
+            `checkpointing`, the activations that it recomputes: `none`, `layers` or `blocks`.
 
     Returns:
         Bytes; None if the process failed, for example because memory ran out.
@@ -90,9 +90,9 @@ def _run_torch(job: dict[str, Any], clips: torch.Tensor, layout: torch.memory_fo
     if job.get("train"):
         from t3d.bench.train_step import train_step
 
-        for module in net.modules() if job.get("checkpointing") else ():
+        for module in net.modules():
             if isinstance(module, VideoNet):
-                module.set_grad_checkpointing()
+                module.set_grad_checkpointing(job.get("checkpointing", "none"))
         train_step(net.train(), clips, bf16=bf16)()
         return
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,23 +26,28 @@ from t3d.bench.work import Work, work_of
 from t3d.device import has_bf16, pick_device
 from t3d.errors import ConfigError
 from t3d.models.densenet3d import DenseNet3D
+from t3d.models.grad_checkpointing import GradCheckpointing
 from t3d.models.net import VideoNet
 
-CHECKPOINTED = "eager, channels last, checkpointing"
+RECOMPUTED: dict[str, GradCheckpointing] = {
+    "eager, channels last, recompute layers": "layers",
+    "eager, channels last, recompute blocks": "blocks",
+}
+"""Ways that recompute activations in the backward pass."""
 
 
-def with_checkpointing(net: nn.Module) -> nn.Module:
+def recomputing(net: nn.Module, mode: GradCheckpointing) -> nn.Module:
     """Let a network recompute activations in the backward pass."""
     for module in net.modules():
         if isinstance(module, VideoNet):
-            module.set_grad_checkpointing()
+            module.set_grad_checkpointing(mode)
     return net
 
 
 WAYS: dict[str, tuple[bool, Callable[[nn.Module], Callable[[Tensor], Tensor]]]] = {
     EAGER: (False, lambda net: net),
     CHANNELS_LAST: (True, lambda net: net),
-    CHECKPOINTED: (True, with_checkpointing),
+    **{name: (True, partial(recomputing, mode=mode)) for name, mode in RECOMPUTED.items()},
     COMPILED: (True, SETTINGS[COMPILED].prepare),
 }
 """Ways to train a network, by name: channels last in memory or not, and what is done to the network."""
@@ -89,7 +95,7 @@ def train_candidates(
     """
     precisions = ("fp32", "bf16") if has_bf16(device) else ("fp32",)
     networks: list[tuple[str, nn.Module, tuple[str, ...]]] = []
-    ways = (EAGER, CHANNELS_LAST, CHECKPOINTED, *((COMPILED,) if compiled else ()))
+    ways = (EAGER, CHANNELS_LAST, *RECOMPUTED, *((COMPILED,) if compiled else ()))
     networks.append((subject.name, subject.scorer, ways))
     if peers and isinstance(subject.net, DenseNet3D) and has_textbook(subject.net):
         plain = (EAGER, *((COMPILED,) if compiled else ()))
@@ -148,7 +154,7 @@ def _candidate(
     job = None
     if way != COMPILED and device.type == "cpu":
         job = {"kind": "torch", "path": str(saved), "precision": precision, "channels_last": channels_last}
-        job |= {"train": True, "checkpointing": way == CHECKPOINTED}
+        job |= {"train": True, "checkpointing": RECOMPUTED.get(way, "none")}
         job["modules"] = sorted({type(module).__module__ for module in net.modules()})
     return Candidate(
         name,

@@ -240,7 +240,7 @@ def _with_memory(model: VideoNet, card: ModelCard) -> VideoNet:
     """Give a skeleton memory for its weights. Their values are arbitrary."""
     stored = model.state_dict()
     if all(name in stored for name, _ in model.named_buffers()):
-        # `model.to_empty` does the same, but imports sympy, which takes half a second.
+        # `model.to_empty` does the same, but imports sympy, which takes 0.5 s.
         return model._apply(lambda t: torch.empty(t.shape, dtype=t.dtype))  # type: ignore[no-untyped-call]
     # Some buffers, of 2D transformers, are not stored in files: only building the model computes them.
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Find the weights file of a run folder. Importing this module imports no torch."""
+"""Find the weights file of a run folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from t3d.errors import CheckpointError
 from t3d.io.files import refuse_unreadable, refuse_url
+from t3d.models.hints import missing_weights_hint
 
 PathLike = str | os.PathLike[str]
 BEST, LAST, CHECKPOINT = "best.safetensors", "last.safetensors", "checkpoint.safetensors"
@@ -35,8 +36,6 @@ def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
     source = Path(path)
     if not source.is_dir():
         if not source.exists():
-            from t3d.models.hints import missing_weights_hint
-
             hint = missing_weights_hint(source)
             raise CheckpointError(f"{source}: no such run folder or weights file{hint}")
         refuse_unreadable(source, name="run folder or weights file", error=CheckpointError)

@@ -1,7 +1,6 @@
 """Choose what computes a model: PyTorch, or a file that `t3d export` wrote next to the weights.
 
-The choice is measured once per model and machine, and kept in the cache folder of T3D. Reading a choice that
-is kept imports neither torch nor another runtime.
+The choice is measured once per model and machine, and kept in the cache folder of T3D.
 """
 
 from __future__ import annotations

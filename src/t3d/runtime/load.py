@@ -14,7 +14,6 @@ from t3d.card import ModelCard
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, one_of
 from t3d.io.files import content_digest, refuse_url
-from t3d.models.weights_file import weights_file
 from t3d.runtime.choice import Choice, choose, exported_file
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import Format, Runtime, exported_format
@@ -67,8 +66,8 @@ def load(
         return _load_exported(Path(path), compute)
     file: Path | None = None
     if runtime != "torch":
-        weights = weights_file(path, allow_unfinished=allow_unfinished)
-        file = _chosen(weights, compute) if runtime == "auto" else _required(weights, runtime, path)
+        weights = model_file(path, allow_unfinished=allow_unfinished)
+        file = _chosen(weights, compute) if runtime == "auto" else _required(weights, runtime)
     if file is not None:
         return _load_exported(file, compute)
     from t3d.models.weights import load_classifier
@@ -87,7 +86,7 @@ def _load_exported(path: Path, compute: Compute) -> tuple[ExportedModel, ModelCa
     return model, model.card
 
 
-def _required(weights: Path, runtime: Runtime, path: PathLike) -> Path:
+def _required(weights: Path, runtime: Runtime) -> Path:
     """Return the file that the weights were exported to.
 
     Raises:
@@ -95,12 +94,14 @@ def _required(weights: Path, runtime: Runtime, path: PathLike) -> Path:
     """
     assert runtime in ("openvino", "onnx")
     file = exported_file(weights, runtime)
-    again = f"t3d export {os.fspath(path)} --format {runtime}"
     if not file.exists():
-        raise ConfigError(f"`runtime` is {runtime}, but there is no {file}; run `{again}`")
+        raise ConfigError(
+            f"`runtime` is {runtime}, but there is no {file}; export the run with `format` {runtime}"
+        )
     if _stamp(file).source != content_digest(weights):
         raise ConfigError(
-            f"`runtime` is {runtime}, but {file} was not exported from {weights}; run `{again} --overwrite`"
+            f"`runtime` is {runtime}, but {file} was not exported from {weights}; export the run again with "
+            f"`format` {runtime} and `overwrite`"
         )
     return file
 
@@ -178,6 +179,8 @@ def model_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
     """
     if exported_format(path) is not None and Path(path).is_file():
         return Path(path)
+    from t3d.models.weights_file import weights_file
+
     return weights_file(path, allow_unfinished=allow_unfinished)
 
 

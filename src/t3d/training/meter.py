@@ -143,10 +143,10 @@ def faster_data(figures: EpochFigures, data: ReadConfig) -> str:
     """
     if figures.waiting < _MUCH_WAITING or figures.waited < _LEAST_WAITED:
         return ""
-    cache = "" if data.cache else "decode each video once with --cache FOLDER, or "
+    cache = "" if data.cache else "decode each video once with `cache`, or "
     return (
         f"Training waited for data {figures.waiting:.0%} of the time: {cache}use more reading processes with "
-        f'--workers (now {data.workers}). docs/guides/training.md, "Training waits for data", has details'
+        f'`workers` (now {data.workers}). docs/guides/training.md, "Training waits for data", has details'
     )
 
 

@@ -53,7 +53,7 @@ def in_order(
                 thread.join()
 
 
-class _Shelf(Generic[Value]):
+class _Queue(Generic[Value]):
     """Values of one item that wait for the caller."""
 
     def __init__(self) -> None:
@@ -70,15 +70,15 @@ class _Ahead(Generic[Item, Value]):
         self._items = items
         self._most = most
         self._changed = threading.Condition()
-        self._shelves: dict[int, _Shelf[Value]] = {}
-        self._next = 0  # item that no thread has begun
+        self._queues: dict[int, _Queue[Value]] = {}
+        self._next = 0  # item that no thread has started
         self._first = 0  # item that the caller takes values of
-        self._waiting = 0  # values on all shelves
+        self._waiting = 0  # values in all queues
         self._stopped = False
 
     def work(self) -> None:
         """Read items until there are none. Runs in a thread."""
-        while (place := self._begun()) is not None:
+        while (place := self._started()) is not None:
             error: BaseException | None = None
             try:
                 for value in self._read(self._items[place]):
@@ -87,8 +87,8 @@ class _Ahead(Generic[Item, Value]):
             except BaseException as caught:
                 error = caught
             with self._changed:
-                shelf = self._shelves[place]
-                shelf.complete, shelf.error = True, error
+                queue = self._queues[place]
+                queue.complete, queue.error = True, error
                 self._changed.notify_all()
 
     def take(self, place: int) -> list[Value]:
@@ -100,16 +100,16 @@ class _Ahead(Generic[Item, Value]):
         with self._changed:
             self._first = place
             self._changed.notify_all()
-            while (shelf := self._shelves.get(place)) is None or not (shelf.values or shelf.complete):
+            while (queue := self._queues.get(place)) is None or not (queue.values or queue.complete):
                 self._changed.wait(_LOOK)
-            values = list(shelf.values)
-            shelf.values.clear()
+            values = list(queue.values)
+            queue.values.clear()
             self._waiting -= len(values)
             self._changed.notify_all()
             if not values:
-                del self._shelves[place]
-                if shelf.error is not None:
-                    raise shelf.error
+                del self._queues[place]
+                if queue.error is not None:
+                    raise queue.error
             return values
 
     def stop(self) -> None:
@@ -118,19 +118,19 @@ class _Ahead(Generic[Item, Value]):
             self._stopped = True
             self._changed.notify_all()
 
-    def _begun(self) -> int | None:
+    def _started(self) -> int | None:
         """Return the next item, which the calling thread reads; None if there is none."""
         with self._changed:
             if self._stopped or self._next == len(self._items):
                 return None
-            self._shelves[self._next] = _Shelf()
+            self._queues[self._next] = _Queue()
             self._next += 1
             return self._next - 1
 
     def _put(self, place: int, value: Value) -> bool:
         """Wait for room, and add a value. Return False if the caller has stopped."""
         with self._changed:
-            values = self._shelves[place].values
+            values = self._queues[place].values
             while not self._stopped:
                 if self._waiting < self._most or (place == self._first and len(values) < self._most):
                     values.append(value)
