@@ -49,6 +49,7 @@ COMMANDS = {
     "calibrate": ("Calibrate the probabilities of a model on labeled videos.", "evaluation:calibrate"),
     "fuse": ("Make one model that averages the probabilities of several models.", "evaluation:fuse"),
     "predict": ("Classify videos.", "evaluation:predict"),
+    "timeline": ("Find when classes happen in long videos.", "timeline:timeline"),
     "export": ("Export a model for fast inference on a CPU.", "export:export"),
     "models": ("List the models, with parameters and multiply-accumulates.", "models:models"),
     "convert": ("Convert weights of another project into a weights file.", "models:convert"),

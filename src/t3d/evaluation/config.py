@@ -9,6 +9,7 @@ from t3d.clip import TailPolicy
 from t3d.data.clips.views import FrameOrder, Views
 from t3d.device import Compute
 from t3d.errors import ConfigError, at_least, between, one_of
+from t3d.evaluation.timeline import TimelineConfig
 from t3d.runtime.formats import Runtime
 from t3d.video.limits import ReadLimits
 from t3d.workers.cluster import ONE_MACHINE, Cluster
@@ -135,6 +136,43 @@ class CompareConfig:
         twice = [model for model in self.models if self.models.count(model) > 1]
         if twice:
             raise ConfigError(f"models: {twice[0]} is given twice; give each model once")
+
+
+@dataclass(frozen=True)
+class FindConfig:
+    """Search for the segments of videos in which a class happens.
+
+    Args:
+        model: Weights file, the folder of a finished training run (its best weights, else its last), or a
+            file that `t3d export` wrote.
+        videos: Video files, and folders of videos.
+        save: File to write the segments of one video to: a table (.csv), JSON (.json), subtitles (.srt,
+            .vtt), or a picture (.png). By default they are printed.
+        image_fps: Frames per second of videos that are folders of images. Default: 25.
+        allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
+        runtime: Program that computes the model, as for `t3d predict`.
+        rules: Rules that turn the scores of clips into segments.
+        compute: Where and how the model computes.
+        limits: Limits of reading one file.
+
+    Raises:
+        ConfigError: A value that cannot work.
+    """
+
+    model: str
+    videos: tuple[str, ...] = field(kw_only=True)
+    save: str | None = None
+    image_fps: float | None = None
+    allow_unfinished: bool = False
+    runtime: Runtime = "auto"
+    rules: TimelineConfig = field(default_factory=TimelineConfig)
+    compute: Compute = field(default_factory=Compute)
+    limits: ReadLimits = field(default_factory=ReadLimits)
+
+    def __post_init__(self) -> None:
+        one_of("runtime", self.runtime, get_args(Runtime))
+        if self.image_fps is not None:
+            between("image_fps", self.image_fps, 0.001, 100_000)
 
 
 @dataclass(frozen=True)

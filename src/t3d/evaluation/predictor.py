@@ -19,11 +19,12 @@ from t3d.data.clips.arrays import OneVideo, open_one
 from t3d.data.clips.frames import FrameStore, resize_with_torch
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
-from t3d.errors import ConfigError, VideoError
+from t3d.errors import ConfigError, Failed, VideoError
 from t3d.evaluation.exported import scored_videos
 from t3d.evaluation.parts import Part, as_manifest
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import ClipTimes, ScoredPart, Scores
+from t3d.evaluation.timeline import Timeline, TimelineConfig, make_timeline
 from t3d.progress import Bar, progress
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import Runtime, exported_format
@@ -225,6 +226,56 @@ class Predictor:
         return load_classifier(
             self._given, device=self.compute.pick_device(), allow_unfinished=self._allow_unfinished
         )[0]
+
+    def timelines(
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Part],
+        rules: TimelineConfig | None = None,
+    ) -> Iterator[Timeline | Failed]:
+        """Find the segments of videos in which a class happens, see `t3d.evaluation.timeline`.
+
+        Only the scores of the clips of a few videos are in memory, so a video may be hours long.
+
+        Args:
+            paths: See `many`.
+            rules: Rules that turn the scores of clips into segments.
+
+        Yields:
+            The timeline of each video in their order, or why it cannot be read.
+
+        Raises:
+            ConfigError: The model does not have a class of `rules.background`.
+            ManifestError: No path, or a folder without video.
+
+        Example:
+            >>> for timeline in predictor.timelines("match.mp4"):  # doctest: +SKIP
+            ...     for segment in timeline.segments:
+            ...         print(segment.label, segment.start, segment.end)
+        """
+        rules = rules or TimelineConfig()
+        rules.background_rows(self.card.classes)  # before any video is read
+        if isinstance(paths, str | os.PathLike):
+            paths = [paths]
+        manifest = as_manifest(paths).with_classes(self.card.classes)
+        with (
+            progress("Classifying videos", len(manifest)) as bar,
+            closing(self._scored(manifest, self.store, bar)) as scored,
+        ):
+            for part in scored:
+                yield from self._timelines_of(part, rules)
+
+    def _timelines_of(self, part: ScoredPart, rules: TimelineConfig) -> Iterator[Timeline | Failed]:
+        scores = part.scores
+        bad = {failed.row: failed for failed in scores.bad}
+        for row, path in enumerate(scores.paths):
+            if row in bad:
+                yield bad[row]
+                continue
+            times = [span for (video, _), span in sorted(part.times.items()) if video == row]
+            probs = scores.clip_probs[scores.clip_video == row]
+            yield make_timeline(
+                path, np.array(times), probs, self.card.classes, rules, targets=self.card.targets
+            )
 
     def many(
         self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Part]
