@@ -8,8 +8,8 @@ import torch
 
 from t3d.data.clips.dataset import Batch
 from t3d.errors import VideoError
+from t3d.evaluation.clip_stream import read_ahead
 from t3d.evaluation.lanes import Independent, computed, division
-from t3d.evaluation.read_ahead import read_ahead
 
 
 def batch(numbers: list[int]) -> Batch:
@@ -100,7 +100,7 @@ def test_items_are_read_ahead_in_their_order_but_not_all() -> None:
             read.append(number)
             yield number
 
-    ahead = read_ahead(items(), ahead=2)
+    ahead = read_ahead(items())
     assert next(ahead) == 0
     assert len(read) <= 4  # taken, two that wait, and one in the hand of the thread
     assert list(ahead) == list(range(1, 50))

@@ -147,7 +147,7 @@ def _one(manifest: Manifest, row: int, spec: ClipSpec, scores: Any, batch_size: 
     with clock("open"):
         video = Video(entry.path)
     with video:
-        low, part = usable_part(_Times(video), entry, spec)
+        low, part = usable_part(video, entry, spec)
         for wanted in PAPER_VIEWS.clips_of(part, spec):
             unique, where = np.unique(low + wanted, return_inverse=True)
             with clock("decode"):
@@ -160,17 +160,6 @@ def _one(manifest: Manifest, row: int, spec: ClipSpec, scores: Any, batch_size: 
         with clock("network"):
             scores(batch)
     return len(views)
-
-
-class _Times:
-    """The times of a video's frames, as `usable_part` reads them."""
-
-    def __init__(self, video: Video) -> None:
-        self.times, self.duration = video.times, video.duration
-
-    def get(self, indices: Any) -> torch.Tensor:
-        """Never called: frames are read one step after the other."""
-        raise NotImplementedError
 
 
 _PROGRAM = """

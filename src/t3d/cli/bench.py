@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from json import dumps
+from typing import Any, Protocol, TypeVar
 
 from t3d.bench.config import (
     DecodeBenchConfig,
@@ -36,11 +38,7 @@ def model(config: ModelBenchConfig, *, json: bool = False) -> int:
     from t3d.report.bench import print_bench
 
     result = bench_model(config)
-    if json:
-        print(dumps(result.to_json(), ensure_ascii=False))
-    else:
-        print_bench(result)
-    return 1 if any(row.error for row in result.rows) else 0
+    return _show(result, print_bench, json=json, failed=any(row.error for row in result.rows))
 
 
 @Spelling(metavars={"model": "MODEL", "batch_size": "N|auto"})
@@ -60,11 +58,7 @@ def train(config: TrainBenchConfig, *, json: bool = False) -> int:
     from t3d.report.bench import print_bench
 
     result = bench_train(config)
-    if json:
-        print(dumps(result.to_json(), ensure_ascii=False))
-    else:
-        print_bench(result)
-    return 1 if any(row.error for row in result.rows) else 0
+    return _show(result, print_bench, json=json, failed=any(row.error for row in result.rows))
 
 
 @Spelling(metavars={"model": "RUN", "videos": "VIDEO"})
@@ -82,11 +76,7 @@ def predict(config: PredictBenchConfig, *, json: bool = False) -> int:
     from t3d.report.bench import print_predict
 
     result = bench_predict(config)
-    if json:
-        print(dumps(result.to_json(), ensure_ascii=False))
-    else:
-        print_predict(result)
-    return 1 if result.bad else 0
+    return _show(result, print_predict, json=json, failed=bool(result.bad))
 
 
 @Spelling(metavars={"videos": "VIDEO"})
@@ -105,11 +95,7 @@ def decode(config: DecodeBenchConfig, *, json: bool = False) -> int:
     from t3d.report.bench import print_decode
 
     result = bench_decode(config)
-    if json:
-        print(dumps(result.to_json(), ensure_ascii=False))
-    else:
-        print_decode(result)
-    return 1 if result.bad else 0
+    return _show(result, print_decode, json=json, failed=bool(result.bad))
 
 
 @Spelling(metavars={"model": "NAME", "depths": "NAME"})
@@ -133,8 +119,21 @@ def growth(config: GrowthConfig, *, json: bool = False) -> int:
     result = bench_growth(config)
     if config.out is not None:
         save_figure(growth_figure(result), Path(config.out))
+    return _show(result, print_growth, json=json, failed=any(point.time is None for point in result.points))
+
+
+class _Result(Protocol):
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain values."""
+
+
+Result = TypeVar("Result", bound=_Result)
+
+
+def _show(result: Result, show: Callable[[Result], None], *, json: bool, failed: bool) -> int:
+    """Print a result, and return the exit status."""
     if json:
         print(dumps(result.to_json(), ensure_ascii=False))
     else:
-        print_growth(result)
-    return 1 if any(point.time is None for point in result.points) else 0
+        show(result)
+    return int(failed)

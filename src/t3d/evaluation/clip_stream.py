@@ -6,9 +6,10 @@ Legend: B clips of a batch, D length of a vector.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,13 @@ from t3d.device import Compute
 from t3d.errors import DivergedError, Failed
 from t3d.evaluation.lanes import Function, computed
 from t3d.evaluation.protocol import Protocol
-from t3d.evaluation.read_ahead import read_ahead
 from t3d.evaluation.scores import ClipRow, ClipTimes
 from t3d.progress import Bar, progress
+from t3d.workers.threads import in_order
+
+Item = TypeVar("Item")
+
+_AHEAD = 2  # batches that are read before they are asked for
 
 
 @dataclass
@@ -102,6 +107,28 @@ def scored_clips(
             clips_of_batch.part = clips_of_batch.part // compute.batch_size
             bar.advance(clips_of_batch.videos)
             yield clips_of_batch
+
+
+def read_ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
+    """Yield the items in their order. A thread gets the next ones meanwhile, and resizes with one core.
+
+    Args:
+        items: The items.
+
+    Example:
+        >>> list(read_ahead(range(3)))
+        [0, 1, 2]
+    """
+
+    def with_one_core(items: Iterable[Item]) -> Iterator[Item]:
+        torch.set_num_threads(1)  # of the reading thread: the cores belong to the model
+        yield from items
+
+    threads = torch.get_num_threads()
+    try:
+        yield from in_order(with_one_core, [items], threads=1, most=_AHEAD)
+    finally:
+        torch.set_num_threads(threads)  # the number of threads that are started later
 
 
 class _Joined:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -267,14 +268,16 @@ class Predictor:
     def _timelines_of(self, part: ScoredPart, rules: TimelineConfig) -> Iterator[Timeline | Failed]:
         scores = part.scores
         bad = {failed.row: failed for failed in scores.bad}
+        spans: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
+        for (video, _), span in sorted(part.times.items()):
+            spans[video].append(span)
         for row, path in enumerate(scores.paths):
             if row in bad:
                 yield bad[row]
                 continue
-            times = [span for (video, _), span in sorted(part.times.items()) if video == row]
             probs = scores.clip_probs[scores.clip_video == row]
             yield make_timeline(
-                path, np.array(times), probs, self.card.classes, rules, targets=self.card.targets
+                path, np.array(spans[row]), probs, self.card.classes, rules, targets=self.card.targets
             )
 
     def many(

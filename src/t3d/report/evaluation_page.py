@@ -26,8 +26,9 @@ from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.run_test import TestResult
 from t3d.io.files import atomic_path, content_digest
 from t3d.models.weights_file import weights_file
-from t3d.report.pages import render
-from t3d.report.svg import curves, inline_svg, reliability
+from t3d.report.pages import headline_figures, render
+from t3d.report.plots import curves_figure
+from t3d.report.svg import inline_svg, reliability
 from t3d.runtime.load import read_model_card
 from t3d.training.logging import read_log
 
@@ -95,7 +96,7 @@ def write_evaluation(result: TestResult, path: str | Path, config: TestConfig, *
         title=f"{Path(config.model).name} on {Path(config.videos).name}",
         headline=metrics.headline(),
         remarks=[*metrics.remarks(), *result.shared_sentences()],
-        figures=_figures(metrics),
+        figures=headline_figures(metrics),
         classes=_class_rows(metrics),
         names=result.scores.classes,
         curves=_curves(config.model),
@@ -179,29 +180,6 @@ def _moving_picture(
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _figures(metrics: Metrics | MultiMetrics) -> list[tuple[str, str]]:
-    """Return the name and value of each figure at the top of the page."""
-    if isinstance(metrics, MultiMetrics):
-        return [
-            ("mAP", f"{metrics.video_map:.1%}"),
-            ("95% interval", interval_text(metrics.interval)),
-            ("random scores", f"{metrics.chance:.1%}"),
-            ("micro F1", f"{metrics.micro_f1:.1%}"),
-            ("videos", f"{metrics.videos:,}"),
-        ]
-    figures = [
-        ("videos correct", f"{metrics.video_top1:.1%}"),
-        ("95% interval", interval_text(metrics.interval)),
-        ("always the most frequent class", f"{metrics.majority.share:.1%}"),
-        ("guessing", f"{metrics.chance:.1%}"),
-    ]
-    if metrics.uneven:
-        figures.append(("balanced (mean recall)", f"{metrics.balanced_accuracy:.1%}"))
-    if metrics.video_top5 is not None:
-        figures.append(("videos, top-5", f"{metrics.video_top5:.1%}"))
-    return [*figures, ("clips correct", f"{metrics.clip_top1:.1%}")]
-
-
 def _class_rows(metrics: Metrics | MultiMetrics) -> list[ClassRow]:
     """Return the classes from the worst to the best."""
     rows = []
@@ -234,7 +212,7 @@ def _curves(model: str) -> str:
     if not log.exists():
         return ""
     lines = read_log(log)
-    return inline_svg(lambda: curves(lines)) if lines else ""
+    return inline_svg(lambda: curves_figure(lines)) if lines else ""
 
 
 def _made(config: TestConfig, card: ModelCard | None, command: str) -> list[tuple[str, str]]:

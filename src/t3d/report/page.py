@@ -13,11 +13,9 @@ import torch
 
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import FrameStore
-from t3d.evaluation.figures import interval_text
-from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.run_test import TestResult
 from t3d.io.files import atomic_path
-from t3d.report.pages import render
+from t3d.report.pages import headline_figures, render
 from t3d.report.plots import confusion_figure, curves_figure, data_uri, frames_figure, race_figure
 from t3d.training.config import TrainConfig
 from t3d.training.logging import read_log
@@ -111,7 +109,7 @@ def write_report(
         headline=metrics.headline(),
         remarks=metrics.remarks(),
         shared=outcome.shared_sentences(),
-        figures=_figures(metrics, minutes),
+        figures=[*headline_figures(metrics), ("minutes", f"{minutes:.1f}")],
         chance=chance,
         rivals=rivals,
         race=data_uri(race_figure({r.name: r.log for r in rivals if r.log}, chance=chance)) if rivals else "",
@@ -130,21 +128,6 @@ def write_report(
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return Path(path)
-
-
-def _figures(metrics: Metrics, minutes: float) -> list[tuple[str, str]]:
-    """Return the name and value of each figure at the top of the page."""
-    figures = [
-        ("videos correct", f"{metrics.video_top1:.1%}"),
-        ("95% interval", interval_text(metrics.interval)),
-        ("always the most frequent class", f"{metrics.majority.share:.1%}"),
-        ("guessing", f"{metrics.chance:.1%}"),
-    ]
-    if metrics.uneven:
-        figures.append(("balanced (mean recall)", f"{metrics.balanced_accuracy:.1%}"))
-    if metrics.video_top5 is not None:
-        figures.append(("videos, top-5", f"{metrics.video_top5:.1%}"))
-    return [*figures, ("clips correct", f"{metrics.clip_top1:.1%}"), ("minutes", f"{minutes:.1f}")]
 
 
 def _frames(samples: Sequence[Sample], spec: ClipSpec) -> list[tuple[str, np.ndarray]]:

@@ -15,6 +15,8 @@ from t3d.bench.growth import GrowthResult
 from t3d.data.clips.arrays import FrameArray, frames_first
 from t3d.io.files import atomic_path
 
+_BEST_BY = {"top1": "top-1", "map": "mAP"}  # figures of a validation, by their names in a log
+
 
 def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
     """A confusion matrix: rows are true classes, columns predicted ones, color is the share of the row.
@@ -44,7 +46,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
 
 
 def curves_figure(log: Sequence[dict[str, Any]], *, chance: float | None = None) -> Figure:
-    """Loss and validation accuracy over optimizer steps.
+    """Loss, and validation accuracy or mAP if the log has one, over optimizer steps.
 
     Args:
         log: Lines of a run's `log.jsonl`.
@@ -57,14 +59,18 @@ def curves_figure(log: Sequence[dict[str, Any]], *, chance: float | None = None)
         loss.plot([line["step"] for line in lines], [line["loss"] for line in lines], label=label)
     loss.set(xlabel="step", ylabel="loss", ylim=(0, None))
     loss.legend()
-    lines = [line for line in log if line["kind"] == "val"]
+    name = next((name for name in _BEST_BY if any(name in line for line in log)), None)
+    if name is None:
+        figure.delaxes(accuracy)
+        return figure
+    lines = [line for line in log if line["kind"] == "val" and name in line]
     accuracy.plot(
-        [line["step"] for line in lines], [100 * line["top1"] for line in lines], marker="o", markersize=3
+        [line["step"] for line in lines], [100 * line[name] for line in lines], marker="o", markersize=3
     )
     if chance is not None:
         accuracy.axhline(100 * chance, color="gray", linestyle="--", linewidth=1, label="chance")
         accuracy.legend()
-    accuracy.set(xlabel="step", ylabel="validation top-1 (%)", ylim=(0, 100))
+    accuracy.set(xlabel="step", ylabel=f"validation {_BEST_BY[name]} (%)", ylim=(0, 100))
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
@@ -45,32 +45,6 @@ def inline_svg(draw: Callable[[], Figure]) -> str:
         )
     svg = text.getvalue()
     return svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
-
-
-def curves(log: Sequence[dict[str, Any]]) -> Figure:
-    """Draw the loss and the validation accuracy of a run over its epochs.
-
-    Args:
-        log: Lines of the run's `log.jsonl`.
-    """
-    figure = Figure(figsize=(8, 2.8), layout="constrained")
-    loss, best = figure.subplots(1, 2)
-    for kind, label in (("train", "training"), ("val", "validation")):
-        lines = [line for line in log if line["kind"] == kind and "loss" in line]
-        if lines:
-            loss.plot([line["step"] for line in lines], [line["loss"] for line in lines], label=label)
-    loss.set(xlabel="step", ylabel="loss", ylim=(0, None))
-    loss.legend()
-    name = next((key for key in ("top1", "map") if any(key in line for line in log)), None)
-    lines = [line for line in log if line["kind"] == "val" and name in line]
-    if name is None or not lines:
-        figure.delaxes(best)
-        return figure
-    steps, values = [line["step"] for line in lines], [100 * line[name] for line in lines]
-    best.plot(steps, values, marker="o", markersize=3, color="C1")
-    label = {"top1": "validation accuracy (%)", "map": "validation mAP (%)"}[name]
-    best.set(xlabel="step", ylabel=label, ylim=(0, 100))
-    return figure
 
 
 def reliability(calibration: Calibration) -> Figure:

@@ -17,10 +17,13 @@ from t3d.errors import ConfigError, VideoError
 class Timed(Protocol):
     """Times of the frames of one video."""
 
-    times: npt.NDArray[np.float64]
-    """Seconds of each frame from the first one, [N]."""
-    duration: float
-    """Seconds from the first frame's appearance to the last frame's end."""
+    @property
+    def times(self) -> npt.NDArray[np.float64]:
+        """Seconds of each frame from the first one, [N]."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first frame's appearance to the last frame's end."""
 
 
 def usable_part(frames: Timed, entry: Entry, spec: ClipSpec) -> tuple[int, Extent]:
