@@ -5,10 +5,10 @@ Legend: V videos.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from statistics import median
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ import torch
 
 from t3d.card import ModelCard
 from t3d.clip import ClipSpec
-from t3d.device import Compute
 from t3d.errors import CheckpointError, ManifestError
 from t3d.evaluation.config import CompareConfig, TestConfig
 from t3d.evaluation.figures import Interval, accuracy_interval
@@ -27,8 +26,9 @@ from t3d.models.flops import model_size
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import files_of
 from t3d.runtime.load import ScoringModel, by_file, load, read_model_card
+from t3d.timing import Call, Rounds, alternate, waiting
 
-_TIMED = 7  # passes of each model, alternating; the median counts
+_ROUNDS = Rounds(fewest=7, most=7)
 _CLEAR = 0.05  # probability of a difference this large between equally good models
 
 
@@ -267,17 +267,19 @@ def _costs(config: CompareConfig, results: Sequence[TestResult]) -> list[Cost]:
         )
         for model in config.models
     ]
-    passes: list[list[float]] = [[] for _ in loaded]
-    for _ in range(_TIMED + 1):
-        for times, (model, card) in zip(passes, loaded, strict=True):
-            times.append(_one_pass(model, card.clip, device, config.compute))
+    calls: dict[str, Call] = {}
+    with ExitStack() as stack:
+        for number, (model, card) in enumerate(loaded):
+            scores = stack.enter_context(clip_scores(model, card.clip, config.compute))
+            calls[str(number)] = partial(scores, _one_clip(card.clip, device))
+        times = alternate(calls, _ROUNDS, wait=waiting(device)).times.values()
     return [
         Cost(
             *_size(model, card),
-            1000 * median(times[1:]),  # the first pass allocates memory
+            1000 * time.median,
             len(result.scores.clip_video) / max(1, len(np.unique(result.scores.clip_video))),
         )
-        for times, (model, card), result in zip(passes, loaded, results, strict=True)
+        for time, (model, card), result in zip(times, loaded, results, strict=True)
     ]
 
 
@@ -297,18 +299,7 @@ def _size(model: ScoringModel, card: ModelCard) -> tuple[float, float]:
     return bytes_ / 1e6, spec.segments * size.macs / 1e9
 
 
-def _one_pass(model: ScoringModel, spec: ClipSpec, device: torch.device, compute: Compute) -> float:
-    """Return the seconds of one clip through the model."""
+def _one_clip(spec: ClipSpec, device: torch.device) -> torch.Tensor:
+    """Return a black clip, uint8 [1, S·T, 3, size, size]."""
     frames = spec.segments * spec.num_frames
-    clips = torch.zeros(1, frames, 3, spec.size, spec.size, dtype=torch.uint8, device=device)
-    with clip_scores(model, spec, compute) as scores:
-        _wait(device)
-        began = time.perf_counter()
-        scores(clips)
-        _wait(device)
-        return time.perf_counter() - began
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return torch.zeros(1, frames, 3, spec.size, spec.size, dtype=torch.uint8, device=device)
