@@ -23,7 +23,7 @@ URL = "rtsp://me:secret@cam/1"
 
 
 class Clock:
-    """A clock of which every look takes some seconds."""
+    """A clock that advances by some seconds with every look."""
 
     def __init__(self, step: float = 0.0) -> None:
         self.now, self.step = 100.0, step
@@ -37,7 +37,7 @@ class Clock:
 
 
 class Script:
-    """Stands for the reading processes: each connection has steps, of which one is done per look.
+    """Stands for the reading processes: a look does one step of a connection.
 
     A step is an event, `frame`, `hang`, or the exit code of a process that crashes.
     """
@@ -89,7 +89,7 @@ class Script:
 def run(
     *connections: list[Any], retries: int = 3, look: Callable[[Feed], None] = lambda _: None
 ) -> tuple[Script, list[str], str | None]:
-    """Poll until the source ends or is given up. Return the script, the notes and the error."""
+    """Poll until the source ends or fails. Return the script, the notes and the error."""
     clock, notes, error = Clock(), [], None
     script = Script(clock, *connections)
     options = FeedOptions(timeout=2.0, retries=retries)
@@ -150,7 +150,7 @@ def test_a_stream_that_drops_comes_back_and_ends() -> None:
     assert [task.worked for task in script.tasks] == [False, True, True]
 
 
-def test_retries_begin_anew_after_a_stable_connection() -> None:
+def test_retries_start_again_after_a_stable_connection() -> None:
     stable = [LIVE, *["frame"] * 120, GONE]  # 12 s
     _, notes, _ = run([GONE], stable, [GONE], [Ended()])
     retries = [note.partition("; ")[2] for note in notes if "retry" in note]

@@ -234,7 +234,7 @@ def test_with_longer_intervals_only_missed_clips_are_dropped() -> None:
     assert dropped == 3 * 5  # clips that end with frames 24, 44 and 64 were due
 
 
-def test_a_new_stretch_starts_the_interval_anew() -> None:
+def test_a_new_stretch_restarts_the_interval() -> None:
     schedule = Schedule(2, 10.0)
     schedule.take(Place(0, 0, 0.0, 0), Place(1, 1, 0.1, 0))
     assert not schedule.is_due(Place(2, 2, 0.2, 0))

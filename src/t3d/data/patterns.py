@@ -46,25 +46,25 @@ def expanded(names: Sequence[str]) -> list[str]:
 
 
 def _matches(pattern: str) -> list[str]:
-    found = in_name_order(glob(pattern, recursive=True))  # noqa: PTH207 (of any path, also absolute)
-    if not found:
+    matches = in_name_order(glob(pattern, recursive=True))  # noqa: PTH207 (of any path, also absolute)
+    if not matches:
         raise ManifestError(
             f"{pattern}: no file or folder matches this pattern; check the folder, and that `**` stands for "
             "folders and `*` for a part of a name"
         )
     ending = ending_of(pattern)
     # `clips/**` matches folders and the files in them: a file counts once, in its folder.
-    folders = {str(Path(path)) for path in found if Path(path).is_dir()}
+    folders = {str(Path(path)) for path in matches if Path(path).is_dir()}
     kept = [
         path
-        for path in found
+        for path in matches
         if not any(str(parent) in folders for parent in Path(path).parents)
         and (str(Path(path)) in folders or ending_of(path) not in OTHER_ENDINGS or ending_of(path) == ending)
     ]
     if not kept:
-        others = ", ".join(sorted({ending_of(path) for path in found})[:5])
+        others = ", ".join(sorted({ending_of(path) for path in matches})[:5])
         raise ManifestError(
-            f"{pattern}: this pattern matches {len(found)} files, but no video ({others}); give a pattern of "
-            "videos, such as one that ends in *.mp4"
+            f"{pattern}: this pattern matches {len(matches)} files, but no video ({others}); give a pattern "
+            "of videos, such as one that ends in *.mp4"
         )
     return kept

@@ -1,8 +1,8 @@
-"""Which frames of a live source are in clips: the choice of each frame while it arrives.
+"""Choice of the frames of clips, while the frames of a live source arrive.
 
-The frames of a clip are `num_frames` chosen frames in a row. They are those that `t3d predict` takes from a
-recording of the source, for the time span that begins with the first of them: every `stride`-th frame, or,
-with `clip.fps`, the frame that is shown at each of the times t, t + 1 / fps, t + 2 / fps, …
+Any `num_frames` chosen frames in a row are a clip. `t3d predict` takes the same frames from a recording of
+the source, for a time span that begins with the first of them. Every `stride`-th frame is chosen. With
+`clip.fps`, the frame that is shown at each of the times t, t + 1 / fps, t + 2 / fps, … is chosen.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ class FrameChooser:
 
     def __init__(self, spec: ClipSpec) -> None:
         self._spec = spec
-        self._last: float | None = None
+        self._last: float | None
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew with the next frame."""
+        """Forget all frames, and start again with the next one."""
+        self._last = None
         self._begin: float | None = None
         self._count = 0  # of frames, or of chosen times
         self._whole_milliseconds = True

@@ -67,5 +67,5 @@ class WatchConfig:
 
     @property
     def compute(self) -> Compute:
-        """Where and how the model computes: one clip at a time."""
+        """Return where and how the model computes: one clip at a time."""
         return Compute(device=self.device, precision=self.precision, batch_size=1, workers=0)

@@ -34,7 +34,7 @@ _SPARE = 8  # places of the ring that may be written to while a clip is copied
 
 @dataclass(frozen=True)
 class FeedOptions:
-    """How a source is read.
+    """Limits of reading a source.
 
     Args:
         timeout: Seconds without an answer or data after which a connection has failed.
@@ -103,7 +103,7 @@ class Feed:
 
     Args:
         address: The source.
-        spec: Which frames a clip has, and how they are resized.
+        spec: What a clip is.
         options: How the source is read.
         note: Function that is called with each message for the user.
         start: Function that starts a process for a connection.

@@ -1,4 +1,4 @@
-"""Arrival of frames: how far reading is behind the source, and when frames of files and segments are due.
+"""Arrival of frames: whether reading is too slow, and when frames of files and segments are due.
 
 A source that sends frames as they happen (RTSP, a camera) must be read at its own speed. Otherwise frames
 wait in buffers of the system, and results are late. `Lag` measures that. Files and segments of HLS arrive
@@ -30,7 +30,7 @@ class Lag:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew, since the times of the source jumped."""
+        """Start again, since the times of the source jumped."""
         self._delay: float | None = None  # of the frame that was read soonest
         self._measured = 0.0
         self._skipping = False
@@ -81,7 +81,7 @@ class Pace:
         self._start: float | None = None
 
     def restart(self) -> None:
-        """Begin anew, since the times of the source jumped."""
+        """Start again, since the times of the source jumped."""
         self._start = None
 
     def wait(self, time: float, now: float) -> float:

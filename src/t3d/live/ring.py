@@ -173,7 +173,7 @@ class FrameRing:
                 self._place(last),
                 float(self._places["arrived"][last % self.plan.places]),
             )
-            # Otherwise the writer has begun to overwrite the first of them meanwhile.
+            # Otherwise the writer has started to overwrite the first of them meanwhile.
             if self.count("writing") - self.plan.places <= first:
                 return samples if samples.first.epoch == samples.last.epoch else None
         return None

@@ -72,7 +72,7 @@ class LiveResult:
 
 @dataclass
 class Summary:
-    """What was watched.
+    """Figures of a command that watches a source.
 
     Args:
         seconds: Seconds of watching.

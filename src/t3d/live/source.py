@@ -107,7 +107,7 @@ class ReadTask:
 
 
 def serve(task: ReadTask, pipe: Connection) -> None:
-    """Read a source in a process of its own, and send what happens through a pipe."""
+    """Read a source in this process, and send what happens through a pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent stops this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     ring = FrameRing.attach(task.ring)
@@ -184,6 +184,7 @@ class SourceReader:
         self._orientation = Orientation()
         self._aspect = Fraction(1)
         self._packet_time: float | None = None
+        self._latest = (0.0, 0.0)  # time of the latest frame, and when it was decoded
 
     def read(self) -> None:
         """Read until the source ends or fails, and emit why."""
@@ -264,7 +265,7 @@ class SourceReader:
         return None
 
     def _skips(self, packet: av.Packet[av.video.VideoStream], now: float) -> bool:
-        """Return whether a packet is not decoded, because reading is behind the source."""
+        """Return whether a packet is not decoded, because reading is too slow."""
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is None or packet.time_base is None:
             return False
@@ -287,10 +288,13 @@ class SourceReader:
             self._first = stamp
         seconds = stamp - self._first
         chosen = self._chooser.offer(seconds)
-        if chosen.restarted:
+        if chosen.restarted:  # times continue by the clock of this machine
             self._restart()
             self._pace.restart()
+            seconds = self._latest[0] + max(now - self._latest[1], 0.0)
+            self._first = stamp - seconds
             chosen = self._chooser.offer(seconds)
+        self._latest = (seconds, now)
         if paced:
             now = self._wait(seconds)
         else:
