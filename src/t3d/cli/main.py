@@ -22,7 +22,7 @@ from pathlib import Path
 from t3d.cli.help import command_help, overview
 from t3d.cli.options import Command, Option, call, options_of, spelling_of
 from t3d.cli.parser import Given, UsageError, in_options, parse, read_words
-from t3d.errors import OtherProcessError, T3DError, printable_lines
+from t3d.errors import OtherProcessError, T3DError, printable_lines, without_credentials
 from t3d.progress import show_progress
 from t3d.training.interrupt import end_process_when_stopped, ignore_signals
 
@@ -50,6 +50,7 @@ COMMANDS = {
     "fuse": ("Make one model that averages the probabilities of several models.", "evaluation:fuse"),
     "predict": ("Classify videos.", "evaluation:predict"),
     "timeline": ("Find when classes happen in long videos.", "timeline:timeline"),
+    "watch": ("Classify a camera or a live stream.", "watch:watch"),
     "export": ("Export a model for fast inference on a CPU.", "export:export"),
     "models": ("List the models, with parameters and multiply-accumulates.", "models:models"),
     "convert": ("Convert weights of another project into a weights file.", "models:convert"),
@@ -171,8 +172,8 @@ def _open_standard_streams() -> None:
 
 
 def _complain(text: str) -> None:
-    """Print an error. Names in it cannot control the terminal."""
-    print(printable_lines(text), file=sys.stderr)
+    """Print an error. Names in it cannot control the terminal, and URLs have no password."""
+    print(printable_lines(without_credentials(text)), file=sys.stderr)
 
 
 def _discard_output() -> None:
