@@ -46,6 +46,10 @@ COMMANDS = {
     "test": ("Test a trained model on labeled videos.", "evaluation:evaluate"),
     "compare": ("Compare models on the same labeled videos: accuracy, size and speed.", "evaluation:compare"),
     "probe": ("Train a linear classifier on frozen features, and test it.", "evaluation:probe"),
+    "features": (
+        "Write the features of videos to a file, and show similar videos.",
+        "features:features",
+    ),
     "calibrate": ("Calibrate the probabilities of a model on labeled videos.", "evaluation:calibrate"),
     "fuse": ("Make one model that averages the probabilities of several models.", "evaluation:fuse"),
     "predict": ("Classify videos.", "evaluation:predict"),

@@ -5,15 +5,12 @@ Legend: N clips, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from t3d.card import ModelCard
-from t3d.clip import ClipSpec
 from t3d.data.catalog import (
     open_index,
     open_videos,
@@ -33,23 +30,17 @@ from t3d.evaluation.leaks import compared_lists, overlaps, shared_with_run
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import ClipRow
-from t3d.evaluation.scoring import each_clip, pooled_features
+from t3d.evaluation.scoring import each_clip
 from t3d.evaluation.task import measure
 from t3d.io.files import writable_folder
-from t3d.models.frames import TimePooling, pool_time
 from t3d.models.net import VideoNet
-from t3d.models.weights import load_model, save_model
+from t3d.models.weights import save_model
 from t3d.training.run_folder import RunFolder
-from t3d.transfer.frame_model import frame_net, set_classifier
+from t3d.transfer.frame_model import set_classifier
+from t3d.transfer.frozen import Frozen, open_frozen
 from t3d.transfer.linear import class_probabilities, fit_linear, fit_soft
 from t3d.transfer.probe_config import ProbeConfig
-from t3d.transfer.teachers.base import Teacher
-from t3d.transfer.teachers.library import TorchTeacher
-from t3d.transfer.teachers.open import open_teacher
 
-_STRIDE = 16  # of a teacher's clip, in frames; with 8 frames per clip, a clip spans about 5 seconds
-
-Vectors = Callable[[torch.Tensor], torch.Tensor]
 COMMAND = "t3d probe"
 
 
@@ -70,16 +61,6 @@ class Probe:
     model: VideoNet | None
     card: ModelCard | None
     test: TestResult | None
-
-
-@dataclass(frozen=True)
-class _Frozen:
-    """Frozen network, or an ONNX teacher, which has no network and no card."""
-
-    vectors: Vectors
-    spec: ClipSpec
-    net: VideoNet | None = None
-    card: ModelCard | None = None
 
 
 def run_probe(config: ProbeConfig) -> Probe:
@@ -109,7 +90,7 @@ def run_probe(config: ProbeConfig) -> Probe:
         writable_folder(folder.path, name="out")  # before the features are computed
     known, asked = _videos(config)
     learned, targets = _with_soft(known, config)
-    frozen = _frozen(config)
+    frozen = open_frozen(config)
     if folder is not None and frozen.net is None:
         raise ConfigError(
             f"out is {config.out}, but an ONNX teacher cannot be saved as a model; remove `out`, or use a "
@@ -169,7 +150,7 @@ def _fit(known: Manifest, targets: Probs | None, rows: list[ClipRow]) -> Any:
 
 
 def _with_classifier(
-    frozen: _Frozen, classifier: Any, classes: tuple[str, ...]
+    frozen: Frozen, classifier: Any, classes: tuple[str, ...]
 ) -> tuple[VideoNet | None, ModelCard | None]:
     """Put a fitted classifier on the frozen network."""
     if frozen.net is None or frozen.card is None:
@@ -211,41 +192,6 @@ def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest | None]:
     return known, asked.with_classes(known.classes, name=config.test, owner="the training videos")
 
 
-def _frozen(config: ProbeConfig) -> _Frozen:
-    """Load the frozen network."""
-    device = config.compute.pick_device()
-    if config.model is not None:
-        net, card = load_model(config.model, device=device, allow_unfinished=config.allow_unfinished)
-        # Features belong to clips. Only scores are averaged over segments.
-        card = replace(card, clip=replace(card.clip, segments=1))
-    else:
-        assert config.teacher is not None
-        teacher = open_teacher(
-            config.teacher,
-            weights=config.teacher_weights,
-            size=config.teacher_size,
-            normalization=config.normalization,
-        )
-        spec = ClipSpec(
-            num_frames=config.num_frames,
-            stride=_STRIDE if config.stride is None and config.fps is None else config.stride,
-            fps=config.fps,
-            size=teacher.size,
-            resize=teacher.size,
-            tail=config.tail,
-            pixel_aspect=config.pixel_aspect,
-            tonemap=config.tonemap,
-            mean=teacher.mean,
-            std=teacher.std,
-        )
-        if not isinstance(teacher, TorchTeacher):
-            return _Frozen(teacher_vectors(teacher.to(device), device, config.pooling), spec)
-        net = frame_net(teacher, config.pooling).to(device)
-        card = ModelCard("frames", asdict(net.options), clip=spec, provenance={"teacher": teacher.name})
-    vectors = pooled_features(net, card.clip, bf16=config.compute.use_bf16(device))
-    return _Frozen(vectors, card.clip, net, card)
-
-
 def result_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: list[Failed]) -> TestResult:
     """Test a fitted classifier.
 
@@ -259,19 +205,3 @@ def result_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: lis
     scored = [(video, clip, probs) for (video, clip, _), probs in zip(rows, full, strict=True)]
     scores = collect(manifest, scored, bad)
     return TestResult(measure(scores), scores)
-
-
-def teacher_vectors(teacher: Teacher, device: torch.device, pooling: TimePooling = "mean_std") -> Vectors:
-    """Return a function from uint8 clips [B, T, C, H, W] to their frames' features, pooled over time [B, D].
-
-    Args:
-        teacher: The teacher, on `device`.
-        device: Where it computes.
-        pooling: See `t3d.models.frames.pool_time`.
-    """
-
-    def vectors(clips: torch.Tensor) -> torch.Tensor:
-        frames = clips.to(device).flatten(0, 1)
-        return pool_time(teacher(frames).unflatten(0, clips.shape[:2]), pooling, dim=1)
-
-    return vectors
