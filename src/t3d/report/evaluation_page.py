@@ -89,24 +89,34 @@ def write_evaluation(result: TestResult, path: str | Path, config: TestConfig, *
     Raises:
         WriteError: It cannot be written.
     """
-    card = read_model_card(config.model, allow_unfinished=config.allow_unfinished)
-    metrics = result.metrics
-    page = render(
-        "evaluation.html",
-        title=f"{Path(config.model).name} on {Path(config.videos).name}",
-        headline=metrics.headline(),
-        remarks=[*metrics.remarks(), *result.shared_sentences()],
-        figures=headline_figures(metrics),
-        classes=_class_rows(metrics),
-        names=result.scores.classes,
-        curves=_curves(config.model),
-        bad=[str(failed) for failed in result.scores.bad],
-        made=_made(config, card, command),
-        **_answers(result, metrics, config),
-    )
+    title = f"{Path(config.model).name} on {Path(config.videos).name}"
+    page = render("evaluation.html", title=title, **evaluation_values(result, config, command=command))
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return Path(path)
+
+
+def evaluation_values(result: TestResult, config: TestConfig, *, command: str = "") -> dict[str, Any]:
+    """Return the values of the template, except its title.
+
+    Args:
+        result: The result.
+        config: What was tested, and how.
+        command: Command that made the page.
+    """
+    card = read_model_card(config.model, allow_unfinished=config.allow_unfinished)
+    metrics = result.metrics
+    return {
+        "headline": metrics.headline(),
+        "remarks": [*metrics.remarks(), *result.shared_sentences()],
+        "figures": headline_figures(metrics),
+        "classes": _class_rows(metrics),
+        "names": result.scores.classes,
+        "curves": _curves(config.model),
+        "bad": [str(failed) for failed in result.scores.bad],
+        "made": _made(config, card, command),
+        **_answers(result, metrics, config),
+    }
 
 
 def _answers(result: TestResult, metrics: Metrics | MultiMetrics, config: TestConfig) -> dict[str, Any]:
