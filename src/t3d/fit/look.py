@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +18,18 @@ from t3d.data.inspect.audit import Summary, summarize
 from t3d.data.inspect.groups import join_groups
 from t3d.data.inspect.shared import file_facts
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import Failed, ManifestError, printable
+from t3d.errors import ConfigError, Failed, ManifestError, printable
 from t3d.fit.config import FitConfig
 from t3d.fit.folder import FitFolder
-from t3d.prepare.index import index_videos
+from t3d.prepare.index import IndexReport, index_videos
 from t3d.progress import in_words
+
+_clock = time.monotonic
 
 Say = Callable[[str], None]
 
+_MANY, _SAMPLE = 50, 12  # videos
+_WORTH_SAYING = 15.0  # seconds
 _LISTED = 5  # names in a sentence; the report has all
 
 
@@ -83,21 +88,14 @@ def look(config: FitConfig, folder: FitFolder, say: Say) -> Looked:
         given["test"] = test.with_classes(videos.classes, name=config.test, owner="the training videos")
     if config.unlabeled is not None:
         given["unlabeled"] = _open(config, config.unlabeled, labeled=False)
+    _expect_reading(config, folder, given, say)
     spent = length = 0.0
     bad: list[Failed] = []
     for name, part in given.items():
-        file = folder.indexes / f"{name}.parquet"
-        began = time.monotonic()
-        report = index_videos(
-            part,
-            file,
-            workers=max(1, config.compute.workers),
-            timeout=config.reading.limits.timeout,
-            max_megapixels=config.reading.limits.max_megapixels,
-            image_fps=config.reading.image_fps,
-        )
+        began = _clock()
+        report = _indexed(config, folder, name, part)
         if report.examined:
-            spent += time.monotonic() - began
+            spent += _clock() - began
             length += report.seconds * report.examined / max(1, report.files)
         broken = {failed.path for failed in report.bad}
         bad += report.bad
@@ -121,6 +119,50 @@ def look(config: FitConfig, folder: FitFolder, say: Say) -> Looked:
     for sentence in sentences(looked):
         say(sentence)
     return looked
+
+
+def _indexed(config: FitConfig, folder: FitFolder, name: str, videos: Manifest) -> IndexReport:
+    """Read every file that is not in the index yet."""
+    limits = config.reading.limits
+    return index_videos(
+        videos,
+        folder.indexes / f"{name}.parquet",
+        workers=max(1, config.compute.workers),
+        timeout=limits.timeout,
+        max_megapixels=limits.max_megapixels,
+        image_fps=config.reading.image_fps,
+    )
+
+
+def _expect_reading(config: FitConfig, folder: FitFolder, given: Mapping[str, Manifest], say: Say) -> None:
+    """Read some of many files, and say how long all of them take.
+
+    Raises:
+        ConfigError: Longer than the whole fit may take.
+    """
+    for name, part in given.items():
+        if len(part) <= _MANY or (folder.indexes / f"{name}.parquet").exists():
+            continue
+        some = part.select(np.linspace(0, len(part) - 1, _SAMPLE).round().astype(np.int64))
+        began = _clock()
+        _indexed(config, folder, name, some)
+        share = max(1, _bytes_of(part)) / max(1, _bytes_of(some))
+        seconds = share * (_clock() - began)
+        if seconds > 60 * config.minutes:
+            raise ConfigError(
+                f"minutes is {config.minutes:g}, but reading the {len(part)} videos of {name} once takes "
+                f"about {in_words(seconds)}. Set `minutes` to at least "
+                f"{math.ceil(2 * seconds / 60)}, or give fewer or smaller videos (`t3d prepare transcode` "
+                "makes them smaller)"
+            )
+        if seconds > _WORTH_SAYING:
+            say(f"Reading {len(part)} videos once takes about {in_words(seconds)}")
+
+
+def _bytes_of(videos: Manifest) -> int:
+    """Return the size of all files; missing ones have none."""
+    paths = [Path(path) for path in pc.unique(videos.table["path"]).to_pylist()]
+    return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def _open(config: FitConfig, name: str, *, labeled: bool) -> Manifest:

@@ -90,7 +90,7 @@ def _continued(config: FitConfig) -> Iterator[None]:
             error.signal,
         ) from error
     except ResumableError as error:
-        error.folder = error.command = None  # not the run of a candidate alone: the same command continues
+        error.folder, error.command = None, ""  # not the run of a candidate alone: the same command continues
         raise
 
 

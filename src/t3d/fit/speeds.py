@@ -68,7 +68,7 @@ def measure_speeds(
         moved = teacher.to(device)
         feature = _fastest(lambda: moved(images)) / _FRAMES
     net = create_model(config.student, num_classes=classes).to(device)
-    net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    net = net.to(memory_format=torch.channels_last_3d)
     clips = torch.zeros(batch, 3, num_frames, config.size, config.size, device=device)
     trained = _fastest(train_step(net.train(), clips, bf16=bf16)) / batch
     scored = _fastest(lambda: _score(net.eval(), clips, bf16=bf16)) / batch

@@ -107,7 +107,9 @@ def _candidates(result: FitResult) -> list[Bar]:
 
 
 def _orders(result: FitResult) -> list[Bar]:
-    tests: dict[str, Any] = {"in order": result.test, **result.orders}
+    tests: dict[str, Any] = {"in order": result.test} | {
+        str(name): each for name, each in result.orders.items()
+    }
     bars = []
     for name, each in tests.items():
         metrics = each.metrics
