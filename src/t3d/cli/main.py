@@ -32,6 +32,7 @@ GROUPS = {
     "bench": "Measure speed and memory on this machine.",
 }
 COMMANDS = {
+    "fit": ("Make a classifier of labeled videos: look, train, choose, test, export.", "fit:fit"),
     "prepare download": ("Download a published data set or a file, and unpack it.", "download:download"),
     "prepare unpack": ("Unpack archives of videos or of folders of images.", "prepare:unpack"),
     "prepare index": ("Decode every video once, so that later runs open it faster.", "prepare:index"),

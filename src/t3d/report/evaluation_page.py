@@ -51,20 +51,30 @@ def write_evaluation(
         figures=headline_figures(metrics),
         section=result_section(metrics, result.scores, Camera(reading.limits, reading.image_fps)),
         orders=None if orders is None else order_section(orders),
-        curves=_curves(config.model),
+        curves=curves_of(config.model),
         bad=[str(failed) for failed in result.scores.bad],
-        made=_made(config, card, command),
+        made=made_of_test(config, card, command),
     )
 
 
-def _curves(model: str) -> list[str]:
-    """Return the curves of the run that the model is from; empty for other models."""
+def curves_of(model: str) -> list[str]:
+    """Return the curves of the run that a model is from; empty for other models.
+
+    Args:
+        model: Run folder, or a file in it.
+    """
     path = Path(model)
     return curve_drawings(read_log((path if path.is_dir() else path.parent) / "log.jsonl"))
 
 
-def _made(config: TestConfig, card: ModelCard | None, command: str) -> list[tuple[str, str]]:
-    """Return where the figures come from: names and values."""
+def made_of_test(config: TestConfig, card: ModelCard | None, command: str) -> list[tuple[str, str]]:
+    """Return where the figures of a test come from: names and values.
+
+    Args:
+        config: What was tested, and how.
+        card: Card of the model.
+        command: Command that made the page.
+    """
     weights = weights_file(config.model, allow_unfinished=config.allow_unfinished)
     facts: dict[str, object] = {
         "model": f"{config.model} ({'' if card is None else card.architecture})",

@@ -83,7 +83,7 @@ def run_probe(config: ProbeConfig) -> Probe:
         ConfigError: An option is invalid for this model or this machine.
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
     """
-    reading, compute = config.reading, config.compute
+    reading = config.reading
     folder = None if config.out is None else RunFolder(config.out)
     if folder is not None:
         folder.refuse_existing(overwrite=config.overwrite)
@@ -102,19 +102,11 @@ def run_probe(config: ProbeConfig) -> Probe:
     )
 
     def computed(part: Manifest, name: str) -> tuple[list[ClipRow], list[Failed]]:
-        if reading.cache:
-            open_all(part, store, workers=compute.workers)  # unreadable videos are reported below
-        shown = f"Computing {name} features"
-        rows, bad = each_clip(
-            frozen.vectors, part, Protocol(frozen.spec), store=store, compute=compute, shown=shown
-        )
-        refuse_many(bad, among=len(part), max_bad=reading.max_bad, option="max_bad")
-        return rows, bad
+        return clip_features(frozen, part, store, config, shown=f"Computing {name} features")
 
     rows, bad = computed(learned, "train")
     test_rows, test_bad = ([], []) if asked is None else computed(asked, "test")
-    broken = {failed.row for failed in bad}
-    classifier = _fit(known, targets, [row for row in rows if row[0] not in broken])
+    classifier = _fit(known, targets, rows)
     result = None
     if asked is not None and config.test is not None:
         result = result_of(classifier, asked, test_rows, test_bad)
@@ -124,10 +116,40 @@ def run_probe(config: ProbeConfig) -> Probe:
             run = shared_with_run(config.model, asked, index, name=config.test)
             shared |= {f"model {name}": shared_videos for name, shared_videos in run.items()}
         result = replace(result, overlaps=overlaps(result.scores, shared))
-    probe = Probe(learned, bad, *_with_classifier(frozen, classifier, known.classes), result)
+    probe = Probe(learned, bad, *with_classifier(frozen, classifier, known.classes), result)
     if folder is not None:
         _write(probe, folder, config)
     return probe
+
+
+def clip_features(
+    frozen: Frozen, videos: Manifest, store: FrameStore, config: ProbeConfig, *, shown: str
+) -> tuple[list[ClipRow], list[Failed]]:
+    """Compute the features of all clips of videos.
+
+    Args:
+        frozen: The frozen network.
+        videos: The videos.
+        store: Source of their frames.
+        config: How they are read and computed.
+        shown: Title of the progress.
+
+    Returns:
+        Row of the video, number of the clip, and feature vector, float64 [D], of each clip; and the videos
+        that could not be read, which have no clip.
+
+    Raises:
+        ManifestError: Too many videos cannot be read.
+    """
+    reading, compute = config.reading, config.compute
+    if reading.cache:
+        open_all(videos, store, workers=compute.workers)  # unreadable videos are reported below
+    rows, bad = each_clip(
+        frozen.vectors, videos, Protocol(frozen.spec), store=store, compute=compute, shown=shown
+    )
+    refuse_many(bad, among=len(videos), max_bad=reading.max_bad, option="max_bad")
+    broken = {failed.row for failed in bad}
+    return [row for row in rows if row[0] not in broken], bad
 
 
 def _with_soft(known: Manifest, config: ProbeConfig) -> tuple[Manifest, Probs | None]:
@@ -149,10 +171,19 @@ def _fit(known: Manifest, targets: Probs | None, rows: list[ClipRow]) -> Any:
     return fit_soft(np.stack([row[2] for row in rows]), targets[videos], videos=videos).classifier
 
 
-def _with_classifier(
+def with_classifier(
     frozen: Frozen, classifier: Any, classes: tuple[str, ...]
 ) -> tuple[VideoNet | None, ModelCard | None]:
-    """Put a fitted classifier on the frozen network."""
+    """Put a fitted classifier on the frozen network, in place of the one it has.
+
+    Args:
+        frozen: The frozen network.
+        classifier: Fitted scikit-learn pipeline.
+        classes: Names of the classes.
+
+    Returns:
+        The network and its card. None for an ONNX teacher.
+    """
     if frozen.net is None or frozen.card is None:
         return None, None
     net, card = frozen.net, frozen.card
