@@ -53,11 +53,21 @@ def test_training_steps_give_the_time_left_themselves(
     hands: Hands, training: progress.Bar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock({"network": 300.0, "test": 40.0}, clock=hands)
-    with clock.step("network"):
+    with clock.step("network", follows="Training"):
         assert clock.left() == 340.0  # no step yet
         monkeypatch.setattr(progress, "_clock", lambda: training.began + 50)
         training.advance(10)  # 10 of 100 steps in 50 s
         assert clock.left() == pytest.approx(450 + 40)
+
+
+def test_a_later_estimate_is_corrected(hands: Hands) -> None:
+    clock = Clock({"test": 40.0, "orders": 80.0}, clock=hands)
+    with clock.step("test"):
+        hands.now += 10
+        clock.expect("orders", 20.0)
+    assert clock.left() == 20.0
+    clock.expect("unknown", 7.0)
+    assert clock.left() == 20.0
 
 
 def test_a_step_without_an_estimate_counts_nothing(hands: Hands) -> None:

@@ -32,6 +32,8 @@ from t3d.transfer.probe import COMMAND, clip_features, with_classifier
 from t3d.transfer.probe_config import ProbeConfig
 from t3d.transfer.run import transfer
 
+FEATURES = "Computing features of frames"
+"""Title of the progress of the 2D network."""
 FUSED = "both"
 """Name of the average of the candidates."""
 
@@ -130,9 +132,7 @@ class FrameModel:
                 limits=reading.limits,
                 image_fps=reading.image_fps,
             )
-            self._features = clip_features(
-                self.frozen, self.videos, store, self.options, shown="Computing features of frames"
-            )
+            self._features = clip_features(self.frozen, self.videos, store, self.options, shown=FEATURES)
         return self._features
 
 

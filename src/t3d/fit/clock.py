@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from t3d.progress import Bar, in_words, open_bars, progress
 
@@ -41,7 +42,7 @@ class Clock:
         self._clock = clock
         self._began = clock() - spent
         self._ahead = dict(estimates)
-        self._running = ("", 0.0, 0.0)  # name, start, estimate
+        self._running: _Step | None = None
         self.notes: list[tuple[float, float]] = []
 
     def passed(self) -> float:
@@ -53,25 +54,27 @@ class Clock:
         return self._left(self._clock())
 
     def _left(self, now: float) -> float:
-        name, start, estimate = self._running
-        running = 0.0
-        if name:
-            shown = next((bar.seconds_left() for bar in open_bars() if bar.unit == "steps"), None)
-            running = max(estimate - (now - start), _LEAST * estimate) if shown is None else shown
+        running = 0.0 if self._running is None else self._running.left(now)
         return running + sum(self._ahead.values())
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
+    def step(self, name: str, *, follows: str = "") -> Iterator[None]:
         """Run a step of the estimates.
 
         Args:
             name: Its name.
+            follows: Title of the bar of its main part, whose own estimate is better than that of the plan.
         """
-        self._running = (name, self._clock(), self._ahead.pop(name, 0.0))
+        self._running = _Step(self._clock(), self._ahead.pop(name, 0.0), follows)
         try:
             yield
         finally:
-            self._running = ("", 0.0, 0.0)
+            self._running = None
+
+    def expect(self, name: str, seconds: float) -> None:
+        """Replace the estimate of a later step."""
+        if name in self._ahead:
+            self._ahead[name] = seconds
 
     @contextmanager
     def shown(self, title: str) -> Iterator[None]:
@@ -89,6 +92,29 @@ class Clock:
         passed = now - self._began
         if not self.notes or passed - self.notes[-1][0] >= _EVERY:
             self.notes.append((round(passed, 1), round(passed + self._left(now), 1)))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Step that runs.
+
+    Args:
+        start: Time at its start.
+        estimate: Its seconds, as planned.
+        follows: Title of the bar of its main part.
+    """
+
+    start: float
+    estimate: float
+    follows: str
+
+    def left(self, now: float) -> float:
+        """Return the estimated seconds that are left."""
+        shown = (bar.seconds_left() for bar in open_bars() if bar.title == self.follows)
+        known = next((seconds for seconds in shown if seconds is not None), None)
+        if known is not None:
+            return known
+        return max(self.estimate - (now - self.start), _LEAST * self.estimate)
 
 
 class _Whole(Bar):

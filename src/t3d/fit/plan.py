@@ -137,7 +137,7 @@ def make_plan(config: FitConfig, looked: Looked, speeds: Speeds, *, spent: float
     return plan
 
 
-STEPS = ("frames", "network", "choice", "test", "export")
+STEPS = ("frames", "network", "choice", "test", "orders", "export")
 """Steps after the plan, in order."""
 
 
@@ -234,7 +234,8 @@ def _fixed(
         seconds["frames"] = _START + reading + work.frames * speeds.feature
     if len(candidates) > 1:
         seconds["choice"] = _START + work.scored(work.val, speeds, candidates)
-    seconds["test"] = _START + 3 * work.scored(work.test, speeds, candidates)  # also shuffled and static
+    seconds["test"] = _START + work.scored(work.test, speeds, candidates)
+    seconds["orders"] = 2 * seconds["test"]  # shuffled and static
     if config.export:
         seconds["export"] = _EXPORT * len(candidates)
     return seconds

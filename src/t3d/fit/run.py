@@ -16,12 +16,12 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.data.split_lists import Shares, missing_classes, split
 from t3d.errors import ConfigError, ExportError, ManifestError, ResumableError, StoppedError, printable
 from t3d.evaluation.config import TestConfig
-from t3d.evaluation.frame_orders import FrameOrders, frame_order_study
+from t3d.evaluation.frame_orders import frame_order_study
 from t3d.evaluation.predictor import Predictor
 from t3d.evaluation.run_test import TestResult, run_test
 from t3d.export.config import ExportConfig
 from t3d.export.run import ExportResult, export_model
-from t3d.fit.candidates import FUSED, Fit, FrameModel, copy_model, fuse, train_network
+from t3d.fit.candidates import FEATURES, FUSED, Fit, FrameModel, copy_model, fuse, train_network
 from t3d.fit.clock import Clock
 from t3d.fit.config import FitConfig
 from t3d.fit.folder import FitFolder
@@ -214,8 +214,12 @@ class _Steps:
                 choice = fuse(fit)
             winner = chosen(fit, choice)
             self._make_model(winner, frames)
-        with self._step("test", "Testing the model"):
-            test, orders = self._test()
+        with self._step("test", "Testing the model", follows="Testing"):
+            test = self._test()
+        orders = None
+        if fit.looked.videos.targets == "single":
+            with self._step("orders", "Testing without the order of the frames"):
+                orders = frame_order_study(self._tested(), test, _ORDERS)
         with self._step("export", "Exporting the model") if config.export else _nothing():
             export, problem = self._export()
         file = None if export is None else next((f for f in export.files if f.suffix == ".xml"), None)
@@ -239,21 +243,21 @@ class _Steps:
         )
 
     @contextmanager
-    def _step(self, name: str, title: str) -> Iterator[None]:
-        """Announce a step with the time left."""
+    def _step(self, name: str, title: str, *, follows: str = "") -> Iterator[None]:
+        """Announce a step with the time left. See `Clock.step`."""
         self.say(f"{title} (about {in_words(self.clock.left())} left)")
-        with self.clock.step(name):
+        with self.clock.step(name, follows=follows):
             yield
 
     def _train(self) -> FrameModel | None:
         """Train the candidates that are not finished. Return the one on frames, with its features."""
         fit, frames = self.fit, None
         if "frames" in fit.plan.candidates and not fit.folder.candidate("frames").last.is_file():
-            with self._step("frames", "3. Fitting a classifier on frames"):
+            with self._step("frames", "3. Fitting a classifier on frames", follows=FEATURES):
                 frames = FrameModel(fit)
                 frames.write(fit.folder.candidate("frames"), validation=False)
         if "network" in fit.plan.candidates and not fit.folder.candidate("network").last.is_file():
-            with self._step("network", "3. Training the 3D network"):
+            with self._step("network", "3. Training the 3D network", follows="Training"):
                 train_network(fit)
         return frames
 
@@ -265,19 +269,22 @@ class _Steps:
         else:
             copy_model(fit.folder.candidate(winner), model)
 
-    def _test(self) -> tuple[TestResult, FrameOrders | None]:
-        """Test the model, and again with other orders of the frames of each clip."""
+    def _tested(self) -> TestConfig:
+        """Return the options of the test."""
         fit = self.fit
-        config = TestConfig(
+        return TestConfig(
             str(fit.folder.model.path),
             str(fit.folder.list_of("test")),
             reading=fit.reading,
             compute=fit.config.compute,
         )
-        test = run_test(config)
-        if fit.looked.videos.targets == "multi":
-            return test, None
-        return test, frame_order_study(config, test, _ORDERS)
+
+    def _test(self) -> TestResult:
+        """Test the model. The other orders of frames take as long each."""
+        began = self.clock.passed()
+        test = run_test(self._tested())
+        self.clock.expect("orders", len(_ORDERS) * (self.clock.passed() - began))
+        return test
 
     def _export(self) -> tuple[ExportResult | None, str]:
         """Export the model, or say why there is no export."""
