@@ -96,9 +96,7 @@ def test_a_worker_of_torchs_own_loader_passes_on_type_and_message(error: T3DErro
     try:
         next(loader)
     except T3DError as raised:
-        caught = raised.with_traceback(
-            None
-        )  # which would keep the loader, whose late end takes 5 s per worker
+        caught = raised.with_traceback(None)  # it keeps the loader, whose late end takes 5 s
     del loader
     assert type(caught) is type(error)
     text = str(caught)

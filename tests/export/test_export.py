@@ -37,6 +37,7 @@ from t3d.io.files import content_digest
 from t3d.io.locks import alone_in
 from t3d.models.registry import create_model
 from t3d.models.weights import load_model, save_model
+from t3d.runtime.choice import candidates
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import ENDINGS
 from t3d.runtime.load import by_file, load, read_model_card
@@ -348,6 +349,34 @@ def test_auto_never_uses_a_file_that_is_not_the_exact_model(
     note = "best.xml is not an export of the weights in best.safetensors"
     assert (note in capsys.readouterr().err) == (change in ("weights", "xml", "bin"))
     assert not speeds
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_auto_computes_in_torch_if_the_runtime_is_broken(
+    known: bool,
+    copied: Path,
+    speeds: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if known:
+        speeds.append(3.0)
+        assert isinstance(load(copied, compute=FP32)[0], ExportedModel)
+
+    def broken(path: Path, _: Compute) -> None:
+        raise ConfigError(f"{path}: this format needs OpenVINO")
+
+    monkeypatch.setattr("t3d.runtime.load.OpenVINOModel", broken)
+    assert not isinstance(load(copied, compute=FP32)[0], ExportedModel)
+    assert "best.xml: this format needs OpenVINO; PyTorch computes instead" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="needs OpenVINO"):
+        load(copied, runtime="openvino", compute=FP32)
+
+
+def test_auto_ignores_a_file_that_cannot_be_read(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert candidates(copied, FP32) == [copied.with_suffix(".xml")]
+    monkeypatch.setattr("os.access", lambda path, _: Path(path).suffix != ".bin")  # root may read any file
+    assert candidates(copied, FP32) == []
 
 
 def test_a_required_export_must_exist_and_be_of_the_same_weights(copied: Path) -> None:

@@ -1,11 +1,15 @@
-"""Two processes started by torchrun on the CPU. One start runs all scenes, because starting is slow."""
+"""Two processes on the CPU: forked from this one, or started by torchrun (slow). One start runs all scenes."""
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +83,13 @@ seen["left"] = list(accuracies)
 """
 
 
-@pytest.fixture(scope="module")
-def scenes(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
+def scenes(
+    request: pytest.FixtureRequest,
+    colors: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    in_two_processes: Callable[[Callable[[int], str]], list[str]],
+) -> Path:
     """The folder in which two processes ran the scenes."""
     from t3d.clip import ClipSpec
     from t3d.data.config import DataConfig
@@ -104,6 +113,26 @@ def scenes(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     RunFolder(config.out).start(config, Manifest.from_csv(config.data.train), None, [])
     (root / "scenes.py").write_text(SCENES)
+    if request.param == "torchrun":
+        printed = _by_torchrun(root)
+    else:
+        outputs = in_two_processes(lambda _: _forked(root))
+        assert all(isinstance(output, str) for output in outputs), outputs  # else the errors that they raised
+        printed = "".join(outputs)
+    assert printed.count("epoch   2/2") == 2, printed  # once per run, not once per process
+    return root
+
+
+def _forked(root: Path) -> str:
+    """Run the scenes in this process, and return what they print."""
+    sys.argv = ["scenes.py", str(root)]
+    with redirect_stdout(StringIO()) as printed:
+        runpy.run_path(str(root / "scenes.py"))
+    return printed.getvalue()
+
+
+def _by_torchrun(root: Path) -> str:
+    """Run the scenes in new processes, and return what they print."""
     command = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", root / "scenes.py", root]
     done = subprocess.run(
         [sys.executable, "-m", *map(str, command)],
@@ -114,8 +143,7 @@ def scenes(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch   2/2") == 2, done.stdout  # once per run, not once per process
-    return root
+    return done.stdout
 
 
 def seen(root: Path, rank: int) -> dict[str, Any]:
@@ -163,6 +191,7 @@ def test_all_processes_stop_early_after_the_same_validation(scenes: Path) -> Non
     assert steps == [2, 4, 6, 8]
 
 
+@pytest.mark.parametrize("scenes", [pytest.param("torchrun", marks=pytest.mark.slow)], indirect=True)
 def test_every_process_leaves_its_group_before_it_exits(scenes: Path) -> None:
     assert [(scenes / f"in_group_{rank}").read_text() for rank in range(2)] == ["False", "False"]
 

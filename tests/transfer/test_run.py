@@ -137,8 +137,8 @@ def test_pairs_of_held_out_videos_are_told_apart(small: Small, objective: str, e
         data={"videos": str(eighty / "videos"), "val_fraction": 0.2, "cache": str(eighty / "frames")},
         pairs={"objective": objective, "negatives": "all"},
         teacher={"cache": str(eighty / "features"), "frame_step": 4},
-        optim={"epochs": 20, "batch_size": 8, "schedule": "cosine", "ema_decay": 0.9},
-        eval_every=20,
+        optim={"epochs": 12, "batch_size": 8, "schedule": "cosine", "ema_decay": 0.9},
+        eval_every=12,
     )
     lines = read_log(RunFolder(transfer(config)).log)
     last = lines[-1]

@@ -56,14 +56,15 @@ def exported_file(weights: Path, runtime: Format) -> Path:
 def candidates(weights: Path, compute: Compute) -> list[Path]:
     """Return the exported files next to the weights that `auto` may use, without looking into them.
 
-    Their runtime is installed, and it computes on the device and in the precision that are asked for.
+    They can be read, their runtime is installed, and it computes on the device and in the precision that are
+    asked for.
     """
     if compute.device not in ("auto", "cpu"):
         return []
     fitting: list[Path] = []
     for runtime, package in _PACKAGES.items():
         file = exported_file(weights, runtime)
-        complete = all(path.is_file() for path in files_of(file, runtime))
+        complete = all(path.is_file() and os.access(path, os.R_OK) for path in files_of(file, runtime))
         if complete and find_spec(package) and not (runtime == "onnx" and compute.precision == "bf16"):
             fitting.append(file)
     return fitting

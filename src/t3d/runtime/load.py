@@ -6,13 +6,14 @@ Only weights files and run folders need torch, which is imported when one of the
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from t3d.card import ModelCard
 from t3d.device import Compute
-from t3d.errors import CheckpointError, ConfigError, one_of
+from t3d.errors import CheckpointError, ConfigError, one_of, printable
 from t3d.io.files import content_digest, refuse_url
 from t3d.runtime.choice import Choice, choose, exported_file
 from t3d.runtime.exported import ExportedModel
@@ -64,12 +65,16 @@ def load(
     form = _form(path, runtime)
     if form is not None:
         return _load_exported(Path(path), compute)
-    file: Path | None = None
     if runtime != "torch":
         weights = model_file(path, allow_unfinished=allow_unfinished)
-        file = _chosen(weights, compute) if runtime == "auto" else _required(weights, runtime)
-    if file is not None:
-        return _load_exported(file, compute)
+        try:
+            file = _chosen(weights, compute) if runtime == "auto" else _required(weights, runtime)
+            if file is not None:
+                return _load_exported(file, compute)
+        except ConfigError as error:  # its runtime is installed, but does not work
+            if runtime != "auto":
+                raise
+            print(f"t3d: {printable(str(error))}; PyTorch computes instead", file=sys.stderr)
     from t3d.models.weights import load_classifier
 
     return load_classifier(path, device=compute.pick_device(), allow_unfinished=allow_unfinished)
@@ -118,7 +123,7 @@ def _chosen(weights: Path, compute: Compute) -> Path | None:
         for file in files:
             try:
                 model, _ = _load_exported(file, compute)
-            except (CheckpointError, ConfigError):  # damaged, of another program, or no working runtime
+            except CheckpointError:  # damaged, or of another program
                 others.append(file.name)
                 continue
             if model.stamp.source != source:
