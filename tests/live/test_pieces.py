@@ -246,6 +246,9 @@ def test_reading_that_is_too_slow_is_noticed_and_clock_drift_is_not() -> None:
     lag = Lag(most=1.0)
     drift = [lag.skips(i, i * 1.0005, key=False) for i in range(10_000)]  # 5 s in the end
     assert not any(drift)
+    lag = Lag(most=1.0)
+    source = [lag.skips(i * 0.04, i * 0.05, key=False, waited=0.04) for i in range(1000)]  # a slow source
+    assert not any(source)
     lag, now, behind, skipped = Lag(most=1.0), 0.0, [], []
     for i in range(3000):
         now = max(now, i * 0.04)

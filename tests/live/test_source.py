@@ -127,9 +127,16 @@ def test_a_file_is_read_at_its_own_speed(film: Path) -> None:
         np.testing.assert_allclose(np.diff(arrived), 0.2, atol=1e-3)
 
 
-def test_a_source_that_is_read_too_slowly_is_skipped_to_key_frames(film: Path) -> None:
-    live = Address("pipe", "standard input", "")
-    clock = Clock(step=0.05)  # three times per packet of 0.1 s that is decoded, once for others
+def test_a_source_that_is_read_too_slowly_is_skipped_to_key_frames(
+    film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, clock, take = Address("pipe", "standard input", ""), Clock(), SourceReader._take
+
+    def slow(reader: SourceReader, *arguments: Any, **options: Any) -> None:
+        clock.now += 0.15  # a frame is shown for 0.1 s
+        take(reader, *arguments, **options)
+
+    monkeypatch.setattr(SourceReader, "_take", slow)
     with reading(live, clock=clock, opener=lambda _: av.open(str(film))) as (events, ring):
         _, numbers, times, epochs = written(ring)
         skipped = ring.count("skipped")

@@ -8,19 +8,25 @@ faster than they happen. `Pace` releases their frames when a player would show t
 from __future__ import annotations
 
 _LEAK = 1e-3  # seconds per second by which the clocks of source and reader may differ
+_SMOOTHING = 0.2
 _LATE = 0.25  # seconds
 
 
 class Lag:
-    """Measures how long frames have waited before they are read.
+    """Measures how late packets are read.
+
+    A packet is late compared with the one that was read soonest after its time. If most packets have to be
+    waited for, nothing waits in a buffer: then the source is slow, and not the reading.
 
     Args:
         most: Seconds from which reading is too late.
 
     Example:
         >>> lag = Lag(most=1.0)
-        >>> [round(lag.measure(time, now), 2) for time, now in ((0.0, 5.0), (0.1, 5.1), (0.2, 6.7))]
-        [0.0, 0.0, 1.5]
+        >>> [lag.skips(time, now, key=False) for time, now in ((0.0, 5.0), (0.1, 5.1), (0.2, 6.7))]
+        [False, False, True]
+        >>> round(lag.of(0.2, 6.7), 2)
+        1.5
         >>> lag.skips(0.3, 6.7, key=False), lag.skips(2.0, 6.8, key=True)
         (True, False)
     """
@@ -31,34 +37,37 @@ class Lag:
 
     def restart(self) -> None:
         """Start again, since the times of the source jumped."""
-        self._delay: float | None = None  # of the frame that was read soonest
-        self._measured = 0.0
+        self._delay: float | None = None  # of the packet that was read soonest
+        self._last = (0.0, 0.0)  # time of the packet before, and when it was read
+        self._idle = 0.0  # share of the latest packets that were waited for
         self._skipping = False
 
-    def measure(self, time: float, now: float) -> float:
-        """Return the seconds for which a frame has waited, compared with the one that waited least.
+    def of(self, time: float, now: float) -> float:
+        """Return the seconds for which a frame has waited.
 
         Args:
             time: Time at which it appears.
-            now: Time at which it is read, by the clock of this machine.
+            now: Time at which it was read, by the clock of this machine.
         """
-        delay = now - time
-        if self._delay is None:
-            self._delay = delay
-        else:
-            self._delay = min(self._delay + _LEAK * max(now - self._measured, 0.0), delay)
-        self._measured = now
-        return delay - self._delay
+        return 0.0 if self._delay is None else max(now - time - self._delay, 0.0)
 
-    def skips(self, time: float, now: float, *, key: bool) -> bool:
+    def skips(self, time: float, now: float, *, key: bool, waited: float = 0.0) -> bool:
         """Return whether a packet is not decoded, in order to catch up with the source.
 
         Args:
-            time: See `measure`.
-            now: See `measure`.
+            time: Time of the packet.
+            now: Time at which it was read, by the clock of this machine.
             key: Whether decoding can start at it. Skipping only ends at such a packet.
+            waited: Seconds for which the reader waited for it.
         """
-        lag = self.measure(time, now)
+        delay, (time_before, read_before) = now - time, self._last
+        self._last = (time, now)
+        self._idle += _SMOOTHING * ((waited > 0.5 * max(time - time_before, 1e-3)) - self._idle)
+        if self._delay is None or self._idle > 0.5:
+            self._delay = delay
+        else:
+            self._delay = min(self._delay + _LEAK * max(now - read_before, 0.0), delay)
+        lag = delay - self._delay
         if self._skipping:
             self._skipping = not (key and lag < self._most / 2)
         else:

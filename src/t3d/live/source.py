@@ -236,12 +236,17 @@ class SourceReader:
     ) -> Problem | None:
         limit = self._task.timeout * _PATIENCE
         decoded = self._clock()
-        for packet in container.demux(video):
+        packets = container.demux(video)
+        while True:
+            asked = self._clock()
+            packet = next(packets, None)
+            if packet is None:
+                return None
             self._ring.add("beats")
             now = self._clock()
             if packet.size:
                 self._ring.add("packets")
-                if not paced and self._skips(packet, now):
+                if not paced and self._skips(packet, now, now - asked):
                     self._ring.add("skipped")
                     if self._before is not None:  # the first one
                         video.codec_context.flush_buffers()  # frames that wait for later ones
@@ -262,9 +267,8 @@ class SourceReader:
                     f"data arrives, but no frame could be decoded for {limit:g} s: the source sends no key "
                     "frame, or its frames are damaged"
                 )
-        return None
 
-    def _skips(self, packet: av.Packet[av.video.VideoStream], now: float) -> bool:
+    def _skips(self, packet: av.Packet[av.video.VideoStream], now: float, waited: float) -> bool:
         """Return whether a packet is not decoded, because reading is too slow."""
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is None or packet.time_base is None:
@@ -273,7 +277,7 @@ class SourceReader:
         if self._packet_time is not None and not -1 <= seconds - self._packet_time <= JUMP:
             self._lag.restart()
         self._packet_time = seconds
-        return self._lag.skips(seconds, now, key=packet.is_keyframe)
+        return self._lag.skips(seconds, now, key=packet.is_keyframe, waited=waited)
 
     def _restart(self) -> None:
         """Begin another stretch: no clip contains frames of both sides."""
@@ -298,7 +302,7 @@ class SourceReader:
         if paced:
             now = self._wait(seconds)
         else:
-            now -= max(self._lag.measure(stamp, now), 0.0)
+            now -= self._lag.of(stamp, now)
         number = self._ring.count("frames")
         if (frame.height, frame.width) != self._size:
             self._resize(frame)
