@@ -23,12 +23,13 @@ from t3d.evaluation.config import TestConfig
 from t3d.evaluation.figures import accuracy_interval, interval_text
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
+from t3d.evaluation.pictures import inline_svg
 from t3d.evaluation.run_test import TestResult
 from t3d.io.files import atomic_path, content_digest
 from t3d.models.weights_file import weights_file
 from t3d.report.pages import headline_figures, render
 from t3d.report.plots import curves_figure
-from t3d.report.svg import inline_svg, reliability
+from t3d.report.reliability import reliability
 from t3d.runtime.load import read_model_card
 from t3d.training.logging import read_log
 
