@@ -39,7 +39,8 @@ _PALETTE: tuple[Color, ...] = (
 _REST: Color = (150, 150, 150)  # of all other classes
 _WHITE = (255, 255, 255, 255)
 _DARK = (0, 0, 0, 150)  # below text
-_SHADE = (0, 0, 0, 110)  # the part of a bar that is empty
+_GROUND = (45, 45, 45, 200)  # of the strip
+_SHADE = (255, 255, 255, 60)  # the part of a bar that is empty
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class Overlay:
         """Return the strip, RGBA: in each column the most probable class, as high as it is probable."""
         height = self.layout.strip
         strip = np.zeros((height, width, 4), np.uint8)
-        strip[..., 3] = _DARK[3]
+        strip[:] = _GROUND
         places = (np.arange(width) + 0.5) / width * self._seconds
         for column, number in enumerate(map(self.clip_at, places)):
             clip = self._clips[number]
