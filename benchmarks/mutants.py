@@ -61,7 +61,7 @@ TESTS = {
     "t3d/transfer/pairs.py": ["tests/transfer/test_pairs.py"],
     "t3d/transfer/objectives.py": ["tests/transfer/test_objectives.py"],
     "t3d/training/checkpoint.py": ["tests/training/test_checkpoint.py"],
-    "t3d/models/ttl.py": ["tests/models/test_ttl.py", "tests/models/test_insert_ttl.py"],
+    "t3d/models/ttl.py": ["tests/models/test_ttl.py", "tests/models/test_ttl_insertion.py"],
 }
 # Pinned values: run for every module, after its own tests, if the folder exists.
 GOLDEN = "tests/golden"

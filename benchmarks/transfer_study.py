@@ -58,8 +58,9 @@ from t3d.training.logging import read_log
 from t3d.training.run import train
 from t3d.training.run_folder import RunFolder
 from t3d.transfer.config import PairConfig, PoolConfig, TeacherConfig, TransferConfig
+from t3d.transfer.frozen import teacher_vectors
 from t3d.transfer.linear import fit_linear
-from t3d.transfer.probe import result_of, teacher_vectors
+from t3d.transfer.probe import result_of
 from t3d.transfer.run import transfer
 from t3d.transfer.teachers.normalization import NAMED
 from t3d.transfer.teachers.open import open_teacher

@@ -42,12 +42,13 @@ from t3d.prepare.index import JOURNAL, write_index
 from t3d.prepare.out_folder import claim
 from t3d.prepare.pack import Packed, ShardTask, write_shard
 from t3d.prepare.rewrite import Task, TranscodeSpec, stage
-from t3d.report.plots import curves_figure, save_figure
+from t3d.report.plots import loss_figure, save_figure
 from t3d.report.result import write_result
 from t3d.reproduce.result import write_table
 from t3d.reproduce.tables import read_table
 from t3d.training.config import TrainConfig
 from t3d.training.run_folder import RunFolder
+from t3d.transfer.feature_table import FeatureTable, write_features
 from t3d.video.encode import write_video
 
 FRAMES = torch.randint(0, 256, (8, 3, 48, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -85,6 +86,11 @@ def _result() -> TestResult:
         bad=(),
     )
     return TestResult(measure(scores), scores)
+
+
+def _features() -> FeatureTable:
+    texts, numbers = np.array(["a"] * 3), np.zeros(3)
+    return FeatureTable(np.zeros((3, 2), np.float32), texts, texts, texts, numbers, numbers, np.arange(3))
 
 
 def _manifest(video: Path) -> Manifest:
@@ -135,8 +141,10 @@ WRITERS: dict[str, Writer] = {
     "small.mp4": _transcode,
     "frames": _cache,
     "scores.csv": lambda _, out: write_scores(_result().scores, out),
+    "features.npz": lambda _, out: write_features(out, [_features()], key="", rows=3, length=2),
+    "features.parquet": lambda _, out: write_features(out, [_features()], key="", rows=3, length=2),
     "results": lambda _, out: write_result(_result(), out),
-    "curves.png": lambda _, out: save_figure(curves_figure([{"kind": "train", "step": 1, "loss": 1.0}]), out),
+    "curves.png": lambda _, out: save_figure(loss_figure([{"kind": "train", "step": 1, "loss": 1.0}]), out),
     "browse.html": lambda video, out: write_page(out, {"videos": _manifest(video)}),
     "lists": lambda video, out: write_lists({"train": _manifest(video)}, out, overwrite=False),
     "list.csv": lambda video, out: _manifest(video).write_csv(out),
@@ -200,7 +208,6 @@ _GUARDED = {
     "io/archives.py": {"_extract"},  # in the atomic folder of `extract_archive`
     "io/journal.py": {"keep", "_open", "add"},  # in `writing`
     "data/clips/frames.py": {"_write"},  # in the atomic path of `prepare`
-    "report/plots.py": {"data_uri"},  # into memory
     "evaluation/pictures.py": {"inline_svg"},  # into memory
     "bench/child.py": {"_forget_peak", "_main"},  # /proc
     "reproduce/run.py": {"_write"},  # calls another function of this name

@@ -14,7 +14,8 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, ManifestError, T3DError
 from t3d.io.files import writable_folder
 from t3d.models.convert import import_torch_file
-from t3d.models.weights import load_backbone, load_model, read_card, read_tensors
+from t3d.models.weights import load_backbone, load_model, read_tensors
+from t3d.models.weights_header import read_card
 from t3d.transfer.teachers.open import open_teacher
 
 URL = "https://example.org/sets/a"

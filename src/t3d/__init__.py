@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from t3d.evaluation.timeline import Timeline, TimelineConfig
     from t3d.export.config import ExportConfig
     from t3d.export.run import export_model
+    from t3d.fit.config import FitConfig
+    from t3d.fit.run import run_fit
     from t3d.models.registry import create_model, list_models
     from t3d.models.weights import load_model, save_model
     from t3d.recipes import list_recipes
@@ -46,6 +48,7 @@ _HOMES = {
     "Compute": "t3d.device",
     "ConfigError": "t3d.errors",
     "ExportConfig": "t3d.export.config",
+    "FitConfig": "t3d.fit.config",
     "FrameBatch": "t3d.video.batch",
     "FrameStore": "t3d.data.clips.frames",
     "LoadedModel": "t3d.evaluation.predictor",
@@ -74,6 +77,7 @@ _HOMES = {
     "load_model": "t3d.models.weights",
     "optimize": "t3d.runtime.optimize",
     "recipe": "t3d.configs",
+    "run_fit": "t3d.fit.run",
     "run_test": "t3d.evaluation.run_test",
     "save_model": "t3d.models.weights",
     "to_table": "t3d.evaluation.result",
@@ -87,6 +91,7 @@ __all__ = [
     "Compute",
     "ConfigError",
     "ExportConfig",
+    "FitConfig",
     "FrameBatch",
     "FrameStore",
     "LoadedModel",
@@ -115,6 +120,7 @@ __all__ = [
     "load_model",
     "optimize",
     "recipe",
+    "run_fit",
     "run_test",
     "save_model",
     "to_table",

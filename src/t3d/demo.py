@@ -15,9 +15,10 @@ from t3d.data.synthetic.videos import write_synthetic
 from t3d.device import Compute
 from t3d.errors import at_least
 from t3d.evaluation.config import Reading, TestConfig
+from t3d.evaluation.frame_orders import compare_orders
 from t3d.evaluation.predictor import Predictor
 from t3d.evaluation.run_test import TestResult, run_test
-from t3d.report.page import Rival, samples_of, write_report
+from t3d.report.page import Rival, write_report
 from t3d.report.result import write_result
 from t3d.training.config import ModelConfig, OptimConfig, TrainConfig
 from t3d.training.logging import read_log
@@ -85,7 +86,8 @@ def run_demo(out: str | Path, *, seed: int = 0, quick: bool = False) -> Path:
     results = {name: _test(out, name, run, orders[name]) for name, run in runs.items()}
     best = results["after transfer"]
     write_result(best["normal"], out / "test")
-    paths = [sample.path for sample in samples_of(best["normal"])[:3]]
+    paths = best["normal"].scores.paths
+    paths = paths[:: max(1, len(paths) // 3)][:3]  # of different classes
     for prediction in Predictor(runs["after transfer"].last).many(paths):
         print(f"{Path(prediction.path).name}: {prediction.classes[0]} {prediction.probs[0]:.0%}", flush=True)
     return _report(out, runs, results, pool=len(student.read_videos()[0]), taught=str(accuracy), began=began)
@@ -110,7 +112,7 @@ def _report(
     return write_report(
         out / "report.html",
         runs["after transfer"],
-        best,
+        best["normal"],
         title="T3D demo: a 2D model teaches a 3D model",
         lead=(
             "A 2D model learned the pattern of an object from stills "
@@ -120,6 +122,7 @@ def _report(
             "it comes only from the labels."
         ),
         minutes=(time.monotonic() - began) / 60,
+        orders=compare_orders(best["normal"], {order: best[order] for order in ORDERS[1:]}),
         rivals=[
             Rival(name, results[name]["normal"], log=read_log(run.log), note=notes[name])
             for name, run in runs.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -262,6 +263,16 @@ def printable_lines(text: str) -> str:
         text: Message that contains names.
     """
     return "\n".join(map(printable, text.split("\n")))
+
+
+def without_credentials(text: str) -> str:
+    """Remove user names and passwords of URLs from a message.
+
+    Example:
+        >>> without_credentials("cannot open rtsp://me:secret@camera/1")
+        'cannot open rtsp://camera/1'
+    """
+    return re.sub(r"(?<=://)[^\s/]*@", "", text)
 
 
 def _is_control(char: str) -> bool:

@@ -104,12 +104,16 @@ class Bar:
 
     def left(self) -> str:
         """Return the estimated time left: `about 4 min left`. Empty if there is no estimate yet."""
+        seconds = self.seconds_left()
+        return f"about {in_words(seconds)} left" if seconds is not None and seconds >= 1 else ""
+
+    def seconds_left(self) -> float | None:
+        """Return the estimated seconds left; None if there is no estimate yet."""
         now = _clock()
         time_before, done_before = self._samples[0]
         if self.total is None or self.done <= done_before or now <= time_before:
-            return ""
-        seconds = (self.total - self.done) * (now - time_before) / (self.done - done_before)
-        return f"about {in_words(seconds)} left" if seconds >= 1 else ""
+            return None
+        return (self.total - self.done) * (now - time_before) / (self.done - done_before)
 
     def sample(self, now: float) -> None:
         """Record the state of the task. Its speed is estimated from the second half of its time.
@@ -133,9 +137,20 @@ def show_progress(on: bool = True) -> None:
     _shown = on
 
 
+def open_bars() -> tuple[Bar, ...]:
+    """Return the tasks that are shown now, the outermost first."""
+    return tuple(_bars)
+
+
 @contextmanager
 def progress(
-    title: str, total: float | None = None, *, unit: str = "", done: float = 0, last_line: bool = True
+    title: str,
+    total: float | None = None,
+    *,
+    unit: str = "",
+    done: float = 0,
+    last_line: bool = True,
+    bar: Bar | None = None,
 ) -> Iterator[Bar]:
     """Show the progress of a task. Tasks may be nested.
 
@@ -145,6 +160,7 @@ def progress(
         unit: Name of the items, such as "steps". "bytes" shows MB or GB. Empty if the title contains it.
         done: Number of items finished earlier.
         last_line: Whether a line shows the end of the task. False if the caller prints one.
+        bar: Bar to show. Default: a new one of the arguments above.
 
     Yields:
         Bar to advance.
@@ -155,7 +171,8 @@ def progress(
         ...     bar.count()
         '2 of 3 (66 %)'
     """
-    bar = Bar(title, total, unit=unit, done=done, last_line=last_line)
+    if bar is None:
+        bar = Bar(title, total, unit=unit, done=done, last_line=last_line)
     if not _shown or os.environ.get("RANK", "0") != "0" or not _is_open(sys.stderr):
         yield bar
         return

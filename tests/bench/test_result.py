@@ -7,7 +7,7 @@ import pytest
 from t3d.bench.batch import BatchPoint, BatchSearch
 from t3d.bench.peaks import Peaks
 from t3d.bench.result import BenchResult, LayerTime, Machine, Row, completed
-from t3d.bench.timing import Timing
+from t3d.timing import Timing
 
 PEAKS = Peaks({"fp32": 100.0, "bf16": 1000.0}, 50.0)
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,17 +12,19 @@ import pytest
 from t3d.bench.config import DecodeBenchConfig, GrowthConfig, PredictBenchConfig
 from t3d.bench.decode import bench_decode
 from t3d.bench.growth import GrowthPoint, GrowthResult, bench_growth, relative_costs
-from t3d.bench.predict import STEPS, bench_predict
+from t3d.bench.predict import bench_predict
+from t3d.bench.prediction_steps import STEPS
 from t3d.bench.result import Machine
-from t3d.bench.timing import Timing
 from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.errors import ConfigError
+from t3d.evaluation.lanes import Independent, computed
 from t3d.evaluation.predictor import Predictor
 from t3d.models.registry import create_model
 from t3d.models.weights import save_model
 from t3d.report.plots import growth_figure, save_figure
+from t3d.timing import Timing
 from t3d.video.encode import write_video
 
 SMALL = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1}
@@ -65,6 +70,33 @@ def test_the_steps_score_the_clips_of_a_prediction(
     assert result.clips == sum(each.clips for each in predicted)
     few = bench_predict(PredictBenchConfig(str(weights), (str(films),), count=1))
     assert few.videos == 1
+
+
+def test_the_network_computes_the_batches_of_a_prediction_on_lanes(
+    weights: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: dict[str, list[list[int]]] = {}
+
+    def recorded(place: str) -> Callable[..., Iterator[Any]]:
+        def compute(function: Any, items: Iterable[Any]) -> Iterator[Any]:
+            assert isinstance(function, Independent)  # so that each core may compute a part of a batch
+            for batch, vectors in computed(function, items):
+                batches.setdefault(place, []).append(batch.videos.tolist())
+                yield batch, vectors
+
+        return compute
+
+    monkeypatch.setattr("t3d.bench.predict._startup", lambda _: 1.0)
+    for place in ("t3d.bench.prediction_steps", "t3d.evaluation.clip_stream"):
+        monkeypatch.setattr(f"{place}.computed", recorded(place))
+    for number in range(10):
+        name = "long" if number == 0 else "short"
+        shutil.copy(films / f"{name}.mp4", tmp_path / f"{number}.mp4")
+    result = bench_predict(PredictBenchConfig(str(weights), (str(tmp_path),)))
+    steps, predicted = batches.values()
+    assert predicted == [[0, 0, *range(1, 7)], [7], [8, 9]]
+    assert steps == 2 * predicted  # the first time, to prepare the network
+    assert result.clips == 11
 
 
 def test_a_bad_video_is_reported(

@@ -16,7 +16,7 @@ import torch
 from t3d.bench.candidates import SETTINGS, Setting
 from t3d.bench.peaks import Peaks
 from t3d.bench.result import BenchResult, Machine, Row, completed
-from t3d.bench.timing import Timing
+from t3d.timing import Timing
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 PEAKS = Peaks({"fp32": 1e12, "bf16": 1e13}, 1e11)
@@ -48,7 +48,7 @@ def test_it_resumes_and_prints_tables(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("t3d.bench.finish.measure_peaks", lambda *_: PEAKS)
-    monkeypatch.setattr("t3d.bench.timing._TURN", 0.0)
+    monkeypatch.setattr("t3d.timing.TURN", 0.0)
     compiled = Setting(True, lambda net: net, eager=False)
     monkeypatch.setitem(SETTINGS, "compiled", compiled)
     monkeypatch.setitem(script.train_candidates.__globals__["WAYS"], "compiled", (True, compiled.prepare))

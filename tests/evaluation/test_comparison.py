@@ -16,8 +16,9 @@ from t3d.clip import ClipSpec
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError
-from t3d.evaluation.comparison import compare, difference
+from t3d.evaluation.comparison import compare
 from t3d.evaluation.config import CompareConfig, TestConfig
+from t3d.evaluation.difference import difference
 from t3d.evaluation.run_test import run_test
 from t3d.models.registry import create_model
 from t3d.models.weights import save_model

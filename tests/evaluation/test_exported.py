@@ -23,7 +23,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import ConfigError, DivergedError, Failed, VideoError
 from t3d.evaluation.collect import collect
-from t3d.evaluation.exported import _Clip, _clips_of, scored_videos
+from t3d.evaluation.exported import ClipImages, clips_of, scored_videos
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import ClipTimes, Scores
 from t3d.evaluation.scoring import score_videos
@@ -229,13 +229,13 @@ def test_pixels_of_odd_videos_are_those_with_torch(real_data: Path, spec: ClipSp
     for row in range(len(manifest)):
         # Three clips of each: the videos are long, and decoding is the same.
         expected = list(itertools.islice(torch_clips.of(row), 3))
-        got = list(itertools.islice(_clips_of(row, manifest, store), 3))
+        got = list(itertools.islice(clips_of(row, manifest, store), 3))
         assert len(got) == len(expected)
         for one, other in zip(got, expected, strict=True):
             if isinstance(one, Failed):
                 assert one == other
                 continue
-            assert isinstance(one, _Clip)
+            assert isinstance(one, ClipImages)
             assert isinstance(other, ClipItem)
             assert (one.video, one.number, *one.times) == (other.video, other.clip, other.start, other.end)
             wanted = other.frames.permute(0, 2, 3, 1).numpy().astype(int)

@@ -26,7 +26,8 @@ from t3d.evaluation.scores_table import write_scores
 from t3d.evaluation.scoring import IN_PROCESS, score_videos
 from t3d.evaluation.task import measure
 from t3d.models.registry import create_model
-from t3d.models.weights import read_card, save_model
+from t3d.models.weights import save_model
+from t3d.models.weights_header import read_card
 from t3d.report.result import print_result, write_result
 from t3d.video.encode import write_video
 

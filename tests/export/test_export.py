@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,12 +33,14 @@ from t3d.export.clips import random_clips
 from t3d.export.config import ExportConfig
 from t3d.export.run import ExportResult, export_model
 from t3d.io.files import content_digest
+from t3d.io.locks import alone_in
 from t3d.models.registry import create_model
 from t3d.models.weights import load_model, save_model
 from t3d.runtime.exported import ExportedModel
+from t3d.runtime.formats import ENDINGS
 from t3d.runtime.load import by_file, load, read_model_card
-from t3d.runtime.measure import fastest
 from t3d.runtime.openvino_file import import_openvino, no_usage_reports, openvino_core
+from t3d.timing import Call, Rounds, Timed
 from t3d.video.encode import write_video
 
 with no_usage_reports():
@@ -146,9 +151,10 @@ import numpy as np
 import t3d
 from t3d.cli.main import main
 
-xml, onnx, films, out = sys.argv[1:]
+xml, onnx, run, films, out = sys.argv[1:]
 assert main(["predict", xml, films, "--out", out]) == 0
 assert main(["predict", onnx, films, "--json", "--per-clip"]) == 0
+assert main(["predict", run, films, "--out", out + ".csv"]) == 0
 for path in (xml, onnx):
     model, card = t3d.load(path)
     clip = card.clip
@@ -172,14 +178,22 @@ for name in ("torch", "sklearn", "scipy", "matplotlib", "ray"):
 
 
 def test_exported_files_are_used_without_importing_torch(
-    openvino_result: ExportResult, onnx_result: ExportResult, films: Path, tmp_path: Path
+    openvino_result: ExportResult,
+    onnx_result: ExportResult,
+    copied: Path,
+    speeds: list[float],
+    films: Path,
+    tmp_path: Path,
 ) -> None:
-    """Importing torch takes longer than classifying a video."""
+    """Importing torch takes longer than classifying a video. Run folders whose choice is known need none."""
+    speeds.append(3.0)
+    load(copied)
     out = tmp_path / "out.jsonl"
-    words = map(str, (openvino_result.files[0], onnx_result.files[0], films, out))
+    words = map(str, (openvino_result.files[0], onnx_result.files[0], copied.parent, films, out))
     program = [sys.executable, "-c", _WITHOUT_TORCH, *words]
     run = subprocess.run(program, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
+    assert "OpenVINO computes best.xml" in run.stderr
     by_openvino = {record["path"]: record for record in map(json.loads, out.read_text().splitlines())}
     by_onnx = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
     assert len(by_openvino) == len(by_onnx) == 5
@@ -273,28 +287,16 @@ def speeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
     """How many times as fast the exported file seems to be, for the next measurements; an empty cache."""
     monkeypatch.setenv("T3D_RUNTIME_CACHE", str(tmp_path / "choices"))
     wanted: list[float] = []
-    times = iter(())
 
-    def clock() -> float:
-        nonlocal times
-        return next(times)
+    def measured(calls: Mapping[str, Call], rounds: Rounds) -> Timed:
+        assert rounds.fewest > 1
+        for call in calls.values():
+            call()
+        torch_seconds = 0.001 * wanted.pop(0)
+        seconds = dict.fromkeys(calls, 0.001) | {next(iter(calls)): torch_seconds}
+        return Timed({name: [3 * each, each, 2 * each] for name, each in seconds.items()}, {})
 
-    class Clock:
-        perf_counter = staticmethod(lambda: clock())
-
-    def measured(net: Any, exported: Any, *rest: Any) -> Any:
-        nonlocal times
-        faster = wanted.pop(0)
-        seconds = [0.0, 0.0]  # the beginning, and after the first passes
-        for number in range(7):
-            at = 0.01 * number
-            seconds += [at] if number >= 3 else []  # is there time for another round?
-            seconds += [at, at + 0.001 * faster, at, at + 0.001]
-        times = iter(seconds)
-        return fastest(net, exported, *rest)
-
-    monkeypatch.setattr("t3d.runtime.measure.time", Clock)
-    monkeypatch.setattr("t3d.runtime.measure.fastest", measured)
+    monkeypatch.setattr("t3d.runtime.measure.alternate", measured)
     return wanted
 
 
@@ -453,6 +455,54 @@ def test_a_file_is_not_replaced_without_overwrite_and_a_wrong_name_is_refused_fi
     assert openvino_result.files[0].exists()
 
 
+def test_a_weights_file_is_never_replaced_by_its_export(weights: Path, tmp_path: Path) -> None:
+    source = shutil.copy(weights, tmp_path / "a.bin")
+    with pytest.raises(ConfigError, match=r"a\.bin is the weights file itself.*choose another `out`"):
+        export_model(ExportConfig(str(source), overwrite=True))
+    assert source.read_bytes() == weights.read_bytes()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "trace", pytest.fail)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"out: the folder .*file/below cannot be created"):
+        export_model(ExportConfig(str(weights), out=str(tmp_path / "file/below/a.xml")))
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write to any folder
+    with pytest.raises(ConfigError, match=r"out: the folder .* cannot be read and written"):
+        export_model(ExportConfig(str(weights), out=str(tmp_path / "a.xml")))
+
+
+def test_two_exports_do_not_write_one_file(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "trace", pytest.fail)
+    out = tmp_path / "a.xml"
+    with alone_in(out), pytest.raises(ConfigError, match=r"another run is writing to .*a\.xml \(process"):
+        export_model(ExportConfig(str(weights), out=str(out)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_export_keeps_the_old_file_and_leaves_no_other(
+    number: int, copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even if it is stopped last, while the accuracy is measured."""
+
+    def stopped(*_: object) -> None:
+        (temporary,) = (entry for entry in copied.parent.iterdir() if entry.is_dir())
+        assert {entry.name for entry in temporary.iterdir()} == {"best.xml", "best.bin"}
+        os.kill(os.getpid(), number)
+
+    files = {path.name: path.read_bytes() for path in copied.parent.iterdir()}
+    assert set(files) == {"best.safetensors", "best.xml", "best.bin"}
+    monkeypatch.setattr(run_module, "_measured", stopped)
+    assert main(["export", str(copied), "--overwrite"]) == 128 + number
+    assert "stopped the export; no file was written or replaced" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in copied.parent.iterdir()} == files
+
+
 def test_a_torch_export_is_checked_but_never_loaded_later(weights: Path) -> None:
     result = export_model(ExportConfig(str(weights), "torch"))
     (path,) = result.files
@@ -529,7 +579,7 @@ def test_a_missing_package_is_reported_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    out = str(tmp_path / f"a{run_module.ENDINGS[form]}")
+    out = str(tmp_path / f"a{ENDINGS[form]}")
     with pytest.raises(ConfigError, match=r'pip install "t3d\[export\]"'):
         export_model(ExportConfig(str(weights), form, out=out, **options))
     assert list(tmp_path.iterdir()) == []

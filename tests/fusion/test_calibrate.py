@@ -20,7 +20,8 @@ from t3d.fusion.calibrate import CalibrationResult, divided, run_calibrate
 from t3d.fusion.config import CalibrateConfig, FuseConfig
 from t3d.fusion.run import run_fuse
 from t3d.models.registry import create_model
-from t3d.models.weights import load_model, read_card, save_model
+from t3d.models.weights import load_model, save_model
+from t3d.models.weights_header import read_card
 from t3d.video.encode import write_video
 
 CLASSES = ("dark", "light")

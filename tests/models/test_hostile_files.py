@@ -16,7 +16,8 @@ from t3d.card import CARD_KEY, ModelCard
 from t3d.errors import CheckpointError, ConfigError, T3DError
 from t3d.models.registry import create_model, list_models
 from t3d.models.tensor_files import MAX_HEADER, write_tensors
-from t3d.models.weights import load_model, read_card, save_model
+from t3d.models.weights import load_model, save_model
+from t3d.models.weights_header import read_card
 
 SMALL = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1}
 CARD = ModelCard("densenet3d_tiny", options=SMALL, classes=("run", "jump"), provenance={"videos": 7})

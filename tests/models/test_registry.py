@@ -11,6 +11,7 @@ from t3d.models.densenet3d import DenseNet3D, DenseNet3DOptions
 
 @pytest.fixture(autouse=True)
 def _keep_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    list_models()  # registers the models of this package
     monkeypatch.setattr(registry, "_BUILDERS", dict(registry._BUILDERS))
 
 

@@ -17,8 +17,8 @@ from t3d.evaluation.config import TestConfig
 from t3d.evaluation.predictor import Predictor
 from t3d.evaluation.run_test import run_test
 from t3d.models import ModelCard, VideoNet, create_model, load_backbone, load_model, save_model
-from t3d.models.weights import CHECKPOINT_KEY, read_card
 from t3d.models.weights_file import weights_file
+from t3d.models.weights_header import CHECKPOINT_KEY, read_card
 
 OPTIONS: dict[str, object] = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1}
 CARD = ModelCard("densenet3d_tiny", options=OPTIONS, classes=("a", "b"), provenance={"epochs": 3})

@@ -9,7 +9,8 @@ import torch
 
 from t3d.clip import ClipSpec
 from t3d.models import load_model
-from t3d.models.weights import load_backbone, read_card
+from t3d.models.weights import load_backbone
+from t3d.models.weights_header import read_card
 
 FILES = sorted((Path(__file__).parent / "stored").glob("*.safetensors"))
 CLIP = ClipSpec(

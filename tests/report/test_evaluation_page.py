@@ -24,10 +24,13 @@ from t3d.evaluation.scores import Scores
 from t3d.evaluation.task import measure
 from t3d.models.registry import create_model
 from t3d.models.weights import save_model
-from t3d.report import evaluation_page
-from t3d.report.evaluation_page import write_evaluation, wrong_answers
+from t3d.report import sections
+from t3d.report.evaluation_page import write_evaluation
+from t3d.report.pictures import Camera, wrong_answers
 from t3d.video.encode import write_video
+from t3d.video.limits import DEFAULT_LIMITS
 
+CAMERA = Camera(DEFAULT_LIMITS)
 CLASSES = ("<b>bold</b>", "a & b", "$x_{$ $")
 
 
@@ -135,14 +138,14 @@ def test_the_matrix_names_each_cell(site: Path) -> None:
 def test_many_classes_have_their_most_frequent_confusions_instead(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation_page, "MOST_CELLS", 2)
+    monkeypatch.setattr(sections, "MOST_CELLS", 2)
     words = Words(page(site, outcome(site)))
     assert not words.titles
     assert "Most frequent confusions" in words.text
 
 
 def test_the_most_confident_wrong_answers_come_first_with_their_frames(site: Path) -> None:
-    answers = wrong_answers(outcome(site), config(site))
+    answers = wrong_answers(outcome(site).scores, CAMERA)
     assert [(each.label, each.answer, each.probability) for each in answers] == [
         (CLASSES[0], CLASSES[1], 0.9),
         (CLASSES[2], CLASSES[0], 0.7),
@@ -158,7 +161,7 @@ def test_a_group_has_one_wrong_answer_and_a_lost_video_no_picture(site: Path) ->
     result = outcome(site)
     paths = ("gone.mp4", *result.scores.paths[1:4], "gone.mp4", result.scores.paths[5])
     scores = replace(result.scores, paths=paths, groups=("a", "b", "b", "b", "a", "a"))
-    answers = wrong_answers(replace(result, scores=scores), config(site))
+    answers = wrong_answers(scores, CAMERA)
     assert [(each.name, bool(each.picture)) for each in answers] == [
         ("gone.mp4", False),
         ("set/<i>2.mp4", True),

@@ -16,16 +16,20 @@ from t3d.data.config import DataConfig
 from t3d.data.inspect.shared import Compared, SharedRow, SharedRows
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed
+from t3d.evaluation.frame_orders import compare_orders
 from t3d.evaluation.leaks import overlaps
 from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import Scores
 from t3d.evaluation.task import measure
-from t3d.report.page import samples_of, write_report
-from t3d.report.plots import confusion_figure, curves_figure, frames_figure, save_figure
+from t3d.report.page import Rival, write_report
+from t3d.report.pictures import Camera, first_of_each_class
+from t3d.report.plots import confusion_figure, loss_figure, save_figure, scatter_figure, validation_figure
 from t3d.report.result import print_result, write_result
 from t3d.training.config import ModelConfig, TrainConfig
+from t3d.training.logging import read_log
 from t3d.training.run_folder import RunFolder
 from t3d.video.encode import write_video
+from t3d.video.limits import DEFAULT_LIMITS
 
 CLASSES = ("<b>bold</b>", "a & b", "$x_{$ $", "[red]")
 SPEC = ClipSpec(num_frames=8, stride=1, size=64, resize=64)
@@ -113,10 +117,12 @@ def written(tmp_path: Path, run: RunFolder, outcome: TestResult) -> str:
     path = write_report(
         tmp_path / "deep" / "report.html",
         run,
-        {"normal": outcome, "static": outcome},
+        outcome,
         title="A <title> & more",
         lead="A lead.",
         minutes=1.25,
+        orders=compare_orders(outcome, {"static": outcome}),
+        rivals=[Rival("this run", outcome, read_log(run.log)), Rival("another", outcome, note="<random>")],
     )
     assert path == tmp_path / "deep" / "report.html"
     assert list(path.parent.iterdir()) == [path]
@@ -126,10 +132,11 @@ def written(tmp_path: Path, run: RunFolder, outcome: TestResult) -> str:
 def test_the_page_stands_alone(tmp_path: Path, run: RunFolder, outcome: TestResult) -> None:
     text = written(tmp_path, run, outcome)
     page = Page(text)
-    assert len(page.pictures) == 3
-    assert page.addresses == page.pictures
-    assert all(re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/]+=*", source) for source in page.pictures)
+    assert len(page.pictures) == 5  # a film of each class, and of the wrong answer
+    assert [each for each in page.addresses if not each.startswith("#")] == page.pictures
+    assert all(re.fullmatch(r"data:image/webp;base64,[A-Za-z0-9+/]+=*", source) for source in page.pictures)
     outside = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    outside = re.sub(r'xmlns(:\w+)?="[^"]*"|url\(#\w+\)', "", outside)
     assert not re.search(r"https?://|//\w|@import|url\(|<script|<link|<iframe", outside)
     assert "utf-8" in text[:200]
 
@@ -150,10 +157,13 @@ def test_the_page_shows_the_results(tmp_path: Path, run: RunFolder, outcome: Tes
         "1.2",
         "normal",
         "static",
-        "4 test videos, 1 more could not be read",
+        "kaputt.mp4: is empty",
+        "another: <random>",
+        "one frame repeated (static) the accuracy stays at 75%",
     ):
         assert expected in words
     assert "densenet3d_tiny" in words
+    assert "validation top-1" in words  # the text of a drawing is text
     assert "num_frames: 8" in words
 
 
@@ -174,17 +184,18 @@ def test_html_in_names_is_escaped(tmp_path: Path, run: RunFolder, outcome: TestR
         Path(outcome.scores.paths[0]).name,
     ):
         assert name in page.words
-    assert "i" not in page.tags
+    assert page.tags.count("i") == 4 + 2 + 2  # bars
     assert "script" not in page.tags
-    assert page.tags.count("b") == 6  # the figures' own
+    assert page.tags.count("b") == 6 + 4 + 2 + 2  # the figures' own, and those of bars
 
 
-def test_one_sample_of_each_class_that_could_be_read(outcome: TestResult) -> None:
-    samples = samples_of(outcome)
-    assert [sample.label for sample in samples] == list(CLASSES)
-    assert [sample.prediction for sample in samples] == [CLASSES[0], CLASSES[1], CLASSES[2], CLASSES[0]]
-    assert [str(sample.path) for sample in samples] == list(outcome.scores.paths[:4])
-    assert {round(sample.probability, 6) for sample in samples} == {0.7}
+def test_one_film_of_each_class_that_could_be_read(outcome: TestResult) -> None:
+    films = first_of_each_class(outcome.scores, Camera(DEFAULT_LIMITS))
+    assert [film.label for film in films] == list(CLASSES)
+    assert [film.answer for film in films] == [CLASSES[0], CLASSES[1], CLASSES[2], CLASSES[0]]
+    assert [film.name for film in films] == ["/".join(Path(p).parts[-2:]) for p in outcome.scores.paths[:4]]
+    assert {round(film.probability, 6) for film in films} == {0.7}
+    assert all(film.picture for film in films)
 
 
 def test_results_are_written_and_read_back(tmp_path: Path, outcome: TestResult) -> None:
@@ -239,18 +250,10 @@ def test_pictures_are_drawn_from_little(tmp_path: Path) -> None:
     save_figure(
         confusion_figure(np.eye(60, dtype=int).tolist(), [str(i) for i in range(60)]), tmp_path / "b.png"
     )
-    save_figure(curves_figure([]), tmp_path / "c.png")
-    save_figure(curves_figure([{"kind": "train", "step": 1, "loss": 2.0}], chance=0.1), tmp_path / "d.png")
-    save_figure(frames_figure([("a", np.zeros((3, 3, 8, 9), np.uint8))]), tmp_path / "e.png")
+    save_figure(loss_figure([]), tmp_path / "c.png")
+    line = {"kind": "val", "step": 1, "loss": 2.0, "top1": 0.5, "low": 0.4, "high": 0.6}
+    save_figure(validation_figure({"": [line]}, chance=0.1), tmp_path / "d.png")
+    save_figure(scatter_figure([("$a_{$", 3.0, 0.5, (0.4, 0.6)), ("b", 90, 1, (0.9, 1))]), tmp_path / "e.png")
     sizes = [Image.open(tmp_path / f"{name}.png").size for name in "abcde"]
     assert sizes[1] > sizes[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.png" for name in "abcde"]
-
-
-def test_frames_look_the_same_with_channels_first_or_last() -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (3, 8, 9, 3), dtype=np.uint8)
-    shown = [
-        [axes.images[0].get_array().tolist() for axes in frames_figure([("a", each)]).axes]
-        for each in (frames, frames.transpose(0, 3, 1, 2))
-    ]
-    assert shown[0] == shown[1] == [frame.tolist() for frame in frames]

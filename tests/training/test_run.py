@@ -30,6 +30,7 @@ from t3d.data.clips.sampler import SampleKey
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import CheckpointError, ConfigError, DivergedError, ManifestError
 from t3d.evaluation.protocol import Protocol
+from t3d.evaluation.scores_table import read_scores
 from t3d.evaluation.scoring import score_videos
 from t3d.evaluation.task import measure
 from t3d.models.weights import load_model
@@ -95,7 +96,7 @@ def test_a_run_learns_an_easy_task(tiny: Tiny, capsys: pytest.CaptureFixture[str
     files = {file.name for file in folder.path.iterdir()} - {"tensorboard"}
     assert files == {
         *("config.yaml", "classes.txt", "train.csv", "val.csv", "log.jsonl"),
-        *("checkpoint.safetensors", "last.safetensors", "best.safetensors"),
+        *("checkpoint.safetensors", "last.safetensors", "best.safetensors", "val_scores.csv"),
     }
     # The weights are those of the moving average, and their scores are those in the log.
     model, card = load_model(folder.last)
@@ -104,6 +105,8 @@ def test_a_run_learns_an_easy_task(tiny: Tiny, capsys: pytest.CaptureFixture[str
     _, val = folder.read_videos()
     assert val is not None
     metrics = measure(score_videos(model, val, Protocol(card.clip)))
+    best = measure(read_scores(folder.val_scores_csv, val, targets="single"))
+    assert best.best_by == max(line["top1"] for line in read_log(folder.log) if line["kind"] == "val")
     assert (metrics.loss, metrics.video_top1) == (pytest.approx(last["loss"], abs=1e-12), 1.0)
     ema = tensors_of(folder.checkpoint)
     assert torch.equal(ema["ema.module.features.conv0.weight"], model.state_dict()["features.conv0.weight"])

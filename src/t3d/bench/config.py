@@ -14,77 +14,14 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class ModelBenchConfig:
-    """Benchmark of a model that scores clips.
-
-    Args:
-        model: Name of a model, a weights file, the folder of a finished training run, or a file that `t3d
-            export` wrote. The weights of a model by name are random, which does not change its speed.
-        num_frames: Frames per clip. Default: those in the model's card, else 16.
-        size: Height and width of the clip in pixels. Default: that in the model's card, else 112.
-        batch_size: Clips per forward pass, or `auto` to search for the fastest. The reference always has one.
-        precision: Numbers to compute with: `fp32`, `bf16`, `int8`. Default: fp32, and bf16 if the device
-            computes it in hardware. For `int8` the model is calibrated on random clips, so use it for its
-            speed only.
-        runtimes: Programs that compute: `torch`, `compile` (torch.compile, whose start takes minutes),
-            `openvino`, `onnx`. Default: torch, and those of OpenVINO and ONNX Runtime that are installed.
-            With `peers` also compile.
-        peers: Also measure textbook versions of the network and, if torchvision is installed, its video
-            networks.
-        layers: Also show the time of each kind of layer in OpenVINO.
-        memory: Measure the peak memory of each row. On a CPU this starts one process per row.
-        threads: Threads that compute. Default: as many as torch uses.
-        seconds: Time of the alternating runs in seconds. Each row runs at least three times.
-        device: Device to compute on: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda` or
-            `cuda:1`.
-
-    Raises:
-        ConfigError: A value that cannot work.
-    """
-
-    model: str
-    num_frames: int | None = None
-    size: int | None = None
-    batch_size: str = "1"
-    precision: tuple[Numbers, ...] = ()
-    runtimes: tuple[Program, ...] = ()
-    peers: bool = False
-    layers: bool = False
-    memory: bool = True
-    threads: int | None = None
-    seconds: float = 20.0
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_shared(self.num_frames, self.size, self.threads, self.seconds)
-        if self.batch_size != AUTO:
-            check_batch(self.batch_size)
-        for precision in self.precision:
-            one_of("precision", precision, get_args(Numbers))
-        for runtime in self.runtimes:
-            one_of("runtimes", runtime, get_args(Program))
-        if self.layers and self.runtimes and "openvino" not in self.runtimes:
-            raise ConfigError(
-                f"`layers` is set and `runtimes` is {' '.join(self.runtimes)}; the times of layers are those "
-                "of OpenVINO: add openvino to `runtimes`, or remove `layers`"
-            )
-
-    @property
-    def batch(self) -> int | None:
-        """Batch size; None if it is searched for."""
-        return None if self.batch_size == AUTO else int(self.batch_size)
-
-
-@dataclass(frozen=True)
-class TrainBenchConfig:
-    """Benchmark of training steps.
+class NetworkBenchConfig:
+    """Options that the benchmarks of a network share.
 
     Args:
         model: Name of a model, a weights file, or the folder of a finished training run.
         num_frames: Frames per clip. Default: those in the model's card, else 16.
         size: Height and width of the clip in pixels. Default: that in the model's card, else 112.
-        batch_size: Clips per step, or `auto` to search for the fastest.
-        compile: Also measure torch.compile, whose start takes minutes.
+        batch_size: Clips per call, or `auto` to search for the fastest.
         peers: Also measure the textbook version of the network.
         memory: Measure the peak memory of each row. On a CPU this starts one process per row.
         threads: Threads that compute. Default: as many as torch uses.
@@ -99,8 +36,7 @@ class TrainBenchConfig:
     model: str
     num_frames: int | None = None
     size: int | None = None
-    batch_size: str = "2"
-    compile: bool = False
+    batch_size: str = "1"
     peers: bool = False
     memory: bool = True
     threads: int | None = None
@@ -108,7 +44,11 @@ class TrainBenchConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        check_shared(self.num_frames, self.size, self.threads, self.seconds)
+        for name in ("num_frames", "size"):
+            if (value := getattr(self, name)) is not None:
+                at_least(name, value, 1)
+        check_threads(self.threads)
+        check_seconds(self.seconds)
         if self.batch_size != AUTO:
             check_batch(self.batch_size)
 
@@ -116,6 +56,61 @@ class TrainBenchConfig:
     def batch(self) -> int | None:
         """Batch size; None if it is searched for."""
         return None if self.batch_size == AUTO else int(self.batch_size)
+
+
+@dataclass(frozen=True)
+class ModelBenchConfig(NetworkBenchConfig):
+    """Benchmark of a model that scores clips.
+
+    Args:
+        model: Name of a model, a weights file, the folder of a finished training run, or a file that `t3d
+            export` wrote. The weights of a model by name are random, which does not change its speed.
+        batch_size: Clips per forward pass, or `auto` to search for the fastest. The reference always has one.
+        peers: Also measure textbook versions of the network and, if torchvision is installed, its video
+            networks.
+        precision: Numbers to compute with: `fp32`, `bf16`, `int8`. Default: fp32, and bf16 if the device
+            computes it in hardware. For `int8` the model is calibrated on random clips, so use it for its
+            speed only.
+        runtimes: Programs that compute: `torch`, `compile` (torch.compile, whose start takes minutes),
+            `openvino`, `onnx`. Default: torch, and those of OpenVINO and ONNX Runtime that are installed.
+            With `peers` also compile.
+        layers: Also show the time of each kind of layer in OpenVINO.
+
+    Raises:
+        ConfigError: A value that cannot work.
+    """
+
+    precision: tuple[Numbers, ...] = ()
+    runtimes: tuple[Program, ...] = ()
+    layers: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for precision in self.precision:
+            one_of("precision", precision, get_args(Numbers))
+        for runtime in self.runtimes:
+            one_of("runtimes", runtime, get_args(Program))
+        if self.layers and self.runtimes and "openvino" not in self.runtimes:
+            raise ConfigError(
+                f"`layers` is set and `runtimes` is {' '.join(self.runtimes)}; the times of layers are those "
+                "of OpenVINO: add openvino to `runtimes`, or remove `layers`"
+            )
+
+
+@dataclass(frozen=True)
+class TrainBenchConfig(NetworkBenchConfig):
+    """Benchmark of training steps.
+
+    Args:
+        batch_size: Clips per step, or `auto` to search for the fastest.
+        compile: Also measure torch.compile, whose start takes minutes.
+
+    Raises:
+        ConfigError: A value that cannot work.
+    """
+
+    batch_size: str = "2"
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,19 +204,6 @@ class GrowthConfig:
                 at_least(name, value, 1)
         if self.out is not None and not self.out.endswith((".svg", ".png")):
             raise ConfigError(f"out is {self.out}; the plot is a picture, so it must end in .svg or .png")
-
-
-def check_shared(num_frames: int | None, size: int | None, threads: int | None, seconds: float) -> None:
-    """Raise an error for a clip, threads or a time that cannot work.
-
-    Raises:
-        ConfigError: One of them is below 1, or the time is not above 0.
-    """
-    for name, value in (("num_frames", num_frames), ("size", size)):
-        if value is not None:
-            at_least(name, value, 1)
-    check_threads(threads)
-    check_seconds(seconds)
 
 
 def check_threads(threads: int | None) -> None:

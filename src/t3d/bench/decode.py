@@ -15,9 +15,9 @@ import numpy as np
 
 from t3d.bench.config import DecodeBenchConfig
 from t3d.bench.result import Machine, load_average, this_machine
-from t3d.bench.timing import Timing, alternate
 from t3d.errors import ConfigError, VideoError
 from t3d.evaluation.parts import as_manifest, parts_of
+from t3d.timing import Rounds, Timing, alternate
 from t3d.video.video import Video
 
 ORDERED, RANDOM = "in order", "random clips"
@@ -98,16 +98,18 @@ def bench_decode(config: DecodeBenchConfig) -> DecodeResult:
         for path, count in frames.items()
     }
     readers = _readers(clips)
-    timed = alternate({name: call for name, (_, call) in readers.items()}, seconds=config.seconds)
+    calls = {name: call for name, (_, call) in readers.items()}
+    timed = alternate(calls, Rounds.of_benchmark(config.seconds))
+    times = timed.times
     bad += [f"{name}: {reason}" for name, reason in timed.failures.items()]
     result: list[DecodeRow] = []
     first: dict[str, float] = {}
     for name, (order, _) in readers.items():
-        if name not in timed.times:
+        if name not in times:
             continue
         read = sum(len(clip) for each in clips.values() for clip in each)
         count = sum(frames.values()) if order == ORDERED else read
-        row_ = DecodeRow(name.partition(", ")[0], order, count, timed.times[name])
+        row_ = DecodeRow(name.partition(", ")[0], order, count, times[name])
         rate = count / row_.time.median
         result.append(replace(row_, relative=rate / first.setdefault(order, rate)))
     machine = Machine(**{**asdict(this_machine("cpu", 1)), "load": load})

@@ -21,12 +21,12 @@ from t3d.bench.config import GrowthConfig
 from t3d.bench.memory import free_bytes
 from t3d.bench.opening import FRAMES, SIZE, threads
 from t3d.bench.result import Machine, load_average, this_machine
-from t3d.bench.timing import Call, Timing, alternate
 from t3d.bench.train_step import train_step
 from t3d.bench.work import Work, work_of
 from t3d.errors import ConfigError, did_you_mean
 from t3d.models.registry import create_model, list_models
 from t3d.progress import progress
+from t3d.timing import Call, Rounds, Timing, alternate
 
 AXES = ("frames", "side", "batch", "network")
 WITHIN = 0.15
@@ -192,10 +192,10 @@ def _axis(
         if memory[case.label] is not None:
             calls[case.label] = _call(networks[case.name], case.shape, training=config.training)
         advance()
-    timed = alternate(calls, seconds=config.seconds) if calls else None
+    times = alternate(calls, Rounds.of_benchmark(config.seconds)).times
     for case in cases:
-        time = None if timed is None else timed.times.get(case.label)
-        yield GrowthPoint(case.axis, case.label, macs[case.label], time, memory[case.label])
+        time, peak = times.get(case.label), memory[case.label]
+        yield GrowthPoint(case.axis, case.label, macs[case.label], time, peak)
 
 
 def _fits(work: Work, batch: int) -> bool:

@@ -11,9 +11,9 @@ from t3d.bench.batch import BatchSearch, search_batch
 from t3d.bench.candidates import Candidate, Scorer
 from t3d.bench.memory import free_bytes, peak_of
 from t3d.bench.result import load_average
-from t3d.bench.timing import Call, Timing, alternate, timed, waiting
 from t3d.errors import first_line
 from t3d.progress import progress
+from t3d.timing import Call, Rounds, Timing, alternate, timed, waiting
 
 
 @dataclass
@@ -63,7 +63,7 @@ def measure_rows(
                 measured.failures[candidate.name] = first_line(error)
             bar.advance()
     with progress("Timing", 1) as bar:
-        result = alternate(calls, seconds=seconds, wait=waiting(str(device)))
+        result = alternate(calls, Rounds.of_benchmark(seconds), wait=waiting(device))
         bar.advance()
     measured.times.update(result.times)
     measured.failures.update(result.failures)
@@ -105,7 +105,7 @@ def find_batch(call_of: Callable[[int], Call], device: torch.device) -> BatchSea
         call_of: Function from a batch size to the call.
         device: Device that computes.
     """
-    wait = waiting(str(device))
+    wait = waiting(device)
 
     def run(size: int) -> tuple[float, int | None]:
         kept: list[Call] = []

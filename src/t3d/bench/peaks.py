@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 import torch
 
-from t3d.bench.timing import Call, timed, waiting
+from t3d.timing import Call, timed, waiting
 
 _RUNS = 5
 _SECONDS = 0.1  # of a short call, which runs more often
@@ -79,7 +79,7 @@ def _product(device: torch.device, precision: str, size: int) -> float:
             dtype = torch.bfloat16 if precision == "bf16" else torch.float32
             left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
             calls += [(lambda: left @ right, 1), (lambda: torch.nn.functional.linear(left, right), 1)]
-        wait = waiting(str(device))
+        wait = waiting(device)
         return max(2 * size**3 * count / _best(call, wait) for call, count in calls)
 
 
@@ -96,4 +96,4 @@ def _copy(device: torch.device, *, numbers: int) -> float:
     """Return the bytes per second of copying float32 numbers, read and written."""
     source = torch.ones(numbers, device=device)
     target = torch.empty_like(source)
-    return 8 * numbers / _best(lambda: target.copy_(source), waiting(str(device)))
+    return 8 * numbers / _best(lambda: target.copy_(source), waiting(device))

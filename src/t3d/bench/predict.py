@@ -1,7 +1,4 @@
-"""`t3d bench predict`: where the time of a prediction goes.
-
-Legend: B batch, T frames, C channels, H height, W width.
-"""
+"""`t3d bench predict`: where the time of a prediction goes."""
 
 from __future__ import annotations
 
@@ -9,32 +6,21 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from t3d.bench.config import PredictBenchConfig
 from t3d.bench.opening import threads
+from t3d.bench.prediction_steps import PredictionSteps
 from t3d.bench.result import Machine, load_average, this_machine
-from t3d.bench.timing import waiting
-from t3d.clip import ClipSpec
-from t3d.data.clips.spans import usable_part
-from t3d.data.clips.transforms import crop_views, resize_frames
-from t3d.data.clips.views import PAPER_VIEWS
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
-from t3d.errors import ConfigError, VideoError
+from t3d.errors import ConfigError
 from t3d.evaluation.parts import as_manifest, parts_of
 from t3d.evaluation.predictor import Predictor
-from t3d.evaluation.scoring import clip_scores
 from t3d.progress import track
-from t3d.video.video import Video
-
-STEPS = ("open", "decode", "resize", "network")
 
 
 @dataclass(frozen=True)
@@ -46,8 +32,9 @@ class PredictResult:
         videos: Videos that could be read.
         clips: Clips of them.
         startup: Seconds until a new process has loaded the model.
-        steps: Seconds of each step of all videos: open, decode, resize, network.
-        total: Seconds of the same prediction as `t3d predict` runs it, after start-up.
+        steps: Seconds of each step of all videos, one step after another: open, decode, resize, network.
+        total: Seconds of the same prediction as `t3d predict` runs it, after start-up. It reads videos while
+            the network computes, so it can take less time than all steps together.
         bad: Videos that could not be read, with the reasons.
         machine: Where it ran.
     """
@@ -71,23 +58,6 @@ class PredictResult:
         return {**asdict(self), "videos_per_second": self.rate}
 
 
-@dataclass
-class _Clock:
-    """Seconds spent in each step."""
-
-    device: str
-    steps: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        wait = waiting(self.device)
-        wait()
-        start = time.perf_counter()
-        yield
-        wait()
-        self.steps[step] += time.perf_counter() - start
-
-
 def bench_predict(config: PredictBenchConfig) -> PredictResult:
     """Time the steps of a prediction: start-up, opening, decoding, resizing and the network.
 
@@ -108,16 +78,18 @@ def bench_predict(config: PredictBenchConfig) -> PredictResult:
         compute = Compute(device=config.device, workers=0)
         predictor = Predictor(config.model, compute=compute)
         device = str(compute.pick_device())
-        clock, good, bad, clips = _Clock(device), [], [], 0
-        with clip_scores(predictor.model, predictor.card.clip, compute) as scores:
-            first = torch.zeros(_clip_shape(predictor.card.clip), dtype=torch.uint8)
-            scores(first)  # the first call also prepares the network
-            for row in track(range(len(manifest)), "Predicting step by step", len(manifest)):
-                try:
-                    clips += _one(manifest, row, predictor.card.clip, scores, compute.batch_size, clock)
-                    good.append(row)
-                except VideoError as error:
-                    bad.append(str(error))
+        steps = PredictionSteps(predictor, manifest)
+        clips = 0
+        good: list[int] = []
+        bad: list[str] = []
+        for row in track(range(len(manifest)), "Predicting step by step", len(manifest)):
+            number, failed = steps.read(row)
+            if failed is None:
+                clips += number
+                good.append(row)
+            else:
+                bad.append(str(failed))
+        steps.finish()
         if not good:
             raise ConfigError(f"videos: not one of {len(manifest)} could be read (first error: {bad[0]})")
         paths = [str(manifest[row].path) for row in good]
@@ -126,7 +98,7 @@ def bench_predict(config: PredictBenchConfig) -> PredictResult:
             pass
         total = time.perf_counter() - start
     machine = Machine(**{**asdict(this_machine(device, count)), "load": load})
-    return PredictResult(config.model, len(good), clips, startup, clock.steps, total, tuple(bad), machine)
+    return PredictResult(config.model, len(good), clips, startup, steps.seconds, total, tuple(bad), machine)
 
 
 def _spread(manifest: Manifest, most: int) -> Manifest:
@@ -134,32 +106,6 @@ def _spread(manifest: Manifest, most: int) -> Manifest:
     count = min(most, len(manifest))
     rows = np.unique(np.linspace(0, len(manifest) - 1, count).round().astype(int))
     return manifest.select(rows.tolist())
-
-
-def _clip_shape(spec: ClipSpec) -> tuple[int, ...]:
-    return 1, spec.segments * spec.num_frames, 3, spec.size, spec.size
-
-
-def _one(manifest: Manifest, row: int, spec: ClipSpec, scores: Any, batch_size: int, clock: _Clock) -> int:
-    """Predict one video step by step; return its clips."""
-    entry = manifest[row]
-    views = []
-    with clock("open"):
-        video = Video(entry.path)
-    with video:
-        low, part = usable_part(video, entry, spec)
-        for wanted in PAPER_VIEWS.clips_of(part, spec):
-            unique, where = np.unique(low + wanted, return_inverse=True)
-            with clock("decode"):
-                frames = video.frames_at(unique, missing="nearest")
-            with clock("resize"):
-                resized = resize_frames(frames, spec)[torch.from_numpy(where)]
-                views += list(crop_views(resized, spec, crops=PAPER_VIEWS.crops))
-    for first in range(0, len(views), batch_size):
-        batch = torch.stack(views[first : first + batch_size])
-        with clock("network"):
-            scores(batch)
-    return len(views)
 
 
 _PROGRAM = """

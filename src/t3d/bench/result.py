@@ -13,7 +13,7 @@ from typing import Any
 
 from t3d.bench.batch import BatchPoint, BatchSearch
 from t3d.bench.peaks import Peaks
-from t3d.bench.timing import Timing
+from t3d.timing import Timing
 
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 """Bytes per number."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -12,8 +11,9 @@ from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING
 
+from t3d.cli.command_line import command_line
 from t3d.cli.options import Spelling
-from t3d.errors import Failed, StoppedError, printable
+from t3d.errors import ConfigError, Failed, StoppedError, printable
 from t3d.evaluation.config import CompareConfig, PredictConfig, Reading, TestConfig
 from t3d.fusion.config import CalibrateConfig, FuseConfig
 from t3d.io.files import writable_folder
@@ -22,38 +22,55 @@ from t3d.training.interrupt import RaisedSignals
 from t3d.transfer.probe_config import ProbeConfig
 
 if TYPE_CHECKING:
+    from t3d.evaluation.frame_orders import FrameOrders
     from t3d.evaluation.parts import Part
     from t3d.evaluation.result import ClipPrediction, Prediction
     from t3d.evaluation.run_test import TestResult
     from t3d.fusion.result import FusionResult
 
 
-def evaluate(config: TestConfig, *, out: str | None = None, json: bool = False) -> int:
+def evaluate(
+    config: TestConfig,
+    *,
+    out: str | None = None,
+    frame_orders: tuple[str, ...] = (),
+    json: bool = False,
+) -> int:
     """Test a trained model on labeled videos.
 
     The exit status is 1 if some videos could not be read.
 
+        t3d test runs/first videos/test.csv --out runs/first/test --frame-orders shuffled static
+
     Args:
         out: Folder for report.html (a page to send to others), metrics.json, scores.csv and confusion.png.
+        frame_orders: Other orders of frames to compare with the normal one, such as `shuffled static`. Says
+            whether the model uses the order of frames. Each order takes as long as the test.
         json: Print the metrics as JSON.
     """
+    from t3d.evaluation.frame_orders import check_orders, frame_order_study
     from t3d.evaluation.run_test import run_test
 
     with _only_writer(out):
         with _keeping_frames("the test", config.reading):
+            if frame_orders:
+                check_orders(config, frame_orders)
             result = run_test(config)
-        status = _show(result, out=out, json=json)
+            orders = frame_order_study(config, result, frame_orders) if frame_orders else None
+        status = _show(result, orders, out=out, json=json)
         if out:
             from t3d.report.evaluation_page import write_evaluation
 
-            page = write_evaluation(result, Path(out) / "report.html", config, command=_command("test"))
+            page = write_evaluation(
+                result, Path(out) / "report.html", config, orders=orders, command=command_line("test")
+            )
             if not json:
                 print(f"report: {page}")
         return status
 
 
 @Spelling(positional=("models",), metavars={"models": "MODEL"})
-def compare(config: CompareConfig, *, json: bool = False) -> int:
+def compare(config: CompareConfig, *, out: str | None = None, json: bool = False) -> int:
     """Compare models on the same labeled videos: accuracy, size and speed.
 
     The exit status is 1 if some videos could not be read.
@@ -61,17 +78,28 @@ def compare(config: CompareConfig, *, json: bool = False) -> int:
         t3d compare runs/task runs/task/teacher.safetensors --videos test_videos
 
     Args:
+        out: Page (.html) to write the comparison to.
         json: Print the comparison as JSON.
     """
     from t3d.evaluation.comparison import compare as run
     from t3d.report.comparison import print_comparison
 
+    if out is not None and not out.lower().endswith((".html", ".htm")):
+        raise ConfigError(f"out is {out}; the comparison is written as a page, so it must end in .html")
+    if out is not None:
+        writable_folder(Path(out).parent, name="out")  # before the models run
     with _keeping_frames("the comparison", config.reading):
         result = run(config)
     if json:
         print(dumps(result.to_json(), ensure_ascii=False))
     else:
         print_comparison(result)
+    if out is not None:
+        from t3d.report.comparison_page import write_comparison
+
+        page = write_comparison(result, out, config, command=command_line("compare"))
+        if not json:
+            print(f"report: {page}")
     return 1 if result.bad else 0
 
 
@@ -167,11 +195,6 @@ def _print_fusion(result: FusionResult, out: str) -> None:
     say(*result.sentences(), f"model: {out}")
 
 
-def _command(name: str) -> str:
-    """Return the command of this process; empty if it was called in another way, such as from Python."""
-    return shlex.join(["t3d", *sys.argv[1:]]) if sys.argv[1:2] == [name] else ""
-
-
 def _keeping_frames(what: str, reading: Reading) -> AbstractContextManager[None]:
     """Report what is kept if a signal stops the block: the cache. Without a cache, nothing is."""
     kept = f"the decoded frames in {reading.cache} are kept and reused"
@@ -197,16 +220,18 @@ def _only_writer(out: str | None) -> AbstractContextManager[None]:
     return alone_in(writable_folder(out, name="out")) if out else nullcontext()
 
 
-def _show(result: TestResult, *, out: str | None, json: bool) -> int:
+def _show(result: TestResult, orders: FrameOrders | None = None, *, out: str | None, json: bool) -> int:
     """Write and print the result of a test. Return 1 if some videos could not be read."""
-    from t3d.report.result import print_result, write_result
+    from t3d.report.result import print_result, say, write_result
 
     if out:
-        write_result(result, out)
+        write_result(result, out, orders)
     if json:
-        print(dumps(result.to_json(), ensure_ascii=False))
+        print(dumps(result.to_json() | ({} if orders is None else orders.to_json()), ensure_ascii=False))
     else:
         print_result(result)
+        if orders is not None:
+            say(*orders.sentences())
     return 1 if result.scores.bad else 0
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from json import dumps
+from signal import Signals
 from typing import TYPE_CHECKING
 
 from t3d.cli.options import Spelling
+from t3d.errors import StoppedError
 from t3d.export.config import ExportConfig
+from t3d.training.interrupt import RaisedSignals
 
 if TYPE_CHECKING:
     from t3d.export.run import ExportResult, Row
@@ -21,8 +24,8 @@ def export(config: ExportConfig, *, json: bool = False) -> int:
     """Export a model for fast inference on a CPU.
 
     `t3d predict` and `t3d test` accept the file, as do other programs. The exported model is checked against
-    the network before its file gets its name. The table compares both: size, time and differences; with
-    --videos also accuracies. Needs: pip install "t3d[export]".
+    the network and measured before its file gets its name. The table compares both: size, time and
+    differences; with --videos also accuracies. Needs: pip install "t3d[export]".
 
         t3d export runs/first --videos videos/test.csv
 
@@ -31,7 +34,8 @@ def export(config: ExportConfig, *, json: bool = False) -> int:
     """
     from t3d.export.run import export_model
 
-    result = export_model(config)
+    with RaisedSignals(_stopped):
+        result = export_model(config)
     if json:
         print(dumps(result.to_json(), ensure_ascii=False))
     else:
@@ -39,6 +43,14 @@ def export(config: ExportConfig, *, json: bool = False) -> int:
     for warning in result.warnings:
         print(f"t3d: {warning}", file=sys.stderr)
     return 0
+
+
+def _stopped(number: int) -> StoppedError:
+    return StoppedError(
+        f"{Signals(number).name} stopped the export; no file was written or replaced. Run the same "
+        "command again",
+        number,
+    )
 
 
 def _print(result: ExportResult) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from t3d.cli.help import command_help, overview
 from t3d.cli.options import Command, Option, call, options_of, spelling_of
 from t3d.cli.parser import Given, UsageError, in_options, parse, read_words
-from t3d.errors import OtherProcessError, T3DError, printable_lines
+from t3d.errors import OtherProcessError, T3DError, printable_lines, without_credentials
 from t3d.progress import show_progress
 from t3d.training.interrupt import end_process_when_stopped, ignore_signals
 
@@ -32,6 +32,7 @@ GROUPS = {
     "bench": "Measure speed and memory on this machine.",
 }
 COMMANDS = {
+    "fit": ("Make a classifier of labeled videos: look, train, choose, test, export.", "fit:fit"),
     "prepare download": ("Download a published data set or a file, and unpack it.", "download:download"),
     "prepare unpack": ("Unpack archives of videos or of folders of images.", "prepare:unpack"),
     "prepare index": ("Decode every video once, so that later runs open it faster.", "prepare:index"),
@@ -46,10 +47,15 @@ COMMANDS = {
     "test": ("Test a trained model on labeled videos.", "evaluation:evaluate"),
     "compare": ("Compare models on the same labeled videos: accuracy, size and speed.", "evaluation:compare"),
     "probe": ("Train a linear classifier on frozen features, and test it.", "evaluation:probe"),
+    "features": (
+        "Write the features of videos to a file, and show similar videos.",
+        "features:features",
+    ),
     "calibrate": ("Calibrate the probabilities of a model on labeled videos.", "evaluation:calibrate"),
     "fuse": ("Make one model that averages the probabilities of several models.", "evaluation:fuse"),
     "predict": ("Classify videos.", "evaluation:predict"),
     "timeline": ("Find when classes happen in long videos.", "timeline:timeline"),
+    "watch": ("Classify a camera or a live stream.", "watch:watch"),
     "export": ("Export a model for fast inference on a CPU.", "export:export"),
     "models": ("List the models, with parameters and multiply-accumulates.", "models:models"),
     "convert": ("Convert weights of another project into a weights file.", "models:convert"),
@@ -171,8 +177,8 @@ def _open_standard_streams() -> None:
 
 
 def _complain(text: str) -> None:
-    """Print an error. Names in it cannot control the terminal."""
-    print(printable_lines(text), file=sys.stderr)
+    """Print an error. Names in it cannot control the terminal, and URLs have no password."""
+    print(printable_lines(without_credentials(text)), file=sys.stderr)
 
 
 def _discard_output() -> None:

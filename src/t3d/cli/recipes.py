@@ -164,7 +164,7 @@ def _from_card(command: str, given: Sequence[Given]) -> list[Given]:
     path = next((each.text for each in reversed(given) if each.key == "model.init"), "")
     if command != "train" or path in ("", "null"):
         return []
-    from t3d.models.weights import read_card  # imports torch, which training needs anyway
+    from t3d.models.weights_header import read_card
 
     card = read_card(path)
     if card is None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import warnings
+from pathlib import Path
 
+from t3d.cli.command_line import command_line
 from t3d.cli.options import Spelling
 from t3d.device import is_main
+from t3d.errors import T3DError
 from t3d.training.config import TrainConfig
 from t3d.transfer.config import TransferConfig
 from t3d.transfer.teachers.config import TeacherTraining
@@ -53,7 +57,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> int:
     """
     from t3d.training.run import train as run
 
-    run(config, resume=resume)
+    _write_page(run(config, resume=resume), "train")
     return 0
 
 
@@ -104,6 +108,7 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> int:
     from t3d.transfer.run import transfer as run
 
     folder = run(config, resume=resume)
+    _write_page(folder, "transfer")
     teacher_file = folder / "teacher.safetensors"
     if config.labels.videos and teacher_file.exists() and is_main():
         print("To see which of the two is better, test both on labeled videos that neither has learned from:")
@@ -112,6 +117,18 @@ def transfer(config: TransferConfig, *, resume: bool = False) -> int:
         words += ["--root", config.data.root] if config.data.exclude and config.data.root else []
         print(f"  {shlex.join(words)}")
     return 0
+
+
+def _write_page(folder: Path, name: str) -> None:
+    """Write the page of a finished run. The run is complete without it, so a failure is only reported."""
+    if not is_main():
+        return
+    from t3d.report.training_page import write_training
+
+    try:
+        print(f"report: {write_training(folder, command=command_line(name))}")
+    except T3DError as error:
+        warnings.warn(f"the run is complete, but its report.html was not written: {error}", stacklevel=2)
 
 
 def teacher(config: TeacherTraining) -> int:

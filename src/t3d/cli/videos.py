@@ -19,7 +19,7 @@ class VideoSet:
 
     Args:
         videos: Folder with one folder per class, table (`.csv`, `.tsv`, `.txt`, `.jsonl`), official list,
-            index (`.parquet`), or a single video.
+            index (`.parquet`), a single video, or a pattern of videos such as 'clips/**/*.mp4'.
         root: Folder that relative paths of a table start from, or that has the files of an official list.
         classes: Class file that names the class numbers of a list, with lines `NUMBER NAME`, `NAME NUMBER` or
             `NAME` (counted from 0), or JSON. Default: for a table, the class file in its folder, if there is
@@ -44,8 +44,9 @@ class VideoSet:
             ConfigError: `root` is set for a folder of videos, which does not use it.
         """
         from t3d.data.catalog import open_manifest, refuse_unused_root
-        from t3d.data.listing import is_video
+        from t3d.data.listing import OTHER_ENDINGS, ending_of, is_video
         from t3d.data.manifest.manifest import Manifest
+        from t3d.data.patterns import expanded, is_pattern
         from t3d.video.image_names import is_image_folder
 
         refuse_unused_root(self.root, self.videos)
@@ -53,6 +54,8 @@ class VideoSet:
         one = is_image_folder(path) or (is_video(path.name) and path.is_file())
         if one or (self.unlabeled and path.is_dir()):
             return Manifest.from_files([self.videos], source_pattern=self.source_pattern)
+        if is_pattern(self.videos) and ending_of(self.videos) not in OTHER_ENDINGS:
+            return Manifest.from_files(expanded([self.videos]), source_pattern=self.source_pattern)
         try:
             return open_manifest(
                 self.videos, root=self.root, source_pattern=self.source_pattern, classes=self.classes

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from t3d.data.catalog import open_manifest
 from t3d.data.listing import absolute
+from t3d.data.patterns import expanded
 from t3d.errors import CheckpointError, ConfigError, Failed, LostReaderError
 from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.parts import Part, parts_of, rows_of
@@ -116,7 +117,7 @@ class GivenPaths:
     """Paths as the user gave them, for predictions, which have absolute ones.
 
     Args:
-        given: Files and folders, as the user gave them.
+        given: Files, folders and patterns, as the user gave them.
 
     Example:
         >>> GivenPaths(["clips"]).of(Prediction(absolute("clips/a.mp4"))).path
@@ -124,7 +125,7 @@ class GivenPaths:
     """
 
     def __init__(self, given: Sequence[str]) -> None:
-        self._given = {path if is_url(path) else absolute(path): path for path in given}
+        self._given = {path if is_url(path) else absolute(path): path for path in expanded(given)}
 
     def of(self, prediction: Prediction) -> Prediction:
         """Return a prediction with the path that the user gave, or the path within a given folder."""

@@ -5,21 +5,20 @@ Legend: V videos.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from statistics import median
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from t3d.card import ModelCard
 from t3d.clip import ClipSpec
-from t3d.device import Compute
 from t3d.errors import CheckpointError, ManifestError
 from t3d.evaluation.config import CompareConfig, TestConfig
+from t3d.evaluation.difference import Difference, difference, right_answers
 from t3d.evaluation.figures import Interval, accuracy_interval
 from t3d.evaluation.run_test import TestResult, run_test
 from t3d.evaluation.scoring import clip_scores
@@ -27,35 +26,9 @@ from t3d.models.flops import model_size
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import files_of
 from t3d.runtime.load import ScoringModel, by_file, load, read_model_card
+from t3d.timing import Call, Rounds, alternate, waiting
 
-_TIMED = 7  # passes of each model, alternating; the median counts
-_CLEAR = 0.05  # probability of a difference this large between equally good models
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Accuracy of a model minus that of the first, on the same videos.
-
-    Args:
-        points: Difference in percentage points.
-        standard_error: Its standard error over groups (column `source`), in points. None for a single group.
-        only_this: Videos that only this model gets right.
-        only_first: Videos that only the first model gets right.
-        p: Probability of such an uneven split of these videos, or of a more uneven one, if both models were
-            equally good (exact McNemar test). It takes videos as independent.
-    """
-
-    points: float
-    standard_error: float | None
-    only_this: int
-    only_first: int
-    p: float
-
-    @property
-    def clear(self) -> bool:
-        """True if the difference is more than chance: by the test, and twice its standard error."""
-        wide = self.standard_error is not None and abs(self.points) > 2 * self.standard_error
-        return wide and self.p < _CLEAR
+_ROUNDS = Rounds(fewest=7, most=7)
 
 
 @dataclass(frozen=True)
@@ -175,7 +148,7 @@ def compare(config: CompareConfig) -> Comparison:
     kept = np.array([row for row in range(len(results[0].scores.paths)) if row not in broken], dtype=np.int64)
     if not len(kept):
         raise ManifestError(f"{config.videos}: no video could be read for every model")
-    right = [_right(result)[kept] for result in results]
+    right = [right_answers(result.scores)[kept] for result in results]
     named = results[0].scores.groups
     groups = [named[row] for row in kept] if named else None
     costs = _costs(config, results)
@@ -194,36 +167,6 @@ def compare(config: CompareConfig) -> Comparison:
     return Comparison(
         rows, len(kept), len(broken), torch.get_num_threads(), str(device), _notes(config, results)
     )
-
-
-def difference(
-    these: npt.NDArray[np.bool_], first: npt.NDArray[np.bool_], groups: Sequence[str] | None = None
-) -> Difference:
-    """Compare which of the same videos two models get right.
-
-    Args:
-        these: Videos that this model gets right, bool [V].
-        first: Videos that the other gets right, bool [V].
-        groups: Group of each video, V. None: every video is its own group.
-
-    Example:
-        >>> mine = np.array([True, True, True, False])
-        >>> theirs = np.array([True, False, False, False])
-        >>> difference(mine, theirs).points
-        50.0
-    """
-    from scipy.stats import binomtest
-
-    paired = these.astype(np.float64) - first
-    only_this, only_first = int((these & ~first).sum()), int((first & ~these).sum())
-    p = float(binomtest(only_this, only_this + only_first).pvalue) if only_this + only_first else 1.0
-    _, group = np.unique(range(len(paired)) if groups is None else list(groups), return_inverse=True)
-    number = int(group.max()) + 1
-    error = None
-    if number > 1:
-        sums = np.bincount(group, weights=paired - paired.mean())
-        error = 100 * float(np.sqrt(number / (number - 1) * np.square(sums).sum())) / len(paired)
-    return Difference(100 * float(paired.mean()), error, only_this, only_first, p)
 
 
 def _refuse_several_labels(config: CompareConfig) -> None:
@@ -249,12 +192,6 @@ def _notes(config: CompareConfig, results: Sequence[TestResult]) -> tuple[str, .
     return *(f"{failed} (left out)" for failed in bad), *seen
 
 
-def _right(result: TestResult) -> npt.NDArray[np.bool_]:
-    """Return which videos are right, bool [V]. It means nothing for a video that could not be read."""
-    probs = np.nan_to_num(result.scores.video_probs, nan=-1.0)
-    return np.asarray(probs.argmax(1) == result.scores.labels)
-
-
 def _costs(config: CompareConfig, results: Sequence[TestResult]) -> list[Cost]:
     """Measure size and speed. The models take turns, so that a busy machine slows all of them alike."""
     device = config.compute.pick_device()
@@ -267,17 +204,19 @@ def _costs(config: CompareConfig, results: Sequence[TestResult]) -> list[Cost]:
         )
         for model in config.models
     ]
-    passes: list[list[float]] = [[] for _ in loaded]
-    for _ in range(_TIMED + 1):
-        for times, (model, card) in zip(passes, loaded, strict=True):
-            times.append(_one_pass(model, card.clip, device, config.compute))
+    calls: dict[str, Call] = {}
+    with ExitStack() as stack:
+        for number, (model, card) in enumerate(loaded):
+            scores = stack.enter_context(clip_scores(model, card.clip, config.compute))
+            calls[str(number)] = partial(scores, _one_clip(card.clip, device))
+        times = alternate(calls, _ROUNDS, wait=waiting(device)).times.values()
     return [
         Cost(
             *_size(model, card),
-            1000 * median(times[1:]),  # the first pass allocates memory
+            1000 * time.median,
             len(result.scores.clip_video) / max(1, len(np.unique(result.scores.clip_video))),
         )
-        for times, (model, card), result in zip(passes, loaded, results, strict=True)
+        for time, (model, card), result in zip(times, loaded, results, strict=True)
     ]
 
 
@@ -297,18 +236,7 @@ def _size(model: ScoringModel, card: ModelCard) -> tuple[float, float]:
     return bytes_ / 1e6, spec.segments * size.macs / 1e9
 
 
-def _one_pass(model: ScoringModel, spec: ClipSpec, device: torch.device, compute: Compute) -> float:
-    """Return the seconds of one clip through the model."""
+def _one_clip(spec: ClipSpec, device: torch.device) -> torch.Tensor:
+    """Return a black clip, uint8 [1, S·T, 3, size, size]."""
     frames = spec.segments * spec.num_frames
-    clips = torch.zeros(1, frames, 3, spec.size, spec.size, dtype=torch.uint8, device=device)
-    with clip_scores(model, spec, compute) as scores:
-        _wait(device)
-        began = time.perf_counter()
-        scores(clips)
-        _wait(device)
-        return time.perf_counter() - began
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return torch.zeros(1, frames, 3, spec.size, spec.size, dtype=torch.uint8, device=device)

@@ -149,7 +149,7 @@ class FindConfig:
     Args:
         model: Weights file, the folder of a finished training run (its best weights, else its last), or a
             file that `t3d export` wrote.
-        videos: Video files, and folders of videos.
+        videos: Video files, folders of videos, and patterns such as 'clips/**/*.mp4'.
         save: File to write the segments of one video to: a table (.csv), JSON (.json), subtitles (.srt,
             .vtt), or a picture (.png). By default they are printed.
         image_fps: Frames per second of videos that are folders of images. Default: 25.
@@ -186,8 +186,9 @@ class PredictConfig:
     Args:
         model: Weights file, the folder of a finished training run (its best weights, else its last), or a
             file that `t3d export` wrote.
-        videos: Video files, folders of videos, and lists as `t3d test` reads them, whose time spans are
-            classified one by one. Without any, all videos that `index` names.
+        videos: Video files, folders of videos, patterns such as 'clips/**/*.mp4', and lists as `t3d test`
+            reads them, whose time spans are classified one by one. Without any, all videos that `index`
+            names.
         root: Folder that relative paths of a list start from. By default the folder of the list.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. Videos in shards
             need theirs.

@@ -40,7 +40,7 @@ from t3d.workers.threads import in_order
 _BATCHES_AHEAD = 2  # batches of clips that are read before they are asked for
 
 
-class _Clip(NamedTuple):
+class ClipImages(NamedTuple):
     """One clip of a video.
 
     Args:
@@ -78,9 +78,9 @@ def scored_videos(
         DivergedError: Some scores are infinite or NaN.
     """
     pending = _Pending(manifest, model.card.targets, bar)
-    batch: list[_Clip] = []
+    batch: list[ClipImages] = []
     read_ahead = in_order(
-        partial(_clips_of, manifest=manifest, store=store),
+        partial(clips_of, manifest=manifest, store=store),
         range(len(manifest)),
         threads=compute.workers,
         most=_BATCHES_AHEAD * compute.batch_size,
@@ -93,12 +93,12 @@ def scored_videos(
             else:
                 batch.append(item)
             if len(batch) == compute.batch_size:
-                pending.add(batch, _probabilities(model, batch))
+                pending.add(batch, probabilities(model, batch))
                 batch = []
             if not batch and pending.finished:
                 yield pending.pop()
         if batch:
-            pending.add(batch, _probabilities(model, batch))
+            pending.add(batch, probabilities(model, batch))
             yield pending.pop()
 
 
@@ -125,7 +125,7 @@ class _Pending:
         self._times: ClipTimes = {}
         self._shares: defaultdict[int, float] = defaultdict(float)  # of each unfinished video
 
-    def add(self, clips: Sequence[_Clip], probs: npt.NDArray[np.float64]) -> None:
+    def add(self, clips: Sequence[ClipImages], probs: npt.NDArray[np.float64]) -> None:
         """Add clips in order, with their probabilities [B, K]."""
         for clip, each in zip(clips, probs, strict=True):
             video = clip.video - self._first
@@ -162,7 +162,7 @@ class _Pending:
         return ScoredPart(scores, times)
 
 
-def _clips_of(row: int, manifest: Manifest, store: FrameStore) -> Iterator[_Clip | Failed]:
+def clips_of(row: int, manifest: Manifest, store: FrameStore) -> Iterator[ClipImages | Failed]:
     """Yield the clips of a video, or why it cannot be read; as `VideoClips` does."""
     entry, spec = manifest[row], store.spec
     try:
@@ -171,12 +171,12 @@ def _clips_of(row: int, manifest: Manifest, store: FrameStore) -> Iterator[_Clip
         clips = PAPER_VIEWS.clips_of(part, spec)
         for number, clip in enumerate(clips):
             images = numpy_pixels.center_crop(frames.images(low + clip), spec)
-            yield _Clip(row, number, images, len(clips), clip_times(frames.times, low + clip))
+            yield ClipImages(row, number, images, len(clips), clip_times(frames.times, low + clip))
     except VideoError as error:
         yield Failed(str(entry.path), error.reason, row)
 
 
-def _probabilities(model: ExportedModel, clips: Sequence[_Clip]) -> npt.NDArray[np.float64]:
+def probabilities(model: ExportedModel, clips: Sequence[ClipImages]) -> npt.NDArray[np.float64]:
     """Return the probabilities of clips, float64 [B, K].
 
     Raises:

@@ -20,6 +20,7 @@ from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.scores import Scores
 from t3d.evaluation.task import measure
+from t3d.models.weights_file import LAST, MODEL
 
 _WORDS: dict[Reason, str] = {
     "file": "same file",
@@ -205,7 +206,8 @@ def shared_with_run(
     """Compare a tested list with the videos of the run that the weights are from.
 
     Args:
-        model: A run folder, or a file in it. For any other weights there is nothing to compare with.
+        model: A run folder or a fit's folder, or a file in it. For any other weights there is nothing to
+            compare with.
         tested: The tested list.
         index: Index of the files; None uses an `index.parquet` next to the lists or videos.
         name: File or folder of the tested list.
@@ -218,6 +220,8 @@ def shared_with_run(
     """
     path = Path(model)
     folder = path if path.is_dir() else path.parent
+    if (folder / MODEL / LAST).is_file():
+        folder = folder / MODEL
     if not (folder / "config.yaml").exists():
         return {}
     files = {"training": folder / "train.csv", "validation": folder / "val.csv"}

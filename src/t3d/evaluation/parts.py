@@ -14,6 +14,7 @@ from t3d.data.listing import absolute
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.official.hmdb51 import named_part
 from t3d.data.paths import strings
+from t3d.data.patterns import expanded
 from t3d.errors import ConfigError, Failed, ManifestError
 from t3d.io.video_cache import local_name, original
 
@@ -50,16 +51,20 @@ def parts_of(
     """Return the videos, and the time spans of videos, that names stand for, in their order.
 
     Args:
-        names: Video files and their URLs, folders of videos, and lists as in `open_manifest`.
+        names: Video files and their URLs, folders of videos, lists as in `open_manifest`, and patterns of
+            these, see `t3d.data.patterns`.
         root: Folder that relative paths of lists start from.
         unreadable: List that collects subfolders that cannot be read. Without it, they are an error.
 
     Raises:
-        ManifestError: No videos were found, or a list cannot be read.
+        ManifestError: No videos were found, a pattern matches nothing, or a list cannot be read.
         ConfigError: `root` is set, and no name is that of a list.
     """
     if not names:
         raise ManifestError("no videos given: name at least one file, folder or list")
+    # A pattern of indexes is one index, see `open_manifest`.
+    indexes = {name for name in names if name.lower().endswith(".parquet")}
+    names = [path for name in names for path in ([name] if name in indexes else expanded([name]))]
     lists = [name for name in names if is_list(name)]
     if root is not None and not lists:
         raise ConfigError(

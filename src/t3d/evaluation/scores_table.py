@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from t3d.evaluation.scores import Scores
+from t3d.clip import Targets
+from t3d.data.manifest.manifest import Manifest
+from t3d.errors import Failed, ManifestError
+from t3d.evaluation.collect import collect
+from t3d.evaluation.scores import ClipRow, Scores
 from t3d.evaluation.task import TASKS
 from t3d.io.files import atomic_path
 
@@ -36,3 +40,34 @@ def write_scores(scores: Scores, path: Path) -> None:
                     *([f"{p:.6f}" for p in probs] if readable else [""] * len(probs)),
                 ]
             )
+
+
+def read_scores(path: Path, manifest: Manifest, *, targets: Targets) -> Scores:
+    """Read a table of scores. Each video is taken as one clip, since the table has no scores of clips.
+
+    Args:
+        path: File that `write_scores` wrote.
+        manifest: The videos of the table, in the same order.
+        targets: What the probabilities mean.
+
+    Raises:
+        ManifestError: The table is damaged, or has other videos.
+    """
+    width = len(manifest.classes)
+    rows: list[ClipRow] = []
+    bad: list[Failed] = []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = csv.reader(file)
+        if len(lines) != len(manifest) or tuple(header[-width:]) != manifest.classes:
+            raise ValueError(f"{len(lines)} videos and the classes {', '.join(header[-width:])}")
+        for row, line in enumerate(lines):
+            if all(line[-width:]):
+                rows.append((row, 0, np.array(line[-width:], dtype=np.float64)))
+            else:
+                bad.append(Failed(line[0], "could not be read", row))
+    except (ValueError, IndexError, csv.Error) as error:
+        raise ManifestError(
+            f"{path}: not the scores of these {len(manifest)} videos of {width} classes ({error}); delete it"
+        ) from error
+    return collect(manifest, rows, bad, targets=targets)

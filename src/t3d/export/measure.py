@@ -5,11 +5,10 @@ Legend: N clips, B batch, M models, K classes.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from statistics import median
+from functools import partial
 
 import torch
 
@@ -28,10 +27,9 @@ from t3d.evaluation.task import TASKS, measure
 from t3d.models.net import VideoNet
 from t3d.models.segments import with_consensus
 from t3d.runtime.exported import ExportedModel
+from t3d.timing import Call, Rounds, alternate
 
-_ROUNDS = 15  # of alternating timings
-_FEWEST_ROUNDS = 3
-_SECONDS = 20.0  # after which no further round begins
+_ROUNDS = Rounds(most=15, seconds=20.0)
 
 Scored = tuple[VideoNet | ExportedModel, Compute]
 """A model, and its precision."""
@@ -90,24 +88,12 @@ def time_models(models: Sequence[Scored], net: VideoNet, clip: torch.Tensor, spe
     """
     plain = normalize(clip, spec).contiguous()
     with ExitStack() as stack, torch.inference_mode():
-        calls: list[Callable[[], object]] = []
-        for model, compute in models:
-            function = stack.enter_context(clip_scores(model, spec, compute))
-            calls.append(lambda function=function: function(clip))  # type: ignore[misc]
         stack.enter_context(clip_scores(net, spec, Compute(precision="fp32")))  # evaluation mode
-        calls.insert(0, lambda: _forward(net, plain, spec))
-        for call in calls:
-            call()
-        times: list[list[float]] = [[] for _ in calls]
-        start = time.perf_counter()
-        for done in range(_ROUNDS):
-            if done >= _FEWEST_ROUNDS and time.perf_counter() - start > _SECONDS:
-                break
-            for call, measured in zip(calls, times, strict=True):
-                before = time.perf_counter()
-                call()
-                measured.append(time.perf_counter() - before)
-    return [1000 * median(measured) for measured in times]
+        calls: dict[str, Call] = {"": partial(_forward, net, plain, spec)}
+        for number, (model, compute) in enumerate(models):
+            calls[str(number)] = partial(stack.enter_context(clip_scores(model, spec, compute)), clip)
+        times = alternate(calls, _ROUNDS).times
+    return [1000 * time.median for time in times.values()]
 
 
 def measure_models(

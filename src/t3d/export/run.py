@@ -1,11 +1,8 @@
-"""Export a model: trace, convert, check against the network, then give the file its name, and measure it."""
+"""Export a model: trace, convert, check against the network, measure, then give the file its name."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +18,7 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.transforms import normalize
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute, has_bf16
-from t3d.errors import ConfigError, ExportError
+from t3d.errors import ExportError
 from t3d.evaluation.leaks import shared_with_run, sharing_sentence
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
@@ -30,14 +27,15 @@ from t3d.export.clips import random_clips, real_clips
 from t3d.export.config import ExportConfig
 from t3d.export.int8 import calibration_clips, quantize
 from t3d.export.measure import Difference, Scored, difference, measure_models, scores_of, time_models
+from t3d.export.naming import named_at_the_end, output_file
 from t3d.export.trace import import_converters, to_openvino, trace, write_onnx, write_openvino, write_torch
-from t3d.io.files import content_digest, temporary_name, writing
+from t3d.io.files import content_digest
 from t3d.models.net import VideoNet
 from t3d.models.weights import load_classifier
 from t3d.models.weights_file import weights_file
 from t3d.progress import progress
 from t3d.runtime.exported import ExportedModel
-from t3d.runtime.formats import ENDINGS, Format, files_of
+from t3d.runtime.formats import Format, files_of
 from t3d.runtime.load import load
 from t3d.runtime.stamp import Stamp
 
@@ -110,8 +108,8 @@ class ExportResult:
 def export_model(config: ExportConfig) -> ExportResult:
     """Export a model, check it against the network, and measure both.
 
-    The file gets its name after its scores equal those of the network: fp32 within a relative difference of
-    1e-5. An int8 model only has to give finite scores; read its figures.
+    The file gets its name at the end, if its scores equal those of the network: fp32 within a relative
+    difference of 1e-5. An int8 model only has to give finite scores; read its figures.
 
     Args:
         config: What to export, and how.
@@ -132,7 +130,7 @@ def export_model(config: ExportConfig) -> ExportResult:
         (PosixPath('runs/mine/best.xml'), PosixPath('runs/mine/best.bin'))
     """
     source = weights_file(config.model, allow_unfinished=config.allow_unfinished)
-    out = _out(config, source)
+    out = output_file(config, source)
     import_converters(config.format, int8=config.int8 is not None)
     net, card = load_classifier(config.model, allow_unfinished=config.allow_unfinished)
     reading, protocol = config.reading, Protocol(card.clip, card.targets)
@@ -150,7 +148,7 @@ def export_model(config: ExportConfig) -> ExportResult:
         clips, bad = real_clips(videos, store, card.clip, most=_CHECKED, title="Reading clips")
         refuse_many(bad, among=len(clips) + len(bad), max_bad=max(reading.max_bad, 0.5), option="max_bad")
     stamp = Stamp("fp32" if config.int8 is None else "int8", content_digest(source), version("t3d"))
-    with _named_when_checked(out, config.format, overwrite=config.overwrite) as temporary:
+    with named_at_the_end(out, config.format, overwrite=config.overwrite) as temporary:
         _write(config.format, net, (card, stamp), temporary, calibration)
         reference = scores_of((net, FP32), clips, card.clip)
         if config.format == "torch":
@@ -159,27 +157,11 @@ def export_model(config: ExportConfig) -> ExportResult:
             exact, _ = load(temporary, compute=FP32)
             _check(scores_of((exact, FP32), clips, card.clip), reference, protocol, config)
             del exact
-    seen = {} if videos is None else shared_with_run(config.model, videos, index, name=str(config.videos))
-    result = _measured(config, (net, card, source), (out, clips, reference), videos, store)
+        seen = {} if videos is None else shared_with_run(config.model, videos, index, name=str(config.videos))
+        result = _measured(config, (net, card, source), (temporary, clips, reference), videos, store)
     notes = [sharing_sentence(shared, tested="tested", other=name) for name, shared in seen.items() if shared]
-    return replace(result, warnings=(*result.warnings, *notes))
-
-
-def _out(config: ExportConfig, source: Path) -> Path:
-    """Return the file to write.
-
-    Raises:
-        ConfigError: It exists.
-    """
-    ending = ENDINGS[config.format]
-    default = source.with_name(f"{source.stem}{'' if config.int8 is None else '-int8'}{ending}")
-    out = default if config.out is None else Path(config.out)
-    for path in files_of(out, config.format):
-        if path.exists() and not config.overwrite:
-            raise ConfigError(f"{path} already exists; choose another `out`, or set `overwrite`")
-        if path.is_dir():
-            raise ConfigError(f"{path} is a folder; choose another `out`")
-    return out
+    files = tuple(files_of(out, config.format))
+    return replace(result, files=files, warnings=(*result.warnings, *notes))
 
 
 def _labeled(config: ExportConfig, name: str, card: ModelCard) -> Manifest:
@@ -211,25 +193,6 @@ def _write(
                 model = quantize(model, calibration, texts[0].clip)
             write_openvino(model, path, *texts)
         bar.advance()
-
-
-@contextmanager
-def _named_when_checked(out: Path, form: Format, *, overwrite: bool) -> Iterator[Path]:
-    """Yield a temporary path of the same ending; its files get their names when the block succeeds."""
-    folder = temporary_name(out, suffix="")
-    with writing(out, folder):
-        folder.mkdir(parents=True)
-        try:
-            yield folder / out.name
-            for path in reversed(files_of(out, form)):  # the .xml last: it makes the pair complete
-                if path.exists() and not overwrite:
-                    raise ConfigError(f"{path} already exists; choose another `out`, or set `overwrite`")
-                written = folder / path.name
-                with written.open("rb+") as file:
-                    os.fsync(file.fileno())
-                written.replace(path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _reloaded(path: Path, clips: torch.Tensor, spec: ClipSpec) -> torch.Tensor:

@@ -20,7 +20,8 @@ from t3d.fusion.network import load_members
 from t3d.fusion.scores import scores_of, validation_videos
 from t3d.models.fusion import FUSED
 from t3d.models.net import VideoNet
-from t3d.models.weights import read_card, save_model
+from t3d.models.weights import save_model
+from t3d.models.weights_header import read_card
 from t3d.runtime.formats import exported_format
 
 

@@ -40,7 +40,7 @@ def load_members(
     Args:
         names: Weights files or run folders.
         device: Device to put the models on.
-        allow_unfinished: See `t3d.models.weights.weights_file`.
+        allow_unfinished: See `t3d.models.weights_file.weights_file`.
 
     Raises:
         CheckpointError: A file cannot be used, or the models have different classes, several labels per video

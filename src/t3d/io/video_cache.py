@@ -26,7 +26,7 @@ _LONGEST = 180  # bytes of a name, so that its lock and its unfinished download 
 _GOES_ON = "%_"  # ends the name of a folder that holds the rest of a long URL; never part of a quoted URL
 _IN_USE = 10.0  # seconds since its last use for which a copy is not evicted
 _SHARE = 0.05  # of the free room: what a process writes before it measures the folder again
-_PAGES = (b"<!doctype", b"<html", b"<head", b"<body", b"<script", b"<!--", b"<?xml", b"<svg", b"<error")
+PAGES = (b"<!doctype", b"<html", b"<head", b"<body", b"<script", b"<!--", b"<?xml", b"<svg", b"<error")
 _free: dict[Path, float] = {}  # bytes that this process may write before it measures a folder again
 
 
@@ -124,7 +124,7 @@ def _not_a_video(path: Path) -> str | None:
         return "the server sends an empty file"
     if head.startswith(b"#extm3u") or b"<mpd" in head:
         return "is a playlist of a stream (HLS or DASH); give the URL of a video file"
-    if head.startswith(_PAGES):
+    if head.startswith(PAGES):
         return (
             "the server sends a web page instead of a video; give the address of the file itself, or "
             "download it with your login first"

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t3d.models.grad_checkpointing import Recomputing
-from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl_of
 from t3d.models.net import VideoNet
 from t3d.models.registry import register_model
 from t3d.models.ttl import Kernel, TemporalConv3d
+from t3d.models.ttl_insertion import InsertedTTLOptions, insert_ttl_of
 
 _GRID = (1, 4, 4)
 _FLAT_NAME = re.compile(r"^conv([1-5])([ab]?)\.(weight|bias)$")

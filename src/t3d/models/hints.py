@@ -6,8 +6,6 @@ import difflib
 import re
 from pathlib import Path
 
-from t3d.models.registry import list_models
-
 _SIBLINGS = 1000  # entries of a folder that a misspelled name is compared with
 
 
@@ -22,6 +20,8 @@ def missing_weights_hint(source: Path) -> str:
     """
     if near := _similar(source):
         return f"; did you mean {near}?"
+    from t3d.models.registry import list_models  # not above: it imports torch
+
     name = str(source)
     if name in list_models():
         return (

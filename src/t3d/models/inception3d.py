@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from t3d.errors import ConfigError, between
 from t3d.models.grad_checkpointing import Recomputing
-from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl_of
 from t3d.models.net import MAX_DEPTH, VideoNet
 from t3d.models.registry import register_model
 from t3d.models.ttl import PAPER_DEPTHS, Kernel, TemporalConv3d, TimePadding
+from t3d.models.ttl_insertion import InsertedTTLOptions, insert_ttl_of
 
 # Filters of each module's branches: 1×1; 1×1 → 3×3; 1×1 → 3×3; pool → 1×1.
 _MODULES = {

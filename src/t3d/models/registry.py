@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from typing import TypeVar
 
 import torch
@@ -17,6 +18,8 @@ from t3d.overrides import with_overrides
 
 MAX_PARAMETERS = 2_000_000_000
 """Maximum number of parameters of a model: 8 GB in 32 bits."""
+_FAMILIES = ("c3d", "densenet3d", "frames", "fusion", "inception3d", "resnet3d")
+"""Modules of this package that register models."""
 _BUILDERS: dict[str, Callable[..., VideoNet]] = {}
 _UNLISTED: set[str] = set()
 _Builder = TypeVar("_Builder", bound=Callable[..., VideoNet])
@@ -39,6 +42,8 @@ def register_model(builder: _Builder) -> _Builder:
         ... def mynet(options: MyOptions = MyOptions(), *, num_classes: int = 400) -> VideoNet: ...
     """
     name = getattr(builder, "__name__", repr(builder))
+    if builder.__module__.rpartition(".")[0] != __package__:
+        _register_families()  # so that a name of theirs is refused here
     if name in _BUILDERS:
         raise ConfigError(f"two builders are called {name!r}; model names must be unique")
     if not isinstance(_default_options(builder), NetOptions):
@@ -133,10 +138,19 @@ def list_models(pattern: str = "*") -> list[str]:
         >>> list_models("t3d*")
         ['t3d121', 't3d169', 't3d_tiny']
     """
+    _register_families()
     return sorted(name for name in _BUILDERS if name not in _UNLISTED and fnmatchcase(name, pattern))
 
 
+@cache
+def _register_families() -> None:
+    """Import the modules that register models. They import this module, so this one does not import them."""
+    for name in _FAMILIES:
+        import_module(f"{__package__}.{name}")
+
+
 def _builder(name: str) -> Callable[..., VideoNet]:
+    _register_families()
     if name not in _BUILDERS:
         raise ConfigError(f"unknown model {shortened(name)!r}; {did_you_mean(name, list_models())}")
     return _BUILDERS[name]

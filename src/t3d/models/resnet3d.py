@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from t3d.errors import ConfigError
 from t3d.models.grad_checkpointing import Recomputing
-from t3d.models.insert_ttl import InsertedTTLOptions, insert_ttl_of
 from t3d.models.net import VideoNet, check_blocks
 from t3d.models.registry import register_model
 from t3d.models.ttl import PAPER_DEPTHS, Kernel, TemporalConv3d, TimePadding
+from t3d.models.ttl_insertion import InsertedTTLOptions, insert_ttl_of
 
 Convolution = Literal["3d", "2plus1d"]
 

@@ -1,7 +1,7 @@
 """Safetensors files: written complete or not at all, and read with bounds on everything in their header.
 
 A file may come from anywhere. So its header is checked before its library reads it, and its tensors are read
-one by one, after their shapes were compared with those of a model.
+one by one, after their shapes were compared with those of a model. Importing this module imports no torch.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from t3d.errors import CheckpointError, shortened
 from t3d.io.files import atomic_path, refuse_unreadable, refuse_url
 from t3d.models.hints import other_format
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_HEADER = 16 << 20
 """Maximum size of a header, in bytes. That of a model with 1,000 tensors has about 0.1 MB."""
@@ -85,8 +86,12 @@ class TensorFile:
 
 
 @contextmanager
-def open_tensors(path: PathLike) -> Iterator[TensorFile]:
+def open_tensors(path: PathLike, *, header_only: bool = False) -> Iterator[TensorFile]:
     """Open a safetensors file.
+
+    Args:
+        path: The file.
+        header_only: Whether only its texts and the descriptions of tensors are read, which needs no torch.
 
     Raises:
         CheckpointError: The file does not exist or cannot be read, is not a complete safetensors file, or
@@ -103,7 +108,7 @@ def open_tensors(path: PathLike) -> Iterator[TensorFile]:
             "The file is damaged, or does not contain the weights of one model"
         )
     try:
-        with safe_open(source, framework="pt") as file:
+        with safe_open(source, framework="numpy" if header_only else "pt") as file:
             yield TensorFile(source, file)
     except SafetensorError as error:
         if source.suffix.lower() == ".safetensors":
@@ -125,6 +130,8 @@ def write_tensors(state: Mapping[str, Tensor], path: Path, *, metadata: dict[str
         WriteError: The file cannot be written, for example because the disk is full. An existing file is
             unchanged.
     """
+    from safetensors.torch import save_file
+
     with atomic_path(path) as temporary:
         try:
             save_file(dict(state), temporary, metadata=metadata)

@@ -8,12 +8,7 @@ Wherever a weights file is read, the folder of a training run is accepted too, s
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,10 +20,8 @@ from t3d.models.loading import LoadReport, compare, load_matching
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
 from t3d.models.skeleton import no_weights
-from t3d.models.tensor_files import Described, PathLike, TensorFile, open_tensors, write_tensors
-from t3d.models.weights_file import unfinished, weights_file
-
-CHECKPOINT_KEY = "t3d_checkpoint"
+from t3d.models.tensor_files import PathLike, open_tensors, write_tensors
+from t3d.models.weights_header import open_weights, parsed_card
 
 
 def save_model(model: VideoNet, path: PathLike, *, card: ModelCard) -> None:
@@ -79,13 +72,13 @@ def load_model(
     Example:
         >>> net, card = load_model("net.safetensors")  # doctest: +SKIP
     """
-    with _weights(path, allow_unfinished=allow_unfinished) as weights:
+    with open_weights(path, allow_unfinished=allow_unfinished) as weights:
         if weights.card is None:
             raise CheckpointError(
                 f"{os.fspath(path)}: this file was not written by t3d (it does not name a model and "
                 "classes); convert it with `t3d convert`, or start a training from it (`init`)"
             )
-        card = _parsed(weights.card, path)
+        card = parsed_card(weights.card, path)
         try:
             model = _skeleton(card)
         except ConfigError as error:
@@ -118,7 +111,7 @@ def load_backbone(model: VideoNet, path: PathLike, *, allow_unfinished: bool = F
     Example:
         >>> print(load_backbone(create_model("t3d_tiny"), "kinetics.safetensors"))  # doctest: +SKIP
     """
-    with _weights(path, allow_unfinished=allow_unfinished) as weights:
+    with open_weights(path, allow_unfinished=allow_unfinished) as weights:
         return load_matching(model, weights.tensors(), source=os.fspath(path))
 
 
@@ -139,57 +132,6 @@ def load_classifier(
     return model, card
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """The weights in an open file.
-
-    Args:
-        file: The file.
-        prefix: Start of the names of their tensors in the file.
-        card: Text of their card, or None.
-    """
-
-    file: TensorFile
-    prefix: str
-    card: str | None
-
-    def described(self) -> dict[str, Described]:
-        """Return the description of each tensor, by its name in the model."""
-        return {name: self.file.describe(self.prefix + name) for name in self._names()}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors, by their names in the model."""
-        return {name: self.file.tensor(self.prefix + name) for name in self._names()}
-
-    def _names(self) -> list[str]:
-        return [each.removeprefix(self.prefix) for each in self.file.names if each.startswith(self.prefix)]
-
-
-@contextmanager
-def _weights(path: PathLike, *, allow_unfinished: bool, quiet: bool = False) -> Iterator[_Weights]:
-    """Open the weights of a weights file or a checkpoint. Warn about those of a checkpoint."""
-    source = weights_file(path, allow_unfinished=allow_unfinished)
-    with open_tensors(source) as file:
-        if CHECKPOINT_KEY not in file.metadata:
-            yield _Weights(file, "", file.metadata.get(CARD_KEY))
-            return
-        if not allow_unfinished:
-            raise CheckpointError(unfinished(source))
-        try:
-            header = json.loads(file.metadata[CHECKPOINT_KEY])
-            weights = _Weights(file, str(header["weights"]), str(header["card"]))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise CheckpointError(
-                f"{source}: the checkpoint does not say which weights it offers; it is damaged, or an "
-                "earlier version of t3d wrote it"
-            ) from error
-        if not quiet:
-            warnings.warn(
-                f"{os.fspath(path)}: this run is not finished; these are its weights so far", stacklevel=4
-            )
-        yield weights
-
-
 def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], str | None]:
     """Read a safetensors file.
 
@@ -204,30 +146,6 @@ def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], str | None]:
     """
     with open_tensors(path) as file:
         return {name: file.tensor(name) for name in file.names}, file.metadata.get(CARD_KEY)
-
-
-def read_card(path: PathLike, *, allow_unfinished: bool = False) -> ModelCard | None:
-    """Read the card of a weights file, without its weights.
-
-    Args:
-        path: A safetensors file, or the folder of a training run.
-        allow_unfinished: See `weights_file`.
-
-    Returns:
-        The card, or None if the file has none.
-
-    Raises:
-        CheckpointError: The file does not exist, or the file or its card is damaged.
-    """
-    with _weights(path, allow_unfinished=allow_unfinished, quiet=True) as weights:
-        return None if weights.card is None else _parsed(weights.card, path)
-
-
-def _parsed(text: str, path: PathLike) -> ModelCard:
-    try:
-        return ModelCard.from_json(text)
-    except CheckpointError as error:
-        raise CheckpointError(f"{os.fspath(path)}: {error}") from error
 
 
 def _skeleton(card: ModelCard) -> VideoNet:

@@ -13,6 +13,8 @@ PathLike = str | os.PathLike[str]
 BEST, LAST, CHECKPOINT = "best.safetensors", "last.safetensors", "checkpoint.safetensors"
 """The weights in a run folder, and its state. An unfinished run has only the state."""
 
+MODEL = "model"
+"""Folder of the model in the folder of a fit."""
 _OLD_LAST = "model.safetensors"  # in the run folders of earlier versions, even of unfinished runs
 
 
@@ -20,8 +22,8 @@ def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
     """Find the weights file for a path.
 
     Args:
-        path: A weights file, which is returned unchanged; or the folder of a training run, for its best
-            weights, or its last weights if it did not validate.
+        path: A weights file, which is returned unchanged; the folder of a training run, for its best weights,
+            or its last weights if it did not validate; or the folder of a fit, for its model.
         allow_unfinished: Accept the folder of an unfinished run, and return its checkpoint, which contains
             the best weights so far.
 
@@ -40,6 +42,8 @@ def weights_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
             raise CheckpointError(f"{source}: no such run folder or weights file{hint}")
         refuse_unreadable(source, name="run folder or weights file", error=CheckpointError)
         return source
+    if (source / MODEL / LAST).is_file():
+        return source / MODEL / LAST
     if (source / _OLD_LAST).is_file() and not (source / LAST).is_file():
         raise CheckpointError(
             f"{source}: an earlier version of t3d wrote this folder; give a weights file in it, such as "

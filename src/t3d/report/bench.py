@@ -13,9 +13,9 @@ from t3d.bench.decode import DecodeResult
 from t3d.bench.growth import GrowthResult
 from t3d.bench.predict import PredictResult
 from t3d.bench.result import BenchResult, LayerTime, Machine, Row
-from t3d.bench.timing import Timing
 from t3d.errors import printable
 from t3d.report.result import say
+from t3d.timing import Timing
 
 
 def print_bench(result: BenchResult) -> None:
@@ -144,7 +144,7 @@ def print_predict(result: PredictResult) -> None:
     _console().print(table)
     say(
         f"start-up: {result.startup:.2f} s until the model is loaded",
-        f"{result.rate:.2f} videos per second, reading and computing in one process",
+        f"{result.rate:.2f} videos per second, reading and computing at the same time, in one process",
         *(f"could not be read: {each}" for each in result.bad),
         *_busy(result.machine),
     )

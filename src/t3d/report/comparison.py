@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from t3d.errors import printable
-from t3d.evaluation.comparison import Comparison, Difference
+from t3d.evaluation.comparison import Comparison
+from t3d.evaluation.difference import Difference
 from t3d.evaluation.figures import interval_text
 from t3d.report.result import say
 

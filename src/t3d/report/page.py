@@ -1,49 +1,26 @@
-"""A page of one file that shows a run: figures, curves, confusion matrix, sample frames, configuration."""
+"""Page of the demo: a training run, its rival, and what the frames' order is worth."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from t3d.clip import ClipSpec
-from t3d.data.clips.frames import FrameStore
+from t3d.evaluation.figures import interval_text
+from t3d.evaluation.frame_orders import FrameOrders
+from t3d.evaluation.pictures import inline_svg
 from t3d.evaluation.run_test import TestResult
-from t3d.io.files import atomic_path
-from t3d.report.pages import headline_figures, render
-from t3d.report.plots import confusion_figure, curves_figure, data_uri, frames_figure, race_figure
+from t3d.report.pages import headline_figures, write_page
+from t3d.report.pictures import Camera, first_of_each_class
+from t3d.report.plots import validation_figure
+from t3d.report.sections import Bar, curve_drawings, order_section, result_section
 from t3d.training.config import TrainConfig
 from t3d.training.logging import read_log
 from t3d.training.run_folder import RunFolder
-
-_FRAMES_A_ROW = 8  # shown of each sample video
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A test video that the report shows.
-
-    Args:
-        path: The file.
-        label: Its true class.
-        prediction: The predicted class.
-        probability: Probability of the predicted class, in [0, 1].
-    """
-
-    path: Path
-    label: str
-    prediction: str
-    probability: float
-
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return self.path.name
 
 
 @dataclass(frozen=True)
@@ -63,27 +40,15 @@ class Rival:
     note: str = ""
 
 
-def samples_of(outcome: TestResult) -> list[Sample]:
-    """Return the first test video of each class, with the scores the model gives it."""
-    scores = outcome.scores
-    chosen = []
-    for label, name in enumerate(scores.classes):
-        rows = np.flatnonzero((scores.labels == label) & np.isfinite(scores.video_probs).all(1))
-        for row in rows[:1]:
-            probs = scores.video_probs[row]
-            best = int(probs.argmax())
-            chosen.append(Sample(Path(scores.paths[row]), name, scores.classes[best], float(probs[best])))
-    return chosen
-
-
 def write_report(
     path: str | Path,
     run: RunFolder,
-    outcomes: Mapping[str, TestResult],
+    outcome: TestResult,
     *,
     title: str,
     lead: str,
     minutes: float,
+    orders: FrameOrders | None = None,
     rivals: Sequence[Rival] = (),
 ) -> Path:
     """Write the page.
@@ -91,50 +56,43 @@ def write_report(
     Args:
         path: The .html file.
         run: The training run.
-        outcomes: Test outcome for each order of frames; `normal` is the one that counts.
+        outcome: Its test.
         title: Heading of the page.
         lead: A sentence below it.
         minutes: What everything took.
-        rivals: Ways that are compared, with a table and their curves; the run itself is one of them.
+        orders: Accuracies with the frames in other orders.
+        rivals: Ways that are compared, with their curves; the run itself is one of them.
     """
-    outcome = outcomes["normal"]
     metrics = outcome.single
     config = run.read_config(TrainConfig)
-    samples = samples_of(outcome)
+    camera = Camera(config.data.limits, config.data.image_fps)
     chance = metrics.chance
-    page = render(
+    logs = {rival.name: rival.log for rival in rivals if rival.log}
+    return write_page(
+        path,
         "report.html",
         title=title,
         lead=lead,
         headline=metrics.headline(),
-        remarks=metrics.remarks(),
-        shared=outcome.shared_sentences(),
+        remarks=[*metrics.remarks(), *outcome.shared_sentences()],
         figures=[*headline_figures(metrics), ("minutes", f"{minutes:.1f}")],
-        chance=chance,
-        rivals=rivals,
-        race=data_uri(race_figure({r.name: r.log for r in rivals if r.log}, chance=chance)) if rivals else "",
-        orders=[(name, one.single) for name, one in outcomes.items()],
-        curves=data_uri(curves_figure(read_log(run.log), chance=chance)),
-        confusion=data_uri(confusion_figure(metrics.confusion, outcome.scores.classes)),
-        frames=data_uri(frames_figure(_frames(samples, config.clip))),
-        predictions=samples,
-        metrics=metrics,
+        rivals=[_bar(rival) for rival in rivals],
+        race=inline_svg(lambda: validation_figure(logs, chance=chance)) if rivals else "",
+        orders=None if orders is None else order_section(orders),
+        curves=curve_drawings(read_log(run.log), chance=chance),
+        predictions=first_of_each_class(outcome.scores, camera),
+        section=result_section(metrics, outcome.scores, camera),
+        bad=[str(failed) for failed in outcome.scores.bad],
         made=(
             f"{config.model.name}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
             f"{platform.machine()}"
         ),
         config=run.config.read_text(encoding="utf-8"),
     )
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return Path(path)
 
 
-def _frames(samples: Sequence[Sample], spec: ClipSpec) -> list[tuple[str, np.ndarray]]:
-    store = FrameStore(spec)
-    rows = []
-    for sample in samples:
-        frames = store.open(sample.path)
-        wanted = np.linspace(0, len(frames.times) - 1, _FRAMES_A_ROW).round().astype(np.int64)
-        rows.append((sample.label, frames.get(wanted).numpy()))
-    return rows
+def _bar(rival: Rival) -> Bar:
+    metrics = rival.outcome.single
+    text = f"{metrics.video_top1:.1%} ({metrics.correct} of {metrics.videos}; "
+    text += f"95% interval {interval_text(metrics.interval)})"
+    return Bar(f"{rival.name}: {rival.note}" if rival.note else rival.name, metrics.video_top1, text)

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jinja2
 
 from t3d.evaluation.figures import interval_text
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
+from t3d.io.files import atomic_path
+
+
+def write_page(path: str | Path, template: str, **values: object) -> Path:
+    """Write a page.
+
+    Args:
+        path: The .html file.
+        template: See `render`.
+        values: See `render`.
+
+    Returns:
+        The file.
+
+    Raises:
+        WriteError: It cannot be written.
+    """
+    page = render(template, **values)
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return Path(path)
 
 
 def render(template: str, **values: object) -> str:
@@ -19,12 +42,16 @@ def render(template: str, **values: object) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("t3d"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["interval"] = interval_text
     return environment.get_template(template).render(**values)
 
 
-def headline_figures(metrics: Metrics | MultiMetrics) -> list[tuple[str, str]]:
-    """Return the name and value of each figure at the top of the page."""
+def headline_figures(metrics: Metrics | MultiMetrics, *, clips: bool = True) -> list[tuple[str, str]]:
+    """Return the name and value of each figure at the top of the page.
+
+    Args:
+        metrics: Figures of a test or validation.
+        clips: Show the accuracy of single clips, too.
+    """
     if isinstance(metrics, MultiMetrics):
         return [
             ("mAP", f"{metrics.video_map:.1%}"),
@@ -43,4 +70,4 @@ def headline_figures(metrics: Metrics | MultiMetrics) -> list[tuple[str, str]]:
         figures.append(("balanced (mean recall)", f"{metrics.balanced_accuracy:.1%}"))
     if metrics.video_top5 is not None:
         figures.append(("videos, top-5", f"{metrics.video_top5:.1%}"))
-    return [*figures, ("clips correct", f"{metrics.clip_top1:.1%}")]
+    return [*figures, ("clips correct", f"{metrics.clip_top1:.1%}")] if clips else figures

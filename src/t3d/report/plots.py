@@ -1,9 +1,7 @@
-"""Pictures: confusion matrix, curves, sample frames. Drawn without a screen."""
+"""Pictures: confusion matrix, curves, accuracy over time. Drawn without a screen."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from t3d.bench.growth import GrowthResult
-from t3d.data.clips.arrays import FrameArray, frames_first
 from t3d.io.files import atomic_path
 
-_BEST_BY = {"top1": "top-1", "map": "mAP"}  # figures of a validation, by their names in a log
+_BEST_BY = {
+    "top1": "top-1",
+    "map": "mAP",
+    "agreement": "agreement with the teacher",
+}  # figures of a validation, by their names in a log
 
 
 def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
@@ -45,58 +46,79 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
     return figure
 
 
-def curves_figure(log: Sequence[dict[str, Any]], *, chance: float | None = None) -> Figure:
-    """Loss, and validation accuracy or mAP if the log has one, over optimizer steps.
+def loss_figure(log: Sequence[dict[str, Any]]) -> Figure:
+    """Draw the loss over optimizer steps.
 
     Args:
         log: Lines of a run's `log.jsonl`.
-        chance: Accuracy of guessing, drawn as a line.
     """
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    figure, axes = _small_figure()
     for kind, label in (("train", "training"), ("val", "validation")):
-        lines = [line for line in log if line["kind"] == kind]
-        loss.plot([line["step"] for line in lines], [line["loss"] for line in lines], label=label)
-    loss.set(xlabel="step", ylabel="loss", ylim=(0, None))
-    loss.legend()
-    name = next((name for name in _BEST_BY if any(name in line for line in log)), None)
-    if name is None:
-        figure.delaxes(accuracy)
-        return figure
-    lines = [line for line in log if line["kind"] == "val" and name in line]
-    accuracy.plot(
-        [line["step"] for line in lines], [100 * line[name] for line in lines], marker="o", markersize=3
-    )
-    if chance is not None:
-        accuracy.axhline(100 * chance, color="gray", linestyle="--", linewidth=1, label="chance")
-        accuracy.legend()
-    accuracy.set(xlabel="step", ylabel=f"validation {_BEST_BY[name]} (%)", ylim=(0, 100))
+        lines = [line for line in log if line["kind"] == kind and "loss" in line]
+        if lines:
+            axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], label=label)
+    axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
+    if axes.lines:
+        axes.legend()
     return figure
 
 
-def race_figure(logs: Mapping[str, Sequence[dict[str, Any]]], *, chance: float | None = None) -> Figure:
-    """Validation accuracy of several runs over optimizer steps, in one picture.
+def validated_by(log: Sequence[dict[str, Any]]) -> str | None:
+    """Return the name of the figure that a run validates by: `top1` or `map`. None without a validation."""
+    return next((name for name in _BEST_BY if any(name in line for line in log)), None)
+
+
+def validation_figure(logs: Mapping[str, Sequence[dict[str, Any]]], *, chance: float | None = None) -> Figure:
+    """Draw the validation accuracy or mAP of runs over optimizer steps, with 95 % intervals for a single run.
 
     Args:
-        logs: Lines of each run's `log.jsonl`, by the run's name.
+        logs: Lines of each run's `log.jsonl`, by the run's name. A name may be empty.
         chance: Accuracy of guessing, drawn as a line.
     """
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    for name, log in logs.items():
-        lines = [line for line in log if line["kind"] == "val"]
-        axes.plot(
-            [line["step"] for line in lines],
-            [100 * line["top1"] for line in lines],
-            marker="o",
-            markersize=3,
-            label=name,
-        )
+    figure, axes = _small_figure()
+    name = next(filter(None, map(validated_by, logs.values())), "top1")
+    for label, log in logs.items():
+        lines = [line for line in log if line["kind"] == "val" and name in line]
+        steps = [line["step"] for line in lines]
+        axes.plot(steps, [100 * line[name] for line in lines], marker="o", markersize=3, label=label)
+        if len(logs) == 1 and lines and all("low" in line and "high" in line for line in lines):
+            low, high = ([100 * line[end] for line in lines] for end in ("low", "high"))
+            axes.fill_between(steps, low, high, alpha=0.18, linewidth=0, label="95% interval")
     if chance is not None:
-        axes.axhline(100 * chance, color="gray", linestyle="--", linewidth=1, label="chance")
-    axes.set(xlabel="step", ylabel="validation top-1 (%)", ylim=(0, 100))
-    axes.legend()
+        axes.axhline(100 * chance, color="gray", linestyle="--", linewidth=1, label="guessing")
+    axes.set(xlabel="step", ylabel=f"validation {_BEST_BY[name]} (%)", ylim=(0, 100))
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=8)
     return figure
+
+
+def scatter_figure(points: Sequence[tuple[str, float, float, tuple[float, float]]]) -> Figure:
+    """Draw the accuracy of models over their time per video.
+
+    Args:
+        points: Name, milliseconds per video, accuracy and its interval of each model; accuracies in [0, 1].
+    """
+    figure, axes = _small_figure()
+    times = [each[1] for each in points]
+    for number, (name, milliseconds, accuracy, (low, high)) in enumerate(points):
+        error = [[100 * (accuracy - low)], [100 * (high - accuracy)]]
+        axes.errorbar(
+            milliseconds, 100 * accuracy, yerr=error, marker="o", capsize=3, color=f"C{number % 10}"
+        )
+        place = (milliseconds, 100 * accuracy)
+        axes.annotate(name, place, textcoords="offset points", xytext=(6, 5), fontsize=8, parse_math=False)
+    if max(times) > 8 * min(times):
+        axes.set_xscale("log")
+    else:
+        axes.set_xlim(0, 1.35 * max(times))
+    axes.set(xlabel="milliseconds per video", ylabel="accuracy (%)")
+    return figure
+
+
+def _small_figure() -> tuple[Figure, Any]:
+    """Return an empty figure that is readable on a phone, and its axes."""
+    figure = Figure(figsize=(4.4, 3.2), layout="constrained")
+    return figure, figure.add_subplot()
 
 
 def growth_figure(result: GrowthResult) -> Figure:
@@ -134,34 +156,7 @@ def growth_figure(result: GrowthResult) -> Figure:
     return figure
 
 
-def frames_figure(rows: Sequence[tuple[str, FrameArray]]) -> Figure:
-    """Draw sample frames, one row per video.
-
-    Args:
-        rows: Title and frames of each video, uint8 [T, C, H, W] or [T, H, W, C]; the same T throughout.
-
-    Raises:
-        ConfigError: Frames have another shape or type.
-    """
-    columns = rows[0][1].shape[0]
-    figure = Figure(figsize=(1.1 * columns + 1.6, 1.12 * len(rows)), layout="constrained")
-    grid = figure.subplots(len(rows), columns, squeeze=False)
-    for (title, frames), cells in zip(rows, grid, strict=True):
-        for frame, cell in zip(frames_first(frames).permute(0, 2, 3, 1).numpy(), cells, strict=True):
-            cell.imshow(frame)
-            cell.set(xticks=[], yticks=[])
-        cells[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
-    return figure
-
-
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as a PNG or SVG, by the ending of the file, atomically."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
-
-
-def data_uri(figure: Figure) -> str:
-    """A figure as a PNG inside a URI, for a page of one file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -13,6 +13,7 @@ from rich.text import Text
 from t3d.data.clips.views import PAPER_VIEWS
 from t3d.errors import printable
 from t3d.evaluation.figures import interval_text
+from t3d.evaluation.frame_orders import FrameOrders
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.run_test import TestResult
@@ -21,11 +22,18 @@ from t3d.io.files import atomic_path
 from t3d.report.plots import confusion_figure, save_figure
 
 
-def write_result(result: TestResult, folder: str | Path) -> None:
-    """Write `metrics.json`, `scores.csv` (one row per video) and, for one label each, `confusion.png`."""
+def write_result(result: TestResult, folder: str | Path, orders: FrameOrders | None = None) -> None:
+    """Write `metrics.json`, `scores.csv` (one row per video) and, for one label each, `confusion.png`.
+
+    Args:
+        result: The result of a test.
+        folder: Folder of the files.
+        orders: Accuracies with the frames in other orders, for `metrics.json`.
+    """
     folder = Path(folder)
+    figures = result.to_json() | ({} if orders is None else orders.to_json())
     with atomic_path(folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(result.to_json(), indent=1, ensure_ascii=False), encoding="utf-8")
+        temporary.write_text(json.dumps(figures, indent=1, ensure_ascii=False), encoding="utf-8")
     write_scores(result.scores, folder / "scores.csv")
     if isinstance(result.metrics, Metrics):
         figure = confusion_figure(result.metrics.confusion, result.scores.classes)

@@ -162,7 +162,7 @@ def read_model_card(path: PathLike, *, allow_unfinished: bool = False) -> ModelC
         return read_graph(Path(path))[1]
     if form == "onnx":
         return open_session(Path(path))[1]
-    from t3d.models.weights import read_card
+    from t3d.models.weights_header import read_card
 
     return read_card(path, allow_unfinished=allow_unfinished)
 
@@ -175,7 +175,7 @@ def model_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
         allow_unfinished: See `load`.
 
     Raises:
-        CheckpointError: There is no such file; see `t3d.models.weights.weights_file`.
+        CheckpointError: There is no such file; see `t3d.models.weights_file.weights_file`.
     """
     if exported_format(path) is not None and Path(path).is_file():
         return Path(path)

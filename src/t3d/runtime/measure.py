@@ -5,8 +5,8 @@ Legend: B batch, C channels, T frames, H height, W width, S segments.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,11 +17,11 @@ from t3d.models.net import VideoNet
 from t3d.models.segments import with_consensus
 from t3d.runtime.choice import RUNTIMES, Choice
 from t3d.runtime.exported import ExportedModel
+from t3d.timing import Rounds, alternate, timed
 
 _CLIPS = 4  # of a batch
-_SECONDS = 1.5  # after which no further round begins
-_ROUNDS = 7
-_FEWEST_ROUNDS = 3
+_SLOW = 0.4  # seconds of all models for a single clip, above which a batch has one
+_ROUNDS = Rounds(most=7, seconds=1.0)
 _WORTH = 1.1  # times as fast as PyTorch, or PyTorch stays
 
 
@@ -42,26 +42,19 @@ def fastest(net: VideoNet, exported: Sequence[ExportedModel], spec: ClipSpec, co
             scores: Tensor = scorer(x)
         return scores
 
-    models: list[Callable[[Tensor], Tensor]] = [network, *exported]
+    models: dict[str, Callable[[Tensor], Tensor]] = {
+        "": network,
+        **{str(model.path): model for model in exported},
+    }
     shape = (_CLIPS, 3, spec.segments * spec.num_frames, spec.size, spec.size)
     clips = torch.rand(shape).to(memory_format=torch.channels_last_3d)
-    times: list[list[float]] = [[] for _ in models]
     with torch.inference_mode():
-        began = time.perf_counter()
-        for model in models:
-            model(clips[:1])
-        if time.perf_counter() - began > _SECONDS / 4:
+        if sum(timed(partial(model, clips[:1])) for model in models.values()) > _SLOW:
             clips = clips[:1]
-        for model in models:  # the first pass of this size prepares memory and kernels
-            model(clips)
-        for done in range(_ROUNDS):
-            if done >= _FEWEST_ROUNDS and time.perf_counter() - began > _SECONDS:
-                break
-            for model, own in zip(models, times, strict=True):
-                before = time.perf_counter()
-                model(clips)
-                own.append(time.perf_counter() - before)
-    torch_seconds, *seconds = map(min, times)  # other work on the machine only makes them longer
+        fastest_run = alternate(
+            {name: partial(model, clips) for name, model in models.items()}, _ROUNDS
+        ).fastest
+    torch_seconds, *seconds = fastest_run.values()  # other work on the machine only makes them longer
     best = min(range(len(exported)), key=lambda number: seconds[number])
     winner, faster = exported[best], torch_seconds / seconds[best]
     if faster < _WORTH:

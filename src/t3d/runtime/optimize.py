@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from statistics import median
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from t3d.device import Precision, use_bf16
 from t3d.errors import ConfigError, at_least, first_line, one_of
 from t3d.runtime.fold import folded
+from t3d.timing import Rounds, alternate, waiting
 
 Numbers = Literal["fp32", "bf16"]
 LARGEST_DIFFERENCE: Mapping[Numbers, float] = MappingProxyType({"fp32": 1e-5, "bf16": 2e-2})
@@ -273,29 +272,14 @@ class _Trial:
 
     def measure(self) -> None:
         """Measure all candidates in turn. Ones that are much too slow in the first round are not repeated."""
-        times: dict[str, list[float]] = {name: [] for name in self.computes}
-        for number in range(self.rounds):
-            if number == 1:
-                most = _HOPELESS * min(seconds[0] for seconds in times.values())
-            for name, seconds in times.items():
-                if number == 0 or seconds[0] <= most:
-                    seconds.append(self._time(self.computes[name]))
-        for name, seconds in times.items():
-            self.candidates[name] = replace(self.candidates[name], seconds=median(seconds))
+        calls = {name: partial(compute, self.example) for name, compute in self.computes.items()}
+        rounds = Rounds(fewest=self.rounds, most=self.rounds, warm_ups=0, hopeless=_HOPELESS)
+        for name, time in alternate(calls, rounds, wait=waiting(self.example.device)).times.items():
+            self.candidates[name] = replace(self.candidates[name], seconds=time.median)
 
     def fastest(self) -> str:
         """Return the name of the fastest candidate."""
         return min(self.computes, key=lambda name: self.candidates[name].seconds or 0.0)
-
-    def _time(self, compute: Callable[[Tensor], Tensor]) -> float:
-        cuda = self.example.device.type == "cuda"
-        if cuda:
-            torch.cuda.synchronize(self.example.device)
-        began = time.perf_counter()
-        compute(self.example)
-        if cuda:
-            torch.cuda.synchronize(self.example.device)
-        return time.perf_counter() - began
 
 
 def _difference(output: Tensor, reference: Tensor) -> float:

@@ -15,6 +15,8 @@ from t3d.errors import ConfigError, at_least, between, one_of
 
 Optimizer = Literal["sgd", "adamw"]
 ScheduleName = Literal["step", "plateau", "cosine", "constant"]
+Tracker = Literal["mlflow", "wandb", "trackio", "tensorboard"]
+"""See `t3d.training.trackers`. Defined here, because reading options does not need torch."""
 GradCheckpointing = Literal["none", "layers", "blocks"]
 """See `VideoNet.set_grad_checkpointing`. Defined here, too, because reading options does not need torch."""
 
@@ -145,6 +147,8 @@ class RunConfig:
             in hardware.
         eval_every: Epochs between validations. The last epoch is always validated.
         log_every: Optimizer steps between log lines.
+        tracker: Experiment trackers that also record the log: `mlflow`, `wandb`, `trackio`, `tensorboard`.
+            TensorBoard is always written if it is installed.
         checkpoint_minutes: Minutes between checkpoints within an epoch. Every epoch also ends with one.
         overwrite: Delete the run in `out`, if there is one, and start again.
     """
@@ -161,6 +165,7 @@ class RunConfig:
     precision: Precision = "auto"
     eval_every: int = 1
     log_every: int = 10
+    tracker: tuple[str, ...] = ()
     checkpoint_minutes: float = 10.0
     overwrite: bool = False
 
@@ -169,6 +174,8 @@ class RunConfig:
             raise ConfigError("out is missing: choose a run folder, such as runs/NAME")
         at_least("seed", self.seed, 0)
         one_of("precision", self.precision, get_args(Precision))
+        for name in self.tracker:
+            one_of("tracker", name, get_args(Tracker))
         at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
         for name in ("eval_every", "log_every"):
             at_least(name, getattr(self, name), 1)

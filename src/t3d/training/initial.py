@@ -16,8 +16,9 @@ from t3d.models.loading import is_classifier, load_matching
 from t3d.models.net import VideoNet
 from t3d.models.registry import create_model
 from t3d.models.skeleton import no_weights
-from t3d.models.weights import read_card, read_tensors
+from t3d.models.weights import read_tensors
 from t3d.models.weights_file import weights_file
+from t3d.models.weights_header import read_card
 from t3d.training.config import ModelConfig
 
 _INSERTED = "inserted."  # tensors of TTLs that `insert_ttl` adds to a network

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from t3d.errors import ConfigError
-from t3d.models.weights import read_card
+from t3d.models.weights_header import read_card
 from t3d.training.checkpoint import read_header
 from t3d.training.config import CHANGEABLE, RunConfig, TrainConfig
 from t3d.training.run_folder import RunFolder

@@ -1,4 +1,4 @@
-"""Log of a run: progress bar, one line per epoch, `log.jsonl`, and TensorBoard if it is installed."""
+"""Log of a run: progress bar, one line per epoch, `log.jsonl`, TensorBoard and other trackers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import importlib.util
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from t3d.errors import printable_lines
 from t3d.io.journal import Journal, read_journal
 from t3d.progress import progress
+from t3d.training.trackers import Trackers
 
 
 class RunLog:
@@ -26,9 +27,21 @@ class RunLog:
         steps: Optimizer steps of the whole run, for the progress bar.
         done: Optimizer steps before a resume. Later lines of the interrupted run are removed.
         validated: Whether the validation after step `done` is finished. If not, its line is removed, too.
+        trackers: Names of trackers that record the run, too, see `t3d.training.trackers`.
+        options: Options of the run, for the trackers.
     """
 
-    def __init__(self, path: Path, *, main: bool, steps: int, done: int = 0, validated: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        main: bool,
+        steps: int,
+        done: int = 0,
+        validated: bool = True,
+        trackers: Sequence[str] = (),
+        options: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.main = main
         if not main:
             return
@@ -43,6 +56,8 @@ class RunLog:
             self._files.enter_context(_quiet_board())
             with self._optional_board():
                 self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=done + 1)
+        self._trackers = Trackers(trackers, path.parent, options)
+        self._files.callback(self._trackers.close)
         # Without a last line: the trainer prints how long the run took, also over restarts.
         bar = progress("Training", steps, unit="steps", done=done, last_line=False)
         self._bar = self._files.enter_context(bar)
@@ -61,6 +76,7 @@ class RunLog:
         self._journal.add(line)
         if kind == "train":
             self._loss = f", loss {values['loss']:.3f}" if "loss" in values else ""
+        self._trackers.log({f"{kind}/{name}": value for name, value in values.items()}, step)
         with self._optional_board():
             for name, value in values.items():
                 if self._board is not None:

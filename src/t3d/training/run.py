@@ -21,6 +21,7 @@ from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.scores import Scores
+from t3d.evaluation.scores_table import write_scores
 from t3d.evaluation.scoring import Processes, score_videos
 from t3d.evaluation.task import measure
 from t3d.training.checkpoint import Progress
@@ -48,6 +49,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         - `checkpoint.safetensors`: the whole state during the run, with the best weights so far.
         - `log.jsonl`: the log.
         - `train.csv` and `val.csv`: the videos.
+        - `val_scores.csv`: the scores of the validation videos at the best validation.
         - `soft.csv`: the soft labels of the training videos without a label, with `data.soft`.
         - `bad.csv`: the videos that could not be read.
 
@@ -95,7 +97,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
                     metrics = measure(scores, resamples=FEW_RESAMPLES)
                     without = measure_without(scores, shared, resamples=FEW_RESAMPLES) if shared else None
                     trainer.validated(epoch, metrics.loss, metrics.log_line() | _unshared(without))
-                    trainer.keep_if_best(epoch, metrics.best_by, metrics.summary())
+                    best = trainer.keep_if_best(epoch, metrics.best_by, metrics.summary())
+                    if best and run.accelerator.is_main_process:
+                        write_scores(scores, run.folder.val_scores_csv)
                     note = f"  val {metrics}"
                     if without is not None:
                         note += f"; without shared videos {without.summary()}"

@@ -54,6 +54,7 @@ class RunFolder:
         self.classes = self.path / "classes.txt"
         self.train_csv = self.path / "train.csv"
         self.val_csv = self.path / "val.csv"
+        self.val_scores_csv = self.path / "val_scores.csv"
         self.soft_csv = self.path / "soft.csv"
         self.bad_csv = self.path / "bad.csv"
         self.log = self.path / "log.jsonl"

@@ -35,6 +35,7 @@ from t3d.training.initial import check_initial, load_initial
 from t3d.training.interrupt import CaughtSignals, RaisedSignals, deferred_signals
 from t3d.training.length import check_length
 from t3d.training.run_folder import RunFolder
+from t3d.training.trackers import check_trackers
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -235,10 +236,12 @@ def open_run(config: Config, index: VideoIndex | None, *, resume: bool) -> Run[C
         resume: Resume the run in `config.out`.
 
     Raises:
-        ConfigError: A new run would replace an existing folder, or `optim.epochs` is too low to resume.
+        ConfigError: A new run would replace an existing folder, `optim.epochs` is too low to resume, or the
+            package of a tracker is not installed.
         CheckpointError: The weights of `model.init` are missing or damaged, or belong to another model.
     """
     data = config.data
+    check_trackers(config.tracker)
     accelerator = make_accelerator()
     folder = RunFolder(config.out)
     store = FrameStore(

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -145,6 +145,8 @@ class Trainer:
                     steps=config.optim.epochs * self.steps,
                     done=self._steps_done,
                     validated=progress.step == 0,
+                    trackers=config.tracker,
+                    options=asdict(config),
                 )
             )
             if self.accelerator.is_main_process:
@@ -236,23 +238,28 @@ class Trainer:
         self.log.write("val", epoch * self.steps, epoch=epoch, **figures)
         self.progress = replace(self.progress, figures=figures)
 
-    def keep_if_best(self, epoch: int, score: float, summary: str = "") -> None:
+    def keep_if_best(self, epoch: int, score: float, summary: str = "") -> bool:
         """Keep a copy of the weights if they validated best so far. It becomes part of every checkpoint.
 
         Args:
             epoch: Finished epochs.
             score: Figure that selects the best weights.
             summary: The figure in words, with its count and interval.
+
+        Returns:
+            Whether they validated best so far.
         """
         progress = self.progress
         if self._regular(epoch):
             since_best = 0 if score > progress.best_regular else progress.since_best + 1
             best_regular = max(score, progress.best_regular)
             self.progress = replace(progress, best_regular=best_regular, since_best=since_best)
-        if score > progress.best:
-            self.progress = replace(self.progress, best=score, best_epoch=epoch, best_summary=summary)
-            card = self.describe(replace(self.progress, epoch=epoch))
-            self.best = Snapshot.of(self.learner.kept, card)
+        if score <= progress.best:
+            return False
+        self.progress = replace(self.progress, best=score, best_epoch=epoch, best_summary=summary)
+        card = self.describe(replace(self.progress, epoch=epoch))
+        self.best = Snapshot.of(self.learner.kept, card)
+        return True
 
     def say(self, epoch: int, note: str = "") -> None:
         """Print the line of an epoch, followed by a note."""

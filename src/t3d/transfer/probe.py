@@ -5,15 +5,12 @@ Legend: N clips, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from t3d.card import ModelCard
-from t3d.clip import ClipSpec
 from t3d.data.catalog import (
     open_index,
     open_videos,
@@ -33,23 +30,17 @@ from t3d.evaluation.leaks import compared_lists, overlaps, shared_with_run
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult
 from t3d.evaluation.scores import ClipRow
-from t3d.evaluation.scoring import each_clip, pooled_features
+from t3d.evaluation.scoring import each_clip
 from t3d.evaluation.task import measure
 from t3d.io.files import writable_folder
-from t3d.models.frames import TimePooling, pool_time
 from t3d.models.net import VideoNet
-from t3d.models.weights import load_model, save_model
+from t3d.models.weights import save_model
 from t3d.training.run_folder import RunFolder
-from t3d.transfer.frame_model import frame_net, set_classifier
+from t3d.transfer.frame_model import set_classifier
+from t3d.transfer.frozen import Frozen, open_frozen
 from t3d.transfer.linear import class_probabilities, fit_linear, fit_soft
 from t3d.transfer.probe_config import ProbeConfig
-from t3d.transfer.teachers.base import Teacher
-from t3d.transfer.teachers.library import TorchTeacher
-from t3d.transfer.teachers.open import open_teacher
 
-_STRIDE = 16  # of a teacher's clip, in frames; with 8 frames per clip, a clip spans about 5 seconds
-
-Vectors = Callable[[torch.Tensor], torch.Tensor]
 COMMAND = "t3d probe"
 
 
@@ -72,16 +63,6 @@ class Probe:
     test: TestResult | None
 
 
-@dataclass(frozen=True)
-class _Frozen:
-    """Frozen network, or an ONNX teacher, which has no network and no card."""
-
-    vectors: Vectors
-    spec: ClipSpec
-    net: VideoNet | None = None
-    card: ModelCard | None = None
-
-
 def run_probe(config: ProbeConfig) -> Probe:
     """Train a linear classifier on frozen features, test it, and write it as a model.
 
@@ -102,14 +83,14 @@ def run_probe(config: ProbeConfig) -> Probe:
         ConfigError: An option is invalid for this model or this machine.
         ManifestError: The videos or their labels cannot be used, or too many cannot be read.
     """
-    reading, compute = config.reading, config.compute
+    reading = config.reading
     folder = None if config.out is None else RunFolder(config.out)
     if folder is not None:
         folder.refuse_existing(overwrite=config.overwrite)
         writable_folder(folder.path, name="out")  # before the features are computed
     known, asked = _videos(config)
     learned, targets = _with_soft(known, config)
-    frozen = _frozen(config)
+    frozen = open_frozen(config)
     if folder is not None and frozen.net is None:
         raise ConfigError(
             f"out is {config.out}, but an ONNX teacher cannot be saved as a model; remove `out`, or use a "
@@ -121,19 +102,11 @@ def run_probe(config: ProbeConfig) -> Probe:
     )
 
     def computed(part: Manifest, name: str) -> tuple[list[ClipRow], list[Failed]]:
-        if reading.cache:
-            open_all(part, store, workers=compute.workers)  # unreadable videos are reported below
-        shown = f"Computing {name} features"
-        rows, bad = each_clip(
-            frozen.vectors, part, Protocol(frozen.spec), store=store, compute=compute, shown=shown
-        )
-        refuse_many(bad, among=len(part), max_bad=reading.max_bad, option="max_bad")
-        return rows, bad
+        return clip_features(frozen, part, store, config, shown=f"Computing {name} features")
 
     rows, bad = computed(learned, "train")
     test_rows, test_bad = ([], []) if asked is None else computed(asked, "test")
-    broken = {failed.row for failed in bad}
-    classifier = _fit(known, targets, [row for row in rows if row[0] not in broken])
+    classifier = _fit(known, targets, rows)
     result = None
     if asked is not None and config.test is not None:
         result = result_of(classifier, asked, test_rows, test_bad)
@@ -143,10 +116,40 @@ def run_probe(config: ProbeConfig) -> Probe:
             run = shared_with_run(config.model, asked, index, name=config.test)
             shared |= {f"model {name}": shared_videos for name, shared_videos in run.items()}
         result = replace(result, overlaps=overlaps(result.scores, shared))
-    probe = Probe(learned, bad, *_with_classifier(frozen, classifier, known.classes), result)
+    probe = Probe(learned, bad, *with_classifier(frozen, classifier, known.classes), result)
     if folder is not None:
         _write(probe, folder, config)
     return probe
+
+
+def clip_features(
+    frozen: Frozen, videos: Manifest, store: FrameStore, config: ProbeConfig, *, shown: str
+) -> tuple[list[ClipRow], list[Failed]]:
+    """Compute the features of all clips of videos.
+
+    Args:
+        frozen: The frozen network.
+        videos: The videos.
+        store: Source of their frames.
+        config: How they are read and computed.
+        shown: Title of the progress.
+
+    Returns:
+        Row of the video, number of the clip, and feature vector, float64 [D], of each clip; and the videos
+        that could not be read, which have no clip.
+
+    Raises:
+        ManifestError: Too many videos cannot be read.
+    """
+    reading, compute = config.reading, config.compute
+    if reading.cache:
+        open_all(videos, store, workers=compute.workers)  # unreadable videos are reported below
+    rows, bad = each_clip(
+        frozen.vectors, videos, Protocol(frozen.spec), store=store, compute=compute, shown=shown
+    )
+    refuse_many(bad, among=len(videos), max_bad=reading.max_bad, option="max_bad")
+    broken = {failed.row for failed in bad}
+    return [row for row in rows if row[0] not in broken], bad
 
 
 def _with_soft(known: Manifest, config: ProbeConfig) -> tuple[Manifest, Probs | None]:
@@ -168,10 +171,19 @@ def _fit(known: Manifest, targets: Probs | None, rows: list[ClipRow]) -> Any:
     return fit_soft(np.stack([row[2] for row in rows]), targets[videos], videos=videos).classifier
 
 
-def _with_classifier(
-    frozen: _Frozen, classifier: Any, classes: tuple[str, ...]
+def with_classifier(
+    frozen: Frozen, classifier: Any, classes: tuple[str, ...]
 ) -> tuple[VideoNet | None, ModelCard | None]:
-    """Put a fitted classifier on the frozen network."""
+    """Put a fitted classifier on the frozen network, in place of the one it has.
+
+    Args:
+        frozen: The frozen network.
+        classifier: Fitted scikit-learn pipeline.
+        classes: Names of the classes.
+
+    Returns:
+        The network and its card. None for an ONNX teacher.
+    """
     if frozen.net is None or frozen.card is None:
         return None, None
     net, card = frozen.net, frozen.card
@@ -211,41 +223,6 @@ def _videos(config: ProbeConfig) -> tuple[Manifest, Manifest | None]:
     return known, asked.with_classes(known.classes, name=config.test, owner="the training videos")
 
 
-def _frozen(config: ProbeConfig) -> _Frozen:
-    """Load the frozen network."""
-    device = config.compute.pick_device()
-    if config.model is not None:
-        net, card = load_model(config.model, device=device, allow_unfinished=config.allow_unfinished)
-        # Features belong to clips. Only scores are averaged over segments.
-        card = replace(card, clip=replace(card.clip, segments=1))
-    else:
-        assert config.teacher is not None
-        teacher = open_teacher(
-            config.teacher,
-            weights=config.teacher_weights,
-            size=config.teacher_size,
-            normalization=config.normalization,
-        )
-        spec = ClipSpec(
-            num_frames=config.num_frames,
-            stride=_STRIDE if config.stride is None and config.fps is None else config.stride,
-            fps=config.fps,
-            size=teacher.size,
-            resize=teacher.size,
-            tail=config.tail,
-            pixel_aspect=config.pixel_aspect,
-            tonemap=config.tonemap,
-            mean=teacher.mean,
-            std=teacher.std,
-        )
-        if not isinstance(teacher, TorchTeacher):
-            return _Frozen(teacher_vectors(teacher.to(device), device, config.pooling), spec)
-        net = frame_net(teacher, config.pooling).to(device)
-        card = ModelCard("frames", asdict(net.options), clip=spec, provenance={"teacher": teacher.name})
-    vectors = pooled_features(net, card.clip, bf16=config.compute.use_bf16(device))
-    return _Frozen(vectors, card.clip, net, card)
-
-
 def result_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: list[Failed]) -> TestResult:
     """Test a fitted classifier.
 
@@ -259,19 +236,3 @@ def result_of(classifier: Any, manifest: Manifest, rows: list[ClipRow], bad: lis
     scored = [(video, clip, probs) for (video, clip, _), probs in zip(rows, full, strict=True)]
     scores = collect(manifest, scored, bad)
     return TestResult(measure(scores), scores)
-
-
-def teacher_vectors(teacher: Teacher, device: torch.device, pooling: TimePooling = "mean_std") -> Vectors:
-    """Return a function from uint8 clips [B, T, C, H, W] to their frames' features, pooled over time [B, D].
-
-    Args:
-        teacher: The teacher, on `device`.
-        device: Where it computes.
-        pooling: See `t3d.models.frames.pool_time`.
-    """
-
-    def vectors(clips: torch.Tensor) -> torch.Tensor:
-        frames = clips.to(device).flatten(0, 1)
-        return pool_time(teacher(frames).unflatten(0, clips.shape[:2]), pooling, dim=1)
-
-    return vectors

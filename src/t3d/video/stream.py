@@ -18,9 +18,7 @@ import av
 import av.container
 import av.logging
 import av.video
-import numpy as np
 from av.stream import Discard, Disposition
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from t3d.errors import VideoError
 from t3d.io.archive_names import is_archive, unpack_hint
@@ -28,13 +26,13 @@ from t3d.io.tar_member import TarMember
 from t3d.io.video_cache import ensure_local
 from t3d.video.limits import TimeLimit, check_frame_size
 from t3d.video.orientation import Image
-from t3d.video.tonemap import ToneMapper
+from t3d.video.rgb import RGBConverter, ffmpeg_text, stored_pixel_aspect
 
 if TYPE_CHECKING:
     VideoPacket = av.Packet[av.video.VideoStream]
 
 # Video containers only: a playlist or script would make FFmpeg open other files, or wait for them.
-_FORMATS = (
+FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,live_flv,asf,ogg,h264,hevc,vvc,m4v,"
     "h263,av1,obu,ivf,mjpeg,mjpeg_2000,gif,apng,yuv4mpegpipe,mxf,mxf_opatom,nut,dv,rm,gxf,wtv,nsv,vc1,dirac,"
     "avs,avs2,avs3,cavsvideo,swf,smjpeg,flic,bink,smk,roq,thp,amv,r3d,webp_pipe,cine,ser,dhav,h261,pva,nuv,"
@@ -50,17 +48,6 @@ _AUDIO_FORMATS = (
 # Codecs that mark frames that no other frame depends on, and whose decoders can skip them.
 # HEVC is not included: frames that it marks may still be used by frames of a higher temporal layer.
 _LEAVES = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video"})
-
-# Values of AVColorSpace that swscale can read. Others (YCgCo, ICtCp, …) are read as BT.601.
-_KNOWN_COLORSPACES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
-
-# Without these flags swscale drops every other color sample, which costs 1 to 3 dB.
-_SCALING = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
 
 _COVER = Disposition.attached_pic.value
 
@@ -130,8 +117,7 @@ class Stream:
         self.decoding_times: list[int | None] = []
         self.packet_times: list[int | None] = []  # as stored, not always times of presentation
         self.passed_over: set[int] = set()  # time stamps of the frames that the last pass of `frames` skipped
-        self._reformatter = VideoReformatter()
-        self._tone_mapper = ToneMapper() if tonemap else None
+        self._rgb = RGBConverter(path, tonemap=tonemap)
         # Every frame of MPEG-4 without B-frames depends on the one before, up to the next key frame.
         self.chained = self.codec == "mpeg4" and not context.has_b_frames
         self._leaves = self.codec in _LEAVES and not self.chained
@@ -147,7 +133,7 @@ class Stream:
             try:
                 packet = next(source, None)
             except (av.FFmpegError, ValueError) as error:
-                self.errors.append(f"reading stops after {count} packets: {_text(error)}")
+                self.errors.append(f"reading stops after {count} packets: {ffmpeg_text(error)}")
                 packet = None
             except IndexError:
                 # PyAV fails on streams that appear in mid-file, but only after it has read everything.
@@ -172,7 +158,7 @@ class Stream:
         except av.EOFError:
             return []  # flushed before
         except (av.FFmpegError, ValueError, MemoryError) as error:
-            self.errors.append(_text(error))
+            self.errors.append(ffmpeg_text(error))
             return []
 
     def frames(
@@ -232,7 +218,9 @@ class Stream:
         try:
             self.container.seek(timestamp, stream=self.video, backward=True)
         except (av.FFmpegError, ValueError, OverflowError) as error:
-            raise VideoError(self.path, f"cannot go to time stamp {timestamp}: {_text(error)}") from error
+            raise VideoError(
+                self.path, f"cannot go to time stamp {timestamp}: {ffmpeg_text(error)}"
+            ) from error
 
     def rgb(self, frame: av.VideoFrame, *, shape: tuple[int, int] | None = None) -> Image:
         """Convert a frame to RGB as stored (not rotated), uint8 H W C, by its own color space and range.
@@ -241,31 +229,7 @@ class Stream:
             frame: A frame from `frames`.
             shape: Height and width to scale it to, by swscale's bicubic filter.
         """
-        height, width = shape or (None, None)
-        try:
-            if self._tone_mapper is not None:
-                frame = self._tone_mapper.to_sdr(frame)
-            known = frame.colorspace in _KNOWN_COLORSPACES
-            space = None if known else Colorspace.ITU601
-            converted = self._reformatter.reformat(
-                frame,
-                width=width,
-                height=height,
-                format="rgb24",
-                src_colorspace=space,
-                dst_colorspace=space,
-                interpolation=None if shape is None else _SCALING,
-                threads=1,
-            )
-        except (av.FFmpegError, ValueError, MemoryError) as error:
-            reason = (
-                f"cannot turn {frame.format.name} of {frame.width} × {frame.height} into RGB: {_text(error)}"
-            )
-            raise VideoError(self.path, reason) from error
-        # The memory of the new frame, whose rows may have a margin: `to_ndarray` would copy it.
-        plane = converted.planes[0]
-        size, strides = (converted.height, converted.width, 3), (plane.line_size, 3, 1)
-        return np.ndarray(size, np.uint8, buffer=memoryview(plane), strides=strides)
+        return self._rgb(frame, shape=shape)
 
     @property
     def pixel_aspect(self) -> Fraction:
@@ -273,10 +237,7 @@ class Stream:
 
         Absurd values, such as damaged headers have, are read as 1.
         """
-        ratio = self.video.sample_aspect_ratio
-        if not ratio or ratio == 1:
-            return Fraction(1)
-        return ratio if Fraction(1, 10) <= ratio <= 10 else Fraction(1)
+        return stored_pixel_aspect(self.video)
 
     def beyond_end(self) -> int:
         """Return how many frames of the container's index are, in part or whole, beyond the end of the file.
@@ -341,7 +302,7 @@ def open_container(
     member: TarMember | None,
     *,
     decoder_options: dict[str, str] | None = None,
-    formats: str = _FORMATS,
+    formats: str = FORMATS,
 ) -> av.container.InputContainer:
     """Open a file with FFmpeg.
 
@@ -422,8 +383,4 @@ def _why_not_opened(path: Path, member: TarMember | None, error: Exception) -> s
         ):
             return f"is an audio file, not a video ({audio.format.long_name})"
         return "is not a video container but a playlist, script, picture or the like"
-    return f"cannot be opened: {_text(error)}"
-
-
-def _text(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"cannot be opened: {ffmpeg_text(error)}"

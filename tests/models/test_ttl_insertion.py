@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from t3d.errors import ConfigError
 from t3d.models import ModelCard, VideoNet, create_model, insert_ttl, load_backbone, load_model, save_model
 from t3d.models.flops import count_parameters
-from t3d.models.insert_ttl import InsertedTTL
+from t3d.models.ttl_insertion import InsertedTTL
 
 WIDTH = {"width": 0.125}
 # A net, its options, where its TTLs stand, and the channels there.

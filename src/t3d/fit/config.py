@@ -1,0 +1,86 @@
+"""Options of `t3d fit`. Importing them imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from t3d.data.split_lists import Shares
+from t3d.device import Compute
+from t3d.errors import ConfigError, at_least, between, one_of
+from t3d.evaluation.config import Reading
+
+Candidate = Literal["frames", "network"]
+CANDIDATES: tuple[Candidate, ...] = get_args(Candidate)
+
+TEACHER, STUDENT = "lite0", "t3d_tiny"
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Options of a fit.
+
+    Args:
+        videos: Labeled videos: a folder with one folder per class, a table (.csv, .tsv, .txt, .jsonl), an
+            index (.parquet), or an official list.
+        out: Folder for the report, the model and everything else.
+        minutes: Minutes that the fit may take. It decides how long the small 3D network trains, and whether.
+        unlabeled: More videos, without labels: a folder in any layout, or a list. The 3D network also learns
+            from them.
+        test: Labeled videos to test on, in any form of `videos`. Default: some of `videos`.
+        candidates: Models to train: `frames` (a 2D network on single frames, with a linear classifier) and
+            `network` (a small 3D network that the 2D network teaches). With both, their average is the third
+            candidate. Default: both, if there is time for both.
+        teacher: 2D network: `lite0`, a timm or torchvision name, or a file of `t3d teacher`.
+        student: Small 3D network, as listed by `t3d models`.
+        epochs: Passes of the 3D network over the training videos. Default: as many as fit into `minutes`.
+        clip_seconds: Length of the clips of the 3D network, in seconds. Default: 2.56, or less if most videos
+            are shorter.
+        size: Side of the clips of the 3D network, in pixels.
+        flip: Also train on mirrored videos. Turn it off where left and right differ in meaning.
+        source_pattern: Regular expression, searched in a video's path without its ending. The part in
+            parentheses is the name of the recording that the video was cut from. Videos of one recording stay
+            together.
+        export: Export the model for fast inference on a CPU. Needs the extra `t3d[export]`.
+        overwrite: Delete the fit in `out`, if there is one.
+        shares: Videos that are held out.
+        reading: How the videos are found and read.
+        compute: Where and how the models compute.
+
+    Raises:
+        ConfigError: A value that cannot work.
+    """
+
+    videos: str
+    out: str = "fit"
+    minutes: float = 20.0
+    unlabeled: str | None = None
+    test: str | None = None
+    candidates: tuple[Candidate, ...] = CANDIDATES
+    teacher: str = TEACHER
+    student: str = STUDENT
+    epochs: int | None = None
+    clip_seconds: float | None = None
+    size: int = 64
+    flip: bool = True
+    source_pattern: str | None = None
+    export: bool = True
+    overwrite: bool = False
+    shares: Shares = field(default_factory=lambda: Shares(val_fraction=0.2, test_fraction=0.2))
+    reading: Reading = field(default_factory=Reading)
+    compute: Compute = field(default_factory=Compute)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "candidates", tuple(self.candidates))
+        between("minutes", self.minutes, 0.1, 100_000)
+        if not self.candidates:
+            raise ConfigError(f"candidates is empty; choose from {', '.join(CANDIDATES)}")
+        for name in self.candidates:
+            one_of("candidates", name, CANDIDATES)
+        if self.epochs is not None:
+            at_least("epochs", self.epochs, 1)
+        if self.clip_seconds is not None:
+            between("clip_seconds", self.clip_seconds, 0.01, 3600)
+        at_least("size", self.size, 32)
+        if self.reading.index is not None:
+            raise ConfigError("`index` is set; a fit makes its own index of the videos. Remove `index`")

@@ -1,0 +1,1 @@
+"""Classify live sources: cameras and streams."""

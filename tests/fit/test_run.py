@@ -1,0 +1,243 @@
+"""`t3d fit`: from a folder to a tested model; it continues where it stopped, and refuses what cannot work."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from t3d.cli.main import main
+from t3d.data.manifest.manifest import Manifest
+from t3d.data.split_lists import Shares
+from t3d.device import Compute
+from t3d.errors import ConfigError, ManifestError, StoppedError
+from t3d.evaluation.predictor import Predictor
+from t3d.fit import look as look_module
+from t3d.fit import run as run_module
+from t3d.fit.config import FitConfig
+from t3d.fit.folder import FitFolder
+from t3d.fit.result import FitResult
+from t3d.fit.run import run_fit
+from t3d.models.weights import load_model
+
+SHARES = Shares(val_fraction=0.2, test_fraction=0.2)
+
+
+def config_of(clips: Path, out: Path, teacher: str, **options: object) -> FitConfig:
+    small = {"epochs": 1, "size": 32, "export": False, "shares": SHARES, "compute": Compute(workers=0)}
+    return FitConfig(str(clips), out=str(out), teacher=teacher, **(small | options))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def fitted(
+    clips: Path, teacher: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[FitResult, list[str]]:
+    """A whole fit that was stopped once and continued, and what it said."""
+    said: list[str] = []
+    config = config_of(clips, tmp_path_factory.mktemp("fitted") / "fit", teacher)
+
+    def stop(_: object) -> None:
+        raise StoppedError("stopped", 2)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "train_network", stop)
+        with pytest.raises(StoppedError):
+            run_fit(config, say=said.append)
+    return run_fit(config, say=said.append), said
+
+
+def test_every_part_is_there(fitted: tuple[FitResult, list[str]]) -> None:
+    result, said = fitted
+    folder = FitFolder(result.config.out)
+    assert result.counts == {"train": (6, 6), "val": (2, 2), "test": (2, 2)}
+    assert result.test.metrics.videos == 2
+    assert [name for name, _ in result.lines()] == ["frames", "network", "both"]
+    assert result.orders is not None
+    assert [row.order for row in result.orders.rows] == ["normal", "shuffled", "static"]
+    for name in ("frames", "network", "both"):
+        assert folder.candidate(name).last.is_file()
+    assert folder.model.last.is_file()
+    assert not folder.cache.exists()
+    assert json.loads(folder.result.read_text())["winner"] == result.winner
+    assert any("10 videos of 2 classes (blue 5, red 5)" in line for line in said)
+    assert any("No recording is in two lists" in line for line in said)
+
+
+def test_no_recording_is_in_two_lists(fitted: tuple[FitResult, list[str]]) -> None:
+    lists = FitFolder(fitted[0].config.out).read_lists(("blue", "red"))
+    sources = [set(part.sources()) for part in lists.values()]
+    assert not set.intersection(sources[0], sources[1])
+    assert not set.intersection(sources[2], sources[0] | sources[1])
+
+
+def test_the_winner_is_the_model(fitted: tuple[FitResult, list[str]]) -> None:
+    result, _ = fitted
+    lines = dict(result.lines())
+    best = max(line.accuracy for line in lines.values())
+    assert lines[result.winner].accuracy == best
+    train, val = FitFolder(result.config.out).model.read_videos()
+    if result.winner == "frames":
+        assert (len(train), val) == (8, None)  # fitted again with the validation videos
+    else:
+        assert val is not None
+        assert len(train) == 6
+
+
+def test_the_model_predicts_what_was_tested(fitted: tuple[FitResult, list[str]]) -> None:
+    result, _ = fitted
+    predictor = Predictor(result.config.out, compute=Compute(workers=0))  # the folder of the fit is a model
+    for path, scores in zip(result.test.scores.paths, result.test.scores.video_probs, strict=True):
+        (prediction,) = predictor.many([path])
+        best = int(scores.argmax())
+        assert prediction.classes[0] == ("blue", "red")[best]
+        assert prediction.probs[0] == pytest.approx(float(scores[best]), abs=1e-4)
+
+
+def test_a_finished_fit_is_reported_again_without_training(
+    fitted: tuple[FitResult, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, _ = fitted
+    monkeypatch.setattr(run_module, "train_network", lambda _: pytest.fail("trained again"))
+    weights = load_model(result.model)[0].state_dict()
+    again = run_fit(replace(result.config, minutes=5), say=lambda _: None)
+    assert again.winner == result.winner
+    assert again.test.metrics.headline() == result.test.metrics.headline()
+    for name, tensor in load_model(again.model)[0].state_dict().items():
+        assert torch.equal(tensor, weights[name])
+
+
+def test_other_options_are_refused_in_the_same_folder(fitted: tuple[FitResult, list[str]]) -> None:
+    config = fitted[0].config
+    with pytest.raises(ConfigError, match="holds a fit with other options: epochs was 1, now 3"):
+        run_fit(replace(config, epochs=3), say=lambda _: None)
+    with pytest.raises(ConfigError, match="other files that no fit wrote"):
+        run_fit(replace(config, out=str(Path(config.videos))), say=lambda _: None)
+
+
+def test_a_stopped_fit_continues(fitted: tuple[FitResult, list[str]]) -> None:
+    _, said = fitted  # the fixture stops the fit once, before the 3D network
+    assert sum(line.startswith("3. Fitting a classifier on frames") for line in said) == 1
+    assert sum(line.startswith("3. Training the 3D network") for line in said) == 2
+    estimates = [line for line in said if "Estimate: about" in line]
+    assert len(estimates) == 2
+
+
+def test_the_command_of_the_report_makes_the_same_model(
+    fitted: tuple[FitResult, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, _ = fitted
+    words = shlex.split(result.command())
+    assert words[:2] == ["t3d", "fit"]
+    words[words.index("--out") + 1] = str(tmp_path / "again")
+    made: list[FitConfig] = []
+
+    def remember(config: FitConfig, **_: object) -> FitResult:
+        made.append(config)
+        return result
+
+    monkeypatch.setattr("t3d.fit.run.run_fit", remember)
+    monkeypatch.setattr("t3d.report.fit_page.write_fit", lambda _: Path("report.html"))
+    assert main(words[1:]) == 0
+    config = replace(
+        made[0], out=result.config.out, export=False, compute=result.config.compute, minutes=20.0
+    )
+    assert config.epochs == result.plan.epochs
+    assert config.clip_seconds == pytest.approx(16 / result.plan.clip_fps, rel=1e-4)
+    assert replace(config, clip_seconds=None) == result.config
+
+
+def test_broken_videos_are_left_out_and_named(clips: Path, teacher: str, tmp_path: Path) -> None:
+    shutil.copytree(clips, tmp_path / "clips")
+    (tmp_path / "clips" / "red" / "cut.mp4").write_bytes((clips / "red" / "red0.mp4").read_bytes()[:200])
+    shutil.copy(clips / "red" / "red1.mp4", tmp_path / "clips" / "red" / "twin.mp4")
+    said: list[str] = []
+    config = config_of(tmp_path / "clips", tmp_path / "fit", teacher, candidates=("frames",))
+    result = run_fit(config, say=said.append)
+    assert [Path(failed.path).name for failed in result.looked.bad] == ["cut.mp4"]
+    assert result.looked.joined == 1
+    assert any("1 file cannot be read and is left out" in line for line in said)
+    assert any("1 video is a copy or near-duplicate of another" in line for line in said)
+    lists = FitFolder(config.out).read_lists(("blue", "red"))
+    homes = [
+        name
+        for name, part in lists.items()
+        for entry in part
+        if Path(entry.path).name in ("red1.mp4", "twin.mp4")
+    ]
+    assert len(homes) == 2
+    assert len(set(homes)) == 1  # the copy is in the same list
+
+
+def test_labels_that_cannot_be_learned(
+    clips: Path, teacher: str, tmp_path: Path, write_videos: Callable[..., Path]
+) -> None:
+    def fit(videos: Path, **options: object) -> None:
+        run_fit(config_of(videos, tmp_path / "fit", teacher, **options), say=lambda _: None)
+
+    one = tmp_path / "one"
+    shutil.copytree(clips / "red", one / "red")
+    with pytest.raises(ManifestError, match="all 5 videos have the label 'red'; a classifier needs at least"):
+        fit(one)
+    shutil.copytree(clips / "blue", one / "Red")
+    with pytest.raises(ManifestError, match="the classes 'Red' and 'red' differ only in case"):
+        fit(one)
+    alone = write_videos(tmp_path / "alone", per_class=1)
+    with pytest.raises(ManifestError, match="no class has two groups"):
+        fit(alone)
+    assert not (tmp_path / "fit" / "candidates").exists()
+
+
+def test_three_videos_per_class_are_enough_to_start(
+    teacher: str, tmp_path: Path, write_videos: Callable[..., Path]
+) -> None:
+    clips = write_videos(tmp_path / "clips", per_class=3)
+    result = run_fit(config_of(clips, tmp_path / "fit", teacher), say=lambda _: None)
+    assert result.counts == {"train": (2, 2), "val": (2, 2), "test": (2, 2)}
+    assert any("2 test videos of 2 recordings are few" in line for line in result.sentences())
+
+
+def test_videos_without_labels_are_learned_from(
+    clips: Path, teacher: str, tmp_path: Path, write_videos: Callable[..., Path]
+) -> None:
+    more = write_videos(tmp_path / "more", per_class=3, seed=1)
+    shutil.copy(clips / "red" / "red0.mp4", more / "known.mp4")
+    config = config_of(clips, tmp_path / "fit", teacher, unlabeled=str(more))
+    run_fit(config, say=lambda _: None)
+    folder = FitFolder(config.out)
+    train, _ = folder.candidate("network").read_videos()
+    assert (~train.labeled).sum() in (6, 7)  # the copy is left out if its twin is held out
+    held = {Path(entry.path).name for entry in Manifest.from_csv(folder.held_csv)}
+    assert ("red0.mp4" in held) == ((~train.labeled).sum() == 6)
+
+
+def test_the_command(clips: Path, teacher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "fit")
+    words = ["fit", str(clips), "--out", out, "--teacher", teacher, "--candidates", "frames", "--no-export"]
+    assert main([*words, "--workers", "0", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["winner"] == "frames"
+    page = (tmp_path / "fit" / "report.html").read_text()
+    assert "Does the order of the frames matter?" in page
+    assert "t3d predict" in page
+    assert len(page) < 3_000_000
+    assert main(["predict", out, str(clips / "red" / "red0.mp4"), "--workers", "0"]) == 0
+    assert "red" in capsys.readouterr().out
+    assert main(["fit", str(clips / "nowhere"), "--out", str(tmp_path / "other")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_reading_that_takes_longer_than_the_fit_may_is_refused_early(
+    clips: Path, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look_module, "_MANY", 5)
+    monkeypatch.setattr(look_module, "_SAMPLE", 2)
+    ticks = iter(range(0, 100_000, 1000))
+    monkeypatch.setattr(look_module, "_clock", lambda: float(next(ticks)))
+    with pytest.raises(ConfigError, match="reading the 10 videos of videos once takes about 1 h"):
+        run_fit(config_of(clips, tmp_path / "fit", teacher), say=lambda _: None)
