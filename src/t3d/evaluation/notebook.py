@@ -4,59 +4,62 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from t3d.errors import VideoError, printable
 from t3d.io.files import is_url
 from t3d.video.video import Images, Video
 
-if TYPE_CHECKING:
-    from t3d.evaluation.result import Prediction
-    from t3d.evaluation.timeline import Timeline
-
-_BARS = 5  # classes with a bar
 _SIDE = 160  # longest side of the picture, in pixels
 _BLUE = "#4c78a8"
 
 
-def prediction_html(prediction: Prediction) -> str:
-    """Return a prediction as HTML: a frame from the middle of the video, and bars of classes."""
-    if prediction.error is not None:
-        body = f"<div>{_text(prediction.error)}</div>"
-    else:
-        rows = "".join(_bar(name, prob) for name, prob in prediction.top(_BARS))
-        body = f'<table style="border:0">{rows}</table>'
-        if prediction.targets == "multi":
-            body += "<div>independent probabilities: several classes may apply</div>"
-        if (uri := frame_uri(prediction)) is not None:
-            picture = f'<img src="{uri}" alt="a frame of the video">'
-            body = f'<div style="display:flex;gap:12px;align-items:center">{picture}<div>{body}</div></div>'
-    return f"<div><div><b>{_text(prediction.name)}</b></div>{body}</div>"
+def bars_html(pairs: Sequence[tuple[str, float]], *, note: str = "", picture: str | None = None) -> str:
+    """Return classes with bars, and a picture next to them.
+
+    Args:
+        pairs: Classes and their probabilities.
+        note: Text below the bars.
+        picture: Data URI of a picture.
+    """
+    body = f'<table style="border:0">{"".join(_bar(name, prob) for name, prob in pairs)}</table>'
+    if note:
+        body += f"<div>{_text(note)}</div>"
+    if picture is None:
+        return body
+    image = f'<img src="{picture}" alt="a frame of the video">'
+    return f'<div style="display:flex;gap:12px;align-items:center">{image}<div>{body}</div></div>'
 
 
-def timeline_html(timeline: Timeline) -> str:
-    """Return a timeline as HTML: the segments, and the probabilities over time."""
-    from t3d.evaluation.pictures import inline_svg, timeline_figure
-
-    svg = inline_svg(lambda: timeline_figure(timeline))
-    return f'<div><div><b>{_text(timeline.path)}</b></div><div style="max-width:860px">{svg}</div></div>'
+def titled(title: str, body: str) -> str:
+    """Return HTML below the name of a video."""
+    return f'<div><div><b>{_text(title)}</b></div><div style="max-width:860px">{body}</div></div>'
 
 
-def frame_uri(prediction: Prediction) -> str | None:
-    """Return a small picture of the middle of what was classified, as a data URI.
+def text_html(text: str) -> str:
+    """Return text as HTML."""
+    return f"<div>{_text(text)}</div>"
+
+
+def frame_uri(path: str, start: float | None, end: float | None) -> str | None:
+    """Return a small picture of the middle of a time span, as a data URI.
+
+    Args:
+        path: The video.
+        start: Start in seconds; None for the file's beginning.
+        end: End in seconds; None for the file's end.
 
     Returns:
         None if the file is not on this machine, or cannot be read.
     """
-    if is_url(prediction.path) or not Path(prediction.path).exists():
+    if is_url(path) or not Path(path).exists():
         return None
     try:
-        with Video(prediction.path) as video:
-            start = prediction.start or 0.0
-            end = min(video.duration if prediction.end is None else prediction.end, video.duration)
-            number = video.index_at(min((start + end) / 2, video.duration))
+        with Video(path) as video:
+            last = min(video.duration if end is None else end, video.duration)
+            number = video.index_at(min(((start or 0.0) + last) / 2, video.duration))
             (image,) = video.images_at([number], missing="nearest", transform=_small)
     except (VideoError, IndexError):
         return None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from t3d.errors import printable
-from t3d.evaluation.timeline import Timeline, clock
+from t3d.evaluation.clock import clock
 
 TEXT = "#010203"
 """Color that `inline_svg` replaces by the text color of the page."""
@@ -52,7 +54,60 @@ def inline_svg(draw: Callable[[], Figure]) -> str:
     return svg[svg.index("<svg") :].replace(TEXT, "currentColor")
 
 
-def timeline_figure(timeline: Timeline) -> Figure:
+class DrawnSegment(Protocol):
+    """Segment of a timeline, see `t3d.evaluation.timeline.Segment`."""
+
+    @property
+    def label(self) -> str:
+        """The class."""
+        ...
+
+    @property
+    def start(self) -> float:
+        """Start in seconds."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        ...
+
+
+class DrawnTimeline(Protocol):
+    """Scores over time, see `t3d.evaluation.timeline.Timeline`."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, K."""
+        ...
+
+    @property
+    def edges(self) -> npt.NDArray[np.float64]:
+        """Borders between the clips in seconds, [N + 1]."""
+        ...
+
+    @property
+    def probs(self) -> npt.NDArray[np.float64]:
+        """Probabilities, [N, K]."""
+        ...
+
+    @property
+    def segments(self) -> Sequence[DrawnSegment]:
+        """The segments."""
+        ...
+
+    @property
+    def start(self) -> float:
+        """Start in seconds."""
+        ...
+
+    @property
+    def end(self) -> float:
+        """End in seconds."""
+        ...
+
+
+def timeline_figure(timeline: DrawnTimeline) -> Figure:
     """Draw the segments of a video, and the probabilities of their classes over time."""
     totals: dict[str, float] = {}
     for each in timeline.segments:

@@ -15,6 +15,7 @@ from t3d.errors import ConfigError, Failed, printable
 from t3d.evaluation.timeline import Timeline
 
 _SHOWN = 3  # classes in the text of a prediction
+_BARS = 5  # classes with a bar in a notebook
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,13 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: a picture of the video, and bars."""
-        from t3d.evaluation.notebook import prediction_html
+        from t3d.evaluation.notebook import bars_html, frame_uri, text_html, titled
 
-        return prediction_html(self)
+        if self.error is not None:
+            return titled(self.name, text_html(self.error))
+        note = "independent probabilities: several classes may apply" if self.targets == "multi" else ""
+        picture = frame_uri(self.path, self.start, self.end)
+        return titled(self.name, bars_html(self.top(_BARS), note=note, picture=picture))
 
 
 def _top(classes: Sequence[str], probs: Sequence[float], k: int, threshold: float) -> list[tuple[str, float]]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from t3d.clip import Targets
 from t3d.errors import ConfigError, between, did_you_mean, printable
+from t3d.evaluation.clock import clock
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -166,24 +167,10 @@ class Timeline:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the picture that `t3d timeline` draws."""
-        from t3d.evaluation.notebook import timeline_html
+        from t3d.evaluation.notebook import titled
+        from t3d.evaluation.pictures import inline_svg, timeline_figure
 
-        return timeline_html(self)
-
-
-def clock(seconds: float, *, mark: str = ".") -> str:
-    """Return a time as hours, minutes, seconds and milliseconds.
-
-    Example:
-        >>> clock(3725.0404)
-        '1:02:05.040'
-        >>> clock(59.9996)
-        '1:00.000'
-    """
-    minutes, milli = divmod(round(1000 * seconds), 60_000)
-    hours, minutes = divmod(minutes, 60)
-    rest = f"{milli // 1000:02d}{mark}{milli % 1000:03d}"
-    return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"
+        return titled(self.path, inline_svg(lambda: timeline_figure(self)))
 
 
 class _Run(NamedTuple):

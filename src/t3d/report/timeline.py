@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from t3d.errors import ConfigError, printable
+from t3d.evaluation.clock import clock
 from t3d.evaluation.pictures import timeline_figure
-from t3d.evaluation.timeline import Segment, Timeline, clock
+from t3d.evaluation.timeline import Segment, Timeline
 from t3d.io.files import atomic_path
 from t3d.report.plots import save_figure
 
