@@ -208,7 +208,7 @@ _GUARDED = {
     "io/archives.py": {"_extract"},  # in the atomic folder of `extract_archive`
     "io/journal.py": {"keep", "_open", "add"},  # in `writing`
     "data/clips/frames.py": {"_write"},  # in the atomic path of `prepare`
-    "report/svg.py": {"inline_svg"},  # into memory
+    "evaluation/pictures.py": {"inline_svg"},  # into memory
     "bench/child.py": {"_forget_peak", "_main"},  # /proc
     "reproduce/run.py": {"_write"},  # calls another function of this name
 }

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from t3d.device import Compute
     from t3d.errors import CheckpointError, ConfigError, ManifestError, T3DError, VideoError
     from t3d.evaluation.config import TestConfig
-    from t3d.evaluation.predictor import Prediction, Predictor
+    from t3d.evaluation.predictor import LoadedModel, Predictor, load
+    from t3d.evaluation.result import Prediction, to_table
     from t3d.evaluation.run_test import run_test
+    from t3d.evaluation.timeline import Timeline, TimelineConfig
     from t3d.export.config import ExportConfig
     from t3d.export.run import export_model
     from t3d.fit.config import FitConfig
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from t3d.models.registry import create_model, list_models
     from t3d.models.weights import load_model, save_model
     from t3d.recipes import list_recipes
-    from t3d.runtime.load import load
     from t3d.runtime.optimize import OptimizedModel, optimize
     from t3d.training.config import TrainConfig
     from t3d.training.run import train
@@ -50,16 +51,19 @@ _HOMES = {
     "FitConfig": "t3d.fit.config",
     "FrameBatch": "t3d.video.batch",
     "FrameStore": "t3d.data.clips.frames",
+    "LoadedModel": "t3d.evaluation.predictor",
     "Manifest": "t3d.data.manifest.manifest",
     "ManifestError": "t3d.errors",
     "ModelCard": "t3d.card",
     "OptimizedModel": "t3d.runtime.optimize",
-    "Prediction": "t3d.evaluation.predictor",
+    "Prediction": "t3d.evaluation.result",
     "Predictor": "t3d.evaluation.predictor",
     "T3DError": "t3d.errors",
     "TestConfig": "t3d.evaluation.config",
     "TrainClips": "t3d.data.clips.dataset",
     "TrainConfig": "t3d.training.config",
+    "Timeline": "t3d.evaluation.timeline",
+    "TimelineConfig": "t3d.evaluation.timeline",
     "TransferConfig": "t3d.transfer.config",
     "Video": "t3d.video.video",
     "VideoError": "t3d.errors",
@@ -68,7 +72,7 @@ _HOMES = {
     "export_model": "t3d.export.run",
     "list_models": "t3d.models.registry",
     "list_recipes": "t3d.recipes",
-    "load": "t3d.runtime.load",
+    "load": "t3d.evaluation.predictor",
     "load_clips": "t3d.data.clips.arrays",
     "load_model": "t3d.models.weights",
     "optimize": "t3d.runtime.optimize",
@@ -76,6 +80,7 @@ _HOMES = {
     "run_fit": "t3d.fit.run",
     "run_test": "t3d.evaluation.run_test",
     "save_model": "t3d.models.weights",
+    "to_table": "t3d.evaluation.result",
     "train": "t3d.training.run",
 }
 
@@ -89,6 +94,7 @@ __all__ = [
     "FitConfig",
     "FrameBatch",
     "FrameStore",
+    "LoadedModel",
     "Manifest",
     "ManifestError",
     "ModelCard",
@@ -97,6 +103,8 @@ __all__ = [
     "Predictor",
     "T3DError",
     "TestConfig",
+    "Timeline",
+    "TimelineConfig",
     "TrainClips",
     "TrainConfig",
     "TransferConfig",
@@ -115,6 +123,7 @@ __all__ = [
     "run_fit",
     "run_test",
     "save_model",
+    "to_table",
     "train",
 ]
 

@@ -11,7 +11,7 @@ from t3d.data.patterns import expanded, is_pattern
 from t3d.errors import ManifestError
 from t3d.evaluation.bulk import GivenPaths
 from t3d.evaluation.parts import parts_of
-from t3d.evaluation.predictor import Prediction
+from t3d.evaluation.result import Prediction
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,8 @@ from t3d.evaluation.bulk import PredictionFile, _block, _scorer, predictions, to
 from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.parts import Part
 from t3d.evaluation.prediction_rows import PredictionRows
-from t3d.evaluation.predictor import Prediction, Predictor
+from t3d.evaluation.predictor import Predictor
+from t3d.evaluation.result import Prediction
 from t3d.evaluation.scoring import IN_PROCESS
 from t3d.models.registry import create_model
 from t3d.models.weights import save_model

@@ -16,6 +16,7 @@ import t3d
 from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
+from t3d.data.clips.arrays import NAME
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.views import Views
 from t3d.data.index import VideoIndex
@@ -23,6 +24,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, ManifestError, VideoError
 from t3d.evaluation.config import Reading, TestConfig
+from t3d.evaluation.parts import Part
 from t3d.evaluation.predictor import Predictor
 from t3d.evaluation.protocol import Protocol
 from t3d.evaluation.run_test import TestResult, run_test
@@ -385,3 +387,98 @@ def test_features_of_segments_are_averaged(tmp_path: Path, films: Path) -> None:
     with torch.inference_mode():
         parts = [net.forward_features(clips[:, :, at : at + 4]).mean((2, 3, 4)) for at in (0, 4)]
     torch.testing.assert_close(predictor.embed(path), torch.cat(parts).mean(0))
+
+
+# --- one call for one video or several ----------------------------------------------------------------------
+
+
+def test_a_loaded_model_predicts_and_can_still_be_unpacked(weights: Path, films: Path) -> None:
+    loaded = t3d.load(weights, compute=IN_PROCESS)
+    model, card = loaded
+    assert card.classes == CLASSES
+    assert model is loaded.predictor.model
+    path = films / "set/坐/e.mp4"
+    want = Predictor(weights, compute=IN_PROCESS)(path)
+    assert loaded.predict(path) == want
+    assert loaded.predict(str(path)).label == want.classes[0]
+    assert torch.equal(loaded.embed(path), Predictor(weights, compute=IN_PROCESS).embed(path))
+    assert loaded.predict_timeline(path) is not None
+
+
+def test_a_list_of_videos_in_any_form(weights: Path, films: Path) -> None:
+    predictor = Predictor(weights, compute=IN_PROCESS)
+    path, bad = films / "set/坐/e.mp4", films / "bad/text.mp4"
+    frames = Video(path)[:]
+    one = predictor(path)
+    results = predictor.predict([path, bad, frames, Part(str(path), 0.0, 0.5), Video(path)])
+    assert [each.path for each in results] == [str(path), str(bad), NAME, str(path), str(path)]
+    assert results[1].error
+    for each in (results[0], results[2], results[4]):
+        assert each.classes == one.classes
+        np.testing.assert_allclose(each.probs, one.probs, atol=1e-6, rtol=0)
+    assert results[3].span == (0.0, 0.5)
+    assert predictor.predict(Part(str(path), 0.0, 0.5)) == results[3]
+    assert [each.path for each in predictor.predict((path, bad))] == [str(path), str(bad)]
+    assert len(predictor.predict([films / "set"])) == 5
+    assert predictor.predict([]) == []
+    with pytest.raises(VideoError, match=r"text\.mp4"):
+        predictor.predict(bad)
+    with pytest.raises(VideoError, match=r"text\.mp4"):
+        predictor.predict(Part(str(bad)))
+
+
+def test_frames_sampled_by_time_score_as_their_file(tmp_path: Path, films: Path) -> None:
+    torch.manual_seed(1)
+    net = create_model("densenet3d_tiny", num_classes=3)
+    spec = replace(SPEC, stride=None, fps=8.0)
+    save_model(net, tmp_path / "w.safetensors", card=ModelCard("densenet3d_tiny", classes=CLASSES, clip=spec))
+    predictor = Predictor(tmp_path / "w.safetensors", compute=IN_PROCESS)
+    path = films / "set/坐/e.mp4"
+    with Video(path) as video:
+        frames, rate = video[:], video.metadata.average_fps
+    want = predictor.predict(path)
+    got = predictor.predict(frames.permute(0, 2, 3, 1).numpy(), fps=rate)
+    assert got.clips == want.clips
+    np.testing.assert_allclose(got.probs, want.probs, atol=1e-4, rtol=0)
+    with pytest.raises(ConfigError, match="frames per second as `fps`"):
+        predictor.predict(frames)
+
+
+def test_one_timeline(weights: Path, films: Path) -> None:
+    predictor = Predictor(weights, compute=IN_PROCESS)
+    path = films / "set/坐/e.mp4"
+    rules = t3d.TimelineConfig(window=0, threshold=0.1, min_length=0)
+    (want,) = predictor.timelines(path, rules)
+    assert isinstance(want, t3d.Timeline)
+    got = predictor.predict_timeline(path, rules)
+    assert got.segments == want.segments
+    frames = Video(path)[:]
+    assert predictor.predict_timeline(frames, rules, fps=25).segments == want.segments
+    with pytest.raises(ConfigError, match="`fps`"):
+        predictor.predict_timeline(frames)
+    with pytest.raises(VideoError, match=r"empty\.mp4"):
+        predictor.predict_timeline(films / "bad/empty.mp4")
+    with pytest.raises(ConfigError, match="no class 'rest'"):
+        predictor.predict_timeline("absent.mp4", t3d.TimelineConfig(background=("rest",)))
+
+
+# --- what is printed ----------------------------------------------------------------------------------------
+
+
+def test_classes_below_the_threshold_are_not_printed(
+    weights: Path, films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = films / "set/坐/e.mp4"
+    prediction = Predictor(weights, compute=IN_PROCESS)(path)
+    words = ["predict", str(weights), str(path), "--workers", "0", "--precision", "fp32"]
+    limit = (prediction.probs[0] + prediction.probs[1]) / 2
+    assert main([*words, "--threshold", str(limit)]) == 0
+    assert capsys.readouterr().out.split("\t")[1:] == [f"{prediction.label} {prediction.probability:.1%}\n"]
+    assert main([*words, "--threshold", str(limit), "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["classes"]) == [prediction.label]
+    assert main([*words, "--threshold", "1", "--per-clip"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 1 + prediction.clips
+    assert all(row.endswith("\tnone above 100 %") for row in rows)
+    for wrong in (["--threshold", "50"], ["--threshold", "0.5", "--out", "a.jsonl"]):
+        assert main([*words, *wrong]) == 2

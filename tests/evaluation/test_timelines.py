@@ -19,6 +19,7 @@ from t3d.evaluation.timeline import Timeline, TimelineConfig
 from t3d.models.registry import create_model
 from t3d.models.weights import load_model, save_model
 from t3d.video.encode import write_video
+from t3d.video.video import Video
 
 CLASSES = ("dark", "light")
 CLIP = ClipSpec(num_frames=4, stride=1, size=32, resize=32)
@@ -97,3 +98,25 @@ def test_a_broken_video_is_reported_where_it_was_given(site: Path, tmp_path: Pat
 def test_mistakes(site: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["timeline", str(site / "net.safetensors"), str(site / "film.mp4"), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_annotated_video(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film, model, out = str(site / "film.mp4"), str(site / "net.safetensors"), tmp_path / "a.mp4"
+    words = ["predict", model, film, "--workers", "0", "--precision", "fp32"]
+    assert main(words) == 0
+    plain = capsys.readouterr().out
+    assert main([*words, "--save", str(out)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == plain
+    assert "a.mp4: 48 frames, no sound" in shown.err
+    with Video(film) as old, Video(out) as new:
+        assert new.times.tolist() == old.times.tolist()
+    assert main([*words, "--save", str(out)]) == 2
+    assert "a.mp4 already exists; choose another --save, or set --overwrite" in capsys.readouterr().err
+    assert main([*words, "--save", str(out), "--overwrite", "--json", "--per-clip"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["per_clip"]) == 12
+    (site / "broken.mp4").write_text("no video")
+    assert main([*words, str(site / "broken.mp4"), "--save", str(tmp_path / "out")]) == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["film.mp4"]
+    for wrong in (["--save", "a.gif"], ["--overwrite"], ["--save", "a.mp4", "--out", "a.jsonl"]):
+        assert main([*words, *wrong]) == 2

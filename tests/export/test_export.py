@@ -18,7 +18,6 @@ import pytest
 import torch
 from torch import nn
 
-import t3d
 from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
@@ -163,7 +162,17 @@ for path in (xml, onnx):
     shape = (2, 3, clip.segments * clip.num_frames, clip.size, clip.size)
     assert model.scores(np.zeros(shape, np.float32)).shape == (2, len(card.classes))
     frames = np.zeros((20, 40, 50, 3), np.uint8)
-    assert abs(sum(t3d.Predictor(path)(frames).probs) - 1) < 1e-6
+    loaded = t3d.load(path)
+    assert abs(sum(loaded.predict(frames).probs) - 1) < 1e-6
+    first = sorted(Path(films).rglob("*.mp4"))[0]
+    with t3d.Video(first) as video:
+        frames = video.images_at(range(len(video)))
+    from_file, (from_array,) = loaded.predict(first), loaded.predict([frames])
+    np.testing.assert_allclose(from_array.probs, from_file.probs, atol=1e-4)
+    assert from_file.label in str(from_file)
+    assert "data:image/jpeg" in from_file._repr_html_()
+    assert t3d.to_table([from_file, from_array]).num_rows == 2
+    assert loaded.predict_timeline(first).path == str(first)
 for name in ("torch", "sklearn", "scipy", "matplotlib", "ray"):
     assert name not in sys.modules, name
 """
@@ -264,7 +273,6 @@ def test_runtime_device_and_precision_must_go_with_the_file(
     for config in (TestConfig, PredictConfig):
         with pytest.raises(ConfigError, match="runtime is 'x'"):
             config("net", "videos", runtime="x")  # type: ignore[arg-type]
-    assert t3d.load is load
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from t3d.prepare.examine import examine
 from t3d.prepare.rewrite import Rewritten, TranscodeSpec, rewrite, rewritten_shape
 from t3d.video.encode import write_video
 from t3d.video.facts import VideoFacts
+from t3d.video.ticks import ticks_of
 from t3d.video.video import Video
 from t3d.video.writer import VideoWriter
 
@@ -91,11 +92,11 @@ def test_a_clock_too_fine_for_the_container_is_rounded_to_microseconds(tmp_path)
         key_pts=np.zeros(0, dtype=np.int64),
         key_seek=np.zeros(0, dtype=np.int64),
     )
-    clock, ticks, durations = module._on_clock(table, tmp_path)
+    clock, ticks, durations = ticks_of(table, tmp_path)
     assert (clock, ticks.tolist(), durations) == (Fraction(1, 10**6), [0, 1000, 33000], [1000, 32000, 1])
     near = replace(table, pts=np.array([0, 1, 33], dtype=np.int64))
     with pytest.raises(VideoError, match="frames 0 and 1 are less than 1/1000000 s apart"):
-        module._on_clock(near, tmp_path)
+        ticks_of(near, tmp_path)
 
 
 @pytest.mark.parametrize("interval", [1, 5, 16])

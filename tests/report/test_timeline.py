@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from t3d.errors import ConfigError
+from t3d.evaluation.clock import clock
+from t3d.evaluation.pictures import timeline_figure
 from t3d.evaluation.timeline import Segment, Timeline
-from t3d.report.timeline import clock, print_timeline, timeline_figure, write_timeline
+from t3d.report.timeline import print_timeline, write_timeline
 
 NAMES = ("run & <jump>", "坐", "x")
 SEGMENTS = (

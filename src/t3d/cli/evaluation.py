@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from signal import Signals
@@ -23,7 +24,7 @@ from t3d.transfer.probe_config import ProbeConfig
 if TYPE_CHECKING:
     from t3d.evaluation.frame_orders import FrameOrders
     from t3d.evaluation.parts import Part
-    from t3d.evaluation.predictor import Prediction
+    from t3d.evaluation.result import ClipPrediction, Prediction
     from t3d.evaluation.run_test import TestResult
     from t3d.fusion.result import FusionResult
 
@@ -238,12 +239,14 @@ _TOP = 3
 """Classes that are printed per video by default."""
 
 
-@Spelling(positional=("videos",), metavars={"videos": "VIDEO"})
+@Spelling(positional=("videos",), metavars={"videos": "VIDEO", "save": "FILE"})
 def predict(config: PredictConfig, *, json: bool = False) -> int:
     """Classify videos.
 
-    Prints a table or JSON, or writes a JSONL or CSV file. The exit status is 1 if some videos could not be
-    read.
+    Prints a table or JSON, writes a JSONL or CSV file, or writes videos with their classes burnt in. The exit
+    status is 1 if some videos could not be read.
+
+        t3d predict runs/first match.mp4 --save annotated.mp4
 
     Args:
         json: Print one JSON object per video.
@@ -256,13 +259,71 @@ def predict(config: PredictConfig, *, json: bool = False) -> int:
         print(f"t3d: {failed}", file=sys.stderr)
     if config.out:
         status = _into_file(config, config.out, paths, json=json)
+    elif config.save:
+        status = _annotate(config, config.save, paths, json=json)
     else:
         status = _to_screen(config, paths, json=json)
     return 1 if unreadable else status
 
 
-def _to_screen(config: PredictConfig, paths: list[Part], *, json: bool) -> int:
-    """Print a table in a terminal. Otherwise print one line per video, as soon as it is classified."""
+def _annotate(config: PredictConfig, save: str, paths: list[Part], *, json: bool) -> int:
+    """Write annotated videos, and print the predictions. Files exist only when they are complete."""
+    from t3d.data.catalog import open_index
+    from t3d.errors import VideoError
+    from t3d.evaluation.bulk import index_of
+    from t3d.report.annotated import annotated_files, write_annotated
+
+    index = open_index(index_of(config))
+    files = annotated_files(save, paths, overwrite=config.overwrite, index=index)
+    written = 0
+
+    def write(prediction: Prediction) -> Prediction:
+        nonlocal written
+        if prediction.error is not None:
+            return prediction
+        file = files[prediction.path]
+        try:
+            done = write_annotated(
+                prediction,
+                file,
+                index=index,
+                limits=config.limits,
+                image_fps=config.image_fps,
+                threshold=config.threshold,
+            )
+        except VideoError as error:
+            return replace(prediction, error=error.reason)
+        written += 1
+        for remark in done.remarks:
+            print(f"t3d: {file}: {remark}", file=sys.stderr)
+        if not json:
+            sound = f"sound copied ({', '.join(done.sound)})" if done.sound else "no sound"
+            print(f"t3d: {file}: {done.frames} frames, {sound}", file=sys.stderr)
+        return prediction if config.per_clip else replace(prediction, per_clip=None)
+
+    def stopped(number: int) -> StoppedError:
+        message = f"{Signals(number).name} stopped the command; {written} of {len(files)} videos are written"
+        return StoppedError(message, number)
+
+    with RaisedSignals(stopped):
+        return _to_screen(replace(config, per_clip=True), paths, json=json, write=write)
+
+
+def _to_screen(
+    config: PredictConfig,
+    paths: list[Part],
+    *,
+    json: bool,
+    write: Callable[[Prediction], Prediction] | None = None,
+) -> int:
+    """Print a table in a terminal. Otherwise print one line per video, as soon as it is classified.
+
+    Args:
+        config: The options.
+        paths: The videos.
+        json: Print one JSON object per video.
+        write: Called with each prediction; returns the one to print.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Column, Table
@@ -274,14 +335,16 @@ def _to_screen(config: PredictConfig, paths: list[Part], *, json: bool) -> int:
     bad = 0
     console = Console()
     table = Table(Column("video", overflow="fold"))
-    for prediction in map(given.of, predictions(config, paths)):
+    made = predictions(config, paths)
+    for prediction in map(given.of, made if write is None else map(write, made)):
         if prediction.error is not None:
             bad += 1
             _print_bad(prediction)
         if json:
-            print(dumps(to_line(prediction, top=top), ensure_ascii=False), flush=True)
+            line = to_line(prediction, top=top, threshold=config.threshold or 0.0)
+            print(dumps(line, ensure_ascii=False), flush=True)
         elif prediction.error is None:
-            for cells in _cells(prediction, top):
+            for cells in _cells(prediction, top, config.threshold):
                 cells = list(map(printable, cells))
                 if console.is_terminal:
                     for rank in range(len(table.columns), len(cells)):
@@ -304,17 +367,18 @@ def _print_bad(prediction: Prediction) -> None:
     print(f"t3d: {printable(text)}", file=sys.stderr)
 
 
-def _cells(prediction: Prediction, top: int) -> Iterator[list[str]]:
+def _cells(prediction: Prediction, top: int, threshold: float | None) -> Iterator[list[str]]:
     """Yield the row of a video, and those of its clips if they were asked for."""
-    likely = list(zip(prediction.classes, prediction.probs, strict=True))[:top]
-    name = prediction.path
-    if prediction.span is not None:
-        start, end = prediction.span
-        name += f" from {start or 0:g} s" + ("" if end is None else f" to {end:g} s")
-    yield [name, *(f"{label} {prob:.1%}" for label, prob in likely)]
+    yield [prediction.name, *_shares(prediction, top, threshold)]
     for clip in prediction.per_clip or ():
-        when = f"  {clip.start:.3f} to {clip.end:.3f} s"
-        yield [when, *(f"{label} {prob:.1%}" for label, prob in clip.likely(top))]
+        yield [f"  {clip.start:.3f} to {clip.end:.3f} s", *_shares(clip, top, threshold)]
+
+
+def _shares(result: Prediction | ClipPrediction, top: int, threshold: float | None) -> list[str]:
+    """Return the most probable classes with their probabilities in percent."""
+    pairs = result.top(top, threshold=threshold or 0.0)
+    shares = [f"{label} {prob:.1%}" for label, prob in pairs]
+    return shares or [f"none above {100 * (threshold or 0):g} %"]
 
 
 def _into_file(config: PredictConfig, out: str, paths: list[Part], *, json: bool) -> int:

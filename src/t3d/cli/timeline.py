@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from json import dumps
 
 from t3d.cli.options import Spelling
 from t3d.errors import ConfigError, Failed, printable
@@ -56,7 +55,7 @@ def timeline(config: FindConfig, *, json: bool = False) -> int:
         if config.save is not None:
             write_timeline(result, config.save)
         if json:
-            print(dumps(result.to_json(), ensure_ascii=False), flush=True)
+            print(result.to_json(), flush=True)
         elif config.save is None:
             print_timeline(result)
         else:

@@ -37,6 +37,7 @@ def open_manifest(
             - a folder with one folder per class
             - a table, which is a text file with any separator (`.csv`, `.tsv`, `.txt`, `.list`, `.lst`, see
               `Manifest.from_csv`) or JSON Lines (`.jsonl`)
+            - an export of Label Studio (`.json`, see `Manifest.from_label_studio`)
             - an index (`.parquet`), or several as a pattern with `*`; an index of shards also by its URL
             - a list in the official format of UCF101, HMDB51 or Kinetics (see
               `t3d.data.official.read.read_official`)
@@ -96,9 +97,11 @@ def _opened(name: str, *, root: str | None, source_pattern: str | None, class_fi
         return Manifest.from_csv(path, root=root, class_files=class_files)
     if ending == ".jsonl":
         return Manifest.from_jsonl(path, root=root, class_files=class_files)
+    if ending == ".json":
+        return Manifest.from_label_studio(path, root=root)
     raise ManifestError(
         f"{path}: not a folder, and its ending is {ending!r}; use {', '.join(TABLES)} (a table), .jsonl, "
-        ".parquet (an index), or an official list"
+        ".json (an export of Label Studio), .parquet (an index), or an official list"
     )
 
 

@@ -18,7 +18,8 @@ from t3d.errors import CheckpointError, ConfigError, Failed, LostReaderError
 from t3d.evaluation.config import PredictConfig
 from t3d.evaluation.parts import Part, parts_of, rows_of
 from t3d.evaluation.prediction_rows import PredictionRows
-from t3d.evaluation.predictor import Prediction, Predictor
+from t3d.evaluation.predictor import Predictor
+from t3d.evaluation.result import Prediction
 from t3d.io.files import content_digest, is_url, refuse_url
 from t3d.io.journal import JSON_LINES, Journal
 from t3d.progress import track
@@ -68,8 +69,7 @@ def predictions(config: PredictConfig, paths: Sequence[str | Part]) -> Iterator[
         ManifestError: No path.
     """
     refuse_url(config.model, error=CheckpointError)
-    indexes = [name for name in config.videos if name.lower().endswith(".parquet")]
-    index = indexes[0] if config.index is None and len(indexes) == 1 else config.index
+    index = index_of(config)
     make = partial(
         Predictor,
         absolute(config.model),
@@ -100,6 +100,12 @@ def predictions(config: PredictConfig, paths: Sequence[str | Part]) -> Iterator[
                 yield Prediction(part.path, error=outcome.reason, start=part.start, end=part.end)
             else:
                 yield outcome
+
+
+def index_of(config: PredictConfig) -> str | None:
+    """Return the index of the videos: `index`, or the only index among the videos."""
+    indexes = [name for name in config.videos if name.lower().endswith(".parquet")]
+    return indexes[0] if config.index is None and len(indexes) == 1 else config.index
 
 
 def _block(batch_size: int) -> int:
@@ -146,12 +152,13 @@ def _scorer(make: Callable[[], Predictor]) -> Callable[[list[Part]], list[Predic
     return score
 
 
-def to_line(prediction: Prediction, *, top: int) -> dict[str, Any]:
+def to_line(prediction: Prediction, *, top: int, threshold: float = 0.0) -> dict[str, Any]:
     """Return a prediction as a JSON object: the path, and the most probable classes or the error.
 
     Args:
         prediction: The prediction.
         top: Classes to name.
+        threshold: Smallest probability of a class that is named.
 
     Example:
         >>> to_line(Prediction("/a.mp4", ("run", "jump"), (0.75, 0.25), clips=2), top=1)
@@ -162,11 +169,14 @@ def to_line(prediction: Prediction, *, top: int) -> dict[str, Any]:
         line |= {"start": prediction.start, "end": prediction.end}
     if prediction.error is not None:
         return line | {"error": prediction.error}
-    likely = list(zip(prediction.classes, prediction.probs, strict=True))[:top]
-    line |= {"clips": prediction.clips, "classes": dict(likely)}
+    line |= {"clips": prediction.clips, "classes": dict(prediction.top(top, threshold=threshold))}
     if prediction.per_clip is not None:
         line["per_clip"] = [
-            {"start": round(clip.start, 6), "end": round(clip.end, 6), "classes": dict(clip.likely(top))}
+            {
+                "start": round(clip.start, 6),
+                "end": round(clip.end, 6),
+                "classes": dict(clip.top(top, threshold=threshold)),
+            }
             for clip in prediction.per_clip
         ]
     return line if prediction.targets == "single" else line | {"targets": prediction.targets}

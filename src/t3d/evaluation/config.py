@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import get_args
 
 from t3d.clip import TailPolicy
@@ -13,6 +14,9 @@ from t3d.evaluation.timeline import TimelineConfig
 from t3d.runtime.formats import Runtime
 from t3d.video.limits import ReadLimits
 from t3d.workers.cluster import ONE_MACHINE, Cluster
+
+ANNOTATED = (".mp4", ".m4v", ".mkv", ".mov", ".webm")
+"""Endings of annotated videos, the usual ones first."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,11 @@ class PredictConfig:
         top: Number of classes per prediction, most probable first. Default: 3 if predictions are printed, all
             classes in a file. A CSV file always has all.
         per_clip: Also give the times and the scores of each clip. Not for a CSV file.
+        threshold: Smallest probability of a class that is printed or drawn. Default: 0, and 0.5 for what is
+            drawn with several labels per video.
+        save: File to write one annotated video to (.mp4, .m4v, .mkv, .mov, .webm), or folder for several. It
+            shows the classes of each moment, and keeps the sound.
+        overwrite: Replace existing annotated videos.
         out: File to write the predictions to: JSON Lines (`.jsonl`), or a table (`.csv`) with one column per
             class. Repeating the command resumes an interrupted run. By default predictions are printed.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
@@ -214,6 +223,9 @@ class PredictConfig:
     image_fps: float | None = None
     top: int | None = None
     per_clip: bool = False
+    threshold: float | None = None
+    save: str | None = None
+    overwrite: bool = False
     out: str | None = None
     allow_unfinished: bool = False
     runtime: Runtime = "auto"
@@ -238,8 +250,25 @@ class PredictConfig:
                 f"`{option}` is set and `out` is {self.out}; a table has one row per video and a column for "
                 f"every class. Leave out `{option}`, or write a .jsonl file"
             )
+        if self.threshold is not None:
+            between("threshold", self.threshold, 0, 1)
+        self._check_output()
         if self.allow_unfinished and self.cluster.kind != "none":
             raise ConfigError(
                 f"`allow_unfinished` is set and `cluster` is {self.cluster.kind}; the run may save new "
                 "weights while the machines load them. Predict on this machine, or finish the run first"
+            )
+
+    def _check_output(self) -> None:
+        if self.out is not None and (self.save is not None or self.threshold is not None):
+            option = "save" if self.save is not None else "threshold"
+            why = "one command writes either" if option == "save" else "a file of predictions has all classes"
+            raise ConfigError(f"`{option}` is set and `out` is {self.out}; {why}: leave out one of the two")
+        if self.overwrite and self.save is None:
+            raise ConfigError("`overwrite` is set without `save`; it is about annotated videos")
+        ending = Path(self.save or "").suffix.lower()
+        if self.save is not None and ending not in ("", *ANNOTATED) and not Path(self.save).is_dir():
+            raise ConfigError(
+                f"save is {self.save}; an annotated video ends in {', '.join(ANNOTATED[:-1])} or "
+                f"{ANNOTATED[-1]}, and a folder has no ending"
             )

@@ -37,7 +37,12 @@ def is_list(name: str) -> bool:
     """Return whether a name is that of a list of videos, and not of a video or a folder."""
     if Path(name).is_dir():
         return False
-    return named_part(name) is not None or Path(name).suffix.lower() in (*TABLES, ".jsonl", ".parquet")
+    return named_part(name) is not None or Path(name).suffix.lower() in (
+        *TABLES,
+        ".json",
+        ".jsonl",
+        ".parquet",
+    )
 
 
 def parts_of(

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast, overload
 
 import numpy as np
-import numpy.typing as npt
 
-from t3d.clip import Targets
+from t3d.card import ModelCard
 from t3d.data.catalog import open_index
 from t3d.data.clips import numpy_pixels
-from t3d.data.clips.arrays import OneVideo, open_one
+from t3d.data.clips.arrays import OneVideo, is_tensor, open_one
 from t3d.data.clips.frames import FrameStore, resize_with_torch
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import ConfigError, Failed, VideoError
 from t3d.evaluation.exported import scored_videos
+from t3d.evaluation.part_results import predictions_of, timelines_of
 from t3d.evaluation.parts import Part, as_manifest
 from t3d.evaluation.protocol import Protocol
-from t3d.evaluation.scores import ClipTimes, ScoredPart, Scores
-from t3d.evaluation.timeline import Timeline, TimelineConfig, make_timeline
+from t3d.evaluation.result import Prediction
+from t3d.evaluation.scores import ScoredPart
+from t3d.evaluation.timeline import Timeline, TimelineConfig
 from t3d.progress import Bar, progress
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import Runtime, exported_format
-from t3d.runtime.load import load
+from t3d.runtime.load import ScoringModel
+from t3d.runtime.load import load as load_pair
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 
 if TYPE_CHECKING:
@@ -40,57 +41,94 @@ if TYPE_CHECKING:
 _COMPUTE = Compute(workers=0)
 
 
-@dataclass(frozen=True)
-class ClipPrediction:
-    """Classes and probabilities of one clip.
+class _Loaded(NamedTuple):
+    model: ScoringModel
+    card: ModelCard
+
+
+class LoadedModel(_Loaded):
+    """A model and its card, which also classifies videos: `model, card = loaded`, or `loaded.predict(…)`.
 
     Args:
-        start: Time of its first frame, in seconds from the first frame of the file.
-        end: Time at which its last frame ends.
-        classes: Every class name, most probable first.
-        probs: Their probabilities.
+        model: The network, in evaluation mode, or the exported model. It is called with normalized clips,
+            B C T H W, and returns scores.
+        card: Its classes and clip settings.
+
+    Example:
+        >>> loaded = load("runs/mine")  # doctest: +SKIP
+        >>> print(loaded.predict("holiday.mp4"))  # doctest: +SKIP
+        /home/me/holiday.mp4
+          Surfing   82.5%
+          Diving     9.1%
+          Swing      4.0%
     """
 
-    start: float
-    end: float
-    classes: tuple[str, ...]
-    probs: tuple[float, ...]
+    path: str | os.PathLike[str]
+    compute: Compute
+    allow_unfinished: bool
 
-    def likely(self, top: int) -> list[tuple[str, float]]:
-        """Return the most probable classes with their probabilities."""
-        return list(zip(self.classes, self.probs, strict=True))[:top]
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The predictor with default options. `Predictor` has more."""
+        return Predictor(self, compute=self.compute, allow_unfinished=self.allow_unfinished)
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a path is also a sequence of letters
+        self, videos: OneVideo | Part, *, fps: float | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def predict(self, videos: Sequence[OneVideo | Part], *, fps: float | None = None) -> list[Prediction]: ...
+
+    def predict(
+        self, videos: OneVideo | Part | Sequence[OneVideo | Part], *, fps: float | None = None
+    ) -> Prediction | list[Prediction]:
+        """Classify videos, see `Predictor.predict`."""
+        return self.predictor.predict(videos, fps=fps)
+
+    def predict_timeline(
+        self, video: OneVideo, rules: TimelineConfig | None = None, *, fps: float | None = None
+    ) -> Timeline:
+        """Find the segments of a video in which a class happens, see `Predictor.predict_timeline`."""
+        return self.predictor.predict_timeline(video, rules, fps=fps)
+
+    def embed(self, video: OneVideo, *, fps: float | None = None) -> torch.Tensor:
+        """Return the features of a video, see `Predictor.embed`."""
+        return self.predictor.embed(video, fps=fps)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """Classes and probabilities of a video.
+def load(
+    path: str | os.PathLike[str],
+    *,
+    runtime: Runtime = "auto",
+    compute: Compute | None = None,
+    allow_unfinished: bool = False,
+) -> LoadedModel:
+    """Load a model that scores classes, see `t3d.runtime.load.load`.
 
     Args:
-        path: The file, from the root.
-        classes: Every class name, most probable first.
-        probs: Their probabilities, mean over the clips.
-        clips: Clips the video was cut into.
-        targets: `single`: the probabilities sum to 1. `multi`: each is of that class alone.
-        error: Why the video could not be read; then the other fields are empty.
-        start: Start of the time span that was classified, in seconds; None for the file's beginning.
-        end: End of the time span; None for the file's end.
-        per_clip: The clips in their order; None if they were not asked for.
+        path: A weights file, the folder of a training run, or a file that `t3d export` wrote (.xml or .onnx).
+        runtime: Program that computes the model, see `t3d.runtime.load.load`.
+        compute: Device and precision. Default: as for `Predictor`.
+        allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
+
+    Returns:
+        The model and its card, which can be unpacked: `model, card = load(path)`.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, has no classifier, or is of another program or
+            version.
+        ConfigError: The runtime does not compute such files or is not installed, or there is no such device.
+
+    Example:
+        >>> print(load("runs/mine").predict("holiday.mp4").label)  # doctest: +SKIP
+        Surfing
     """
-
-    path: str
-    classes: tuple[str, ...] = ()
-    probs: tuple[float, ...] = ()
-    clips: int = 0
-    targets: Targets = "single"
-    error: str | None = None
-    start: float | None = None
-    end: float | None = None
-    per_clip: tuple[ClipPrediction, ...] | None = None
-
-    @property
-    def span(self) -> tuple[float | None, float | None] | None:
-        """Return start and end of the time span; None for a whole file."""
-        return None if self.start is None and self.end is None else (self.start, self.end)
+    compute = compute or _COMPUTE
+    pair = load_pair(path, runtime=runtime, compute=compute, allow_unfinished=allow_unfinished)
+    loaded = LoadedModel(*pair)
+    loaded.path, loaded.compute, loaded.allow_unfinished = path, compute, allow_unfinished
+    return loaded
 
 
 class Predictor:
@@ -103,7 +141,8 @@ class Predictor:
     agree with those of the network within 1e-4 in fp32; see `t3d.evaluation.exported`.
 
     Args:
-        model: Weights file, the folder of a finished training run, or a file that `t3d export` wrote.
+        model: Weights file, the folder of a finished training run, a file that `t3d export` wrote, or what
+            `t3d.load` returned.
         compute: Where and how the model computes. By default videos are read in this process. For an exported
             file, `workers` is the number of threads that read, instead of processes.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos; videos in shards
@@ -122,9 +161,9 @@ class Predictor:
 
     Example:
         >>> predictor = Predictor("runs/mine")  # doctest: +SKIP
-        >>> predictor("holiday.mp4").classes[0]  # doctest: +SKIP
+        >>> predictor("holiday.mp4").label  # doctest: +SKIP
         'Surfing'
-        >>> predictor(frames).classes[0]  # uint8 [T, H, W, 3] or [T, 3, H, W]  # doctest: +SKIP
+        >>> predictor(frames).label  # uint8 [T, H, W, 3] or [T, 3, H, W]  # doctest: +SKIP
         'Surfing'
         >>> predictor.embed("holiday.mp4").shape  # doctest: +SKIP
         torch.Size([1024])
@@ -132,7 +171,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | os.PathLike[str],
+        model: str | os.PathLike[str] | LoadedModel,
         *,
         compute: Compute = _COMPUTE,
         index: str | None = None,
@@ -142,9 +181,9 @@ class Predictor:
         image_fps: float | None = None,
         runtime: Runtime = "auto",
     ) -> None:
-        self.model, self.card = load(
-            model, runtime=runtime, compute=compute, allow_unfinished=allow_unfinished
-        )
+        if not isinstance(model, LoadedModel):
+            model = load(model, runtime=runtime, compute=compute, allow_unfinished=allow_unfinished)
+        self.model, self.card = model
         self.store = FrameStore(
             self.card.clip,
             index=open_index(index),
@@ -152,7 +191,7 @@ class Predictor:
             image_fps=image_fps,
             resize=numpy_pixels.resize if isinstance(self.model, ExportedModel) else resize_with_torch,
         )
-        self._given, self._allow_unfinished = model, allow_unfinished
+        self._given, self._allow_unfinished = model.path, model.allow_unfinished
         self.compute = compute
         self.per_clip = per_clip
 
@@ -169,11 +208,55 @@ class Predictor:
             ConfigError: Another type, frames of another shape or type, or their rate is needed and missing.
             VideoError: The video cannot be read.
         """
+        (prediction,) = self._one(video, fps)
+        return _readable(prediction)
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a path is also a sequence of letters
+        self, videos: OneVideo | Part, *, fps: float | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def predict(self, videos: Sequence[OneVideo | Part], *, fps: float | None = None) -> list[Prediction]: ...
+
+    def predict(
+        self, videos: OneVideo | Part | Sequence[OneVideo | Part], *, fps: float | None = None
+    ) -> Prediction | list[Prediction]:
+        """Classify one video, or a list of videos.
+
+        Args:
+            videos: One video, see `__call__`, or a time span of one; or a list of those. In a list, a folder
+                stands for the videos in it.
+            fps: Frames per second of frames in memory. Needed if the model samples by time.
+
+        Returns:
+            The prediction of one video; for a list, the predictions in its order. There, a video that cannot
+            be read has its reason in `error`.
+
+        Raises:
+            ConfigError: See `__call__`.
+            VideoError: The one video cannot be read.
+            ManifestError: A folder of the list has no video.
+        """
+        if isinstance(videos, Part):
+            (prediction,) = self.many([videos])
+            return _readable(prediction)
+        if not isinstance(videos, list | tuple):
+            return self(cast(OneVideo, videos), fps=fps)
+        if all(isinstance(video, str | os.PathLike | Part) for video in videos):
+            return list(self.many(videos)) if videos else []
+        return [
+            prediction
+            for video in videos
+            for prediction in (
+                self.many([video]) if isinstance(video, str | os.PathLike | Part) else self._one(video, fps)
+            )
+        ]
+
+    def _one(self, video: OneVideo, fps: float | None) -> Iterator[Prediction]:
+        """Yield the prediction of one video, also if it cannot be read."""
         manifest, store = open_one(video, self.store, fps=fps)
-        (prediction,) = self._predictions(manifest.with_classes(self.card.classes), store)
-        if prediction.error is not None:
-            raise VideoError(prediction.path, prediction.error)
-        return prediction
+        yield from self._predictions(manifest.with_classes(self.card.classes), store)
 
     def embed(self, video: OneVideo, *, fps: float | None = None) -> torch.Tensor:
         """Return the features of one video: what the classifier sees, averaged over the clips.
@@ -228,6 +311,40 @@ class Predictor:
             self._given, device=self.compute.pick_device(), allow_unfinished=self._allow_unfinished
         )[0]
 
+    def predict_timeline(
+        self, video: OneVideo, rules: TimelineConfig | None = None, *, fps: float | None = None
+    ) -> Timeline:
+        """Find the segments of one video in which a class happens, see `timelines`.
+
+        Args:
+            video: See `__call__`.
+            rules: Rules that turn the scores of clips into segments.
+            fps: Frames per second of frames in memory, which they need.
+
+        Raises:
+            ConfigError: The model does not have a class of `rules.background`, or frames in memory are given
+                without `fps`.
+            VideoError: The video cannot be read.
+
+        Example:
+            >>> print(predictor.predict_timeline("match.mp4"))  # doctest: +SKIP
+            match.mp4
+              0:00.000 to 0:07.620  Diving 69%
+              0:10.180 to 0:17.860  Punch 83%
+        """
+        rules = rules or TimelineConfig()
+        rules.background_rows(self.card.classes)  # before any video is read
+        if fps is None and (isinstance(video, np.ndarray) or is_tensor(video)):
+            raise ConfigError(
+                "a timeline has times in seconds, and frames in memory do not say their rate; give their "
+                "frames per second as `fps`"
+            )
+        manifest, store = open_one(video, self.store, fps=fps)
+        (timeline,) = self._timelines(manifest.with_classes(self.card.classes), store, rules)
+        if isinstance(timeline, Failed):
+            raise VideoError(timeline.path, timeline.reason)
+        return timeline
+
     def timelines(
         self,
         paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Part],
@@ -258,27 +375,17 @@ class Predictor:
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
         manifest = as_manifest(paths).with_classes(self.card.classes)
+        yield from self._timelines(manifest, self.store, rules)
+
+    def _timelines(
+        self, manifest: Manifest, store: FrameStore, rules: TimelineConfig
+    ) -> Iterator[Timeline | Failed]:
         with (
             progress("Classifying videos", len(manifest)) as bar,
-            closing(self._scored(manifest, self.store, bar)) as scored,
+            closing(self._scored(manifest, store, bar)) as scored,
         ):
             for part in scored:
-                yield from self._timelines_of(part, rules)
-
-    def _timelines_of(self, part: ScoredPart, rules: TimelineConfig) -> Iterator[Timeline | Failed]:
-        scores = part.scores
-        bad = {failed.row: failed for failed in scores.bad}
-        spans: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
-        for (video, _), span in sorted(part.times.items()):
-            spans[video].append(span)
-        for row, path in enumerate(scores.paths):
-            if row in bad:
-                yield bad[row]
-                continue
-            probs = scores.clip_probs[scores.clip_video == row]
-            yield make_timeline(
-                path, np.array(spans[row]), probs, self.card.classes, rules, targets=self.card.targets
-            )
+                yield from timelines_of(part, self.card, rules)
 
     def many(
         self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Part]
@@ -305,7 +412,7 @@ class Predictor:
             closing(self._scored(manifest, store, bar)) as scored,
         ):
             for part in scored:
-                yield from self._of_part(part)
+                yield from predictions_of(part, self.card, per_clip=self.per_clip)
 
     def _scored(self, manifest: Manifest, store: FrameStore, bar: Bar) -> Generator[ScoredPart, None, None]:
         """Return the scores of the next videos, part by part."""
@@ -323,37 +430,13 @@ class Predictor:
             shown=bar,
         )
 
-    def _of_part(self, part: ScoredPart) -> Iterator[Prediction]:
-        scores = part.scores
-        reasons = {failed.row: failed.reason for failed in scores.bad}
-        clips = np.bincount(scores.clip_video, minlength=len(scores.paths))
-        for row, path in enumerate(scores.paths):
-            start, end = scores.spans[row]
-            if row in reasons:
-                yield Prediction(path, error=reasons[row], start=start, end=end)
-                continue
-            classes, probs = self._ranked(scores.video_probs[row])
-            yield Prediction(
-                path,
-                classes=classes,
-                probs=probs,
-                clips=int(clips[row]),
-                targets=self.card.targets,
-                start=start,
-                end=end,
-                per_clip=self._clips(scores, row, part.times) if self.per_clip else None,
-            )
 
-    def _clips(self, scores: Scores, row: int, times: ClipTimes) -> tuple[ClipPrediction, ...]:
-        """Return the clips of a video, in their order."""
-        numbers = sorted(clip for video, clip in times if video == row)
-        probs = scores.clip_probs[scores.clip_video == row]
-        return tuple(
-            ClipPrediction(*times[row, number], *self._ranked(clip))
-            for number, clip in zip(numbers, probs, strict=True)
-        )
+def _readable(prediction: Prediction) -> Prediction:
+    """Return a prediction.
 
-    def _ranked(self, probs: npt.NDArray[np.float64]) -> tuple[tuple[str, ...], tuple[float, ...]]:
-        """Return all classes and their probabilities, most probable first."""
-        order = np.argsort(-probs, kind="stable")
-        return tuple(self.card.classes[i] for i in order), tuple(float(probs[i]) for i in order)
+    Raises:
+        VideoError: The video cannot be read.
+    """
+    if prediction.error is not None:
+        raise VideoError(prediction.path, prediction.error)
+    return prediction

@@ -5,6 +5,7 @@ Legend: N clips, K classes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from t3d.clip import Targets
-from t3d.errors import ConfigError, between, did_you_mean
+from t3d.errors import ConfigError, between, did_you_mean, printable
+from t3d.evaluation.clock import clock
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -97,9 +99,11 @@ class Segment:
         return self.end - self.start
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Timeline:
     """The scores of a video over time, and the segments in it.
+
+    `print(timeline)` shows the segments. In a notebook, a timeline shows a picture.
 
     Args:
         path: The file.
@@ -127,7 +131,7 @@ class Timeline:
         """End of the last clip in seconds."""
         return float(self.edges[-1])
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the segments as plain values, with times to the millisecond."""
         return {
             "path": self.path,
@@ -143,6 +147,30 @@ class Timeline:
                 for each in self.segments
             ],
         }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as one line of JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    def __str__(self) -> str:
+        """Return the file and its segments, one per line."""
+        lines = [
+            f"  {clock(each.start)} to {clock(each.end)}  {printable(each.label)} {each.score:.0%}"
+            for each in self.segments
+        ]
+        return "\n".join([printable(self.path), *(lines or ["  no segment"])])
+
+    def __repr__(self) -> str:
+        """Return the file, its length and the number of its segments."""
+        length = clock(self.end - self.start)
+        return f"Timeline({self.path!r}: {length}, {len(self.segments)} segments)"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the picture that `t3d timeline` draws."""
+        from t3d.evaluation.notebook import titled
+        from t3d.evaluation.pictures import inline_svg, timeline_figure
+
+        return titled(self.path, inline_svg(lambda: timeline_figure(self)))
 
 
 class _Run(NamedTuple):
@@ -186,7 +214,7 @@ def make_timeline(
     """
     config = config or TimelineConfig()
     background = config.background_rows(classes)
-    edges = _edges(times)
+    edges = borders(times)
     smooth = _smoothed(times.mean(1), probs, config.window)
     happens = _happens(smooth, config, single=targets == "single")
     happens[:, background] = False
@@ -207,7 +235,7 @@ def make_timeline(
     return Timeline(path, tuple(classes), edges, smooth, segments, targets)
 
 
-def _edges(times: Floats) -> Floats:
+def borders(times: Floats) -> Floats:
     """Return the borders between clips [N, 2]: the middle of their overlap, or of the gap: [N + 1]."""
     middle = (times[:-1, 1] + times[1:, 0]) / 2
     return np.concatenate([times[:1, 0], middle, times[-1:, 1]])

@@ -21,16 +21,14 @@ from t3d.errors import ConfigError, Failed, VideoError, at_least, between, did_y
 from t3d.io.files import temporary_name, writing
 from t3d.prepare.examine import examine
 from t3d.video.facts import VideoFacts
-from t3d.video.frame_table import HIDDEN_ERRORS, FrameTable, Int64s, damage_of, read_table, scan_table
+from t3d.video.frame_table import HIDDEN_ERRORS, FrameTable, damage_of, read_table, scan_table
 from t3d.video.image_names import file_state
 from t3d.video.images import ImageReader
 from t3d.video.orientation import Image, Orientation
 from t3d.video.remarks import hdr_remark, joined, size_remark
 from t3d.video.stream import Stream, size_of
+from t3d.video.ticks import ticks_of
 from t3d.video.writer import Encoding, video_writer
-
-# The finest clock that is kept as it is: an MP4 file's has 32 bits, and counts a frame's length in as many.
-_FINEST = 1_000_000
 
 # Files are read many times: "fastdecode" leaves out what is slowest to decode, at slightly larger files, and
 # "veryfast" leaves out what is slowest to encode.
@@ -233,10 +231,9 @@ class _Pass:
 
     def write(self, table: FrameTable, *, sure: bool, check: Callable[[Path], None]) -> None:
         """Decode and encode; `sure`: the table is what decoding gave before, not what packets promise."""
-        self._clock, self._ticks, durations = _on_clock(table, self.source)
+        ticks = ticks_of(table, self.source)
+        self._clock, self._ticks = ticks.clock, ticks.times
         height, width = self._orientation.size(self._shape)
-        seconds = sum(durations) * self._clock
-        rate = min(max(Fraction(len(durations)) / seconds, Fraction(1, 1000)), Fraction(1000))
         # Strict, so that damage that the decoder would cover up is found, and noted.
         stream = Stream(self.source, strict=not sure)
         try:
@@ -245,13 +242,13 @@ class _Pass:
                 height=height,
                 width=width,
                 time_base=self._clock,
-                rate=rate.limit_denominator(100_000),
+                rate=ticks.rate(),
                 check=check,
                 pixel_aspect=self._orientation.pixel_aspect(stream.pixel_aspect),
                 encoding=self.spec.encoding(),
             ) as writer:
                 images = self._images(stream, table, sure=sure)
-                for image, tick, duration in zip(images, self._ticks.tolist(), durations, strict=True):
+                for image, tick, duration in zip(images, ticks.times.tolist(), ticks.durations, strict=True):
                     writer.add(image, tick, duration=duration)
         except ConfigError as error:
             raise VideoError(self.source, f"cannot be re-encoded: {error}") from error
@@ -301,21 +298,6 @@ class _Pass:
 
 def _state(path: Path) -> tuple[int, int]:
     return size_of(path), path.stat().st_mtime_ns
-
-
-def _on_clock(table: FrameTable, source: Path) -> tuple[Fraction, Int64s, list[int]]:
-    """Seconds in a tick of the new file, when each frame is shown, counted from the first, and how long."""
-    clock, ticks, last = table.time_base, table.pts - table.pts[0], table.last
-    if clock.denominator > _FINEST:
-        finer = float(clock * _FINEST)
-        clock = Fraction(1, _FINEST)
-        ticks, last = np.rint(ticks * finer).astype(np.int64), max(round(last * finer), 1)
-        stuck = np.flatnonzero(np.diff(ticks) < 1)
-        if stuck.size:
-            raise VideoError(
-                source, f"frames {stuck[0]} and {stuck[0] + 1} are less than 1/{_FINEST} s apart"
-            )
-    return clock, ticks, [*np.diff(ticks).tolist(), last]
 
 
 # --- as a task ------------------------------------------------------------------------------------------

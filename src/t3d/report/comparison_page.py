@@ -8,12 +8,12 @@ from t3d.data.inspect.browse import short_names
 from t3d.evaluation.comparison import Comparison
 from t3d.evaluation.config import CompareConfig
 from t3d.evaluation.figures import interval_text
+from t3d.evaluation.pictures import inline_svg
 from t3d.io.files import content_digest
 from t3d.models.weights_file import weights_file
 from t3d.report.pages import write_page
 from t3d.report.plots import scatter_figure
 from t3d.report.sections import Bar, listed, made_of
-from t3d.report.svg import inline_svg
 
 
 def write_comparison(

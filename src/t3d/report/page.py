@@ -12,12 +12,12 @@ import torch
 
 from t3d.evaluation.figures import interval_text
 from t3d.evaluation.frame_orders import FrameOrders
+from t3d.evaluation.pictures import inline_svg
 from t3d.evaluation.run_test import TestResult
 from t3d.report.pages import headline_figures, write_page
 from t3d.report.pictures import Camera, first_of_each_class
 from t3d.report.plots import validation_figure
 from t3d.report.sections import Bar, curve_drawings, order_section, result_section
-from t3d.report.svg import inline_svg
 from t3d.training.config import TrainConfig
 from t3d.training.logging import read_log
 from t3d.training.run_folder import RunFolder

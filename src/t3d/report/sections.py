@@ -17,11 +17,12 @@ from t3d.evaluation.figures import accuracy_interval, interval_text
 from t3d.evaluation.frame_orders import FrameOrders
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
+from t3d.evaluation.pictures import inline_svg
 from t3d.evaluation.scores import Scores
 from t3d.io.files import content_digest
 from t3d.report.pictures import Camera, Film, wrong_answers
 from t3d.report.plots import loss_figure, validated_by, validation_figure
-from t3d.report.svg import inline_svg, reliability
+from t3d.report.reliability import reliability
 
 MOST_CELLS = 40
 """Largest number of classes whose confusion matrix is shown whole."""

@@ -96,7 +96,7 @@ class Stream:
         largest = {} if max_megapixels == math.inf else {"max_pixels": str(int(max_megapixels * 2e6) + 2**17)}
         self.errors: list[str] = []  # errors while reading, one line each
         try:
-            self.container = _opened(path, member, decoder_options=largest)
+            self.container = open_container(path, member, decoder_options=largest)
         except (av.FFmpegError, ValueError) as error:
             raise VideoError(path, _why_not_opened(path, member, error)) from error
         self.video = _pick(path, self.container)
@@ -297,13 +297,24 @@ def size_of(path: Path) -> int:
     return status.st_size
 
 
-def _opened(
+def open_container(
     path: Path,
     member: TarMember | None,
     *,
     decoder_options: dict[str, str] | None = None,
     formats: str = FORMATS,
 ) -> av.container.InputContainer:
+    """Open a file with FFmpeg.
+
+    Args:
+        path: The file.
+        member: Position of the file in its shard, if it is part of one. The shard must stay open.
+        decoder_options: Options of the decoders.
+        formats: Container formats that are accepted.
+
+    Raises:
+        av.FFmpegError: FFmpeg cannot open the file.
+    """
     container: av.container.InputContainer = av.open(
         # "file:" keeps a colon in the name from being read as a protocol.
         f"file:{os.fspath(path)}" if member is None else member.url,
@@ -343,7 +354,7 @@ def _frame_size(path: Path, member: TarMember | None, video: av.video.VideoStrea
     if context.width == 0:
         with (
             suppress(av.FFmpegError, ValueError, IndexError),
-            _opened(path, member) as other,
+            open_container(path, member) as other,
         ):
             probed = other.streams.video[video.container.streams.video.index(video)].codec_context
             return probed.height, probed.width
@@ -366,7 +377,10 @@ def _why_not_opened(path: Path, member: TarMember | None, error: Exception) -> s
     if isinstance(error, av.InvalidDataError):
         return "cannot be opened by FFmpeg: not a video, or its header is truncated or corrupt"
     if isinstance(error, av.ArgumentError):
-        with suppress(av.FFmpegError, ValueError), _opened(path, member, formats=_AUDIO_FORMATS) as audio:
+        with (
+            suppress(av.FFmpegError, ValueError),
+            open_container(path, member, formats=_AUDIO_FORMATS) as audio,
+        ):
             return f"is an audio file, not a video ({audio.format.long_name})"
         return "is not a video container but a playlist, script, picture or the like"
     return f"cannot be opened: {ffmpeg_text(error)}"

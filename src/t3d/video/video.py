@@ -26,6 +26,7 @@ from t3d.video.images import IMAGE_CODECS, ImageReader
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 from t3d.video.orientation import Image
 from t3d.video.reader import FrameReader
+from t3d.video.ticks import Ticks, ticks_of
 
 if TYPE_CHECKING:
     import torch
@@ -160,6 +161,20 @@ class Video:
         """Seconds from the first frame's appearance to the last frame's end."""
         table = self._reader.table
         return float((int(table.pts[-1] - table.pts[0]) + table.last) * table.time_base)
+
+    def ticks(self) -> Ticks:
+        """Return the times of all frames as a new file stores them.
+
+        Raises:
+            VideoError: Two frames are less than a microsecond apart.
+        """
+        return ticks_of(self._reader.table, self.path)
+
+    @property
+    def first_time(self) -> Fraction:
+        """Time stamp of the first frame in the file, in seconds."""
+        table = self._reader.table
+        return int(table.pts[0]) * Fraction(table.time_base)
 
     @property
     def missing(self) -> Int64s:

@@ -22,6 +22,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from t3d.errors import ConfigError, did_you_mean
 from t3d.io.files import atomic_path
+from t3d.video.sound import Sound
 
 CODECS = ("libx264", "libx264rgb", "libvpx-vp9", "mjpeg")
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
@@ -40,6 +41,7 @@ class Encoding:
         keyframe_interval: Maximum number of frames from one key frame to the next.
         pixel_format: Stored pixel format, such as `yuv420p`.
         extra: Additional encoder options, such as `{"preset": "veryfast"}`.
+        threads: Threads of the encoder. 1 is best for short clips, and where many processes encode.
 
     Raises:
         ConfigError: An invalid value.
@@ -50,6 +52,7 @@ class Encoding:
     keyframe_interval: int = 16
     pixel_format: str = "yuv420p"
     extra: Mapping[str, str] = field(default_factory=dict)
+    threads: int = 1
 
     def __post_init__(self) -> None:
         _check_codec(self.codec, self.pixel_format)
@@ -77,6 +80,26 @@ class VideoWriter:
         self._what = what
         self._reformatter = VideoReformatter()
         self._last: int | None = None  # ticks for which the frame added last is shown
+        self._sound: Sound | None = None
+
+    def add_sound(self, sound: Sound, *, first_frame: Fraction) -> Fraction:
+        """Copy the sound of another file, in step with the frames. Call it before the first frame is added.
+
+        Args:
+            sound: The sound of the file that the frames are from.
+            first_frame: Seconds at which the first frame appears in that file.
+
+        Returns:
+            Seconds at which the first frame must appear in this file: above 0 if the sound starts earlier.
+
+        Raises:
+            ConfigError: This kind of file cannot hold the sound.
+        """
+        lead = sound.lead(first_frame)
+        with _refused(f"{self._what}, or its sound ({', '.join(sound.codecs)})"):
+            sound.copy_to(self._container, shift=first_frame - lead)
+        self._sound = sound
+        return lead
 
     def add(self, image: npt.NDArray[np.uint8], tick: int, *, duration: int | None = None) -> None:
         """Encode the next frame.
@@ -107,6 +130,9 @@ class VideoWriter:
             for packet in packets:
                 if packet.pts == tick and duration is not None:  # else taken to be the mean of all
                     packet.duration = duration
+            if self._sound is not None:
+                for packet_of_sound in self._sound.until(tick * Fraction(context.time_base or 1)):
+                    self._container.mux(packet_of_sound)
             self._container.mux(packets)
 
     def finish(self) -> None:
@@ -118,6 +144,9 @@ class VideoWriter:
                 # last.
                 packets[-1].duration = self._last
             self._container.mux(packets)
+            if self._sound is not None:
+                for packet_of_sound in self._sound.until():
+                    self._container.mux(packet_of_sound)
             self._container.close()
 
 
@@ -184,7 +213,7 @@ def video_writer(
                 if not av.VideoFormat(encoding.pixel_format).is_rgb:
                     context.colorspace = _BT601
                     context.color_range = _range(encoding.pixel_format)
-                context.thread_count = 1  # short clips gain nothing from more, and callers run many processes
+                context.thread_count = encoding.threads
             writer = VideoWriter(container, stream, what)
             yield writer
             writer.finish()

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from t3d.data.index import read_table
 from t3d.data.listing import in_name_order
+from t3d.data.manifest.label_studio import read_label_studio
 from t3d.data.manifest.labels import numbered
 from t3d.data.manifest.readers import Rows, occurring, read_files, read_folder
 from t3d.data.manifest.table import VideoTable
@@ -139,6 +140,28 @@ class Manifest(VideoTable):
             ManifestError: As in `from_csv`.
         """
         return cls.from_rows(read_jsonl(file, root, name_classes=class_files))
+
+    @classmethod
+    def from_label_studio(
+        cls, file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
+    ) -> Manifest:
+        """Read videos and labels that Label Studio exported as JSON or JSON-MIN.
+
+        Each range of `TimelineLabels` is a row with `start` and `end` in seconds; without such labels, each
+        video with `Choices` is a row. Frames become seconds by `framesCount` and `duration` of the export, by
+        `fps` in the data of a task, or by the frame rate of the file. A region with several labels, or two
+        regions of the same time, make a list of several labels per video.
+
+        Args:
+            file: The export, a `.json` file.
+            root: Folder that has the videos, at any depth; without it, the folder of the export. Names may
+                have the prefix of an upload or not.
+
+        Raises:
+            ManifestError: Not such an export; videos that are missing; labels of several controls; or a label
+                that ends after its video.
+        """
+        return cls.from_rows(read_label_studio(file, root))
 
     @classmethod
     def from_index(
