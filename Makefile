@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Number of test processes, one thread each. Tests that start many processes share one of them.
+# Number of test processes, one thread each. Tests that start many processes share one of them. The processes share
+# compiled files, even where PYTHONDONTWRITEBYTECODE is set: compiling T3D takes seconds.
 WORKERS ?= 2
 
 .PHONY: demo test test-slow check docs env clean
@@ -12,7 +13,7 @@ demo: $(READY)
 	$(BIN)/t3d demo --out demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow

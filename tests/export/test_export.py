@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
 from t3d.device import Compute
-from t3d.errors import CheckpointError, ConfigError, ExportError, ManifestError
+from t3d.errors import CheckpointError, ConfigError, ExportError, ManifestError, WriteError
 from t3d.evaluation.comparison import compare
 from t3d.evaluation.config import CompareConfig, PredictConfig, TestConfig
 from t3d.evaluation.predictor import Predictor
@@ -484,6 +485,24 @@ def test_a_file_is_not_replaced_without_overwrite_and_a_wrong_name_is_refused_fi
     assert openvino_result.files[0].exists()
 
 
+@pytest.mark.parametrize("form", ["openvino", "torch"])
+def test_a_full_disk_is_reported_and_leaves_no_file(
+    form: Any, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the size of files stands for the disk. Python itself writes ONNX files."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    out = tmp_path / f"a{ENDINGS[form]}"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(WriteError) as caught:
+            export_model(ExportConfig(str(weights), form, out=str(out)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(caught.value).startswith(f"{out}: cannot be written: File too large")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_weights_file_is_never_replaced_by_its_export(weights: Path, tmp_path: Path) -> None:
     source = shutil.copy(weights, tmp_path / "a.bin")
     with pytest.raises(ConfigError, match=r"a\.bin is the weights file itself.*choose another `out`"):
@@ -539,6 +558,7 @@ def test_a_torch_export_is_checked_but_never_loaded_later(weights: Path) -> None
     network = torch.export.load(path, extra_files=texts).module()
     assert ModelCard.from_json(texts["t3d.card"]) == load_model(weights)[1]
     assert network(torch.zeros(3, 3, 8, 32, 32)).shape == (3, 3)
+    assert network(torch.zeros(1, 3, 8, 32, 32).expand(4097, -1, -1, -1, -1)).shape == (4097, 3)
     with pytest.raises(CheckpointError, match=r"best\.pt2: T3D does not load \.pt2 files.*can run code"):
         load(path)
 

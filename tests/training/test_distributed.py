@@ -1,4 +1,4 @@
-"""Two processes on the CPU: forked from this one, or started by torchrun (slow). All scenes share a start."""
+"""Two processes on the CPU, forked or started by torchrun (slow). One start runs all scenes."""
 
 from __future__ import annotations
 

@@ -5,12 +5,14 @@ Legend: B batch, C channels, T frames, H height, W width, S segments, K classes.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,6 @@ from t3d.runtime.formats import INSTALL, Format
 from t3d.runtime.openvino_file import no_usage_reports
 from t3d.runtime.stamp import Stamp, metadata
 
-_LARGEST_BATCH = 4096
 _LARGEST_ONNX = (1 << 31) - (1 << 24)  # a protobuf of 2 GiB, less the graph
 
 
@@ -47,7 +48,7 @@ def trace(net: VideoNet, spec: ClipSpec) -> Any:
     """
     scorer: nn.Module = with_consensus(net.eval(), spec.segments)
     shape = (2, net.in_channels, spec.segments * spec.num_frames, spec.size, spec.size)
-    batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
+    batch = torch.export.Dim("batch", min=1)
     clips = torch.zeros(shape)
     try:
         with quietly(), torch.no_grad():
@@ -108,12 +109,28 @@ def write_openvino(model: Any, path: Path, card: ModelCard, stamp: Stamp) -> Non
     import openvino
 
     weights = path.with_suffix(".bin")
-    openvino.serialize(model, path, weights)  # save_model would compress the weights to fp16
-    digest = content_digest(weights)
-    texts = metadata(card, Stamp(stamp.numbers, stamp.source, stamp.t3d, digest))
-    for key, text in texts.items():
-        model.set_rt_info(text, key.split("."))
-    openvino.serialize(model, path, weights)
+    with _stream_errors(weights):
+        openvino.serialize(model, path, weights)  # save_model would compress the weights to fp16
+        digest = content_digest(weights)
+        texts = metadata(card, Stamp(stamp.numbers, stamp.source, stamp.t3d, digest))
+        for key, text in texts.items():
+            model.set_rt_info(text, key.split("."))
+        openvino.serialize(model, path, weights)
+
+
+@contextmanager
+def _stream_errors(path: Path) -> Iterator[None]:
+    """Raise an OSError if OpenVINO cannot write a file: its own error does not say why.
+
+    Args:
+        path: The largest file that the block writes.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        with path.open("ab") as file:
+            file.write(bytes(1 << 16))  # fails for the same reason
+        raise OSError(errno.EIO, first_line(error)) from error
 
 
 def write_onnx(graph: Any, path: Path, net: VideoNet, card: ModelCard, stamp: Stamp) -> None:
@@ -142,8 +159,10 @@ def write_onnx(graph: Any, path: Path, net: VideoNet, card: ModelCard, stamp: St
 
 def write_torch(graph: Any, path: Path, card: ModelCard, stamp: Stamp) -> None:
     """Write a traced network as a file of torch.export."""
+    content = BytesIO()  # torch's own writer ends the process if the disk is full
     with quietly():
-        torch.export.save(graph, path, extra_files=metadata(card, stamp))
+        torch.export.save(graph, content, extra_files=metadata(card, stamp))
+    path.write_bytes(content.getbuffer())
 
 
 @contextmanager
