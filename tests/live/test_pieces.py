@@ -111,6 +111,7 @@ PAGE = parse_address("https://cam/")
         (STREAM, av.ExitError(1, "x"), False, "no answer within 3 s", True),
         (STREAM, av.InvalidDataError(1, "x"), False, "is not video, or damaged", True),
         (STREAM, OSError(errno.ECONNREFUSED, "Connection refused"), False, "cannot be reached: Conn", True),
+        (parse_address("-"), av.InvalidDataError(1, "x"), False, "is not video, or damaged", False),
         (PAGE, av.InvalidDataError(1, "x"), False, "this is a web page, not a stream", False),
     ],
 )

@@ -14,20 +14,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
+from t3d.data.clips.transforms import normalize
 from t3d.device import Compute
-from t3d.errors import VideoError
+from t3d.errors import DivergedError, VideoError
 from t3d.evaluation.parts import Part
 from t3d.evaluation.predictor import Predictor
 from t3d.live.config import WatchConfig
 from t3d.live.run import LiveResult, Summary, Watch
+from t3d.live.scorer import clip_scorer
 from t3d.models.registry import create_model
 from t3d.models.weights import save_model
+from t3d.runtime.exported import ExportedModel
+from t3d.runtime.stamp import Stamp
 
 CLASSES = ("a", "b", "c")
 SMALL = {"block_config": [1, 1], "growth_rate": 4, "stem_channels": 8, "bottleneck": 1}
@@ -105,6 +111,35 @@ def test_overlapping_clips_by_stride_from_standard_input(home: Path) -> None:
         )
     assert run.returncode == 0, run.stderr
     check([json.loads(line) for line in run.stdout.splitlines()], home, "stride")
+
+
+class Linear(ExportedModel):
+    """An exported model that needs no runtime."""
+
+    runtime = "onnx"
+
+    def __init__(self, card: ModelCard) -> None:
+        super().__init__(Path("x.onnx"), card, Stamp("fp32", "", ""), precision="fp32")
+
+    def _run(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return clips.mean(axis=(2, 3, 4))
+
+
+@pytest.mark.parametrize("targets", ["single", "multi"])
+def test_an_exported_model_gives_the_probabilities_of_a_network(
+    targets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = ModelCard("t3d_tiny", {}, CLASSES, ClipSpec(num_frames=4, size=8, resize=8), targets=targets)
+    clip = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    with clip_scorer(Linear(card), card, PLAIN) as scorer:
+        probs = scorer(clip)
+    scores = normalize(torch.from_numpy(clip).permute(0, 3, 1, 2)[None], card.clip).mean((2, 3, 4)).double()
+    expected = scores.softmax(1) if targets == "single" else scores.sigmoid()
+    np.testing.assert_allclose(probs, expected[0], atol=1e-6)
+    model = Linear(card)
+    monkeypatch.setattr(model, "_run", lambda _: np.full((1, 3), np.nan, np.float32))
+    with clip_scorer(model, card, PLAIN) as scorer, pytest.raises(DivergedError, match="not finite"):
+        scorer(clip)
 
 
 def result(**values: Any) -> LiveResult:

@@ -6,7 +6,7 @@ import sys
 from json import dumps
 
 from t3d.cli.options import Spelling
-from t3d.errors import ConfigError, printable, without_credentials
+from t3d.errors import ConfigError, T3DError, printable, without_credentials
 from t3d.live.config import WatchConfig
 
 
@@ -53,7 +53,9 @@ def watch(config: WatchConfig, *, json: bool = False) -> int:
                     dumps(result.to_json(config.top), ensure_ascii=False) if json else text_of(result),
                     flush=True,
                 )
-        finally:
-            if watching.summary.seconds:
+        except T3DError:
+            if watching.summary.frames:
                 note(str(watching.summary))
+            raise
+    note(str(watching.summary))
     return 0 if watching.summary.clips else 1

@@ -76,8 +76,8 @@ def opening_problem(
                 "this is a web page, not a stream; give the address of the stream itself (often .m3u8)",
                 retry=False,
             )
-        web = address.is_web and not worked
-        return Problem("what it sends is not video, or damaged", retry=not web)
+        final = address.kind == "pipe" or (address.is_web and not worked)
+        return Problem("what it sends is not video, or damaged", retry=not final)
     return Problem(f"cannot be reached: {_sentence(error)}")
 
 

@@ -138,8 +138,7 @@ def open_source(task: ReadTask) -> av.container.InputContainer:
             options={} if math.isinf(task.max_megapixels) else {"max_pixels": largest},
             container_options={**dict(address.options), **web, **more},
             metadata_errors="replace",
-            # A segment of HLS may last longer than the time limit.
-            timeout=(task.timeout, task.timeout * (_PATIENCE if address.is_web else 1)),
+            timeout=(task.timeout, _read_timeout(task)),
         )
         return container
 
@@ -148,6 +147,11 @@ def open_source(task: ReadTask) -> av.container.InputContainer:
         container.close()
         container = opened(use_wallclock_as_timestamps="1")
     return container
+
+
+def _read_timeout(task: ReadTask) -> float:
+    """Return the seconds to wait for data. A segment of HLS may last longer than the time limit."""
+    return task.timeout * (_PATIENCE if task.address.is_web else 1)
 
 
 class SourceReader:
@@ -228,7 +232,7 @@ class SourceReader:
             if (problem := self._read_packets(container, video, paced=paced)) is not None:
                 return problem
         except (av.FFmpegError, OSError, ValueError) as error:
-            return reading_problem(error, timeout=self._task.timeout)
+            return reading_problem(error, timeout=_read_timeout(self._task))
         return Ended() if finite else Problem("the source ended the connection")
 
     def _read_packets(
