@@ -209,6 +209,7 @@ _GUARDED = {
     "io/journal.py": {"keep", "_open", "add"},  # in `writing`
     "data/clips/frames.py": {"_write"},  # in the atomic path of `prepare`
     "evaluation/pictures.py": {"inline_svg"},  # into memory
+    "video/sound.py": {"not_in"},  # into memory
     "bench/child.py": {"_forget_peak", "_main"},  # /proc
     "reproduce/run.py": {"_write"},  # calls another function of this name
 }
