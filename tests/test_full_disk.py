@@ -210,6 +210,7 @@ _GUARDED = {
     "data/clips/frames.py": {"_write"},  # in the atomic path of `prepare`
     "evaluation/pictures.py": {"inline_svg"},  # into memory
     "export/trace.py": {"_stream_errors", "write_torch"},  # in `writing`, see `named_at_the_end`
+    "video/sound.py": {"not_in"},  # into memory
     "bench/child.py": {"_forget_peak", "_main"},  # /proc
     "reproduce/run.py": {"_write"},  # calls another function of this name
 }

@@ -1,4 +1,4 @@
-"""Predictions as values: text, plain values, tables, and what a notebook shows."""
+"""Predictions as values: text, plain values, tables, and pictures in notebooks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PART = replace(FINE, start=1.5, end=4.0, targets="multi")
 CLIPS = replace(FINE, per_clip=(ClipPrediction(0.0, 1.0000001, FINE.classes, FINE.probs),))
 
 
-def test_the_text_is_the_file_and_the_likeliest_classes() -> None:
+def test_the_text_is_the_file_and_the_most_probable_classes() -> None:
     lines = str(FINE).splitlines()
     assert lines[0] == "/films/a.mp4"
     assert [line.split() for line in lines[1:]] == [["run", "82.5%"], ["坐", "10.0%"], ["path", "5.0%"]]
@@ -38,7 +38,7 @@ def test_the_text_is_the_file_and_the_likeliest_classes() -> None:
     assert "\x1b" not in str(replace(FINE, classes=("\x1b[31m", "b", "c", "d")))
 
 
-def test_the_likeliest_classes() -> None:
+def test_the_most_probable_classes() -> None:
     assert (FINE.label, FINE.probability) == ("run", 0.825)
     assert FINE.top(2) == [("run", 0.825), ("坐", 0.1)]
     assert FINE.top(9, threshold=0.05) == [("run", 0.825), ("坐", 0.1), ("path", 0.05)]

@@ -1,4 +1,4 @@
-"""Videos with their classes burnt in: frames, times and sound of the source, and what is drawn."""
+"""Videos with their classes drawn into them: frames, times and sound of the source, and what is drawn."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_the_files_of_a_folder(tmp_path: Path) -> None:
     assert [*files] == [*dict.fromkeys(part.path for part in parts), "https://host/x.webm"]
 
 
-def test_files_that_cannot_be_written_are_refused_at_once(tmp_path: Path) -> None:
+def test_files_that_cannot_be_written_are_refused_early(tmp_path: Path) -> None:
     source = film(tmp_path / "a.mkv", EVEN[:5], sound="tta")
     part = Part(str(source))
     with pytest.raises(ConfigError, match=r"b\.mp4: \.mp4 files cannot hold the sound .*tta.* ends in \.mkv"):

@@ -243,8 +243,8 @@ _TOP = 3
 def predict(config: PredictConfig, *, json: bool = False) -> int:
     """Classify videos.
 
-    Prints a table or JSON, writes a JSONL or CSV file, or writes videos with their classes burnt in. The exit
-    status is 1 if some videos could not be read.
+    Prints a table or JSON, writes a JSONL or CSV file, or draws the classes into videos. The exit status is 1
+    if some videos could not be read.
 
         t3d predict runs/first match.mp4 --save annotated.mp4
 

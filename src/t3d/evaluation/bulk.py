@@ -158,7 +158,7 @@ def to_line(prediction: Prediction, *, top: int, threshold: float = 0.0) -> dict
     Args:
         prediction: The prediction.
         top: Classes to name.
-        threshold: Smallest probability of a class that is named.
+        threshold: Smallest probability of a class in `classes`.
 
     Example:
         >>> to_line(Prediction("/a.mp4", ("run", "jump"), (0.75, 0.25), clips=2), top=1)

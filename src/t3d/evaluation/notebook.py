@@ -1,4 +1,4 @@
-"""What a notebook shows of a result: HTML that needs no other file."""
+"""HTML of a result for notebooks. It needs no other file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions: what a model says about a video, as values that print, convert and show themselves."""
+"""Predictions of videos, as values that print, convert and show themselves."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class Prediction:
         return f"Prediction({self.name!r}: {self.error or shown}{more})"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: a picture of the video, and bars."""
+        """Return HTML for notebooks: a picture of the video, and bars."""
         from t3d.evaluation.notebook import bars_html, frame_uri, text_html, titled
 
         if self.error is not None:

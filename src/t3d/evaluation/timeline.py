@@ -166,7 +166,7 @@ class Timeline:
         return f"Timeline({self.path!r}: {length}, {len(self.segments)} segments)"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the picture that `t3d timeline` draws."""
+        """Return HTML for notebooks: the picture that `t3d timeline` draws."""
         from t3d.evaluation.notebook import titled
         from t3d.evaluation.pictures import inline_svg, timeline_figure
 

@@ -1,4 +1,4 @@
-"""Videos with the classes of each moment burnt in, a strip of the whole video, and their sound."""
+"""Videos with the classes of each moment drawn into them, a strip of the whole video, and their sound."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Annotated:
         path: The file.
         frames: Number of frames.
         sound: Codecs of the sound; empty if the video has none.
-        remarks: What the video does not show as it is, in sentences.
+        remarks: Sentences about names that the video cannot show.
     """
 
     path: Path

@@ -22,7 +22,7 @@ _USELESS = ("lastresort", "adobeblank", "coloremoji", "unifont_upper")
 
 @dataclass(frozen=True)
 class Lettering:
-    """How class names are written: the text and the font of each.
+    """Text and font of each class name.
 
     Args:
         texts: Text of each name.

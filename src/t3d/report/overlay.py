@@ -1,4 +1,4 @@
-"""What is drawn onto the frames of a classified video: classes with bars, and a strip of the whole video.
+"""Drawing on the frames of a classified video: classes with bars, and a strip of the whole video.
 
 Legend: H height, W width of a frame, N clips, K classes.
 """

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import av
 import av.container
@@ -136,7 +136,7 @@ class Sound:
             if not packet.size or stamp is None or stamp <= self._last.get(index, stamp - 1):
                 continue
             self._last[index] = stamp
-            yield packet
+            yield cast("AudioPacket", packet)
 
     def __enter__(self) -> Sound:
         return self

@@ -156,8 +156,8 @@ def test_labels_of_the_same_time_are_joined(tmp_path: Path, videos: Path) -> Non
 def test_one_annotation_of_several(tmp_path: Path, videos: Path) -> None:
     labeled = task("run.mp4", region(1, 10, "first"))
     second = task("run.mp4", region(1, 10, "second"))["annotations"][0]
-    cancelled = {**second, "was_cancelled": True, "result": [region(1, 10, "cancelled")]}
-    labeled["annotations"] += [second, cancelled]
+    dropped = {**second, "was_cancelled": True, "result": [region(1, 10, "dropped")]}
+    labeled["annotations"] += [second, dropped]
     assert [row[3] for row in rows(read(tmp_path, videos, labeled))] == ["second"]
     labeled["annotations"][0]["ground_truth"] = True
     assert [row[3] for row in rows(read(tmp_path, videos, labeled))] == ["first"]

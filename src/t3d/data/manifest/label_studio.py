@@ -64,7 +64,7 @@ class _Task:
         video: The video as Label Studio stored it.
         regions: Its labels.
         rate: Frames per second that Label Studio counted, if the export says it.
-        annotations: Number of annotations, of which one is used.
+        annotations: Number of annotations. One of them is used.
         unused: Number of other regions, by kind.
     """
 

@@ -75,14 +75,14 @@ class VideoFinder:
             if path.is_file():
                 return str(path)
         for wanted in dict.fromkeys(_uploaded(each) for each in _names(PurePosixPath(stored).name)):
-            found = self._by_name.get(wanted, [])
-            if len(found) > 1:
+            files = self._by_name.get(wanted, [])
+            if len(files) > 1:
                 raise ManifestError(
-                    f"{export}: {name!r} may be {found[0]} or {found[1]} in {self._root}; keep one of them "
+                    f"{export}: {name!r} may be {files[0]} or {files[1]} in {self._root}; keep one of them "
                     "there"
                 )
-            if found:
-                return str(self._root / found[0])
+            if files:
+                return str(self._root / files[0])
         return name if is_url(name) and _LOCAL not in name and _UPLOAD not in name else None
 
     def _places(self, stored: str) -> Iterator[Path]:
