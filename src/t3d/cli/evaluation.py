@@ -40,7 +40,7 @@ def evaluate(
 
     The exit status is 1 if some videos could not be read.
 
-        t3d test runs/first videos/test.csv --out runs/first/test --frame-orders shuffled static
+        t3d test runs/first test.csv --out test --frame-orders shuffled static
 
     Args:
         out: Folder for report.html (a page to send to others), metrics.json, scores.csv and confusion.png.

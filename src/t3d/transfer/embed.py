@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from t3d.data.catalog import open_index, open_videos
 from t3d.data.clips.check import refuse_many
@@ -256,9 +255,7 @@ def _key(config: FeaturesConfig, frozen: Frozen, videos: Manifest) -> str:
     digest = hashlib.blake2b(digest_size=16)
     compute = (config.compute.precision,)
     digest.update(json.dumps([_FORMAT, source, asdict(frozen.spec), config.per, compute]).encode())
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, videos.table.schema) as writer:
-        writer.write_table(videos.table)
     digest.update(json.dumps(videos.classes).encode())
-    digest.update(sink.getvalue())
+    for batch in videos.table.to_batches():
+        digest.update(batch.serialize())
     return digest.hexdigest()
