@@ -2,8 +2,8 @@
 
     python benchmarks/fit_estimates.py FIT...
 
-Prints a row of a Markdown table for each folder of `t3d fit`: the estimate of the whole time, divided by the time
-that it took, after a quarter, a half and three quarters of it.
+Prints a row of a Markdown table for each folder of `t3d fit`: the estimate of the whole time, divided by the
+time that it took, after a quarter, a half and three quarters of it.
 """
 
 from __future__ import annotations
