@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 import torch
 from torch.nn import functional as F
 
-from t3d.transfer.linear import as_layer, class_probabilities, fit_soft
+from t3d.data.manifest.manifest import Manifest
+from t3d.transfer.linear import as_layer, class_probabilities, fit_linear, fit_soft, log_likelihood
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,3 +95,31 @@ def test_a_video_counts_once_however_many_clips_it_has(classes: int) -> None:
     np.testing.assert_allclose(often.predict_proba(features), once.predict_proba(features), atol=1e-4)
     unequal = fit_soft(features[rows], targets[rows], strength=0.3).classifier
     assert np.abs(unequal.predict_proba(features) - once.predict_proba(features)).max() > 1e-3
+
+
+def test_the_strength_is_chosen_by_the_probability_of_the_right_class() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(12) % 2
+    names = [str(number) for number in range(12)]
+    table = {"path": names, "label": labels, "start": [None] * 12, "end": [None] * 12, "source": names}
+    schema = pa.schema([("path", pa.string()), ("label", pa.int64()), ("start", pa.float64())])
+    schema = schema.append(pa.field("end", pa.float64())).append(pa.field("source", pa.string()))
+    videos = Manifest(("no", "yes"), pa.table(table, schema=schema))
+    features = rng.normal(size=(12, 20))
+    features[:, :5] += 6 * labels[:, None]  # every strength gets all videos right
+    rows = [(row, 0, features[row]) for row in range(12)]
+    fit = fit_linear(videos, rows)
+    assert fit.accuracy == 1.0
+    assert fit.classifier.predict_proba(features)[np.arange(12), labels].min() > 0.9
+
+
+def test_the_likelihood_is_that_of_the_right_class() -> None:
+    class Known:
+        classes_ = np.array([0, 2])
+
+        def predict_proba(self, features: Floats) -> Floats:
+            return np.tile([0.25, 0.75], (len(features), 1))
+
+    labels = np.array([0, 2, 2, 1])  # class 1 was not in its training: at least 0.001
+    expected = np.log([0.25, 0.75, 0.75, 0.001]).mean()
+    assert log_likelihood(Known(), np.zeros((4, 3)), labels) == pytest.approx(expected)

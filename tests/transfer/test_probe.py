@@ -26,7 +26,7 @@ from t3d.models.registry import create_model
 from t3d.models.weights import load_model, save_model
 from t3d.progress import progress
 from t3d.training.errors import RunExistsError
-from t3d.transfer import linear, probe
+from t3d.transfer import frozen, linear, probe
 from t3d.transfer.linear import STRENGTHS, as_layer, fit_linear
 from t3d.transfer.probe import run_probe
 from t3d.transfer.probe_config import ProbeConfig
@@ -307,7 +307,7 @@ class Brightness(Teacher):
 
 def test_an_onnx_teacher_is_not_saved(lists: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = Brightness("b.onnx", size=32, mean=(0, 0, 0), std=(1, 1, 1), weights_digest="")
-    monkeypatch.setattr(probe, "open_teacher", lambda *_, **__: teacher)
+    monkeypatch.setattr(frozen, "open_teacher", lambda *_, **__: teacher)
     assert probed(lists, teacher="b.onnx", num_frames=2).metrics.video_top1 == 1.0
     with pytest.raises(ConfigError, match="an ONNX teacher cannot be saved as a model"):
         probed(lists, teacher="b.onnx", num_frames=2, out=str(tmp_path / "run"))
