@@ -142,7 +142,7 @@ def test_the_command_of_the_report_makes_the_same_model(
         return result
 
     monkeypatch.setattr("t3d.fit.run.run_fit", remember)
-    monkeypatch.setattr("t3d.report.fit_page.write_fit", lambda _: Path("report.html"))
+    monkeypatch.setattr("t3d.report.fit_page.write_fit", lambda _, command: Path(command))
     assert main(words[1:]) == 0
     config = replace(
         made[0], out=result.config.out, export=False, compute=result.config.compute, minutes=20.0
@@ -241,3 +241,15 @@ def test_reading_that_takes_longer_than_the_fit_may_is_refused_early(
     monkeypatch.setattr(look_module, "_clock", lambda: float(next(ticks)))
     with pytest.raises(ConfigError, match="reading the 10 videos of videos once takes about 1 h"):
         run_fit(config_of(clips, tmp_path / "fit", teacher), say=lambda _: None)
+
+
+def test_videos_of_the_test_are_not_trained_on(
+    clips: Path, teacher: str, tmp_path: Path, write_videos: Callable[..., Path]
+) -> None:
+    tested = write_videos(tmp_path / "tested", per_class=2, seed=5)
+    shutil.copy(clips / "blue" / "blue1.mp4", tested / "blue" / "copy.mp4")
+    config = config_of(clips, tmp_path / "fit", teacher, test=str(tested), candidates=("frames",))
+    result = run_fit(config, say=lambda _: None)
+    assert result.looked.shared == 1
+    assert result.counts == {"train": (9, 9), "test": (5, 5)}
+    assert "blue1.mp4" not in FitFolder(config.out).list_of("train").read_text()

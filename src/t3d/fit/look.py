@@ -16,9 +16,11 @@ from t3d.data.catalog import open_videos, refuse_unused_root
 from t3d.data.index import VideoIndex
 from t3d.data.inspect.audit import Summary, summarize
 from t3d.data.inspect.groups import join_groups
+from t3d.data.inspect.nearby import Listed
 from t3d.data.inspect.shared import file_facts
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, ManifestError, printable
+from t3d.evaluation.leaks import compared_lists
 from t3d.fit.config import FitConfig
 from t3d.fit.folder import FitFolder
 from t3d.prepare.index import IndexReport, index_videos
@@ -43,6 +45,7 @@ class Looked:
         unlabeled: Videos without labels, if they were given.
         summary: Counts of the labeled videos, broken ones included.
         bad: Files that cannot be read.
+        shared: Labeled videos that were left out, since they are also in `test`, or similar to one there.
         joined: Recordings before copies and near-duplicates were joined, minus those after.
         index: The index of all files.
         reading: Seconds of reading per second of video, where files were read now; None where all were known.
@@ -53,6 +56,7 @@ class Looked:
     unlabeled: Manifest | None
     summary: Summary
     bad: tuple[Failed, ...]
+    shared: int
     joined: int
     index: VideoIndex
     reading: float | None
@@ -67,6 +71,16 @@ class Looked:
         start = np.nan_to_num(videos.table["start"].to_numpy(), nan=0.0)
         end = videos.table["end"].to_numpy()
         return np.maximum(np.where(np.isnan(end), whole, np.minimum(end, whole)) - start, 0.0)
+
+    def shared_sentence(self) -> str:
+        """Return how many videos are also tested; empty if there are none."""
+        if not self.shared:
+            return ""
+        are = "videos are" if self.shared > 1 else "video is"
+        return (
+            f"{self.shared} labeled {are} also in the test list, or similar to a video there (same bytes, "
+            f"group or a near-duplicate), and left out."
+        )
 
     def joined_sentence(self) -> str:
         """Return how many copies there are; empty if there are none."""
@@ -114,6 +128,7 @@ def look(config: FitConfig, folder: FitFolder, say: Say) -> Looked:
     summary = summarize(videos, index)
     kept = given["videos"]
     refuse_lost(kept, bad, config.videos)
+    kept, shared = _without_tested(config, kept, given.get("test"), index)
     grouped = join_groups(kept, index, near=True)
     looked = Looked(
         grouped.videos,
@@ -121,6 +136,7 @@ def look(config: FitConfig, folder: FitFolder, say: Say) -> Looked:
         given.get("unlabeled"),
         summary,
         tuple(bad),
+        shared,
         len(kept.sources()) - len(grouped.videos.sources()),
         index,
         spent / length if length else None,
@@ -172,6 +188,30 @@ def _bytes_of(videos: Manifest) -> int:
     """Return the size of all files; missing ones have none."""
     paths = [Path(path) for path in pc.unique(videos.table["path"]).to_pylist()]
     return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def _without_tested(
+    config: FitConfig, videos: Manifest, test: Manifest | None, index: VideoIndex
+) -> tuple[Manifest, int]:
+    """Leave out the labeled videos that are also tested, and count them.
+
+    Raises:
+        ManifestError: No video of a class is left.
+    """
+    if test is None or config.test is None:
+        return videos, 0
+    lists = {"test": Listed(test, config.test)}
+    shared = compared_lists(Listed(videos, config.videos), lists, index)["test"]
+    kept = np.ones(len(videos), np.bool_)
+    kept[[row.row for row in shared.rows]] = False
+    left = videos.select(kept)
+    for name, count in left.class_counts().items():
+        if not count:
+            raise ManifestError(
+                f"{config.videos}: all videos of the class {name!r} are also in {config.test}, or similar to "
+                "its videos (same bytes, group or a near-duplicate); test on other videos"
+            )
+    return left, len(shared)
 
 
 def _open(config: FitConfig, name: str, *, labeled: bool) -> Manifest:
@@ -264,8 +304,7 @@ def sentences(looked: Looked) -> list[str]:
             + "; ".join(printable(str(failed)) for failed in looked.bad[:_LISTED])
             + ("; …" if len(looked.bad) > _LISTED else "")
         )
-    if joined := looked.joined_sentence():
-        lines.append(joined)
+    lines += [sentence for sentence in (looked.shared_sentence(), looked.joined_sentence()) if sentence]
     if looked.unlabeled is not None:
         lines.append(
             f"{len(looked.unlabeled)} videos without labels, "

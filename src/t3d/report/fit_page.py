@@ -34,10 +34,10 @@ def write_fit(result: FitResult, *, command: str = "") -> Path:
     Raises:
         WriteError: It cannot be written.
     """
-    config, test = result.config, result.test
+    config, test, looked = result.config, result.test, result.looked
     folder = FitFolder(config.out)
     tested = TestConfig(str(result.model), str(folder.list_of("test")), compute=config.compute)
-    classes = result.looked.videos.classes
+    classes = looked.videos.classes
     network = folder.candidate("network")
     return write_page(
         folder.report,
@@ -49,8 +49,8 @@ def write_fit(result: FitResult, *, command: str = "") -> Path:
         uses=_uses(result),
         list_names=list(result.counts),
         lists=_lists(folder, result),
-        joined=result.looked.joined_sentence(),
-        left_out=[str(failed) for failed in result.looked.bad],
+        held=" ".join(filter(None, (_held(result), looked.shared_sentence(), looked.joined_sentence()))),
+        left_out=[str(failed) for failed in looked.bad],
         plan=plan_sentences(config, result.plan, spent=0.0)[:-1],
         choice=result.choice_sentence(),
         candidates=_candidates(result),
@@ -64,6 +64,13 @@ def write_fit(result: FitResult, *, command: str = "") -> Path:
         bad=[str(failed) for failed in test.scores.bad],
         made=[*_made(result), *made_of_test(tested, read_model_card(str(result.model)), command)],
     )
+
+
+def _held(result: FitResult) -> str:
+    """Return where the test videos are from."""
+    if result.config.test is not None:
+        return f"The test videos are those of {result.config.test}. No recording is in two lists."
+    return "Whole recordings are held out: no recording is in two lists."
 
 
 def _lists(folder: FitFolder, result: FitResult) -> list[tuple[str, list[int]]]:
