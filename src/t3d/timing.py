@@ -54,7 +54,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How often calls take turns.
+    """Number and length of the rounds in which calls take turns.
 
     Args:
         fewest: Rounds of every measurement, even if its time is over.

@@ -6,6 +6,7 @@ shapes on the meta device, and compute in the slow tests.
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +42,7 @@ COMPUTED = [
 ]
 
 
-@pytest.fixture(params=list_models())
+@pytest.fixture(scope="module", params=list_models())
 def net(request: pytest.FixtureRequest) -> VideoNet:
     with torch.device("cpu" if request.param.endswith("_tiny") else "meta"):
         return create_model(request.param, num_classes=6).eval()
@@ -57,6 +58,7 @@ def clips(net: VideoNet, *, frames: int = FRAMES, side: int = SIDE) -> torch.Ten
     return torch.randn(2, net.in_channels, frames, side, side, device=next(net.parameters()).device)
 
 
+@torch.no_grad()
 def test_verbs_agree(net: VideoNet) -> None:
     x = clips(net)
     features = net.forward_features(x)
@@ -83,6 +85,7 @@ def test_values_agree(name: str, options: dict[str, object]) -> None:
 
 
 def test_classifier_can_be_replaced(net: VideoNet) -> None:
+    net = copy.deepcopy(net)
     backbone = {name for name, _ in net.named_parameters() if not name.startswith(net.classifier_name)}
     net.double()
     net.reset_classifier(9)
@@ -123,6 +126,7 @@ def test_every_parameter_learns(
     assert not still
 
 
+@torch.no_grad()
 def test_input_checks(net: VideoNet) -> None:
     x = clips(net)
     frames, side = net.min_input_size()
