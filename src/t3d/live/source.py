@@ -108,7 +108,8 @@ class ReadTask:
 
 def serve(task: ReadTask, pipe: Connection) -> None:
     """Read a source in this process, and send what happens through a pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent stops this one
+    for number in (signal.SIGINT, signal.SIGTERM):  # may reach all processes: the parent stops this one
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     ring = FrameRing.attach(task.ring)
     try:
