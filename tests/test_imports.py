@@ -71,7 +71,7 @@ def test_preparing_and_reading_videos_need_no_torch() -> None:
     names = ("index", "transcode", "shards", "download", "rewrite")
     program = "import sys; " + "; ".join(f"import t3d.prepare.{name}" for name in names)
     program += "; import t3d.workers.cluster, t3d.evaluation.bulk, t3d.runtime.load, t3d.data.clips.arrays"
-    program += ", t3d.models.weights_header, t3d.live.run"
+    program += ", t3d.models.weights_header, t3d.live.run, t3d.report.annotated"
     program += f"; import {', '.join(name for name in _MODULES if name.startswith('t3d.video.'))}"
     program += "; assert 'torch' not in sys.modules"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -124,8 +124,8 @@ def test_classes_are_drawn_and_the_rest_of_a_frame_is_kept(tmp_path: Path) -> No
     look = Layout.of(240, 320)
     change = np.abs(after - before).max(3)
     bottom, right = look.margin + 4 * look.row, look.margin + look.panel + 4
-    assert change[:, bottom : -look.strip - 4].max() < 12
-    assert change[:, : 240 - look.strip - 4, right:].max() < 12
+    assert change[:, bottom : -look.strip - 4].max() < 25
+    assert change[:, : 240 - look.strip - 4, right:].max() < 25
     assert change[:, look.margin : bottom, :right].max() > 60
     assert change[:, -look.strip + 2 :].max() > 60
     colors = [frame[-2, 300] for frame in after]  # the strip has the whole video in every frame

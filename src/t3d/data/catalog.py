@@ -101,7 +101,7 @@ def _opened(name: str, *, root: str | None, source_pattern: str | None, class_fi
         return Manifest.from_label_studio(path, root=root)
     raise ManifestError(
         f"{path}: not a folder, and its ending is {ending!r}; use {', '.join(TABLES)} (a table), .jsonl, "
-        ".json (an export of Label Studio), .parquet (an index), or an official list"
+        ".parquet (an index), .json (an export of Label Studio), or an official list"
     )
 
 
