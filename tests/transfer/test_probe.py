@@ -307,7 +307,7 @@ class Brightness(Teacher):
 
 def test_an_onnx_teacher_is_not_saved(lists: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = Brightness("b.onnx", size=32, mean=(0, 0, 0), std=(1, 1, 1), weights_digest="")
-    monkeypatch.setattr(probe, "open_teacher", lambda *_, **__: teacher)
+    monkeypatch.setattr(frozen, "open_teacher", lambda *_, **__: teacher)
     assert probed(lists, teacher="b.onnx", num_frames=2).metrics.video_top1 == 1.0
     with pytest.raises(ConfigError, match="an ONNX teacher cannot be saved as a model"):
         probed(lists, teacher="b.onnx", num_frames=2, out=str(tmp_path / "run"))
