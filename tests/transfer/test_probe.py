@@ -26,7 +26,7 @@ from t3d.models.registry import create_model
 from t3d.models.weights import load_model, save_model
 from t3d.progress import progress
 from t3d.training.errors import RunExistsError
-from t3d.transfer import linear, probe
+from t3d.transfer import frozen, linear, probe
 from t3d.transfer.linear import STRENGTHS, as_layer, fit_linear
 from t3d.transfer.probe import run_probe
 from t3d.transfer.probe_config import ProbeConfig
