@@ -59,7 +59,7 @@ def loss_figure(log: Sequence[dict[str, Any]]) -> Figure:
             axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], label=label)
     axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
     if axes.lines:
-        axes.legend()
+        axes.legend(fontsize=8)
     return figure
 
 
