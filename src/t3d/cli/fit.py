@@ -15,7 +15,7 @@ from t3d.training.interrupt import RaisedSignals
 
 
 @Spelling(
-    metavars={"videos": "FOLDER"},
+    metavars={"videos": "FOLDER", "unlabeled": "VIDEOS", "test": "VIDEOS", "candidates": "NAME"},
     first=("out", "minutes", "unlabeled", "test", "flip", "candidates", "source_pattern", "export", "json"),
 )
 def fit(config: FitConfig, *, json: bool = False) -> int:

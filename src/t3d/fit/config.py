@@ -30,7 +30,7 @@ class FitConfig:
         test: Labeled videos to test on, in any form of `videos`. Default: some of `videos`.
         candidates: Models to train: `frames` (a 2D network on single frames, with a linear classifier) and
             `network` (a small 3D network that the 2D network teaches). With both, their average is the third
-            candidate. Default: both, if there is time for both.
+            candidate. Without time for a 3D network, only `frames` is trained.
         teacher: 2D network: `lite0`, a timm or torchvision name, or a file of `t3d teacher`.
         student: Small 3D network, as listed by `t3d models`.
         epochs: Passes of the 3D network over the training videos. Default: as many as fit into `minutes`.
