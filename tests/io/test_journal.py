@@ -122,6 +122,7 @@ _FILL = """
 import resource, sys
 from t3d.errors import T3DError
 from t3d.io.journal import Journal
+sys.dont_write_bytecode = True  # Python 3.11 does not notice that the limit cuts a compiled file off
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
 with Journal(sys.argv[1]) as journal:
     for number in range(100):

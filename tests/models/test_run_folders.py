@@ -134,7 +134,7 @@ def test_a_full_disk_is_an_error_and_the_previous_file_stays(
     def full(*_: object, **__: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("t3d.models.tensor_files.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(WriteError, match=r"last\.safetensors: cannot be written: No space left"):
         save_model(net(6), path, card=CARD)
     assert same(load_model(path)[0], net(5))

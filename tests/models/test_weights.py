@@ -127,7 +127,7 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, monkeypatch: pytest.Mon
         path.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("t3d.models.tensor_files.save_file", full_disk)
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
     model, card = load_model(saved)
     with pytest.raises(OSError, match="no space"):
         save_model(model, saved, card=card)

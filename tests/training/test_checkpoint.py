@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -15,7 +16,6 @@ from torch import nn
 
 from t3d.card import ModelCard
 from t3d.errors import CheckpointError
-from t3d.models import tensor_files
 from t3d.models.registry import create_model
 from t3d.models.weights import load_model
 from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, read_header, save_checkpoint
@@ -244,7 +244,7 @@ def test_a_failure_while_writing_leaves_the_old_file(
         assert len(tensors) > 10
         raise error
 
-    monkeypatch.setattr(tensor_files, "save_file", fail)
+    monkeypatch.setattr(safetensors.torch, "save_file", fail)
     state = State(SGD)
     with pytest.raises(type(error)):
         state.save(saved, Progress())
@@ -254,9 +254,9 @@ def test_a_failure_while_writing_leaves_the_old_file(
 
 def test_saving_changes_nothing_in_the_run(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[dict[str, torch.Tensor]] = []
-    write: Callable[..., None] = tensor_files.save_file
+    write: Callable[..., None] = safetensors.torch.save_file
     monkeypatch.setattr(
-        tensor_files,
+        safetensors.torch,
         "save_file",
         lambda tensors, path, **more: (written.append(tensors), write(tensors, path, **more)),
     )

@@ -144,7 +144,7 @@ INTERRUPTED = """
 import os, signal, sys, time
 import torch
 from t3d.cli.main import main
-from t3d.models import tensor_files
+import safetensors.torch
 from t3d.training.trainer import Trainer
 
 torch.set_num_threads(1)
@@ -160,7 +160,7 @@ Trainer.take_step = take_step
 print("status", main(["train", "--config", sys.argv[1]]), flush=True)
 
 Trainer.take_step = take
-write, saved = tensor_files.save_file, []
+write, saved = safetensors.torch.save_file, []
 
 def save_file(tensors, path, **more):
     saved.append(path)
@@ -169,7 +169,7 @@ def save_file(tensors, path, **more):
         os.killpg(0, signal.SIGKILL)
     write(tensors, path, **more)
 
-tensor_files.save_file = save_file
+safetensors.torch.save_file = save_file
 main(["train", "--config", sys.argv[2]])
 """
 

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pyarrow as pa
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -20,7 +21,6 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, VideoError
-from t3d.models import tensor_files
 from t3d.prepare.index import index_videos
 from t3d.prepare.shards import write_shards
 from t3d.transfer.features import FeatureStore
@@ -245,7 +245,7 @@ def test_a_killed_run_leaves_no_partial_entry_and_is_resumed(tmp_path: Path, mom
 
     def killed() -> None:
         """Die within the second video."""
-        write, see = tensor_files.save_file, Tiny.features
+        write, see = safetensors.torch.save_file, Tiny.features
         written: list[Path] = []
 
         def writing(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -261,7 +261,7 @@ def test_a_killed_run_leaves_no_partial_entry_and_is_resumed(tmp_path: Path, mom
                 os.kill(os.getpid(), signal.SIGKILL)
             return out
 
-        tensor_files.save_file, Tiny.features = writing, seeing  # type: ignore[assignment, method-assign]
+        safetensors.torch.save_file, Tiny.features = writing, seeing  # type: ignore[assignment, method-assign]
         made(folder, *paths)
 
     process = multiprocessing.get_context("fork").Process(target=killed)
