@@ -45,7 +45,7 @@ def test_the_demo_runs_and_is_repeatable(tmp_path: Path, capsys: pytest.CaptureF
     assert re.search(rf"^from scratch, normal frames: {_HEADLINE}", output, re.MULTILINE)
     page = report.read_text(encoding="utf-8")
     assert all(name in page for name in ACTIONS)
-    assert "data:image/png;base64," in page
+    assert "data:image/webp;base64," in page
     assert 'src="http' not in page
     assert len(Manifest.from_csv(out / "videos" / "test.csv")) == 64
     still, clip = (first_frame(out / part / "train/left/left_0000.mp4") for part in ("stills", "videos"))

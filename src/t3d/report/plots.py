@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from t3d.bench.growth import GrowthResult
 from t3d.io.files import atomic_path
@@ -56,7 +57,9 @@ def loss_figure(log: Sequence[dict[str, Any]]) -> Figure:
     for kind, label in (("train", "training"), ("val", "validation")):
         lines = [line for line in log if line["kind"] == kind and "loss" in line]
         if lines:
-            axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], label=label)
+            marker = "o" if len(lines) == 1 else ""  # a line needs two points
+            losses = [line["loss"] for line in lines]
+            axes.plot([line["step"] for line in lines], losses, marker=marker, markersize=3, label=label)
     axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
     if axes.lines:
         axes.legend(fontsize=8)
@@ -118,7 +121,9 @@ def scatter_figure(points: Sequence[tuple[str, float, float, tuple[float, float]
 def _small_figure() -> tuple[Figure, Any]:
     """Return an empty figure that is readable on a phone, and its axes."""
     figure = Figure(figsize=(4.4, 3.2), layout="constrained")
-    return figure, figure.add_subplot()
+    axes = figure.add_subplot()
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))  # steps and milliseconds
+    return figure, axes
 
 
 def growth_figure(result: GrowthResult) -> Figure:
