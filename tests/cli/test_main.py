@@ -175,7 +175,7 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("train --data.videos d", "unknown option --data.videos; it is now --root"),
         (
             "train --json",
-            "it belongs to t3d prepare download, t3d prepare unpack, t3d prepare index and 19 more",
+            "it belongs to t3d fit, t3d prepare download, t3d prepare unpack and 21 more",
         ),
         *(
             (

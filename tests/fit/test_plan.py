@@ -118,7 +118,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
         Plan.read(tmp_path / "plan.json")
 
 
-def test_the_plan_is_told_before_it_starts() -> None:
+def test_sentences_describe_the_plan() -> None:
     lines = plan_sentences(FitConfig("clips"), plan(looked(30)), spent=5.0)
     assert lines[0].startswith("frames: lite0 on 8 frames per clip, with a linear classifier; about")
     assert lines[1].startswith("network: t3d_tiny on 16 frames of 64 × 64 in 2.6 s, ")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from t3d.cli.fit import same_again
 from t3d.cli.main import main
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.split_lists import Shares
@@ -38,8 +39,8 @@ def config_of(clips: Path, out: Path, teacher: str, **options: object) -> FitCon
 def fitted(
     clips: Path, teacher: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[FitResult, list[str]]:
-    """A whole fit that was stopped once and continued, and what it said."""
-    said: list[str] = []
+    """A whole fit that was stopped once and continued, and the sentences that it printed."""
+    printed: list[str] = []
     config = config_of(clips, tmp_path_factory.mktemp("fitted") / "fit", teacher)
 
     def stop(_: object) -> None:
@@ -48,12 +49,12 @@ def fitted(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "train_network", stop)
         with pytest.raises(StoppedError):
-            run_fit(config, say=said.append)
-    return run_fit(config, say=said.append), said
+            run_fit(config, say=printed.append)
+    return run_fit(config, say=printed.append), printed
 
 
 def test_every_part_is_there(fitted: tuple[FitResult, list[str]]) -> None:
-    result, said = fitted
+    result, printed = fitted
     folder = FitFolder(result.config.out)
     assert result.counts == {"train": (6, 6), "val": (2, 2), "test": (2, 2)}
     assert result.test.metrics.videos == 2
@@ -65,8 +66,8 @@ def test_every_part_is_there(fitted: tuple[FitResult, list[str]]) -> None:
     assert folder.model.last.is_file()
     assert not folder.cache.exists()
     assert json.loads(folder.result.read_text())["winner"] == result.winner
-    assert any("10 videos of 2 classes (blue 5, red 5)" in line for line in said)
-    assert any("No recording is in two lists" in line for line in said)
+    assert any("10 videos of 2 classes (blue 5, red 5)" in line for line in printed)
+    assert any("No recording is in two lists" in line for line in printed)
 
 
 def test_no_recording_is_in_two_lists(fitted: tuple[FitResult, list[str]]) -> None:
@@ -121,10 +122,10 @@ def test_other_options_are_refused_in_the_same_folder(fitted: tuple[FitResult, l
 
 
 def test_a_stopped_fit_continues(fitted: tuple[FitResult, list[str]]) -> None:
-    _, said = fitted  # the fixture stops the fit once, before the 3D network
-    assert sum(line.startswith("3. Fitting a classifier on frames") for line in said) == 1
-    assert sum(line.startswith("3. Training the 3D network") for line in said) == 2
-    estimates = [line for line in said if "Estimate: about" in line]
+    _, printed = fitted  # the fixture stops the fit once, before the 3D network
+    assert sum(line.startswith("3. Fitting a classifier on frames") for line in printed) == 1
+    assert sum(line.startswith("3. Training the 3D network") for line in printed) == 2
+    estimates = [line for line in printed if "Estimate: about" in line]
     assert len(estimates) == 2
 
 
@@ -132,7 +133,7 @@ def test_the_command_of_the_report_makes_the_same_model(
     fitted: tuple[FitResult, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result, _ = fitted
-    words = shlex.split(result.command())
+    words = shlex.split(same_again(result))
     assert words[:2] == ["t3d", "fit"]
     words[words.index("--out") + 1] = str(tmp_path / "again")
     made: list[FitConfig] = []
@@ -142,7 +143,7 @@ def test_the_command_of_the_report_makes_the_same_model(
         return result
 
     monkeypatch.setattr("t3d.fit.run.run_fit", remember)
-    monkeypatch.setattr("t3d.report.fit_page.write_fit", lambda _, command: Path(command))
+    monkeypatch.setattr("t3d.report.fit_page.write_fit", lambda _, command, again: Path(command + again))
     assert main(words[1:]) == 0
     config = replace(
         made[0], out=result.config.out, export=False, compute=result.config.compute, minutes=20.0
@@ -156,13 +157,13 @@ def test_broken_videos_are_left_out_and_named(clips: Path, teacher: str, tmp_pat
     shutil.copytree(clips, tmp_path / "clips")
     (tmp_path / "clips" / "red" / "cut.mp4").write_bytes((clips / "red" / "red0.mp4").read_bytes()[:200])
     shutil.copy(clips / "red" / "red1.mp4", tmp_path / "clips" / "red" / "twin.mp4")
-    said: list[str] = []
+    printed: list[str] = []
     config = config_of(tmp_path / "clips", tmp_path / "fit", teacher, candidates=("frames",))
-    result = run_fit(config, say=said.append)
+    result = run_fit(config, say=printed.append)
     assert [Path(failed.path).name for failed in result.looked.bad] == ["cut.mp4"]
     assert result.looked.joined == 1
-    assert any("1 file cannot be read and is left out" in line for line in said)
-    assert any("1 video is a copy or near-duplicate of another" in line for line in said)
+    assert any("1 file cannot be read and is left out" in line for line in printed)
+    assert any("1 video is a copy or near-duplicate of another" in line for line in printed)
     lists = FitFolder(config.out).read_lists(("blue", "red"))
     homes = [
         name
@@ -207,7 +208,7 @@ def test_videos_without_labels_are_learned_from(
 ) -> None:
     more = write_videos(tmp_path / "more", per_class=3, seed=1)
     shutil.copy(clips / "red" / "red0.mp4", more / "known.mp4")
-    config = config_of(clips, tmp_path / "fit", teacher, unlabeled=str(more))
+    config = config_of(clips, tmp_path / "fit", teacher, unlabeled_videos=str(more))
     run_fit(config, say=lambda _: None)
     folder = FitFolder(config.out)
     train, _ = folder.candidate("network").read_videos()

@@ -40,7 +40,7 @@ FUSED = "both"
 
 @dataclass(frozen=True)
 class Fit:
-    """What all steps of a fit share.
+    """Everything that the steps of a fit share.
 
     Args:
         config: Options.
@@ -142,7 +142,7 @@ def train_network(fit: Fit) -> None:
     folder = RunFolder(config.out)
     resume = folder.config.is_file() and folder.checkpoint.is_file()
     if isinstance(config, TransferConfig):
-        with warnings.catch_warnings():  # without `unlabeled`, all videos have a label, as intended
+        with warnings.catch_warnings():  # without `unlabeled_videos`, all videos have a label, as intended
             warnings.filterwarnings("ignore", ".*all .* videos have a label", UserWarning)
             transfer(replace(config, overwrite=not resume), resume=resume)
     else:
@@ -173,7 +173,7 @@ def network_config(fit: Fit) -> TransferConfig | TrainConfig:
         "data.timeout": config.reading.limits.timeout,
         "data.max_megapixels": config.reading.limits.max_megapixels,
     }
-    if not config.flip:
+    if not config.mirror:
         changes["augment.flip"] = 0.0
     labeled = str(folder.list_of("train"))
     if not plan.taught:

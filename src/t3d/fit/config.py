@@ -25,7 +25,7 @@ class FitConfig:
             index (.parquet), or an official list.
         out: Folder for the report, the model and everything else.
         minutes: Minutes that the fit may take. It decides how long the small 3D network trains, and whether.
-        unlabeled: More videos, without labels: a folder in any layout, or a list. The 3D network also learns
+        unlabeled_videos: More videos, without labels: a folder in any layout, or a list. The 3D network also learns
             from them.
         test: Labeled videos to test on, in any form of `videos`. Default: some of `videos`.
         candidates: Models to train: `frames` (a 2D network on single frames, with a linear classifier) and
@@ -37,7 +37,7 @@ class FitConfig:
         clip_seconds: Length of the clips of the 3D network, in seconds. Default: 2.56, or less if most videos
             are shorter.
         size: Side of the clips of the 3D network, in pixels.
-        flip: Also train on mirrored videos. Turn it off where left and right differ in meaning.
+        mirror: Also train on mirrored videos. Turn it off where left and right differ in meaning.
         source_pattern: Regular expression, searched in a video's path without its ending. The part in
             parentheses is the name of the recording that the video was cut from. Videos of one recording stay
             together.
@@ -54,7 +54,7 @@ class FitConfig:
     videos: str
     out: str = "fit"
     minutes: float = 20.0
-    unlabeled: str | None = None
+    unlabeled_videos: str | None = None
     test: str | None = None
     candidates: tuple[Candidate, ...] = CANDIDATES
     teacher: str = TEACHER
@@ -62,7 +62,7 @@ class FitConfig:
     epochs: int | None = None
     clip_seconds: float | None = None
     size: int = 64
-    flip: bool = True
+    mirror: bool = True
     source_pattern: str | None = None
     export: bool = True
     overwrite: bool = False

@@ -37,7 +37,7 @@ _LISTED = 5  # names in a sentence; the report has all
 
 @dataclass(frozen=True)
 class Looked:
-    """What is known about the videos.
+    """Facts about the videos.
 
     Args:
         videos: Labeled videos that can be read. The column `source` names their recordings.
@@ -109,8 +109,8 @@ def look(config: FitConfig, folder: FitFolder, say: Say) -> Looked:
     if config.test is not None:
         test = _open(config, config.test, labeled=True)
         given["test"] = test.with_classes(videos.classes, name=config.test, owner="the training videos")
-    if config.unlabeled is not None:
-        given["unlabeled"] = _open(config, config.unlabeled, labeled=False)
+    if config.unlabeled_videos is not None:
+        given["unlabeled"] = _open(config, config.unlabeled_videos, labeled=False)
     _expect_reading(config, folder, given, say)
     spent = length = 0.0
     bad: list[Failed] = []
@@ -219,7 +219,7 @@ def _open(config: FitConfig, name: str, *, labeled: bool) -> Manifest:
     reading = config.reading
     root = None if Path(name).is_dir() else reading.root
     if name == config.videos:
-        refuse_unused_root(reading.root, *filter(None, (config.videos, config.test, config.unlabeled)))
+        refuse_unused_root(reading.root, *filter(None, (config.videos, config.test, config.unlabeled_videos)))
     if not labeled and Path(name).is_dir():
         return Manifest.from_files([name], source_pattern=config.source_pattern)
     pattern = config.source_pattern if name == config.videos or Path(name).is_dir() else None
@@ -247,7 +247,7 @@ def refuse_unusable(videos: Manifest, name: str) -> None:
     if len(unlabeled):
         raise ManifestError(
             f"{name}: {len(unlabeled)} of {len(videos)} videos have no label, first "
-            f"{videos[int(unlabeled[0])].path}; label them, or give them as `unlabeled`"
+            f"{videos[int(unlabeled[0])].path}; label them, or give them as `unlabeled_videos`"
         )
     if len(videos.classes) < 2:
         raise ManifestError(
@@ -266,7 +266,7 @@ def refuse_unusable(videos: Manifest, name: str) -> None:
 
 
 def refuse_lost(kept: Manifest, bad: Sequence[Failed], name: str) -> None:
-    """Refuse to go on if broken files leave a class without videos.
+    """Raise an error if broken files leave a class without videos.
 
     Args:
         kept: Videos that can be read.

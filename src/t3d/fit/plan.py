@@ -35,7 +35,7 @@ _SPARE = 0.85  # share of the minutes that is planned; the rest is for what was 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a fit does. Everything that was chosen is here, so that the same plan gives the same models.
+    """Steps of a fit. Everything that was chosen is here, so that the same plan gives the same models.
 
     Args:
         candidates: Models to train.

@@ -12,9 +12,9 @@ from t3d.evaluation.frame_orders import FrameOrders
 from t3d.evaluation.run_test import TestResult
 from t3d.export.run import ExportResult
 from t3d.fit.candidates import FUSED
-from t3d.fit.config import CANDIDATES, FitConfig
+from t3d.fit.config import FitConfig
 from t3d.fit.look import Looked
-from t3d.fit.plan import CLIP_FRAMES, Plan
+from t3d.fit.plan import Plan
 from t3d.fusion.result import FusionResult, Line
 from t3d.progress import in_words
 
@@ -112,32 +112,6 @@ class FitResult:
         ]
         return [printable(line) for line in lines]
 
-    def command(self) -> str:
-        """Return a command with every choice written out, which makes the same models again."""
-        config, plan = self.config, self.plan
-        words = ["t3d", "fit", config.videos, "--out", f"{config.out}-again"]
-        for name in ("test", "unlabeled", "source_pattern"):
-            if (value := getattr(config, name)) is not None:
-                words += [f"--{name.replace('_', '-')}", value]
-        if config.reading.root is not None:
-            words += ["--root", config.reading.root]
-        if plan.candidates != CANDIDATES:
-            words += ["--candidates", *plan.candidates]
-        words += ["--teacher", config.teacher, "--student", config.student]
-        if plan.epochs:
-            seconds = CLIP_FRAMES / plan.clip_fps
-            words += ["--epochs", str(plan.epochs), "--clip-seconds", f"{seconds:.6g}"]
-            words += ["--size", str(config.size), *(() if config.flip else ("--no-flip",))]
-        shares = config.shares
-        words += [
-            "--val-fraction",
-            f"{shares.val_fraction:g}",
-            "--test-fraction",
-            f"{shares.test_fraction:g}",
-        ]
-        words += ["--seed", str(shares.seed)]
-        return shlex.join(words)
-
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values."""
         return {
@@ -156,5 +130,4 @@ class FitResult:
             "estimates": [list(each) for each in self.estimates],
             "bad": [asdict(failed) for failed in self.looked.bad],
             "plan": asdict(self.plan),
-            "command": self.command(),
         }

@@ -191,7 +191,7 @@ class _Steps:
     """The steps after the plan.
 
     Args:
-        fit: What they share.
+        fit: Options, videos and plan.
         clock: Time left.
         say: Function that prints a sentence.
     """

@@ -1,4 +1,4 @@
-"""What this machine takes: seconds to read, to compute a feature, to train and to score a clip."""
+"""Speed of this machine: seconds to read, to compute a feature, to train and to score a clip."""
 
 from __future__ import annotations
 

@@ -21,12 +21,13 @@ from t3d.report.sections import Bar, order_section, result_section
 from t3d.runtime.load import read_model_card
 
 
-def write_fit(result: FitResult, *, command: str = "") -> Path:
+def write_fit(result: FitResult, *, command: str = "", again: str = "") -> Path:
     """Write the report of a fit.
 
     Args:
         result: The result.
         command: Command that made it.
+        again: Command with every choice, which makes the same models again.
 
     Returns:
         The file, in the folder of the fit.
@@ -62,7 +63,7 @@ def write_fit(result: FitResult, *, command: str = "") -> Path:
         exports=[] if result.export is None else result.export.rows,
         curves=curves_of(str(network.path)) if network.log.is_file() else [],
         bad=[str(failed) for failed in test.scores.bad],
-        made=[*_made(result), *made_of_test(tested, read_model_card(str(result.model)), command)],
+        made=[*_made(result, again), *made_of_test(tested, read_model_card(str(result.model)), command)],
     )
 
 
@@ -101,12 +102,12 @@ def _uses(result: FitResult) -> list[tuple[str, str]]:
     ]
 
 
-def _made(result: FitResult) -> list[tuple[str, str]]:
+def _made(result: FitResult, again: str) -> list[tuple[str, str]]:
     first = result.estimates[0][1] if result.estimates else 60 * result.minutes
     device = result.config.compute.pick_device()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     return [
-        ("the same again", result.command()),
+        ("the same again", again),
         (
             "time",
             f"{in_words(60 * result.minutes)}; estimated after looking at the videos: {in_words(first)}",
