@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -110,10 +111,7 @@ def _spread(manifest: Manifest, most: int) -> Manifest:
 
 _PROGRAM = """
 import json, sys
-model, device, threads = json.load(sys.stdin)
-import torch
-if threads:
-    torch.set_num_threads(threads)
+model, device = json.load(sys.stdin)
 from t3d.device import Compute
 from t3d.evaluation.predictor import Predictor
 Predictor(model, compute=Compute(device=device, workers=0))
@@ -126,10 +124,12 @@ def _startup(config: PredictBenchConfig) -> float:
     Raises:
         ConfigError: The process failed; the error of loading the model here says more.
     """
+    count = {} if config.threads is None else {"OMP_NUM_THREADS": str(config.threads)}
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM],
-        input=json.dumps([config.model, config.device, config.threads]),
+        [sys.executable, "-c", _PROGRAM],  # which imports torch only if the model needs it
+        input=json.dumps([config.model, config.device]),
+        env={**os.environ, **count},
         capture_output=True,
         text=True,
         check=False,
