@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from t3d.card import ModelCard
 from t3d.cli import main as cli
+from t3d.cli import training
 from t3d.cli.recipes import recipes
 from t3d.clip import ClipSpec
 from t3d.data.clips.frames import FrameStore
@@ -411,6 +412,17 @@ def test_options_of_the_line_win(trained: RunFolder, clips: Path) -> None:
     assert (config.optim.epochs, config.optim.lr, config.clip.size) == (3, 0.1, 32)
     assert config.data.train == str(clips)
     assert TrainConfig(out="o", data=config.data) != config
+
+
+def test_a_run_has_a_page(trained: RunFolder) -> None:
+    page = (trained.path / "report.html").read_text(encoding="utf-8")
+    assert "Best validation, after epoch" in page
+    assert "Confusion matrix" in page
+
+
+def test_a_run_without_its_page_is_complete(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"complete, but its report\.html was not written: .*no conf"):
+        training._write_page(tmp_path, "train")
 
 
 def test_a_folder_is_only_overwritten_on_request(trained: RunFolder, clips: Path, capsys: Out) -> None:

@@ -127,7 +127,7 @@ def _write_page(folder: Path, name: str) -> None:
 
     try:
         print(f"report: {write_training(folder, command=command_line(name))}")
-    except T3DError as error:
+    except (T3DError, OSError) as error:
         warnings.warn(f"the run is complete, but its report.html was not written: {error}", stacklevel=2)
 
 

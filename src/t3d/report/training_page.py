@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from t3d.data.manifest.manifest import Manifest
+from t3d.errors import CheckpointError
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.scores import Scores
@@ -54,6 +55,8 @@ def write_training(folder: str | Path, *, command: str = "") -> Path:
         WriteError: The page cannot be written.
     """
     run = RunFolder(folder)
+    if not run.config.is_file():
+        raise CheckpointError(f"{run.path}: no config.yaml in this folder, so there is no run to show")
     transfer = run.command() == TransferConfig.command
     config: TrainConfig | TransferConfig
     config = run.read_config(TransferConfig) if transfer else run.read_config(TrainConfig)
