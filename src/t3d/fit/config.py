@@ -25,8 +25,8 @@ class FitConfig:
             index (.parquet), or an official list.
         out: Folder for the report, the model and everything else.
         minutes: Minutes that the fit may take. It decides how long the small 3D network trains, and whether.
-        unlabeled_videos: More videos, without labels: a folder in any layout, or a list. The 3D network also learns
-            from them.
+        unlabeled_videos: More videos, without labels: a folder in any layout, or a list. The 3D network also
+            learns from them.
         test: Labeled videos to test on, in any form of `videos`. Default: some of `videos`.
         candidates: Models to train: `frames` (a 2D network on single frames, with a linear classifier) and
             `network` (a small 3D network that the 2D network teaches). With both, their average is the third

@@ -97,7 +97,7 @@ def _uses(result: FitResult) -> list[tuple[str, str]]:
     return [
         ("Classify videos", f"t3d predict {file} VIDEO"),
         ("Find when it happens in a long video", f"t3d timeline {file} VIDEO"),
-        ("Test it on other labeled videos", f"t3d test {file} VIDEOS --out FOLDER"),
+        ("Test it on other labeled videos", f"t3d test {file} VIDEOS"),
         ("In Python", f't3d.load({str(result.model_file)!r}).predict("VIDEO")'),
     ]
 
