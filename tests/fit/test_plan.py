@@ -41,7 +41,7 @@ def plan(seen: Any, *, minutes: float = 20.0, speeds: Speeds = SPEEDS, **options
     return make_plan(FitConfig("clips", minutes=minutes, **options), seen, speeds, spent=5.0)
 
 
-@pytest.mark.parametrize("minutes", [10.0, 20.0, 40.0])
+@pytest.mark.parametrize("minutes", [15.0, 20.0, 40.0])
 def test_the_3d_network_trains_for_the_time_that_is_left(minutes: float) -> None:
     made = plan(looked(500, seconds=5.0), minutes=minutes)
     assert made.candidates == ("frames", "network")
@@ -75,7 +75,7 @@ def test_more_than_the_time_is_refused_before_anything_is_trained() -> None:
 def test_two_recordings_per_class_are_too_few_to_choose_on() -> None:
     made = plan(looked(2))
     assert made.candidates == ("frames",)
-    assert "comparing two models needs 3" in made.remarks[0]
+    assert "at least 2 classes need videos of 3 recordings each" in made.remarks[0]
     made = plan(looked(3))
     assert made.candidates == ("frames", "network")
     assert made.batch_size == 4  # as many recordings as are trained on
@@ -104,6 +104,24 @@ def test_given_choices_are_kept() -> None:
     assert plan(looked(30), candidates=("frames",)).candidates == ("frames",)
 
 
+def test_one_class_with_enough_recordings_is_not_enough() -> None:
+    seen = looked(3)
+    seen.videos = seen.videos.select([0, 1, 2, 4])  # three of class a, one of class b
+    assert plan(seen).candidates == ("frames",)
+
+
+def test_what_is_not_possible_is_refused() -> None:
+    alone = Speeds(0.05, 0.0, 0.03, 0.01, teacher=None, no_teacher="No weights")
+    with pytest.raises(ConfigError, match=r"candidates is frames, which is not possible here\. No weights"):
+        plan(looked(50), speeds=alone, candidates=("frames",))
+
+
+def test_videos_that_nothing_learns_from_cost_nothing() -> None:
+    made = plan(looked(30, unlabeled=100_000), candidates=("frames",))
+    assert made.seconds == plan(looked(30), candidates=("frames",)).seconds
+    assert "videos without labels are not used" in made.remarks[-1]
+
+
 def test_unlabeled_videos_make_epochs_longer() -> None:
     few, many = plan(looked(30)), plan(looked(30, unlabeled=1000))
     assert many.epochs < few.epochs
@@ -119,8 +137,8 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_sentences_describe_the_plan() -> None:
-    lines = plan_sentences(FitConfig("clips"), plan(looked(30)), spent=5.0)
+    lines = plan_sentences(FitConfig("clips"), plan(looked(30)))
     assert lines[0].startswith("frames: lite0 on 8 frames per clip, with a linear classifier; about")
     assert lines[1].startswith("network: t3d_tiny on 16 frames of 64 × 64 in 2.6 s, ")
     assert "taught by lite0" in lines[1]
-    assert lines[-1].startswith("Estimate: about ")
+    assert len(lines) == 3

@@ -17,7 +17,7 @@ from t3d.cli.main import main
 from t3d.data.manifest.manifest import Manifest
 from t3d.data.split_lists import Shares
 from t3d.device import Compute
-from t3d.errors import ConfigError, ManifestError, StoppedError
+from t3d.errors import ConfigError, ManifestError, StoppedError, T3DError
 from t3d.evaluation.predictor import Predictor
 from t3d.fit import look as look_module
 from t3d.fit import run as run_module
@@ -105,8 +105,11 @@ def test_a_finished_fit_is_reported_again_without_training(
 ) -> None:
     result, _ = fitted
     monkeypatch.setattr(run_module, "train_network", lambda _: pytest.fail("trained again"))
+    frames = FitFolder(result.config.out).candidate("frames").last.stat().st_mtime_ns
     weights = load_model(result.model)[0].state_dict()
     again = run_fit(replace(result.config, minutes=5), say=lambda _: None)
+    assert FitFolder(result.config.out).candidate("frames").last.stat().st_mtime_ns == frames
+    assert again.minutes > result.minutes
     assert again.winner == result.winner
     assert again.test.metrics.headline() == result.test.metrics.headline()
     for name, tensor in load_model(again.model)[0].state_dict().items():
@@ -117,25 +120,26 @@ def test_other_options_are_refused_in_the_same_folder(fitted: tuple[FitResult, l
     config = fitted[0].config
     with pytest.raises(ConfigError, match="holds a fit with other options: epochs was 1, now 3"):
         run_fit(replace(config, epochs=3), say=lambda _: None)
+    with pytest.raises(ConfigError, match="which is in the folder of videos"):
+        replace(config, out=str(Path(config.videos) / "fit"))
     with pytest.raises(ConfigError, match="other files that no fit wrote"):
-        run_fit(replace(config, out=str(Path(config.videos))), say=lambda _: None)
+        run_fit(replace(config, out=str(Path(config.out) / "candidates")), say=lambda _: None)
 
 
 def test_a_stopped_fit_continues(fitted: tuple[FitResult, list[str]]) -> None:
     _, printed = fitted  # the fixture stops the fit once, before the 3D network
     assert sum(line.startswith("3. Fitting a classifier on frames") for line in printed) == 1
     assert sum(line.startswith("3. Training the 3D network") for line in printed) == 2
-    estimates = [line for line in printed if "Estimate: about" in line]
-    assert len(estimates) == 2
+    assert sum("Estimate: about" in line for line in printed) == 2
+    assert sum("Continuing with the plan" in line for line in printed) == 1
 
 
-def test_the_command_of_the_report_makes_the_same_model(
+def test_the_command_of_the_report_has_every_choice(
     fitted: tuple[FitResult, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result, _ = fitted
     words = shlex.split(same_again(result))
     assert words[:2] == ["t3d", "fit"]
-    words[words.index("--out") + 1] = str(tmp_path / "again")
     made: list[FitConfig] = []
 
     def remember(config: FitConfig, **_: object) -> FitResult:
@@ -144,13 +148,83 @@ def test_the_command_of_the_report_makes_the_same_model(
 
     monkeypatch.setattr("t3d.fit.run.run_fit", remember)
     monkeypatch.setattr("t3d.report.fit_page.write_fit", lambda _, command, again: Path(command + again))
+    monkeypatch.chdir(tmp_path)
     assert main(words[1:]) == 0
-    config = replace(
-        made[0], out=result.config.out, export=False, compute=result.config.compute, minutes=20.0
+    expected = replace(
+        result.config, out=f"{result.config.out}-again", clip_seconds=16 / result.plan.clip_fps
     )
-    assert config.epochs == result.plan.epochs
-    assert config.clip_seconds == pytest.approx(16 / result.plan.clip_fps, rel=1e-4)
-    assert replace(config, clip_seconds=None) == result.config
+    assert made == [expected]
+
+
+def test_changed_videos_are_not_mixed_with_old_lists(clips: Path, teacher: str, tmp_path: Path) -> None:
+    table = tmp_path / "list.csv"
+    rows = [f"{path},{path.parent.name}" for path in sorted(clips.rglob("*.mp4"))]
+    table.write_text("\n".join(["path,label", *rows]))
+    config = config_of(table, tmp_path / "fit [1]", teacher, candidates=("frames",))
+    run_fit(config, say=lambda _: None)
+    table.write_text("\n".join(["path,label", *rows[:-1], rows[-1].replace(",red", ",blue")]))
+    with pytest.raises(ConfigError, match=r"red4\.mp4 has another label, time span or group"):
+        run_fit(config, say=lambda _: None)
+    table.write_text("\n".join(["path,label", *rows[:-1]]))
+    with pytest.raises(ConfigError, match=r"red4\.mp4 is gone"):
+        run_fit(config, say=lambda _: None)
+    result = run_fit(replace(config, overwrite=True), say=lambda _: None)
+    assert sum(videos for videos, _ in result.counts.values()) == 9
+
+
+def test_a_typing_error_does_not_delete_a_fit(fitted: tuple[FitResult, list[str]], tmp_path: Path) -> None:
+    config = replace(fitted[0].config, videos=str(tmp_path / "nowhere"), overwrite=True)
+    with pytest.raises(ManifestError, match="nowhere"):
+        run_fit(config, say=lambda _: None)
+    assert FitFolder(config.out).model.last.is_file()
+    assert FitFolder(config.out).finished(fitted[0].config) is None or FitFolder(config.out).result.is_file()
+
+
+def test_lists_are_written_all_or_none(tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = FitFolder(tmp_path)
+    videos = Manifest.from_folder(clips)
+    write = Manifest.write_csv
+
+    def fail_at_test(self: Manifest, path: Path, **options: bool) -> None:
+        if len(self) == 1:
+            raise OSError(28, "No space left on device", str(path))
+        write(self, path, **options)
+
+    monkeypatch.setattr(Manifest, "write_csv", fail_at_test)
+    with pytest.raises(T3DError, match="No space left"):
+        folder.write_lists({"train": videos, "test": videos.select([0])})
+    assert folder.read_lists(videos.classes) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"candidates": ("frames", "frames")}, "give each name once"),
+        ({"shares": Shares(val_fraction=0.0, test_fraction=0.2)}, "nothing to choose between candidates on"),
+        ({"shares": Shares(val_fraction=0.2, test_fraction=0.0)}, "there is nothing to test on"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FitConfig("clips", **options)  # type: ignore[arg-type]
+
+
+def test_time_spans_and_several_labels(clips: Path, teacher: str, tmp_path: Path) -> None:
+    paths = sorted(clips.rglob("*.mp4"))
+    rows = [
+        f"{path},{'red|blue' if number % 5 == 0 else path.parent.name},0,0.3"
+        for number, path in enumerate(paths)
+    ]
+    table = tmp_path / "list.csv"
+    table.write_text("\n".join(["path,labels,start,end", *rows, f"{paths[0]},red,50,60"]))
+    result = run_fit(config_of(table, tmp_path / "fit", teacher), say=lambda _: None)
+    assert result.plan.candidates == ("network",)
+    assert result.winner == "network"
+    assert result.orders is None
+    assert [failed.reason for failed in result.looked.bad] == [
+        "its time span begins after the end of the file"
+    ]
+    assert sum(videos for videos, _ in result.counts.values()) == 10
 
 
 def test_broken_videos_are_left_out_and_named(clips: Path, teacher: str, tmp_path: Path) -> None:
@@ -213,7 +287,7 @@ def test_videos_without_labels_are_learned_from(
     folder = FitFolder(config.out)
     train, _ = folder.candidate("network").read_videos()
     assert (~train.labeled).sum() in (6, 7)  # the copy is left out if its twin is held out
-    held = {Path(entry.path).name for entry in Manifest.from_csv(folder.held_csv)}
+    held = {Path(entry.path).name for entry in Manifest.from_csv(folder.list_of("held_out"))}
     assert ("red0.mp4" in held) == ((~train.labeled).sum() == 6)
 
 
@@ -238,7 +312,7 @@ def test_reading_that_takes_longer_than_the_fit_may_is_refused_early(
 ) -> None:
     monkeypatch.setattr(look_module, "_MANY", 5)
     monkeypatch.setattr(look_module, "_SAMPLE", 2)
-    ticks = iter(range(0, 100_000, 1000))
+    ticks = iter([0, 10, 10, 1020])
     monkeypatch.setattr(look_module, "_clock", lambda: float(next(ticks)))
     with pytest.raises(ConfigError, match="reading the 10 videos of videos once takes about 1 h"):
         run_fit(config_of(clips, tmp_path / "fit", teacher), say=lambda _: None)

@@ -99,8 +99,8 @@ def test_the_folds_that_choose_a_penalty(manifest: Make) -> None:
         rows = [(f"v{n:02d}", n // 2 % 2, f"s{n // 2:02d}") for n in range(40)]
         table = manifest(rows, "a b")
         clips = [
-            (n, 0, np.array([np.sin(12.9 * n * k + phase) + 0.4 * (n // 2 % 2) for k in range(1, 7)]))
+            (n, 0, np.array([np.sin(12.9 * n * k + phase) + 0.6 * (n // 2 % 2) for k in range(1, 7)]))
             for n in range(40)
         ]
         chosen.append(float(fit_linear(table, clips).strength))
-    assert chosen == [10.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
+    assert chosen == [0.1, 1.0, 0.1, 0.1, 1.0, 1.0, 1.0, 1.0]

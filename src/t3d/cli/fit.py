@@ -5,18 +5,21 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
 from json import dumps
-from signal import Signals
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from t3d.cli.command_line import command_line
-from t3d.cli.options import Spelling
-from t3d.errors import StoppedError
+from t3d.cli.options import Spelling, options_of
 from t3d.fit.config import FitConfig
 from t3d.training.interrupt import RaisedSignals
 
 if TYPE_CHECKING:
     from t3d.fit.result import FitResult
+
+
+_SAID = ("seed", "teacher", "student", "val_fraction", "test_fraction", "candidates")
+"""Options that `same_again` always writes."""
 
 
 @Spelling(
@@ -45,41 +48,61 @@ def fit(config: FitConfig, *, json: bool = False) -> int:
     Args:
         json: Print the result as JSON.
     """
-    from t3d.fit.run import run_fit
+    from t3d.fit.folder import FitFolder
+    from t3d.fit.run import run_fit, stopped_fit
     from t3d.report.fit_page import write_fit
     from t3d.report.result import say
 
-    def stopped(number: int) -> StoppedError:
-        return StoppedError(
-            f"{Signals(number).name} stopped the fit; what is finished is kept in {config.out}. Run the same "
-            "command again to continue",
-            number,
-        )
-
-    with RaisedSignals(stopped), redirect_stdout(sys.stderr) if json else nullcontext():
+    done = None if config.overwrite else FitFolder(config.out).finished(config)
+    if done is not None:
+        if json:
+            print(dumps(done, ensure_ascii=False))
+        else:
+            report = FitFolder(config.out).report
+            print(f"{config.out}: this fit is finished. Report: {report}. --overwrite starts again")
+        return 0
+    with (
+        RaisedSignals(lambda number: stopped_fit(config, number)),
+        redirect_stdout(sys.stderr) if json else nullcontext(),
+    ):
         result = run_fit(config, say=lambda sentence: print(sentence, flush=True))
         write_fit(result, command=command_line("fit"), again=same_again(result))
     if json:
         print(dumps(result.to_json() | {"again": same_again(result)}, ensure_ascii=False))
     else:
         say(*result.sentences())
-    return 1 if result.looked.bad else 0
+    return 1 if result.looked.bad or result.test.scores.bad else 0
 
 
 def same_again(result: FitResult) -> str:
     """Return a command with every choice written out, which makes the same models again."""
     from t3d.fit.plan import CLIP_FRAMES
 
-    config, plan, shares = result.config, result.plan, result.config.shares
-    words = ["t3d", "fit", config.videos, "--out", f"{config.out}-again"]
-    for name in ("test", "unlabeled_videos", "source_pattern"):
-        if (value := getattr(config, name)) is not None:
-            words += [f"--{name.replace('_', '-')}", value]
-    if config.reading.root is not None:
-        words += ["--root", config.reading.root]
-    words += ["--candidates", *plan.candidates, "--teacher", config.teacher, "--student", config.student]
+    config, plan = result.config, result.plan
+    config = replace(
+        config, out=f"{config.out.rstrip('/')}-again", overwrite=False, candidates=plan.candidates
+    )
     if plan.epochs:
-        words += ["--epochs", str(plan.epochs), "--clip-seconds", f"{CLIP_FRAMES / plan.clip_fps:.6g}"]
-        words += ["--size", str(config.size), *(() if config.mirror else ("--no-mirror",))]
-    words += ["--val-fraction", f"{shares.val_fraction:g}", "--test-fraction", f"{shares.test_fraction:g}"]
-    return shlex.join([*words, "--seed", str(shares.seed)])
+        config = replace(config, epochs=plan.epochs, clip_seconds=CLIP_FRAMES / plan.clip_fps)
+    words = ["t3d", "fit"]
+    for option in options_of(fit):
+        value: Any = config
+        if option.path[0] != "config":
+            continue
+        for name in option.path[1:]:
+            value = getattr(value, name)
+        if option.positional:
+            words.append(value)
+        elif option.is_flag and value != option.default:
+            words.append(option.full if value else option.off)
+        elif not option.is_flag and value is not None and (value != option.default or option.key in _SAID):
+            words += _words(option.full, value)
+    return shlex.join(words)
+
+
+def _words(flag: str, value: object) -> list[str]:
+    """Return an option with its value, as words of a command."""
+    if isinstance(value, tuple):
+        return [flag, *map(str, value)]
+    text = repr(value) if isinstance(value, float) else str(value)
+    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]

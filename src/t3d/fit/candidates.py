@@ -59,13 +59,16 @@ class Fit:
     @property
     def cache(self) -> Path:
         """Folder for decoded frames and features."""
-        given = self.config.reading.cache
+        given = self.config.cache
         return self.folder.cache if given is None else Path(given)
 
     @property
     def reading(self) -> Reading:
-        """Options of reading the lists of the fit. Their paths are whole or relative to the fit."""
-        return replace(self.config.reading, root=None, classes=None, index=self.folder.index, cache=None)
+        """Options of reading the lists of the fit. Files that cannot be read were left out."""
+        config = self.config
+        return Reading(
+            index=self.folder.index, image_fps=config.image_fps, max_bad=config.max_bad, limits=config.limits
+        )
 
 
 class FrameModel:
@@ -168,10 +171,11 @@ def network_config(fit: Fit) -> TransferConfig | TrainConfig:
         "data.index": folder.index,
         "data.cache": str(fit.cache / "frames"),
         "data.workers": config.compute.workers,
-        "data.max_bad": config.reading.max_bad,
-        "data.image_fps": config.reading.image_fps,
-        "data.timeout": config.reading.limits.timeout,
-        "data.max_megapixels": config.reading.limits.max_megapixels,
+        "data.max_bad": config.max_bad,
+        "data.image_fps": config.image_fps,
+        "data.timeout": config.limits.timeout,
+        "data.max_megapixels": config.limits.max_megapixels,
+        "data.max_clip_gb": config.limits.max_clip_gb,
     }
     if not config.mirror:
         changes["augment.flip"] = 0.0
@@ -180,7 +184,7 @@ def network_config(fit: Fit) -> TransferConfig | TrainConfig:
         return recipe("modern", changes | {"data.train": labeled})
     pool, exclude = labeled, None
     if fit.looked.unlabeled is not None:
-        pool, exclude = str(folder.list_of("unlabeled")), str(folder.held_csv)
+        pool, exclude = str(folder.list_of("unlabeled")), str(folder.list_of("held_out"))
     return recipe(
         "transfer-few-labels",
         changes

@@ -6,21 +6,20 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 
-from t3d.data.catalog import open_videos, refuse_unused_root
+from t3d.data.catalog import open_videos, refuse_other_targets, refuse_unlabeled, refuse_unused_root
+from t3d.data.clips.check import refuse_many
 from t3d.data.index import VideoIndex
 from t3d.data.inspect.audit import Summary, summarize
 from t3d.data.inspect.groups import join_groups
-from t3d.data.inspect.nearby import Listed
-from t3d.data.inspect.shared import file_facts
+from t3d.data.inspect.shared import file_facts, with_groups
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, ManifestError, printable
-from t3d.evaluation.leaks import compared_lists
 from t3d.fit.config import FitConfig
 from t3d.fit.folder import FitFolder
 from t3d.prepare.index import IndexReport, index_videos
@@ -62,15 +61,8 @@ class Looked:
     reading: float | None
 
     def seconds(self, videos: Manifest | None) -> np.ndarray:
-        """Return the length of each row in seconds, float64 [N]: of its time span, or of its file."""
-        if videos is None:
-            return np.zeros(0)
-        facts = file_facts(videos, self.index)
-        rows = pc.index_in(videos.table["path"].combine_chunks(), value_set=facts["path"].combine_chunks())
-        whole = facts["duration"].fill_null(0.0).take(rows).to_numpy()
-        start = np.nan_to_num(videos.table["start"].to_numpy(), nan=0.0)
-        end = videos.table["end"].to_numpy()
-        return np.maximum(np.where(np.isnan(end), whole, np.minimum(end, whole)) - start, 0.0)
+        """Return the length of each row in seconds, float64 [N], see `lengths_of`."""
+        return np.zeros(0) if videos is None else lengths_of(videos, self.index)
 
     def shared_sentence(self) -> str:
         """Return how many videos are also tested; empty if there are none."""
@@ -92,6 +84,21 @@ class Looked:
         return f"{self.joined} {are} of another; they count as one recording."
 
 
+def lengths_of(videos: Manifest, index: VideoIndex) -> np.ndarray:
+    """Return the length of each row in seconds, float64 [N]: of its time span, or of its file.
+
+    Args:
+        videos: The videos.
+        index: Index of their files.
+    """
+    facts = file_facts(videos, index)
+    rows = pc.index_in(videos.table["path"].combine_chunks(), value_set=facts["path"].combine_chunks())
+    whole = facts["duration"].fill_null(0.0).take(rows).to_numpy()
+    start = np.nan_to_num(videos.table["start"].to_numpy(), nan=0.0)
+    end = videos.table["end"].to_numpy()
+    return np.maximum(np.where(np.isnan(end), whole, np.minimum(end, whole)) - start, 0.0)
+
+
 def look(config: FitConfig, folder: FitFolder, say: Say) -> Looked:
     """Read every file once.
 
@@ -108,6 +115,8 @@ def look(config: FitConfig, folder: FitFolder, say: Say) -> Looked:
     given = {"videos": videos}
     if config.test is not None:
         test = _open(config, config.test, labeled=True)
+        refuse_unlabeled(test, name=config.test)
+        refuse_other_targets(test, videos.targets, name=config.test, other=config.videos)
         given["test"] = test.with_classes(videos.classes, name=config.test, owner="the training videos")
     if config.unlabeled_videos is not None:
         given["unlabeled"] = _open(config, config.unlabeled_videos, labeled=False)
@@ -126,18 +135,21 @@ def look(config: FitConfig, folder: FitFolder, say: Say) -> Looked:
         given[name] = part.select(np.array([path not in broken for path in paths], dtype=np.bool_))
     index = VideoIndex.read(*sorted(folder.indexes.glob("*.parquet")))
     summary = summarize(videos, index)
-    kept = given["videos"]
-    refuse_lost(kept, bad, config.videos)
-    kept, shared = _without_tested(config, kept, given.get("test"), index)
-    grouped = join_groups(kept, index, near=True)
+    for name in ("videos", "test"):
+        if name in given:
+            given[name], empty = _without_empty(given[name], index)
+            bad += empty
+    refuse_many(bad, among=sum(map(len, given.values())) + len(bad), max_bad=config.max_bad, option="max_bad")
+    refuse_lost(given["videos"], bad, config.videos)
+    kept, shared, joined = _joined(config, given["videos"], given.get("test"), index)
     looked = Looked(
-        grouped.videos,
+        kept,
         given.get("test"),
         given.get("unlabeled"),
         summary,
         tuple(bad),
         shared,
-        len(kept.sources()) - len(grouped.videos.sources()),
+        joined,
         index,
         spent / length if length else None,
     )
@@ -148,14 +160,14 @@ def look(config: FitConfig, folder: FitFolder, say: Say) -> Looked:
 
 def _indexed(config: FitConfig, folder: FitFolder, name: str, videos: Manifest) -> IndexReport:
     """Read every file that is not in the index yet."""
-    limits = config.reading.limits
+    limits = config.limits
     return index_videos(
         videos,
         folder.indexes / f"{name}.parquet",
         workers=max(1, config.compute.workers),
         timeout=limits.timeout,
         max_megapixels=limits.max_megapixels,
-        image_fps=config.reading.image_fps,
+        image_fps=config.image_fps,
     )
 
 
@@ -166,19 +178,24 @@ def _expect_reading(config: FitConfig, folder: FitFolder, given: Mapping[str, Ma
         ConfigError: Longer than the whole fit may take.
     """
     for name, part in given.items():
-        if len(part) <= _MANY or (folder.indexes / f"{name}.parquet").exists():
+        file = folder.indexes / f"{name}.parquet"
+        known = len(VideoIndex.read(file)) if file.exists() else 0
+        if len(part) <= _MANY or known > _SAMPLE + 1:
             continue
-        some = part.select(np.linspace(0, len(part) - 1, _SAMPLE).round().astype(np.int64))
-        began = _clock()
-        _indexed(config, folder, name, some)
-        share = max(1, _bytes_of(part)) / max(1, _bytes_of(some))
-        seconds = share * (_clock() - began)
+        rows = np.linspace(0, len(part) - 1, _SAMPLE + 1).round().astype(np.int64)
+        times = []
+        for some in (part.select(rows[:1]), part.select(rows)):  # the first file shows what a start takes
+            began = _clock()
+            _indexed(config, folder, name, some)
+            times.append(_clock() - began)
+        share = max(1, _bytes_of(part)) / max(1, _bytes_of(part.select(rows[1:])))
+        seconds = share * max(0.0, times[1] - times[0])
         if seconds > 60 * config.minutes:
+            file.unlink()  # so that the next call estimates again
             raise ConfigError(
                 f"minutes is {config.minutes:g}, but reading the {len(part)} videos of {name} once takes "
-                f"about {in_words(seconds)}. Set `minutes` to at least "
-                f"{math.ceil(2 * seconds / 60)}, or give fewer or smaller videos (`t3d prepare transcode` "
-                "makes them smaller)"
+                f"about {in_words(seconds)}. Set `minutes` to at least {math.ceil(2 * seconds / 60)}, or "
+                "give fewer or smaller videos (`t3d prepare transcode` makes them smaller)"
             )
         if seconds > _WORTH_SAYING:
             say(f"Reading {len(part)} videos once takes about {in_words(seconds)}")
@@ -190,40 +207,54 @@ def _bytes_of(videos: Manifest) -> int:
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
-def _without_tested(
+def _without_empty(videos: Manifest, index: VideoIndex) -> tuple[Manifest, list[Failed]]:
+    """Leave out time spans that begin after the end of their file."""
+    spans = np.nan_to_num(videos.table["start"].to_numpy(), nan=0.0) > 0
+    empty = spans & (lengths_of(videos, index) <= 0)
+    paths = videos.table["path"].to_pylist()
+    rows = np.flatnonzero(empty).tolist()
+    bad = [Failed(paths[row], "its time span begins after the end of the file", row) for row in rows]
+    return videos.select(~empty), bad
+
+
+def _joined(
     config: FitConfig, videos: Manifest, test: Manifest | None, index: VideoIndex
-) -> tuple[Manifest, int]:
-    """Leave out the labeled videos that are also tested, and count them.
+) -> tuple[Manifest, int, int]:
+    """Make one recording of copies and near-duplicates, and leave out the recordings that are tested.
+
+    Returns:
+        The videos, the number of those left out, and the number of recordings that were joined.
 
     Raises:
         ManifestError: No video of a class is left.
     """
     if test is None or config.test is None:
-        return videos, 0
-    lists = {"test": Listed(test, config.test)}
-    shared = compared_lists(Listed(videos, config.videos), lists, index)["test"]
-    kept = np.ones(len(videos), np.bool_)
-    kept[[row.row for row in shared.rows]] = False
-    left = videos.select(kept)
-    for name, count in left.class_counts().items():
+        grouped = join_groups(videos, index, near=True).videos
+        return grouped, 0, len(videos.sources()) - len(grouped.sources())
+    tables = with_groups(videos.table, test.table)
+    named, tested = (replace(part, table=table) for part, table in zip((videos, test), tables, strict=True))
+    both = join_groups(named.followed_by(tested), index, near=True).videos
+    sources = np.array(both.table["source"].to_pylist(), dtype=object)
+    mine = np.arange(len(both)) < len(videos)
+    kept = both.select(mine & ~np.isin(sources, sources[~mine]))
+    for name, count in kept.class_counts().items():
         if not count:
             raise ManifestError(
                 f"{config.videos}: all videos of the class {name!r} are also in {config.test}, or similar to "
                 "its videos (same bytes, group or a near-duplicate); test on other videos"
             )
-    return left, len(shared)
+    return kept, len(videos) - len(kept), len(named.sources()) - len(both.select(mine).sources())
 
 
 def _open(config: FitConfig, name: str, *, labeled: bool) -> Manifest:
     """Open a list of videos. Those without labels may be in any layout."""
-    reading = config.reading
-    root = None if Path(name).is_dir() else reading.root
+    root = None if Path(name).is_dir() else config.root
     if name == config.videos:
-        refuse_unused_root(reading.root, *filter(None, (config.videos, config.test, config.unlabeled_videos)))
+        refuse_unused_root(config.root, *filter(None, (config.videos, config.test, config.unlabeled_videos)))
     if not labeled and Path(name).is_dir():
         return Manifest.from_files([name], source_pattern=config.source_pattern)
     pattern = config.source_pattern if name == config.videos or Path(name).is_dir() else None
-    videos = open_videos(name, root=root, source_pattern=pattern, classes=reading.classes)
+    videos = open_videos(name, root=root, source_pattern=pattern, classes=config.classes)
     return videos if labeled else videos.without_labels()
 
 
@@ -249,7 +280,7 @@ def refuse_unusable(videos: Manifest, name: str) -> None:
             f"{name}: {len(unlabeled)} of {len(videos)} videos have no label, first "
             f"{videos[int(unlabeled[0])].path}; label them, or give them as `unlabeled_videos`"
         )
-    if len(videos.classes) < 2:
+    if len(videos.classes) < 2 and videos.targets == "single":
         raise ManifestError(
             f"{name}: all {len(videos)} videos have the label {videos.classes[0]!r}; a classifier needs at "
             "least 2 classes. Add videos of another class, such as `other`"

@@ -27,7 +27,8 @@ BATCH = 16
 _WANTED_STEPS, _MOST_EPOCHS = 3000, 200
 _LEAST_STEPS, _LEAST_EPOCHS = 100, 5  # below either, a 3D network learns too little to be worth the time
 _FEATURE_STEP = 8  # every eighth frame has a stored feature of the teacher
-_LEAST_GROUPS = 3  # of each class, so that training, validation and test have one each
+_LEAST_GROUPS = 3  # recordings of a class, one each for training, validation and test
+_LEAST_CLASSES = 2  # classes with so many recordings
 _START = 8.0  # seconds to start a step: imports, opening files
 _EXPORT = 45.0  # seconds to convert, check and time a small network
 _SPARE = 0.85  # share of the minutes that is planned; the rest is for what was estimated too low
@@ -99,16 +100,26 @@ def make_plan(config: FitConfig, looked: Looked, speeds: Speeds, *, spent: float
     clip_fps, frames_fps = CLIP_FRAMES / clip_seconds, FRAMES / min(FRAMES_SECONDS, middle)
     remarks: list[str] = []
     candidates = _possible(config, looked, speeds, remarks)
+    taught = speeds.teacher is not None and looked.videos.targets == "single"
     held = 0.0 if config.test else config.shares.test_fraction
-    groups = len(looked.videos.sources())
-    trained = max(2, round(groups * (1 - held - config.shares.val_fraction)))
+    trained = max(2, round(len(looked.videos.sources()) * (1 - held - config.shares.val_fraction)))
     batch = min(BATCH, trained)
-    work = _Work.of(looked, lengths, clip_seconds, held=held, val=config.shares.val_fraction)
+    work = _Work.of(
+        looked,
+        lengths,
+        clip_seconds,
+        held=held,
+        val=config.shares.val_fraction,
+        taught=taught and "network" in candidates,
+    )
     seconds = _fixed(config, work, speeds, candidates)
     left = 60 * config.minutes * _SPARE - spent - sum(seconds.values())
     epochs = 0
     if "network" in candidates:
-        start, epoch = _START + work.taught_frames * speeds.feature, work.epoch(speeds, batch)
+        # Decoding for the cache of frames, and once more for the features of the teacher.
+        reading = (1 + taught) * (work.seconds + work.more) * speeds.reading
+        start = _START + reading + work.taught_frames * speeds.feature
+        epoch = work.epoch(speeds, batch)
         epochs = config.epochs or _epochs(left - start, epoch, steps=work.steps(batch))
         if not epochs and "frames" in candidates:
             needed = (start + epoch * _least(work.steps(batch)) - left) / 60 + config.minutes
@@ -121,11 +132,13 @@ def make_plan(config: FitConfig, looked: Looked, speeds: Speeds, *, spent: float
             epochs = _least(work.steps(batch))
         if epochs:
             seconds = {**seconds, "network": start + epochs * epoch}
+    if looked.unlabeled is not None and not (taught and "network" in candidates):
+        remarks.append("The videos without labels are not used, because no 3D network learns from them")
     several = len(candidates) > 1
     plan = Plan(
         candidates,
         epochs,
-        speeds.teacher is not None and looked.videos.targets == "single",
+        taught,
         batch,
         round(clip_fps, 4),
         round(frames_fps, 4),
@@ -142,13 +155,19 @@ STEPS = ("frames", "network", "choice", "test", "orders", "export")
 
 
 def _possible(config: FitConfig, looked: Looked, speeds: Speeds, remarks: list[str]) -> tuple[Candidate, ...]:
-    """Return the candidates that these videos and this machine allow."""
+    """Return the candidates that these videos and this machine allow.
+
+    Raises:
+        ConfigError: The only candidate that was asked for is not possible.
+    """
     candidates = config.candidates
+    reason = speeds.no_teacher if speeds.teacher is None else ""
     if looked.videos.targets == "multi":
-        remarks.append("Videos have several labels each, so only a 3D network is trained, without a teacher")
-        return ("network",)
-    if speeds.teacher is None:
-        remarks.append(speeds.no_teacher)
+        reason = "Videos have several labels each, so only a 3D network is trained, without a teacher"
+    if reason and candidates == ("frames",):
+        raise ConfigError(f"candidates is frames, which is not possible here. {reason}")
+    if reason:
+        remarks.append(reason)
         return ("network",)
     if len(candidates) > 1 and (few := _few_groups(config, looked)):
         remarks.append(few)
@@ -161,13 +180,12 @@ def _few_groups(config: FitConfig, looked: Looked) -> str:
     videos = looked.videos
     needed = _LEAST_GROUPS - (config.test is not None)
     sources = np.array(videos.table["source"].to_pylist(), dtype=object)
-    counts = {name: len(set(sources[videos.labels == label])) for label, name in enumerate(videos.classes)}
-    if max(counts.values()) >= needed:
+    counts = [len(set(sources[videos.labels == label])) for label in range(len(videos.classes))]
+    if sum(count >= needed for count in counts) >= _LEAST_CLASSES:
         return ""
-    name = min(counts, key=lambda each: counts[each])
     return (
-        f"The class {name!r} has videos of {counts[name]} recordings, and comparing two models needs "
-        f"{needed}, so only the 2D network is trained"
+        f"To compare two models, at least {_LEAST_CLASSES} classes need videos of {needed} recordings each, "
+        "so only the 2D network is trained"
     )
 
 
@@ -177,7 +195,8 @@ class _Work:
 
     Args:
         rows: Videos that are learned from, those without labels included.
-        seconds: Their length.
+        seconds: Length of the labeled ones.
+        more: Length of those without labels.
         val: Length of the validation videos.
         test: Length of the test videos.
         frames: Frames of the 2D network in training and validation videos.
@@ -187,6 +206,7 @@ class _Work:
 
     rows: int
     seconds: float
+    more: float
     val: float
     test: float
     frames: float
@@ -195,18 +215,26 @@ class _Work:
 
     @classmethod
     def of(
-        cls, looked: Looked, lengths: np.ndarray, clip_seconds: float, *, held: float, val: float
+        cls,
+        looked: Looked,
+        lengths: np.ndarray,
+        clip_seconds: float,
+        *,
+        held: float,
+        val: float,
+        taught: bool,
     ) -> _Work:
-        more = looked.seconds(looked.unlabeled)
+        more = looked.seconds(looked.unlabeled if taught else None)
         total = float(lengths.sum())
         test = float(looked.seconds(looked.test).sum()) if looked.test is not None else held * total
         trained = (1 - held - val) * total
         rows = math.ceil(len(lengths) * (1 - held - val)) + len(more)
         rate = float(next(iter(looked.summary.rates), 25))
-        seconds = trained + float(more.sum())
         clips = lengths.clip(max=FRAMES_SECONDS).sum() / len(lengths)
         frames = FRAMES * (trained + val * total) / max(clips, 0.1)
-        return cls(rows, seconds, val * total, test, frames, seconds * rate / _FEATURE_STEP, clip_seconds)
+        extra = float(more.sum())
+        taught_frames = (trained + extra) * rate / _FEATURE_STEP if taught else 0.0
+        return cls(rows, trained, extra, val * total, test, frames, taught_frames, clip_seconds)
 
     def steps(self, batch: int) -> int:
         """Return the optimizer steps of an epoch."""
@@ -268,7 +296,7 @@ def _refuse_too_long(config: FitConfig, plan: Plan, spent: float) -> None:
         )
 
 
-def plan_sentences(config: FitConfig, plan: Plan, *, spent: float) -> list[str]:
+def plan_sentences(config: FitConfig, plan: Plan) -> list[str]:
     """Return the plan in plain sentences."""
     lines = []
     if "frames" in plan.candidates:
@@ -285,7 +313,4 @@ def plan_sentences(config: FitConfig, plan: Plan, *, spent: float) -> list[str]:
         )
     if len(plan.candidates) > 1:
         lines.append("both: the average of the two")
-    lines += plan.remarks
-    total = spent + sum(plan.seconds.values())
-    lines.append(f"Estimate: about {in_words(total)} in all, of {config.minutes:g} minutes")
-    return lines
+    return [*lines, *plan.remarks]

@@ -36,7 +36,7 @@ class FitResult:
         test: The test of the model.
         orders: Its accuracy with other orders of the frames of each clip. None with several labels per video.
         export: The export. None if there is none.
-        exported: Why there is no export; empty if there is one.
+        not_exported: Why there is no export; empty if there is one.
         milliseconds: Median time of one video with the fastest way to compute it, reading included.
         minutes: Minutes that the fit took.
         estimates: Seconds passed and estimated total, every few seconds.
@@ -52,7 +52,7 @@ class FitResult:
     test: TestResult
     orders: FrameOrders | None
     export: ExportResult | None
-    exported: str
+    not_exported: str
     milliseconds: float
     minutes: float
     estimates: tuple[tuple[float, float], ...]
@@ -104,8 +104,8 @@ class FitResult:
             )
         lines += [] if self.orders is None else self.orders.sentences()
         lines.append(self.speed_sentence())
-        if self.exported:
-            lines.append(self.exported)
+        if self.not_exported:
+            lines.append(self.not_exported)
         lines += [
             f"Done in {in_words(60 * self.minutes)}. Report: {Path(self.config.out) / 'report.html'}",
             f"Use it: t3d predict {shlex.quote(str(self.model_file))} VIDEO",

@@ -7,16 +7,16 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from signal import Signals
 
 from t3d.data.clips.views import FrameOrder
-from t3d.data.manifest.manifest import Manifest
-from t3d.data.split_lists import Shares, missing_classes, split
-from t3d.errors import ConfigError, ExportError, ManifestError, ResumableError, StoppedError, printable
+from t3d.device import pick_device
+from t3d.errors import ConfigError, ExportError, ResumableError, StoppedError
 from t3d.evaluation.config import TestConfig
 from t3d.evaluation.frame_orders import frame_order_study
+from t3d.evaluation.parts import Part
 from t3d.evaluation.predictor import Predictor
 from t3d.evaluation.run_test import TestResult, run_test
 from t3d.export.config import ExportConfig
@@ -24,6 +24,7 @@ from t3d.export.run import ExportResult, export_model
 from t3d.fit.candidates import FEATURES, FUSED, Fit, FrameModel, copy_model, fuse, train_network
 from t3d.fit.clock import Clock
 from t3d.fit.config import FitConfig
+from t3d.fit.divide import divide
 from t3d.fit.folder import FitFolder
 from t3d.fit.look import Looked, Say, look
 from t3d.fit.plan import BATCH, CLIP_FRAMES, Plan, make_plan, plan_sentences
@@ -63,20 +64,41 @@ def run_fit(config: FitConfig, *, say: Say = print) -> FitResult:
         StoppedError: A signal stopped the fit. What is finished is kept.
         T3DError: A step failed.
     """
+    _refuse_other_device(config)
     folder = FitFolder(config.out)
     began = time.monotonic()
-    with folder.opened(config), _continued(config):
+    with folder.opened(config), _continued(config), _counted(folder, began):
         say("1. Looking at the videos")
         looked = look(config, folder, _indented(say))
-        plan = _plan(config, folder, looked, began, say)
-        fit = Fit(config, folder, looked, plan, _divide(config, folder, looked, plan, say))
-        clock = Clock(_still_to_do(fit), spent=time.monotonic() - began)
+        folder.start_over(config)
+        earlier = folder.seconds()
+        plan = _plan(config, folder, looked, earlier + time.monotonic() - began, say)
+        parts = divide(config, folder, looked, plan, _indented(say))
+        fit = Fit(config, folder, looked, plan, parts)
+        clock = Clock(_still_to_do(fit), spent=earlier + time.monotonic() - began)
+        clock.note()
+        total = in_words(clock.passed() + clock.left())
+        _indented(say)(f"Estimate: about {total} in all, of {config.minutes:g} minutes")
         with clock.shown("Fit"):
-            result = _Steps(fit, clock, say).run(began)
+            result = _Steps(fit, clock, say).run()
         with atomic_path(folder.result) as temporary:
             temporary.write_text(json.dumps(result.to_json(), indent=1, ensure_ascii=False), encoding="utf-8")
         shutil.rmtree(folder.cache, ignore_errors=True)
     return result
+
+
+def stopped_fit(config: FitConfig, number: int) -> StoppedError:
+    """Return the error of a fit that a signal stopped.
+
+    Args:
+        config: Options of the fit.
+        number: Number of the signal.
+    """
+    return StoppedError(
+        f"{Signals(number).name} stopped the fit; what is finished is kept in {config.out}. Run the same "
+        "command again to continue",
+        number,
+    )
 
 
 @contextmanager
@@ -85,25 +107,45 @@ def _continued(config: FitConfig) -> Iterator[None]:
     try:
         yield
     except InterruptedRunError as error:
-        raise StoppedError(
-            f"{Signals(error.signal).name} stopped the fit; what is finished is kept in {config.out}. Run "
-            "the same command again to continue",
-            error.signal,
-        ) from error
+        raise stopped_fit(config, error.signal) from error
     except ResumableError as error:
-        error.folder, error.command = None, ""  # not the run of a candidate alone: the same command continues
+        error.same_command()
         raise
+
+
+@contextmanager
+def _counted(folder: FitFolder, began: float) -> Iterator[None]:
+    """Add the time of the block to that of the fit, also if it stops."""
+    try:
+        yield
+    finally:
+        folder.add_seconds(time.monotonic() - began)
+
+
+def _refuse_other_device(config: FitConfig) -> None:
+    """Refuse a device that the training would not use.
+
+    Raises:
+        ConfigError: See above, or the device does not exist.
+    """
+    chosen, used = config.compute.pick_device(), pick_device()
+    if chosen.type != used.type or chosen.index not in (None, used.index or 0):
+        raise ConfigError(
+            f"device is {config.compute.device}, but training uses {used}. Choose GPUs with the environment "
+            "variable CUDA_VISIBLE_DEVICES; an empty value uses the CPU"
+        )
 
 
 def _indented(say: Say) -> Say:
     return lambda sentence: say(f"   {sentence}")
 
 
-def _plan(config: FitConfig, folder: FitFolder, looked: Looked, began: float, say: Say) -> Plan:
-    """Make the plan, or read that of the interrupted fit."""
+def _plan(config: FitConfig, folder: FitFolder, looked: Looked, spent: float, say: Say) -> Plan:
+    """Make the plan. A fit whose training has begun keeps its own."""
     say("2. Plan")
-    if folder.plan.is_file():
+    if folder.plan.is_file() and folder.trains:
         plan = Plan.read(folder.plan)
+        _indented(say)("Continuing with the plan of the interrupted fit")
     else:
         speeds = measure_speeds(
             config,
@@ -112,78 +154,18 @@ def _plan(config: FitConfig, folder: FitFolder, looked: Looked, began: float, sa
             classes=len(looked.videos.classes),
             reading=looked.reading,
         )
-        plan = make_plan(config, looked, speeds, spent=time.monotonic() - began)
+        plan = make_plan(config, looked, speeds, spent=spent)
+        folder.forget_lists()
         plan.write(folder.plan)
-    for sentence in plan_sentences(config, plan, spent=time.monotonic() - began):
+    for sentence in plan_sentences(config, plan):
         _indented(say)(sentence)
     return plan
 
 
-def _divide(
-    config: FitConfig, folder: FitFolder, looked: Looked, plan: Plan, say: Say
-) -> dict[str, Manifest]:
-    """Hold out whole recordings, and write the lists; or read those of the interrupted fit."""
-    parts = folder.read_lists(looked.videos.classes)
-    if not parts:
-        parts = _divided(config, looked, plan)
-        for name, part in parts.items():
-            part.write_csv(folder.list_of(name))
-        if looked.unlabeled is not None:
-            looked.unlabeled.write_csv(folder.list_of("unlabeled"))
-            held = parts["test"] if "val" not in parts else parts["test"].followed_by(parts["val"])
-            held.write_csv(folder.held_csv)
-    else:
-        _refuse_changed(config, looked, parts)
-    counts = ", ".join(
-        f"{name} {len(part)} ({len(part.sources())} recordings)" for name, part in parts.items()
-    )
-    _indented(say)(f"Videos: {counts}. No recording is in two lists")
-    for name, labels in missing_classes(parts).items():
-        shown = ", ".join(map(printable, labels[:10])) + (" …" if len(labels) > 10 else "")
-        _indented(say)(f"No video of {shown} is in the list {name}, because there are too few recordings")
-    return parts
-
-
-def _refuse_changed(config: FitConfig, looked: Looked, parts: dict[str, Manifest]) -> None:
-    """Refuse to continue with other videos than those that were divided.
-
-    Raises:
-        ConfigError: There are more videos than before, or fewer.
-    """
-    given = filter(None, (looked.videos, looked.test))
-    before = {path for part in parts.values() for path in part.table["path"].to_pylist()}
-    now = {path for part in given for path in part.table["path"].to_pylist()}
-    if changed := sorted(before ^ now):
-        verb = "is new" if changed[0] in now else "is gone"
-        raise ConfigError(
-            f"the videos have changed since this fit began: {printable(changed[0])} {verb}"
-            + (f", as are {len(changed) - 1} more" if len(changed) > 1 else "")
-            + f". Choose another `out` than {config.out}, or set `overwrite` to start again"
-        )
-
-
-def _divided(config: FitConfig, looked: Looked, plan: Plan) -> dict[str, Manifest]:
-    shares = config.shares
-    test = 0.0 if looked.test is not None else shares.test_fraction
-    if looked.test is None and not test:
-        raise ConfigError("test_fraction is 0 and there is no `test`; a fit needs videos to test on")
-    parts = {"train": looked.videos}
-    if plan.val_fraction or test:
-        parts = split(looked.videos, Shares(plan.val_fraction, test, shares.seed))
-    if looked.test is not None:
-        parts["test"] = looked.test
-    if not len(parts["test"]):
-        raise ManifestError(f"{config.test}: no video can be read, so there is nothing to test on")
-    return parts
-
-
 def _still_to_do(fit: Fit) -> dict[str, float]:
     """Return the estimates of the steps that an earlier call did not finish."""
-    seconds = dict(fit.plan.seconds)
-    for name in (*fit.plan.candidates, FUSED):
-        if fit.folder.candidate(name).last.is_file():
-            seconds.pop("choice" if name == FUSED else name, None)
-    return seconds
+    done = [name for name in fit.plan.candidates if fit.folder.candidate(name).last.is_file()]
+    return {name: seconds for name, seconds in fit.plan.seconds.items() if name not in done}
 
 
 @dataclass
@@ -200,30 +182,26 @@ class _Steps:
     clock: Clock
     say: Say
 
-    def run(self, began: float) -> FitResult:
-        """Run all of them.
-
-        Args:
-            began: Time at which the fit began.
-        """
+    def run(self) -> FitResult:
+        """Run all of them."""
         fit, folder, config = self.fit, self.fit.folder, self.fit.config
         frames = self._train()
         choice = None
-        with self._step("choice", "Choosing the model") if len(fit.plan.candidates) > 1 else _nothing():
-            if len(fit.plan.candidates) > 1:
+        if len(fit.plan.candidates) > 1:
+            with self._step("choice", "Choosing the model"):
                 choice = fuse(fit)
-            winner = chosen(fit, choice)
-            self._make_model(winner, frames)
+        winner = chosen(fit, choice)
+        self._make_model(winner, frames)
         with self._step("test", "Testing the model", follows="Testing"):
             test = self._test()
         orders = None
         if fit.looked.videos.targets == "single":
             with self._step("orders", "Testing without the order of the frames"):
                 orders = frame_order_study(self._tested(), test, _ORDERS)
-        with self._step("export", "Exporting the model") if config.export else _nothing():
+        with self._step("export", "Exporting the model") if config.export else nullcontext():
             export, problem = self._export()
-        file = None if export is None else next((f for f in export.files if f.suffix == ".xml"), None)
-        milliseconds = ms_per_video(str(file or folder.model.path), fit)
+        files = () if export is None else export.files
+        milliseconds = ms_per_video(next((str(file) for file in files if file.suffix == ".xml"), ""), fit)
         self.clock.note()
         return FitResult(
             config,
@@ -238,7 +216,7 @@ class _Steps:
             export,
             problem,
             milliseconds,
-            (time.monotonic() - began) / 60,
+            self.clock.passed() / 60,
             tuple(self.clock.notes),
         )
 
@@ -313,23 +291,26 @@ def chosen(fit: Fit, choice: FusionResult | None) -> str:
     return max(lines, key=lambda name: (lines[name].accuracy, -lines[name].loss))
 
 
-def ms_per_video(model: str, fit: Fit) -> float:
+def ms_per_video(exported: str, fit: Fit) -> float:
     """Return the median milliseconds of classifying one video, one by one, with the model already loaded.
 
     Args:
-        model: Run folder, or exported file.
-        fit: The fit, whose test videos are classified.
+        exported: Exported file. Empty: the model itself.
+        fit: The fit, whose test videos are classified. Each row of its list counts as a video.
     """
-    paths = list(dict.fromkeys(fit.parts["test"].table["path"].to_pylist()))[:_TIMED]
-    predictor = Predictor(model, compute=replace(fit.config.compute, workers=0))
+    rows = [fit.parts["test"][row] for row in range(min(_TIMED, len(fit.parts["test"])))]
+    parts = [Part(str(row.path), row.start, row.end) for row in rows]
+    compute = replace(fit.config.compute, workers=0, device="cpu" if exported else fit.config.compute.device)
+    predictor = Predictor(
+        exported or str(fit.folder.model.path),
+        compute=compute,
+        limits=fit.config.limits,
+        image_fps=fit.config.image_fps,
+    )
     times = []
-    for path in [paths[0], *paths]:  # the first one warms up
+    for part in [parts[0], *parts]:  # the first one warms up
         began = time.perf_counter()
-        list(predictor.many([path]))
-        times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(times[1:])
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+        (prediction,) = predictor.many([part])
+        if prediction.error is None:
+            times.append(1000 * (time.perf_counter() - began))
+    return statistics.median(times[1:] or times or [float("nan")])

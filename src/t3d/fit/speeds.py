@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from t3d.bench.train_step import train_step
 from t3d.errors import CheckpointError, ConfigError
 from t3d.fit.config import TEACHER, FitConfig
 from t3d.models.registry import create_model
+from t3d.timing import Rounds, alternate, waiting
 from t3d.transfer.teachers.base import Teacher
 from t3d.transfer.teachers.lite0 import PACKAGE, lite0_weights
 from t3d.transfer.teachers.open import open_teacher
@@ -62,18 +62,25 @@ def measure_speeds(
     device = config.compute.pick_device()
     bf16 = config.compute.use_bf16(device)
     teacher, reason = find_teacher(config)
-    feature = 0.0
+    calls: dict[str, Callable[[], object]] = {}
     if teacher is not None:
         images = torch.zeros(_FRAMES, 3, teacher.size, teacher.size, dtype=torch.uint8, device=device)
         moved = teacher.to(device)
-        feature = _fastest(lambda: moved(images)) / _FRAMES
+        calls["feature"] = lambda: moved(images)
     net = create_model(config.student, num_classes=classes).to(device)
     net = net.to(memory_format=torch.channels_last_3d)
     clips = torch.zeros(batch, 3, num_frames, config.size, config.size, device=device)
-    trained = _fastest(train_step(net.train(), clips, bf16=bf16)) / batch
-    scored = _fastest(lambda: _score(net.eval(), clips, bf16=bf16)) / batch
+    step = train_step(net, clips, bf16=bf16)
+    calls["train"] = lambda: (net.train(), step())
+    calls["score"] = lambda: _score(net.eval(), clips, bf16=bf16)
+    fastest = alternate(calls, Rounds(fewest=_TRIES, most=_TRIES), wait=waiting(device)).fastest
     return Speeds(
-        _READING if reading is None else reading, feature, _LOADING * trained, scored, teacher, reason
+        reading=_READING if reading is None else reading,
+        feature=fastest.get("feature", 0.0) / _FRAMES,
+        trained_clip=_LOADING * fastest["train"] / batch,
+        scored_clip=fastest["score"] / batch,
+        teacher=teacher,
+        no_teacher=reason,
     )
 
 
@@ -100,16 +107,3 @@ def find_teacher(config: FitConfig) -> tuple[Teacher | None, str]:
 def _score(net: torch.nn.Module, clips: torch.Tensor, *, bf16: bool) -> None:
     with torch.inference_mode(), torch.autocast(clips.device.type, torch.bfloat16, enabled=bf16):
         net(clips)
-
-
-def _fastest(call: Callable[[], object]) -> float:
-    """Return the shortest seconds of some calls, after one to warm up."""
-    call()
-    times = []
-    for _ in range(_TRIES):
-        began = time.perf_counter()
-        call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return min(times)

@@ -43,7 +43,7 @@ def write_fit(result: FitResult, *, command: str = "", again: str = "") -> Path:
     return write_page(
         folder.report,
         "fit.html",
-        title=f"A classifier of {len(classes)} classes from {Path(config.videos).name}",
+        title=f"A classifier of {len(classes)} classes from {Path(config.videos).resolve().name}",
         headline=test.metrics.headline(),
         remarks=[*test.metrics.remarks(), *test.shared_sentences()],
         figures=[*headline_figures(test.metrics), ("per video", f"{result.milliseconds:.0f} ms")],
@@ -52,14 +52,12 @@ def write_fit(result: FitResult, *, command: str = "", again: str = "") -> Path:
         lists=_lists(folder, result),
         held=" ".join(filter(None, (_held(result), looked.shared_sentence(), looked.joined_sentence()))),
         left_out=[str(failed) for failed in looked.bad],
-        plan=plan_sentences(config, result.plan, spent=0.0)[:-1],
+        plan=plan_sentences(config, result.plan),
         choice=result.choice_sentence(),
         candidates=_candidates(result),
-        section=result_section(
-            test.metrics, test.scores, Camera(config.reading.limits, config.reading.image_fps)
-        ),
+        section=result_section(test.metrics, test.scores, Camera(config.limits, config.image_fps)),
         orders=None if result.orders is None else order_section(result.orders),
-        speed=" ".join(filter(None, (result.speed_sentence(), result.exported))),
+        speed=" ".join(filter(None, (result.speed_sentence(), result.not_exported))),
         exports=[] if result.export is None else result.export.rows,
         curves=curves_of(str(network.path)) if network.log.is_file() else [],
         bad=[str(failed) for failed in test.scores.bad],
