@@ -7,13 +7,16 @@ READY := $(VENV)/.ready
 # compiled files, even where PYTHONDONTWRITEBYTECODE is set: compiling T3D takes seconds.
 WORKERS ?= 2
 
-.PHONY: demo test test-slow check docs env clean
+.PHONY: demo test test-long test-slow check docs env clean
 
 demo: $(READY)
 	$(BIN)/t3d demo --out demo
 
 test: $(READY)
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not long"
+
+test-long: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m long
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow

@@ -44,6 +44,7 @@ def test_it_needs_few_packages(run_with_torch: Callable[..., subprocess.Complete
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.long
 def test_it_resumes_and_prints_tables(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -121,6 +121,7 @@ def multi_scores() -> tuple[np.ndarray, np.ndarray, list[int]]:
     return probs, labels, [number // 2 for number in range(40)]
 
 
+@pytest.mark.long
 def test_a_map_has_the_interval_of_a_slow_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
     probs, labels, groups = multi_scores()
     draws = np.random.default_rng(0).multinomial(20, [1 / 20] * 20, size=1000)

@@ -57,16 +57,22 @@ FAMILIES: dict[str, tuple[str, dict[str, object], int]] = {
     "i3d": ("i3d", {"width": 0.125}, 1),
 }
 SLOW = ("densenet3d", "t3d in segments", "resnet3d", "i3d")  # the others have the same layers
+LONG = ("fused", "inception3d")
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FAMILIES]
+    "family",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW) + [pytest.mark.long] * (name in LONG))
+        for name in FAMILIES
+    ],
 )
 def test_a_family_converts_for_any_batch(family: str) -> None:
     name, options, segments = FAMILIES[family]
     compare(name, options, ClipSpec(num_frames=FRAMES, size=SIDE, resize=SIDE, segments=segments))
 
 
+@pytest.mark.long
 def test_models_fused_from_clips_of_different_sizes_do_not_convert() -> None:
     net = create_model("fused", num_classes=2, options={"members": [member(8, 2, 40), member(8, 2, 32)]})
     assert isinstance(net, FusedNet)

@@ -268,6 +268,7 @@ def test_labels_that_cannot_be_learned(
     assert not (tmp_path / "fit" / "candidates").exists()
 
 
+@pytest.mark.long
 def test_three_videos_per_class_are_enough_to_start(
     teacher: str, tmp_path: Path, write_videos: Callable[..., Path]
 ) -> None:
@@ -277,6 +278,7 @@ def test_three_videos_per_class_are_enough_to_start(
     assert any("2 test videos of 2 recordings are few" in line for line in result.sentences())
 
 
+@pytest.mark.long
 def test_videos_without_labels_are_learned_from(
     clips: Path, teacher: str, tmp_path: Path, write_videos: Callable[..., Path]
 ) -> None:

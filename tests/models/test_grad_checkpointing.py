@@ -107,6 +107,7 @@ def test_evaluation_mode_and_frozen_stages(mode: GradCheckpointing) -> None:
         assert all(torch.equal(gradient, gradients[1][key]) for key, gradient in gradients[0].items())
 
 
+@pytest.mark.long
 def test_a_compiled_network_recomputes() -> None:
     # `aot_eager` traces forward and backward as the default compiler does, and needs no C++ compiler.
     plain, lean = twins("resnet3d18")

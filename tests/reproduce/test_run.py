@@ -101,6 +101,7 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
     return opened
 
 
+@pytest.mark.long
 def test_a_row_of_three_steps_from_clips_to_table_and_once_more(
     choices: Choices, calls: list[str], bars: list[Bar], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +186,7 @@ def test_few_labels_from_clips_to_a_table_of_published_figures(choices: Choices,
     assert calls == ["transfer", "run_test"]
 
 
+@pytest.mark.long
 def test_a_stopped_row_resumes_with_identical_results(
     choices: Choices, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

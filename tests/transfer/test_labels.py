@@ -220,6 +220,7 @@ def test_soft_labels_of_other_videos_do_not_resume_a_run(small: Small) -> None:
     assert run.soft_csv.read_text() == soft
 
 
+@pytest.mark.long
 def test_a_run_stopped_at_another_step_ends_as_if_it_never_had_been(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,7 +130,11 @@ def table(path: Path, rows: list[tuple[Path, str]]) -> Path:
 
 @pytest.mark.parametrize(
     "objective",
-    ["match", "regress", *(pytest.param(name, marks=pytest.mark.slow) for name in ("contrastive", "sum"))],
+    [
+        pytest.param("match", marks=pytest.mark.long),
+        "regress",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("contrastive", "sum")),
+    ],
 )
 def test_pairs_of_held_out_videos_are_told_apart(small: Small, objective: str, eighty: Path) -> None:
     config = small(
@@ -238,6 +242,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_had_been(
         assert torch.equal(value, theirs[key]), key
 
 
+@pytest.mark.long
 def test_a_transfer_trained_longer_is_one_longer_transfer(small: Small, tmp_path: Path) -> None:
     optim = {"schedule": "step", "step_epochs": 1.0, "ema_decay": 0.5}
     straight = RunFolder(transfer(small(optim=optim | {"epochs": 3}, out=str(tmp_path / "straight"))))

@@ -61,6 +61,7 @@ def test_errors_of_the_encoder_have_the_final_name(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_long_video_is_not_kept_in_memory():
     code = """
 import resource, tempfile

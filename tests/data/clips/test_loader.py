@@ -124,7 +124,9 @@ def used() -> tuple[int, int]:
     return pages * os.sysconf("SC_PAGE_SIZE"), len(list(Path("/proc/self/fd").iterdir()))
 
 
-@pytest.mark.parametrize("epochs", [60, pytest.param(250, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "epochs", [pytest.param(60, marks=pytest.mark.long), pytest.param(250, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", ["files", "shards"])
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for memory and open files")
 def test_memory_and_open_files_are_flat_over_many_epochs(folder: Path, kind: str, epochs: int) -> None:

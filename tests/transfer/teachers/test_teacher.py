@@ -195,6 +195,7 @@ def test_the_digest_says_which_function_it_is(tmp_path: Path) -> None:
     assert len(digests) == 4
 
 
+@pytest.mark.long
 def test_another_process_finds_the_same_digest_and_imports_no_library_before(
     run_with_torch: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
