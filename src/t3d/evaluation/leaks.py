@@ -92,13 +92,14 @@ def sharing_sentence(shared: SharedRows, *, tested: str, other: str) -> str:
         return f"None of the {count} occurs in the {other} list or looks like one of its videos."
     counts = shared.counts()
     one = len(shared) == 1
+    article = "an" if other[:1] in "aeiou" else "a"
     findings = []
     if counts["file"] or counts["bytes"]:
         findings.append(f"{'is' if one else 'are'} also in the {other} list")
     if counts["group"]:
-        findings.append(f"{'shares' if one else 'share'} a group with a {other} video")
+        findings.append(f"{'shares' if one else 'share'} a group with {article} {other} video")
     if counts["near"]:
-        findings.append(f"{'looks' if one else 'look'} like a {other} video")
+        findings.append(f"{'looks' if one else 'look'} like {article} {other} video")
     number = f"All {total:,}" if len(shared) == total > 1 else f"{len(shared):,} of {total:,}"
     reasons = ", ".join(f"{count} {_WORDS[reason]}" for reason, count in counts.items() if count)
     return f"{number} {tested} videos {' or '.join(findings)} ({reasons})."
