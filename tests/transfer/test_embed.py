@@ -125,7 +125,9 @@ def test_an_interrupted_run_computes_only_what_is_missing(
     assert not Path(asked.out).exists()
     result = extract_features(asked)
     assert len(calls) == 4
-    np.testing.assert_array_equal(read_features(result.out).features, whole.features)
+    resumed = read_features(result.out)
+    np.testing.assert_array_equal(resumed.features, whole.features)
+    assert resumed.row.tolist() == list(range(6))
     assert not (tmp_path / "f.npz.parts").exists()
     assert extract_features(asked).complete
     assert len(calls) == 4
