@@ -90,7 +90,9 @@ def _result() -> TestResult:
 
 def _features() -> FeatureTable:
     texts, numbers = np.array(["a"] * 3), np.zeros(3)
-    return FeatureTable(np.zeros((3, 2), np.float32), texts, texts, texts, numbers, numbers, np.arange(3))
+    return FeatureTable(
+        np.zeros((3, 2), np.float32), texts, texts, texts, numbers, numbers, *[np.arange(3)] * 2
+    )
 
 
 def _manifest(video: Path) -> Manifest:

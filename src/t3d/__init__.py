@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from t3d.device import Compute
     from t3d.errors import CheckpointError, ConfigError, ManifestError, T3DError, VideoError
     from t3d.evaluation.config import TestConfig
-    from t3d.evaluation.predictor import LoadedModel, Predictor, load
+    from t3d.evaluation.loaded import LoadedModel, load
+    from t3d.evaluation.predictor import Predictor
     from t3d.evaluation.result import Prediction, to_table
     from t3d.evaluation.run_test import run_test
     from t3d.evaluation.timeline import Timeline, TimelineConfig
@@ -51,7 +52,7 @@ _HOMES = {
     "FitConfig": "t3d.fit.config",
     "FrameBatch": "t3d.video.batch",
     "FrameStore": "t3d.data.clips.frames",
-    "LoadedModel": "t3d.evaluation.predictor",
+    "LoadedModel": "t3d.evaluation.loaded",
     "Manifest": "t3d.data.manifest.manifest",
     "ManifestError": "t3d.errors",
     "ModelCard": "t3d.card",
@@ -72,7 +73,7 @@ _HOMES = {
     "export_model": "t3d.export.run",
     "list_models": "t3d.models.registry",
     "list_recipes": "t3d.recipes",
-    "load": "t3d.evaluation.predictor",
+    "load": "t3d.evaluation.loaded",
     "load_clips": "t3d.data.clips.arrays",
     "load_model": "t3d.models.weights",
     "optimize": "t3d.runtime.optimize",

@@ -87,14 +87,17 @@ class Script:
 
 
 def run(
-    *connections: list[Any], retries: int = 3, look: Callable[[Feed], None] = lambda _: None
+    *connections: list[Any],
+    retries: int = 3,
+    look: Callable[[Feed], None] = lambda _: None,
+    source: str = URL,
 ) -> tuple[Script, list[str], str | None]:
     """Poll until the source ends or fails. Return the script, the notes and the error."""
     clock, notes, error = Clock(), [], None
     script = Script(clock, *connections)
     options = FeedOptions(timeout=2.0, retries=retries)
     with Feed(
-        parse_address(URL),
+        parse_address(source),
         SPEC,
         options,
         note=notes.append,
@@ -166,6 +169,16 @@ def test_a_process_that_crashes_or_hangs_is_replaced() -> None:
     assert (
         script.starts[2] - script.starts[1] > 2 * 3 + 5
     )  # the process reports the problem itself until then
+
+
+@pytest.mark.parametrize(("end", "reason"), [(-11, "was killed by SIGSEGV"), ("hang", "does not answer")])
+def test_a_file_that_was_read_in_part_is_not_read_again(end: int | str, reason: str) -> None:
+    film = Opened(80, 48, 25.0, "h264", finite=True)
+    script, notes, error = run([film, "frame", end], source="film.mp4")
+    assert len(notes) == 1
+    assert reason in str(error)
+    script, _, error = run([1], [film, "frame", Ended()], source="film.mp4")  # nothing was read before
+    assert (len(script.starts), error) == (2, None)
 
 
 def test_no_clip_contains_frames_of_two_connections() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import av
 import numpy as np
@@ -19,7 +20,7 @@ from t3d.live.address import Address, parse_address
 from t3d.live.backoff import Backoff
 from t3d.live.clips import FrameChooser
 from t3d.live.pace import Lag
-from t3d.live.problems import Problem, opening_problem, reading_problem
+from t3d.live.problems import Problem, opening_problem, reading_problem, web_head
 from t3d.live.ring import FrameRing
 from t3d.live.schedule import Place, Schedule
 
@@ -42,6 +43,15 @@ from t3d.live.schedule import Place, Schedule
         ),
         ("udp://@:5000", "url", "udp://:5000", "udp://@:5000"),
         ("HTTP://a/b.m3u8", "url", "http://a/b.m3u8", "HTTP://a/b.m3u8"),
+        ("rtmp://h/app/se-cret", "url", "rtmp://h/app/…", "rtmp://h/app/se-cret"),
+        ("RTMPS://h/app/se/cret/", "url", "rtmps://h/app/se/…", "RTMPS://h/app/se/cret/"),
+        (
+            "rtsp://h/user=me_password=se/cret_channel=1.sdp?real",
+            "url",
+            "rtsp://h/user=…?…",
+            "rtsp://h/user=me_password=se/cret_channel=1.sdp?real",
+        ),
+        ("http://h/a/streamKey=secret/b", "url", "http://h/a/streamKey=…", "http://h/a/streamKey=secret/b"),
     ],
 )
 def test_an_address_and_its_text_without_credentials(text: str, kind: str, shown: str, target: str) -> None:
@@ -125,10 +135,35 @@ def test_problems_say_what_to_do_and_whether_to_retry(
 
 
 def test_problems_of_an_open_source() -> None:
-    assert reading_problem(av.ExitError(1, "x"), timeout=2) == Problem("no data for 2 s")
+    assert reading_problem(av.ExitError(1, "x"), STREAM, timeout=2) == Problem("no data for 2 s")
     reset = av.ConnectionResetError(errno.ECONNRESET, "Connection reset by peer", "rtsp://me:secret@cam")
-    problem = reading_problem(reset, timeout=2)
+    problem = reading_problem(reset, STREAM, timeout=2)
     assert problem.reason == "the connection broke: Connection reset by peer"
+    assert problem.retry
+
+
+@pytest.mark.parametrize("source", ["a.mp4", "-"])
+def test_a_file_or_pipe_that_breaks_is_not_read_again(source: str) -> None:
+    address = parse_address(source)
+    broken = reading_problem(OSError(errno.EIO, "Input/output error"), address, timeout=2)
+    assert broken == Problem("reading failed before the end: Input/output error", retry=False)
+    assert not reading_problem(av.ExitError(1, "x"), address, timeout=2).retry
+
+
+def test_a_look_at_a_page_sends_the_password_in_a_header(site: Any) -> None:
+    site.put("/index", b"<html>")
+    url = site.url("/index").replace("http://", "http://me:se%40cret@")
+    assert web_head(url) == b"<html>"
+    assert site.asked[-1][1]["authorization"] == "Basic bWU6c2VAY3JldA=="
+    assert web_head("http://me:secret@127.0.0.1:9/x") == b""
+    assert web_head("http://127.0.0.1:9/a b") == b""  # an error of http.client
+
+
+def test_a_crash_report_has_no_secrets() -> None:
+    text = "InvalidURL: nonnumeric port: 'secret@host' of http://me:secret@host/x, me:secret@host"
+    hidden = parse_address("http://me:secret@host/x").hide_secrets(text)
+    assert hidden == "InvalidURL: nonnumeric port: 'host' of http://host/x, host"
+    assert "key" not in parse_address("rtmp://host/app/key").hide_secrets("'rtmp://host/app/key'")
 
 
 # --- waiting times ---------------------------------------------------------------------------------------

@@ -214,6 +214,19 @@ def test_files_that_are_not_videos(tmp_path: Path) -> None:
         assert reason(events).startswith("no such file")
 
 
+@pytest.mark.parametrize("kind", ["file", "pipe", "url"])
+def test_only_a_live_source_that_breaks_is_opened_again(
+    film: Path, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(SourceReader, "_read_packets", breaks)
+    with reading(Address(kind, "film", str(film))) as (events, _):
+        assert reason(events).endswith(": Input/output error")
+        assert events[-1].retry == (kind == "url")
+
+
 # --- a web server ----------------------------------------------------------------------------------------
 
 
@@ -277,6 +290,9 @@ def test_a_web_page_is_not_a_stream(site: Any) -> None:
     with reading(site.url("/index")) as (events, _):
         assert reason(events).startswith("this is a web page, not a stream")
         assert not events[-1].retry
+    with reading(site.url("/index").replace("http://", "http://me:secret@")) as (events, _):
+        assert reason(events).startswith("this is a web page, not a stream")
+        assert "secret" not in reason(events)
 
 
 def test_a_server_that_stalls_or_resets(site: Any, segments: Segments) -> None:

@@ -23,7 +23,9 @@ def table() -> FeatureTable:
     paths = np.array(["set/<b>.mp4", *(f"set/{number}.mp4" for number in range(1, 9))])
     labels = np.array(["a & b"] * 3 + [""] * 6)
     start = np.array([1.5] + [np.nan] * 8)
-    return FeatureTable(features, paths, labels, paths, start, np.full(9, np.nan), np.full(9, -1))
+    return FeatureTable(
+        features, paths, labels, paths, start, np.full(9, np.nan), np.full(9, -1), np.arange(9)
+    )
 
 
 def sheet(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:

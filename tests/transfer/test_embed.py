@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,7 +125,9 @@ def test_an_interrupted_run_computes_only_what_is_missing(
     assert not Path(asked.out).exists()
     result = extract_features(asked)
     assert len(calls) == 4
-    np.testing.assert_array_equal(read_features(result.out).features, whole.features)
+    resumed = read_features(result.out)
+    np.testing.assert_array_equal(resumed.features, whole.features)
+    assert resumed.row.tolist() == list(range(6))
     assert not (tmp_path / "f.npz.parts").exists()
     assert extract_features(asked).complete
     assert len(calls) == 4
@@ -134,11 +138,9 @@ def test_parts_of_other_features_are_not_used(site: Path, tmp_path: Path) -> Non
     parts.mkdir()
     texts = np.array(["x"])
     other = FeatureTable(
-        np.ones((1, 3), np.float32), texts, texts, texts, np.zeros(1), np.zeros(1), np.zeros(1, int)
+        np.ones((1, 3), np.float32), texts, texts, texts, *np.zeros((2, 1)), *np.zeros((2, 1), int)
     )
-    write_features(
-        parts / "000000000.npz", [other], key=json.dumps({"key": "z", "bad": []}), rows=1, length=3
-    )
+    write_features(parts / "000000000.npz", [other], key="z", rows=1, length=3)
     assert extract_features(config(site, tmp_path / "f.npz")).rows == 6
 
 
@@ -164,6 +166,72 @@ def test_unreadable_videos_have_no_row(site: Path, tmp_path: Path) -> None:
     result = extract_features(replace(asked, reading=Reading(max_bad=0.5)))
     assert (result.videos, result.rows) == (4, 3)
     assert [Path(each.path).name for each in result.bad] == ["broken.mp4"]
+
+
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+def test_a_complete_file_names_its_unreadable_videos(site: Path, tmp_path: Path, ending: str) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    asked = config(site, tmp_path / f"f.{ending}", videos=(str(site / "set" / "a"), str(broken)))
+    asked = replace(asked, reading=Reading(max_bad=0.5))
+    first, again = extract_features(asked), extract_features(asked)
+    assert (first.complete, again.complete) == (False, True)
+    assert [str(each) for each in again.bad] == [str(each) for each in first.bad] != []
+    with pytest.raises(ManifestError, match="1 of 4"):
+        extract_features(replace(asked, reading=Reading()))
+
+
+def test_videos_that_are_repaired_are_read_again(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "_PART", 2)
+    files = [shutil.copy(path, tmp_path) for path in sorted((site / "set" / "a").iterdir())]
+    third = Path(files[2])
+    content, times = third.read_bytes(), (third.stat().st_atime_ns, third.stat().st_mtime_ns)
+    third.write_bytes(b"x" * len(content))
+    os.utime(third, ns=times)  # same size and time, as of a server that does not answer for a while
+    asked = config(site, tmp_path / "f.npz", videos=(*files,))
+    with pytest.raises(ManifestError, match="1 of 3"):
+        extract_features(asked)
+    third.write_bytes(content)
+    os.utime(third, ns=times)
+    calls: list[int] = []
+    compute = embed.each_clip
+
+    def counts(function, manifest, *rest, **options):  # type: ignore[no-untyped-def]
+        calls.append(len(manifest))
+        return compute(function, manifest, *rest, **options)
+
+    monkeypatch.setattr(embed, "each_clip", counts)
+    assert extract_features(asked).rows == 3
+    assert calls == [1]  # the other part is kept
+
+
+def test_changed_files_and_another_frame_rate_are_other_features(site: Path, tmp_path: Path) -> None:
+    video = tmp_path / "v.mp4"
+    shutil.copy(site / "set" / "a" / "0.mp4", video)
+    asked = config(site, tmp_path / "f.npz", videos=(str(video),))
+    extract_features(asked)
+    assert extract_features(asked).complete
+    with pytest.raises(ConfigError, match="holds other features"):
+        extract_features(replace(asked, reading=Reading(image_fps=5)))
+    shutil.copy(site / "set" / "a" / "2.mp4", video)
+    with pytest.raises(ConfigError, match="or videos have changed since"):
+        extract_features(asked)
+
+
+def test_clips_of_several_spans_of_a_file_stay_apart(site: Path, tmp_path: Path) -> None:
+    table = tmp_path / "list.csv"
+    one, other = (site / "set" / "b" / f"{number}.mp4" for number in (1, 3))
+    table.write_text(f"path,label,start,end\n{one},x,0,0.3\n{other},z,,\n{one},y,0.32,\n")
+    asked = config(site, tmp_path / "f.npz", videos=(str(table),), per="clip")
+    clips = read_features(extract_features(asked).out)
+    videos = clips.per_video()
+    assert clips.row.tolist() == sorted(clips.row.tolist())
+    assert (videos.labels.tolist(), videos.row.tolist()) == (["x", "z", "y"], [0, 1, 2])
+    assert np.isnan(videos.start).tolist() == [False, True, False]
+    assert (videos.end[0], videos.start[2]) == pytest.approx((0.32, 0.32), abs=0.01)
+    np.testing.assert_allclose(videos.features[0], clips.features[clips.row == 0].mean(0), atol=1e-6)
 
 
 def test_an_exported_file_has_no_features(site: Path, tmp_path: Path) -> None:

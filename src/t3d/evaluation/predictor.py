@@ -7,11 +7,10 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 
-from t3d.card import ModelCard
 from t3d.data.catalog import open_index
 from t3d.data.clips import numpy_pixels
 from t3d.data.clips.arrays import OneVideo, is_tensor, open_one
@@ -20,6 +19,7 @@ from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import ConfigError, Failed, VideoError
 from t3d.evaluation.exported import scored_videos
+from t3d.evaluation.loaded_pair import LoadedPair, load_pair
 from t3d.evaluation.part_results import predictions_of, timelines_of
 from t3d.evaluation.parts import Part, as_manifest
 from t3d.evaluation.protocol import Protocol
@@ -29,8 +29,6 @@ from t3d.evaluation.timeline import Timeline, TimelineConfig
 from t3d.progress import Bar, progress
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import Runtime, exported_format
-from t3d.runtime.load import ScoringModel
-from t3d.runtime.load import load as load_pair
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 
 if TYPE_CHECKING:
@@ -39,96 +37,6 @@ if TYPE_CHECKING:
     from t3d.models.net import VideoNet
 
 _COMPUTE = Compute(workers=0)
-
-
-class _Loaded(NamedTuple):
-    model: ScoringModel
-    card: ModelCard
-
-
-class LoadedModel(_Loaded):
-    """A model and its card, which also classifies videos: `model, card = loaded`, or `loaded.predict(…)`.
-
-    Args:
-        model: The network, in evaluation mode, or the exported model. It is called with normalized clips,
-            B C T H W, and returns scores.
-        card: Its classes and clip settings.
-
-    Example:
-        >>> loaded = load("runs/mine")  # doctest: +SKIP
-        >>> print(loaded.predict("holiday.mp4"))  # doctest: +SKIP
-        /home/me/holiday.mp4
-          Surfing   82.5%
-          Diving     9.1%
-          Swing      4.0%
-    """
-
-    path: str | os.PathLike[str]
-    compute: Compute
-    allow_unfinished: bool
-
-    @cached_property
-    def predictor(self) -> Predictor:
-        """The predictor with default options. `Predictor` has more."""
-        return Predictor(self, compute=self.compute, allow_unfinished=self.allow_unfinished)
-
-    @overload
-    def predict(  # type: ignore[overload-overlap]  # a path is also a sequence of letters
-        self, videos: OneVideo | Part, *, fps: float | None = None
-    ) -> Prediction: ...
-
-    @overload
-    def predict(self, videos: Sequence[OneVideo | Part], *, fps: float | None = None) -> list[Prediction]: ...
-
-    def predict(
-        self, videos: OneVideo | Part | Sequence[OneVideo | Part], *, fps: float | None = None
-    ) -> Prediction | list[Prediction]:
-        """Classify videos, see `Predictor.predict`."""
-        return self.predictor.predict(videos, fps=fps)
-
-    def predict_timeline(
-        self, video: OneVideo, rules: TimelineConfig | None = None, *, fps: float | None = None
-    ) -> Timeline:
-        """Find the segments of a video in which a class happens, see `Predictor.predict_timeline`."""
-        return self.predictor.predict_timeline(video, rules, fps=fps)
-
-    def embed(self, video: OneVideo, *, fps: float | None = None) -> torch.Tensor:
-        """Return the features of a video, see `Predictor.embed`."""
-        return self.predictor.embed(video, fps=fps)
-
-
-def load(
-    path: str | os.PathLike[str],
-    *,
-    runtime: Runtime = "auto",
-    compute: Compute | None = None,
-    allow_unfinished: bool = False,
-) -> LoadedModel:
-    """Load a model that scores classes, see `t3d.runtime.load.load`.
-
-    Args:
-        path: A weights file, the folder of a training run, or a file that `t3d export` wrote (.xml or .onnx).
-        runtime: Program that computes the model, see `t3d.runtime.load.load`.
-        compute: Device and precision. Default: as for `Predictor`.
-        allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
-
-    Returns:
-        The model and its card, which can be unpacked: `model, card = load(path)`.
-
-    Raises:
-        CheckpointError: The file is missing or damaged, has no classifier, or is of another program or
-            version.
-        ConfigError: The runtime does not compute such files or is not installed, or there is no such device.
-
-    Example:
-        >>> print(load("runs/mine").predict("holiday.mp4").label)  # doctest: +SKIP
-        Surfing
-    """
-    compute = compute or _COMPUTE
-    pair = load_pair(path, runtime=runtime, compute=compute, allow_unfinished=allow_unfinished)
-    loaded = LoadedModel(*pair)
-    loaded.path, loaded.compute, loaded.allow_unfinished = path, compute, allow_unfinished
-    return loaded
 
 
 class Predictor:
@@ -171,7 +79,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | LoadedModel,
+        model: str | os.PathLike[str] | LoadedPair,
         *,
         compute: Compute = _COMPUTE,
         index: str | None = None,
@@ -181,8 +89,10 @@ class Predictor:
         image_fps: float | None = None,
         runtime: Runtime = "auto",
     ) -> None:
-        if not isinstance(model, LoadedModel):
-            model = load(model, runtime=runtime, compute=compute, allow_unfinished=allow_unfinished)
+        if not isinstance(model, LoadedPair):
+            model = load_pair(
+                LoadedPair, model, runtime=runtime, compute=compute, allow_unfinished=allow_unfinished
+            )
         self.model, self.card = model
         self.store = FrameStore(
             self.card.clip,

@@ -6,6 +6,7 @@ A URL may contain a password. `Address.shown` is the text for messages and resul
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from t3d.io.files import is_url
 
 Kind = Literal["camera", "url", "pipe", "file"]
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp", "srt")
+# Part of a path such as `user=admin_password=…`. A password may have any character, so the rest is hidden.
+_SECRET = re.compile(r"((?:user|login|usr|pass|pwd|token|key|secret|auth|sign?)[a-z0-9]*=).*", re.I | re.S)
 _CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 # A playlist must not make FFmpeg open files of this machine, so each kind may use its own protocols only.
 _WEB = "http,https,httpproxy,tcp,tls,crypto,data"
@@ -38,7 +41,7 @@ class Address:
 
     Args:
         kind: Kind of source.
-        shown: Text for messages, without user name, password and query.
+        shown: Text for messages, see `shown_url`.
         target: What FFmpeg opens. It may contain a password, so it is never printed.
         form: FFmpeg's name of the input format; None to find it out from the content.
         options: Options of the container.
@@ -54,6 +57,24 @@ class Address:
     def is_web(self) -> bool:
         """Return whether it is an HTTP or HTTPS URL."""
         return self.kind == "url" and self.target.lower().startswith(("http:", "https:"))
+
+    @property
+    def is_live(self) -> bool:
+        """Return whether opening it again continues at the present time.
+
+        A file would begin again at its start, and standard input in the middle of a frame.
+        """
+        return self.kind in ("camera", "url")
+
+    def hide_secrets(self, text: str) -> str:
+        """Return a message without the secrets of this address, also if it quotes only a part of the URL."""
+        if self.kind != "url":
+            return text
+        user = urlsplit(self.target).netloc.rpartition("@")[0]
+        text = text.replace(self.target, self.shown)
+        for secret in filter(None, (user, user.partition(":")[2])):
+            text = text.replace(f"{secret}@", "")
+        return text
 
 
 def parse_address(text: str, *, platform: str = sys.platform) -> Address:
@@ -131,13 +152,21 @@ def _url(text: str) -> Address:
 def shown_url(url: str) -> str:
     """Return a URL for messages: without user name, password, query and fragment.
 
+    The last part of an RTMP path is often a stream key, so it is hidden, too. So are passwords and keys that
+    a path names, with all that follows.
+
     Example:
         >>> shown_url("http://me:a@b@host:8080/live.m3u8?key=1")
         'http://host:8080/live.m3u8?…'
+        >>> shown_url("rtmp://host/app/4f8e-22c1"), shown_url("rtsp://host/user=me_password=abc_channel=1")
+        ('rtmp://host/app/…', 'rtsp://host/user=…')
     """
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    return printable(urlunsplit((parts.scheme, host, parts.path, "…" if parts.query else "", "")))
+    path = _SECRET.sub(r"\1…", parts.path)
+    if parts.scheme.lower() in ("rtmp", "rtmps"):
+        path = re.sub(r"[^/]+/*$", "…", path)
+    return printable(urlunsplit((parts.scheme, host, path, "…" if parts.query else "", "")))
 
 
 def cameras() -> list[str]:

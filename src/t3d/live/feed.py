@@ -206,13 +206,15 @@ class Feed:
             if self._process is None:
                 return
         self._notice_frames()
+        # A source that is not live is opened again only if nothing was read from it.
+        retry = self._address.is_live or self._opened is None
         if code is not None:
-            self._fail(Problem(death_of("the process that reads the source", code).problem))
+            reason = death_of("the process that reads the source", code).problem
+            self._fail(Problem(reason, retry=retry))
         elif self._hangs():
             limit = self._options.timeout
-            self._fail(
-                Problem(f"the source does not answer, also {_GRACE:g} s after the limit of {limit:g} s")
-            )
+            reason = f"the source does not answer, also {_GRACE:g} s after the limit of {limit:g} s"
+            self._fail(Problem(reason, retry=retry))
 
     def _notice_frames(self) -> None:
         if self._first_at is None and self._process is not None and self.frames > self._begin[0]:

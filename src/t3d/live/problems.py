@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
+from urllib.parse import unquote, urlsplit
 
 import av
 
@@ -81,26 +84,40 @@ def opening_problem(
     return Problem(f"cannot be reached: {_sentence(error)}")
 
 
-def reading_problem(error: Exception, *, timeout: float) -> Problem:
+def reading_problem(error: Exception, address: Address, *, timeout: float) -> Problem:
     """Return why an open source cannot be read any longer.
 
     Args:
         error: Error of FFmpeg or of the system.
+        address: The source. Only live ones are opened again.
         timeout: Time limit without data, in seconds.
     """
     if isinstance(error, av.ExitError | av.TimeoutError):
-        return Problem(f"no data for {timeout:g} s")
-    return Problem(f"the connection broke: {_sentence(error)}")
+        return Problem(f"no data for {timeout:g} s", retry=address.is_live)
+    what = "the connection broke" if address.is_live else "reading failed before the end"
+    return Problem(f"{what}: {_sentence(error)}", retry=address.is_live)
 
 
 def web_head(url: str) -> bytes:
     """Return the first bytes of a URL; none if it cannot be read in this way."""
     try:
-        with urllib.request.urlopen(url, timeout=_SECONDS) as response:
+        with urllib.request.urlopen(_request(url), timeout=_SECONDS) as response:
             head: bytes = response.read(512)
             return head.removeprefix(b"\xef\xbb\xbf")
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return b""
+
+
+def _request(url: str) -> urllib.request.Request:
+    """Return a request with user name and password in a header: `urlopen` takes none in a URL."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl())
+    if at:
+        name, _, password = user.partition(":")
+        token = b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")  # not for another server
+    return request
 
 
 def _camera_problem(error: Exception, *, worked: bool) -> Problem:

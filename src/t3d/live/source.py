@@ -117,7 +117,8 @@ def serve(task: ReadTask, pipe: Connection) -> None:
     except BrokenPipeError:  # the parent has ended
         return
     except Exception:  # errors of FFmpeg contain the URL
-        print(without_credentials(traceback.format_exc()), file=sys.stderr)
+        text = task.address.hide_secrets(traceback.format_exc())
+        print(without_credentials(text), file=sys.stderr)
         sys.exit(1)
 
 
@@ -233,7 +234,7 @@ class SourceReader:
             if (problem := self._read_packets(container, video, paced=paced)) is not None:
                 return problem
         except (av.FFmpegError, OSError, ValueError) as error:
-            return reading_problem(error, timeout=_read_timeout(self._task))
+            return reading_problem(error, self._task.address, timeout=_read_timeout(self._task))
         return Ended() if finite else Problem("the source ended the connection")
 
     def _read_packets(
@@ -270,7 +271,8 @@ class SourceReader:
             if self._clock() - decoded > limit:
                 return Problem(
                     f"data arrives, but no frame could be decoded for {limit:g} s: the source sends no key "
-                    "frame, or its frames are damaged"
+                    "frame, or its frames are damaged",
+                    retry=self._task.address.is_live,
                 )
 
     def _skips(self, packet: av.Packet[av.video.VideoStream], now: float, waited: float) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from t3d.data.catalog import open_index, open_videos
 from t3d.data.clips.check import refuse_many
 from t3d.data.clips.frames import FrameStore
+from t3d.data.index import VideoIndex
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, ManifestError, NoClassFolderError
 from t3d.evaluation.parts import as_manifest, is_list, parts_of
@@ -27,15 +29,16 @@ from t3d.evaluation.scores import ClipRow, ClipTimes
 from t3d.evaluation.scoring import each_clip
 from t3d.io.files import content_digest, writable_folder
 from t3d.io.locks import alone_in
-from t3d.io.video_cache import original
+from t3d.io.video_cache import is_copy, original
 from t3d.models.weights_file import weights_file
 from t3d.progress import progress
 from t3d.runtime.formats import exported_format
-from t3d.transfer.feature_table import FeatureTable, key_of, read_features, write_features
+from t3d.transfer.feature_table import FeatureTable, bad_of, key_of, read_features, write_features
 from t3d.transfer.features_config import FeaturesConfig
 from t3d.transfer.frozen import Frozen, open_frozen
+from t3d.video.image_names import file_state
 
-_FORMAT = 1  # raise it when features change
+_FORMAT = 2  # raise it when features change
 _PART = 512  # videos per part
 
 
@@ -94,28 +97,62 @@ def extract_features(config: FeaturesConfig) -> Extracted:
     _refuse_exported(config)
     videos = _open(config)
     frozen = open_frozen(config)
-    key = _key(config, frozen, videos)
+    index = open_index(config.reading.index, *filter(_is_index, config.videos), root=config.reading.root)
+    shared = _key(config, frozen)
+    firsts = range(0, len(videos), _part_size(config))
+    works = [_work(videos, first, _part_size(config), shared, index) for first in firsts]
+    key = hashlib.blake2b("".join(work.key for work in works).encode(), digest_size=16).hexdigest()
     out = Path(config.out)
     if out.exists():
-        if key_of(out) != key:
-            raise ConfigError(
-                f"{out} already exists and holds other features or another kind of data; choose another "
-                "`out`, or delete the file"
-            )
-        table = read_features(out)
-        return Extracted(out, len(videos), len(table), table.features.shape[1], complete=True)
+        return _complete(config, out, key, len(videos))
     folder = writable_folder(out.with_name(out.name + ".parts"), name="out")
     with alone_in(out):
-        parts = _parts(config, frozen, videos, folder, key)
+        parts = _parts(config, frozen, works, folder, index)
         bad = tuple(failed for part in parts for failed in part.bad)
-        refuse_many(bad, among=len(videos), max_bad=config.reading.max_bad, option="max_bad")
+        _refuse_many(config, bad, len(videos))
         rows, length = sum(part.rows for part in parts), max(part.length for part in parts)
         if not rows:
             raise ManifestError(f"{' '.join(config.videos)}: none of the {len(videos)} videos could be read")
         tables = (read_features(part.file) for part in parts if part.rows)
-        write_features(out, tables, key=key, rows=rows, length=length)
+        write_features(out, tables, key=key, rows=rows, length=length, bad=bad)
         shutil.rmtree(folder, ignore_errors=True)
     return Extracted(out, len(videos), rows, length, bad)
+
+
+def _complete(config: FeaturesConfig, out: Path, key: str, videos: int) -> Extracted:
+    """Return the contents of a file that exists.
+
+    Raises:
+        ConfigError: It is not the file of these features.
+        ManifestError: Too many videos could not be read.
+    """
+    if key_of(out) != key:
+        raise ConfigError(
+            f"{out} already exists and holds other features or another kind of data, or videos have changed "
+            "since; choose another `out`, or delete the file"
+        )
+    table, bad = read_features(out), bad_of(out)
+    _refuse_many(config, bad, videos)
+    return Extracted(out, videos, len(table), table.features.shape[1], bad, complete=True)
+
+
+def _refuse_many(config: FeaturesConfig, bad: tuple[Failed, ...], videos: int) -> None:
+    refuse_many(bad, among=videos, max_bad=config.reading.max_bad, option="max_bad")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Videos whose features become a part.
+
+    Args:
+        first: Row of the first video in the list.
+        videos: The videos.
+        key: Digest of what the features are of.
+    """
+
+    first: int
+    videos: Manifest
+    key: str
 
 
 @dataclass(frozen=True)
@@ -128,31 +165,56 @@ class _Part:
     bad: tuple[Failed, ...]
 
 
-def _parts(config: FeaturesConfig, frozen: Frozen, videos: Manifest, folder: Path, key: str) -> list[_Part]:
+def _part_size(config: FeaturesConfig) -> int:
+    """Return the number of videos of a part: whole batches."""
+    return max(_PART // config.compute.batch_size, 1) * config.compute.batch_size
+
+
+def _work(videos: Manifest, first: int, size: int, shared: str, index: VideoIndex | None) -> _Work:
+    some = videos.select(range(first, min(first + size, len(videos))))
+    digest = hashlib.blake2b(shared.encode(), digest_size=16)
+    digest.update(json.dumps(some.classes).encode())
+    for batch in some.table.to_batches():
+        digest.update(batch.serialize())
+    paths = dict.fromkeys(some.table["path"].to_pylist())
+    digest.update(json.dumps([_state(path, index) for path in paths]).encode())
+    return _Work(first, some, digest.hexdigest())
+
+
+def _state(path: str, index: VideoIndex | None) -> tuple[int, int] | str | None:
+    """Return what changes when a file is replaced; None for the copy of a URL and for a missing file."""
+    if is_copy(path):  # it may be downloaded or evicted at any time
+        return None
+    with suppress(OSError):  # in a shard, or missing
+        return file_state(Path(path))
+    with suppress(OSError):
+        return None if index is None else index.digest(Path(path))
+    return None
+
+
+def _parts(
+    config: FeaturesConfig, frozen: Frozen, works: list[_Work], folder: Path, index: VideoIndex | None
+) -> list[_Part]:
     """Compute the parts that are missing, and return all of them."""
     reading = config.reading
     store = FrameStore(
         frozen.spec,
         cache=reading.cache,
-        index=open_index(reading.index, *filter(_is_index, config.videos), root=reading.root),
+        index=index,
         limits=reading.limits,
         image_fps=reading.image_fps,
     )
-    size = max(_PART // config.compute.batch_size, 1) * config.compute.batch_size  # whole batches
-    parts: list[_Part | None] = []
-    firsts = range(0, len(videos), size)
-    for first in firsts:
-        parts.append(_finished(folder / f"{first:09d}.npz", key))
-    done = sum(min(size, len(videos) - first) for first, part in zip(firsts, parts, strict=True) if part)
-    with progress("Computing features", len(videos), unit="videos", done=done) as bar:
-        for number, first in enumerate(firsts):
+    parts = [_finished(folder / f"{work.first:09d}.npz", work.key) for work in works]
+    done = sum(len(work.videos) for work, part in zip(works, parts, strict=True) if part)
+    count = sum(len(work.videos) for work in works)
+    with progress("Computing features", count, unit="videos", done=done) as bar:
+        for number, work in enumerate(works):
             if parts[number] is not None:
                 continue
-            some = videos.select(range(first, min(first + size, len(videos))))
             times: ClipTimes = {}
             rows, bad = each_clip(
                 frozen.vectors,
-                some,
+                work.videos,
                 Protocol(frozen.spec),
                 store=store,
                 compute=config.compute,
@@ -161,19 +223,19 @@ def _parts(config: FeaturesConfig, frozen: Frozen, videos: Manifest, folder: Pat
             )
             broken = {failed.row for failed in bad}
             rows = sorted((row for row in rows if row[0] not in broken), key=lambda row: row[:2])
-            table = _table(some, rows, times if config.per == "clip" else None)
-            file = folder / f"{first:09d}.npz"
-            write_features(
-                file, [table], key=_note(key, bad), rows=len(table), length=table.features.shape[1]
-            )
-            parts[number] = _Part(file, len(table), table.features.shape[1], tuple(bad))
+            table = _table(work, rows, times if config.per == "clip" else None)
+            file, length = folder / f"{work.first:09d}.npz", table.features.shape[1]
+            write_features(file, [table], key=work.key, rows=len(table), length=length, bad=bad)
+            parts[number] = _Part(file, len(table), length, tuple(bad))
     return [part for part in parts if part is not None]
 
 
-def _table(videos: Manifest, rows: list[ClipRow], times: ClipTimes | None) -> FeatureTable:
+def _table(work: _Work, rows: list[ClipRow], times: ClipTimes | None) -> FeatureTable:
     """Return the rows of clips, or of videos if `times` is None."""
+    videos = work.videos
     video = np.array([row[0] for row in rows], dtype=np.int64)
-    vectors = np.array([row[2] for row in rows], dtype=np.float64).reshape(len(rows), -1)
+    vectors = np.array([row[2] for row in rows], dtype=np.float64)
+    vectors = vectors.reshape(len(rows), -1 if rows else 0)  # no video of a part may be readable
     start, end = (videos.table[name].to_numpy() for name in ("start", "end"))  # NaN for null
     clip = np.array([row[1] for row in rows], dtype=np.int64)
     if times is None:
@@ -187,7 +249,9 @@ def _table(videos: Manifest, rows: list[ClipRow], times: ClipTimes | None) -> Fe
         spans = np.array([times[row[0], row[1]] for row in rows]).reshape(-1, 2)
         start, end = spans[:, 0], spans[:, 1]
     paths, labels, sources = (text[video] for text in _texts(videos))
-    return FeatureTable(vectors.astype(np.float32), paths, labels, sources, start, end, clip)
+    return FeatureTable(
+        vectors.astype(np.float32), paths, labels, sources, start, end, clip, work.first + video
+    )
 
 
 def _texts(videos: Manifest) -> list[npt.NDArray[np.str_]]:
@@ -197,21 +261,18 @@ def _texts(videos: Manifest) -> list[npt.NDArray[np.str_]]:
     return [np.array(each, dtype=np.str_) for each in (paths, labels, videos.table["source"].to_pylist())]
 
 
-def _note(key: str, bad: list[Failed]) -> str:
-    return json.dumps({"key": key, "bad": [(each.path, each.reason) for each in bad]})
-
-
 def _finished(file: Path, key: str) -> _Part | None:
-    """Return a part of an earlier run, if its file is complete and of the same features."""
+    """Return a part of an earlier run, if its file is complete and of the same features.
+
+    A part with videos that could not be read is computed again: they may be readable now.
+    """
     try:
-        note = json.loads(key_of(file) or "null") if file.exists() else None
-        if note is None or note["key"] != key:
+        if not file.exists() or key_of(file) != key or bad_of(file):
             return None
         table = read_features(file)
-    except (ValueError, KeyError, TypeError, OSError, ManifestError):
+    except (OSError, ManifestError):
         return None
-    bad = tuple(Failed(path, reason) for path, reason in note["bad"])
-    return _Part(file, len(table), table.features.shape[1], bad)
+    return _Part(file, len(table), table.features.shape[1], ())
 
 
 def _open(config: FeaturesConfig) -> Manifest:
@@ -245,17 +306,12 @@ def _refuse_exported(config: FeaturesConfig) -> None:
         )
 
 
-def _key(config: FeaturesConfig, frozen: Frozen, videos: Manifest) -> str:
-    """Return a digest of what the features are of: model, clips, rows and videos."""
+def _key(config: FeaturesConfig, frozen: Frozen) -> str:
+    """Return what the features of all parts depend on: model, clips, rows and how videos are read."""
     if config.model is not None:
         source = content_digest(weights_file(config.model, allow_unfinished=config.allow_unfinished))
     else:
         assert frozen.teacher is not None
         source = f"{frozen.teacher.digest} {config.pooling}"
-    digest = hashlib.blake2b(digest_size=16)
-    compute = (config.compute.precision,)
-    digest.update(json.dumps([_FORMAT, source, asdict(frozen.spec), config.per, compute]).encode())
-    digest.update(json.dumps(videos.classes).encode())
-    for batch in videos.table.to_batches():
-        digest.update(batch.serialize())
-    return digest.hexdigest()
+    reading = (config.compute.precision, config.reading.image_fps)
+    return json.dumps([_FORMAT, source, asdict(frozen.spec), config.per, reading])

@@ -5,8 +5,9 @@ Legend: N rows, D features.
 
 from __future__ import annotations
 
+import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from t3d.errors import ManifestError
+from t3d.errors import Failed, ManifestError
 from t3d.io.files import atomic_path, refuse_unreadable, temporary_name
 
 _KEY = b"t3d.features"
-_COLUMNS = ("path", "label", "source", "start", "end", "clip")
+_BAD = b"t3d.features.bad"
+_COLUMNS = ("path", "label", "source", "start", "end", "clip", "row")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class FeatureTable:
         start: Start of the row in seconds, float64 [N]; NaN for the beginning of the file.
         end: End of the row in seconds, float64 [N]; NaN for the end of the file.
         clip: Number of the clip within its row of the list, int64 [N]; -1 for a whole video.
+        row: Row of the list, int64 [N]. A list may have several time spans of one file.
     """
 
     features: npt.NDArray[np.float32]
@@ -44,38 +47,53 @@ class FeatureTable:
     start: npt.NDArray[np.float64]
     end: npt.NDArray[np.float64]
     clip: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.features)
 
     def per_video(self) -> FeatureTable:
-        """Return one row per video. The rows of a file's clips become one row with their mean."""
+        """Return one row per row of the list. The clips of a row become one row with their mean.
+
+        A row has the times of its clips if the list has other rows of the same file.
+        """
         if (self.clip < 0).all():
             return self
-        _, first, video = np.unique(self.paths, return_index=True, return_inverse=True)
+        _, first, video = np.unique(self.row, return_index=True, return_inverse=True)
         sums = np.zeros((len(first), self.features.shape[1]))
         np.add.at(sums, video, self.features)
         means = (sums / np.bincount(video)[:, None]).astype(np.float32)
-        order = np.argsort(first)
-        first = first[order]
-        nowhere = np.full(len(first), np.nan)
+        start, end = np.full(len(first), np.inf), np.full(len(first), -np.inf)
+        np.minimum.at(start, video, self.start)
+        np.maximum.at(end, video, self.end)
+        _, file, rows = np.unique(self.paths[first], return_inverse=True, return_counts=True)
+        several = rows[file] > 1
         return FeatureTable(
-            means[order],
+            means,
             self.paths[first],
             self.labels[first],
             self.sources[first],
-            start=nowhere,
-            end=nowhere,
+            start=np.where(several, start, np.nan),
+            end=np.where(several, end, np.nan),
             clip=np.full(len(first), -1),
+            row=self.row[first],
         )
 
     def columns(self) -> dict[str, Any]:
         """Return the columns other than the features, by name."""
-        values = (self.paths, self.labels, self.sources, self.start, self.end, self.clip)
+        values = (self.paths, self.labels, self.sources, self.start, self.end, self.clip, self.row)
         return dict(zip(_COLUMNS, values, strict=True))
 
 
-def write_features(path: Path, parts: Iterable[FeatureTable], *, key: str, rows: int, length: int) -> None:
+def write_features(
+    path: Path,
+    parts: Iterable[FeatureTable],
+    *,
+    key: str,
+    rows: int,
+    length: int,
+    bad: Sequence[Failed] = (),
+) -> None:
     """Write a table, part by part. Only the features of one part are in memory.
 
     Args:
@@ -84,14 +102,16 @@ def write_features(path: Path, parts: Iterable[FeatureTable], *, key: str, rows:
         key: Text that says what the features are of.
         rows: Number of rows, N.
         length: Number of features, D.
+        bad: Videos that could not be read, and have no row.
 
     Raises:
         WriteError: It cannot be written.
     """
     if path.suffix.lower() == ".parquet":
-        _write_parquet(path, parts, key, length)
+        _write_parquet(path, parts, {_KEY: key.encode(), _BAD: json.dumps(_pairs(bad)).encode()}, length)
     else:
-        _write_npz(path, parts, key, (rows, length))
+        about = {"key": np.array(key), "bad": np.array(_pairs(bad), np.str_).reshape(-1, 2)}
+        _write_npz(path, parts, about, (rows, length))
 
 
 def read_features(path: str | Path) -> FeatureTable:
@@ -125,6 +145,7 @@ def read_features(path: str | Path) -> FeatureTable:
         start=np.asarray(columns["start"], np.float64),
         end=np.asarray(columns["end"], np.float64),
         clip=np.asarray(columns["clip"], np.int64),
+        row=np.asarray(columns["row"], np.int64),
     )
 
 
@@ -144,18 +165,42 @@ def key_of(path: Path) -> str | None:
         return None
 
 
-def _write_parquet(path: Path, parts: Iterable[FeatureTable], key: str, length: int) -> None:
-    kinds = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64(), pa.int64())
+def bad_of(path: Path) -> tuple[Failed, ...]:
+    """Return the videos that could not be read when a file of features was written.
+
+    Raises:
+        ManifestError: It is another kind of file.
+        OSError: The file cannot be read.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            pairs = json.loads((pq.read_metadata(path).metadata or {})[_BAD])
+        else:
+            with np.load(path, allow_pickle=False) as file:
+                pairs = file["bad"].tolist()
+        return tuple(Failed(name, reason) for name, reason in pairs)
+    except (KeyError, ValueError, TypeError, zipfile.BadZipFile, pa.ArrowException) as error:
+        raise ManifestError(f"{path}: not a file of `t3d features` ({error})") from error
+
+
+def _pairs(bad: Sequence[Failed]) -> list[tuple[str, str]]:
+    return [(each.path, each.reason) for each in bad]
+
+
+def _write_parquet(path: Path, parts: Iterable[FeatureTable], about: dict[bytes, bytes], length: int) -> None:
+    kinds = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64(), pa.int64(), pa.int64())
     fields = [pa.field(name, kind) for name, kind in zip(_COLUMNS, kinds, strict=True)]
     fields.append(pa.field("features", pa.list_(pa.float32(), length)))
-    schema = pa.schema(fields, metadata={_KEY: key.encode()})
+    schema = pa.schema(fields, metadata=about)
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for part in parts:
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(part.features.ravel()), length)
             writer.write_table(pa.table([*map(pa.array, part.columns().values()), vectors], schema=schema))
 
 
-def _write_npz(path: Path, parts: Iterable[FeatureTable], key: str, shape: tuple[int, int]) -> None:
+def _write_npz(
+    path: Path, parts: Iterable[FeatureTable], about: dict[str, Any], shape: tuple[int, int]
+) -> None:
     """Write an .npz file. The features are collected in a temporary file, the other columns in memory."""
     array = temporary_name(path)
     try:
@@ -163,7 +208,7 @@ def _write_npz(path: Path, parts: Iterable[FeatureTable], key: str, shape: tuple
             features = np.lib.format.open_memmap(array, mode="w+", dtype=np.float32, shape=shape)
             columns = _filled(features, parts)
             with temporary.open("wb") as file:
-                np.savez(file, features=features, key=np.array(key), **columns)
+                np.savez(file, features=features, **about, **columns)
     finally:
         array.unlink(missing_ok=True)
 
