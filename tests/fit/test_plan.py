@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from t3d.clip import ClipSpec
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError
 from t3d.fit.config import FitConfig
 from t3d.fit.plan import Plan, make_plan, plan_sentences
 from t3d.fit.speeds import Speeds
+from t3d.models.fused_clip import shared_clip
 
 SPEEDS = Speeds(reading=0.01, feature=0.005, trained_clip=0.03, scored_clip=0.01, teacher=SimpleNamespace())  # type: ignore[arg-type]
 
@@ -95,6 +97,16 @@ def test_without_a_teacher_a_3d_network_learns_from_labels() -> None:
 def test_clips_last_as_long_as_the_videos_allow(seconds: float, clip_fps: float, frames_fps: float) -> None:
     made = plan(looked(30, seconds=seconds))
     assert (made.clip_fps, made.frames_fps) == (clip_fps, frames_fps)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.64, 1.0, 1.64, 1.7, 2.2, 3.0, 3.3, 4.0, 7.1, 60.0])
+def test_both_models_find_their_frames_in_one_clip(seconds: float) -> None:
+    made = plan(looked(30, seconds=seconds))
+    clips = [ClipSpec(16, fps=made.clip_fps), ClipSpec(8, fps=made.frames_fps)]
+    assert shared_clip(clips).num_frames <= 64
+    clip_seconds = 16 / made.clip_fps  # as the command of the report gives it
+    again = plan(looked(30, seconds=seconds), clip_seconds=clip_seconds)
+    assert (again.clip_fps, again.frames_fps) == (made.clip_fps, made.frames_fps)
 
 
 def test_given_choices_are_kept() -> None:

@@ -26,6 +26,7 @@ CLIP_FRAMES, CLIP_SECONDS = 16, 2.56
 BATCH = 16
 _WANTED_STEPS, _MOST_EPOCHS = 3000, 200
 _LEAST_STEPS, _LEAST_EPOCHS = 100, 5  # below either, a 3D network learns too little to be worth the time
+_FINE = 16  # parts of a frame per second; a power of 2, so that multiples are exact
 _FEATURE_STEP = 8  # every eighth frame has a stored feature of the teacher
 _LEAST_GROUPS = 3  # recordings of a class, one each for training, validation and test
 _LEAST_CLASSES = 2  # classes with so many recordings
@@ -97,7 +98,7 @@ def make_plan(config: FitConfig, looked: Looked, speeds: Speeds, *, spent: float
     lengths = looked.seconds(looked.videos)
     middle = float(np.median(lengths)) or CLIP_SECONDS
     clip_seconds = config.clip_seconds or min(CLIP_SECONDS, middle)
-    clip_fps, frames_fps = CLIP_FRAMES / clip_seconds, FRAMES / min(FRAMES_SECONDS, middle)
+    clip_fps, frames_fps = frame_rates(clip_seconds, min(FRAMES_SECONDS, middle))
     remarks: list[str] = []
     candidates = _possible(config, looked, speeds, remarks)
     taught = speeds.teacher is not None and looked.videos.targets == "single"
@@ -140,14 +141,33 @@ def make_plan(config: FitConfig, looked: Looked, speeds: Speeds, *, spent: float
         epochs,
         taught,
         batch,
-        round(clip_fps, 4),
-        round(frames_fps, 4),
+        clip_fps,
+        frames_fps,
         config.shares.val_fraction if several else 0.0,
         {name: seconds[name] for name in STEPS if name in seconds},
         tuple(remarks),
     )
     _refuse_too_long(config, plan, spent)
     return plan
+
+
+def frame_rates(clip_seconds: float, frames_seconds: float) -> tuple[float, float]:
+    """Return the frames per second of the 3D and the 2D network.
+
+    The first is a multiple of the second, so that the average of both finds the frames of both in one clip.
+
+    Args:
+        clip_seconds: Length of a clip of the 3D network.
+        frames_seconds: Length of a clip of the 2D network, about.
+
+    Example:
+        >>> frame_rates(2.56, 5.12), frame_rates(1.64, 1.64)
+        ((6.25, 1.5625), (9.75, 4.875))
+    """
+    wanted = CLIP_FRAMES / clip_seconds
+    times = max(1, round(wanted * frames_seconds / FRAMES))
+    slow = max(1, round(_FINE * wanted / times)) / _FINE
+    return times * slow, slow
 
 
 STEPS = ("frames", "network", "choice", "test", "orders", "export")
