@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import warnings
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -140,16 +142,20 @@ class FrameModel:
 
 
 def train_network(fit: Fit) -> None:
-    """Train the small 3D network, taught by the 2D network if there is one, or continue to train it."""
+    """Train the small 3D network, taught by the 2D network if there is one, or continue to train it.
+
+    The lines of its epochs are not printed. They are in the log of its run folder.
+    """
     config = network_config(fit)
     folder = RunFolder(config.out)
     resume = folder.config.is_file() and folder.checkpoint.is_file()
-    if isinstance(config, TransferConfig):
-        with warnings.catch_warnings():  # without `unlabeled_videos`, all videos have a label, as intended
-            warnings.filterwarnings("ignore", ".*all .* videos have a label", UserWarning)
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        # Without `unlabeled_videos`, all videos have a label, as intended.
+        warnings.filterwarnings("ignore", ".*all .* videos have a label", UserWarning)
+        if isinstance(config, TransferConfig):
             transfer(replace(config, overwrite=not resume), resume=resume)
-    else:
-        train(replace(config, overwrite=not resume), resume=resume)
+        else:
+            train(replace(config, overwrite=not resume), resume=resume)
 
 
 def network_config(fit: Fit) -> TransferConfig | TrainConfig:
