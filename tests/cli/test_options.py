@@ -193,6 +193,11 @@ def test_mistakes(words: str, message: str) -> None:
         run(*words.split())
 
 
+@pytest.mark.parametrize("name", ["🎬.mp4", 'a"b\\ud83c.mp4', "Fu\u00dfball\t\x7f.mp4", "null", "[x]"])
+def test_names_of_files_are_kept_as_they_are(name: str) -> None:
+    assert run("x.mp4", name, "plain", "--out", "o")["names"] == [name, "plain"]
+
+
 def test_too_many_words() -> None:
     plain = [each for each in OPTIONS if each.key != "names"]
     with pytest.raises(UsageError, match=r"unexpected argument 'b'$"):

@@ -67,7 +67,7 @@ def test_the_command(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     film, model = str(site / "film.mp4"), str(site / "net.safetensors")
     words = ["timeline", model, film, "--window", "0", "--workers", "0", "--precision", "fp32"]
     assert main([*words, "--background", "dark", "--save", str(tmp_path / "a.vtt")]) == 0
-    assert "a.vtt: 1 segments" in capsys.readouterr().out
+    assert "a.vtt: 1 segment\n" in capsys.readouterr().out
     assert "00:00:02.000 --> 00:00:05.000\nlight" in (tmp_path / "a.vtt").read_text()
     assert main(words) == 0
     assert "dark 0:03.000, light 0:03.000 of 0:06.000" in " ".join(capsys.readouterr().out.split())

@@ -275,7 +275,7 @@ def test_three_videos_per_class_are_enough_to_start(
     clips = write_videos(tmp_path / "clips", per_class=3)
     result = run_fit(config_of(clips, tmp_path / "fit", teacher), say=lambda _: None)
     assert result.counts == {"train": (2, 2), "val": (2, 2), "test": (2, 2)}
-    assert any("2 test videos of 2 recordings are few" in line for line in result.sentences())
+    assert any("Few videos were tested: 2 (recordings: 2)." in line for line in result.sentences())
 
 
 @pytest.mark.long

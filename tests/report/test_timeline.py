@@ -80,6 +80,12 @@ def test_a_video_without_segments(timeline: Timeline, tmp_path: Path) -> None:
     assert timeline_figure(empty).axes[0].texts[0].get_text() == "no segment"
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_picture_of_a_single_frame() -> None:
+    still = Timeline("a.mp4", NAMES, np.zeros(2), np.ones((1, 3)), ())
+    assert timeline_figure(still).axes[1].get_xlim() == (0, 1)
+
+
 def test_the_picture_has_a_bar_per_segment_and_a_line_per_class(timeline: Timeline, tmp_path: Path) -> None:
     bars, lines = timeline_figure(timeline).axes
     assert [label.get_text() for label in bars.get_yticklabels()] == [NAMES[0], "坐"]  # longest first

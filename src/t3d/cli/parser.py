@@ -290,7 +290,12 @@ def _inside(name: str, options: Sequence[Option]) -> tuple[Option | None, str]:
 
 def _listed(option: Option, words: list[str]) -> str:
     inner = get_args(without_none(option.kind))[0]
-    return json.dumps(words) if inner in (str, Path) else f"[{', '.join(words)}]"
+    return f"[{', '.join(map(_quoted, words) if inner in (str, Path) else words)}]"
+
+
+def _quoted(word: str) -> str:
+    """Return a word as text of YAML, which refuses the pairs that JSON writes for emoji."""
+    return '"' + "".join(json.dumps(c)[1:-1] if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in word) + '"'
 
 
 def _placed(loose: list[str], options: Sequence[Option], given: Sequence[Given]) -> list[Given]:

@@ -59,5 +59,6 @@ def timeline(config: FindConfig, *, json: bool = False) -> int:
         elif config.save is None:
             print_timeline(result)
         else:
-            print(f"{config.save}: {len(result.segments)} segments")
+            segments = "1 segment" if len(result.segments) == 1 else f"{len(result.segments)} segments"
+            print(f"{config.save}: {segments}")
     return 1 if bad else 0

@@ -125,8 +125,9 @@ def timeline_figure(timeline: DrawnTimeline) -> Figure:
     for name in names[:_MOST_LINES]:
         probs = timeline.probs[:, timeline.classes.index(name)]
         lines.stairs(100 * probs, timeline.edges, color=colors[name], baseline=None)
-    lines.set(ylim=(0, 100), ylabel="probability (%)", xlabel="time", xlim=(timeline.start, timeline.end))
     seconds = timeline.end - timeline.start
+    shown = (timeline.start, timeline.end if seconds else timeline.start + 1)  # one frame has no length
+    lines.set(ylim=(0, 100), ylabel="probability (%)", xlabel="time", xlim=shown)
     step = next((each for each in _TICKS if each * _MOST_TICKS >= seconds), _TICKS[-1])
     lines.xaxis.set_major_locator(MultipleLocator(step))
     lines.xaxis.set_major_formatter(FuncFormatter(lambda value, _: clock(value).partition(".")[0]))

@@ -99,8 +99,8 @@ class FitResult:
         ]
         if videos < _FEW:
             lines.append(
-                f"{videos} test videos of {groups} recordings are few, so the accuracy on new videos may be "
-                "far from this. Label more videos for a better estimate, and a better model"
+                f"Few videos were tested: {videos} (recordings: {groups}). The accuracy on new videos may be "
+                "far from this. Label more videos for a better estimate, and a better model."
             )
         lines += [] if self.orders is None else self.orders.sentences()
         lines.append(self.speed_sentence())
