@@ -22,6 +22,8 @@ from torch import nn
 from t3d.card import ModelCard
 from t3d.cli.main import main
 from t3d.clip import ClipSpec
+from t3d.data.clips.frames import FrameStore
+from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, ExportError, ManifestError, WriteError
 from t3d.evaluation.comparison import compare
@@ -30,7 +32,7 @@ from t3d.evaluation.predictor import Predictor
 from t3d.evaluation.run_test import run_test
 from t3d.export import run as run_module
 from t3d.export import trace as trace_module
-from t3d.export.clips import random_clips
+from t3d.export.clips import clips_of_run, random_clips, real_clips
 from t3d.export.config import ExportConfig
 from t3d.export.run import ExportResult, export_model
 from t3d.io.files import content_digest
@@ -716,3 +718,18 @@ def test_an_int8_model_that_is_less_accurate_is_reported(openvino_result: Export
 def test_random_clips_are_the_same_every_time() -> None:
     assert torch.equal(random_clips(SPEC, 2), random_clips(SPEC, 2))
     assert random_clips(SPEC, 2).shape == (2, 8, 3, 32, 32)
+
+
+def test_a_model_of_a_run_is_checked_on_clips_of_its_training(
+    weights: Path, films: Path, tmp_path: Path
+) -> None:
+    store = FrameStore(SPEC)
+    (clip,) = real_clips(Manifest.from_files([films / "坐/e.mp4"]), store, SPEC, most=1, title="Reading")[0]
+    clips = clips_of_run(weights, store, SPEC, most=4)
+    assert clips is not None
+    assert torch.equal(clips, clip[None])
+    alone = tmp_path / "best.safetensors"
+    assert clips_of_run(alone, store, SPEC, most=4) is None
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "train.csv").write_text(f"path,label\n{tmp_path / 'gone.mp4'},jump\n")
+    assert clips_of_run(alone, store, SPEC, most=4) is None

@@ -330,3 +330,18 @@ def test_videos_of_the_test_are_not_trained_on(
     assert result.looked.shared == 1
     assert result.counts == {"train": (9, 9), "test": (5, 5)}
     assert "blue1.mp4" not in FitFolder(config.out).list_of("train").read_text()
+
+
+@pytest.mark.long
+def test_the_exported_model_is_the_one_to_use(fitted: tuple[FitResult, list[str]]) -> None:
+    pytest.importorskip("openvino")
+    result = run_fit(replace(fitted[0].config, export=True), say=lambda _: None)
+    assert result.export is not None
+    assert result.export.real  # checked on clips of the training videos
+    assert result.not_exported == ""
+    assert result.model_file == Path(result.config.out) / "model" / "last.xml"
+    path = result.test.scores.paths[0]
+    (exported,) = Predictor(result.model_file, compute=Compute(workers=0)).many([path])
+    (plain,) = Predictor(result.model, compute=Compute(workers=0), runtime="torch").many([path])
+    assert exported.probs[0] == pytest.approx(plain.probs[0], abs=1e-4)
+    assert result.milliseconds > 0

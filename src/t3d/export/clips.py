@@ -6,6 +6,7 @@ Legend: N clips, S segments, T frames.
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from t3d.data.clips.dataset import VideoClips
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.views import PAPER_VIEWS, Views
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import Failed
+from t3d.errors import Failed, ManifestError
 from t3d.progress import track
 
 
@@ -54,3 +55,26 @@ def real_clips(
                 read.append(item.frames)
     empty = torch.empty((0, spec.segments * spec.num_frames, 3, spec.size, spec.size), dtype=torch.uint8)
     return torch.stack(read) if read else empty, bad
+
+
+def clips_of_run(weights: Path, store: FrameStore, spec: ClipSpec, *, most: int) -> torch.Tensor | None:
+    """Read clips of the videos that a run was trained on.
+
+    Args:
+        weights: Weights file in the folder of the run.
+        store: Where frames come from.
+        spec: What a clip is.
+        most: Maximum number of videos.
+
+    Returns:
+        Clips, uint8 [N, S·T, 3, size, size]. None if the file is not of a run, or its videos are not there.
+    """
+    table = weights.with_name("train.csv")
+    if not (table.is_file() and weights.with_name("config.yaml").is_file()):
+        return None
+    try:
+        videos = Manifest.from_csv(table)
+    except ManifestError:
+        return None
+    clips, _ = real_clips(videos, store, spec, most=most, title="Reading training clips")
+    return clips if len(clips) else None

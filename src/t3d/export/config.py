@@ -25,7 +25,7 @@ class ExportConfig:
             .pt2 file of torch.export.
         out: File to write. Default: next to the weights file, such as `best.xml`, or `best-int8.xml`.
         videos: Labeled videos, as in `t3d test`. The exported model is checked and tested on them. By default
-            it is checked on random clips.
+            it is checked on clips of the run's training videos if they are there, else on random clips.
         int8: Videos to calibrate a model of 8-bit integers with: a list or folder of at least 32 videos,
             labeled or not. Use training videos. By default the model computes floating-point numbers.
         overwrite: Replace an existing file.

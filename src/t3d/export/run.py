@@ -23,7 +23,7 @@ from t3d.evaluation.leaks import shared_with_run, sharing_sentence
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.multilabel import MultiMetrics
 from t3d.evaluation.protocol import Protocol
-from t3d.export.clips import random_clips, real_clips
+from t3d.export.clips import clips_of_run, random_clips, real_clips
 from t3d.export.config import ExportConfig
 from t3d.export.int8 import calibration_clips, quantize
 from t3d.export.measure import Difference, Scored, difference, measure_models, scores_of, time_models
@@ -140,13 +140,7 @@ def export_model(config: ExportConfig) -> ExportResult:
     )
     videos = None if config.videos is None else _labeled(config, config.videos, card)
     calibration = None if config.int8 is None else calibration_clips(config, card.clip, index)
-    if videos is None and calibration is not None:
-        clips = calibration[:_CHECKED]
-    elif videos is None:
-        clips = random_clips(card.clip, 4)
-    else:
-        clips, bad = real_clips(videos, store, card.clip, most=_CHECKED, title="Reading clips")
-        refuse_many(bad, among=len(clips) + len(bad), max_bad=max(reading.max_bad, 0.5), option="max_bad")
+    clips, real = _checked_clips(videos, calibration, source, store, card.clip, max_bad=reading.max_bad)
     stamp = Stamp("fp32" if config.int8 is None else "int8", content_digest(source), version("t3d"))
     with named_at_the_end(out, config.format, overwrite=config.overwrite) as temporary:
         _write(config.format, net, (card, stamp), temporary, calibration)
@@ -161,7 +155,30 @@ def export_model(config: ExportConfig) -> ExportResult:
         result = _measured(config, (net, card, source), (temporary, clips, reference), videos, store)
     notes = [sharing_sentence(shared, tested="tested", other=name) for name, shared in seen.items() if shared]
     files = tuple(files_of(out, config.format))
-    return replace(result, files=files, warnings=(*result.warnings, *notes))
+    return replace(result, files=files, real=real, warnings=(*result.warnings, *notes))
+
+
+def _checked_clips(
+    videos: Manifest | None,
+    calibration: torch.Tensor | None,
+    source: Path,
+    store: FrameStore,
+    spec: ClipSpec,
+    *,
+    max_bad: float,
+) -> tuple[torch.Tensor, bool]:
+    """Return the clips that the exported model is checked on, and whether they are real ones.
+
+    Real clips are better: the scores of random pixels may nearly be 0, so that their rounding looks large.
+    """
+    if videos is not None:
+        clips, bad = real_clips(videos, store, spec, most=_CHECKED, title="Reading clips")
+        refuse_many(bad, among=len(clips) + len(bad), max_bad=max(max_bad, 0.5), option="max_bad")
+        return clips, True
+    if calibration is not None:
+        return calibration[:_CHECKED], True
+    trained = clips_of_run(source, store, spec, most=_CHECKED)
+    return (random_clips(spec, 4), False) if trained is None else (trained, True)
 
 
 def _labeled(config: ExportConfig, name: str, card: ModelCard) -> Manifest:
@@ -260,7 +277,7 @@ def _measured(
     return ExportResult(
         files=tuple(written),
         rows=tuple(rows),
-        real=videos is not None or config.int8 is not None,
+        real=False,
         threads=torch.get_num_threads(),
         warnings=tuple(_warnings(config, rows)),
     )

@@ -31,7 +31,7 @@ _FEATURE_STEP = 8  # every eighth frame has a stored feature of the teacher
 _LEAST_GROUPS = 3  # recordings of a class, one each for training, validation and test
 _LEAST_CLASSES = 2  # classes with so many recordings
 _START = 8.0  # seconds to start a step: imports, opening files
-_EXPORT = 45.0  # seconds to convert, check and time a small network
+_EXPORT = 25.0  # seconds to convert, check and time a small network
 _SPARE = 0.85  # share of the minutes that is planned; the rest is for what was estimated too low
 
 
