@@ -58,7 +58,7 @@ class FitFolder:
 
     @property
     def trains(self) -> bool:
-        """Whether the training of a candidate has begun."""
+        """Return whether the training of a candidate has started."""
         return self.candidates.is_dir() and any(self.candidates.iterdir())
 
     def candidate(self, name: str) -> RunFolder:

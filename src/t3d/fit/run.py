@@ -141,7 +141,7 @@ def _indented(say: Say) -> Say:
 
 
 def _plan(config: FitConfig, folder: FitFolder, looked: Looked, spent: float, say: Say) -> Plan:
-    """Make the plan. A fit whose training has begun keeps its own."""
+    """Make the plan. A fit whose training has started keeps its own."""
     say("2. Plan")
     if folder.plan.is_file() and folder.trains:
         plan = Plan.read(folder.plan)
