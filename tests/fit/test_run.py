@@ -129,7 +129,7 @@ def test_other_options_are_refused_in_the_same_folder(fitted: tuple[FitResult, l
 def test_a_stopped_fit_continues(fitted: tuple[FitResult, list[str]]) -> None:
     _, printed = fitted  # the fixture stops the fit once, before the 3D network
     assert sum(line.startswith("3. Fitting a classifier on frames") for line in printed) == 1
-    assert sum(line.startswith("3. Training the 3D network") for line in printed) == 2
+    assert sum(line.startswith("4. Training the 3D network") for line in printed) == 2
     assert sum("Estimate: about" in line for line in printed) == 2
     assert sum("Continuing with the plan" in line for line in printed) == 1
 
@@ -236,7 +236,7 @@ def test_broken_videos_are_left_out_and_named(clips: Path, teacher: str, tmp_pat
     result = run_fit(config, say=printed.append)
     assert [Path(failed.path).name for failed in result.looked.bad] == ["cut.mp4"]
     assert result.looked.joined == 1
-    assert any("1 file cannot be read and is left out" in line for line in printed)
+    assert any("1 file cannot be used and is left out" in line for line in printed)
     assert any("1 video is a copy or near-duplicate of another" in line for line in printed)
     lists = FitFolder(config.out).read_lists(("blue", "red"))
     homes = [
@@ -345,3 +345,21 @@ def test_the_exported_model_is_the_one_to_use(fitted: tuple[FitResult, list[str]
     (plain,) = Predictor(result.model, compute=Compute(workers=0), runtime="torch").many([path])
     assert exported.probs[0] == pytest.approx(plain.probs[0], abs=1e-4)
     assert result.milliseconds > 0
+
+
+def test_copies_with_different_labels_are_left_out(clips: Path, teacher: str, tmp_path: Path) -> None:
+    shutil.copytree(clips, tmp_path / "clips")
+    shutil.copy(clips / "red" / "red0.mp4", tmp_path / "clips" / "blue" / "copy.mp4")
+    config = config_of(tmp_path / "clips", tmp_path / "fit", teacher, candidates=("frames",))
+    result = run_fit(config, say=lambda _: None)
+    assert sorted(Path(failed.path).name for failed in result.looked.bad) == ["copy.mp4", "red0.mp4"]
+    assert "which has another label" in result.looked.bad[0].reason
+    assert sum(videos for videos, _ in result.counts.values()) == 9
+
+
+def test_a_missing_folder_is_the_first_error(fitted: tuple[FitResult, list[str]], tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    for folder in (fitted[0].config.out, str(out)):
+        with pytest.raises(ManifestError, match="nosuch: no such file or folder"):
+            run_fit(FitConfig(str(tmp_path / "nosuch"), out=folder))
+    assert not out.exists()

@@ -60,7 +60,7 @@ def fit(config: FitConfig, *, json: bool = False) -> int:
         else:
             report = FitFolder(config.out).report
             print(f"{config.out}: this fit is finished. Report: {report}. --overwrite starts again")
-        return 0
+        return 1 if done["bad"] or done["test"]["bad"] else 0
     with (
         RaisedSignals(lambda number: stopped_fit(config, number)),
         redirect_stdout(sys.stderr) if json else nullcontext(),

@@ -137,8 +137,9 @@ def look(config: FitConfig, folder: FitFolder, say: Say) -> Looked:
     summary = summarize(videos, index)
     for name in ("videos", "test"):
         if name in given:
-            given[name], empty = _without_empty(given[name], index)
-            bad += empty
+            for leave_out in (_without_empty, _without_contradictions):
+                given[name], failed = leave_out(given[name], index)
+                bad += failed
     refuse_many(bad, among=sum(map(len, given.values())) + len(bad), max_bad=config.max_bad, option="max_bad")
     refuse_lost(given["videos"], bad, config.videos)
     kept, shared, joined = _joined(config, given["videos"], given.get("test"), index)
@@ -215,6 +216,29 @@ def _without_empty(videos: Manifest, index: VideoIndex) -> tuple[Manifest, list[
     rows = np.flatnonzero(empty).tolist()
     bad = [Failed(paths[row], "its time span begins after the end of the file", row) for row in rows]
     return videos.select(~empty), bad
+
+
+def _without_contradictions(videos: Manifest, index: VideoIndex) -> tuple[Manifest, list[Failed]]:
+    """Leave out files with the same bytes and different labels: which label is right is not known."""
+    paths, labels = videos.table["path"].to_pylist(), videos.label_names().to_pylist()
+    first: dict[str, tuple[str, object]] = {}  # path and label of the first file with these bytes
+    other: dict[str, str] = {}
+    facts = file_facts(videos, index)
+    digests = dict(zip(facts["path"].to_pylist(), facts["digest"].to_pylist(), strict=True))
+    for path, label in zip(paths, labels, strict=True):
+        if digests[path] is None:
+            continue
+        known, its_label = first.setdefault(digests[path], (path, label))
+        if known != path and its_label != label:
+            other[path], other[known] = known, path
+    bad = [
+        Failed(
+            path, f"it has the same bytes as {other[path]}, which has another label; correct the labels", row
+        )
+        for row, path in enumerate(paths)
+        if path in other
+    ]
+    return videos.select(np.array([path not in other for path in paths], dtype=np.bool_)), bad
 
 
 def _joined(
@@ -330,7 +354,7 @@ def sentences(looked: Looked) -> list[str]:
     if looked.bad:
         several = len(looked.bad) > 1
         lines.append(
-            f"{len(looked.bad)} {'files' if several else 'file'} cannot be read and "
+            f"{len(looked.bad)} {'files' if several else 'file'} cannot be used and "
             f"{'are' if several else 'is'} left out: "
             + "; ".join(printable(str(failed)) for failed in looked.bad[:_LISTED])
             + ("; …" if len(looked.bad) > _LISTED else "")

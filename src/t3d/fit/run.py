@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from signal import Signals
 
 from t3d.data.clips.views import FrameOrder
 from t3d.device import pick_device
-from t3d.errors import ConfigError, ExportError, ResumableError, StoppedError
+from t3d.errors import ConfigError, ExportError, ManifestError, ResumableError, StoppedError
 from t3d.evaluation.config import TestConfig
 from t3d.evaluation.frame_orders import frame_order_study
 from t3d.evaluation.parts import Part
@@ -31,7 +32,7 @@ from t3d.fit.plan import BATCH, CLIP_FRAMES, Plan, make_plan, plan_sentences
 from t3d.fit.result import FitResult
 from t3d.fit.speeds import measure_speeds
 from t3d.fusion.result import FusionResult
-from t3d.io.files import atomic_path
+from t3d.io.files import atomic_path, is_url
 from t3d.progress import in_words
 from t3d.training.errors import InterruptedRunError
 
@@ -64,6 +65,7 @@ def run_fit(config: FitConfig, *, say: Say = print) -> FitResult:
         StoppedError: A signal stopped the fit. What is finished is kept.
         T3DError: A step failed.
     """
+    _refuse_missing(config)
     _refuse_other_device(config)
     folder = FitFolder(config.out)
     began = time.monotonic()
@@ -122,6 +124,18 @@ def _counted(folder: FitFolder, began: float) -> Iterator[None]:
         folder.add_seconds(time.monotonic() - began)
 
 
+def _refuse_missing(config: FitConfig) -> None:
+    """Refuse a misspelled folder or list before the folder of the fit is created.
+
+    Raises:
+        ManifestError: There is no such file or folder.
+    """
+    for name in filter(None, (config.videos, config.test, config.unlabeled_videos)):
+        special = is_url(name) or "*" in name or ":" in name  # a pattern, or a part of HMDB51's lists
+        if not special and not Path(name).exists():
+            raise ManifestError(f"{name}: no such file or folder")
+
+
 def _refuse_other_device(config: FitConfig) -> None:
     """Refuse a device that the training would not use.
 
@@ -147,6 +161,7 @@ def _plan(config: FitConfig, folder: FitFolder, looked: Looked, spent: float, sa
         plan = Plan.read(folder.plan)
         _indented(say)("Continuing with the plan of the interrupted fit")
     else:
+        _indented(say)("Measuring the speed of this machine")
         speeds = measure_speeds(
             config,
             num_frames=CLIP_FRAMES,
@@ -188,17 +203,17 @@ class _Steps:
         frames = self._train()
         choice = None
         if len(fit.plan.candidates) > 1:
-            with self._step("choice", "Choosing the model"):
+            with self._step("choice", "5. Choosing the model"):
                 choice = fuse(fit)
         winner = chosen(fit, choice)
         self._make_model(winner, frames)
-        with self._step("test", "Testing the model", follows="Testing"):
+        with self._step("test", "6. Testing the model", follows="Testing"):
             test = self._test()
         orders = None
         if fit.looked.videos.targets == "single":
-            with self._step("orders", "Testing without the order of the frames"):
+            with self._step("orders", "7. Testing without the order of the frames"):
                 orders = frame_order_study(self._tested(), test, _ORDERS)
-        with self._step("export", "Exporting the model") if config.export else nullcontext():
+        with self._step("export", "8. Exporting the model") if config.export else nullcontext():
             export, problem = self._export()
         files = () if export is None else export.files
         milliseconds = ms_per_video(next((str(file) for file in files if file.suffix == ".xml"), ""), fit)
@@ -235,7 +250,7 @@ class _Steps:
                 frames = FrameModel(fit)
                 frames.write(fit.folder.candidate("frames"), validation=False)
         if "network" in fit.plan.candidates and not fit.folder.candidate("network").last.is_file():
-            with self._step("network", "3. Training the 3D network", follows="Training"):
+            with self._step("network", "4. Training the 3D network", follows="Training"):
                 train_network(fit)
         return frames
 

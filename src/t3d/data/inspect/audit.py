@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
@@ -16,6 +17,8 @@ from t3d.data.index import VideoIndex, failed_in
 from t3d.data.inspect.shared import Shared, file_facts, find_shared, with_sizes
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import Failed
+
+_ROUNDING = 1e-3  # of a pixel aspect, such as 65536/65535
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def summarize(manifest: Manifest, index: VideoIndex | None = None) -> Summary:
         size=pc.sum(known["size"]).as_py() or 0,
         frames=(int(frames.min()), int(np.median(frames)), int(frames.max())) if len(frames) else None,
         shapes=_counted(
-            f"{width} × {height}" + ("" if aspect in (None, "1") else f" (pixel aspect {aspect})")
+            f"{width} × {height}" + ("" if _is_square(aspect) else f" (pixel aspect {aspect})")
             for width, height, aspect in shapes
         ),
         rates=_counted(f"{rate:.4g}" for rate in known["fps"].to_pylist()),
@@ -124,6 +127,11 @@ def compare(manifests: Mapping[str, Manifest], index: VideoIndex | None = None) 
         find_shared(facts[one], facts[two], names=(one, two), near=True)
         for one, two in combinations(facts, 2)
     ]
+
+
+def _is_square(aspect: str | None) -> bool:
+    """Return whether pixels are square, up to the rounding of some encoders."""
+    return aspect is None or abs(float(Fraction(aspect)) - 1) < _ROUNDING
 
 
 def _counted(values: Iterable[str]) -> dict[str, int]:
