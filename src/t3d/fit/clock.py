@@ -123,6 +123,7 @@ class _Whole(Bar):
     def __init__(self, title: str, clock: Clock) -> None:
         self.clock = clock
         super().__init__(title, 100)
+        self.began -= clock.passed()  # its last line tells the time of the whole task
 
     def sample(self, now: float) -> None:  # noqa: ARG002 (the clock has its own time)
         self.clock.note()
