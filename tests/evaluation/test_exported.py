@@ -210,6 +210,7 @@ def test_arrays_of_another_shape_or_type_are_refused() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.long
 @pytest.mark.parametrize(
     "spec",
     [

@@ -155,6 +155,7 @@ def test_a_stopped_run_ends_as_if_it_never_had_been(
     assert (folder.path / "soft.csv").read_bytes() == (straight.path / "soft.csv").read_bytes()
 
 
+@pytest.mark.long
 def test_two_processes_learn_from_the_same_soft_labels_and_resume(
     small: Small,
     tmp_path: Path,

@@ -446,6 +446,7 @@ def test_a_run_stopped_while_it_computes_teacher_features_keeps_them(
     assert folder.last.exists()
 
 
+@pytest.mark.long
 def test_transfer_and_training_decode_each_video_once_into_one_cache(
     teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

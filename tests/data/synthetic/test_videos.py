@@ -395,6 +395,7 @@ def load_proof() -> ModuleType:
     return module
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("spec", "steps", "batch", "least"),
     [
