@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every CPU table of "Speed of models" in docs/project/benchmarks.md, in about 15 minutes on an idle 2-core machine.
+# Every CPU table of "Speed of models" in docs/project/benchmarks.md, in about 30 minutes on an idle 2-core machine.
 #
 #   bash benchmarks/cpu_tables.sh OUT VIDEOS [RUN]
 #
