@@ -51,7 +51,7 @@ def join_copies(
 
 
 def refuse_few(config: FitConfig, videos: Manifest, *, joined: int = 0) -> None:
-    """Refuse videos of which no recording can be held out for the test.
+    """Refuse videos that are too few to hold out recordings for the test.
 
     Args:
         config: Options of the fit.

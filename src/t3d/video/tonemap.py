@@ -14,8 +14,8 @@ from t3d.video.remarks import hdr_transfer
 _SCALE = "out_primaries=bt709:out_transfer=bt709:out_color_matrix=bt709:intent=perceptual"
 _MOST = 4  # filters per thread: sizes and formats that alternate
 
-# A filter takes seconds to build, so the files that a thread reads share it. Filters belong to one thread, and
-# their helper threads do not survive a fork.
+# A filter takes seconds to build, so the files that a thread reads share it. A filter belongs to one thread,
+# and its helper threads do not survive a fork.
 _built = threading.local()
 
 
