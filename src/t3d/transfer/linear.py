@@ -78,14 +78,19 @@ def fit_linear(manifest: Manifest, rows: list[ClipRow]) -> LinearFit:
         if folds < 2:  # a class with one source cannot be held out: use a medium strength
             model.set_params(logisticregression__C=MEDIUM).fit(features, labels)
             return LinearFit(model, MEDIUM, None)
-        search = GridSearchCV(
-            model,
-            {"logisticregression__C": STRENGTHS},
-            scoring={"likelihood": log_likelihood, "accuracy": "accuracy"},
-            refit="likelihood",
-            cv=StratifiedGroupKFold(folds, shuffle=True, random_state=0),
-        )
-        with progress("Fitting the classifier"):
+        with progress("Fitting the classifier", folds * len(STRENGTHS), unit="fits") as bar:
+
+            def counted(*arguments: Any) -> float:
+                bar.advance()
+                return log_likelihood(*arguments)
+
+            search = GridSearchCV(
+                model,
+                {"logisticregression__C": STRENGTHS},
+                scoring={"likelihood": counted, "accuracy": "accuracy"},
+                refit="likelihood",
+                cv=StratifiedGroupKFold(folds, shuffle=True, random_state=0),
+            )
             search.fit(features, labels, groups=sources)
         chosen = float(search.best_params_["logisticregression__C"])
         accuracy = search.cv_results_["mean_test_accuracy"][search.best_index_]
