@@ -73,6 +73,10 @@ COMMANDS = {
         "bench:growth",
     ),
     "demo": ("Train, test and predict on generated videos, and write a report.", "tools:demo"),
+    "completion": (
+        "Print a script for the shell that completes commands and options.",
+        "completion:completion",
+    ),
     "doctor": ("Check that decoding, torch and the device work.", "tools:doctor"),
 }
 """Help line and function (in `t3d.cli`) per command."""
