@@ -138,6 +138,10 @@ class FetchError(T3DError):
         self.reason = reason
 
 
+class PushError(T3DError):
+    """A model cannot be uploaded. Nothing in the repository has changed."""
+
+
 class ResumableError(T3DError):
     """The machine stopped the work: a disk is full, or a process was killed. Finished work is kept.
 

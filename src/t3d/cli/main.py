@@ -57,6 +57,7 @@ COMMANDS = {
     "timeline": ("Find when classes happen in long videos.", "timeline:timeline"),
     "watch": ("Classify a camera or a live stream.", "watch:watch"),
     "export": ("Export a model for fast inference on a CPU.", "export:export"),
+    "push": ("Share a model: upload it to the Hugging Face Hub, or write a folder.", "share:push"),
     "models": ("List the models, with parameters and multiply-accumulates.", "models:models"),
     "convert": ("Convert weights of another project into a weights file.", "models:convert"),
     "reproduce": ("Run one of the paper's tables, row by row.", "reproduce:reproduce"),
@@ -72,6 +73,10 @@ COMMANDS = {
         "bench:growth",
     ),
     "demo": ("Train, test and predict on generated videos, and write a report.", "tools:demo"),
+    "completion": (
+        "Print a script for the shell that completes commands and options.",
+        "completion:completion",
+    ),
     "doctor": ("Check that decoding, torch and the device work.", "tools:doctor"),
 }
 """Help line and function (in `t3d.cli`) per command."""

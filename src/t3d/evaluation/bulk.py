@@ -21,6 +21,7 @@ from t3d.evaluation.prediction_rows import PredictionRows
 from t3d.evaluation.predictor import Predictor
 from t3d.evaluation.result import Prediction
 from t3d.io.files import content_digest, is_url, refuse_url
+from t3d.io.hub import is_hub
 from t3d.io.journal import JSON_LINES, Journal
 from t3d.progress import track
 from t3d.runtime.load import by_file, model_file, read_model_card
@@ -72,7 +73,7 @@ def predictions(config: PredictConfig, paths: Sequence[str | Part]) -> Iterator[
     index = index_of(config)
     make = partial(
         Predictor,
-        absolute(config.model),
+        config.model if is_hub(config.model) else absolute(config.model),
         compute=config.compute,
         index=index if index is None or is_url(index) else absolute(index),
         allow_unfinished=config.allow_unfinished,

@@ -77,7 +77,8 @@ def load(
     """Load a model that scores classes, see `t3d.runtime.load.load`.
 
     Args:
-        path: A weights file, the folder of a training run, or a file that `t3d export` wrote (.xml or .onnx).
+        path: A weights file, the folder of a training run, a file that `t3d export` wrote (.xml or .onnx), a
+            folder that `t3d push` wrote, or a model on the Hub (`hf-hub:org/name`).
         runtime: Program that computes the model, see `t3d.runtime.load.load`.
         compute: Device and precision. Default: as for `Predictor`.
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.

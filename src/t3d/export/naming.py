@@ -11,6 +11,7 @@ from pathlib import Path
 from t3d.errors import ConfigError
 from t3d.export.config import ExportConfig
 from t3d.io.files import temporary_name, writable_folder, writing
+from t3d.io.hub import is_hub
 from t3d.io.locks import alone_in
 from t3d.runtime.formats import ENDINGS, Format, files_of
 
@@ -26,6 +27,8 @@ def output_file(config: ExportConfig, source: Path) -> Path:
         ConfigError: It exists, is the weights file itself, or its folder cannot be written to.
     """
     ending = ENDINGS[config.format]
+    if config.out is None and is_hub(config.model):
+        raise ConfigError(f"{config.model} is in a cache that other programs share; choose `out`")
     default = source.with_name(f"{source.stem}{'' if config.int8 is None else '-int8'}{ending}")
     out = default if config.out is None else Path(config.out)
     for path in files_of(out, config.format):

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Literal, get_args
 
+from t3d.io.hub import is_hub
+
 Format = Literal["openvino", "onnx", "torch"]
 Runtime = Literal["auto", "torch", "openvino", "onnx"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -25,6 +27,8 @@ def exported_format(path: str | os.PathLike[str]) -> Format | None:
         >>> exported_format("runs/first/best.xml"), exported_format("runs/first")
         ('openvino', None)
     """
+    if is_hub(path):  # a name with any ending
+        return None
     ending = Path(path).suffix.lower()
     return next((form for form, each in ENDINGS.items() if each == ending), None)
 

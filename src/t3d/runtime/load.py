@@ -15,6 +15,7 @@ from t3d.card import ModelCard
 from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, one_of, printable
 from t3d.io.files import content_digest, refuse_url
+from t3d.io.hub import located
 from t3d.runtime.choice import Choice, choose, exported_file
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import Format, Runtime, exported_format
@@ -40,7 +41,8 @@ def load(
     """Load a model that scores classes. It is called with normalized clips, and returns scores.
 
     Args:
-        path: A weights file, the folder of a training run, or a file that `t3d export` wrote (.xml or .onnx).
+        path: A weights file, the folder of a training run, a file that `t3d export` wrote (.xml or .onnx), a
+            folder that `t3d push` wrote, or a model on the Hub: `hf-hub:org/name` or `hf-hub:org/name@v1`.
         runtime: Program that computes the model. For an exported file, it is that of the file. For weights,
             `torch`; `openvino` or `onnx` if `t3d export` wrote such a file next to them; or `auto`, the
             fastest of those on a CPU, which is measured once and reported on stderr. `auto` uses an exported
@@ -62,6 +64,7 @@ def load(
         (torch.Size([2, 11]), 11)
     """
     compute = compute or Compute()
+    path = located(path)
     form = _form(path, runtime)
     if form is not None:
         return _load_exported(Path(path), compute)
@@ -162,6 +165,7 @@ def read_model_card(path: PathLike, *, allow_unfinished: bool = False) -> ModelC
         CheckpointError: See `load`.
         ConfigError: The package that reads such a file is not installed.
     """
+    path = located(path)
     form = _form(path, "auto")
     if form == "openvino":
         return read_graph(Path(path))[1]
@@ -182,6 +186,7 @@ def model_file(path: PathLike, *, allow_unfinished: bool = False) -> Path:
     Raises:
         CheckpointError: There is no such file; see `t3d.models.weights_file.weights_file`.
     """
+    path = located(path)
     if exported_format(path) is not None and Path(path).is_file():
         return Path(path)
     from t3d.models.weights_file import weights_file

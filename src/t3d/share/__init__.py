@@ -1,0 +1,1 @@
+"""Sharing of models: model cards, folders and repositories with everything that others need."""
