@@ -75,12 +75,9 @@ def test_a_missing_package_has_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
         run.serve(ServeConfig("absent"), opened=lambda *_: None, stopped=lambda: True)
 
 
-def test_a_token_is_random_elsewhere_or_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_in_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TOKEN, raising=False)
     assert run._token(ServeConfig("m")) is None
-    elsewhere = ServeConfig("m", host="0.0.0.0")
-    assert run._token(elsewhere) != run._token(elsewhere)
-    assert len(run._token(elsewhere) or "") == 32
     file = tmp_path / "token"
     file.write_text("0123456789abcdef\n")
     assert run._token(ServeConfig("m", token_file=str(file))) == "0123456789abcdef"

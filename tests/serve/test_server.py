@@ -482,7 +482,7 @@ def test_every_answer_has_the_headers(address: str, server: Served) -> None:
     assert policy["script-src"] == policy["style-src"] == "'self'"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"
     assert headers["cross-origin-resource-policy"] == "same-origin"
     assert headers["cache-control"] == "no-store"
     assert "server" not in headers

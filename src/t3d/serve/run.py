@@ -10,6 +10,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from t3d.data.listing import in_name_order, is_video
 from t3d.errors import ConfigError
@@ -18,11 +19,15 @@ from t3d.serve.child import ScoringProcess, Setup
 from t3d.serve.config import ServeConfig
 from t3d.serve.folder import ServeFolder, delete_orphans
 
+if TYPE_CHECKING:
+    from t3d.serve.app import Site
+
 TOKEN = "T3D_SERVE_TOKEN"
 """Environment variable with the token."""
 _SHORTEST_TOKEN = 16
 _MOST_EXAMPLES = 24
 _MORE_CONNECTIONS = 200  # in addition to those of waiting videos
+_BACKLOG = 128
 _GRACE = 1  # seconds for answers in progress when the server ends
 _TICK = 0.1  # seconds between two looks whether it should end
 
@@ -34,7 +39,7 @@ def serve(
 
     Args:
         config: The options.
-        opened: Called with the address and the token (None if nobody needs one) when requests are answered.
+        opened: Called when requests are answered, with the address and with the token if it is a random one.
         stopped: Returns whether the server should end.
 
     Raises:
@@ -43,10 +48,12 @@ def serve(
     """
     _need_packages()
     token = _token(config)
+    new = None if token is not None or config.is_local else secrets.token_urlsafe(24)
     examples = _examples(config.examples)
     read_model_card(config.model, allow_unfinished=config.allow_unfinished)  # refuse before a process starts
     with _listening(config) as listener, _folder() as folder, _scorers(config, folder) as scorers:
-        asyncio.run(_answer(config, listener, folder, scorers, token, examples, opened, stopped))
+        site = _site(config, folder, scorers, token or new, examples)
+        asyncio.run(_answer(site, listener, lambda address: opened(address, new), stopped))
 
 
 def _need_packages() -> None:
@@ -103,7 +110,7 @@ def _listening(config: ServeConfig) -> Iterator[socket.socket]:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(128)
+            listener.listen(_BACKLOG)
         except OSError as error:
             raise ConfigError(_why_not_bound(config, error)) from error
         yield listener
@@ -121,7 +128,7 @@ def _why_not_bound(config: ServeConfig, error: OSError) -> str:
 
 
 def _token(config: ServeConfig) -> str | None:
-    """Return the token that visitors need; None if only this machine reaches the server and none is given.
+    """Return the token that the operator gave; None without one.
 
     Raises:
         ConfigError: The file cannot be read, or the token is too short.
@@ -134,7 +141,7 @@ def _token(config: ServeConfig) -> str | None:
         except (OSError, ValueError) as error:
             raise ConfigError(f"token_file: {config.token_file} cannot be read: {error}") from error
     if given is None:
-        return None if config.is_local else secrets.token_urlsafe(24)
+        return None
     token = given.strip()
     if len(token) < _SHORTEST_TOKEN or not token.isascii() or any(map(str.isspace, token)):
         raise ConfigError(
@@ -161,30 +168,34 @@ def _examples(folder: str | None) -> dict[str, Path]:
     return {name: Path(folder).resolve() / name for name in in_name_order(names)[:_MOST_EXAMPLES]}
 
 
-async def _answer(
+def _site(
     config: ServeConfig,
-    listener: socket.socket,
     folder: Path,
     scorers: list[ScoringProcess],
     token: str | None,
     examples: dict[str, Path],
-    opened: Callable[[str, str | None], None],
-    stopped: Callable[[], bool],
-) -> None:
-    import uvicorn
-
-    from t3d.serve.app import Site, make_app
+) -> Site:
+    from t3d.serve.app import Site
     from t3d.serve.jobs import Jobs
     from t3d.serve.security import Rules, allowed_hosts
+
+    hosts = allowed_hosts(config.host, config.allowed_hosts, local=config.is_local)
+    return Site(config, Jobs(config, folder, scorers), Rules(hosts, token), scorers[0].model, examples)
+
+
+async def _answer(
+    site: Site, listener: socket.socket, opened: Callable[[str], None], stopped: Callable[[], bool]
+) -> None:
+    """Answer requests until the server is stopped."""
+    import uvicorn
+
+    from t3d.serve.app import make_app
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:  # `stopped` knows about signals
             yield
 
-    hosts = allowed_hosts(config.host, config.allowed_hosts, local=config.is_local)
-    jobs = Jobs(config, folder, scorers)
-    site = Site(config, jobs, Rules(hosts, token), scorers[0].model, examples)
     server = Server(
         uvicorn.Config(
             make_app(site),
@@ -193,9 +204,9 @@ async def _answer(
             server_header=False,
             ws="none",
             http="h11",
-            limit_concurrency=config.queue + _MORE_CONNECTIONS,
+            limit_concurrency=site.config.queue + _MORE_CONNECTIONS,
             timeout_graceful_shutdown=_GRACE,
-            backlog=128,
+            backlog=_BACKLOG,
         )
     )
 
@@ -204,9 +215,9 @@ async def _answer(
         while not stopped() and not server.should_exit:
             if server.started and not announced:
                 announced = True
-                opened(_address(config, listener), token)
+                opened(_address(site.config, listener))
             await asyncio.sleep(_TICK)
-        await jobs.close()  # before uvicorn waits for answers that wait for a result
+        await site.jobs.close()  # before uvicorn waits for answers that wait for a result
         server.should_exit = True
 
     watching = asyncio.create_task(watch())

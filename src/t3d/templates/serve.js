@@ -176,6 +176,7 @@ function present() {
   const multi = result.targets === "multi";
   $("label").textContent = ranked[0][0];
   $("probability").textContent = percent(ranked[0][1]);
+  $("probability").title = String(ranked[0][1]);
   $("sure-note").textContent = multi ? "several classes may apply" : `the most probable of ${ranked.length} classes`;
   bars($("bars"), ranked.slice(0, SHOWN).map(([name, share]) => [name, share, percent(share), colors(name)]));
   facts(video, result);
