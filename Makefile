@@ -7,19 +7,23 @@ READY := $(VENV)/.ready
 # compiled files, even where PYTHONDONTWRITEBYTECODE is set: compiling T3D takes seconds.
 WORKERS ?= 2
 
-.PHONY: demo test test-long test-slow check docs env clean
+.PHONY: demo test test-long test-slow test-browser check docs env clean
 
 demo: $(READY)
 	$(BIN)/t3d demo --out demo
 
 test: $(READY)
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not long"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not long and not browser"
 
 test-long: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "long and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "long and not slow and not browser"
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
+
+# Chromium and its driver: on Debian, `apt-get install chromium chromium-driver`.
+test-browser: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser tests/serve
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -56,6 +56,7 @@ COMMANDS = {
     "predict": ("Classify videos.", "prediction:predict"),
     "timeline": ("Find when classes happen in long videos.", "timeline:timeline"),
     "watch": ("Classify a camera or a live stream.", "watch:watch"),
+    "serve": ("Open a web page and an API that classify videos.", "serve:serve"),
     "export": ("Export a model for fast inference on a CPU.", "export:export"),
     "push": ("Share a model: upload it to the Hugging Face Hub, or write a folder.", "share:push"),
     "models": ("List the models, with parameters and multiply-accumulates.", "models:models"),

@@ -105,7 +105,7 @@ class Predictor:
         self.compute = compute
         self.per_clip = per_clip
 
-    def __call__(self, video: OneVideo, *, fps: float | None = None) -> Prediction:
+    def __call__(self, video: OneVideo, *, fps: float | None = None, bar: Bar | None = None) -> Prediction:
         """Classify one video.
 
         Args:
@@ -113,12 +113,13 @@ class Predictor:
                 [T, 3, H, W]. Strides count frames, so such frames need the frame rate of the videos that the
                 model was trained on, unless the model samples by time (`clip.fps`).
             fps: Frames per second of frames in memory. Needed if the model samples by time.
+            bar: Progress to advance, from 0 to 1. Default: a new one, see `t3d.progress`.
 
         Raises:
             ConfigError: Another type, frames of another shape or type, or their rate is needed and missing.
             VideoError: The video cannot be read.
         """
-        (prediction,) = self._one(video, fps)
+        (prediction,) = self._one(video, fps, bar)
         return _readable(prediction)
 
     @overload
@@ -163,10 +164,10 @@ class Predictor:
             )
         ]
 
-    def _one(self, video: OneVideo, fps: float | None) -> Iterator[Prediction]:
+    def _one(self, video: OneVideo, fps: float | None, bar: Bar | None = None) -> Iterator[Prediction]:
         """Yield the prediction of one video, also if it cannot be read."""
         manifest, store = open_one(video, self.store, fps=fps)
-        yield from self._predictions(manifest.with_classes(self.card.classes), store)
+        yield from self._predictions(manifest.with_classes(self.card.classes), store, bar)
 
     def embed(self, video: OneVideo, *, fps: float | None = None) -> torch.Tensor:
         """Return the features of one video: what the classifier sees, averaged over the clips.
@@ -316,10 +317,12 @@ class Predictor:
         manifest = as_manifest(paths).with_classes(self.card.classes)
         return self._predictions(manifest, self.store)
 
-    def _predictions(self, manifest: Manifest, store: FrameStore) -> Iterator[Prediction]:
+    def _predictions(
+        self, manifest: Manifest, store: FrameStore, bar: Bar | None = None
+    ) -> Iterator[Prediction]:
         with (
-            progress("Classifying videos", len(manifest)) as bar,
-            closing(self._scored(manifest, store, bar)) as scored,
+            progress("Classifying videos", len(manifest), bar=bar) as shown,
+            closing(self._scored(manifest, store, shown)) as scored,
         ):
             for part in scored:
                 yield from predictions_of(part, self.card, per_clip=self.per_clip)

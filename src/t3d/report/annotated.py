@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,6 +139,7 @@ def write_annotated(
     limits: ReadLimits = DEFAULT_LIMITS,
     image_fps: float | None = None,
     threshold: float | None = None,
+    sound: bool = True,
 ) -> Annotated:
     """Write a video with the classes of each moment. It appears complete or not at all.
 
@@ -151,6 +153,7 @@ def write_annotated(
         limits: Limits of reading the video.
         image_fps: Frames per second of a folder of images.
         threshold: See `Overlay`.
+        sound: Copy the sound.
 
     Raises:
         VideoError: The video cannot be read.
@@ -162,7 +165,7 @@ def write_annotated(
     lettering = lettering_of(sorted(prediction.classes))
     with (
         Video(prediction.path, facts=facts, limits=limits, image_fps=image_fps, tonemap=True) as video,
-        _sound(video.path, index) as sound,
+        _sound(video.path, index) if sound else nullcontext() as copied,
     ):
         overlay = Overlay(
             video.height,
@@ -173,9 +176,10 @@ def write_annotated(
             lettering=lettering,
             threshold=threshold,
         )
-        _write(video, sound, overlay, file)
-        encoded = sound.not_in(FORMATS[file.suffix.lower()])
-        return Annotated(file, len(video), sound.codecs, _remarks(lettering), encoded)
+        _write(video, copied, overlay, file)
+        codecs = () if copied is None else copied.codecs
+        encoded = () if copied is None else copied.not_in(FORMATS[file.suffix.lower()])
+        return Annotated(file, len(video), codecs, _remarks(lettering), encoded)
 
 
 def _remarks(lettering: Lettering) -> tuple[str, ...]:
@@ -183,7 +187,7 @@ def _remarks(lettering: Lettering) -> tuple[str, ...]:
     return () if remark is None else (remark,)
 
 
-def _write(video: Video, sound: Sound, overlay: Overlay, file: Path) -> None:
+def _write(video: Video, sound: Sound | None, overlay: Overlay, file: Path) -> None:
     ticks = video.ticks()
     height, width = video.height + video.height % 2, video.width + video.width % 2
     step = max(min(_TOGETHER // (height * width), 16), 1)
@@ -199,7 +203,9 @@ def _write(video: Video, sound: Sound, overlay: Overlay, file: Path) -> None:
             pixel_aspect=video.pixel_aspect,
         ) as writer,
     ):
-        lead = round(writer.add_sound(sound, first_frame=video.first_time) / ticks.clock)
+        lead = 0
+        if sound is not None:
+            lead = round(writer.add_sound(sound, first_frame=video.first_time) / ticks.clock)
         times = video.times
         for first in range(0, len(video), step):
             numbers = range(first, min(first + step, len(video)))

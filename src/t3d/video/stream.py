@@ -305,6 +305,7 @@ def open_container(
     *,
     decoder_options: dict[str, str] | None = None,
     formats: str = FORMATS,
+    decoders: str | None = None,
 ) -> av.container.InputContainer:
     """Open a file with FFmpeg.
 
@@ -313,10 +314,12 @@ def open_container(
         member: Position of the file in its shard, if it is part of one. The shard must stay open.
         decoder_options: Options of the decoders.
         formats: Container formats that are accepted.
+        decoders: Decoders that may run while FFmpeg looks at the start of the file. Default: all.
 
     Raises:
         av.FFmpegError: FFmpeg cannot open the file.
     """
+    only = {} if decoders is None else {"codec_whitelist": decoders}
     container: av.container.InputContainer = av.open(
         # "file:" keeps a colon in the name from being read as a protocol.
         f"file:{os.fspath(path)}" if member is None else member.url,
@@ -325,6 +328,7 @@ def open_container(
         container_options={
             "format_whitelist": formats,
             "protocol_whitelist": "file" if member is None else "file,subfile",
+            **only,
         },
         metadata_errors="replace",
     )

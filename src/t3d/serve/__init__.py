@@ -1,0 +1,1 @@
+"""Web page and API that classify videos of visitors."""

@@ -1,0 +1,140 @@
+"""Options, tokens, folders and processes of the server, without a server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from t3d.cli.main import main
+from t3d.errors import ConfigError
+from t3d.io.locks import lock
+from t3d.serve import folder as folders
+from t3d.serve import run
+from t3d.serve.config import ServeConfig
+from t3d.serve.folder import PREFIX, ServeFolder, delete_orphans
+from t3d.serve.run import TOKEN
+from t3d.serve.security import Rules, allowed_hosts
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"port": 70000}, "port is 70000"),
+        ({"max_mb": 0}, "max_mb is 0"),
+        ({"queue": 0}, "queue is 0"),
+        ({"timeout": float("nan")}, "timeout is nan"),
+        ({"max_mb": 5000}, "one upload must fit on the disk"),
+        ({"precision": "fp8"}, "precision is 'fp8'"),
+    ],
+)
+def test_wrong_options_are_explained(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ServeConfig("model", **options)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["absent"], "absent: no such run folder or weights file"),
+        (
+            ["MODEL", "--host", "no.such.host.invalid"],
+            "--host is 'no.such.host.invalid', which is not an address",
+        ),
+        (["MODEL", "--host", "192.0.2.1"], "--host is '192.0.2.1', which is not an address of this machine"),
+        (["absent", "--token-file", "absent.txt"], "absent.txt cannot be read"),
+        (["absent", "--examples", "absent"], "give a folder with videos"),
+        (["absent", "--examples", "."], ". has no video"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    given = [word.replace("MODEL", str(model)) for word in words]
+    assert main(["serve", *given, "--port", "0"]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_has_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
+    with pytest.raises(
+        ConfigError, match=r'uvicorn is missing; install it with `pip install "t3d\[serve\]"`'
+    ):
+        run.serve(ServeConfig("absent"), opened=lambda *_: None, stopped=lambda: True)
+
+
+def test_a_token_is_in_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN, raising=False)
+    assert run._token(ServeConfig("m")) is None
+    file = tmp_path / "token"
+    file.write_text("0123456789abcdef\n")
+    assert run._token(ServeConfig("m", token_file=str(file))) == "0123456789abcdef"
+    monkeypatch.setenv(TOKEN, "fedcba9876543210")
+    assert run._token(ServeConfig("m")) == "fedcba9876543210"
+    assert run._token(ServeConfig("m", token_file=str(file))) == "0123456789abcdef"
+    for weak in ("", "short", "0123456789 abcdef", "ä" * 20):
+        monkeypatch.setenv(TOKEN, weak)
+        with pytest.raises(ConfigError, match="at least 16 ASCII characters"):
+            run._token(ServeConfig("m"))
+
+
+def test_names_by_which_the_server_is_reached() -> None:
+    local = allowed_hosts("127.0.0.1", ("Videos.example",), local=True)
+    assert local == {"localhost", "127.0.0.1", "::1", "videos.example"}
+    assert allowed_hosts("0.0.0.0", (), local=False) is None
+    assert "videos.example" in (allowed_hosts("0.0.0.0", ("videos.example",), local=False) or ())
+
+
+def test_a_token_is_compared_as_a_whole() -> None:
+    rules = Rules(None, "0123456789abcdef")
+    assert rules.is_token("0123456789abcdef")
+    assert not any(map(rules.is_token, ("", "0123456789abcde", "0123456789abcdef0", "\udc80", "é")))
+    assert not Rules(None, None).is_token("")
+    assert Rules(None, "another token 12").cookie != rules.cookie
+
+
+def test_a_folder_is_private_and_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = ServeFolder()
+    assert folder.path.name.startswith(PREFIX)
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    (folder.path / "video").write_text("x")
+    assert delete_orphans() == []  # it is in use
+    folder.delete()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_of_killed_servers_are_deleted_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    orphan, used, other = (tmp_path / f"{PREFIX}{name}" for name in ("orphan", "used", "other"))
+    for path in (orphan, used, other):
+        path.mkdir()
+        (path / "video").write_text("x")
+    (tmp_path / f"{PREFIX}link").symlink_to(other)
+    (tmp_path / f"{PREFIX}file").write_text("x")
+    held = lock(used)
+    assert held is not None
+    uid = os.getuid()
+    mine = folders._is_ours
+    monkeypatch.setattr(folders, "_is_ours", lambda path: mine(path) and path != other)  # of another user
+    assert delete_orphans() == [orphan]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"{PREFIX}{name}" for name in ("used", "other", "link", "file")
+    )
+    held.release()
+    assert uid == os.getuid()
+    shutil.rmtree(used)
