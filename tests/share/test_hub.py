@@ -99,6 +99,12 @@ def test_a_server_error_is_reported(hub, files: dict[str, bytes]) -> None:
         weights_file(NAME)
 
 
+def test_a_server_that_is_not_a_hub(hub) -> None:
+    hub.faults["/api/models/org/net"] = [200] * 50  # JSON, but of another program
+    with pytest.raises(FetchError, match=r"hf-hub:org/net: the transfer failed: .*check HF_ENDPOINT"):
+        weights_file(NAME)
+
+
 def test_a_download_that_stops_midway_is_repeated_by_the_next_call(hub, files: dict[str, bytes]) -> None:
     hub.put("org/net", files)
     hub.faults["/resolve/"] = [503] * 50

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -156,8 +160,8 @@ def test_a_result_with_several_labels(run: Path, tmp_path: Path) -> None:
 def test_an_upload_arrives_whole_and_predicts(
     hub, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["push", exported, "hf-hub:me/net", "--license", "mit", "--private", "--test", exported / "test"]
-    assert main(list(map(str, words))) == 0
+    options = ["--license", "mit", "--private", "--test", str(exported / "test")]
+    assert main(["push", str(exported), "hf-hub:me/net", *options]) == 0
     out = capsys.readouterr()
     assert "t3d predict hf-hub:me/net VIDEO" in out.out
     assert hub.token not in out.out + out.err
@@ -175,6 +179,24 @@ def test_an_upload_arrives_whole_and_predicts(
     for runtime in ("torch", "openvino"):
         prediction = t3d.load("hf-hub:me/net", runtime=runtime, compute=compute).predict(str(video))
         assert prediction.probs == pytest.approx(expected.probs, abs=1e-4)
+    # A new process, with the variables of huggingface_hub alone, and without torch.
+    words = ["predict", "hf-hub:me/net", str(video), "--runtime", "openvino", "--json", "--top", "1"]
+    program = (
+        f"import sys; sys.modules['torch'] = None; from t3d.cli.main import main; sys.exit(main({words}))"
+    )
+    place = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": hub.token}
+    for more in ({}, {"HF_HUB_OFFLINE": "1", "HF_TOKEN": ""}):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | place | more,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert expected.label in done.stdout
+    assert (tmp_path / "home" / "hub").is_dir()
 
 
 def test_a_second_upload_replaces_and_deletes_only_its_own_files(hub, run: Path) -> None:
@@ -199,12 +221,35 @@ def test_a_second_upload_replaces_and_deletes_only_its_own_files(hub, run: Path)
 @pytest.mark.parametrize("part", ["/objects/", "/commit/", "/preupload/", "/info/lfs/", "/repos/create"])
 def test_a_failed_upload_changes_nothing_and_can_be_repeated(hub, run: Path, part: str) -> None:
     hub.faults[part] = [500] * 50
-    with pytest.raises(PushError, match=r"hf-hub:me/net: .*run the same command again") as caught:
+    with pytest.raises(PushError, match=r"hf-hub:me/net: .*[rR]un the same command again") as caught:
         share(run, "hf-hub:me/net")
     assert hub.token not in str(caught.value)
     assert all(list(repo.files()) == [".gitattributes"] for repo in hub.repos.values())
     hub.faults.clear()
     share(run, "hf-hub:me/net")
+    assert "model.safetensors" in hub.repos["me/net"].files()
+
+
+def test_an_interrupted_upload_changes_nothing_and_can_be_repeated(
+    hub, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["push", str(run), "hf-hub:me/net", "--license", "mit"]
+    answer = hub.answer
+
+    def interrupting(method: str, path: str, *rest):
+        if path.startswith("/objects/"):
+            os.kill(os.getpid(), signal.SIGINT)
+        return answer(method, path, *rest)
+
+    monkeypatch.setattr(hub, "answer", interrupting)
+    assert main(words) == 128 + signal.SIGINT
+    assert (
+        "SIGINT stopped the command; hf-hub:me/net has all of the new files or none"
+        in capsys.readouterr().err
+    )
+    assert list(hub.repos["me/net"].files()) == [".gitattributes"]
+    monkeypatch.setattr(hub, "answer", answer)
+    assert main(words) == 0
     assert "model.safetensors" in hub.repos["me/net"].files()
 
 
