@@ -29,6 +29,8 @@ from t3d.share.config import ShareConfig
 from t3d.share.push import push_model
 from t3d.video.encode import write_video
 
+CLASSES = ("left | <b>", "right")  # as in conftest.py
+
 
 @pytest.fixture(scope="module")
 def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -133,6 +135,14 @@ def test_the_model_card(run: Path, tmp_path: Path) -> None:
     assert "secret" not in (tmp_path / "net" / "result.json").read_text()
 
 
+def test_a_folder_is_a_model(run: Path, tmp_path: Path) -> None:
+    folder = share(run, tmp_path / "net")
+    loaded, card = t3d.load(folder)
+    assert card.classes == CLASSES
+    expected = load_model(run)[0].state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items())
+
+
 def test_what_is_not_known_is_said(run: Path, tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     shutil.copyfile(run / "last.safetensors", weights)
@@ -180,14 +190,14 @@ def test_an_upload_arrives_whole_and_predicts(
         prediction = t3d.load("hf-hub:me/net", runtime=runtime, compute=compute).predict(str(video))
         assert prediction.probs == pytest.approx(expected.probs, abs=1e-4)
     # A new process, with the variables of huggingface_hub alone, and without torch.
-    words = ["predict", "hf-hub:me/net", str(video), "--runtime", "openvino", "--json", "--top", "1"]
     program = (
-        f"import sys; sys.modules['torch'] = None; from t3d.cli.main import main; sys.exit(main({words}))"
+        "import sys; sys.modules['torch'] = None; from t3d.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     place = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": hub.token}
-    for more in ({}, {"HF_HUB_OFFLINE": "1", "HF_TOKEN": ""}):
+    for runtime, more in {"openvino": {}, "auto": {"HF_HUB_OFFLINE": "1", "HF_TOKEN": ""}}.items():
+        words = ["predict", "hf-hub:me/net", str(video), "--runtime", runtime, "--json"]
         done = subprocess.run(
-            [sys.executable, "-c", program],
+            [sys.executable, "-c", program, *words],
             env=os.environ | place | more,
             capture_output=True,
             text=True,
@@ -228,6 +238,12 @@ def test_a_failed_upload_changes_nothing_and_can_be_repeated(hub, run: Path, par
     hub.faults.clear()
     share(run, "hf-hub:me/net")
     assert "model.safetensors" in hub.repos["me/net"].files()
+
+
+def test_weights_alone_need_torch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("t3d.runtime.load.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match="PyTorch is not installed, and no exported file of these weights"):
+        load(run)
 
 
 def test_an_interrupted_upload_changes_nothing_and_can_be_repeated(
