@@ -19,6 +19,8 @@ from t3d.models.weights import load_model
 from t3d.models.weights_file import weights_file
 from t3d.runtime.formats import exported_format
 from t3d.runtime.load import model_file, read_model_card
+from t3d.training.config import ModelConfig
+from t3d.training.initial import check_initial
 
 NAME = "hf-hub:org/net"
 
@@ -46,6 +48,18 @@ def test_a_model_is_downloaded_once_and_loads_offline(
     assert read_model_card(NAME) == card
     assert len(hub.asked) == requests
     assert Path(constants.HF_HUB_CACHE) in weights_file(NAME).parents
+    local_folder.cache_clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hub.server.shutdown()
+    hub.server.server_close()
+    assert read_model_card(NAME) == card  # the Hub cannot be reached
+
+
+def test_weights_from_the_hub_start_a_training(hub, files: dict[str, bytes]) -> None:
+    hub.put("org/net", files)
+    check_initial(ModelConfig("t3d_tiny", init=NAME))
+    with pytest.raises(CheckpointError, match=r"model\.init: hf-hub:org/net has the weights of t3d_tiny"):
+        check_initial(ModelConfig("t3d121", init=NAME))
 
 
 def test_a_revision_is_a_branch_or_a_commit(hub, files: dict[str, bytes]) -> None:
@@ -96,6 +110,12 @@ def test_a_server_error_is_reported(hub, files: dict[str, bytes]) -> None:
     hub.put("org/net", files)
     hub.faults["/api/models/org/net"] = [500] * 50
     with pytest.raises(FetchError, match=r"answered with an error \(500\): the server has a fault"):
+        weights_file(NAME)
+
+
+def test_a_server_that_is_not_a_hub(hub) -> None:
+    hub.faults["/api/models/org/net"] = [200] * 50  # JSON, but of another program
+    with pytest.raises(FetchError, match=r"hf-hub:org/net: the transfer failed: .*check HF_ENDPOINT"):
         weights_file(NAME)
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +28,8 @@ from t3d.runtime.load import load, read_model_card
 from t3d.share.config import ShareConfig
 from t3d.share.push import push_model
 from t3d.video.encode import write_video
+
+CLASSES = ("left | <b>", "right")  # as in conftest.py
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +135,14 @@ def test_the_model_card(run: Path, tmp_path: Path) -> None:
     assert "secret" not in (tmp_path / "net" / "result.json").read_text()
 
 
+def test_a_folder_is_a_model(run: Path, tmp_path: Path) -> None:
+    folder = share(run, tmp_path / "net")
+    loaded, card = t3d.load(folder)
+    assert card.classes == CLASSES
+    expected = load_model(run)[0].state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items())
+
+
 def test_what_is_not_known_is_said(run: Path, tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     shutil.copyfile(run / "last.safetensors", weights)
@@ -156,8 +170,8 @@ def test_a_result_with_several_labels(run: Path, tmp_path: Path) -> None:
 def test_an_upload_arrives_whole_and_predicts(
     hub, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["push", exported, "hf-hub:me/net", "--license", "mit", "--private", "--test", exported / "test"]
-    assert main(list(map(str, words))) == 0
+    options = ["--license", "mit", "--private", "--test", str(exported / "test")]
+    assert main(["push", str(exported), "hf-hub:me/net", *options]) == 0
     out = capsys.readouterr()
     assert "t3d predict hf-hub:me/net VIDEO" in out.out
     assert hub.token not in out.out + out.err
@@ -175,6 +189,24 @@ def test_an_upload_arrives_whole_and_predicts(
     for runtime in ("torch", "openvino"):
         prediction = t3d.load("hf-hub:me/net", runtime=runtime, compute=compute).predict(str(video))
         assert prediction.probs == pytest.approx(expected.probs, abs=1e-4)
+    # A new process, with the variables of huggingface_hub alone, and without torch.
+    program = (
+        "import sys; sys.modules['torch'] = None; from t3d.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    place = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": hub.token}
+    for runtime, more in {"openvino": {}, "auto": {"HF_HUB_OFFLINE": "1", "HF_TOKEN": ""}}.items():
+        words = ["predict", "hf-hub:me/net", str(video), "--runtime", runtime, "--json"]
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words],
+            env=os.environ | place | more,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert expected.label in done.stdout
+    assert (tmp_path / "home" / "hub").is_dir()
 
 
 def test_a_second_upload_replaces_and_deletes_only_its_own_files(hub, run: Path) -> None:
@@ -199,12 +231,41 @@ def test_a_second_upload_replaces_and_deletes_only_its_own_files(hub, run: Path)
 @pytest.mark.parametrize("part", ["/objects/", "/commit/", "/preupload/", "/info/lfs/", "/repos/create"])
 def test_a_failed_upload_changes_nothing_and_can_be_repeated(hub, run: Path, part: str) -> None:
     hub.faults[part] = [500] * 50
-    with pytest.raises(PushError, match=r"hf-hub:me/net: .*run the same command again") as caught:
+    with pytest.raises(PushError, match=r"hf-hub:me/net: .*[rR]un the same command again") as caught:
         share(run, "hf-hub:me/net")
     assert hub.token not in str(caught.value)
     assert all(list(repo.files()) == [".gitattributes"] for repo in hub.repos.values())
     hub.faults.clear()
     share(run, "hf-hub:me/net")
+    assert "model.safetensors" in hub.repos["me/net"].files()
+
+
+def test_weights_alone_need_torch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("t3d.runtime.load.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match="PyTorch is not installed, and no exported file of these weights"):
+        load(run)
+
+
+def test_an_interrupted_upload_changes_nothing_and_can_be_repeated(
+    hub, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["push", str(run), "hf-hub:me/net", "--license", "mit"]
+    answer = hub.answer
+
+    def interrupting(method: str, path: str, *rest):
+        if path.startswith("/objects/"):
+            os.kill(os.getpid(), signal.SIGINT)
+        return answer(method, path, *rest)
+
+    monkeypatch.setattr(hub, "answer", interrupting)
+    assert main(words) == 128 + signal.SIGINT
+    assert (
+        "SIGINT stopped the command; hf-hub:me/net has all of the new files or none"
+        in capsys.readouterr().err
+    )
+    assert list(hub.repos["me/net"].files()) == [".gitattributes"]
+    monkeypatch.setattr(hub, "answer", answer)
+    assert main(words) == 0
     assert "model.safetensors" in hub.repos["me/net"].files()
 
 

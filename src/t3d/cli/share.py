@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from json import dumps
+from signal import Signals
 
 from t3d.cli.options import Spelling
-from t3d.errors import printable
+from t3d.errors import StoppedError, printable
 from t3d.share.config import ShareConfig
+from t3d.training.interrupt import RaisedSignals
 
 
 @Spelling(metavars={"model": "RUN", "to": "TARGET"})
@@ -25,7 +27,15 @@ def push(config: ShareConfig, *, json: bool = False) -> int:
     """
     from t3d.share.push import push_model
 
-    result = push_model(config)
+    def stopped(number: int) -> StoppedError:
+        return StoppedError(
+            f"{Signals(number).name} stopped the command; {config.to} has all of the new files or "
+            "none of them. Run the same command again",
+            number,
+        )
+
+    with RaisedSignals(stopped):
+        result = push_model(config)
     for sentence in result.left_out:
         print(f"t3d: {printable(sentence)}", file=sys.stderr)
     if not result.tested:

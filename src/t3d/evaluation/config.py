@@ -62,8 +62,8 @@ class TestConfig:
     """A test of a model on labeled videos, by default with the paper's protocol.
 
     Args:
-        model: Weights file, the folder of a finished training run (its best weights, else its last), or a
-            file that `t3d export` wrote.
+        model: Weights file, the folder of a finished training run (its best weights, else its last), a
+            file that `t3d export` wrote, or a model on the Hub (`hf-hub:org/name`).
         videos: Labeled videos to test on: a folder with one folder per class, a table (.csv, .tsv,
             .txt, .jsonl), an index (.parquet), or an official list. Classes are matched by name.
         frame_order: Order of the frames within each clip. The orders other than `normal` show how much of the
@@ -147,8 +147,8 @@ class FindConfig:
     """Search for the segments of videos in which a class happens.
 
     Args:
-        model: Weights file, the folder of a finished training run (its best weights, else its last), or a
-            file that `t3d export` wrote.
+        model: Weights file, the folder of a finished training run (its best weights, else its last), a
+            file that `t3d export` wrote, or a model on the Hub (`hf-hub:org/name`).
         videos: Video files, folders of videos, and patterns such as 'clips/**/*.mp4'.
         save: File to write the segments of one video to: a table (.csv), JSON (.json), subtitles (.srt,
             .vtt), or a picture (.png). By default they are printed.
@@ -184,8 +184,8 @@ class PredictConfig:
     """Predictions for many videos, on one machine or on many.
 
     Args:
-        model: Weights file, the folder of a finished training run (its best weights, else its last), or a
-            file that `t3d export` wrote.
+        model: Weights file, the folder of a finished training run (its best weights, else its last), a
+            file that `t3d export` wrote, or a model on the Hub (`hf-hub:org/name`).
         videos: Video files, folders of videos, patterns such as 'clips/**/*.mp4', and lists as `t3d test`
             reads them, whose time spans are classified one by one. Without any, all videos that `index`
             names.

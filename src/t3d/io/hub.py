@@ -173,10 +173,23 @@ def hub_errors(name: HubName, *, other: type[T3DError] = FetchError) -> Iterator
             f"{name}: the connection to {constants.ENDPOINT} failed ({type(error).__name__}: "
             f"{first_line(error)}); run the same command again"
         ) from error
-    except (errors.FileMetadataError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk
-        raise other(f"{name}: {first_line(error)}; run the same command again") from error
+    except OSError as error:
+        if error.errno is not None:  # of the disk
+            raise
+        raise other(f"{name}: {_unexpected(error)}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
+        raise other(f"{name}: {_unexpected(error)}") from error
+
+
+def _unexpected(error: Exception) -> str:
+    """Return the message for a broken transfer, or an answer that huggingface_hub does not understand."""
+    cause = error.__cause__ or error.__context__
+    reason = shortened(" ".join(str(error).split()), 500) or type(error).__name__
+    reason += f" ({first_line(cause)})" if isinstance(cause, Exception) else ""
+    return (
+        f"the transfer failed: {printable(reason)}. Run the same command again; check HF_ENDPOINT if you set "
+        "it"
+    )
 
 
 def _unreachable(error: Exception, *, offline: bool) -> str:

@@ -18,8 +18,8 @@ class WatchConfig:
     """Classification of a live source.
 
     Args:
-        model: Weights file, the folder of a finished training run (its best weights, else its last), or a
-            file that `t3d export` wrote.
+        model: Weights file, the folder of a finished training run (its best weights, else its last), a
+            file that `t3d export` wrote, or a model on the Hub (`hf-hub:org/name`).
         source: Number or device of a camera (0, /dev/video0), URL of a stream (rtsp, rtmp, http, udp, …), `-`
             for standard input, or a video file, which is read at its own speed.
         every: Seconds from one result to the next. Default: the length of a clip, so that each frame counts

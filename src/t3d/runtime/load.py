@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, get_args
 
@@ -16,7 +17,7 @@ from t3d.device import Compute
 from t3d.errors import CheckpointError, ConfigError, one_of, printable
 from t3d.io.files import content_digest, refuse_url
 from t3d.io.hub import located
-from t3d.runtime.choice import Choice, choose, exported_file
+from t3d.runtime.choice import RUNTIMES, Choice, choose, exported_file
 from t3d.runtime.exported import ExportedModel
 from t3d.runtime.formats import Format, Runtime, exported_format
 from t3d.runtime.onnx_file import ONNXModel, open_session
@@ -78,6 +79,11 @@ def load(
             if runtime != "auto":
                 raise
             print(f"t3d: {printable(str(error))}; PyTorch computes instead", file=sys.stderr)
+    if find_spec("torch") is None:
+        raise ConfigError(
+            f"{os.fspath(path)}: PyTorch is not installed, and no exported file of these weights can be "
+            "used. Install PyTorch, or export the model on another machine with `t3d export`"
+        )
     from t3d.models.weights import load_classifier
 
     return load_classifier(path, device=compute.pick_device(), allow_unfinished=allow_unfinished)
@@ -118,7 +124,8 @@ def _chosen(weights: Path, compute: Compute) -> Path | None:
     """Return the exported file that computes the model faster than torch, or None."""
 
     def measure(files: Sequence[Path]) -> Choice:
-        if compute.pick_device().type != "cpu":
+        without_torch = find_spec("torch") is None
+        if not without_torch and compute.pick_device().type != "cpu":
             return Choice("torch", "")
         source = content_digest(weights)
         fitting: list[ExportedModel] = []
@@ -133,6 +140,11 @@ def _chosen(weights: Path, compute: Compute) -> Path | None:
                 others.append(file.name)
             elif model.stamp.numbers == "fp32":
                 fitting.append(model)
+        if fitting and without_torch:
+            name = RUNTIMES[fitting[0].runtime]
+            return Choice(
+                fitting[0].runtime, f"PyTorch is not installed; {name} computes {fitting[0].path.name}"
+            )
         if fitting:
             from t3d.models.weights import load_classifier
             from t3d.runtime.measure import fastest

@@ -184,7 +184,11 @@ def _protocol(clip: ClipSpec, test: dict[str, Any]) -> str:
 
 
 def _clip(clip: ClipSpec) -> str:
-    distance = f"{clip.fps:g} frames per second" if clip.fps is not None else f"every {clip.stride}. frame"
+    distance = (
+        f"{clip.fps:g} frames per second"
+        if clip.fps is not None
+        else f"{clip.stride} frames of the video apart"
+    )
     distance = "every frame" if clip.fps is None and clip.stride == 1 else distance
     return f"A clip has {clip.num_frames} frames of {clip.size} × {clip.size} pixels ({distance})."
 

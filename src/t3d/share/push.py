@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from t3d.errors import ConfigError, PushError, first_line, shortened
+from t3d.errors import ConfigError, PushError
 from t3d.io.files import atomic_folder, atomic_path
 from t3d.io.hub import FILES, SHARED, HubName, hub_errors, hub_name, is_hub
 from t3d.models.weights_file import SHARED_WEIGHTS, weights_file
@@ -159,7 +157,7 @@ def _upload(name: HubName, folder: Path, *, private: bool) -> str:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
     api = HfApi(endpoint=constants.ENDPOINT, library_name="t3d", library_version=version("t3d"))
-    with _uploading(name):
+    with hub_errors(name, other=PushError):
         api.create_repo(name.repo, private=private or None, exist_ok=True)
         if name.revision is not None:
             api.create_branch(name.repo, branch=name.revision, exist_ok=True)
@@ -174,22 +172,3 @@ def _upload(name: HubName, folder: Path, *, private: bool) -> str:
             revision=name.revision,
         )
     return str(commit.commit_url)
-
-
-@contextmanager
-def _uploading(name: HubName) -> Iterator[None]:
-    """Turn the errors of an upload into errors that say what to do.
-
-    Raises:
-        PushError: The upload failed.
-    """
-    try:
-        with hub_errors(name, other=PushError):
-            yield
-    except (ValueError, RuntimeError) as error:  # huggingface_hub's, about answers that it does not expect
-        cause = error.__cause__
-        reason = shortened(" ".join(str(error).split()), 500)
-        reason += "" if cause is None else f" ({first_line(cause)})"
-        raise PushError(
-            f"{name}: the upload failed: {reason}. The repository is unchanged; run the same command again"
-        ) from error
