@@ -8,7 +8,7 @@ from signal import Signals
 
 from t3d.cli.command_line import command_line
 from t3d.cli.options import Spelling
-from t3d.errors import ConfigError, StoppedError, printable
+from t3d.errors import StoppedError, printable
 from t3d.explanation.config import ExplainConfig
 from t3d.training.interrupt import RaisedSignals
 
@@ -65,7 +65,7 @@ def explain(config: ExplainConfig, *, json: bool = False) -> int:
     for failed in written.bad:
         print(f"t3d: {printable(str(failed))}", file=sys.stderr)
     if written.videos == 0:
-        raise ConfigError("none of the videos could be read, so nothing is explained")
-    if not json:
+        print("t3d: no video could be read, so nothing is explained", file=sys.stderr)
+    elif not json:
         print(f"page: {written.page}")
     return 1 if written.bad else 0

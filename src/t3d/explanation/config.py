@@ -11,7 +11,7 @@ from t3d.video.limits import ReadLimits
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """How a decision is explained.
+    """Options of the explanation of one decision.
 
     Args:
         most_clips: Most clips explained per video: those in which the class is most probable.

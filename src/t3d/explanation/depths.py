@@ -1,4 +1,4 @@
-"""Which temporal depth decided: the contribution of each TTL branch to the score of a class.
+"""Contribution of each temporal depth to a decision: that of each TTL branch to the score of a class.
 
 A branch is switched off by setting its output to zero. For each Temporal Transition Layer (TTL), the score is
 computed with every selection of its branches switched on, while all other layers stay whole. The contribution
@@ -149,9 +149,7 @@ def path_values(
 
 
 @torch.no_grad()
-def gated_scores(
-    scores: Scores, layer: Sequence[Branch], settings: Sequence[Sequence[float]]
-) -> list[float]:
+def gated_scores(scores: Scores, layer: Sequence[Branch], settings: Sequence[Sequence[float]]) -> list[float]:
     """Return the score in each setting of the gates of a layer, G.
 
     Args:

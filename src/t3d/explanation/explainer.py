@@ -79,8 +79,8 @@ class Explainer:
         path = model.path if isinstance(model, LoadedPair) else model
         if exported_format(path) is not None:
             raise ConfigError(
-                f"{os.fspath(path)}: an exported file has no gradients and no separate layers, so it cannot be "
-                "explained. Give the run folder or the .safetensors file that it was exported from"
+                f"{os.fspath(path)}: an exported file has no gradients and no separate layers, so it cannot "
+                "be explained. Give the run folder or the .safetensors file that it was exported from"
             )
         self.predictor = Predictor(
             model,
@@ -271,4 +271,3 @@ def explain(
         0.49
     """
     return Explainer(model).explain(video, label=label, fps=fps)
-

@@ -62,7 +62,12 @@ def branches_of(net: VideoNet) -> list[Branch]:
         ]
     names = {module: name.rpartition(".")[2] for name, module in net.named_modules()}
     return [
-        Branch(stage if stage in net.inserted else names[layer], branch.conv.kernel_size[0], branch, layer)
+        Branch(
+            stage if isinstance(layer, InsertedTTL) else names[layer],
+            branch.conv.kernel_size[0],
+            branch,
+            layer,
+        )
         for stage, modules in net.stages().items()
         for layer in modules
         if (ttl := _transition_of(layer)) is not None

@@ -3,9 +3,9 @@
 A map of the network is weighted by the gradient of the class's score, averaged over time and space, and
 summed over channels. What speaks against the class is cut off at zero. The result is resized to the clip.
 
-Small clips have tiny last maps: 3 × 3 places for 112 pixels. By default the map is therefore the last one with
-at least 4 × 4 places. A 2D network on frames has one map per frame: there, gradients are averaged over the
-space of each frame. Each member of a fused model has its own map, and they are summed.
+Small clips have tiny last maps: 3 × 3 places for 112 pixels. By default the map is therefore the last one
+with at least 4 × 4 places. A 2D network on frames has one map per frame: there, gradients are averaged over
+the space of each frame. Each member of a fused model has its own map, and they are summed.
 
 Legend: S segments, C channels, T time, H height, W width, N windows of a member; T' H' W' of a map.
 """
@@ -70,7 +70,7 @@ def layers_of(net: VideoNet, x: Tensor, stage: str | None = None) -> list[Layer]
     Raises:
         ConfigError: There is no such stage, or the network has no stages.
     """
-    if isinstance(net, FusedNet) or isinstance(net, FrameNet):
+    if isinstance(net, FusedNet | FrameNet):
         if stage is not None:
             raise ConfigError(
                 f"`stage` is {stage}, but {_kind(net)} has no stages to choose from; leave out `stage`"
@@ -202,22 +202,22 @@ def _chosen(net: VideoNet, x: Tensor) -> Layer | None:
 
 def _last_image_map(net: FrameNet, x: Tensor) -> nn.Module | None:
     """Return the module of a 2D network that computes the last map N C H W; None for a transformer."""
-    found: list[nn.Module | None] = [None]
+    last: list[nn.Module | None] = [None]
 
     def look(module: nn.Module, _inputs: tuple[Tensor, ...], output: object) -> None:
         if not isinstance(output, Tensor):
             return
         if output.ndim == 3 or (output.ndim == 4 and output.shape[2] != output.shape[3]):
-            found[0] = None  # tokens, or a map N H W C: the maps before them show little of the classes
+            last[0] = None  # tokens, or a map N H W C: the maps before them show little of the classes
         elif output.ndim == 4 and output.shape[3] > 1:
-            found[0] = module
+            last[0] = module
 
     with ExitStack() as stack:
         for module in net.frames.net.modules():
             stack.callback(module.register_forward_hook(look).remove)
         with torch.no_grad():
             net(x)
-    return found[0]
+    return last[0]
 
 
 def _remembered(inputs: dict[VideoNet, Tensor], net: VideoNet) -> Callable[[nn.Module, tuple[Tensor]], None]:

@@ -9,18 +9,36 @@ import base64
 import io
 from collections.abc import Sequence
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-
-from t3d.explanation.result import ClipExplanation, Explanation
 
 Images = npt.NDArray[np.uint8]
 _STRONGEST = 0.75  # opacity of the color at heat 1
 _PER_CLIP = 8  # frames of a clip in the sheet
 _SIDE = 144  # largest side of a frame in the sheet, in pixels
 _GAP = 4
+
+
+class PicturedClip(Protocol):
+    """Frames of a clip with heat, see `t3d.explanation.result.ClipExplanation`."""
+
+    @property
+    def frames(self) -> Images:
+        """Pictures, uint8 [T, H, W, 3]."""
+        ...
+
+    @property
+    def times(self) -> npt.NDArray[np.float64]:
+        """Seconds, [T]."""
+        ...
+
+    @property
+    def heat(self) -> npt.NDArray[np.float32] | None:
+        """In [0, 1], [T, H, W]."""
+        ...
 
 
 def with_heat(images: Images, heat: npt.NDArray[np.float32]) -> Images:
@@ -45,7 +63,7 @@ def _colors() -> Images:
     return np.round(255 * colormaps["inferno"](np.linspace(0.35, 1, 256))[:, :3]).astype(np.uint8)
 
 
-def pictures_of(clip: ClipExplanation, count: int) -> list[tuple[float, Image.Image]]:
+def pictures_of(clip: PicturedClip, count: int) -> list[tuple[float, Image.Image]]:
     """Return frames that are spread over a clip, with their heat, and the time of each in seconds.
 
     Args:
@@ -57,13 +75,14 @@ def pictures_of(clip: ClipExplanation, count: int) -> list[tuple[float, Image.Im
     if clip.heat is not None:
         images = with_heat(images, clip.heat[places])
     return [
-        (float(clip.times[place]), Image.fromarray(image)) for place, image in zip(places, images, strict=True)
+        (float(clip.times[place]), Image.fromarray(image))
+        for place, image in zip(places, images, strict=True)
     ]
 
 
-def contact_sheet(explanation: Explanation) -> Image.Image:
-    """Return a picture with one row of frames per explained clip, with their heat."""
-    rows = [[image for _, image in pictures_of(clip, _PER_CLIP)] for clip in explanation.clips]
+def contact_sheet(clips: Sequence[PicturedClip]) -> Image.Image:
+    """Return a picture with one row of frames per clip, with their heat."""
+    rows = [[image for _, image in pictures_of(clip, _PER_CLIP)] for clip in clips]
     side = min(rows[0][0].width, _SIDE)
     columns = max(map(len, rows))
     size = (columns * (side + _GAP) - _GAP, len(rows) * (side + _GAP) - _GAP)
@@ -88,7 +107,7 @@ def picture_uri(image: Image.Image, *, side: int = _SIDE) -> str:
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def spread_over(clips: Sequence[ClipExplanation], most: int) -> list[tuple[float, Image.Image]]:
+def spread_over(clips: Sequence[PicturedClip], most: int) -> list[tuple[float, Image.Image]]:
     """Return frames that are spread over clips, at most `most` but at least one per clip."""
     each = max(most // max(len(clips), 1), 1)
     return [picture for clip in clips for picture in pictures_of(clip, each)]

@@ -32,8 +32,8 @@ class ClipExplanation:
         times: Time of each frame in seconds, float64 [T].
         frames: The pictures that the network sees, uint8 [T, H, W, 3].
         box: Part of the video's picture that they show.
-        heat: Where the evidence for the class is, float32 [T, H, W] in [0, 1], 1 at the strongest place of the
-            explained clips. None if the network has no map.
+        heat: Where the evidence for the class is, float32 [T, H, W] in [0, 1], 1 at the strongest place of
+            the explained clips. None if the network has no map.
         importance: By how much the score falls if frames around this one are missing, float64 [T]. None if it
             was not computed.
         depths: Contributions of the temporal depths; empty without TTL.
@@ -133,5 +133,10 @@ class Explanation:
         """Return HTML for notebooks: frames with heat, and the contributions of the depths."""
         from t3d.explanation.notebook import explanation_html
 
-        return explanation_html(self)
-
+        return explanation_html(
+            self.prediction.name,
+            f"{self.label} {self.probability:.1%}",
+            clips=self.clips,
+            depths=self.depths,
+            remarks=self.remarks,
+        )

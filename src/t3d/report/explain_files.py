@@ -61,7 +61,7 @@ def write_explanations(
     command: str = "",
     shown: Callable[[Explanation], None] = lambda _: None,
 ) -> Written:
-    """Write explanations as they are made.
+    """Write explanations as they are made. Without any, there is no page.
 
     Args:
         results: Explanations, see `Explainer.many`.
@@ -91,7 +91,7 @@ def write_explanations(
             name = _name(result.path, taken)
             files = [f"{name}.png", f"{name}-gradcam.mp4"]
             with atomic_path(out / files[0]) as temporary:
-                contact_sheet(result).save(temporary, "PNG")
+                contact_sheet(result.clips).save(temporary, "PNG")
             try:
                 write_heat_video(
                     result, out / files[1], index=index, limits=config.limits, image_fps=config.image_fps
@@ -106,6 +106,8 @@ def write_explanations(
         depths.append((result.label, result.depths))
         written.videos += 1
         shown(result)
+    if not written.videos:
+        return written
     classes = depths_by_class(depths)
     values = {
         "model": config.model,

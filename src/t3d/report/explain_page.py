@@ -153,6 +153,7 @@ def depth_bars(depths: Sequence[DepthShare]) -> list[Bar]:
             abs(each.contribution) / longest,
             f"{each.contribution:+.2f} ({each.share:.0%} of {each.stage})"
             + (", against the class" if each.contribution < 0 else ""),
+            negative=each.contribution < 0,
         )
         for each in depths
     ]

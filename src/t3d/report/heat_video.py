@@ -127,13 +127,22 @@ def frame_at(times: npt.NDArray[np.float64], seconds: float) -> int:
 
 def _clip_at(clips: tuple[ClipExplanation, ...], seconds: float) -> ClipExplanation | None:
     """Return the clip that shows a time; of two that overlap, the later one. None between clips."""
-    return next((clip for clip in reversed(clips) if clip.start <= seconds + 1e-6 < clip.end), None)
+    return next((clip for clip in reversed(clips) if clip.start <= seconds + 1e-6 < _end(clip)), None)
+
+
+def _end(clip: ClipExplanation) -> float:
+    """Return when the next clip would start: clips skip frames of the video, also after their last frame."""
+    times = np.unique(clip.times)
+    distance = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    return max(clip.end, float(times[-1]) + distance)
 
 
 def _write_text(image: Picture, label: str, share: str, lettering: Lettering) -> None:
     look = Layout.of(*image.shape[:2])
     font = lettering.font(label, look.font)
-    text = lettering.fitted(label, look.font, image.shape[1] - 2 * look.margin - font.getlength(share)) + share
+    text = (
+        lettering.fitted(label, look.font, image.shape[1] - 2 * look.margin - font.getlength(share)) + share
+    )
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
     box = pen.textbbox((look.margin, look.margin), text, font=font)
