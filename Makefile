@@ -7,16 +7,16 @@ READY := $(VENV)/.ready
 # compiled files, even where PYTHONDONTWRITEBYTECODE is set: compiling T3D takes seconds.
 WORKERS ?= 2
 
-.PHONY: demo test test-long test-slow check docs env clean
+.PHONY: demo test test-long test-slow check docs site site-check notebooks env clean
 
 demo: $(READY)
 	$(BIN)/t3d demo --out demo
 
 test: $(READY)
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not long"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not long and not browser"
 
 test-long: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "long and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "long and not slow and not browser"
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
@@ -27,9 +27,24 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Regenerate two pages, and build the site with all checks: build/site/index.html.
 docs: $(READY)
 	$(BIN)/python -m t3d.cli.reference > docs/reference/options.md
 	$(BIN)/python tests/footage_page.py > docs/reference/footage.md
+	$(MAKE) site
+
+# Warnings, such as a dead link or a page that is in no menu, are errors.
+site: $(READY)
+	rm -rf build/site
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html -d build/doctrees docs build/site
+	$(BIN)/python docs/check_site.py build/site
+
+notebooks: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/notebooks/execute.py
+
+# Walk through the site in Chromium. On Debian: `apt-get install chromium chromium-driver`.
+site-check: site
+	$(BIN)/pytest -m browser tests/browser
 
 env: $(READY)
 
