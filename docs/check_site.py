@@ -45,7 +45,7 @@ def problems(site: Path) -> list[str]:
         site: Folder of the built site.
     """
     pages = {path: Page(path) for path in sorted(site.rglob("*.html"))}
-    found = []
+    dead = []
     reached, waiting = set(), [site / "index.html"]
     while waiting:
         path = waiting.pop()
@@ -60,13 +60,13 @@ def problems(site: Path) -> list[str]:
             target = (path.parent / unquote(urlsplit(name).path)).resolve() if urlsplit(name).path else path
             place = path.relative_to(site)
             if not target.exists():
-                found.append(f"{place}: {link} leads nowhere")
+                dead.append(f"{place}: {link} leads nowhere")
             elif target in pages:
                 waiting.append(target)
                 if anchor and unquote(anchor) not in pages[target].anchors:
-                    found.append(f"{place}: {link}: the page has no such anchor")
+                    dead.append(f"{place}: {link}: the page has no such anchor")
     orphans = [path for path in pages if path not in reached and path.name not in GENERATED]
-    return found + [f"{path.relative_to(site)}: no link leads to this page" for path in orphans]
+    return dead + [f"{path.relative_to(site)}: no link leads to this page" for path in orphans]
 
 
 def main(site: Path) -> int:
@@ -75,11 +75,11 @@ def main(site: Path) -> int:
     if not (site / "index.html").exists():
         print(f"{site}: no index.html; build the site with `make docs`", file=sys.stderr)
         return 2
-    found = problems(site)
-    print(*found, sep="\n", end="\n" if found else "")
+    dead = problems(site)
+    print(*dead, sep="\n", end="\n" if dead else "")
     pages = sum(1 for _ in site.rglob("*.html"))
-    print(f"{pages} pages: {len(found)} dead links or pages without a link")
-    return 1 if found else 0
+    print(f"{pages} pages: {len(dead)} dead links or pages without a link")
+    return 1 if dead else 0
 
 
 if __name__ == "__main__":

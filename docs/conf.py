@@ -68,8 +68,8 @@ def _link_type(
     if public is None:
         return contnode
     domain = env.domains["py"]
-    found = domain.resolve_xref(env, node["refdoc"], app.builder, "obj", public, node, contnode)
-    return found or contnode
+    link = domain.resolve_xref(env, node["refdoc"], app.builder, "obj", public, node, contnode)
+    return link or contnode
 
 
 def setup(app: Sphinx) -> None:

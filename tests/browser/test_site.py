@@ -58,7 +58,7 @@ def links(browser: webdriver.Chrome) -> list[str]:
 
 
 def test_every_page_opens_by_its_links(browser: webdriver.Chrome) -> None:
-    """No error in the console, no broken picture, no scrolling sideways, at the widths of a desk and a phone."""
+    """No error in the console, no broken picture, no scrolling sideways, on a desk and on a phone."""
     start = (SITE / "index.html").as_uri()
     waiting, seen, problems = [start], {start}, []
     while waiting:
