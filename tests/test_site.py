@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient.exceptions import CellExecutionError
 
 import t3d
 import t3d.models
@@ -68,3 +71,30 @@ def test_a_page_without_a_link_is_found(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("")
     (tmp_path / "alone.html").write_text('<a href="index.html"></a>')
     assert check(tmp_path) == ["alone.html: no link leads to this page"]
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_is_stored_with_its_outputs(path: Path) -> None:
+    """GitHub and the site show them. Nothing in them is from the machine that executed it."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert len(outputs) > 3
+    assert {output.output_type for output in outputs} <= {"stream", "execute_result", "display_data"}
+    texts = [output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs]
+    assert not re.search(r"/tmp/|/home/|/root/|/work/|Warning", json.dumps(texts))
+    assert path.stat().st_size < 200_000
+
+
+@pytest.mark.long
+def test_a_notebook_that_fails_is_an_error(tmp_path: Path) -> None:
+    execute = runpy.run_path(str(DOCS / "notebooks" / "execute.py"))["execute"]
+    for code in ("print(1)", "1 / 0"):
+        path = tmp_path / "notebook.ipynb"
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+        nbformat.write(notebook, path)
+        if code == "print(1)":
+            assert execute(path).cells[0].outputs[0].text == "1\n"
+        else:
+            with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+                execute(path)
