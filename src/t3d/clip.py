@@ -12,6 +12,7 @@ Targets = Literal["single", "multi"]
 """Labels per video: one class (`single`), or any number of classes (`multi`)."""
 ResizeMode = Literal["short_side", "square"]
 PixelAspect = Literal["ignore", "square"]
+TimePooling = Literal["mean", "mean_std"]
 ShortPolicy = Literal["wrap", "repeat_last", "error"]
 TailPolicy = Literal["drop", "pad", "shift"]
 Modality = Literal["rgb", "diff", "gray"]

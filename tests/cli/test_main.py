@@ -144,6 +144,7 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("train --lr -1 --out o --videos d", "--lr is -1.0; it must be above 0"),
         ("train --lr", "--lr needs a value: --lr X"),
         ("train --lr --out o", "--lr needs a value: --lr X"),
+        ("predict m.xml a\udcff.mp4", "'a\\udcff.mp4' is not valid UTF-8; rename the file or folder"),
         ("train --overwrite true", "unexpected argument 'true'; --overwrite takes no value"),
         ("train --clip.mean 1 2", "--clip.mean is '[1, 2]'; it must be 3 numbers"),
         ("train --model.options 3", "it must be a YAML table, such as '{drop_rate: 0.2}'"),

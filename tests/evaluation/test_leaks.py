@@ -265,6 +265,19 @@ def test_an_index_next_to_the_lists_is_used(
         (folder / "index.parquet").unlink(missing_ok=True)
 
 
+def test_the_index_of_a_fit_is_used(folder: Path, run: Path, tmp_path: Path) -> None:
+    fit = tmp_path / "fit"
+    shutil.copytree(run, fit / "model")
+    (fit / "fit.json").write_text("{}")
+    tested = Manifest.from_csv(folder / "test.csv")
+    shared = shared_with_run(str(fit), tested, None)
+    assert shared["training"].tested.hashed == 0
+    index_videos(tested, fit / "index" / "videos.parquet", workers=1)
+    for model in (fit, fit / "model", fit / "model" / "last.safetensors"):
+        shared = shared_with_run(str(model), tested, None)
+        assert shared["training"].tested.hashed == 4
+
+
 def test_an_index_of_videos_without_detail_is_not_asked_for_again(tmp_path: Path) -> None:
     for name in ("a", "b"):
         frames = torch.full((9, 3, 32, 32), 50 if name == "a" else 90, dtype=torch.uint8)

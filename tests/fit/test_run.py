@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -263,8 +264,22 @@ def test_labels_that_cannot_be_learned(
     with pytest.raises(ManifestError, match="the classes 'Red' and 'red' differ only in case"):
         fit(one)
     alone = write_videos(tmp_path / "alone", per_class=1)
-    with pytest.raises(ManifestError, match="no class has two groups"):
+    few = "no recording can be held out for the test, because no class has two of them: "
+    with pytest.raises(ManifestError, match=few + "2 videos are of 2 recordings. Add videos"):
         fit(alone)
+    assert not list((tmp_path / "fit" / "index").glob("*"))  # nothing was read
+    shutil.copy(alone / "red" / "red0.mp4", alone / "red" / "again.mp4")
+    copies = "3 videos are of 2 recordings (1 is a copy or near-duplicate of another). Add videos"
+    with pytest.raises(ManifestError, match=re.escape(copies)):
+        fit(alone)
+    named = "4 videos are of 2 recordings. If they are not, name recordings more finely"
+    for path in clips.rglob("*[234].mp4"):
+        target = tmp_path / "named" / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.stem[-1] != "2":
+            shutil.copy(path, target)
+    with pytest.raises(ManifestError, match=named):
+        fit(tmp_path / "named", source_pattern=r"(\w)\w*\d$")
     assert not (tmp_path / "fit" / "candidates").exists()
 
 

@@ -185,7 +185,7 @@ def test_ctrl_c_ends_with_a_summary(
     assert main(["watch", "absent", "0"]) == 0
     shown = capsys.readouterr()
     assert shown.out.split("\t")[1:] == ["a 50.0%", "b 30.0%", "c 20.0%", "latency 0.25 s", "dropped 3\n"]
-    assert shown.err == "t3d: 1 clips in 1.0 s; 0 frames, 0 dropped\n"
+    assert shown.err == "t3d: 1 clip in 1.0 s; 0 frames, 0 dropped\n"
 
 
 @pytest.mark.slow

@@ -79,8 +79,11 @@ def read_words(
             unknown option lists them.
 
     Raises:
-        UsageError: An unknown option, a missing value, or an extra word.
+        UsageError: An unknown option, a missing value, an extra word, or a word that is not valid UTF-8.
     """
+    for word in words:
+        if re.search(r"[\ud800-\udfff]", word):
+            raise UsageError(f"{word!r} is not valid UTF-8; rename the file or folder")
     names = {name: (option, text) for option in options for name, text in _names(option)}
     given: list[Given] = []
     loose: list[str] = []

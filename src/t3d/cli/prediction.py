@@ -81,9 +81,8 @@ def _annotate(config: PredictConfig, save: str, paths: list[Part], *, json: bool
         for remark in done.remarks:
             print(f"t3d: {file}: {remark}", file=sys.stderr)
         if not json:
-            sound = f"sound copied ({', '.join(done.sound)})" if done.sound else "no sound"
             frames = "1 frame" if done.frames == 1 else f"{done.frames} frames"
-            print(f"t3d: {file}: {frames}, {sound}", file=sys.stderr)
+            print(f"t3d: {file}: {frames}, {done.sound_phrase()}", file=sys.stderr)
         return prediction if config.per_clip else replace(prediction, per_clip=None)
 
     def stopped(number: int) -> StoppedError:

@@ -107,12 +107,11 @@ class Comparison:
         cheapest = min(self.rows, key=lambda row: row.cost.ms_per_video)
         spoken = [f"Most accurate: {best.model}, {best.accuracy:.1%} of {self.videos:,} videos."]
         if cheapest is not best:
-            times = best.cost.ms_per_video / cheapest.cost.ms_per_video
-            points = 100 * (best.accuracy - cheapest.accuracy)
-            spoken.append(
-                f"Fastest: {cheapest.model}, {times:.1f} times as fast per video, {points:.1f} points less "
-                "accurate."
-            )
+            times = f"{best.cost.ms_per_video / cheapest.cost.ms_per_video:.1f}"
+            points = f"{100 * (best.accuracy - cheapest.accuracy):.1f}"
+            speed = "about as fast per video" if times == "1.0" else f"{times} times as fast per video"
+            accuracy = "as accurate" if points == "0.0" else f"{points} points less accurate"
+            spoken.append(f"Fastest: {cheapest.model}, {speed}, {accuracy}.")
         unclear = [row.model for row in self.rows if row.difference is not None and not row.difference.clear]
         if unclear:
             spoken.append(

@@ -227,7 +227,13 @@ def shared_with_run(
         return {}
     files = {"training": folder / "train.csv", "validation": folder / "val.csv"}
     lists = {kind: Listed(Manifest.from_csv(file)) for kind, file in files.items() if file.exists()}
-    return compared_lists(Listed(tested, name), lists, index)
+    return compared_lists(Listed(tested, name), lists, index, files=_indexes_of_fit(folder))
+
+
+def _indexes_of_fit(run: Path) -> list[Path]:
+    """Return the indexes of the fit that a run is part of: of `FIT/model`, or of `FIT/candidates/NAME`."""
+    fits = [folder for folder in run.resolve().parents[:2] if (folder / "fit.json").is_file()]
+    return [file for folder in fits for file in sorted((folder / "index").glob("*.parquet"))]
 
 
 def _all_in(index: VideoIndex, videos: VideoTable) -> bool:
@@ -235,21 +241,26 @@ def _all_in(index: VideoIndex, videos: VideoTable) -> bool:
 
 
 def compared_lists(
-    tested: Listed, others: Mapping[str, Listed], index: VideoIndex | None
+    tested: Listed,
+    others: Mapping[str, Listed],
+    index: VideoIndex | None,
+    *,
+    files: Sequence[Path] = (),
 ) -> dict[str, SharedRows]:
     """Compare a tested list with other lists.
 
     Args:
         tested: The tested list.
         others: The other lists, by kind, such as `training`.
-        index: Index of the files; None uses an `index.parquet` next to the lists or videos.
+        index: Index of the files; None uses `files`, and each `index.parquet` next to the lists or videos.
+        files: Indexes elsewhere.
 
     Returns:
         What is shared with each of the other lists. If near-duplicates were not looked for, with the command
         that creates the index for it.
     """
     if index is None:
-        index = nearby_index(tested, *others.values())
+        index = nearby_index(tested, *others.values(), files=files)
     shared = {kind: shared_rows(tested.videos, other.videos, index) for kind, other in others.items()}
     if all(each.tested.hashed for each in shared.values()):
         return shared

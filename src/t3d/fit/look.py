@@ -6,7 +6,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,12 @@ from t3d.data.catalog import open_videos, refuse_other_targets, refuse_unlabeled
 from t3d.data.clips.check import refuse_many
 from t3d.data.index import VideoIndex
 from t3d.data.inspect.audit import Summary, summarize
-from t3d.data.inspect.groups import join_groups
-from t3d.data.inspect.shared import file_facts, with_groups
+from t3d.data.inspect.shared import file_facts
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ConfigError, Failed, ManifestError, printable
 from t3d.fit.config import FitConfig
 from t3d.fit.folder import FitFolder
+from t3d.fit.recordings import join_copies, refuse_few
 from t3d.prepare.index import IndexReport, index_videos
 from t3d.progress import in_words
 
@@ -112,6 +112,7 @@ def look(config: FitConfig, folder: FitFolder, say: Say) -> Looked:
     """
     videos = _open(config, config.videos, labeled=True)
     refuse_unusable(videos, config.videos)
+    refuse_few(config, videos)
     given = {"videos": videos}
     if config.test is not None:
         test = _open(config, config.test, labeled=True)
@@ -142,7 +143,8 @@ def look(config: FitConfig, folder: FitFolder, say: Say) -> Looked:
                 bad += failed
     refuse_many(bad, among=sum(map(len, given.values())) + len(bad), max_bad=config.max_bad, option="max_bad")
     refuse_lost(given["videos"], bad, config.videos)
-    kept, shared, joined = _joined(config, given["videos"], given.get("test"), index)
+    kept, shared, joined = join_copies(config, given["videos"], given.get("test"), index)
+    refuse_few(config, kept, joined=joined)
     looked = Looked(
         kept,
         given.get("test"),
@@ -239,35 +241,6 @@ def _without_contradictions(videos: Manifest, index: VideoIndex) -> tuple[Manife
         if path in other
     ]
     return videos.select(np.array([path not in other for path in paths], dtype=np.bool_)), bad
-
-
-def _joined(
-    config: FitConfig, videos: Manifest, test: Manifest | None, index: VideoIndex
-) -> tuple[Manifest, int, int]:
-    """Make one recording of copies and near-duplicates, and leave out the recordings that are tested.
-
-    Returns:
-        The videos, the number of those left out, and the number of recordings that were joined.
-
-    Raises:
-        ManifestError: No video of a class is left.
-    """
-    if test is None or config.test is None:
-        grouped = join_groups(videos, index, near=True).videos
-        return grouped, 0, len(videos.sources()) - len(grouped.sources())
-    tables = with_groups(videos.table, test.table)
-    named, tested = (replace(part, table=table) for part, table in zip((videos, test), tables, strict=True))
-    both = join_groups(named.followed_by(tested), index, near=True).videos
-    sources = np.array(both.table["source"].to_pylist(), dtype=object)
-    mine = np.arange(len(both)) < len(videos)
-    kept = both.select(mine & ~np.isin(sources, sources[~mine]))
-    for name, count in kept.class_counts().items():
-        if not count:
-            raise ManifestError(
-                f"{config.videos}: all videos of the class {name!r} are also in {config.test}, or similar to "
-                "its videos (same bytes, group or a near-duplicate); test on other videos"
-            )
-    return kept, len(videos) - len(kept), len(named.sources()) - len(both.select(mine).sources())
 
 
 def _open(config: FitConfig, name: str, *, labeled: bool) -> Manifest:

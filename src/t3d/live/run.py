@@ -93,7 +93,8 @@ class Summary:
     def __str__(self) -> str:
         minutes, seconds = divmod(self.seconds, 60)
         length = f"{minutes:.0f} min {seconds:.0f} s" if minutes else f"{seconds:.1f} s"
-        text = f"{self.clips} clips in {length}; {self.frames} frames, {self.dropped} dropped"
+        clips = "1 clip" if self.clips == 1 else f"{self.clips} clips"
+        text = f"{clips} in {length}; {self.frames} frames, {self.dropped} dropped"
         if self.connections > 1:
             text += f"; connected {self.connections} times"
         if self.latencies:

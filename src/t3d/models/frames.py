@@ -9,17 +9,16 @@ Legend: B batch, C channels, T time, H height, W width, D features of a frame.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from t3d.clip import TimePooling
 from t3d.models.grad_checkpointing import Recomputing
 from t3d.models.image_models import ImageModel, build_image_model, find_image_model
 from t3d.models.net import NetOptions, VideoNet
 from t3d.models.registry import register_model
 
-TimePooling = Literal["mean", "mean_std"]
 _SMALLEST_SIDE = 32  # common image models halve the size five times
 _LEAST_VARIANCE = 1e-12  # the gradient of a standard deviation of 0 would be infinite
 

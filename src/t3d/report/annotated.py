@@ -36,12 +36,22 @@ class Annotated:
         frames: Number of frames.
         sound: Codecs of the sound; empty if the video has none.
         remarks: Sentences about names that the video cannot show.
+        encoded: Codecs that the file cannot hold, so that the sound was encoded again.
     """
 
     path: Path
     frames: int
     sound: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    encoded: tuple[str, ...] = ()
+
+    def sound_phrase(self) -> str:
+        """Return what was done with the sound."""
+        copied = [codec for codec in self.sound if codec not in self.encoded]
+        phrases = [f"sound copied ({', '.join(copied)})"] if copied else []
+        if self.encoded:
+            phrases.append(f"sound encoded again ({', '.join(self.encoded)} does not fit this kind of file)")
+        return ", ".join(phrases) or "no sound"
 
 
 def annotated_files(
@@ -62,8 +72,7 @@ def annotated_files(
         The file for the absolute path, or the URL, of each video.
 
     Raises:
-        ConfigError: Several videos and one file, a time span, a file that exists, or sound that the file
-            cannot hold.
+        ConfigError: Several videos and one file, a time span, or a file that exists.
     """
     spans = [part for part in parts if part.start is not None or part.end is not None]
     if spans:
@@ -76,7 +85,6 @@ def annotated_files(
         if len(paths) != 1:
             raise ConfigError(f"`save` is {save}, and {len(paths)} videos are given; give a folder as `save`")
         files = {paths[0]: Path(save)}
-        _refuse_sound(paths[0], Path(save), index)
     else:
         files = _files_in(Path(save), paths, index)
     for path, file in files.items():
@@ -94,7 +102,7 @@ def _files_in(folder: Path, paths: Sequence[str], index: VideoIndex | None) -> d
     taken: set[Path] = set()
     for path in paths:
         relative = Path(path.rpartition("/")[2]) if is_url(path) else Path(path).relative_to(common)
-        ending = next(iter(_endings(path, index)))
+        ending = _ending(path, index)
         stem = relative.stem if is_video(path) else relative.name  # that of a folder of images may have dots
         file = folder / relative.with_name(stem + ending)
         number = 2
@@ -106,37 +114,15 @@ def _files_in(folder: Path, paths: Sequence[str], index: VideoIndex | None) -> d
     return files
 
 
-def _endings(path: str, index: VideoIndex | None) -> list[str]:
-    """Return the endings of files that can hold the sound of a video; all if it cannot be opened.
-
-    Raises:
-        ConfigError: No file can hold it.
-    """
+def _ending(path: str, index: VideoIndex | None) -> str:
+    """Return the first ending of files that can hold the sound of a video as it is, or else the first."""
     if is_url(path):  # it is downloaded when it is classified
-        return list(ANNOTATED)
+        return ANNOTATED[0]
     try:
         with _sound(Path(path), index) as sound:
-            endings = [ending for ending in ANNOTATED if not sound.not_in(FORMATS[ending])]
-            codecs = ", ".join(sound.codecs)
+            return next((each for each in ANNOTATED if not sound.not_in(FORMATS[each])), ANNOTATED[0])
     except VideoError:
-        return list(ANNOTATED)
-    if not endings:
-        raise ConfigError(
-            f"no file that T3D writes can hold the sound of {path} ({codecs}), which is copied as it is; "
-            "encode the sound again first, such as with `ffmpeg -i IN -c:v copy -c:a aac OUT.mkv`"
-        )
-    return endings
-
-
-def _refuse_sound(path: str, file: Path, index: VideoIndex | None) -> None:
-    endings = _endings(path, index)
-    if file.suffix.lower() not in endings:
-        with _sound(Path(path), index) as sound:
-            codecs = ", ".join(sound.codecs)
-        raise ConfigError(
-            f"{file}: {file.suffix} files cannot hold the sound of {path} ({codecs}), which is copied as it "
-            f"is; choose a name that ends in {' or '.join(endings)}"
-        )
+        return ANNOTATED[0]
 
 
 def _sound(path: Path, index: VideoIndex | None) -> Sound:
@@ -168,7 +154,6 @@ def write_annotated(
 
     Raises:
         VideoError: The video cannot be read.
-        ConfigError: The file cannot hold the sound.
         WriteError: The file cannot be written.
     """
     assert prediction.per_clip is not None
@@ -189,7 +174,8 @@ def write_annotated(
             threshold=threshold,
         )
         _write(video, sound, overlay, file)
-        return Annotated(file, len(video), sound.codecs, _remarks(lettering))
+        encoded = sound.not_in(FORMATS[file.suffix.lower()])
+        return Annotated(file, len(video), sound.codecs, _remarks(lettering), encoded)
 
 
 def _remarks(lettering: Lettering) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from t3d.report.result import say
 
 def print_comparison(result: Comparison) -> None:
     """Print one row per model, and what the figures mean."""
-    where = f"{result.threads} thread(s)" if result.device == "cpu" else result.device
+    threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"
+    where = threads if result.device == "cpu" else result.device
     table = Table(
         "model",
         "accuracy",

@@ -95,7 +95,7 @@ def write_sheet(table: FeatureTable, config: FeaturesConfig, path: str | Path, *
     return write_page(
         path,
         "features.html",
-        title=f"Videos that are similar for {Path(source).name}",
+        title=f"Similar videos by the features of {Path(source).name}",
         lead=lead,
         sentence=sentence,
         near=shown_near,

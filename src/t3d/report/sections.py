@@ -138,10 +138,10 @@ def curve_drawings(lines: Sequence[dict[str, Any]], *, chance: float | None = No
     """Return the curves of a run's log as SVG: loss, and accuracy or mAP if there is a validation.
 
     Args:
-        lines: Lines of the log.
+        lines: Lines of the log, one per epoch. One epoch has no curves.
         chance: Accuracy of guessing, drawn as a line.
     """
-    if not lines:
+    if len(lines) < 2:
         return []
     drawn = [inline_svg(lambda: loss_figure(lines))]
     if validated_by(lines) is not None:

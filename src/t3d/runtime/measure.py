@@ -65,5 +65,5 @@ def fastest(net: VideoNet, exported: Sequence[ExportedModel], spec: ClipSpec, co
     return Choice(
         winner.runtime,
         f"{RUNTIMES[winner.runtime]} computes {winner.path.name} in {winner.precision}, {faster:.1f} times "
-        "as fast as PyTorch on this machine; `runtime` torch uses PyTorch",
+        "as fast as PyTorch on this machine; the runtime `torch` uses PyTorch",
     )

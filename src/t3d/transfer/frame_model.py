@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from t3d.models.frames import FrameNet, FrameNetOptions, TimePooling
+from t3d.clip import TimePooling
+from t3d.models.frames import FrameNet, FrameNetOptions
 from t3d.models.net import VideoNet
 from t3d.transfer.linear import as_layer
 from t3d.transfer.teachers.library import TorchTeacher

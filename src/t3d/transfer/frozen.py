@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from t3d.card import ModelCard
-from t3d.clip import ClipSpec
+from t3d.clip import ClipSpec, TimePooling
 from t3d.evaluation.scoring import pooled_features
-from t3d.models.frames import TimePooling, pool_time
+from t3d.models.frames import pool_time
 from t3d.models.net import VideoNet
 from t3d.models.weights import load_model
 from t3d.transfer.features_config import FeaturesConfig

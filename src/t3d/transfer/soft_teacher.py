@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from t3d.clip import ClipSpec
+from t3d.clip import ClipSpec, TimePooling
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.loader import Loader
 from t3d.data.clips.sampling import Indices, clips_of
 from t3d.data.clips.spans import usable_part
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import ManifestError
-from t3d.models.frames import TimePooling, pool_time
+from t3d.models.frames import pool_time
 from t3d.progress import track
 from t3d.transfer.config import LabelConfig
 from t3d.transfer.features import FeatureStore

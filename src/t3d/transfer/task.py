@@ -14,11 +14,10 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from t3d.card import ModelCard
-from t3d.clip import ClipSpec
+from t3d.clip import ClipSpec, TimePooling
 from t3d.data.clips.sampling import Indices
 from t3d.data.soft_labels import SoftLabels, read_soft_labels, target_probs, write_soft_labels
 from t3d.errors import CheckpointError
-from t3d.models.frames import TimePooling
 from t3d.models.weights import save_model
 from t3d.training.start import Run, RunVideos
 from t3d.transfer.config import TransferConfig

@@ -15,7 +15,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from t3d.errors import VideoError
 from t3d.video.orientation import Image
-from t3d.video.tonemap import ToneMapper
+from t3d.video.tonemap import to_sdr
 
 # Values of AVColorSpace that swscale can read. Others (YCgCo, ICtCp, …) are read as BT.601.
 _KNOWN_COLORSPACES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
@@ -40,7 +40,7 @@ class RGBConverter:
     def __init__(self, path: str | os.PathLike[str], *, tonemap: bool = False) -> None:
         self._path = path
         self._reformatter = VideoReformatter()
-        self._tone_mapper = ToneMapper() if tonemap else None
+        self._tonemap = tonemap
 
     def __call__(self, frame: av.VideoFrame, *, shape: tuple[int, int] | None = None) -> Image:
         """Convert a frame to RGB as stored (not rotated), uint8 H W C, by its own color space and range.
@@ -54,8 +54,8 @@ class RGBConverter:
         """
         height, width = shape or (None, None)
         try:
-            if self._tone_mapper is not None:
-                frame = self._tone_mapper.to_sdr(frame)
+            if self._tonemap:
+                frame = to_sdr(frame)
             known = frame.colorspace in _KNOWN_COLORSPACES
             space = None if known else Colorspace.ITU601
             converted = self._reformatter.reformat(

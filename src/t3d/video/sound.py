@@ -1,4 +1,4 @@
-"""Sound of a file, which is copied into a new file packet by packet, without encoding it again."""
+"""Sound of a file, which is copied into a new file, or encoded again if the new file cannot hold it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import av.container
 
 from t3d.errors import VideoError
 from t3d.io.tar_member import TarMember
+from t3d.video.sound_encoder import Encoded
 from t3d.video.stream import open_container
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Sound:
         self._container: av.container.InputContainer | None = None
         self._streams: list[av.audio.AudioStream] = []
         self._copies: dict[int, av.audio.AudioStream] = {}
+        self._encoded: dict[int, Encoded] = {}
         self._last: dict[int, int] = {}  # latest time stamp of each stream
         self._shift = Fraction(0)
         self._waiting: AudioPacket | None = None
@@ -82,11 +84,10 @@ class Sound:
         if not self.codecs:
             return ()
         with av.open(io.BytesIO(), "w", format=form) as container:
-            allowed = container.supported_codecs
-        return tuple(codec for codec in self.codecs if codec not in allowed)
+            return tuple(codec for codec in self.codecs if codec not in container.supported_codecs)
 
     def copy_to(self, container: av.container.OutputContainer, *, shift: Fraction) -> None:
-        """Add the audio streams to a new file.
+        """Add the audio streams to a new file. Those that it cannot hold are encoded again.
 
         Args:
             container: The new file.
@@ -94,7 +95,10 @@ class Sound:
         """
         self._shift = shift
         for stream in self._streams:
-            self._copies[stream.index] = container.add_stream_from_template(stream)
+            if stream.codec_context.codec.canonical_name in container.supported_codecs:
+                self._copies[stream.index] = container.add_stream_from_template(stream)
+            else:
+                self._encoded[stream.index] = Encoded(stream, container, shift)
 
     def lead(self, first_frame: Fraction) -> Fraction:
         """Return the time of the first frame in a new file that starts when sound or pictures start.
@@ -113,12 +117,18 @@ class Sound:
             stamp = packet.dts or 0
             if seconds is not None and stamp * base - self._shift > seconds:
                 return
-            ticks = round(self._shift / base)
-            packet.dts = stamp - ticks
-            packet.pts = (stamp if packet.pts is None else packet.pts) - ticks
-            packet.stream = self._copies[packet.stream.index]
-            yield packet
+            if (encoded := self._encoded.get(packet.stream.index)) is not None:
+                yield from encoded.packets(packet)
+            else:
+                ticks = round(self._shift / base)
+                packet.dts = stamp - ticks
+                packet.pts = (stamp if packet.pts is None else packet.pts) - ticks
+                packet.stream = self._copies[packet.stream.index]
+                yield packet
             self._waiting = next(self._packets, None)
+        for encoded in self._encoded.values():
+            yield from encoded.packets(None)
+        self._encoded.clear()
 
     def _read(self) -> Iterator[AudioPacket]:
         """Yield the packets whose times ascend, up to the end of the file or to where it is damaged."""

@@ -24,6 +24,7 @@ from t3d.errors import VideoError
 from t3d.io.archive_names import is_archive, unpack_hint
 from t3d.io.tar_member import TarMember
 from t3d.io.video_cache import ensure_local
+from t3d.video.heap import count_closed
 from t3d.video.limits import TimeLimit, check_frame_size
 from t3d.video.orientation import Image
 from t3d.video.rgb import RGBConverter, ffmpeg_text, stored_pixel_aspect
@@ -270,6 +271,7 @@ class Stream:
         self.container.close()
         if self._shard is not None:
             self._shard.close()
+        count_closed()
 
 
 def size_of(path: Path) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import av
 from av.filter import Graph
 
@@ -9,28 +12,44 @@ from t3d.video.remarks import hdr_transfer
 
 # FFmpeg's `scale` filter maps brightness and colors to the smaller range by this intent (since FFmpeg 7.1).
 _SCALE = "out_primaries=bt709:out_transfer=bt709:out_color_matrix=bt709:intent=perceptual"
+_MOST = 4  # filters per thread: sizes and formats that alternate
+
+# A filter takes seconds to build, so the files that a thread reads share it. A filter belongs to one thread,
+# and its helper threads do not survive a fork.
+_built = threading.local()
 
 
-class ToneMapper:
-    """Converts HDR frames to SDR, with a filter that is built once per format of frames."""
+def to_sdr(frame: av.VideoFrame) -> av.VideoFrame:
+    """Return an HDR frame as an RGB frame of the same size, and any other frame unchanged.
 
-    def __init__(self) -> None:
-        self._graph: Graph | None = None
-        self._form: tuple[object, ...] = ()
+    Args:
+        frame: A decoded frame.
 
-    def to_sdr(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Return an HDR frame as an RGB frame of the same size, and any other frame unchanged.
-
-        Raises:
-            av.FFmpegError: FFmpeg cannot convert the frame.
-        """
-        if hdr_transfer(frame) is None:
-            return frame
-        form = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
-        if self._graph is None or form != self._form:
-            self._graph, self._form = _graph(frame), form
-        self._graph.vpush(frame)
-        return self._graph.vpull()
+    Raises:
+        av.FFmpegError: FFmpeg cannot convert the frame.
+    """
+    if hdr_transfer(frame) is None:
+        return frame
+    graphs: dict[tuple[object, ...], Graph] = _built.__dict__.setdefault(f"graphs{os.getpid()}", {})
+    form = (
+        frame.width,
+        frame.height,
+        frame.format.name,
+        frame.colorspace,
+        frame.color_range,
+        frame.color_primaries,
+        frame.color_trc,
+    )
+    graph = graphs.pop(form, None) or _graph(frame)
+    graphs[form] = graph  # the last one used comes last
+    if len(graphs) > _MOST:
+        del graphs[next(iter(graphs))]
+    try:
+        graph.vpush(frame)
+        return graph.vpull()
+    except BaseException:
+        del graphs[form]  # it may hold a part of this frame
+        raise
 
 
 def _graph(frame: av.VideoFrame) -> Graph:

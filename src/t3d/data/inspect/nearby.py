@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +37,7 @@ class Listed(NamedTuple):
     name: str = ""
 
 
-def nearby_index(*lists: Listed) -> VideoIndex | None:
+def nearby_index(*lists: Listed, files: Iterable[Path] = ()) -> VideoIndex | None:
     """Read every `index.parquet` next to lists or next to their videos.
 
     Files whose size differs from that in the index are left out: they have changed since. An `index.parquet`
@@ -45,14 +45,15 @@ def nearby_index(*lists: Listed) -> VideoIndex | None:
 
     Args:
         lists: Lists of videos.
+        files: Other indexes to read.
 
     Returns:
         None if there is no index, or none has a file of the lists.
     """
     folders = [folder for each in lists for folder in _folders(each)]
-    files = dict.fromkeys(str(Path(folder) / INDEX_NAME) for folder in folders)
+    names = dict.fromkeys([*map(str, files), *(str(Path(folder) / INDEX_NAME) for folder in folders)])
     tables = []
-    for file in files:
+    for file in names:
         with suppress(ManifestError):
             if Path(file).is_file():
                 tables.append(read_table(file))
@@ -62,7 +63,7 @@ def nearby_index(*lists: Listed) -> VideoIndex | None:
     paths = pa.concat_arrays([each.videos.table["path"].unique() for each in lists])
     table = table.filter(pc.is_in(table["path"], value_set=paths))
     table = table.filter(pa.array(_unchanged(table), pa.bool_()))
-    return VideoIndex(table, name=", ".join(files)) if len(table) else None
+    return VideoIndex(table, name=", ".join(names)) if len(table) else None
 
 
 def index_command(*lists: Listed) -> str:
