@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # compiled files, even where PYTHONDONTWRITEBYTECODE is set: compiling T3D takes seconds.
 WORKERS ?= 2
 
-.PHONY: demo test test-long test-slow test-browser check docs env clean
+.PHONY: demo test test-long test-slow test-browser check docs site notebooks env clean
 
 demo: $(READY)
 	$(BIN)/t3d demo --out demo
@@ -22,8 +22,8 @@ test-slow: $(READY)
 	$(BIN)/pytest -m slow
 
 # Chromium and its driver: on Debian, `apt-get install chromium chromium-driver`.
-test-browser: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser tests/serve
+test-browser: site
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser tests/serve tests/browser
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -33,9 +33,20 @@ check: $(READY)
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
+# Regenerate two pages, and build the site with all checks: build/site/index.html.
 docs: $(READY)
 	$(BIN)/python -m t3d.cli.reference > docs/reference/options.md
 	$(BIN)/python tests/footage_page.py > docs/reference/footage.md
+	$(MAKE) site
+
+# Warnings, such as a dead link or a page that is in no menu, are errors.
+site: $(READY)
+	rm -rf build/site
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html -d build/doctrees docs build/site
+	$(BIN)/python docs/check_site.py build/site
+
+notebooks: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/notebooks/execute.py
 
 env: $(READY)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import re
 import sys
 import tokenize
@@ -73,6 +74,7 @@ def files(paths: tuple[str, ...] = ("",)) -> list[Path]:
     """Return the files whose language is checked, those below `paths` only."""
     patterns = ("*.md", "docs/**/*.md", "Makefile", "pyproject.toml", ".ci/*", "src/**/*.py", "src/**/*.yaml")
     patterns += ("src/**/*.html", "tests/**/*.py", "benchmarks/**/*.py", "scripts/**/*.py")
+    patterns += ("docs/*.py", "docs/notebooks/*")
     every = {file for pattern in patterns for file in ROOT.glob(pattern) if file.is_file()}
     return sorted(file for file in every if _within(file.relative_to(ROOT).as_posix(), paths))
 
@@ -89,6 +91,11 @@ def passages(file: Path) -> Iterator[Passage]:
         yield from _of_python(name, text)
     elif file.suffix == ".md":
         yield from _of_markdown(name, text)
+    elif file.suffix == ".ipynb":
+        prose = [
+            "".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"
+        ]
+        yield from _of_markdown(name, "\n\n".join(prose))
     elif file.suffix == ".html":
         yield Passage(name, 1, re.sub(r"\{[{%#].*?[}%#]\}|<[^>]*>", _blank, text, flags=re.S), "message")
     else:

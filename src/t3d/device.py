@@ -99,3 +99,13 @@ def use_bf16(precision: str, device: torch.device) -> bool:
     if precision not in get_args(Precision):
         raise ConfigError(f"unknown precision {precision!r}; {did_you_mean(precision, get_args(Precision))}")
     return precision == "bf16" or (precision == "auto" and has_bf16(device))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on a CPU or a GPU."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return any(words in text for words in ("not enough memory", "can't allocate memory", "out of memory"))

@@ -6,7 +6,8 @@ import torch
 from t3d.bench.batch import BatchPoint, BatchSearch, search_batch
 from t3d.bench.candidates import Candidate
 from t3d.bench.measure import find_batch, measure_rows
-from t3d.bench.memory import free_bytes, is_out_of_memory, peak_bytes, peak_of, used_bytes
+from t3d.bench.memory import free_bytes, peak_bytes, peak_of, used_bytes
+from t3d.device import is_out_of_memory
 
 
 def test_the_fastest_batch_is_found_and_the_search_ends_without_gain() -> None:

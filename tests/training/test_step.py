@@ -18,6 +18,7 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.manifest.manifest import Manifest
 from t3d.errors import DivergedError, Failed, ManifestError
 from t3d.training.config import TrainConfig
+from t3d.training.errors import OutOfMemoryError
 from t3d.training.run_folder import RunFolder
 from t3d.training.start import Run
 from t3d.training.step import MultiLabelStep, SingleLabelStep
@@ -227,6 +228,26 @@ def test_a_loss_or_weight_that_is_not_finite_stops_the_run(tiny: Tiny) -> None:
     taking.take_step(iter([clips(0, 1, 2)]), epoch=0, step=0)
     with pytest.raises(DivergedError, match="the loss is nan"):
         taking.report()
+
+
+def test_memory_that_runs_out_is_an_error_with_a_remedy(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    taking = trainer(tiny(optim={"batch_size": 4, "grad_accum_steps": 2}))
+    asked = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 411041792 bytes"
+    problems: list[Exception] = [RuntimeError(asked), torch.OutOfMemoryError("CUDA out of memory")]
+
+    def fails(*_: object, **__: object) -> torch.Tensor:
+        raise problems[0]
+
+    monkeypatch.setattr(taking.train_step, "loss", fails)
+    wanted = r"4 clips of \d+ × \d+ × \d+, computed in 2 parts .*allocat.*optim\.grad_accum_steps"
+    with pytest.raises(OutOfMemoryError, match=wanted):
+        taking._take_steps(0, iter([clips(0, 1)]))
+    del problems[0]
+    with pytest.raises(OutOfMemoryError, match="CUDA out of memory"):
+        taking._take_steps(0, iter([clips(0, 1)]))
+    problems[0] = RuntimeError("no kernel")
+    with pytest.raises(RuntimeError, match="no kernel"):
+        taking._take_steps(0, iter([clips(0, 1)]))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from t3d.bench.memory import is_out_of_memory
+from t3d.device import is_out_of_memory
 from t3d.errors import first_line
 
 LARGEST_BATCH = 1024

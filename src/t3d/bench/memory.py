@@ -88,11 +88,3 @@ def peak_of(call: Callable[[], object], device: torch.device) -> int:
         finished.set()
         thread.join()
     return peak - before
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out, on a CPU or a GPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return any(words in text for words in ("not enough memory", "can't allocate memory", "out of memory"))

@@ -84,7 +84,7 @@ def load(
         allow_unfinished: Accept the folder of an unfinished run, and use its best weights so far.
 
     Returns:
-        The model and its card, which can be unpacked: `model, card = load(path)`.
+        The model and its card. Unpack them with `model, card = load(path)`.
 
     Raises:
         CheckpointError: The file is missing or damaged, has no classifier, or is of another program or

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from t3d.errors import ConfigError, StoppedError
+from t3d.device import is_out_of_memory
+from t3d.errors import ConfigError, StoppedError, T3DError, first_line
 from t3d.training.config import RunConfig
 
 RESUMABLE = ("t3d train", "t3d transfer")
@@ -16,6 +19,35 @@ def steadier(config: RunConfig) -> str:
     """Return the options that keep a run from diverging, as the end of an error message."""
     rate = config.optim.lr
     return f"Try a lower optim.lr (now {rate}), a longer optim.warmup_epochs or optim.max_grad_norm = 1"
+
+
+class OutOfMemoryError(T3DError):
+    """The memory of the device ran out in a training step."""
+
+
+@contextmanager
+def explained_memory(config: RunConfig) -> Iterator[None]:
+    """Say what to change if the memory of the device runs out within the `with` block.
+
+    Args:
+        config: Options of the run.
+
+    Raises:
+        OutOfMemoryError: Memory ran out, on a CPU or a GPU.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        clip, parts = config.clip, config.optim.grad_accum_steps
+        raise OutOfMemoryError(
+            f"memory ran out in a training step of {config.model.name}: {config.optim.batch_size} clips of "
+            f"{clip.num_frames} × {clip.size} × {clip.size}, computed in {parts} "
+            f"{'part' if parts == 1 else 'parts'} ({first_line(error)}). Raise optim.grad_accum_steps, set "
+            "model.grad_checkpointing to layers or blocks, or choose smaller clips (clip.size, "
+            "clip.num_frames), and start the run again"
+        ) from error
 
 
 class InterruptedRunError(StoppedError):
