@@ -1,4 +1,4 @@
-"""Walk through the built documentation site in a headless Chromium: `make site-check`."""
+"""Walk through the built documentation site in a headless Chromium: `make test-browser`."""
 
 from __future__ import annotations
 
