@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from t3d.errors import ConfigError, at_least, did_you_mean, one_of
+from t3d.errors import ConfigError, OutOfMemoryError, at_least, did_you_mean, first_line, one_of
 
 if TYPE_CHECKING:
     import torch
@@ -109,3 +111,22 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return any(words in text for words in ("not enough memory", "can't allocate memory", "out of memory"))
+
+
+@contextmanager
+def explained_memory(doing: str, remedy: str) -> Iterator[None]:
+    """Say what to change if the memory of the device runs out within the `with` block.
+
+    Args:
+        doing: When it ran out, such as `in a training step`.
+        remedy: What to change, as a sentence without a full stop.
+
+    Raises:
+        OutOfMemoryError: Memory ran out, on a CPU or a GPU.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"memory ran out {doing} ({first_line(error)}). {remedy}") from error

@@ -34,6 +34,10 @@ def _restored(kind: type[T3DError], arguments: tuple[Any, ...], attributes: dict
     return error
 
 
+class OutOfMemoryError(T3DError):
+    """The memory of the device ran out."""
+
+
 class VideoError(T3DError):
     """A video file cannot be read.
 

@@ -19,7 +19,7 @@ from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.views import FrameOrder, Views
 from t3d.data.manifest.manifest import Manifest
 from t3d.device import Compute, Precision
-from t3d.errors import DivergedError, Failed, ManifestError, VideoError
+from t3d.errors import DivergedError, Failed, ManifestError, OutOfMemoryError, VideoError
 from t3d.evaluation.figures import Majority
 from t3d.evaluation.metrics import Metrics
 from t3d.evaluation.protocol import Protocol
@@ -624,3 +624,18 @@ def test_the_table_of_scores_reads_back(tmp_path: Path) -> None:
         ["kaputt.mp4", "", "3.0", classes[2], "", "0", "", "", ""],
         ["ü.mp4", "", "", "", classes[2], "1", "0.100000", "0.300000", "0.600000"],
     ]
+
+
+def test_memory_that_runs_out_is_an_error_with_a_remedy(films: Manifest) -> None:
+    class Large(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    with pytest.raises(
+        OutOfMemoryError, match=r"while \d+ clips of .* computed .*allocate 9 .* Lower `batch_size`"
+    ):
+        score_videos(Large(), films, Protocol(SPEC))

@@ -16,9 +16,8 @@ from t3d.clip import ClipSpec
 from t3d.data.clips.dataset import Batch
 from t3d.data.clips.frames import FrameStore
 from t3d.data.manifest.manifest import Manifest
-from t3d.errors import DivergedError, Failed, ManifestError
+from t3d.errors import DivergedError, Failed, ManifestError, OutOfMemoryError
 from t3d.training.config import TrainConfig
-from t3d.training.errors import OutOfMemoryError
 from t3d.training.run_folder import RunFolder
 from t3d.training.start import Run
 from t3d.training.step import MultiLabelStep, SingleLabelStep

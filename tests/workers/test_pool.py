@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import signal
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 from statistics import StatisticsError
@@ -46,6 +48,21 @@ def test_a_process_that_dies_is_a_fact_about_the_file() -> None:
         )
         for status in (3, 4)
     }
+
+
+def test_a_script_without_a_main_guard_gets_the_reason(tmp_path: Path) -> None:
+    """A spawned process imports the script again, which starts processes again: Python refuses that."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\nfrom t3d.workers.pool import watched\n"
+        "list(watched(os.getpid, [()], workers=1, timeout=60.0, title='x'))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert (
+        "LostReaderError: the process that read it ended with exit status 1, with the error above"
+        in done.stderr
+    )
+    assert "must keep its main code under" in done.stderr
 
 
 def test_a_killed_process_says_the_likely_cause_and_how_to_retry() -> None:

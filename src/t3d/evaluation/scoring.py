@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from t3d.clip import ClipSpec, Targets
 from t3d.data.clips.frames import FrameStore
 from t3d.data.clips.transforms import normalize
 from t3d.data.manifest.manifest import Manifest
-from t3d.device import Compute
+from t3d.device import Compute, explained_memory
 from t3d.errors import DivergedError, Failed
 from t3d.evaluation.clip_stream import ScoredClips, scored_clips
 from t3d.evaluation.collect import collect
@@ -155,9 +155,10 @@ def clip_scores(model: nn.Module | ExportedModel, spec: ClipSpec, compute: Compu
 
     @torch.inference_mode()
     def scores(clips: torch.Tensor) -> torch.Tensor:
-        x = normalize(clips.to(device, non_blocking=True), spec)  # B C T H W
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits: torch.Tensor = scorer(x)  # B K
+        with _memory_of(clips):
+            x = normalize(clips.to(device, non_blocking=True), spec)  # B C T H W
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                logits: torch.Tensor = scorer(x)  # B K
         return logits
 
     training = model.training
@@ -182,13 +183,21 @@ def pooled_features(model: VideoNet, spec: ClipSpec, *, bf16: bool) -> Function:
 
     @torch.inference_mode()
     def features(clips: torch.Tensor) -> torch.Tensor:
-        x = normalize(clips.to(device), spec)
-        parts = torch.cat(x.chunk(spec.segments, dim=2))  # S·B C T H W
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            pooled: torch.Tensor = model.forward_head(model.forward_features(parts), pre_logits=True)
+        with _memory_of(clips):
+            x = normalize(clips.to(device), spec)
+            parts = torch.cat(x.chunk(spec.segments, dim=2))  # S·B C T H W
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                pooled: torch.Tensor = model.forward_head(model.forward_features(parts), pre_logits=True)
         return torch.stack(pooled.double().chunk(spec.segments)).mean(0)
 
     return _on_lanes(features, device)
+
+
+def _memory_of(clips: torch.Tensor) -> AbstractContextManager[None]:
+    """Say what to change if memory runs out while clips [B, T, C, H, W] are computed."""
+    count, frames, _, height, width = clips.shape
+    doing = f"while {count} clips of {frames} × {height} × {width} were computed at a time"
+    return explained_memory(doing, "Lower `batch_size`")
 
 
 def _on_lanes(function: Function, device: torch.device) -> Function:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from t3d.device import is_out_of_memory
-from t3d.errors import ConfigError, StoppedError, T3DError, first_line
+from t3d.device import explained_memory
+from t3d.errors import ConfigError, StoppedError
 from t3d.training.config import RunConfig
 
 RESUMABLE = ("t3d train", "t3d transfer")
@@ -21,13 +21,9 @@ def steadier(config: RunConfig) -> str:
     return f"Try a lower optim.lr (now {rate}), a longer optim.warmup_epochs or optim.max_grad_norm = 1"
 
 
-class OutOfMemoryError(T3DError):
-    """The memory of the device ran out in a training step."""
-
-
 @contextmanager
-def explained_memory(config: RunConfig) -> Iterator[None]:
-    """Say what to change if the memory of the device runs out within the `with` block.
+def step_memory(config: RunConfig) -> Iterator[None]:
+    """Say what to change if the memory of the device runs out in a training step within the `with` block.
 
     Args:
         config: Options of the run.
@@ -35,19 +31,17 @@ def explained_memory(config: RunConfig) -> Iterator[None]:
     Raises:
         OutOfMemoryError: Memory ran out, on a CPU or a GPU.
     """
-    try:
+    clip, parts = config.clip, config.optim.grad_accum_steps
+    doing = (
+        f"in a training step of {config.model.name}: {config.optim.batch_size} clips of {clip.num_frames} × "
+        f"{clip.size} × {clip.size}, computed in {parts} {'part' if parts == 1 else 'parts'}"
+    )
+    remedy = (
+        "Raise optim.grad_accum_steps, set model.grad_checkpointing to layers or blocks, or choose smaller "
+        "clips (clip.size, clip.num_frames), and start the run again"
+    )
+    with explained_memory(doing, remedy):
         yield
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        clip, parts = config.clip, config.optim.grad_accum_steps
-        raise OutOfMemoryError(
-            f"memory ran out in a training step of {config.model.name}: {config.optim.batch_size} clips of "
-            f"{clip.num_frames} × {clip.size} × {clip.size}, computed in {parts} "
-            f"{'part' if parts == 1 else 'parts'} ({first_line(error)}). Raise optim.grad_accum_steps, set "
-            "model.grad_checkpointing to layers or blocks, or choose smaller clips (clip.size, "
-            "clip.num_frames), and start the run again"
-        ) from error
 
 
 class InterruptedRunError(StoppedError):

@@ -28,7 +28,7 @@ from t3d.data.prefetch import Prefetcher
 from t3d.errors import DivergedError, Failed, ManifestError, ResumableError, WriteError
 from t3d.models.segments import with_consensus
 from t3d.training.checkpoint import Progress, Snapshot, load_checkpoint, save_checkpoint
-from t3d.training.errors import InterruptedRunError, explained_memory, steadier
+from t3d.training.errors import InterruptedRunError, steadier, step_memory
 from t3d.training.interrupt import agree
 from t3d.training.learner import Learner
 from t3d.training.length import record_length
@@ -325,7 +325,7 @@ class Trainer:
         self.meter.start()
         saved = time.monotonic()
         for step in range(first, self.steps):
-            with explained_memory(self.config):
+            with step_memory(self.config):
                 self.take_step(batches, epoch=epoch, step=step)
             if ahead is not None:
                 ahead.at((step + 1 - first) * config.optim.batch_size // self.accelerator.num_processes)

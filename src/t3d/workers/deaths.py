@@ -18,6 +18,11 @@ _CRASH = (
     "Find the video with `t3d prepare index`, which reports such files, and remove it",
 )
 
+_SCRIPT = (
+    "A script that reads videos in other processes must keep its main code under "
+    '`if __name__ == "__main__":`, or set `workers` to 0'
+)
+
 
 def death_of(process: str, exit_code: int | None) -> LostReaderError:
     """Return the error for a process that died while it read videos.
@@ -31,6 +36,8 @@ def death_of(process: str, exit_code: int | None) -> LostReaderError:
         Reading process 1 of 2 was killed by SIGKILL, probably because the machine ran out of memory
     """
     if exit_code is None or exit_code >= 0:
+        if exit_code == 1:  # of an uncaught Python error, printed above
+            return LostReaderError(f"{process} ended with exit status 1, with the error above", _SCRIPT)
         status = "unexpectedly" if exit_code is None else f"with exit status {exit_code}"
         return LostReaderError(f"{process} ended {status}, {_CRASH[0]}", _CRASH[1])
     number = -exit_code
