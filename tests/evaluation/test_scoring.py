@@ -632,7 +632,7 @@ def test_memory_that_runs_out_is_an_error_with_a_remedy(films: Manifest) -> None
             super().__init__()
             self.weight = nn.Parameter(torch.zeros(1))
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, _x: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
     with pytest.raises(
