@@ -8,8 +8,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from t3d.data.index import VideoIndex
 from t3d.data.listing import absolute, is_video
 from t3d.errors import ConfigError, VideoError
@@ -20,12 +18,11 @@ from t3d.io.files import is_url
 from t3d.progress import progress
 from t3d.report.lettering import Lettering, lettering_of
 from t3d.report.overlay import Overlay
+from t3d.report.redrawn import frames_to_draw, writer_like
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 from t3d.video.sound import Sound
-from t3d.video.video import Images, Video
-from t3d.video.writer import FORMATS, Encoding, video_writer
-
-_TOGETHER = 4_000_000  # pixels of the frames that are decoded together
+from t3d.video.video import Video
+from t3d.video.writer import FORMATS
 
 
 @dataclass(frozen=True)
@@ -188,45 +185,15 @@ def _remarks(lettering: Lettering) -> tuple[str, ...]:
 
 
 def _write(video: Video, sound: Sound | None, overlay: Overlay, file: Path) -> None:
-    ticks = video.ticks()
-    height, width = video.height + video.height % 2, video.width + video.width % 2
-    step = max(min(_TOGETHER // (height * width), 16), 1)
+    ticks, times = video.ticks(), video.times
     with (
         progress(f"Writing {file.name}", len(video), unit="frames") as bar,
-        video_writer(
-            file,
-            height=height,
-            width=width,
-            time_base=ticks.clock,
-            rate=ticks.rate(),
-            encoding=encoding_of(file),
-            pixel_aspect=video.pixel_aspect,
-        ) as writer,
+        writer_like(video, file) as writer,
     ):
         lead = 0
         if sound is not None:
             lead = round(writer.add_sound(sound, first_frame=video.first_time) / ticks.clock)
-        times = video.times
-        for first in range(0, len(video), step):
-            numbers = range(first, min(first + step, len(video)))
-            images = video.images_at(numbers, missing="nearest")
-            for number, image in zip(numbers, even_sides(images), strict=True):
-                overlay.draw(image, float(times[number]))
-                tick = int(ticks.times[number]) + lead
-                writer.add(image, tick, duration=ticks.durations[number])
-            bar.advance(len(numbers))
-
-
-def encoding_of(file: Path) -> Encoding:
-    """Return the compression of a drawn video, by the ending of its file."""
-    if file.suffix.lower() == ".webm":
-        return Encoding("libvpx-vp9", 30, 60, extra={"deadline": "realtime", "cpu-used": "8"}, threads=0)
-    return Encoding(crf=20, keyframe_interval=60, extra={"preset": "veryfast"}, threads=0)
-
-
-def even_sides(images: Images) -> Images:
-    """Return frames N H W C that can be changed, with even sides: the last row and column are repeated."""
-    odd = images.shape[1] % 2, images.shape[2] % 2
-    if any(odd):
-        return np.pad(images, ((0, 0), (0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
-    return images if images.flags.writeable else images.copy()
+        for number, image in frames_to_draw(video, range(len(video))):
+            overlay.draw(image, float(times[number]))
+            writer.add(image, int(ticks.times[number]) + lead, duration=ticks.durations[number])
+            bar.advance()

@@ -15,15 +15,13 @@ from t3d.data.index import VideoIndex
 from t3d.explanation.pictures import with_heat
 from t3d.explanation.result import ClipExplanation, Explanation
 from t3d.progress import progress
-from t3d.report.annotated import encoding_of, even_sides
 from t3d.report.lettering import Lettering, lettering_of
 from t3d.report.overlay import Layout, Picture
+from t3d.report.redrawn import frames_to_draw, writer_like
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 from t3d.video.video import Video
-from t3d.video.writer import video_writer
 
 _UNSEEN = 0.45  # brightness of the part of a frame that the network does not see
-_TOGETHER = 4_000_000  # pixels of the frames that are decoded together
 
 
 def write_heat_video(
@@ -57,35 +55,22 @@ def write_heat_video(
     lettering = lettering_of([explanation.label])
     with Video(explanation.path, facts=facts, limits=limits, image_fps=image_fps, tonemap=True) as video:
         ticks, times = video.ticks(), video.times
-        shown = [
-            (number, clip)
+        shown = {
+            number: clip
             for number, time in enumerate(times.tolist())
             if (clip := _clip_at(explanation.clips, time)) is not None
-        ]
-        height, width = video.height + video.height % 2, video.width + video.width % 2
-        step = max(min(_TOGETHER // (height * width), 16), 1)
+        }
         tick = 0
         with (
             progress(f"Writing {file.name}", len(shown), unit="frames") as bar,
-            video_writer(
-                file,
-                height=height,
-                width=width,
-                time_base=ticks.clock,
-                rate=ticks.rate(),
-                encoding=encoding_of(file),
-                pixel_aspect=video.pixel_aspect,
-            ) as writer,
+            writer_like(video, file) as writer,
         ):
-            for first in range(0, len(shown), step):
-                some = shown[first : first + step]
-                images = even_sides(video.images_at([number for number, _ in some], missing="nearest"))
-                for (number, clip), image in zip(some, images, strict=True):
-                    draw_heat(image, clip, float(times[number]))
-                    _write_text(image, explanation.label, f" {clip.probability:.0%}", lettering)
-                    writer.add(image, tick, duration=ticks.durations[number])
-                    tick += ticks.durations[number]
-                bar.advance(len(some))
+            for number, image in frames_to_draw(video, list(shown)):
+                draw_heat(image, shown[number], float(times[number]))
+                _write_text(image, explanation.label, f" {shown[number].probability:.0%}", lettering)
+                writer.add(image, tick, duration=ticks.durations[number])
+                tick += ticks.durations[number]
+                bar.advance()
     return file
 
 
