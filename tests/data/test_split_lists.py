@@ -336,3 +336,31 @@ def test_a_list_is_never_replaced_by_its_parts(tmp_path: Path, capsys: pytest.Ca
     assert main(["data", "split", str(table), "--overwrite"]) == 2
     assert "would be overwritten by one of the new lists" in capsys.readouterr().err
     assert table.read_text() == before
+
+
+def test_files_that_cannot_be_read_are_in_no_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "videos"
+    for number in range(4):
+        for name in ("jump", "run"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+            write_video(folder / name / f"{number}.mp4", pixels)
+    (folder / "run" / "broken.mp4").write_text("no video")
+    words = [
+        "data",
+        "split",
+        str(folder),
+        "--group-near-duplicates",
+        "--workers",
+        "1",
+        "--val-fraction",
+        "0.2",
+    ]
+    assert main([*words, "--json"]) == 1
+    shown = capsys.readouterr()
+    assert "broken.mp4: cannot be opened by FFmpeg" in shown.err
+    assert "; it is in no list" in shown.err
+    report = json.loads(shown.out)
+    assert [Path(each["path"]).name for each in report["bad"]] == ["broken.mp4"]
+    assert sum(each["videos"] for each in report["lists"].values()) == 8
+    assert "broken" not in "".join(path.read_text() for path in folder.glob("*.csv"))

@@ -191,13 +191,12 @@ def test_exported_files_are_used_without_importing_torch(
 ) -> None:
     """Importing torch takes longer than classifying a video. Run folders whose choice is known need none."""
     speeds.append(3.0)
-    load(copied)
+    load(copied)  # measures
     out = tmp_path / "out.jsonl"
     words = map(str, (openvino_result.files[0], onnx_result.files[0], copied.parent, films, out))
     program = [sys.executable, "-c", _WITHOUT_TORCH, *words]
     run = subprocess.run(program, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
-    assert "OpenVINO computes best.xml" in run.stderr
     by_openvino = {record["path"]: record for record in map(json.loads, out.read_text().splitlines())}
     by_onnx = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
     assert len(by_openvino) == len(by_onnx) == 5
@@ -314,7 +313,7 @@ def test_auto_uses_the_faster_of_torch_and_the_export_and_measures_once(
     note = "t3d: OpenVINO computes best.xml in fp32, 3.0 times as fast as PyTorch"
     assert note in capsys.readouterr().err
     assert isinstance(load(copied, compute=FP32)[0], ExportedModel)
-    assert note in capsys.readouterr().err
+    assert capsys.readouterr().err == ""
     assert len(speeds) == 1  # the second time the choice was known
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     assert not isinstance(load(copied, compute=FP32)[0], ExportedModel)

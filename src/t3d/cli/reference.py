@@ -30,9 +30,9 @@ recipe. On the command line, underscores and hyphens are interchangeable.
 def page() -> str:
     """Return the page as Markdown."""
     with mock.patch.dict(os.environ, {"COLUMNS": _COLUMNS}):  # otherwise the width of the terminal
-        parts = [_section(name) for name in sorted(COMMANDS)]
-    links = [f"[`t3d {name}`](#t3d-{name.replace(' ', '-')})" for name in sorted(COMMANDS)]
-    return "\n".join([_INTRODUCTION, " · ".join(links), "", *parts])
+        parts = [_section(name) for name in COMMANDS]
+    links = [f"- [`t3d {name}`](#t3d-{name.replace(' ', '-')})" for name in COMMANDS]
+    return "\n".join([_INTRODUCTION, *links, "", *parts])
 
 
 def _section(name: str) -> str:

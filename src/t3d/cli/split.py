@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from t3d.cli.options import Spelling
 from t3d.cli.videos import VideoSet
 from t3d.data.split_lists import PARTS, Shares
-from t3d.errors import ConfigError, printable
+from t3d.errors import ConfigError, Failed, printable
 from t3d.io.files import is_url
 
 if TYPE_CHECKING:
@@ -39,7 +42,8 @@ def split(
 ) -> int:
     """Divide videos into lists for training, validation and testing.
 
-    Writes `train.csv`, `val.csv` and `test.csv`. Groups (clips of one recording) are never divided.
+    Writes `train.csv`, `val.csv` and `test.csv`. Groups (clips of one recording) are never divided. Files
+    that cannot be read, by the index, are left out, and the exit status is 1.
 
     Args:
         out: Folder for the lists. Default: the folder of the videos, so that both can be moved together.
@@ -69,13 +73,17 @@ def split(
     known = open_index(index, source.videos, root=source.root)
     if group_near_duplicates and known is None:
         known = _indexed(videos, folder / "index.parquet", workers)
+    videos, bad = _readable(videos, known)
+    for failed in bad:
+        print(f"t3d: {printable(str(failed))}; it is in no list", file=sys.stderr)
     grouped = join_groups(videos, known, near=group_near_duplicates)
     parts = divided(grouped.videos, shares)
     files = write_lists(parts, folder, overwrite=overwrite)
     missing = missing_classes(parts)
     if json:
-        print(dumps(_report(grouped, parts, files), ensure_ascii=False))
-        return 0
+        report = _report(grouped, parts, files) | {"bad": [asdict(failed) for failed in bad]}
+        print(dumps(report, ensure_ascii=False))
+        return 1 if bad else 0
     _print_table(parts)
     _print_groups(grouped, near=group_near_duplicates, named=source.source_pattern is not None)
     for name, labels in missing.items():
@@ -84,7 +92,20 @@ def split(
         )
         print(f"Warning: no video in {name}.csv of class {shown}: too few groups")
     print(f"Wrote {', '.join(map(str, files))}")
-    return 0
+    return 1 if bad else 0
+
+
+def _readable(videos: Manifest, index: VideoIndex | None) -> tuple[Manifest, tuple[Failed, ...]]:
+    """Leave out the files that cannot be read, by the index."""
+    from t3d.data.index import failed_in
+    from t3d.data.inspect.shared import file_facts
+
+    if index is None:
+        return videos, ()
+    bad = failed_in(file_facts(videos, index), "error")
+    broken = {failed.path for failed in bad}
+    kept = np.array([path not in broken for path in videos.table["path"].to_pylist()], dtype=np.bool_)
+    return videos.select(kept), bad
 
 
 def _folder(source: VideoSet, out: str | None) -> Path:

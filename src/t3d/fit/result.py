@@ -64,12 +64,6 @@ class FitResult:
         names = (*self.plan.candidates, FUSED)
         return list(zip(names, (*self.choice.members, self.choice.fused), strict=True))
 
-    @property
-    def model_file(self) -> Path:
-        """The file to use: the exported one, else the run folder."""
-        files = () if self.export is None else self.export.files
-        return next((file for file in files if file.suffix == ".xml"), self.model)
-
     def choice_sentence(self) -> str:
         """Say which candidate was chosen, and why."""
         lines = self.lines()
@@ -108,7 +102,7 @@ class FitResult:
             lines.append(self.not_exported)
         lines += [
             f"Done in {in_words(60 * self.minutes)}. Report: {Path(self.config.out) / 'report.html'}",
-            f"Use it: t3d predict {shlex.quote(str(self.model_file))} VIDEO",
+            f"Use it: t3d predict {shlex.quote(self.config.out)} VIDEO",
         ]
         return [printable(line) for line in lines]
 

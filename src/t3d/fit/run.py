@@ -79,8 +79,9 @@ def run_fit(config: FitConfig, *, say: Say = print) -> FitResult:
         fit = Fit(config, folder, looked, plan, parts)
         clock = Clock(_still_to_do(fit), spent=earlier + time.monotonic() - began)
         clock.note()
-        total = in_words(clock.passed() + clock.left())
-        _indented(say)(f"Estimate: about {total} in all, of {config.minutes:g} minutes")
+        seconds = clock.passed() + clock.left()
+        more = "" if seconds <= 60 * config.minutes else ". That is longer, but there is no shorter plan"
+        _indented(say)(f"Estimate: about {in_words(seconds)} in all, of {config.minutes:g} minutes{more}")
         with clock.shown("Fit"):
             result = _Steps(fit, clock, say).run()
         with atomic_path(folder.result) as temporary:
@@ -245,6 +246,8 @@ class _Steps:
     def _train(self) -> FrameModel | None:
         """Train the candidates that are not finished. Return the one on frames, with its features."""
         fit, frames = self.fit, None
+        if "frames" not in fit.plan.candidates:
+            self.say("3. No classifier on frames")
         if "frames" in fit.plan.candidates and not fit.folder.candidate("frames").last.is_file():
             with self._step("frames", "3. Fitting a classifier on frames", follows=FEATURES):
                 frames = FrameModel(fit)
@@ -252,6 +255,10 @@ class _Steps:
         if "network" in fit.plan.candidates and not fit.folder.candidate("network").last.is_file():
             with self._step("network", "4. Training the 3D network", follows="Training"):
                 train_network(fit)
+        if "network" not in fit.plan.candidates:
+            self.say("4. No 3D network, see the plan")
+        if len(fit.plan.candidates) == 1:
+            self.say("5. Nothing to choose: there is one candidate")
         return frames
 
     def _make_model(self, winner: str, frames: FrameModel | None) -> None:

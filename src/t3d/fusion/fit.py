@@ -163,12 +163,24 @@ def _of_right(probs: Floats, labels: npt.NDArray[np.int64]) -> Floats:
 
 
 def _temperature(model: ClipScores) -> float:
-    """Return the temperature with the smallest loss of the videos' averaged probabilities."""
+    """Return the temperature with the smallest loss of the videos' averaged probabilities.
+
+    As if one of V + 2 answers were wrong (Platt 1999, "Probabilistic outputs for support vector machines"). If
+    a model is right about each of a few videos, the loss itself would make it infinitely sure of everything.
+    """
     from scipy.optimize import minimize_scalar
+
+    count, classes = len(model.labels), model.probs.shape[1]
+    wanted = np.full((count, classes), 1 / ((count + 2) * max(classes - 1, 1)))
+    wanted[np.arange(count), model.labels] = 1 - 1 / (count + 2)
+
+    def loss(log: float) -> float:
+        probs = model.averaged(float(np.exp(log))).clip(min=_LEAST_PROBABILITY)
+        return float(-(wanted * np.log(probs)).sum())
 
     most = np.log(_HOTTEST)
     result = minimize_scalar(
-        lambda log: mean_loss(model.averaged(float(np.exp(log))), model.labels),
+        loss,
         bounds=(-most, most),
         method="bounded",
     )

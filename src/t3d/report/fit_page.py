@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import platform
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from t3d.errors import Failed
 from t3d.evaluation.config import TestConfig
 from t3d.evaluation.figures import interval_text
 from t3d.fit.folder import FitFolder
@@ -51,7 +53,7 @@ def write_fit(result: FitResult, *, command: str = "", again: str = "") -> Path:
         list_names=list(result.counts),
         lists=_lists(folder, result),
         held=" ".join(filter(None, (_held(result), looked.shared_sentence(), looked.joined_sentence()))),
-        left_out=[str(failed) for failed in looked.bad],
+        left_out=[_below(failed, config.videos) for failed in looked.bad],
         plan=plan_sentences(config, result.plan),
         choice=result.choice_sentence(),
         candidates=_candidates(result),
@@ -63,6 +65,14 @@ def write_fit(result: FitResult, *, command: str = "", again: str = "") -> Path:
         bad=[str(failed) for failed in test.scores.bad],
         made=[*_made(result, again), *made_of_test(tested, read_model_card(str(result.model)), command)],
     )
+
+
+def _below(failed: Failed, videos: str) -> str:
+    """Return a file with its problem, as a path below the folder of videos: the page goes to others."""
+    path, folder = Path(failed.path), Path(videos).resolve()
+    if folder.is_dir() and path.is_relative_to(folder):
+        failed = replace(failed, path=str(path.relative_to(folder)))
+    return str(failed)
 
 
 def _held(result: FitResult) -> str:
@@ -91,12 +101,14 @@ def _candidates(result: FitResult) -> list[Bar]:
 
 def _uses(result: FitResult) -> list[tuple[str, str]]:
     """Return commands to use the model: purpose and command."""
-    file = shlex.quote(str(result.model_file))
+    folder = shlex.quote(result.config.out)
     return [
-        ("Classify videos", f"t3d predict {file} VIDEO"),
-        ("Find when it happens in a long video", f"t3d timeline {file} VIDEO"),
-        ("Test it on other labeled videos", f"t3d test {file} VIDEOS"),
-        ("In Python", f't3d.load({str(result.model_file)!r}).predict("VIDEO")'),
+        ("Classify videos", f"t3d predict {folder} VIDEO"),
+        ("Find when it happens in a long video", f"t3d timeline {folder} VIDEO"),
+        ("See why it decides", f"t3d explain {folder} VIDEO --out why"),
+        ("Show it to others on a web page", f"t3d serve {folder}"),
+        ("Test it on other labeled videos", f"t3d test {folder} VIDEOS"),
+        ("In Python", f't3d.load({result.config.out!r}).predict("VIDEO")'),
     ]
 
 

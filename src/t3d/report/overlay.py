@@ -40,7 +40,7 @@ _REST: Color = (150, 150, 150)  # of all other classes
 _WHITE = (255, 255, 255, 255)
 _DARK = (0, 0, 0, 150)  # below text
 _GROUND = (45, 45, 45, 200)  # of the strip
-_SHADE = (255, 255, 255, 60)  # the part of a bar that is empty
+_SHADE = (255, 255, 255, 24)  # the part of a bar that is empty
 
 
 @dataclass(frozen=True)

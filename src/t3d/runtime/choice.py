@@ -38,10 +38,12 @@ class Choice:
     Args:
         runtime: The runtime.
         note: Why, in one sentence for the user. Empty if there was nothing to choose from.
+        repeated: Whether the note is given each time, and not only with a new choice.
     """
 
     runtime: Format
     note: str
+    repeated: bool = False
 
 
 Measure = Callable[[Sequence[Path]], Choice]
@@ -71,7 +73,7 @@ def candidates(weights: Path, compute: Compute) -> list[Path]:
 
 
 def choose(weights: Path, compute: Compute, measure: Measure) -> Path | None:
-    """Choose what computes the model of a weights file, and say so on stderr.
+    """Choose what computes the model of a weights file. A new choice is reported on stderr.
 
     Args:
         weights: The weights file.
@@ -86,12 +88,13 @@ def choose(weights: Path, compute: Compute, measure: Measure) -> Path | None:
     if not files:
         return None
     kept = _folder() / f"{_key(weights, files, compute)}.json"
-    choice = _read(kept)
+    choice, new = _read(kept), False
     if choice is None:
         choice = measure(files)
         with suppress(OSError, WriteError), atomic_path(kept) as temporary:  # else it is measured each time
             temporary.write_text(json.dumps(asdict(choice)))
-    if choice.note:
+        new = True
+    if choice.note and (new or choice.repeated):
         print(f"t3d: {printable(choice.note)}", file=sys.stderr)
     return None if choice.runtime == "torch" else exported_file(weights, choice.runtime)
 

@@ -154,7 +154,8 @@ def _chosen(weights: Path, compute: Compute) -> Path | None:
         if not others:
             return Choice("torch", "")
         names = " and ".join(others)
-        return Choice("torch", f"{names} is not an export of the weights in {weights.name}; export again")
+        note = f"{names} is not an export of the weights in {weights.name}; export again"
+        return Choice("torch", note, repeated=True)
 
     return choose(weights, compute, measure)
 
