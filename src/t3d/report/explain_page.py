@@ -75,11 +75,13 @@ class DepthCell:
         share: Length of its color, in [0, 1].
         text: The share in percent.
         title: Class, layer and depth.
+        negative: Whether the share is below 0.
     """
 
     share: float
     text: str
     title: str
+    negative: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,9 @@ def depth_table(classes: Sequence[ClassDepths]) -> DepthTable | None:
         cells = [
             DepthCell(
                 min(abs(depth.share), 1.0),
-                f"{100 * depth.share:.0f}",
+                str(round(100 * depth.share)),
                 f"{each.label}: {name}: {depth.share:.0%}",
+                depth.share < 0,
             )
             for name, depth in zip(names, each.depths, strict=True)
         ]

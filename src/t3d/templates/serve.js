@@ -394,6 +394,7 @@ function explain({ label, depths, remarks }) {
     const color = each.contribution < 0 ? "var(--wrong)" : "var(--accent)";
     return [`${each.stage}, depth ${each.depth}`, Math.abs(each.contribution) / longest, text, color];
   });
+  $("depths-title").textContent = depths.length ? "Why: temporal depths" : "Why";
   bars($("depth-bars"), rows);
   const meaning = depths.length ? `What each temporal depth of a layer adds to the score of “${label}”. ` : "";
   $("depth-note").textContent = meaning + remarks.join(" ");
