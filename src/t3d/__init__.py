@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from t3d.evaluation.result import Prediction, to_table
     from t3d.evaluation.run_test import run_test
     from t3d.evaluation.timeline import Timeline, TimelineConfig
+    from t3d.explanation.explainer import Explainer, explain
+    from t3d.explanation.result import Explanation
     from t3d.export.config import ExportConfig
     from t3d.export.run import export_model
     from t3d.fit.config import FitConfig
@@ -48,6 +50,8 @@ _HOMES = {
     "ClipSpec": "t3d.clip",
     "Compute": "t3d.device",
     "ConfigError": "t3d.errors",
+    "Explainer": "t3d.explanation.explainer",
+    "Explanation": "t3d.explanation.result",
     "ExportConfig": "t3d.export.config",
     "FitConfig": "t3d.fit.config",
     "FrameBatch": "t3d.video.batch",
@@ -70,6 +74,7 @@ _HOMES = {
     "VideoError": "t3d.errors",
     "VideoMetadata": "t3d.video.batch",
     "create_model": "t3d.models.registry",
+    "explain": "t3d.explanation.explainer",
     "export_model": "t3d.export.run",
     "list_models": "t3d.models.registry",
     "list_recipes": "t3d.recipes",
@@ -91,6 +96,8 @@ __all__ = [
     "ClipSpec",
     "Compute",
     "ConfigError",
+    "Explainer",
+    "Explanation",
     "ExportConfig",
     "FitConfig",
     "FrameBatch",
@@ -113,6 +120,7 @@ __all__ = [
     "VideoError",
     "VideoMetadata",
     "create_model",
+    "explain",
     "export_model",
     "list_models",
     "list_recipes",

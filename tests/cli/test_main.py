@@ -176,13 +176,13 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("train --data.videos d", "unknown option --data.videos; it is now --root"),
         (
             "train --json",
-            "it belongs to t3d fit, t3d prepare download, t3d prepare unpack and 21 more",
+            "it belongs to t3d fit, t3d prepare download, t3d prepare unpack and 22 more",
         ),
         *(
             (
                 f"{command} --device cuda",
                 "unknown option --device; it belongs to t3d fit, t3d teacher, t3d test, t3d compare, "
-                "t3d probe, t3d features, t3d calibrate, t3d fuse, t3d predict, t3d timeline, "
+                "t3d probe, t3d features, t3d calibrate, t3d fuse, t3d predict, t3d explain, t3d timeline, "
                 "t3d watch, t3d serve, "
                 "t3d bench model, t3d bench train, t3d bench predict, t3d doctor; to train on one GPU, "
                 "set its number before the command: CUDA_VISIBLE_DEVICES=0 t3d train\n",

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from t3d.evaluation.predictor import Predictor
+from t3d.explanation.explainer import explain
 
 from .conftest import CLASSES, Served, make_film
 
@@ -200,6 +201,25 @@ def test_a_format_that_the_browser_cannot_play_is_converted(page: Page, tmp_path
     page.wait(lambda: page.run("return document.getElementById('player').videoWidth") == 80)
     assert page.run("return document.getElementById('player').src").endswith("/annotated")
     assert "Save" in page.find("actions").text
+    assert page.find("views").text == ""  # the only video that it can play
+
+
+def test_the_heat_and_the_temporal_depths_are_shown(page: Page, film: Path, model: Path) -> None:
+    page.begin()
+    page.send(film)
+    page.run(
+        "[...document.querySelectorAll('#actions button')].find((b) => b.textContent === 'Explain').click()"
+    )
+    page.wait(lambda: page.run("return document.getElementById('player').src").endswith("/explained"))
+    page.wait(lambda: page.run("return document.getElementById('player').videoWidth") == 80)
+    assert page.find("depths").is_displayed()
+    rows = page.run("return [...document.querySelectorAll('#depth-bars li')].map((each) => each.innerText)")
+    depths = explain(model, film).depths
+    assert [row.split("\n")[0] for row in rows] == [f"{each.stage}, depth {each.depth}" for each in depths]
+    assert page.find("views").text.split() == ["Video", "Heat"]
+    page.run("document.querySelector('#views button').click()")
+    page.wait(lambda: page.run("return document.getElementById('player').src").endswith("/video"))
+    assert page.errors() == []
 
 
 def test_two_visitors_at_the_same_time(

@@ -122,6 +122,26 @@ def test_an_annotated_video_is_drawn_on_demand(server: Served, film: Path, tmp_p
         assert client.post(f"api/jobs/{job['id']}/elsewhere").status_code == 422
 
 
+def test_a_decision_is_explained_on_demand(server: Served, film: Path, model: Path, tmp_path: Path) -> None:
+    from t3d.explanation.explainer import explain
+
+    explanation = explain(model, film)
+    with server.client() as client:
+        assert client.get("api/model").json()["steps"] == ["annotated", "explained"]
+        job = send(client, film).json()
+        answer = client.post(f"api/jobs/{job['id']}/explained", params={"wait": 1})
+        facts = answer.json()["steps"]["explained"]["facts"]
+        assert facts["label"] == explanation.label == next(iter(job["result"]["classes"]))
+        shares = [each["share"] for each in facts["depths"]]
+        assert shares == pytest.approx([each.share for each in explanation.depths], abs=1e-3)
+        assert shares
+        assert "path" not in answer.text
+        written = client.get(answer.json()["steps"]["explained"]["file"])
+    (tmp_path / "heat.mp4").write_bytes(written.content)
+    with av.open(str(tmp_path / "heat.mp4")) as heat:
+        assert heat.streams.video[0].codec_context.name == "h264"
+
+
 def test_sound_that_browsers_do_not_play_is_left_out(server: Served, tmp_path: Path) -> None:
     path = tmp_path / "sound.avi"
     with av.open(str(path), "w") as container:
@@ -345,7 +365,7 @@ def test_the_name_of_a_file_is_only_shown(name: str, shown: str, server: Served,
     if "\0" not in name:  # a strict reader of forms may refuse it
         assert answer.json()["state"] == "done"
     names = {path.name for folder in server.folders() for path in folder.rglob("*") if path.is_file()}
-    assert names <= {".lock", "video", "annotated.mp4"}
+    assert names <= {".lock", "video", "annotated.mp4", "explained.mp4"}
     assert server.error_file.read_text().count("Traceback") == 0
 
 

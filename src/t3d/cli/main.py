@@ -54,6 +54,7 @@ COMMANDS = {
     "calibrate": ("Calibrate the probabilities of a model on labeled videos.", "evaluation:calibrate"),
     "fuse": ("Make one model that averages the probabilities of several models.", "evaluation:fuse"),
     "predict": ("Classify videos.", "prediction:predict"),
+    "explain": ("Show why a model decides: places, frames and temporal depths.", "explain:explain"),
     "timeline": ("Find when classes happen in long videos.", "timeline:timeline"),
     "watch": ("Classify a camera or a live stream.", "watch:watch"),
     "serve": ("Open a web page and an API that classify videos.", "serve:serve"),

@@ -189,7 +189,7 @@ class Predictor:
         from t3d.evaluation.scoring import each_clip, pooled_features
 
         manifest, store = open_one(video, self.store, fps=fps)
-        network = self._network
+        network = self.network
         device = next(network.parameters()).device
         rows, bad = each_clip(
             pooled_features(network, self.card.clip, bf16=self.compute.use_bf16(device)),
@@ -203,7 +203,7 @@ class Predictor:
         return torch.from_numpy(np.mean([vector for _, _, vector in rows], axis=0)).float()
 
     @cached_property
-    def _network(self) -> VideoNet:
+    def network(self) -> VideoNet:
         """The network, even if an exported file computes its scores.
 
         Raises:

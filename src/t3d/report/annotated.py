@@ -212,7 +212,7 @@ def _write(video: Video, sound: Sound | None, overlay: Overlay, file: Path) -> N
             width=width,
             time_base=ticks.clock,
             rate=ticks.rate(),
-            encoding=_encoding(file),
+            encoding=encoding_of(file),
             pixel_aspect=video.pixel_aspect,
         ) as writer,
     ):
@@ -223,20 +223,21 @@ def _write(video: Video, sound: Sound | None, overlay: Overlay, file: Path) -> N
         for first in range(0, len(video), step):
             numbers = range(first, min(first + step, len(video)))
             images = video.images_at(numbers, missing="nearest")
-            for number, image in zip(numbers, _even(images), strict=True):
+            for number, image in zip(numbers, even_sides(images), strict=True):
                 overlay.draw(image, float(times[number]))
                 tick = int(ticks.times[number]) + lead
                 writer.add(image, tick, duration=ticks.durations[number])
             bar.advance(len(numbers))
 
 
-def _encoding(file: Path) -> Encoding:
+def encoding_of(file: Path) -> Encoding:
+    """Return the compression of a drawn video, by the ending of its file."""
     if file.suffix.lower() == ".webm":
         return Encoding("libvpx-vp9", 30, 60, extra={"deadline": "realtime", "cpu-used": "8"}, threads=0)
     return Encoding(crf=20, keyframe_interval=60, extra={"preset": "veryfast"}, threads=0)
 
 
-def _even(images: Images) -> Images:
+def even_sides(images: Images) -> Images:
     """Return frames N H W C that can be changed, with even sides: the last row and column are repeated."""
     odd = images.shape[1] % 2, images.shape[2] % 2
     if any(odd):

@@ -37,11 +37,13 @@ class Bar:
         name: What it is of, such as a class.
         value: Its length, in [0, 1].
         text: The value and what it is of.
+        negative: Whether it shows a negative value, in another color.
     """
 
     name: str
     value: float
     text: str
+    negative: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from t3d.serve.jobs import Job, Jobs, State
-from t3d.serve.score import Step
+from t3d.serve.score import MoreStep
 
 
 class Segment(BaseModel):
@@ -103,7 +103,7 @@ class ModelAnswer(BaseModel):
     classes: list[str]
     targets: Literal["single", "multi"]
     clip: ClipSettings
-    steps: list[Step] = Field(description="Further work that can be asked for.")
+    steps: list[MoreStep] = Field(description="Further work that can be asked for.")
     limits: Limits
     examples: list[str] = Field(description="Names of example videos.")
 

@@ -21,18 +21,23 @@ from t3d.serve.answers import ErrorAnswer, Health, JobAnswer, Limits, ModelAnswe
 from t3d.serve.config import ServeConfig
 from t3d.serve.jobs import Job, Jobs
 from t3d.serve.refusal import Refusal
-from t3d.serve.score import Step
+from t3d.serve.score import MoreStep, more_steps
 from t3d.serve.security import VISITOR, Guard, Rules, is_browser, new_visitor, set_cookie
 from t3d.serve.upload import FIELD, display_name, receive
 
 _DAY = 24 * 3600
 _MOST_LOGIN = 4096  # bytes of the form with the token
 _STATIC = {"serve.js": "text/javascript", "serve.css": "text/css"}
-_STEPS: tuple[Step, ...] = ("annotated",)
 _TITLES = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".webm": "webm", ".mkv": "matroska", ".avi": "avi"}
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorAnswer, "description": "Refused; `error` says why and what to do."},
     "503": {"model": ErrorAnswer, "description": "Too many videos are waiting; try again later."},
+}
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"video/*": {"schema": {"type": "string", "format": "binary"}}},
+        "description": "A file.",
+    }
 }
 _FORM = {
     "requestBody": {
@@ -70,6 +75,7 @@ class Site:
         self.rules = rules
         self.model = model
         self.examples = examples
+        self.steps = more_steps(config.model)
 
     def job(self, request: Request, name: str) -> Job:
         """Return a job of the visitor who sends a request.
@@ -94,7 +100,7 @@ class Site:
         names = Limits.model_fields
         return ModelAnswer(
             **self.model,
-            steps=list(_STEPS),
+            steps=list(self.steps),
             limits=Limits(**{name: getattr(self.config, name) for name in names}),
             examples=list(self.examples),
         )
@@ -204,14 +210,18 @@ def _add_api(app: FastAPI, site: Site) -> None:
 
     @app.post("/api/jobs/{job_id}/{step}", status_code=202, response_model=JobAnswer)
     async def more(
-        request: Request, response: Response, job_id: str, step: Step, wait: bool = False
+        request: Request, response: Response, job_id: str, step: MoreStep, wait: bool = False
     ) -> JobAnswer:
         """Ask for further work on a classified video.
 
         `annotated` draws the classes of each moment into the video, as H.264, which every browser plays.
+        `explained` draws where the evidence for the class is, and computes the shares of the temporal depths.
         """
         kept = site.job(request, job_id)
-        if step not in _STEPS or kept.main.state != "done":
+        if step not in site.steps:
+            message = "An exported model cannot explain. Start the server with the run folder or the weights."
+            raise Refusal(409, message)
+        if kept.main.state != "done":
             raise Refusal(409, "This video is not classified. Wait until its state is `done`.")
         if step not in kept.steps or kept.steps[step].state == "failed":
             site.jobs.check_room(1)
@@ -235,7 +245,7 @@ def _add_api(app: FastAPI, site: Site) -> None:
 
 
 def _add_files(app: FastAPI, site: Site) -> None:
-    @app.get("/api/jobs/{job_id}/video", response_class=FileResponse)
+    @app.get("/api/jobs/{job_id}/video", response_class=FileResponse, responses=_FILE)
     async def video(request: Request, job_id: str) -> Response:
         """Return the video. Ranges of bytes work, so that a player can seek."""
         kept = site.job(request, job_id)
@@ -243,15 +253,15 @@ def _add_files(app: FastAPI, site: Site) -> None:
             raise Refusal(409, "This video is not classified. Wait until its state is `done`.")
         return _media(kept.video, str(kept.result["video"]["media_type"]))
 
-    @app.get("/api/jobs/{job_id}/{step}", response_class=FileResponse)
-    async def written(request: Request, job_id: str, step: Step) -> Response:
+    @app.get("/api/jobs/{job_id}/{step}", response_class=FileResponse, responses=_FILE)
+    async def written(request: Request, job_id: str, step: MoreStep) -> Response:
         """Return the file that further work wrote."""
         work = site.job(request, job_id).steps.get(step)
         if work is None or work.state != "done" or work.file is None:
             raise Refusal(409, "There is no such file. Ask for it with POST, and wait until it is `done`.")
         return _media(work.file, "video/mp4")
 
-    @app.get("/api/examples/{name}", response_class=FileResponse)
+    @app.get("/api/examples/{name}", response_class=FileResponse, responses=_FILE)
     async def example(name: str) -> Response:
         """Return an example video."""
         file = site.example(name)

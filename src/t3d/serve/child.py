@@ -204,18 +204,21 @@ def _resident(pid: int | None) -> int:
 def _serve(pipe: Connection, setup: Setup) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # may reach all processes: the server stops this one
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_server, args=(setup.folder,), daemon=True).start()
+    watcher = threading.Thread(target=_end_with_server, args=(setup.folder,), daemon=True)
+    watcher.start()
     _limit(setup.config)
+    scorer: Scorer | None = None
     try:
         scorer = Scorer(setup.config)
+        first: tuple[str, Any] = "ready", described(scorer)
     except T3DError as error:
-        pipe.send(("error", error))
-        return
+        first = "error", error
     with suppress(EOFError, OSError):  # the server has ended
-        pipe.send(("ready", described(scorer)))
-        while True:
+        pipe.send(first)
+        while scorer is not None:
             task = pipe.recv()
             pipe.send(_answer(scorer, task, pipe))
+    watcher.join()  # it deletes the files: the process must not end before
 
 
 def _answer(scorer: Scorer, task: Task, pipe: Connection) -> tuple[str, Any]:

@@ -8,24 +8,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from t3d.device import Compute
 from t3d.errors import VideoError
 from t3d.evaluation.bulk import to_line
+from t3d.evaluation.loaded_pair import LoadedPair, load_pair
 from t3d.evaluation.predictor import Predictor
 from t3d.evaluation.result import Prediction
 from t3d.evaluation.timeline import Timeline, make_timeline
 from t3d.progress import Bar
+from t3d.runtime.formats import exported_format
 from t3d.serve.allowed import CONTAINERS, FileFacts, check_file, check_length
 from t3d.serve.config import ServeConfig
 from t3d.video.limits import ReadLimits
 from t3d.video.video import Video
 
-Step = Literal["predict", "annotated"]
-"""Kinds of work. `predict` comes first, and the others use its result."""
+if TYPE_CHECKING:
+    from t3d.explanation.explainer import Explainer
+
+Step = Literal["predict", "annotated", "explained"]
+"""Kinds of work. `predict` comes first, and the others write a video about its result."""
+MoreStep = Literal["annotated", "explained"]
+"""Kinds of work that visitors can ask for after the first one."""
 Report = Callable[[float], None]
 """Function that is called with the share of the work that is done, from 0 to 1."""
 
@@ -63,14 +70,16 @@ class Scorer:
     def __init__(self, config: ServeConfig) -> None:
         self.config = config
         self.limits = ReadLimits(timeout=config.timeout, max_megapixels=config.max_megapixels)
-        self.predictor = Predictor(
+        self._compute = Compute(config.device, config.precision, config.batch_size, workers=0)
+        self._pair = load_pair(
+            LoadedPair,
             config.model,
-            compute=Compute(config.device, config.precision, config.batch_size, workers=0),
-            allow_unfinished=config.allow_unfinished,
-            per_clip=True,
-            limits=self.limits,
             runtime=config.runtime,
+            compute=self._compute,
+            allow_unfinished=config.allow_unfinished,
         )
+        self.predictor = Predictor(self._pair, compute=self._compute, per_clip=True, limits=self.limits)
+        self._explainer: Explainer | None = None
         self._recent: dict[str, Prediction] = {}  # by path, the latest last
 
     def work(self, task: Task, report: Report) -> dict[str, Any]:
@@ -85,6 +94,8 @@ class Scorer:
         """
         if task.step == "predict":
             return self._predict(Path(task.video), report)
+        if task.step == "explained":
+            return self._explain(Path(task.video), Path(task.out))
         return self._annotate(Path(task.video), Path(task.out), report)
 
     def _predict(self, path: Path, report: Report) -> dict[str, Any]:
@@ -118,6 +129,18 @@ class Scorer:
         heard = _PLAYED_SOUND.issuperset(facts.sound)
         written = write_annotated(prediction, out, limits=self.limits, sound=heard)
         return {"frames": written.frames, "sound": list(written.sound)}
+
+    def _explain(self, path: Path, out: Path) -> dict[str, Any]:
+        from t3d.explanation.explainer import Explainer
+        from t3d.report.heat_video import write_heat_video
+
+        self._check(path)
+        if self._explainer is None:
+            self._explainer = Explainer(self._pair, compute=self._compute, limits=self.limits)
+        explanation = self._explainer.explain(path)
+        write_heat_video(explanation, out, limits=self.limits)
+        values = explanation.to_dict()
+        return {name: values[name] for name in ("label", "depths", "remarks", "explained_clips")}
 
     def _remember(self, path: Path, prediction: Prediction) -> Prediction:
         """Keep the predictions of the latest videos, whose pictures are probably asked for next."""
@@ -170,6 +193,16 @@ class _Reporting(Bar):
     def advance(self, count: float = 1, *, note: str = "") -> None:
         super().advance(count, note=note)
         self._report(min(self.done, 1.0))
+
+
+def more_steps(model: str) -> tuple[MoreStep, ...]:
+    """Return the kinds of work that a model can do after the first one. An exported file explains nothing.
+
+    Example:
+        >>> more_steps("model.xml"), more_steps("model.safetensors")
+        (('annotated',), ('annotated', 'explained'))
+    """
+    return ("annotated",) if exported_format(model) is not None else ("annotated", "explained")
 
 
 def described(scorer: Scorer) -> dict[str, Any]:

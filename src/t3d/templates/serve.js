@@ -180,7 +180,8 @@ function present() {
   $("sure-note").textContent = multi ? "several classes may apply" : `the most probable of ${ranked.length} classes`;
   bars($("bars"), ranked.slice(0, SHOWN).map(([name, share]) => [name, share, percent(share), colors(name)]));
   facts(video, result);
-  play(`${job.file}`);
+  unplayable = false;
+  play("video");
   drawTimeline(result, video.seconds, colors);
   $("json").textContent = JSON.stringify({ name: job.name, ...result }, null, 2);
   $("copy").textContent = "Copy";
@@ -267,22 +268,46 @@ function drawTimeline(result, seconds, colors) {
 
 function seek(seconds) {
   const player = $("player");
-  if (player.readyState > 0) player.currentTime = Math.min(seconds, player.duration || seconds);
+  if (player.readyState > 0 && view !== "explained") player.currentTime = Math.min(seconds, player.duration || seconds);
 }
 
 function moveHead() {
   if (!job || !job.video) return;
   const now = $("player").currentTime || 0;
   $("head").style.left = `${Math.min(100, (100 * now) / job.video.seconds)}%`;
-  $("time-now").textContent = now > 0 ? clock(now) : "";
+  $("time-now").textContent = now > 0 && view !== "explained" ? clock(now) : "";
 }
 
 // --- the player ----------------------------------------------------------------------------------------
 
-function play(address) {
-  $("player-note").hidden = true;
-  $("player").src = address;
+// Videos that the player can show. The heat video shows some clips only, so its times are others.
+const VIEWS = { video: "Video", annotated: "With classes", explained: "Heat" };
+let view = "video";
+let unplayable = false; // the uploaded format
+
+function address(name) {
+  if (name === "video") return unplayable ? null : job.file;
+  return job.steps[name] ? job.steps[name].file : null;
+}
+
+function play(name) {
+  view = name;
+  note("");
+  $("player").src = address(name);
   $("player").load();
+  $("head").hidden = name === "explained";
+  listViews();
+}
+
+function listViews() {
+  const names = Object.keys(VIEWS).filter(address);
+  $("views").replaceChildren(
+    ...(names.length < 2 ? [] : names).map((name) => {
+      const button = make("button", { type: "button", class: "quiet", text: VIEWS[name], onclick: () => play(name) });
+      button.setAttribute("aria-pressed", String(name === view));
+      return button;
+    }),
+  );
 }
 
 function note(text) {
@@ -292,8 +317,15 @@ function note(text) {
 
 function cannotPlay() {
   if (!job || job.state !== "done" || !$("player").getAttribute("src")) return;
-  if (job.steps.annotated && job.steps.annotated.state === "done") {
+  if (view !== "video") {
     note("This browser cannot play the video.");
+    return;
+  }
+  unplayable = true;
+  $("player").removeAttribute("src");
+  listViews();
+  if (address("annotated")) {
+    play("annotated");
     return;
   }
   note("This browser cannot play this format. The server converts it…");
@@ -303,7 +335,8 @@ function cannotPlay() {
 // --- further work --------------------------------------------------------------------------------------
 
 const STEPS = {
-  annotated: { name: "Video with classes", busy: "Drawing", save: "Save video with classes" },
+  annotated: { name: "Draw the classes", busy: "Drawing the classes", save: "Save video with classes" },
+  explained: { name: "Explain", busy: "Explaining", save: "Save heat video" },
 };
 
 function actions() {
@@ -336,8 +369,8 @@ async function request(step) {
       actions();
       const work = answer.steps[step];
       if (work.state === "done") {
-        note("");
-        play(work.file);
+        if (step === "explained") explain(work.facts);
+        play(step);
         return;
       }
       if (work.state === "failed") throw new Error(work.error);
@@ -351,6 +384,21 @@ async function request(step) {
     $("action-error").textContent = error.message;
     $("action-error").hidden = false;
   }
+}
+
+function explain({ label, depths, remarks }) {
+  const longest = Math.max(...depths.map((each) => Math.abs(each.contribution)), 1e-9);
+  const rows = depths.map((each) => {
+    const sign = each.contribution < 0 ? "−" : "+";
+    const text = `${sign}${Math.abs(each.contribution).toFixed(2)} (${Math.round(100 * each.share)} %)`;
+    const color = each.contribution < 0 ? "var(--wrong)" : "var(--accent)";
+    return [`${each.stage}, depth ${each.depth}`, Math.abs(each.contribution) / longest, text, color];
+  });
+  $("depths-title").textContent = depths.length ? "Why: temporal depths" : "Why";
+  bars($("depth-bars"), rows);
+  const meaning = depths.length ? `What each temporal depth of a layer adds to the score of “${label}”. ` : "";
+  $("depth-note").textContent = meaning + remarks.join(" ");
+  $("depths").hidden = false;
 }
 
 // --- the page ------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Explanations of decisions: heat maps, frames that matter, and temporal depths."""
