@@ -17,7 +17,7 @@ from t3d.evaluation.config import ANNOTATED
 from t3d.evaluation.parts import Part
 from t3d.evaluation.result import Prediction
 from t3d.io.files import is_url
-from t3d.progress import progress
+from t3d.progress import Bar, progress
 from t3d.report.lettering import Lettering, lettering_of
 from t3d.report.overlay import Overlay
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
@@ -154,6 +154,7 @@ def write_annotated(
     image_fps: float | None = None,
     threshold: float | None = None,
     sound: bool = True,
+    bar: Bar | None = None,
 ) -> Annotated:
     """Write a video with the classes of each moment. It appears complete or not at all.
 
@@ -168,6 +169,7 @@ def write_annotated(
         image_fps: Frames per second of a folder of images.
         threshold: See `Overlay`.
         sound: Copy the sound.
+        bar: Progress to advance by frames. Default: a new one, see `t3d.progress`.
 
     Raises:
         VideoError: The video cannot be read.
@@ -191,7 +193,7 @@ def write_annotated(
             lettering=lettering,
             threshold=threshold,
         )
-        _write(video, copied, overlay, file)
+        _write(video, copied, overlay, file, bar)
         return Annotated(file, len(video), () if copied is None else copied.codecs, _remarks(lettering))
 
 
@@ -200,12 +202,14 @@ def _remarks(lettering: Lettering) -> tuple[str, ...]:
     return () if remark is None else (remark,)
 
 
-def _write(video: Video, sound: Sound | None, overlay: Overlay, file: Path) -> None:
+def _write(video: Video, sound: Sound | None, overlay: Overlay, file: Path, bar: Bar | None) -> None:
+    if bar is not None:
+        bar.move(0, len(video))
     ticks = video.ticks()
     height, width = video.height + video.height % 2, video.width + video.width % 2
     step = max(min(_TOGETHER // (height * width), 16), 1)
     with (
-        progress(f"Writing {file.name}", len(video), unit="frames") as bar,
+        progress(f"Writing {file.name}", len(video), unit="frames", bar=bar) as shown,
         video_writer(
             file,
             height=height,
@@ -227,7 +231,7 @@ def _write(video: Video, sound: Sound | None, overlay: Overlay, file: Path) -> N
                 overlay.draw(image, float(times[number]))
                 tick = int(ticks.times[number]) + lead
                 writer.add(image, tick, duration=ticks.durations[number])
-            bar.advance(len(numbers))
+            shown.advance(len(numbers))
 
 
 def encoding_of(file: Path) -> Encoding:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from t3d.data.index import VideoIndex
 from t3d.explanation.pictures import with_heat
 from t3d.explanation.result import ClipExplanation, Explanation
-from t3d.progress import progress
+from t3d.progress import Bar, progress
 from t3d.report.annotated import encoding_of, even_sides
 from t3d.report.lettering import Lettering, lettering_of
 from t3d.report.overlay import Layout, Picture
@@ -33,6 +33,7 @@ def write_heat_video(
     index: VideoIndex | None = None,
     limits: ReadLimits = DEFAULT_LIMITS,
     image_fps: float | None = None,
+    bar: Bar | None = None,
 ) -> Path:
     """Write the explained clips of a video, one after another, with their heat. There is no sound.
 
@@ -45,6 +46,7 @@ def write_heat_video(
         index: Facts about the videos, for those in shards.
         limits: Limits of reading the video.
         image_fps: Frames per second of a folder of images.
+        bar: Progress to advance by frames. Default: a new one, see `t3d.progress`.
 
     Returns:
         The file.
@@ -65,8 +67,10 @@ def write_heat_video(
         height, width = video.height + video.height % 2, video.width + video.width % 2
         step = max(min(_TOGETHER // (height * width), 16), 1)
         tick = 0
+        if bar is not None:
+            bar.move(0, len(shown))
         with (
-            progress(f"Writing {file.name}", len(shown), unit="frames") as bar,
+            progress(f"Writing {file.name}", len(shown), unit="frames", bar=bar) as drawn,
             video_writer(
                 file,
                 height=height,
@@ -85,7 +89,7 @@ def write_heat_video(
                     _write_text(image, explanation.label, f" {clip.probability:.0%}", lettering)
                     writer.add(image, tick, duration=ticks.durations[number])
                     tick += ticks.durations[number]
-                bar.advance(len(some))
+                drawn.advance(len(some))
     return file
 
 

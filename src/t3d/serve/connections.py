@@ -47,15 +47,15 @@ def bounded(most: int, *, silent: float = SILENT, stalled: float = STALLED) -> t
             self._expect_request()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._timer = _cancelled(self._timer)
-            self._reading = _cancelled(self._reading)
+            _cancel(self._timer)
+            _cancel(self._reading)
             super().connection_lost(exc)
 
         def handle_events(self) -> None:
             before = self.cycle
             super().handle_events()
             if self.cycle is not before and not self.cycle.response_complete:
-                self._timer = _cancelled(self._timer)
+                _cancel(self._timer)
 
         def on_response_complete(self) -> None:
             self._expect_request()  # before the next request starts, which may be here already
@@ -66,11 +66,11 @@ def bounded(most: int, *, silent: float = SILENT, stalled: float = STALLED) -> t
             self._reading = self.loop.call_later(stalled, self.transport.abort)
 
         def resume_writing(self) -> None:
-            self._reading = _cancelled(self._reading)
+            _cancel(self._reading)
             super().resume_writing()
 
         def _expect_request(self) -> None:
-            _cancelled(self._timer)
+            _cancel(self._timer)
             self._timer = self.loop.call_later(silent, self._expired)
 
         def _expired(self) -> None:
@@ -98,7 +98,7 @@ def _is_local(host: str) -> bool:
         return True  # a socket file, for example
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()
 
