@@ -61,6 +61,7 @@ class ScoringProcess:
 
     Attributes:
         model: Facts about the model, see `t3d.serve.score.described`.
+        is_broken: True if the model could not be loaded again.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -70,18 +71,22 @@ class ScoringProcess:
         self._stopped = False
         self._base = 0  # resident bytes with the model loaded, before the first video
         self.model: dict[str, Any] = {}
+        self.is_broken = False
 
     @property
     def is_ready(self) -> bool:
         """True if the process is alive and has loaded the model."""
         return self._process is not None and self._process.is_alive()
 
-    def start(self) -> None:
+    def start(self, unwanted: Callable[[], bool] = lambda: False) -> None:
         """Start the process and wait until it has loaded the model.
+
+        Args:
+            unwanted: Returns whether the process is no longer wanted.
 
         Raises:
             T3DError: The model cannot be loaded.
-            TaskStopped: `stop` was called.
+            TaskStopped: The process is no longer wanted.
         """
         context = multiprocessing.get_context("spawn")  # not forked: this process has threads
         pipe, theirs = context.Pipe()
@@ -90,7 +95,7 @@ class ScoringProcess:
         theirs.close()
         self._process, self._pipe = process, pipe
         while True:
-            if self._stopped:
+            if self._stopped or unwanted():
                 self._kill()
                 raise TaskStopped
             alive = process.is_alive()
@@ -126,8 +131,10 @@ class ScoringProcess:
         """
         if not self.is_ready:
             try:
-                self.start()
+                self.start(unwanted)
+                self.is_broken = False
             except T3DError as error:
+                self.is_broken = True
                 print(f"t3d: {printable_lines(str(error))}", file=sys.stderr, flush=True)
                 raise TaskError("The server cannot load its model at the moment. Try again later.") from error
         assert self._pipe is not None
@@ -173,6 +180,11 @@ class ScoringProcess:
         process = self._process
         if process is not None and process.is_alive():
             process.kill()
+
+    def close(self) -> None:
+        """End the process and wait until it has ended. No thread may be in `run`."""
+        self.stop()
+        self._kill()
 
     def _kill(self) -> None:
         if self._process is not None:

@@ -128,7 +128,7 @@ class Jobs:
     @property
     def is_ready(self) -> bool:
         """True if a scoring process is ready, or will be restarted for the next video."""
-        return self.is_open and any(scorer.model for scorer in self._scorers)
+        return self.is_open and not all(scorer.is_broken for scorer in self._scorers)
 
     # --- jobs ---------------------------------------------------------------------------------------------
 
@@ -265,6 +265,7 @@ class Jobs:
         try:
             answer = await asyncio.to_thread(scorer.run, task, report=report, unwanted=lambda: job.gone)
         except TaskStopped:
+            shutil.rmtree(job.folder, ignore_errors=True)  # the process may have written after it was deleted
             return
         except TaskError as error:
             self._finish(job, step, str(error))

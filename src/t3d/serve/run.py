@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t3d.data.listing import in_name_order, is_video
 from t3d.errors import ConfigError
 from t3d.runtime.load import read_model_card
-from t3d.serve.child import ScoringProcess, Setup
+from t3d.serve.child import ScoringProcess, Setup, TaskStopped
 from t3d.serve.config import ServeConfig
 from t3d.serve.folder import ServeFolder, delete_orphans
 
@@ -51,7 +51,12 @@ def serve(
     new = None if token is not None or config.is_local else secrets.token_urlsafe(24)
     examples = _examples(config.examples)
     read_model_card(config.model, allow_unfinished=config.allow_unfinished)  # refuse before a process starts
-    with _listening(config) as listener, _folder() as folder, _scorers(config, folder) as scorers:
+    with (
+        suppress(TaskStopped),  # while the model is loaded
+        _listening(config) as listener,
+        _folder() as folder,
+        _scorers(config, folder, stopped) as scorers,
+    ):
         site = _site(config, folder, scorers, token or new, examples)
         asyncio.run(_answer(site, listener, lambda address: opened(address, new), stopped))
 
@@ -67,7 +72,7 @@ def _need_packages() -> None:
         ) from error
 
 
-@contextlib.contextmanager
+@contextmanager
 def _folder() -> Iterator[Path]:
     delete_orphans()
     folder = ServeFolder()
@@ -77,20 +82,22 @@ def _folder() -> Iterator[Path]:
         folder.delete()
 
 
-@contextlib.contextmanager
-def _scorers(config: ServeConfig, folder: Path) -> Iterator[list[ScoringProcess]]:
-    """Start the scoring processes; all of them load the model at the same time after the first one."""
+@contextmanager
+def _scorers(
+    config: ServeConfig, folder: Path, stopped: Callable[[], bool]
+) -> Iterator[list[ScoringProcess]]:
+    """Start the scoring processes, and end them."""
     scorers = [ScoringProcess(Setup(config, str(folder))) for _ in range(config.scorers)]
     try:
         for scorer in scorers:
-            scorer.start()
+            scorer.start(stopped)
         yield scorers
     finally:
         for scorer in scorers:
-            scorer.stop()
+            scorer.close()  # before the folder is deleted
 
 
-@contextlib.contextmanager
+@contextmanager
 def _listening(config: ServeConfig) -> Iterator[socket.socket]:
     """Listen on the address. A port that is in use is reported before the model is loaded.
 
@@ -192,7 +199,7 @@ async def _answer(
     from t3d.serve.app import make_app
 
     class Server(uvicorn.Server):
-        @contextlib.contextmanager
+        @contextmanager
         def capture_signals(self) -> Iterator[None]:  # `stopped` knows about signals
             yield
 
