@@ -67,6 +67,16 @@ def test_a_server_that_cannot_start_says_why(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_stop_while_the_model_is_loaded_ends_it(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    opened: list[object] = []
+    run.serve(ServeConfig(str(model), port=0), opened=lambda *each: opened.append(each), stopped=lambda: True)
+    assert opened == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_package_has_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
     with pytest.raises(

@@ -207,9 +207,11 @@ def _long() -> bytes:
     return write_gray(Path("long.mp4"), length=70, fps=1).read_bytes()
 
 
-def write_gray(path: Path, *, length: int, fps: int = 10, height: int = 32, width: int = 32) -> Path:
+def write_gray(
+    path: Path, *, length: int, fps: int = 10, height: int = 32, width: int = 32, **options: str
+) -> Path:
     """A video that is quickly written, however long it is."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         image = np.full((height * 3 // 2, width), 128, np.uint8)
@@ -217,6 +219,13 @@ def write_gray(path: Path, *, length: int, fps: int = 10, height: int = 32, widt
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="yuv420p")))
         container.mux(stream.encode(None))
     return path
+
+
+def _endless() -> bytes:
+    """A long video whose header has no duration, as a recorder writes that is cut off."""
+    path = Path("endless.mkv")
+    write_gray(path, length=70, fps=1, live="1")
+    return path.read_bytes()
 
 
 def _sound() -> bytes:
@@ -245,6 +254,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "noise": (lambda: bytes(range(256)) * 40, "is not a video"),
     "huge": (_huge, "has frames of 8192 × 8192 pixels"),
     "long": (_long, "has 70 seconds; this server accepts at most 60"),
+    "endless": (_endless, "has 70 seconds; this server accepts at most 60"),
     "sound": (_sound, "has no pictures"),
     "rare": (_rare, "has video in the codec ffv1, which this server does not accept"),
     "zip": (lambda: b"PK\x03\x04" + bytes(1000), "is not a video"),
@@ -562,10 +572,10 @@ def assert_expires(server: Served) -> None:
 def test_memory_has_a_bound_and_the_process_is_replaced(
     start_server: Start, film: Path, tmp_path: Path
 ) -> None:
-    big = write_gray(tmp_path / "big.mp4", length=8, height=8192, width=8192)
-    bounds = ("--max-memory-gb", "0.2", "--max-megapixels", "70")
+    big = write_gray(tmp_path / "big.mp4", length=6, height=4096, width=4096)
+    bounds = ("--max-memory-gb", "0.12", "--max-megapixels", "20")
     with start_server(*bounds) as server, server.client() as client:
-        assert "more than 0.2 GB of memory" in send(client, big).json()["error"]
+        assert "more than 0.12 GB of memory" in send(client, big).json()["error"]
         assert send(client, film).json()["state"] == "done"  # another process
 
 
