@@ -125,15 +125,16 @@ class ErrorAnswer(BaseModel):
     error: str
 
 
-def answer_of(job: Job, jobs: Jobs) -> JobAnswer:
+def answer_of(job: Job, jobs: Jobs, *, brief: bool = False) -> JobAnswer:
     """Return the state of a job for its visitor: no path of this machine.
 
     Args:
         job: The job.
         jobs: All jobs, for its position.
+        brief: Leave the result out.
     """
     main, address = job.main, f"api/jobs/{job.id}"
-    result = job.result or {}
+    result = {} if brief or job.result is None else job.result
     return JobAnswer(
         id=job.id,
         name=job.name,

@@ -223,9 +223,9 @@ def _add_api(app: FastAPI, site: Site) -> None:
         return answer_of(job, site.jobs)
 
     @app.get("/api/jobs/{job_id}", response_model=JobAnswer)
-    async def job(request: Request, job_id: str) -> JobAnswer:
-        """Return the state of a video, and its result when it is classified."""
-        return answer_of(site.job(request, job_id), site.jobs)
+    async def job(request: Request, job_id: str, brief: bool = False) -> JobAnswer:
+        """Return the state of a video, and its result when it is classified. `brief` leaves the result out."""
+        return answer_of(site.job(request, job_id), site.jobs, brief=brief)
 
     @app.delete("/api/jobs/{job_id}", status_code=204)
     async def delete(request: Request, job_id: str) -> None:

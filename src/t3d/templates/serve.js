@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const COLORS = 8;
 const SHOWN = 5;
 const POLL = 400; // milliseconds
+const TRIES = 3; // more, if the connection breaks
 
 let model = null;
 let job = null; // the last answer about the visitor's video
@@ -41,7 +42,7 @@ async function ask(address, options = {}) {
   try {
     answer = await fetch(address, options);
   } catch {
-    throw new Error("The server does not answer. It may have ended.");
+    throw Object.assign(new Error("The server does not answer. It may have ended."), { offline: true });
   }
   if (answer.status === 204) return null;
   const body = await answer.json().catch(() => ({}));
@@ -49,6 +50,38 @@ async function ask(address, options = {}) {
   if (body.error && !body.id) throw new Error(body.error);
   if (!answer.ok && !body.id) throw new Error(`The server answered with status ${answer.status}.`);
   return body;
+}
+
+// Asks again after a short break of the connection.
+async function askPatiently(address) {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await ask(address);
+    } catch (error) {
+      if (!error.offline || tries >= TRIES) throw error;
+      await new Promise((resolve) => setTimeout(resolve, POLL * 2 ** tries));
+    }
+  }
+}
+
+function forget(id) {
+  fetch(`api/jobs/${id}`, { method: "DELETE" }).catch(() => {});
+}
+
+// Classes, the most probable first. An object of JavaScript has keys such as "10" in the order of numbers.
+function rankedOf(classes) {
+  return Object.entries(classes).sort((a, b) => b[1] - a[1]);
+}
+
+// JSON with the classes in their order.
+function pretty(value, key = "", indent = "") {
+  if (value === null || typeof value !== "object") return JSON.stringify(value);
+  const list = Array.isArray(value);
+  const inner = `${indent}  `;
+  const entries = key === "classes" && !list ? rankedOf(value) : Object.entries(value);
+  const lines = entries.map(([name, each]) => `${inner}${list ? "" : `${JSON.stringify(name)}: `}${pretty(each, name, inner)}`);
+  const [open, close] = list ? "[]" : "{}";
+  return lines.length ? `${open}\n${lines.join(",\n")}\n${indent}${close}` : open + close;
 }
 
 function fail(text, name = "") {
@@ -75,7 +108,7 @@ function working(name, text, share) {
 
 function begin() {
   turn += 1;
-  if (upload) upload.abort();
+  if (upload && !upload.isSent) upload.abort(); // else its answer names the job to delete
   upload = null;
   discard();
   return turn;
@@ -86,7 +119,7 @@ function discard() {
   player.pause();
   player.removeAttribute("src");
   player.load();
-  if (job) fetch(`api/jobs/${job.id}`, { method: "DELETE" }).catch(() => {});
+  if (job) forget(job.id);
   job = null;
 }
 
@@ -121,11 +154,15 @@ function send(file) {
       working(file.name, `Uploading: ${Math.floor(100 * share)} %`, share);
     }
   };
+  request.upload.onload = () => { request.isSent = true; };
   request.onerror = () => mine === turn && fail("The connection was cut off. Send the video again.", file.name);
   request.onload = () => {
-    if (mine !== turn) return;
-    upload = null;
     const body = request.response || {};
+    if (mine !== turn) {
+      if (body.id) forget(body.id);
+      return;
+    }
+    upload = null;
     if (body.id) follow(body, mine);
     else fail(body.error || `The server answered with status ${request.status}.`, file.name);
   };
@@ -138,6 +175,7 @@ async function sendExample(name) {
   try {
     const answer = await ask(`api/predict?example=${encodeURIComponent(name)}`, { method: "POST" });
     if (mine === turn) follow(answer, mine);
+    else forget(answer.id);
   } catch (error) {
     if (mine === turn) fail(error.message, name);
   }
@@ -159,7 +197,7 @@ async function follow(answer, mine) {
     await new Promise((resolve) => setTimeout(resolve, POLL));
     if (mine !== turn) return;
     try {
-      answer = await ask(`api/jobs/${answer.id}`);
+      answer = await askPatiently(`api/jobs/${answer.id}`);
     } catch (error) {
       if (mine === turn) fail(error.message, answer.name);
       return;
@@ -171,7 +209,7 @@ async function follow(answer, mine) {
 
 function present() {
   const { result, video } = job;
-  const ranked = Object.entries(result.classes);
+  const ranked = rankedOf(result.classes);
   const colors = chooseColors(result, ranked);
   const multi = result.targets === "multi";
   $("label").textContent = ranked[0][0];
@@ -183,7 +221,7 @@ function present() {
   unplayable = false;
   play("video");
   drawTimeline(result, video.seconds, colors);
-  $("json").textContent = JSON.stringify({ name: job.name, ...result }, null, 2);
+  $("json").textContent = pretty({ name: job.name, ...result });
   $("copy").textContent = "Copy";
   $("depths").hidden = true;
   actions();
@@ -244,7 +282,7 @@ function drawTimeline(result, seconds, colors) {
   const names = new Set(result.segments.map((each) => each.label));
   $("strip").replaceChildren(
     ...result.per_clip.map((clip, number) => {
-      const [name, share] = Object.entries(clip.classes)[0];
+      const [name, share] = rankedOf(clip.classes)[0];
       names.add(name);
       const next = result.per_clip[number + 1];
       const bar = make("i");
@@ -375,7 +413,7 @@ async function request(step) {
       }
       if (work.state === "failed") throw new Error(work.error);
       await new Promise((resolve) => setTimeout(resolve, POLL));
-      answer = await ask(`api/jobs/${id}`);
+      answer = { ...(await askPatiently(`api/jobs/${id}?brief=1`)), result: job.result, video: job.video };
     }
   } catch (error) {
     if (mine !== turn) return;
