@@ -471,6 +471,17 @@ def test_a_visitor_cannot_see_the_video_of_another(server: Served, film: Path) -
         assert one.get(f"api/jobs/{job['id']}").status_code == 200
 
 
+def test_a_proxy_with_https_makes_cookies_secure(server: Served, examples: Path) -> None:
+    (example,) = examples.glob("*.mp4")
+    host = server.url.removeprefix("http://").strip("/")
+    browser = {"Sec-Fetch-Site": "same-origin", "Origin": f"https://{host}"}
+    with server.client(headers=browser) as client:
+        for headers, secure in (({}, False), ({"X-Forwarded-Proto": "https"}, True)):
+            answer = client.post("api/predict", params={"example": example.name}, headers=headers)
+            assert answer.status_code == 202
+            assert ("secure" in answer.headers["set-cookie"].lower()) is secure
+
+
 @pytest.mark.parametrize(
     "headers",
     [
