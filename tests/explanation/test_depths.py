@@ -87,16 +87,12 @@ def one_by_one(net: ExplainedNet, x: Tensor, layer: list[Branch]) -> dict[tuple[
     return values
 
 
-@pytest.mark.parametrize("build", [tiny, with_inserted, fused])
-@pytest.mark.parametrize("segments", [1, 3])
+@pytest.mark.parametrize(
+    ("build", "segments"), [(tiny, 1), (tiny, 3), (with_inserted, 1), (with_inserted, 3), (fused, 1)]
+)
 def test_shapley_values_equal_the_mean_over_all_orders(build: Callable[[], VideoNet], segments: int) -> None:
     model = build()
-    if isinstance(model, FusedNet):
-        if segments > 1:
-            pytest.skip("fused models have no segments")
-        spec = model.clip
-    else:
-        spec = replace(SPEC, segments=segments)
+    spec = model.clip if isinstance(model, FusedNet) else replace(SPEC, segments=segments)
     net = ExplainedNet(model, spec)
     x = net.input_of(clip(spec))
     for numbers in by_stage(net.branches).values():

@@ -99,6 +99,26 @@ def test_a_network_computed_by_hand() -> None:
     assert blue[0, 0, 0] == 0
 
 
+class InPlace(Corner):
+    """The same with a layer after the map that changes it in place."""
+
+    def layers(self) -> dict[str, list[nn.Module]]:
+        return {"pool": [self.pool], "relu": [nn.ReLU(inplace=True)]}
+
+
+def test_a_later_layer_may_change_the_map_in_place() -> None:
+    spec = ClipSpec(num_frames=2, stride=1, size=8, resize=8)  # normalized: some pixels are below 0
+    plain, other = ExplainedNet(Corner(), spec), ExplainedNet(InPlace(), spec)
+    x = plain.input_of(clip(spec))
+    kept = class_activation(other, x, 0, layers_of(other.net, x, "pool"))
+    maps = F.avg_pool3d(x, (1, 2, 2))
+    gradient = (maps > 0).float() * torch.tensor([1.0, 0.0, -1.0]).view(1, 3, 1, 1, 1) / 32
+    cam = F.relu((gradient.mean((2, 3, 4), keepdim=True) * maps).sum(1))
+    expected = F.interpolate(cam[:, None], (2, 8, 8), mode="trilinear", align_corners=False)[0, 0]
+    torch.testing.assert_close(kept, expected)
+    assert expected.max() > 0
+
+
 def test_the_last_map_with_four_places_is_chosen() -> None:
     for side, name in ((32, "denseblock2"), (64, "denseblock3"), (128, FEATURES)):
         net = net_of("t3d_tiny", SMALL, ClipSpec(num_frames=4, stride=1, size=side, resize=side))

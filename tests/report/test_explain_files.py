@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,14 @@ def test_the_video_with_heat_shows_the_explained_clips(folder: Path, tmp_path: P
         assert len(video) == 16  # two clips of 4 frames, every second frame of 17
         assert (video.height, video.width) == (34, 48)
         assert np.diff(video.times) == pytest.approx(np.diff(source.times)[:15])
+
+
+def test_a_video_of_one_frame(folder: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "one.mp4", torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    result = explain(folder / "net.safetensors", tmp_path / "one.mp4")
+    clips = tuple(replace(clip, end=clip.start) for clip in result.clips)  # as of a file without durations
+    with Video(write_heat_video(replace(result, clips=clips), tmp_path / "out.mp4")) as video:
+        assert len(video) == 1
 
 
 def test_pictures_of_a_clip() -> None:
