@@ -450,7 +450,7 @@ def test_an_upload_has_a_largest_size(server: Served) -> None:
         b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
     )
     start = b'--b\r\nContent-Disposition: form-data; name="video"; filename="a"\r\n\r\n'
-    blocks = [start, *[bytes(100_000)] * 21]  # without a length, and without an end
+    blocks = [start, *[bytes(100_000)] * 20, bytes(10)]  # without a length, and without an end
     answer = raw(server, head + b"".join(b"%x\r\n%b\r\n" % (len(block), block) for block in blocks))
     assert answer.startswith(b"HTTP/1.1 413")
     assert server.uploads() == before

@@ -224,7 +224,7 @@ def _add_api(app: FastAPI, site: Site) -> None:
 
     @app.get("/api/jobs/{job_id}", response_model=JobAnswer)
     async def job(request: Request, job_id: str, brief: bool = False) -> JobAnswer:
-        """Return the state of a video, and its result when it is classified. `brief` leaves the result out."""
+        """Return the state of a video, and its result when it is classified, unless `brief` is set."""
         return answer_of(site.job(request, job_id), site.jobs, brief=brief)
 
     @app.delete("/api/jobs/{job_id}", status_code=204)
