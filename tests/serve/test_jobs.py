@@ -23,7 +23,7 @@ MB = 1_000_000
 
 
 class Scorer:
-    """A scoring process that does what a test says."""
+    """A scoring process that runs the function of a test."""
 
     def __init__(self, work: Callable[[Task], dict[str, Any]] = lambda _: {}) -> None:
         self.work = work
@@ -188,7 +188,7 @@ def test_young_results_of_others_are_not_deleted(tmp_path: Path) -> None:
     play(tmp_path, script, Scorer())
 
 
-def test_failed_work_leaves_no_file_and_is_not_tried_for_ever(tmp_path: Path) -> None:
+def test_failed_work_leaves_no_file_and_is_tried_twice(tmp_path: Path) -> None:
     def work(task: Task) -> dict[str, Any]:
         if task.step == "predict":
             return {}
@@ -233,7 +233,7 @@ def test_work_that_is_stopped_leaves_no_folder(tmp_path: Path) -> None:
     play(tmp_path, script, Scorer(work))
 
 
-def test_a_result_that_was_deleted_at_once_is_still_an_answer(tmp_path: Path) -> None:
+def test_a_result_that_was_deleted_immediately_is_still_an_answer(tmp_path: Path) -> None:
     async def script(jobs: Jobs) -> None:
         job = await classified(jobs)
         await jobs.remove(job)

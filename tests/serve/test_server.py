@@ -115,8 +115,8 @@ def test_progress_is_reported_and_a_deleted_video_is_stopped(server: Served, tmp
 def scoring_process(server: Served) -> int:
     """Return the id of the process that has the model."""
     children = psutil.Process(server.process.pid).children()
-    (found,) = [child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())]
-    return found
+    (scorer,) = [child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    return scorer
 
 
 def test_the_video_is_played_again_in_ranges(server: Served, film: Path) -> None:

@@ -1,4 +1,4 @@
-"""Uploads: bounds on what a form may hold, without a server."""
+"""Uploads: bounds on the parts of a form, without a server."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _POLL = 0.05  # seconds between two looks at the process
 _LOADING = 600.0  # seconds for the start of a process
 _STOPPING = 2.0  # seconds for the end of unwanted work, after which the process is killed
 _LATE = 10.0  # seconds beyond the time limit, after which the process is killed whatever the server waits for
-_GROWN = 0.25  # share of the memory for a video that earlier videos may leave behind
+_GROWN = 0.25  # share of the memory for a video that earlier videos may keep
 _ERRORS = {error.__name__: error for error in (CheckpointError, ConfigError)}
 
 

@@ -1,4 +1,4 @@
-"""What runs in a scoring process: it loads the model, and works on one video at a time.
+"""Code of a scoring process, which loads the model and works on one video at a time.
 
 The server (`t3d.serve.child`) sends tasks and watches it. Messages are JSON, not pickles: if a file takes
 over this process, it still cannot run anything in the server.
@@ -161,7 +161,7 @@ def _end_with_server(folder: str) -> None:
 
 
 def _be_modest() -> None:
-    """If memory is short, the kernel ends this process first. Computing has less priority than the page."""
+    """Lower the priority of this process: if memory is short, the kernel ends it first."""
     with suppress(OSError), Path("/proc/self/oom_score_adj").open("w") as file:
         file.write("1000")
     with suppress(OSError, AttributeError):  # Windows has none

@@ -32,7 +32,7 @@ _MOST_UPLOADS = 2  # of one visitor at the same time
 _MOST_TRIES = 2  # of one step
 _YOUNG = 60.0  # seconds for which other visitors' results are not deleted for space
 _PAUSES = (5.0, 10.0, 20.0, 40.0)  # seconds before a process that cannot load the model is started again
-_PATIENCE = 3  # failed starts after which videos that wait are given up
+_PATIENCE = 3  # failed starts after which videos that wait fail
 _BROKEN = "The server cannot load its model at the moment. Try again later."
 _ERROR = "The server has an error. Its operator can see the details."
 
@@ -79,7 +79,7 @@ class Jobs:
 
     @property
     def status(self) -> Literal["ok", "broken", "ending"]:
-        """Whether videos are taken: `broken` if no process can load the model, or no work is done."""
+        """State of the server: `broken` if no process can load the model, or no work is done."""
         if not self.is_open:
             return "ending"
         stuck = bool(self._tasks) and all(task.done() for task in self._tasks[:-1])

@@ -117,7 +117,7 @@ async def _write(
 
 
 def largest(length: str | None, config: ServeConfig) -> int:
-    """Return how many bytes an upload can have, by what its request says.
+    """Return how many bytes an upload can have, by the headers of its request.
 
     Args:
         length: Header Content-Length of the request. It may be missing.
