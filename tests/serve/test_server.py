@@ -366,7 +366,7 @@ def test_a_playlist_opens_no_other_file_or_address(server: Served, film: Path, w
     ]
     with server.client() as client:
         for text in playlists:
-            for name in ("list.m3u8", "list.mp4", "list.ffconcat"):
+            for name in ("list.m3u8", "list.mp4", "list.ffconcat", "list.ts"):
                 job = send(client, text.encode(), name).json()
                 assert job["state"] == "failed", text
                 assert "is not a video" in job["error"], text
