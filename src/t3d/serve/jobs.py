@@ -373,7 +373,7 @@ class Jobs:
 
 
 def _too_many(message: str) -> Refusal:
-    return Refusal(429, message, {"Retry-After": "10", "Connection": "close"})
+    return Refusal(429, message, {"Retry-After": "10"})
 
 
 def _tidied(folder: Path, *, delete: bool, swept: bool) -> int:
