@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 
 from t3d.cli.main import main
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, LostReaderError
 from t3d.io.locks import lock
+from t3d.serve import child, run
 from t3d.serve import folder as folders
-from t3d.serve import run
-from t3d.serve.child import ScoringProcess, TaskError
+from t3d.serve.child import ScoringProcess, TaskError, TaskStopped
 from t3d.serve.config import ServeConfig
 from t3d.serve.folder import PREFIX, ServeFolder, delete_orphans
 from t3d.serve.inside import Setup
 from t3d.serve.run import TOKEN
+from t3d.serve.score import Task
 from t3d.serve.security import Rules, allowed_hosts
 
 
@@ -207,6 +208,8 @@ class _Pipe:
         assert most < 1e9
         return self.message
 
+    def send_bytes(self, _: bytes) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -219,6 +222,52 @@ def test_a_message_of_a_scoring_process_is_never_run() -> None:
             scorer._message(0)
     scorer._pipe = _Pipe(b'["progress", 0.5]')  # type: ignore[assignment]
     assert scorer._message(0) == ("progress", 0.5)
+
+
+class _Process:
+    """A process that is alive until it is killed."""
+
+    pid = 1
+    killed = False
+
+    def is_alive(self) -> bool:
+        return not self.killed
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def join(self) -> None: ...
+
+
+def test_an_idle_process_with_too_much_memory_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What earlier videos left in memory would count for the next video."""
+    scorer = ScoringProcess(Setup(ServeConfig("model", max_memory_gb=2), "folder"))
+    scorer._base = 1_000_000_000
+    for resident, killed in ((1_400_000_000, False), (1_600_000_000, True)):
+        monkeypatch.setattr(child, "_resident", lambda _, resident=resident: resident)
+        process = scorer._process = _Process()  # type: ignore[assignment]
+        scorer.renew_if_grown()
+        assert process.killed is killed
+        assert scorer.is_ready is not killed
+
+
+def test_unwanted_work_is_ended_without_the_process_if_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "_STOPPING", 0.05)
+    for message, killed in ((b'["stopped", null]', False), (b'["progress", 0.1]', True)):
+        scorer = ScoringProcess(Setup(ServeConfig("model"), "folder"))
+        process = scorer._process = _Process()  # type: ignore[assignment]
+        scorer._pipe = _Pipe(message)  # type: ignore[assignment]
+        with pytest.raises(TaskStopped):
+            scorer.run(Task("predict", "a"), report=lambda _: None, unwanted=lambda: True)
+        assert process.killed is killed
+
+
+def test_a_load_that_hangs_has_a_time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(child, "_LOADING", 0.0)
+    scorer = ScoringProcess(Setup(ServeConfig("absent"), str(tmp_path / "folder")))
+    with pytest.raises(LostReaderError, match="was not ready within 0 s"):
+        scorer.start()
+    assert not scorer.is_ready
 
 
 def test_folders_of_killed_servers_are_deleted_at_the_next_start(
