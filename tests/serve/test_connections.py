@@ -15,6 +15,8 @@ from t3d.serve.connections import bounded
 async def _app(scope: Any, _: Any, send: Any) -> None:
     if scope["type"] != "http":
         return
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.3)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     if scope["path"] == "/endless":
         for _ in range(10_000):
@@ -79,6 +81,15 @@ def test_a_connection_without_a_whole_request_is_closed() -> None:
         while not dripping.lost.is_set():  # a body that nobody reads does not keep it open
             dripping.transport.write(b"x")
             await asyncio.sleep(0.02)
+
+    play(script, bounded(10, silent=0.1))
+
+
+def test_a_request_may_take_longer_than_its_head() -> None:
+    async def script(connect: Any, _: Any) -> None:
+        client = await connect(REQUEST.replace(b"/ ", b"/slow ", 1))
+        await client.lost.wait()
+        assert b"ok" in client.answer
 
     play(script, bounded(10, silent=0.1))
 

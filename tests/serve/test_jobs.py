@@ -18,6 +18,7 @@ from t3d.serve.job import Job
 from t3d.serve.jobs import Jobs
 from t3d.serve.refusal import Refusal
 from t3d.serve.score import Task
+from t3d.serve.turns import Turns
 
 MB = 1_000_000
 
@@ -152,6 +153,17 @@ def test_visitors_take_turns_and_have_a_bound(tmp_path: Path) -> None:
             await jobs.open(owner=None, key="third", size=1)
 
     play(tmp_path, script, None, queue=12)
+
+
+def test_work_is_taken_in_turns() -> None:
+    turns = Turns()
+    names = ("ax", "bx", "cx", "dy", "ey", "fz")
+    for name, key in names:
+        turns.add(Job(name, None, key, "", Path(), Path()), "predict")
+    expected = [job.id for job, _ in turns.in_order()]
+    assert expected == ["a", "d", "f", "b", "e", "c"]
+    assert [turns.take()[0].id for _ in names] == expected
+    assert len(turns) == 0
 
 
 def test_what_sends_nothing_deletes_nothing(tmp_path: Path) -> None:
