@@ -214,6 +214,7 @@ _GUARDED = {
     "export/trace.py": {"_stream_errors", "write_torch"},  # in `writing`, see `named_at_the_end`
     "video/sound.py": {"not_in"},  # into memory
     "bench/child.py": {"_forget_peak", "_main"},  # /proc
+    "serve/inside.py": {"_be_modest"},  # /proc
     "reproduce/run.py": {"_write"},  # calls another function of this name
 }
 _WRITING_CALLS = {"write_text", "write_bytes", "save_file", "write_table", "savefig", "touch"}

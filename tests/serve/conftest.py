@@ -58,11 +58,11 @@ class Served:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network whose scores differ from video to video, with clips of 8 frames."""
     torch.manual_seed(1)
-    net = create_model("densenet3d_tiny", num_classes=3)
+    net = create_model("t3d_tiny", num_classes=3)
     torch.nn.init.normal_(net.get_classifier().weight, std=1.0)
     path = tmp_path_factory.mktemp("served") / "model.safetensors"
     spec = ClipSpec(num_frames=8, stride=1, size=32, resize=32, tail="pad")
-    save_model(net, path, card=ModelCard("densenet3d_tiny", classes=CLASSES, clip=spec))
+    save_model(net, path, card=ModelCard("t3d_tiny", classes=CLASSES, clip=spec))
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from t3d.evaluation.predictor import Predictor
+from t3d.explanation.explainer import explain
 
 from .conftest import CLASSES, Served, make_film
 
@@ -200,6 +202,46 @@ def test_a_format_that_the_browser_cannot_play_is_converted(page: Page, tmp_path
     page.wait(lambda: page.run("return document.getElementById('player').videoWidth") == 80)
     assert page.run("return document.getElementById('player').src").endswith("/annotated")
     assert "Save" in page.find("actions").text
+    assert page.find("views").text == ""  # the only video that it can play
+
+
+def test_the_heat_and_the_temporal_depths_are_shown(page: Page, film: Path, model: Path) -> None:
+    page.begin()
+    page.send(film)
+    page.run(
+        "[...document.querySelectorAll('#actions button')].find((b) => b.textContent === 'Explain').click()"
+    )
+    page.wait(lambda: page.run("return document.getElementById('player').src").endswith("/explained"))
+    page.wait(lambda: page.run("return document.getElementById('player').videoWidth") == 80)
+    assert page.find("depths").is_displayed()
+    rows = page.run("return [...document.querySelectorAll('#depth-bars li')].map((each) => each.innerText)")
+    depths = explain(model, film).depths
+    assert [row.split("\n")[0] for row in rows] == [f"{each.stage}, depth {each.depth}" for each in depths]
+    assert page.find("views").text.split() == ["Video", "Heat"]
+    page.run("document.querySelector('#views button').click()")
+    page.wait(lambda: page.run("return document.getElementById('player').src").endswith("/video"))
+    assert page.errors() == []
+
+
+def test_classes_that_are_numbers_keep_their_order(page: Page, film: Path) -> None:
+    """JavaScript sorts keys such as "10" by their numbers, not by their place in the answer."""
+    page.begin()
+    page.send(film)
+    page.run(
+        """
+        const classes = JSON.parse('{"10": 0.6, "1": 0.3, "0": 0.1}');
+        const clip = { start: 0, end: 3, classes };
+        job.result = { clips: 1, classes, targets: "single", per_clip: [clip], segments: [] };
+        present();
+        """
+    )
+    assert page.find("label").text == "10"
+    assert page.find("probability").text == "60.0 %"
+    bars = page.run("return [...document.querySelectorAll('#bars span')].map((each) => each.textContent)")
+    assert bars == ["10", "1", "0"]
+    assert page.run("return document.querySelector('#legend').textContent") == "10"
+    text = page.run("return document.getElementById('json').textContent")
+    assert list(json.loads(text)["classes"]) == ["10", "1", "0"]
 
 
 def test_two_visitors_at_the_same_time(

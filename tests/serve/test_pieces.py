@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,16 @@ from typing import Any
 import pytest
 
 from t3d.cli.main import main
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, LostReaderError
 from t3d.io.locks import lock
+from t3d.serve import child, run
 from t3d.serve import folder as folders
-from t3d.serve import run
+from t3d.serve.child import ScoringProcess, TaskError, TaskStopped
 from t3d.serve.config import ServeConfig
 from t3d.serve.folder import PREFIX, ServeFolder, delete_orphans
+from t3d.serve.inside import Setup
 from t3d.serve.run import TOKEN
+from t3d.serve.score import Task
 from t3d.serve.security import Rules, allowed_hosts
 
 
@@ -64,6 +69,16 @@ def test_a_server_that_cannot_start_says_why(
     given = [word.replace("MODEL", str(model)) for word in words]
     assert main(["serve", *given, "--port", "0"]) == 2
     assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stop_while_the_model_is_loaded_ends_it(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    opened: list[object] = []
+    run.serve(ServeConfig(str(model), port=0), opened=lambda *each: opened.append(each), stopped=lambda: True)
+    assert opened == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -116,6 +131,145 @@ def test_a_folder_is_private_and_deleted(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_of_a_server_that_was_killed_while_it_started_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, new = (tmp_path / f"t3d-starting-{name}" for name in ("old", "new"))
+    for path in (old, new):
+        path.mkdir()
+    os.utime(old, (0, 0))
+    assert delete_orphans() == [old]
+    assert [path.name for path in tmp_path.iterdir()] == ["t3d-starting-new"]  # another server starts
+
+
+def test_a_folder_is_deleted_although_a_process_still_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, left = tmp_path / "job", [2]
+    delete = shutil.rmtree
+
+    def delete_and_write(path: Path, **options: Any) -> None:
+        delete(path, **options)
+        if left[0] > 0:
+            left[0] -= 1
+            path.mkdir()
+
+    monkeypatch.setattr(shutil, "rmtree", delete_and_write)
+    folder.mkdir()
+    folders.delete_tree(folder)
+    assert not folder.exists()
+
+
+def test_an_example_whose_name_is_not_text_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "good.mp4").touch()
+    (tmp_path / os.fsdecode(b"bad-\xff.mp4")).touch()
+    assert list(run._examples(str(tmp_path))) == ["good.mp4"]
+    assert "is left out: its name is not UTF-8" in capsys.readouterr().err
+
+
+def test_the_token_is_not_inherited(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv(TOKEN, "0123456789abcdef")
+    run.serve(ServeConfig(str(model), port=0), opened=lambda *_: None, stopped=lambda: True)
+    assert TOKEN not in os.environ
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGQUIT"])
+def test_a_closed_terminal_ends_the_server(name: str) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with run._hangups(lambda: False) as ended:
+        assert not ended()
+        signal.raise_signal(number)
+        assert ended()
+    assert signal.getsignal(number) == before
+    signal.signal(number, signal.SIG_IGN)  # as `nohup` does
+    try:
+        with run._hangups(lambda: False) as ended:
+            signal.raise_signal(number)
+            assert not ended()
+    finally:
+        signal.signal(number, before)
+
+
+class _Pipe:
+    """One end of a pipe with one message."""
+
+    def __init__(self, message: bytes) -> None:
+        self.message = message
+
+    def poll(self, _: float) -> bool:
+        return True
+
+    def recv_bytes(self, most: int) -> bytes:
+        assert most < 1e9
+        return self.message
+
+    def send_bytes(self, _: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_a_message_of_a_scoring_process_is_never_run() -> None:
+    """The process decodes files from strangers. A pickle from it could run anything in the server."""
+    scorer = ScoringProcess(Setup(ServeConfig("model"), "folder"))
+    for message in (pickle.dumps(("result", {})), b"", b"[1]", b"nonsense", b"{}"):
+        scorer._pipe = _Pipe(message)  # type: ignore[assignment]
+        with pytest.raises(TaskError):
+            scorer._message(0)
+    scorer._pipe = _Pipe(b'["progress", 0.5]')  # type: ignore[assignment]
+    assert scorer._message(0) == ("progress", 0.5)
+
+
+class _Process:
+    """A process that is alive until it is killed."""
+
+    pid = 1
+    killed = False
+
+    def is_alive(self) -> bool:
+        return not self.killed
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def join(self) -> None: ...
+
+
+def test_an_idle_process_with_too_much_memory_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What earlier videos left in memory would count for the next video."""
+    scorer = ScoringProcess(Setup(ServeConfig("model", max_memory_gb=2), "folder"))
+    scorer._base = 1_000_000_000
+    for resident, killed in ((1_400_000_000, False), (1_600_000_000, True)):
+        monkeypatch.setattr(child, "_resident", lambda _, resident=resident: resident)
+        process = scorer._process = _Process()  # type: ignore[assignment]
+        scorer.renew_if_grown()
+        assert process.killed is killed
+        assert scorer.is_ready is not killed
+
+
+def test_unwanted_work_is_ended_without_the_process_if_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "_STOPPING", 0.05)
+    for message, killed in ((b'["stopped", null]', False), (b'["progress", 0.1]', True)):
+        scorer = ScoringProcess(Setup(ServeConfig("model"), "folder"))
+        process = scorer._process = _Process()  # type: ignore[assignment]
+        scorer._pipe = _Pipe(message)  # type: ignore[assignment]
+        with pytest.raises(TaskStopped):
+            scorer.run(Task("predict", "a"), report=lambda _: None, unwanted=lambda: True)
+        assert process.killed is killed
+
+
+def test_a_load_that_hangs_has_a_time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(child, "_LOADING", 0.0)
+    scorer = ScoringProcess(Setup(ServeConfig("absent"), str(tmp_path / "folder")))
+    with pytest.raises(LostReaderError, match="was not ready within 0 s"):
+        scorer.start()
+    assert not scorer.is_ready
+
+
 def test_folders_of_killed_servers_are_deleted_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +282,6 @@ def test_folders_of_killed_servers_are_deleted_at_the_next_start(
     (tmp_path / f"{PREFIX}file").write_text("x")
     held = lock(used)
     assert held is not None
-    uid = os.getuid()
     mine = folders._is_ours
     monkeypatch.setattr(folders, "_is_ours", lambda path: mine(path) and path != other)  # of another user
     assert delete_orphans() == [orphan]
@@ -136,5 +289,4 @@ def test_folders_of_killed_servers_are_deleted_at_the_next_start(
         f"{PREFIX}{name}" for name in ("used", "other", "link", "file")
     )
     held.release()
-    assert uid == os.getuid()
     shutil.rmtree(used)

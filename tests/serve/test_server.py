@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +18,12 @@ from typing import Any
 import av
 import httpx
 import numpy as np
+import psutil
 import pytest
+from PIL import Image
 
 from t3d.evaluation.predictor import Predictor
-from t3d.serve.security import VISITOR
+from t3d.serve.folder import delete_orphans
 
 from .conftest import CLASSES, Served, make_film
 
@@ -36,6 +41,18 @@ def server(start_server: Start, examples: Path) -> Iterator[Served]:
 def send(client: httpx.Client, file: Path | bytes, name: str = "film.mp4", **query: object) -> httpx.Response:
     content = file.read_bytes() if isinstance(file, Path) else file
     return client.post("api/predict", params={"wait": 1, **query}, files={"video": (name, content)})
+
+
+def visitor(server: Served) -> httpx.Client:
+    """A client with the headers of a browser, which has seen the page and has its cookie."""
+    browser = {"Sec-Fetch-Site": "same-origin", "Origin": server.url.rstrip("/")}
+    return server.client(headers=browser, cookies=httpx.get(server.url, headers=browser).cookies)
+
+
+def cookie_of(client: httpx.Client) -> str:
+    (value,) = {cookie.value for cookie in client.cookies.jar if cookie.name.startswith("t3d_visitor_")}
+    assert value is not None
+    return value
 
 
 def raw(server: Served, request: bytes) -> bytes:
@@ -72,22 +89,34 @@ def test_the_result_is_that_of_predict(server: Served, model: Path, film: Path) 
         assert client.get(f"api/jobs/{job['id']}").json() == job
 
 
-def test_progress_is_reported_and_the_place_in_the_queue(server: Served, tmp_path: Path) -> None:
+def test_progress_is_reported_and_a_deleted_video_is_stopped(server: Served, tmp_path: Path) -> None:
     long = make_film(tmp_path / "long.mp4", length=500)
+    process = scoring_process(server)
     with server.client() as client:
         jobs = [
             client.post("api/predict", files={"video": ("a.mp4", long.read_bytes())}).json() for _ in range(3)
         ]
         assert all(job["state"] in ("waiting", "working") for job in jobs)
-        assert client.get(f"api/jobs/{jobs[2]['id']}").json()["position"] == 1
-        shares = set()
+        places = [client.get(f"api/jobs/{job['id']}").json()["position"] for job in jobs]
+        assert places == sorted(places)
+        shares = [0.0]
         while (state := client.get(f"api/jobs/{jobs[0]['id']}").json())["state"] != "done":
-            shares.add(state["progress"])
-        assert any(0 < share < 1 for share in shares)
-        assert client.delete(f"api/jobs/{jobs[1]['id']}").status_code == 204  # it waits
-        assert client.delete(f"api/jobs/{jobs[2]['id']}").status_code == 204  # it may be at work
+            shares.append(state["progress"])
+        assert shares == sorted(shares)
+        assert client.delete(f"api/jobs/{jobs[1]['id']}").status_code == 204  # it may be at work
+        assert client.delete(f"api/jobs/{jobs[2]['id']}").status_code == 204
         assert client.get(f"api/jobs/{jobs[2]['id']}").status_code == 404
         assert client.get("healthz").json()["waiting"] == 0
+        assert client.get(f"api/jobs/{jobs[0]['id']}?brief=1").json()["result"] is None
+    assert client_works(server)
+    assert scoring_process(server) == process  # it was not killed, so the model is not loaded again
+
+
+def scoring_process(server: Served) -> int:
+    """Return the id of the process that has the model."""
+    children = psutil.Process(server.process.pid).children()
+    (scorer,) = [child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    return scorer
 
 
 def test_the_video_is_played_again_in_ranges(server: Served, film: Path) -> None:
@@ -119,7 +148,30 @@ def test_an_annotated_video_is_drawn_on_demand(server: Served, film: Path, tmp_p
             ]
         assert len(changed) == 30
         assert min(changed) > 2
-        assert client.post(f"api/jobs/{job['id']}/elsewhere").status_code == 422
+        wrong = [client.post(f"api/jobs/{job['id']}/elsewhere"), client.post("api/predict?wait=banana")]
+        assert [each.status_code for each in wrong] == [422, 422]
+        assert [list(each.json()) for each in wrong] == [["error"], ["error"]]
+        assert "banana" not in wrong[1].text
+
+
+def test_a_decision_is_explained_on_demand(server: Served, film: Path, model: Path, tmp_path: Path) -> None:
+    from t3d.explanation.explainer import explain
+
+    explanation = explain(model, film)
+    with server.client() as client:
+        assert client.get("api/model").json()["steps"] == ["annotated", "explained"]
+        job = send(client, film).json()
+        answer = client.post(f"api/jobs/{job['id']}/explained", params={"wait": 1})
+        facts = answer.json()["steps"]["explained"]["facts"]
+        assert facts["label"] == explanation.label == next(iter(job["result"]["classes"]))
+        shares = [each["share"] for each in facts["depths"]]
+        assert shares == pytest.approx([each.share for each in explanation.depths], abs=1e-3)
+        assert shares
+        assert "path" not in answer.text
+        written = client.get(answer.json()["steps"]["explained"]["file"])
+    (tmp_path / "heat.mp4").write_bytes(written.content)
+    with av.open(str(tmp_path / "heat.mp4")) as heat:
+        assert heat.streams.video[0].codec_context.name == "h264"
 
 
 def test_sound_that_browsers_do_not_play_is_left_out(server: Served, tmp_path: Path) -> None:
@@ -187,9 +239,11 @@ def _long() -> bytes:
     return write_gray(Path("long.mp4"), length=70, fps=1).read_bytes()
 
 
-def write_gray(path: Path, *, length: int, fps: int = 10, height: int = 32, width: int = 32) -> Path:
+def write_gray(
+    path: Path, *, length: int, fps: int = 10, height: int = 32, width: int = 32, **options: str
+) -> Path:
     """A video that is quickly written, however long it is."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         image = np.full((height * 3 // 2, width), 128, np.uint8)
@@ -197,6 +251,13 @@ def write_gray(path: Path, *, length: int, fps: int = 10, height: int = 32, widt
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="yuv420p")))
         container.mux(stream.encode(None))
     return path
+
+
+def _endless() -> bytes:
+    """A long video whose header has no duration, as a recorder writes that is cut off."""
+    path = Path("endless.mkv")
+    write_gray(path, length=70, fps=1, live="1")
+    return path.read_bytes()
 
 
 def _sound() -> bytes:
@@ -225,6 +286,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "noise": (lambda: bytes(range(256)) * 40, "is not a video"),
     "huge": (_huge, "has frames of 8192 × 8192 pixels"),
     "long": (_long, "has 70 seconds; this server accepts at most 60"),
+    "endless": (_endless, "has 70 seconds; this server accepts at most 60"),
     "sound": (_sound, "has no pictures"),
     "rare": (_rare, "has video in the codec ffv1, which this server does not accept"),
     "zip": (lambda: b"PK\x03\x04" + bytes(1000), "is not a video"),
@@ -253,17 +315,43 @@ def test_a_bad_file_has_a_clear_message(
 
 
 def client_works(server: Served) -> bool:
+    """Return whether a good video is classified."""
     with server.client() as client:
-        return bool(client.get("healthz").json()["status"] == "ok")
+        name = client.get("api/model").json()["examples"][0]
+        answer = client.post("api/predict", params={"example": name, "wait": 1})
+        return bool(answer.json()["state"] == "done")
 
 
-def test_a_truncated_file_is_refused_or_read_as_far_as_it_goes(server: Served, film: Path) -> None:
-    content = film.read_bytes()
+def test_a_truncated_file_is_refused_or_read_as_far_as_it_goes(server: Served, tmp_path: Path) -> None:
+    path = write_gray(tmp_path / "a.mp4", length=30)
+    content = path.read_bytes()
     with server.client() as client:
         job = send(client, content[:300]).json()  # within the header
-        assert job["error"].startswith("This file ")
-        job = send(client, content[: len(content) * 2 // 3]).json()
-        assert job["state"] == "done" or job["error"].startswith("This file ")
+        assert (job["state"], job["error"][:10]) == ("failed", "This file ")
+        job = send(client, content[: len(content) * 2 // 3]).json()  # the index at the end is missing
+        assert (job["state"], job["error"][:10]) == ("failed", "This file ")
+        stream = write_gray(tmp_path / "a.ts", length=30).read_bytes()
+        job = send(client, stream[: len(stream) * 2 // 3]).json()
+        assert job["state"] == "done"
+        assert 0 < job["video"]["seconds"] < 3
+
+
+def test_a_cover_picture_is_not_decoded(server: Served, tmp_path: Path) -> None:
+    path, cover = write_gray(tmp_path / "a.mp4", length=10), tmp_path / "cover.mkv"
+    image = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(image, "png")
+    with av.open(str(path)) as source, av.open(str(cover), "w") as container:
+        video = container.add_stream_from_template(source.streams.video[0])
+        container.add_attachment("cover.png", "image/png", image.getvalue())
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                container.mux(packet)
+    with av.open(str(cover)) as container:
+        assert [stream.codec_context.name for stream in container.streams.video] == ["h264", "png"]
+    with server.client() as client:
+        job = send(client, cover).json()
+        assert (job["state"], job["error"], job["video"]["codec"]) == ("done", None, "h264")
 
 
 def test_a_playlist_opens_no_other_file_or_address(server: Served, film: Path, web_listener: Any) -> None:
@@ -278,7 +366,7 @@ def test_a_playlist_opens_no_other_file_or_address(server: Served, film: Path, w
     ]
     with server.client() as client:
         for text in playlists:
-            for name in ("list.m3u8", "list.mp4", "list.ffconcat"):
+            for name in ("list.m3u8", "list.mp4", "list.ffconcat", "list.ts"):
                 job = send(client, text.encode(), name).json()
                 assert job["state"] == "failed", text
                 assert "is not a video" in job["error"], text
@@ -345,7 +433,7 @@ def test_the_name_of_a_file_is_only_shown(name: str, shown: str, server: Served,
     if "\0" not in name:  # a strict reader of forms may refuse it
         assert answer.json()["state"] == "done"
     names = {path.name for folder in server.folders() for path in folder.rglob("*") if path.is_file()}
-    assert names <= {".lock", "video", "annotated.mp4"}
+    assert names <= {".lock", "video", "annotated.mp4", "explained.mp4"}
     assert server.error_file.read_text().count("Traceback") == 0
 
 
@@ -357,15 +445,14 @@ def test_an_upload_has_a_largest_size(server: Served) -> None:
     with server.client() as client:
         answer = send(client, bytes(3_000_000))
         assert (answer.status_code, "larger than 2 MB" in answer.json()["error"]) == (413, True)
-
-        def endless() -> Iterator[bytes]:  # without Content-Length
-            yield b'--b\r\nContent-Disposition: form-data; name="video"; filename="a"\r\n\r\n'
-            for _ in range(40):
-                yield bytes(100_000)
-
-        headers = {"Content-Type": "multipart/form-data; boundary=b"}
-        with suppress(httpx.TransportError):  # the server closes the connection while the client is sending
-            assert client.post("api/predict", content=endless(), headers=headers).status_code == 413
+    head = (
+        b"POST /api/predict HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+    start = b'--b\r\nContent-Disposition: form-data; name="video"; filename="a"\r\n\r\n'
+    blocks = [start, *[bytes(100_000)] * 20, bytes(10)]  # without a length, and without an end
+    answer = raw(server, head + b"".join(b"%x\r\n%b\r\n" % (len(block), block) for block in blocks))
+    assert answer.startswith(b"HTTP/1.1 413")
     assert server.uploads() == before
 
 
@@ -421,18 +508,16 @@ def test_a_wrong_form_is_explained(kind: str, body: bytes, status: int, message:
 
 def test_a_visitor_cannot_see_the_video_of_another(server: Served, film: Path) -> None:
     browser = {"Sec-Fetch-Site": "same-origin", "Origin": server.url.rstrip("/")}
-    with (
-        server.client(headers=browser) as one,
-        server.client(headers=browser) as two,
-        server.client() as none,
-    ):
+    with visitor(server) as one, server.client(headers=browser) as two, server.client() as none:
         answer = send(one, film)
         cookie = answer.headers["set-cookie"].lower()
-        assert all(word in cookie for word in ("httponly", "samesite=strict", f"{VISITOR}="))
-        send(two, film)
+        assert all(word in cookie for word in ("httponly", "samesite=strict", "t3d_visitor_"))
+        send(two, film)  # without the page before
         job = answer.json()
-        assert one.cookies[VISITOR] != two.cookies[VISITOR]
-        assert len(one.cookies[VISITOR]) == len(job["id"]) == 22  # 128 bits
+        assert cookie_of(one) != cookie_of(two)
+        assert len(cookie_of(one).partition(".")[0]) == len(job["id"]) == 22  # 128 bits
+        odd = none.get(f"api/jobs/{job['id']}", headers={"Cookie": f"{cookie.partition('=')[0]}=é".encode()})
+        assert odd.status_code == 404
         for address in (f"api/jobs/{job['id']}", job["file"], f"api/jobs/{job['id']}/annotated"):
             assert one.get(address).status_code != 404
             assert two.get(address).status_code == none.get(address).status_code == 404
@@ -440,6 +525,17 @@ def test_a_visitor_cannot_see_the_video_of_another(server: Served, film: Path) -
         assert two.delete(f"api/jobs/{job['id']}").status_code == 404
         assert two.post(f"api/jobs/{job['id']}/annotated").status_code == 404
         assert one.get(f"api/jobs/{job['id']}").status_code == 200
+
+
+def test_a_proxy_with_https_makes_cookies_secure(server: Served, examples: Path) -> None:
+    (example,) = examples.glob("*.mp4")
+    host = server.url.removeprefix("http://").strip("/")
+    browser = {"Sec-Fetch-Site": "same-origin", "Origin": f"https://{host}"}
+    with server.client(headers=browser) as client:
+        for headers, secure in (({}, False), ({"X-Forwarded-Proto": "https"}, True)):
+            answer = client.post("api/predict", params={"example": example.name}, headers=headers)
+            assert answer.status_code == 202
+            assert ("secure" in answer.headers["set-cookie"].lower()) is secure
 
 
 @pytest.mark.parametrize(
@@ -482,7 +578,7 @@ def test_every_answer_has_the_headers(address: str, server: Served) -> None:
     assert policy["script-src"] == policy["style-src"] == "'self'"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
-    assert headers["referrer-policy"] == "same-origin"
+    assert headers["referrer-policy"] == ("same-origin" if address else "no-referrer")
     assert headers["cross-origin-resource-policy"] == "same-origin"
     assert headers["cache-control"] == "no-store"
     assert "server" not in headers
@@ -503,7 +599,7 @@ def test_many_visitors_at_the_same_time_get_their_own_results(
     right = [dict(Predictor(model)(path).top(3)) for path in films]
 
     def visit(number: int) -> dict[str, float]:
-        with server.client() as client:
+        with visitor(server) as client:
             result: dict[str, float] = send(client, films[number % 4]).json()["result"]["classes"]
             return result
 
@@ -516,17 +612,19 @@ def test_many_visitors_at_the_same_time_get_their_own_results(
 
 
 @pytest.mark.long
-def test_bounds_of_time_queue_and_keeping(start_server: Start, tmp_path: Path) -> None:
+def test_bounds_of_time_and_of_the_queue(start_server: Start, tmp_path: Path) -> None:
     long = write_gray(tmp_path / "long.mp4", length=6000, fps=100).read_bytes()
-    with start_server("--timeout", "0.3", "--queue", "2", "--keep-minutes", "0.03") as server:
+    with start_server("--timeout", "0.3", "--queue", "2") as server:
         with server.client() as client:
             assert "took longer than 0.3 s" in send(client, long).json()["error"]
-            waiting = [client.post("api/predict", files={"video": ("a", long)}) for _ in range(4)]
-            assert [each.status_code for each in waiting][:2] == [202, 202]
-            full = waiting[-1]
-            assert (full.status_code, "Retry-After" in full.headers) == (503, True)
-            assert "2 videos are waiting" in full.json()["error"]
-        assert_expires(server)
+        clients = [visitor(server) for _ in range(5)]
+        waiting = [each.post("api/predict", files={"video": ("a", long)}) for each in clients]
+        assert [each.status_code for each in waiting][:2] == [202, 202]
+        full = waiting[-1]
+        assert (full.status_code, "Retry-After" in full.headers) == (503, True)
+        assert "2 videos are waiting" in full.json()["error"]
+        for client, each in zip(clients, waiting[:2], strict=False):
+            client.delete(f"api/jobs/{each.json()['id']}")
 
 
 def assert_expires(server: Served) -> None:
@@ -539,14 +637,18 @@ def assert_expires(server: Served) -> None:
 
 
 @pytest.mark.long
-def test_memory_has_a_bound_and_the_process_is_replaced(
+def test_memory_and_keeping_have_bounds_and_the_process_is_replaced(
     start_server: Start, film: Path, tmp_path: Path
 ) -> None:
-    big = write_gray(tmp_path / "big.mp4", length=8, height=8192, width=8192)
-    bounds = ("--max-memory-gb", "0.2", "--max-megapixels", "70")
+    big = write_gray(tmp_path / "big.mp4", length=6, height=4096, width=4096)
+    bounds = ("--max-memory-gb", "0.12", "--max-megapixels", "20", "--keep-minutes", "0.02")
     with start_server(*bounds) as server, server.client() as client:
-        assert "more than 0.2 GB of memory" in send(client, big).json()["error"]
-        assert send(client, film).json()["state"] == "done"  # another process
+        assert "more than 0.12 GB of memory" in send(client, big).json()["error"]
+        job = send(client, film).json()  # of another process
+        assert job["state"] == "done"
+        assert client.get("healthz").json()["status"] == "ok"
+        assert_expires(server)
+        assert client.get(f"api/jobs/{job['id']}").status_code == 404
 
 
 def test_a_token_is_needed_elsewhere(start_server: Start, film: Path) -> None:
@@ -602,14 +704,52 @@ def test_ctrl_c_ends_it_and_deletes_all_files(start_server: Start, film: Path) -
         assert "Traceback" not in server.error_file.read_text()
 
 
-def test_a_killed_server_leaves_nothing(start_server: Start, film: Path, wait_until: Any) -> None:
+@pytest.mark.parametrize("step", ["predict", "annotated"])
+def test_a_killed_server_leaves_nothing(
+    step: str, start_server: Start, film: Path, tmp_path: Path, wait_until: Any
+) -> None:
+    long = write_gray(tmp_path / "long.mp4", length=3000, fps=100)
     with start_server() as server:
         with server.client() as client:
-            send(client, film)
+            if step == "predict":
+                client.post("api/predict", files={"video": ("a.mp4", long.read_bytes())})
+            else:
+                job = send(client, film if step == "predict" else long).json()
+                client.post(f"api/jobs/{job['id']}/annotated")
+            wait_until(lambda: client.get("healthz").json()["working"] == 1)
         assert len(server.uploads()) == 1
         server.process.kill()
         server.process.wait()
         wait_until(lambda: server.folders() == [])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+def test_a_closed_terminal_leaves_nothing(
+    number: signal.Signals, start_server: Start, film: Path, wait_until: Any
+) -> None:
+    with start_server() as server:
+        with server.client() as client:
+            send(client, film)
+        os.killpg(server.process.pid, number)  # a terminal sends it to all processes
+        assert server.process.wait(60) == 0
+        wait_until(lambda: server.folders() == [])
+        assert "Traceback" not in server.error_file.read_text()
+
+
+@pytest.mark.long
+def test_the_next_server_deletes_what_a_killed_group_left(
+    start_server: Start, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start_server() as server:
+        with server.client() as client:
+            send(client, film)
+        os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        assert len(server.folders()) == 1
+        monkeypatch.setattr(tempfile, "tempdir", str(server.temporary))
+        assert len(delete_orphans()) == 1
+        assert server.folders() == []
 
 
 def test_a_port_in_use_is_explained(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ from t3d.explanation.grad_cam import Layer, class_activation, layers_of
 from t3d.explanation.network import ExplainedNet
 from t3d.explanation.occlusion import importance_of
 from t3d.explanation.result import ClipExplanation, Explanation
+from t3d.progress import Bar
 from t3d.runtime.formats import exported_format
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 
@@ -101,7 +102,12 @@ class Explainer:
         self._lock = threading.Lock()
 
     def explain(
-        self, video: OneVideo | Part, *, label: str | None = None, fps: float | None = None
+        self,
+        video: OneVideo | Part,
+        *,
+        label: str | None = None,
+        fps: float | None = None,
+        bar: Bar | None = None,
     ) -> Explanation:
         """Explain the decision for one video.
 
@@ -110,6 +116,7 @@ class Explainer:
                 `Predictor.predict`.
             label: Class to explain. Default: the predicted class.
             fps: Frames per second of frames in memory. Needed if the model samples by time.
+            bar: Progress to advance: half of it to classify the video, half to explain. Default: none.
 
         Raises:
             ConfigError: The model has no such class, or see `Predictor.predict`.
@@ -117,8 +124,12 @@ class Explainer:
         """
         self.check_label(label)
         manifest, store = self._opened(video, fps)
-        prediction = self.predictor.predict(video, fps=fps)
-        return self._explained(prediction, manifest, store, label, detailed=True)
+        if bar is None or isinstance(video, Part):
+            prediction = self.predictor.predict(video, fps=fps)
+        else:
+            bar.move(0, 2)
+            prediction = self.predictor(video, fps=fps, bar=bar)
+        return self._explained(prediction, manifest, store, label, detailed=True, bar=bar)
 
     def many(
         self, parts: Iterable[Part], *, label: str | None = None, detailed: int | None = None
@@ -175,17 +186,21 @@ class Explainer:
         label: str | None,
         *,
         detailed: bool,
+        bar: Bar | None = None,
     ) -> Explanation:
         assert prediction.per_clip is not None
         label = prediction.label if label is None else label
         probs = [dict(zip(clip.classes, clip.probs, strict=True))[label] for clip in prediction.per_clip]
         chosen = sorted(range(len(probs)), key=lambda number: -probs[number])[: self.options.most_clips]
         row = self.card.classes.index(label)
+        clips = []
+        if bar is not None:
+            bar.move(len(chosen), 2 * len(chosen))
         with self._lock:
-            clips = [
-                self._clip(clip, row, probs[clip.number], detailed=detailed)
-                for clip in seen_clips(manifest[0], store, chosen)
-            ]
+            for clip in seen_clips(manifest[0], store, chosen):
+                clips.append(self._clip(clip, row, probs[clip.number], detailed=detailed))
+                if bar is not None:
+                    bar.advance()
             remarks = self._remarks(len(probs), len(clips), detailed=detailed)
         clips = _scaled(clips)
         depths = mean_depths([clip.depths for clip in clips]) if self._net.branches else ()

@@ -165,8 +165,8 @@ def _of_right(probs: Floats, labels: npt.NDArray[np.int64]) -> Floats:
 def _temperature(model: ClipScores) -> float:
     """Return the temperature with the smallest loss of the videos' averaged probabilities.
 
-    As if one of V + 2 answers were wrong (Platt 1999, "Probabilistic outputs for support vector machines"). If
-    a model is right about each of a few videos, the loss itself would make it infinitely sure of everything.
+    The loss is as if one of V + 2 answers were wrong (Platt 1999, "Probabilistic outputs for support vector
+    machines"). Else a model that is right about each of a few videos would become infinitely sure.
     """
     from scipy.optimize import minimize_scalar
 

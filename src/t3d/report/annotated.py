@@ -15,7 +15,7 @@ from t3d.evaluation.config import ANNOTATED
 from t3d.evaluation.parts import Part
 from t3d.evaluation.result import Prediction
 from t3d.io.files import is_url
-from t3d.progress import progress
+from t3d.progress import Bar, progress
 from t3d.report.lettering import Lettering, lettering_of
 from t3d.report.overlay import Overlay
 from t3d.report.redrawn import frames_to_draw, writer_like
@@ -137,6 +137,7 @@ def write_annotated(
     image_fps: float | None = None,
     threshold: float | None = None,
     sound: bool = True,
+    bar: Bar | None = None,
 ) -> Annotated:
     """Write a video with the classes of each moment. It appears complete or not at all.
 
@@ -151,6 +152,7 @@ def write_annotated(
         image_fps: Frames per second of a folder of images.
         threshold: See `Overlay`.
         sound: Copy the sound.
+        bar: Progress to advance by frames. Default: a new one, see `t3d.progress`.
 
     Raises:
         VideoError: The video cannot be read.
@@ -173,7 +175,7 @@ def write_annotated(
             lettering=lettering,
             threshold=threshold,
         )
-        _write(video, copied, overlay, file)
+        _write(video, copied, overlay, file, bar)
         codecs = () if copied is None else copied.codecs
         encoded = () if copied is None else copied.not_in(FORMATS[file.suffix.lower()])
         return Annotated(file, len(video), codecs, _remarks(lettering), encoded)
@@ -184,10 +186,12 @@ def _remarks(lettering: Lettering) -> tuple[str, ...]:
     return () if remark is None else (remark,)
 
 
-def _write(video: Video, sound: Sound | None, overlay: Overlay, file: Path) -> None:
+def _write(video: Video, sound: Sound | None, overlay: Overlay, file: Path, bar: Bar | None) -> None:
+    if bar is not None:
+        bar.move(0, len(video))
     ticks, times = video.ticks(), video.times
     with (
-        progress(f"Writing {file.name}", len(video), unit="frames") as bar,
+        progress(f"Writing {file.name}", len(video), unit="frames", bar=bar) as shown,
         writer_like(video, file) as writer,
     ):
         lead = 0
@@ -196,4 +200,4 @@ def _write(video: Video, sound: Sound | None, overlay: Overlay, file: Path) -> N
         for number, image in frames_to_draw(video, range(len(video))):
             overlay.draw(image, float(times[number]))
             writer.add(image, int(ticks.times[number]) + lead, duration=ticks.durations[number])
-            bar.advance()
+            shown.advance()

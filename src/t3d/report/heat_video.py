@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from t3d.data.index import VideoIndex
 from t3d.explanation.pictures import with_heat
 from t3d.explanation.result import ClipExplanation, Explanation
-from t3d.progress import progress
+from t3d.progress import Bar, progress
 from t3d.report.lettering import Lettering, lettering_of
 from t3d.report.overlay import Layout, Picture
 from t3d.report.redrawn import frames_to_draw, writer_like
@@ -31,6 +31,7 @@ def write_heat_video(
     index: VideoIndex | None = None,
     limits: ReadLimits = DEFAULT_LIMITS,
     image_fps: float | None = None,
+    bar: Bar | None = None,
 ) -> Path:
     """Write the explained clips of a video, one after another, with their heat. There is no sound.
 
@@ -43,6 +44,7 @@ def write_heat_video(
         index: Facts about the videos, for those in shards.
         limits: Limits of reading the video.
         image_fps: Frames per second of a folder of images.
+        bar: Progress to advance by frames. Default: a new one, see `t3d.progress`.
 
     Returns:
         The file.
@@ -61,8 +63,10 @@ def write_heat_video(
             if (clip := _clip_at(explanation.clips, time)) is not None
         }
         tick = 0
+        if bar is not None:
+            bar.move(0, len(shown))
         with (
-            progress(f"Writing {file.name}", len(shown), unit="frames") as bar,
+            progress(f"Writing {file.name}", len(shown), unit="frames", bar=bar) as drawn,
             writer_like(video, file) as writer,
         ):
             for number, image in frames_to_draw(video, list(shown)):
@@ -70,7 +74,7 @@ def write_heat_video(
                 _write_text(image, explanation.label, f" {shown[number].probability:.0%}", lettering)
                 writer.add(image, tick, duration=ticks.durations[number])
                 tick += ticks.durations[number]
-                bar.advance()
+                drawn.advance()
     return file
 
 

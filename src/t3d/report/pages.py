@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -39,10 +40,14 @@ def render(template: str, **values: object) -> str:
         template: Name of a file in `t3d/templates`.
         values: Values that the template names. Text is escaped.
     """
-    environment = jinja2.Environment(
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("t3d"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    return environment.get_template(template).render(**values)
 
 
 def headline_figures(metrics: Metrics | MultiMetrics, *, clips: bool = True) -> list[tuple[str, str]]:

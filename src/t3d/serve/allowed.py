@@ -16,7 +16,7 @@ import av.video
 from av.codec.codec import UnknownCodecError
 
 from t3d.errors import VideoError
-from t3d.video.stream import open_container
+from t3d.video.stream import best_video, is_cover, open_container
 
 CONTAINERS = {
     "mov": "video/mp4",
@@ -115,11 +115,11 @@ def _checked(
     if len(container.streams) > _MOST_STREAMS:
         raise VideoError(path, f"has {len(container.streams)} streams; at most {_MOST_STREAMS} are accepted")
     for stream in container.streams:
-        _check_stream(path, stream.type, _codec(stream))
-    if not container.streams.video:
-        raise VideoError(path, "has no pictures, only sound or text; send a video")
-    video = container.streams.best("video") or container.streams.video[0]
-    assert isinstance(video, av.video.VideoStream)
+        if not is_cover(stream):  # a cover picture is not decoded
+            _check_stream(path, stream.type, _codec(stream))
+    video = best_video(container)
+    if video is None:
+        raise VideoError(path, "has no pictures, only sound, text or a cover; send a video")
     context = video.codec_context
     megapixels = context.width * context.height / 1e6
     if megapixels > max_megapixels:

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from t3d.serve.jobs import Job, Jobs, State
-from t3d.serve.score import Step
+from t3d.serve.job import Job, State
+from t3d.serve.jobs import Jobs
+from t3d.serve.score import MoreStep
 
 
 class Segment(BaseModel):
@@ -53,7 +54,7 @@ class StepAnswer(BaseModel):
     """State of one step of the work on a video."""
 
     state: State
-    position: int = Field(description="Pieces of work that are done before this one.")
+    position: int = Field(description="Waiting pieces of work before this one.")
     progress: float = Field(description="Share that is done, from 0 to 1.")
     error: str | None = Field(description="Why it failed, and what to do.")
     file: str | None = Field(description="Address of the file that it wrote, relative to the server.")
@@ -66,7 +67,7 @@ class JobAnswer(BaseModel):
     id: str = Field(description="Name of the job. Whoever knows it can read the result of a program's job.")
     name: str = Field(description="Name of the file, for display.")
     state: State
-    position: int = Field(description="Pieces of work that are done before this one.")
+    position: int = Field(description="Waiting pieces of work before this one.")
     progress: float = Field(description="Share of the classification that is done, from 0 to 1.")
     error: str | None = Field(description="Why it failed, and what to do.")
     file: str | None = Field(description="Address of the video, relative to the server.")
@@ -103,7 +104,7 @@ class ModelAnswer(BaseModel):
     classes: list[str]
     targets: Literal["single", "multi"]
     clip: ClipSettings
-    steps: list[Step] = Field(description="Further work that can be asked for.")
+    steps: list[MoreStep] = Field(description="Further work that can be asked for.")
     limits: Limits
     examples: list[str] = Field(description="Names of example videos.")
 
@@ -111,7 +112,9 @@ class ModelAnswer(BaseModel):
 class Health(BaseModel):
     """State of the server."""
 
-    status: Literal["ok", "ending"]
+    status: Literal["ok", "broken", "ending"] = Field(
+        description="`broken`: no process can load the model, or none works."
+    )
     waiting: int
     working: int
 
@@ -122,15 +125,16 @@ class ErrorAnswer(BaseModel):
     error: str
 
 
-def answer_of(job: Job, jobs: Jobs) -> JobAnswer:
+def answer_of(job: Job, jobs: Jobs, *, brief: bool = False) -> JobAnswer:
     """Return the state of a job for its visitor: no path of this machine.
 
     Args:
         job: The job.
         jobs: All jobs, for its position.
+        brief: Leave the result out.
     """
     main, address = job.main, f"api/jobs/{job.id}"
-    result = job.result or {}
+    result = {} if brief or job.result is None else job.result
     return JobAnswer(
         id=job.id,
         name=job.name,

@@ -6,41 +6,27 @@ memory, the server kills it, reports why, and starts another one.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
-import os
-import shutil
-import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-from t3d.errors import LostReaderError, T3DError, VideoError, WriteError, printable_lines
-from t3d.serve.config import ServeConfig
-from t3d.serve.score import Report, Scorer, Task, described
+from t3d.errors import CheckpointError, ConfigError, LostReaderError, T3DError
+from t3d.serve.config import GB
+from t3d.serve.inside import LONGEST, Setup, serve_tasks
+from t3d.serve.score import Report, Task
 
 _POLL = 0.05  # seconds between two looks at the process
-_REPORT_EVERY = 0.1  # seconds between two reports of progress
-_GB = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Options and folder of a scoring process.
-
-    Args:
-        config: The options of the server.
-        folder: Folder of the server, which the process deletes if the server dies.
-    """
-
-    config: ServeConfig
-    folder: str
+_LOADING = 600.0  # seconds for the start of a process
+_STOPPING = 2.0  # seconds for the end of unwanted work, after which the process is killed
+_LATE = 10.0  # seconds beyond the time limit, after which the process is killed whatever the server waits for
+_GROWN = 0.25  # share of the memory for a video that earlier videos may keep
+_ERRORS = {error.__name__: error for error in (CheckpointError, ConfigError)}
 
 
 class TaskError(Exception):
@@ -76,38 +62,51 @@ class ScoringProcess:
         """True if the process is alive and has loaded the model."""
         return self._process is not None and self._process.is_alive()
 
-    def start(self) -> None:
+    def start(self, unwanted: Callable[[], bool] = lambda: False) -> None:
         """Start the process and wait until it has loaded the model.
+
+        Args:
+            unwanted: Returns whether the process is no longer wanted.
 
         Raises:
             T3DError: The model cannot be loaded.
-            TaskStopped: `stop` was called.
+            TaskStopped: `stop` was called, or the process is no longer wanted.
         """
+        self._kill()
         context = multiprocessing.get_context("spawn")  # not forked: this process has threads
         pipe, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._setup), daemon=True)
+        process = context.Process(target=serve_tasks, args=(theirs, self._setup), daemon=True)
         process.start()
         theirs.close()
         self._process, self._pipe = process, pipe
-        while True:
-            if self._stopped:
-                self._kill()
-                raise TaskStopped
-            alive = process.is_alive()
-            kind, content = self._message(_POLL)
-            if kind == "ready":
-                self.model = content
-                self._base = _resident(process.pid)
-                return
-            if kind == "error":
-                self._kill()
-                raise content
-            if not alive:
-                self._kill()
-                raise LostReaderError(
-                    f"The process that loads the model ended with exit status {process.exitcode}",
-                    "Free memory, or try another `device` or `runtime`",
-                )
+        end = time.monotonic() + _LOADING
+        try:
+            while not self._is_loaded(process):
+                if self._stopped or unwanted():
+                    raise TaskStopped
+                if time.monotonic() > end:
+                    raise LostReaderError(
+                        f"The process that loads the model was not ready within {_LOADING:g} s",
+                        "Try another `device` or `runtime`",
+                    )
+        except BaseException:
+            self._kill()
+            raise
+
+    def _is_loaded(self, process: multiprocessing.process.BaseProcess) -> bool:
+        alive = process.is_alive()
+        kind, content = self._message(_POLL)
+        if kind == "error":
+            raise _ERRORS.get(content["type"], T3DError)(content["text"])
+        if kind == "" and not alive:
+            raise LostReaderError(
+                f"The process that loads the model ended with exit status {process.exitcode}",
+                "Free memory, or try another `device` or `runtime`",
+            )
+        if kind == "ready":
+            self.model = content
+            self._base = _resident(process.pid)
+        return kind == "ready"
 
     def run(self, task: Task, *, report: Report, unwanted: Callable[[], bool]) -> dict[str, Any]:
         """Work on one video.
@@ -125,22 +124,32 @@ class ScoringProcess:
             TaskStopped: The result is no longer wanted.
         """
         if not self.is_ready:
-            try:
-                self.start()
-            except T3DError as error:
-                print(f"t3d: {printable_lines(str(error))}", file=sys.stderr, flush=True)
-                raise TaskError("The server cannot load its model at the moment. Try again later.") from error
-        assert self._pipe is not None
+            self.start()
         assert self._process is not None
-        with suppress(OSError):  # it died: found out below
-            self._pipe.send(task)
+        self._send(asdict(task))
+        watchdog = threading.Timer(self._setup.config.timeout + _LATE, self._process.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            return self._result(report, unwanted)
+        finally:
+            watchdog.cancel()
+
+    def renew_if_grown(self) -> None:
+        """End the idle process if earlier videos left much in memory that would count for the next one."""
+        most = _GROWN * self._setup.config.max_memory_gb * GB
+        if self._process is not None and _resident(self._process.pid) - self._base > most:
+            self._kill()
+
+    def _result(self, report: Report, unwanted: Callable[[], bool]) -> dict[str, Any]:
+        assert self._process is not None
         config = self._setup.config
         end = time.monotonic() + config.timeout
         while True:
             alive = self._process.is_alive()
             kind, content = self._message(_POLL)
             if kind == "progress":
-                report(content)
+                report(float(content))
             elif kind == "result":
                 return dict(content)
             elif kind == "refused":
@@ -151,8 +160,11 @@ class ScoringProcess:
                     "Reading this file crashed a library, so it is probably damaged. Convert it first, for "
                     "example with `ffmpeg -i IN -c:v libx264 -c:a aac OUT.mp4`."
                 )
-            if self._stopped or unwanted():
+            if self._stopped:
                 self._kill()
+                raise TaskStopped
+            if unwanted():
+                self._end_task()
                 raise TaskStopped
             if time.monotonic() > end:
                 self._kill()
@@ -160,12 +172,22 @@ class ScoringProcess:
                     f"This video took longer than {config.timeout:g} s, the limit of this server. Send a "
                     "shorter one."
                 )
-            if _resident(self._process.pid) - self._base > config.max_memory_gb * _GB:
+            if _resident(self._process.pid) - self._base > config.max_memory_gb * GB:
                 self._kill()
                 raise TaskError(
                     f"This video needs more than {config.max_memory_gb:g} GB of memory, the limit of this "
                     "server. Send a shorter or smaller one."
                 )
+
+    def _end_task(self) -> None:
+        """Let the process end its work, so that it can keep the model. Kill it if it does not soon."""
+        self._send(None)
+        end = time.monotonic() + _STOPPING
+        while time.monotonic() < end and not self._stopped:
+            kind, _ = self._message(_POLL)
+            if kind in ("stopped", "result", "refused"):
+                return
+        self._kill()
 
     def stop(self) -> None:
         """End the process, also while another thread is in `run`."""
@@ -173,6 +195,11 @@ class ScoringProcess:
         process = self._process
         if process is not None and process.is_alive():
             process.kill()
+
+    def close(self) -> None:
+        """End the process and wait until it has ended. No thread may be in `run`."""
+        self.stop()
+        self._kill()
 
     def _kill(self) -> None:
         if self._process is not None:
@@ -186,9 +213,21 @@ class ScoringProcess:
         """Return the next message of the process; `("", None)` if there is none within some seconds."""
         assert self._pipe is not None
         try:
-            return self._pipe.recv() if self._pipe.poll(seconds) else ("", None)
+            if not self._pipe.poll(seconds):
+                return "", None
+            # Not a pickle: the process decodes files from strangers.
+            kind, content = json.loads(self._pipe.recv_bytes(LONGEST))
         except (EOFError, OSError):  # the process died
             return "", None
+        except (ValueError, TypeError):  # not a message of this program
+            self._kill()
+            raise TaskError("Reading this file confused the server. Convert it first.") from None
+        return str(kind), content
+
+    def _send(self, content: object) -> None:
+        assert self._pipe is not None
+        with suppress(OSError):  # it died: found out by who waits for its answer
+            self._pipe.send_bytes(json.dumps(content).encode())
 
 
 def _resident(pid: int | None) -> int:
@@ -201,48 +240,6 @@ def _resident(pid: int | None) -> int:
         return 0
 
 
-def _serve(pipe: Connection, setup: Setup) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # may reach all processes: the server stops this one
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_server, args=(setup.folder,), daemon=True).start()
-    _limit(setup.config)
-    try:
-        scorer = Scorer(setup.config)
-    except T3DError as error:
-        pipe.send(("error", error))
-        return
-    with suppress(EOFError, OSError):  # the server has ended
-        pipe.send(("ready", described(scorer)))
-        while True:
-            task = pipe.recv()
-            pipe.send(_answer(scorer, task, pipe))
-
-
-def _answer(scorer: Scorer, task: Task, pipe: Connection) -> tuple[str, Any]:
-    last = 0.0
-
-    def report(share: float) -> None:
-        nonlocal last
-        if time.monotonic() - last > _REPORT_EVERY:
-            last = time.monotonic()
-            pipe.send(("progress", share))
-
-    try:
-        return "result", scorer.work(task, report)
-    except VideoError as error:
-        return "refused", without_paths(error.reason or str(error), task)
-    except WriteError as error:
-        print(f"t3d: {printable_lines(str(error))}", file=sys.stderr, flush=True)
-        return "refused", "The server has no space to write the result. Try again later."
-    except MemoryError:
-        return "refused", "needs more memory than this server allows; send a shorter or smaller video"
-    except BrokenPipeError:  # the server has ended
-        raise
-    except Exception:  # a bug: the details are for the operator, not for the visitor
-        print(traceback.format_exc(), file=sys.stderr, flush=True)
-        return "refused", "The server has an error. Its operator can see the details."
-
-
 def sentence(reason: str) -> str:
     """Return the reason of a `VideoError` as a sentence for the visitor.
 
@@ -253,39 +250,3 @@ def sentence(reason: str) -> str:
     verb = reason.partition(" ")[0] in ("is", "has", "needs", "cannot")
     text = f"This file {reason}" if verb else reason[:1].upper() + reason[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def without_paths(text: str, task: Task) -> str:
-    """Return a message for a visitor: the files of the server are not in it.
-
-    Example:
-        >>> without_paths("/tmp/x/a.mp4 is empty", Task("predict", "/tmp/x/a.mp4"))
-        'the video is empty'
-    """
-    for path in (task.video, task.out):
-        if path:
-            text = text.replace(path, "the video").replace(str(Path(path).parent), "…")
-    return text
-
-
-def _end_with_server(folder: str) -> None:
-    """Wait for the death of the server, then delete its files and end."""
-    server = multiprocessing.parent_process()
-    if server is not None:
-        server.join()
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)
-
-
-def _limit(config: ServeConfig) -> None:
-    """Bound what this process can do: no core files, no huge files, and less processor time than the page."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    largest = int(config.max_disk_gb * _GB)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write fails instead
-    with suppress(OSError):
-        os.nice(5)  # the page stays quick while videos are classified

@@ -11,6 +11,8 @@ from t3d.errors import ConfigError, at_least, between, one_of
 from t3d.runtime.formats import Runtime
 
 MB = 1_000_000
+GB = 1_000_000_000
+_LEAST_OUTPUT = 100 * MB
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,12 @@ class ServeConfig:
         timeout: Time limit per video, in seconds of computing.
         upload_timeout: Time limit per upload, in seconds.
         max_memory_gb: Memory for one video in addition to that of the model, in GB.
-        max_disk_gb: Disk space for all uploads and their results, in GB. The oldest ones are deleted first.
-        queue: Largest number of videos that are uploaded or wait. Further visitors are asked to come back.
+        max_disk_gb: Disk space for all uploads and their results, in GB. The oldest results are deleted when
+            others need it.
+        queue: Largest number of videos that are being uploaded or wait. Further visitors are asked to come
+            back. One visitor has at most a quarter of it.
         scorers: Processes that classify videos, each with the model in memory.
-        keep_minutes: Minutes for which a video and its result are kept.
+        keep_minutes: Minutes for which a video and its result are kept after the work on it.
         device: Device to compute on: `auto` (a CUDA GPU if there is one, else the CPU), `cpu`, `cuda`, or one
             GPU such as `cuda:1`.
         precision: `fp32`, `bf16`, or `auto` (bf16 on devices that support it in hardware, else fp32).
@@ -91,6 +95,16 @@ class ServeConfig:
     def max_bytes(self) -> int:
         """Largest upload in bytes."""
         return int(self.max_mb * MB)
+
+    @property
+    def max_disk(self) -> int:
+        """Space for all files in bytes."""
+        return int(self.max_disk_gb * GB)
+
+    @property
+    def max_output(self) -> int:
+        """Largest file that the work on a video may write, in bytes."""
+        return min(max(2 * self.max_bytes, _LEAST_OUTPUT), self.max_disk // 2)
 
     @property
     def is_local(self) -> bool:

@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from t3d.io.locks import Lock, lock
 
 PREFIX = "t3d-serve-"
 _STARTING = "t3d-starting-"
+_ABANDONED = 60.0  # seconds after which a server that starts has given its folder the final name
+_TRIES = 5
+_PAUSE = 0.1  # seconds between two tries
 
 
 class ServeFolder:
@@ -40,7 +44,7 @@ class ServeFolder:
 
     def delete(self) -> None:
         """Delete the folder and everything in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        delete_tree(self.path)
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -49,17 +53,30 @@ class ServeFolder:
 def delete_orphans() -> list[Path]:
     """Delete the folders of servers that were killed, and return them."""
     deleted = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    parent = Path(tempfile.gettempdir())
+    for folder in [*parent.glob(f"{PREFIX}*"), *parent.glob(f"{_STARTING}*")]:
         with suppress(OSError):  # of another user, or another server was faster
             if not _is_ours(folder):
+                continue
+            if folder.name.startswith(_STARTING) and time.time() - folder.stat().st_mtime < _ABANDONED:
                 continue
             held = lock(folder)
             if held is None:
                 continue
-            shutil.rmtree(folder, ignore_errors=True)
+            delete_tree(folder)
             held.release()
             deleted.append(folder)
     return deleted
+
+
+def delete_tree(folder: Path) -> None:
+    """Delete a folder, also if another process is about to write a last file into it."""
+    for number in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        if number < _TRIES - 1:
+            time.sleep(_PAUSE)
 
 
 def _is_ours(folder: Path) -> bool:

@@ -19,3 +19,13 @@ class Refusal(Exception):  # noqa: N818 (an answer, not an error of the server)
         self.status = status
         self.message = message
         self.headers = dict(headers or {})
+
+
+def no_space(headers: Mapping[str, str] | None = None) -> Refusal:
+    """Return the refusal of a video for which the disk has no space.
+
+    Args:
+        headers: More headers of the answer.
+    """
+    message = "The server has no space for another video at the moment. Try again in a few minutes."
+    return Refusal(503, message, {"Retry-After": "120", **(headers or {})})

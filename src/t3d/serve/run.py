@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import secrets
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t3d.data.listing import in_name_order, is_video
-from t3d.errors import ConfigError
+from t3d.errors import ConfigError, printable
 from t3d.runtime.load import read_model_card
-from t3d.serve.child import ScoringProcess, Setup
+from t3d.serve.child import ScoringProcess, TaskStopped
 from t3d.serve.config import ServeConfig
 from t3d.serve.folder import ServeFolder, delete_orphans
+from t3d.serve.inside import Setup
 
 if TYPE_CHECKING:
     from t3d.serve.app import Site
@@ -51,9 +55,33 @@ def serve(
     new = None if token is not None or config.is_local else secrets.token_urlsafe(24)
     examples = _examples(config.examples)
     read_model_card(config.model, allow_unfinished=config.allow_unfinished)  # refuse before a process starts
-    with _listening(config) as listener, _folder() as folder, _scorers(config, folder) as scorers:
+    os.environ.pop(TOKEN, None)  # the scoring processes decode files from strangers: they do not get it
+    with (
+        suppress(TaskStopped),  # while the model is loaded
+        _hangups(stopped) as ended,
+        _listening(config) as listener,
+        _folder() as folder,
+        _scorers(config, folder, ended) as scorers,
+    ):
         site = _site(config, folder, scorers, token or new, examples)
-        asyncio.run(_answer(site, listener, lambda address: opened(address, new), stopped))
+        asyncio.run(_answer(site, listener, lambda address: opened(address, new), ended))
+
+
+@contextmanager
+def _hangups(stopped: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether the server should end, also if the terminal was closed."""
+    names = ("SIGHUP", "SIGQUIT") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    taken: list[int] = []
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, former in before.items():
+        if former != signal.SIG_IGN:  # `nohup` ignores it: the server stays
+            signal.signal(number, lambda number, _: taken.append(number))
+    try:
+        yield lambda: bool(taken) or stopped()
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 def _need_packages() -> None:
@@ -67,7 +95,7 @@ def _need_packages() -> None:
         ) from error
 
 
-@contextlib.contextmanager
+@contextmanager
 def _folder() -> Iterator[Path]:
     delete_orphans()
     folder = ServeFolder()
@@ -77,20 +105,22 @@ def _folder() -> Iterator[Path]:
         folder.delete()
 
 
-@contextlib.contextmanager
-def _scorers(config: ServeConfig, folder: Path) -> Iterator[list[ScoringProcess]]:
-    """Start the scoring processes; all of them load the model at the same time after the first one."""
+@contextmanager
+def _scorers(
+    config: ServeConfig, folder: Path, stopped: Callable[[], bool]
+) -> Iterator[list[ScoringProcess]]:
+    """Start the scoring processes, one after another, and end them."""
     scorers = [ScoringProcess(Setup(config, str(folder))) for _ in range(config.scorers)]
     try:
         for scorer in scorers:
-            scorer.start()
+            scorer.start(stopped)
         yield scorers
     finally:
         for scorer in scorers:
-            scorer.stop()
+            scorer.close()  # before the folder is deleted
 
 
-@contextlib.contextmanager
+@contextmanager
 def _listening(config: ServeConfig) -> Iterator[socket.socket]:
     """Listen on the address. A port that is in use is reported before the model is loaded.
 
@@ -163,9 +193,20 @@ def _examples(folder: str | None) -> dict[str, Path]:
         names = [entry.name for entry in Path(folder).iterdir() if entry.is_file() and is_video(entry.name)]
     except OSError as error:
         raise ConfigError(f"examples: {folder}: {error.strerror}; give a folder with videos") from error
+    for name in [name for name in names if not _is_text(name)]:
+        names.remove(name)
+        print(f"t3d: examples: {printable(name)} is left out: its name is not UTF-8", file=sys.stderr)
     if not names:
         raise ConfigError(f"examples: {folder} has no video; give a folder that has some, not in subfolders")
     return {name: Path(folder).resolve() / name for name in in_name_order(names)[:_MOST_EXAMPLES]}
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _site(
@@ -190,9 +231,10 @@ async def _answer(
     import uvicorn
 
     from t3d.serve.app import make_app
+    from t3d.serve.connections import bounded
 
     class Server(uvicorn.Server):
-        @contextlib.contextmanager
+        @contextmanager
         def capture_signals(self) -> Iterator[None]:  # `stopped` knows about signals
             yield
 
@@ -203,8 +245,7 @@ async def _answer(
             access_log=False,  # addresses may contain the token
             server_header=False,
             ws="none",
-            http="h11",
-            limit_concurrency=site.config.queue + _MORE_CONNECTIONS,
+            http=bounded(site.config.queue + _MORE_CONNECTIONS),
             timeout_graceful_shutdown=_GRACE,
             backlog=_BACKLOG,
         )

@@ -1,6 +1,7 @@
 """Checks of every request, and headers of every answer.
 
 - Host: a page on another site that points its name at this machine (DNS rebinding) is refused.
+  The web framework builds addresses from this header, so no check reads the path from them.
 - Origin: a page of another site cannot send or delete anything.
 - Token: needed if other machines reach the server.
 - Headers: the browser runs no script except the files of this server, and shows the page in no frame.
@@ -8,8 +9,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import ipaddress
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,13 +24,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-VISITOR = "t3d_visitor"
-"""Cookie that says which videos are those of a browser."""
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _OPEN_PATHS = ("/healthz", "/login")  # without the token
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-_WEEK = 7 * 24 * 3600
-_HEADERS = {
+_DAY = 24 * 3600
+_WEEK = 7 * _DAY
+_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+_VISITOR = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{22})")
+_IPV6_NETWORK = 64  # bits of an address that a provider gives to one customer
+HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
         "media-src 'self' blob:; connect-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -69,7 +75,7 @@ class Rules:
         cookie = request.cookies.get(self.cookie, "")
         if _same(cookie, self._digest("cookie")):
             return True
-        return request.url.path == "/" and self.is_token(request.query_params.get("token", ""))
+        return request.scope["path"] == "/" and self.is_token(request.query_params.get("token", ""))
 
     def is_token(self, text: str) -> bool:
         """Compare a text with the token, in a time that does not depend on where they differ."""
@@ -100,16 +106,62 @@ def allowed_hosts(host: str, names: tuple[str, ...], *, local: bool) -> frozense
 
 
 def set_cookie(request: Request, response: Response, name: str, value: str, *, seconds: int) -> None:
-    """Set a cookie that scripts and other sites cannot use."""
+    """Set a cookie that scripts and other sites cannot use, for the part of the host that has the page.
+
+    It has no path, so browsers use the folder of the request: the server may be below a path of a proxy.
+    """
     secure = request.url.scheme == "https"
     response.set_cookie(
-        name, value, max_age=seconds, httponly=True, samesite="strict", secure=secure, path="/"
+        name, value, max_age=seconds, httponly=True, samesite="strict", secure=secure, path=None
     )
 
 
-def new_visitor() -> str:
-    """Return a new value of the visitor's cookie, 128 bits."""
-    return secrets.token_urlsafe(16)
+class Visitors:
+    """Cookies that say which videos are those of a browser: 128 random bits, signed by this server.
+
+    Browsers share cookies between the ports of a host, so the name has the port, and a value that this run
+    of the server did not sign is not accepted.
+    """
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+
+    def of(self, request: Request) -> str | None:
+        """Return the visitor who sends a request; None without a cookie of this server."""
+        given = _VISITOR.fullmatch(request.cookies.get(self._name(request), ""))
+        return given[0] if given is not None and _same(given[2], self._signature(given[1])) else None
+
+    def new(self) -> str:
+        """Return a new visitor."""
+        name = secrets.token_urlsafe(16)
+        return f"{name}.{self._signature(name)}"
+
+    def remember(self, request: Request, response: Response, visitor: str) -> None:
+        """Store who this browser is."""
+        set_cookie(request, response, self._name(request), visitor, seconds=_DAY)
+
+    def _name(self, request: Request) -> str:
+        _, port = request.scope.get("server") or ("", 0)
+        return f"t3d_visitor_{port}"
+
+    def _signature(self, name: str) -> str:
+        digest = hmac.new(self._key, name.encode(), hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest[:16]).decode().rstrip("=")
+
+
+def network_of(request: Request) -> str:
+    """Return the address that a request is from, for bounds per visitor.
+
+    Of an IPv6 address it is the network, since one customer of a provider has all addresses in it.
+    """
+    host = "" if request.client is None else request.client.host
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.version == 4:
+        return host
+    return str(ipaddress.ip_network((int(address), _IPV6_NETWORK), strict=False))
 
 
 def is_browser(request: Request) -> bool:
@@ -140,7 +192,7 @@ class Guard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -149,7 +201,11 @@ class Guard:
         await (self._app if refused is None else refused)(scope, receive, send_with_headers)
 
     def _refusal(self, request: Request) -> Response | None:
-        host = request.headers.get("host", "")
+        hosts = [value for name, value in request.scope["headers"] if name == b"host"]
+        if len(hosts) != 1 or _HOST.fullmatch(hosts[0]) is None:
+            return _refused(421, "The header `Host` must be a name or an address, and may have a port.")
+        host = hosts[0].decode("ascii")
+        path = request.scope["path"]
         if self._rules.hosts is not None and _name_of(host) not in self._rules.hosts:
             return _refused(
                 421,
@@ -157,10 +213,10 @@ class Guard:
             )
         if request.method not in _SAFE_METHODS and _is_cross_site(request, host):
             return _refused(403, "Another site sent this request. Use the page of this server.")
-        if request.url.path in _OPEN_PATHS or request.url.path.startswith("/static/"):
+        if path in _OPEN_PATHS or path.startswith("/static/"):
             return None
         if not self._rules.has_token(request):
-            if request.url.path == "/":
+            if path == "/":
                 return HTMLResponse(self._login_page(), 401)
             message = "A token is needed. Send it as the header `Authorization: Bearer TOKEN`."
             return _refused(401, message, {"WWW-Authenticate": "Bearer"})
@@ -185,13 +241,11 @@ def _name_of(host: str) -> str:
     """Return the name in a Host header, without the port.
 
     Example:
-        >>> [_name_of(host) for host in ("LOCALHOST:8000", "[::1]:8000", "example.org", "a:b:c")]
-        ['localhost', '::1', 'example.org', '']
+        >>> [_name_of(host) for host in ("LOCALHOST:8000", "[::1]:8000", "example.org")]
+        ['localhost', '::1', 'example.org']
     """
-    try:
-        return (urlsplit(f"//{host}").hostname or "") if host.count(":") < 2 or host.startswith("[") else ""
-    except ValueError:
-        return ""
+    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    return name.lower()
 
 
 def _same(given: str, right: str) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from t3d.errors import WriteError, printable, shortened
 from t3d.io.files import writing
 from t3d.serve.config import MB, ServeConfig
-from t3d.serve.refusal import Refusal
+from t3d.serve.refusal import Refusal, no_space
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -22,12 +22,20 @@ if TYPE_CHECKING:
 FIELD = "video"
 """Name of the form field that holds the file."""
 _AROUND = 64 * 1024  # bytes of a form that are not the file
+_MOST_PARTS = 8  # of a form
+_MOST_HEADERS = 8 * 1024  # bytes of the headers of a part
+_BLOCK = 1_000_000  # bytes that are written together
 _CLOSE = {"Connection": "close"}  # the rest of the upload is not read
 _LONGEST_NAME = 100
 
 
 async def receive(
-    chunks: AsyncIterator[bytes], file: Path, *, content_type: str, length: str | None, config: ServeConfig
+    chunks: AsyncIterator[bytes],
+    file: Path,
+    *,
+    content_type: str,
+    config: ServeConfig,
+    claim: Callable[[int], Awaitable[None]],
 ) -> str:
     """Write the file of a form to the disk. If it is refused, no file is left.
 
@@ -35,8 +43,8 @@ async def receive(
         chunks: The body of the request.
         file: Where to write.
         content_type: Header Content-Type of the request.
-        length: Header Content-Length of the request. It may be missing or false.
         config: The options of the server.
+        claim: Called with a number of bytes before they are written; it makes space for them.
 
     Returns:
         Name of the file, for display only.
@@ -52,11 +60,9 @@ async def receive(
             f"with the file as `{FIELD}`, for example with `curl -F {FIELD}=@FILE`.",
             _CLOSE,
         )
-    if length is not None and length.isdigit() and int(length) > config.max_bytes + _AROUND:
-        raise too_large(config)
     try:
         async with asyncio.timeout(config.upload_timeout):
-            return await _write(chunks, file, options[b"boundary"], config)
+            return await _write(chunks, file, options[b"boundary"], config, claim)
     except TimeoutError:
         raise Refusal(
             408,
@@ -69,30 +75,62 @@ async def receive(
     except FormParserError as error:
         raise Refusal(400, "The form is damaged. Send the file again.", _CLOSE) from error
     except WriteError as error:
-        message = "The server has no space for another video at the moment. Try again in a few minutes."
-        raise Refusal(503, message, {**_CLOSE, "Retry-After": "120"}) from error
+        raise no_space(_CLOSE) from error
 
 
-async def _write(chunks: AsyncIterator[bytes], file: Path, boundary: bytes, config: ServeConfig) -> str:
+async def _write(
+    chunks: AsyncIterator[bytes],
+    file: Path,
+    boundary: bytes,
+    config: ServeConfig,
+    claim: Callable[[int], Awaitable[None]],
+) -> str:
+    form = _Form(config.max_bytes)
+    parser = MultipartParser(boundary, form.callbacks())
+    received = 0
     with writing(file), file.open("xb") as target:
-        form = _Form(target, config.max_bytes)
-        parser = MultipartParser(boundary, form.callbacks())
-        received = 0
+
+        async def flush() -> None:
+            block = form.take()
+            await claim(len(block))
+            await asyncio.to_thread(target.write, block)  # other visitors do not wait for the disk
+
         async for chunk in chunks:
             received += len(chunk)
-            if received > config.max_bytes + _AROUND or form.is_too_large:
-                raise too_large(config)
             parser.write(chunk)
-        if form.is_too_large:
-            raise too_large(config)
+            if form.is_too_large:
+                raise too_large(config)
+            if received - form.size > _AROUND:
+                message = f"The form holds more than the file. Send only the field `{FIELD}`."
+                raise Refusal(413, message, _CLOSE)
+            if form.waiting >= _BLOCK:
+                await flush()
         if not form.is_complete:
             raise Refusal(400, "The upload was cut off. Send the file again.", _CLOSE)
+        await flush()
     if form.name is None:
         message = f"The form has no file. Send it as the field `{FIELD}`, as `curl -F {FIELD}=@FILE` does."
         raise Refusal(422, message)
     if form.size == 0:
         raise Refusal(422, "The file is empty (0 bytes). Send a video.")
     return form.name
+
+
+def largest(length: str | None, config: ServeConfig) -> int:
+    """Return how many bytes an upload can have, by the headers of its request.
+
+    Args:
+        length: Header Content-Length of the request. It may be missing.
+        config: The options of the server.
+
+    Raises:
+        Refusal: It is too large.
+    """
+    if length is None or not (length.isascii() and length.isdigit()):
+        return config.max_bytes
+    if len(length) > 18 or int(length) > config.max_bytes + _AROUND:
+        raise too_large(config)
+    return min(int(length), config.max_bytes)
 
 
 def too_large(config: ServeConfig) -> Refusal:
@@ -119,14 +157,17 @@ def display_name(name: str) -> str:
 
 
 class _Form:
-    """Receiver of the parts of a form. The first part with the right name is written to the file."""
+    """Receiver of the parts of a form. The first part with the right name is the file."""
 
-    def __init__(self, target: BinaryIO, most: int) -> None:
-        self._target = target
+    def __init__(self, most: int) -> None:
         self._most = most
+        self._parts = 0
         self._headers: dict[bytes, bytes] = {}
+        self._header_bytes = 0
         self._field = self._value = b""
-        self._writes = False
+        self._is_file = False
+        self._blocks: list[bytes] = []
+        self.waiting = 0  # bytes of the file that are not taken
         self.name: str | None = None
         self.size = 0
         self.is_complete = False
@@ -134,6 +175,12 @@ class _Form:
     @property
     def is_too_large(self) -> bool:
         return self.size > self._most
+
+    def take(self) -> bytes:
+        """Return the bytes of the file since the last call."""
+        taken = b"".join(self._blocks)
+        self._blocks, self.waiting = [], 0
+        return taken
 
     def callbacks(self) -> MultipartCallbacks:
         return {
@@ -147,13 +194,24 @@ class _Form:
         }
 
     def _begin(self) -> None:
-        self._headers, self._field, self._value, self._writes = {}, b"", b"", False
+        self._headers, self._field, self._value, self._is_file = {}, b"", b"", False
+        self._header_bytes = 0
+        self._parts += 1
+        if self._parts > _MOST_PARTS:
+            raise Refusal(400, f"The form has more than {_MOST_PARTS} parts. Send only the file.", _CLOSE)
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
         self._field += data[start:end]
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
         self._value += data[start:end]
+
+    def _count(self, more: int) -> None:
+        self._header_bytes += more
+        if self._header_bytes > _MOST_HEADERS:
+            raise Refusal(400, "The headers within the form are too long. Send the file again.", _CLOSE)
 
     def _header_end(self) -> None:
         self._headers[self._field.lower()] = self._value
@@ -163,14 +221,15 @@ class _Form:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         if self.name is None and options.get(b"name") == FIELD.encode() and b"filename" in options:
             self.name = display_name(options[b"filename"].decode("utf-8", "replace"))
-            self._writes = True
+            self._is_file = True
 
     def _data(self, data: bytes, start: int, end: int) -> None:
-        if not self._writes:
+        if not self._is_file:
             return
         self.size += end - start
         if not self.is_too_large:
-            self._target.write(data[start:end])
+            self._blocks.append(data[start:end])
+            self.waiting += end - start
 
     def _end(self) -> None:
         self.is_complete = True

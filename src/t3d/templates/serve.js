@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const COLORS = 8;
 const SHOWN = 5;
 const POLL = 400; // milliseconds
+const TRIES = 3; // more, if the connection breaks
 
 let model = null;
 let job = null; // the last answer about the visitor's video
@@ -41,7 +42,7 @@ async function ask(address, options = {}) {
   try {
     answer = await fetch(address, options);
   } catch {
-    throw new Error("The server does not answer. It may have ended.");
+    throw Object.assign(new Error("The server does not answer. It may have ended."), { offline: true });
   }
   if (answer.status === 204) return null;
   const body = await answer.json().catch(() => ({}));
@@ -49,6 +50,38 @@ async function ask(address, options = {}) {
   if (body.error && !body.id) throw new Error(body.error);
   if (!answer.ok && !body.id) throw new Error(`The server answered with status ${answer.status}.`);
   return body;
+}
+
+// Asks again after a short break of the connection.
+async function askPatiently(address) {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await ask(address);
+    } catch (error) {
+      if (!error.offline || tries >= TRIES) throw error;
+      await new Promise((resolve) => setTimeout(resolve, POLL * 2 ** tries));
+    }
+  }
+}
+
+function forget(id) {
+  fetch(`api/jobs/${id}`, { method: "DELETE" }).catch(() => {});
+}
+
+// Classes, the most probable first. An object of JavaScript has keys such as "10" in the order of numbers.
+function rankedOf(classes) {
+  return Object.entries(classes).sort((a, b) => b[1] - a[1]);
+}
+
+// JSON with the classes in their order.
+function pretty(value, key = "", indent = "") {
+  if (value === null || typeof value !== "object") return JSON.stringify(value);
+  const list = Array.isArray(value);
+  const inner = `${indent}  `;
+  const entries = key === "classes" && !list ? rankedOf(value) : Object.entries(value);
+  const lines = entries.map(([name, each]) => `${inner}${list ? "" : `${JSON.stringify(name)}: `}${pretty(each, name, inner)}`);
+  const [open, close] = list ? "[]" : "{}";
+  return lines.length ? `${open}\n${lines.join(",\n")}\n${indent}${close}` : open + close;
 }
 
 function fail(text, name = "") {
@@ -75,7 +108,7 @@ function working(name, text, share) {
 
 function begin() {
   turn += 1;
-  if (upload) upload.abort();
+  if (upload && !upload.isSent) upload.abort(); // else its answer names the job to delete
   upload = null;
   discard();
   return turn;
@@ -86,7 +119,7 @@ function discard() {
   player.pause();
   player.removeAttribute("src");
   player.load();
-  if (job) fetch(`api/jobs/${job.id}`, { method: "DELETE" }).catch(() => {});
+  if (job) forget(job.id);
   job = null;
 }
 
@@ -121,11 +154,15 @@ function send(file) {
       working(file.name, `Uploading: ${Math.floor(100 * share)} %`, share);
     }
   };
+  request.upload.onload = () => { request.isSent = true; };
   request.onerror = () => mine === turn && fail("The connection was cut off. Send the video again.", file.name);
   request.onload = () => {
-    if (mine !== turn) return;
-    upload = null;
     const body = request.response || {};
+    if (mine !== turn) {
+      if (body.id) forget(body.id);
+      return;
+    }
+    upload = null;
     if (body.id) follow(body, mine);
     else fail(body.error || `The server answered with status ${request.status}.`, file.name);
   };
@@ -138,6 +175,7 @@ async function sendExample(name) {
   try {
     const answer = await ask(`api/predict?example=${encodeURIComponent(name)}`, { method: "POST" });
     if (mine === turn) follow(answer, mine);
+    else forget(answer.id);
   } catch (error) {
     if (mine === turn) fail(error.message, name);
   }
@@ -159,7 +197,7 @@ async function follow(answer, mine) {
     await new Promise((resolve) => setTimeout(resolve, POLL));
     if (mine !== turn) return;
     try {
-      answer = await ask(`api/jobs/${answer.id}`);
+      answer = await askPatiently(`api/jobs/${answer.id}`);
     } catch (error) {
       if (mine === turn) fail(error.message, answer.name);
       return;
@@ -171,7 +209,7 @@ async function follow(answer, mine) {
 
 function present() {
   const { result, video } = job;
-  const ranked = Object.entries(result.classes);
+  const ranked = rankedOf(result.classes);
   const colors = chooseColors(result, ranked);
   const multi = result.targets === "multi";
   $("label").textContent = ranked[0][0];
@@ -180,9 +218,10 @@ function present() {
   $("sure-note").textContent = multi ? "several classes may apply" : `the most probable of ${ranked.length} classes`;
   bars($("bars"), ranked.slice(0, SHOWN).map(([name, share]) => [name, share, percent(share), colors(name)]));
   facts(video, result);
-  play(`${job.file}`);
+  unplayable = false;
+  play("video");
   drawTimeline(result, video.seconds, colors);
-  $("json").textContent = JSON.stringify({ name: job.name, ...result }, null, 2);
+  $("json").textContent = pretty({ name: job.name, ...result });
   $("copy").textContent = "Copy";
   $("depths").hidden = true;
   actions();
@@ -243,7 +282,7 @@ function drawTimeline(result, seconds, colors) {
   const names = new Set(result.segments.map((each) => each.label));
   $("strip").replaceChildren(
     ...result.per_clip.map((clip, number) => {
-      const [name, share] = Object.entries(clip.classes)[0];
+      const [name, share] = rankedOf(clip.classes)[0];
       names.add(name);
       const next = result.per_clip[number + 1];
       const bar = make("i");
@@ -267,22 +306,46 @@ function drawTimeline(result, seconds, colors) {
 
 function seek(seconds) {
   const player = $("player");
-  if (player.readyState > 0) player.currentTime = Math.min(seconds, player.duration || seconds);
+  if (player.readyState > 0 && view !== "explained") player.currentTime = Math.min(seconds, player.duration || seconds);
 }
 
 function moveHead() {
   if (!job || !job.video) return;
   const now = $("player").currentTime || 0;
   $("head").style.left = `${Math.min(100, (100 * now) / job.video.seconds)}%`;
-  $("time-now").textContent = now > 0 ? clock(now) : "";
+  $("time-now").textContent = now > 0 && view !== "explained" ? clock(now) : "";
 }
 
 // --- the player ----------------------------------------------------------------------------------------
 
-function play(address) {
-  $("player-note").hidden = true;
-  $("player").src = address;
+// Videos that the player can show. The heat video shows some clips only, so its times are others.
+const VIEWS = { video: "Video", annotated: "With classes", explained: "Heat" };
+let view = "video";
+let unplayable = false; // the uploaded format
+
+function address(name) {
+  if (name === "video") return unplayable ? null : job.file;
+  return job.steps[name] ? job.steps[name].file : null;
+}
+
+function play(name) {
+  view = name;
+  note("");
+  $("player").src = address(name);
   $("player").load();
+  $("head").hidden = name === "explained";
+  listViews();
+}
+
+function listViews() {
+  const names = Object.keys(VIEWS).filter(address);
+  $("views").replaceChildren(
+    ...(names.length < 2 ? [] : names).map((name) => {
+      const button = make("button", { type: "button", class: "quiet", text: VIEWS[name], onclick: () => play(name) });
+      button.setAttribute("aria-pressed", String(name === view));
+      return button;
+    }),
+  );
 }
 
 function note(text) {
@@ -292,8 +355,15 @@ function note(text) {
 
 function cannotPlay() {
   if (!job || job.state !== "done" || !$("player").getAttribute("src")) return;
-  if (job.steps.annotated && job.steps.annotated.state === "done") {
+  if (view !== "video") {
     note("This browser cannot play the video.");
+    return;
+  }
+  unplayable = true;
+  $("player").removeAttribute("src");
+  listViews();
+  if (address("annotated")) {
+    play("annotated");
     return;
   }
   note("This browser cannot play this format. The server converts it…");
@@ -303,7 +373,8 @@ function cannotPlay() {
 // --- further work --------------------------------------------------------------------------------------
 
 const STEPS = {
-  annotated: { name: "Video with classes", busy: "Drawing", save: "Save video with classes" },
+  annotated: { name: "Draw the classes", busy: "Drawing the classes", save: "Save video with classes" },
+  explained: { name: "Explain", busy: "Explaining", save: "Save heat video" },
 };
 
 function actions() {
@@ -336,13 +407,13 @@ async function request(step) {
       actions();
       const work = answer.steps[step];
       if (work.state === "done") {
-        note("");
-        play(work.file);
+        if (step === "explained") explain(work.facts);
+        play(step);
         return;
       }
       if (work.state === "failed") throw new Error(work.error);
       await new Promise((resolve) => setTimeout(resolve, POLL));
-      answer = await ask(`api/jobs/${id}`);
+      answer = { ...(await askPatiently(`api/jobs/${id}?brief=1`)), result: job.result, video: job.video };
     }
   } catch (error) {
     if (mine !== turn) return;
@@ -351,6 +422,21 @@ async function request(step) {
     $("action-error").textContent = error.message;
     $("action-error").hidden = false;
   }
+}
+
+function explain({ label, depths, remarks }) {
+  const longest = Math.max(...depths.map((each) => Math.abs(each.contribution)), 1e-9);
+  const rows = depths.map((each) => {
+    const sign = each.contribution < 0 ? "−" : "+";
+    const text = `${sign}${Math.abs(each.contribution).toFixed(2)} (${Math.round(100 * each.share)} %)`;
+    const color = each.contribution < 0 ? "var(--wrong)" : "var(--accent)";
+    return [`${each.stage}, depth ${each.depth}`, Math.abs(each.contribution) / longest, text, color];
+  });
+  $("depths-title").textContent = depths.length ? "Why: temporal depths" : "Why";
+  bars($("depth-bars"), rows);
+  const meaning = depths.length ? `What each temporal depth of a layer adds to the score of “${label}”. ` : "";
+  $("depth-note").textContent = meaning + remarks.join(" ");
+  $("depths").hidden = false;
 }
 
 // --- the page ------------------------------------------------------------------------------------------

@@ -367,13 +367,24 @@ def _frame_size(path: Path, member: TarMember | None, video: av.video.VideoStrea
     return context.height, context.width
 
 
+def best_video(container: av.container.InputContainer) -> av.video.VideoStream | None:
+    """Return the stream of a file that is read; None without one. A cover picture is not a video."""
+    videos = [stream for stream in container.streams.video if not is_cover(stream)]
+    best = container.streams.best("video")
+    first = videos[0] if videos else None
+    return next((stream for stream in videos if best is not None and stream.index == best.index), first)
+
+
+def is_cover(stream: av.stream.Stream) -> bool:
+    """Return whether a stream is a picture that stands for the file, as in files of music."""
+    return bool(stream.disposition.value & _COVER)
+
+
 def _pick(path: Path, container: av.container.InputContainer) -> av.video.VideoStream:
-    videos = [s for s in container.streams.video if not s.disposition.value & _COVER]
-    if not videos:
+    video = best_video(container)
+    if video is None:
         kinds = sorted({"a cover picture" if s.type == "video" else s.type for s in container.streams})
         raise VideoError(path, "has no video stream" + (f", only {' and '.join(kinds)}" if kinds else ""))
-    best = container.streams.best("video")
-    video = next((s for s in videos if best is not None and s.index == best.index), videos[0])
     if video.codec_context is None:
         raise VideoError(path, "this build of FFmpeg cannot decode its video codec")
     return video
