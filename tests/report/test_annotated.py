@@ -108,6 +108,8 @@ def test_times_and_sound_are_those_of_the_source(
     ("codec", "names"),
     [
         ("wmav2", ("a.avi", "b.mp4")),
+        ("wmav2", ("a.wmv", "b.mp4")),
+        ("pcm_s16le", ("a.mkv", "b.mp4")),
         ("pcm_s16le", ("a.mkv", "b.webm")),
         ("tta", ("a.mkv", "b.mp4")),
         ("mp2", ("a.avi", "b.webm")),

@@ -153,6 +153,9 @@ def write_onnx(graph: Any, path: Path, net: VideoNet, card: ModelCard, stamp: St
     except Exception as error:  # of the exporter, or of one of its passes
         raise _not_exportable(net, "the ONNX exporter", error) from error
     assert program is not None
+    for part in (program.model.graph, *program.model.functions.values()):
+        for node in part:  # the file and the line of each operation on this machine
+            node.metadata_props.clear()
     program.model.metadata_props.update(metadata(card, stamp))
     program.save(path, external_data=False)
 

@@ -104,7 +104,7 @@ def _write_export(file: Path, target: Path, form: Format, card: ModelCard, diges
     before, now = digests
     if stamp.source != before:
         raise CheckpointError(f"{file} is not an export of these weights; export the run again")
-    if stored == card and before == now:
+    if form == "openvino" and stored == card and before == now:
         for old, new in zip(files_of(file, form), files_of(target, form), strict=True):
             shutil.copyfile(old, new)
     elif form == "openvino":
@@ -131,7 +131,7 @@ def _rewrite_openvino(file: Path, target: Path, card: ModelCard, stamp: Stamp) -
 
 
 def _rewrite_onnx(file: Path, target: Path, card: ModelCard, stamp: Stamp) -> None:
-    """Copy an .onnx file with another card and stamp."""
+    """Copy an .onnx file with another card and stamp, and without the source lines of its nodes."""
     try:
         import onnx
     except ImportError as error:
@@ -145,5 +145,9 @@ def _rewrite_onnx(file: Path, target: Path, card: ModelCard, stamp: Stamp) -> No
             entry.value = card.to_json()
         elif entry.key == STAMP_KEY:
             entry.value = stamp.to_json()
+    for graph in (model.graph, *model.functions):
+        for part in (graph, *graph.node, *graph.value_info):
+            part.doc_string = ""
+            del part.metadata_props[:]  # of torch: the file and line of each operation on this machine
     onnx.save(model, os.fspath(target))
     open_session(target)

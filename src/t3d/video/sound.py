@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _WARM_UP = Fraction(1, 10)
 
 
+# FFmpeg can write more into an MP4 file, such as uncompressed sound, but most players cannot read it there.
+_IN_MP4 = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp2", "mp3", "opus"})
+
+
 class Sound:
     """The audio streams of a file, read once from start to end.
 
@@ -76,7 +80,7 @@ class Sound:
         return None if packet is None else Fraction(packet.dts or 0) * Fraction(packet.time_base)
 
     def not_in(self, form: str) -> tuple[str, ...]:
-        """Return the codecs of the sound that a container cannot hold.
+        """Return the codecs of the sound that a container cannot hold, or that few players find there.
 
         Args:
             form: FFmpeg's name of the container, one of the values of `t3d.video.writer.FORMATS`.
@@ -84,7 +88,7 @@ class Sound:
         if not self.codecs:
             return ()
         with av.open(io.BytesIO(), "w", format=form) as container:
-            return tuple(codec for codec in self.codecs if codec not in container.supported_codecs)
+            return tuple(codec for codec in self.codecs if not _holds(container, codec))
 
     def copy_to(self, container: av.container.OutputContainer, *, shift: Fraction) -> None:
         """Add the audio streams to a new file. Those that it cannot hold are encoded again.
@@ -95,7 +99,7 @@ class Sound:
         """
         self._shift = shift
         for stream in self._streams:
-            if stream.codec_context.codec.canonical_name in container.supported_codecs:
+            if _holds(container, stream.codec_context.codec.canonical_name):
                 self._copies[stream.index] = container.add_stream_from_template(stream)
             else:
                 self._encoded[stream.index] = Encoded(stream, container, shift)
@@ -159,3 +163,9 @@ class Sound:
             self._container.close()
         if self._shard is not None:
             self._shard.close()
+
+
+def _holds(container: av.container.OutputContainer, codec: str) -> bool:
+    """Return whether a new file can hold a codec of sound, so that players can play it."""
+    in_mp4 = container.format.name in ("mp4", "ipod") and codec not in _IN_MP4
+    return codec in container.supported_codecs and not in_mp4

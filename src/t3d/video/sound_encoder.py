@@ -63,5 +63,6 @@ class Encoded:
             frame.pts = self._next
         else:
             frame.pts -= round(self._shift / Fraction(frame.time_base or 1))
-        self._next = frame.pts + frame.samples
+        length = Fraction(frame.samples, frame.sample_rate)
+        self._next = frame.pts + round(length / Fraction(frame.time_base or 1))
         yield from self._stream.encode(frame)
