@@ -432,6 +432,7 @@ def test_the_name_of_a_file_is_only_shown(name: str, shown: str, server: Served,
         answer = client.post("api/predict", params={"wait": 1}, content=body, headers=headers)
     if "\0" not in name:  # a strict reader of forms may refuse it
         assert answer.json()["state"] == "done"
+        assert answer.json()["name"] == display_name(name)
     names = {path.name for folder in server.folders() for path in folder.rglob("*") if path.is_file()}
     assert names <= {".lock", "video", "annotated.mp4", "explained.mp4"}
     assert server.error_file.read_text().count("Traceback") == 0

@@ -84,7 +84,10 @@ def check_file(path: Path, *, max_seconds: float, max_megapixels: float) -> File
         reason = f"is not a video in a format that this server accepts (MP4, MOV, MKV, WebM, AVI, …). {_HINT}"
         raise VideoError(path, reason) from error
     except (av.FFmpegError, ValueError) as error:
-        reason = f"is not a video, or its start is damaged or cut off. {_HINT}"
+        reason = (
+            "is not a video, or its start is damaged or cut off. Check that it plays on your computer, and "
+            "send the original again"
+        )
         raise VideoError(path, reason) from error
     with container:
         return _checked(path, container, max_seconds=max_seconds, max_megapixels=max_megapixels)

@@ -218,7 +218,8 @@ class Guard:
         if not self._rules.has_token(request):
             if path == "/":
                 return HTMLResponse(self._login_page(), 401)
-            message = "A token is needed. Send it as the header `Authorization: Bearer TOKEN`."
+            given = "This token is wrong" if request.headers.get("authorization") else "A token is needed"
+            message = f"{given}. Send the right one as the header `Authorization: Bearer TOKEN`."
             return _refused(401, message, {"WWW-Authenticate": "Bearer"})
         return None
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FIELD = "video"
 """Name of the form field that holds the file."""
+_ESCAPED = {"%22": '"', "%0D": " ", "%0A": " "}  # as browsers and curl write them in a form
 _AROUND = 64 * 1024  # bytes of a form that are not the file
 _MOST_PARTS = 8  # of a form
 _MOST_HEADERS = 8 * 1024  # bytes of the headers of a part
@@ -220,7 +221,10 @@ class _Form:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         if self.name is None and options.get(b"name") == FIELD.encode() and b"filename" in options:
-            self.name = display_name(options[b"filename"].decode("utf-8", "replace"))
+            name = options[b"filename"].decode("utf-8", "replace")
+            for code, char in _ESCAPED.items():
+                name = name.replace(code, char)
+            self.name = display_name(name)
             self._is_file = True
 
     def _data(self, data: bytes, start: int, end: int) -> None:
