@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,12 @@ def test_the_command_line(hub, files: dict[str, bytes], tmp_path: Path, capsys) 
     assert "hf-hub:org/net is in a cache that other programs share; choose --out" in capsys.readouterr().err
     assert main(["predict", "hf-hub:org/other", str(tmp_path / "a.mp4")]) == 2
     assert "t3d: hf-hub:org/other: there is no such repository" in capsys.readouterr().err
+
+
+def test_a_hub_that_never_answers_is_not_waited_for(hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hub.url == constants.ENDPOINT  # with a cache of its own
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr("t3d.io.hub._ANSWER", 0.3)
+        with pytest.raises(FetchError, match="cannot be reached, and the model is not in the cache"):
+            local_folder("hf-hub:me/silent")

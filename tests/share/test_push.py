@@ -338,3 +338,14 @@ def test_models_that_cannot_be_shared(run: Path, tmp_path: Path) -> None:
 def test_mistakes(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changed", [{"video_top1": "x"}, {"video_top1": float("nan")}, {"interval": [0]}, {"majority": 1}]
+)
+def test_figures_that_cannot_be_are_refused(run: Path, tmp_path: Path, changed: dict[str, object]) -> None:
+    figures = json.loads((run / "test" / "metrics.json").read_text()) | changed
+    (tmp_path / "metrics.json").write_text(json.dumps(figures))
+    config = ShareConfig(str(run), str(tmp_path / "net"), license="mit", test=str(tmp_path))
+    with pytest.raises(ConfigError, match="not the result of a test"):
+        push_model(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from json import dumps
 from signal import Signals
@@ -46,5 +47,5 @@ def push(config: ShareConfig, *, json: bool = False) -> int:
     for name, size in result.files.items():
         print(f"{size / 1e6:10.2f} MB  {name}")
     print(f"{'uploaded' if result.url else 'written'}: {printable(result.url or result.name)}")
-    print(f"Use it: t3d predict {printable(result.name)} VIDEO")
+    print(f"Use it: t3d predict {printable(shlex.quote(result.name))} VIDEO")
     return 0

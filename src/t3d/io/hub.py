@@ -28,6 +28,7 @@ _STEMS = tuple(Path(name).stem for name in WEIGHTS)
 FILES = (SHARED, *WEIGHTS, *(f"{stem}{ending}" for stem in _STEMS for ending in (".xml", ".bin", ".onnx")))
 """Names of all files that are downloaded."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_ANSWER = 30  # seconds
 _LISTED = 5  # files of a repository in a message
 _FORM = "hf-hub:ORGANIZATION/NAME or hf-hub:ORGANIZATION/NAME@REVISION"
 
@@ -115,6 +116,7 @@ def local_folder(text: str) -> Path:
             snapshot_download(
                 name.repo,
                 revision=name.revision,
+                local_files_only=not _answers(name),
                 allow_patterns=list(FILES),
                 library_name="t3d",
                 library_version=version("t3d"),
@@ -125,6 +127,26 @@ def local_folder(text: str) -> Path:
     if not any((folder / file).is_file() for file in WEIGHTS):
         raise CheckpointError(f"{name}: {_without_weights(name)}")
     return folder
+
+
+def _answers(name: HubName) -> bool:
+    """Return whether the Hub answers within a time limit. A download by huggingface_hub has none for this.
+
+    A connection that fails counts as an answer: the download then uses the cache, or says why it cannot.
+    """
+    import httpx2
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        return True
+    api = HfApi(endpoint=constants.ENDPOINT, library_name="t3d", library_version=version("t3d"))
+    try:
+        api.model_info(name.repo, revision=name.revision, timeout=_ANSWER)
+    except httpx2.TimeoutException:
+        return False
+    except httpx2.TransportError:
+        return True
+    return True
 
 
 @contextmanager

@@ -137,12 +137,27 @@ def read_test(path: Path) -> dict[str, Any]:
 
 
 def _kept(values: dict[str, Any], file: Path) -> dict[str, Any]:
-    if not (all(key in values for key in _SINGLE) or all(key in values for key in _MULTI)):
+    if not any(all(_fits(key, values.get(key)) for key in keys) for keys in (_SINGLE, _MULTI)):
         raise ConfigError(
             f"{file}: not the result of a test; give the folder that `t3d test` wrote with `out`, or its "
             "metrics.json"
         )
     return {key: values[key] for key in _KEPT if key in values}
+
+
+def _fits(key: str, value: object) -> bool:
+    """Return whether a value can be the figure of this name."""
+    if key == "videos":
+        return isinstance(value, int) and value >= 0
+    if key == "majority":
+        return isinstance(value, dict) and "name" in value and _is_share(value.get("share"))
+    if key.endswith("interval"):
+        return isinstance(value, list) and len(value) == 2 and all(map(_is_share, value))
+    return _is_share(value)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _read(file: Path) -> dict[str, Any]:

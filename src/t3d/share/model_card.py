@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
@@ -116,11 +118,11 @@ def _opening(config: ShareConfig, card: ModelCard, facts: Facts) -> list[str]:
 
 def _use(name: str) -> list[str]:
     python = (
-        f'import t3d\n\nresult = t3d.load("{name}").predict("video.mp4")\n'
+        f'import t3d\n\nresult = t3d.load({json.dumps(name, ensure_ascii=False)}).predict("video.mp4")\n'
         "print(result.label, result.probability)"
     )
     return [
-        f"```sh\npip install t3d\nt3d predict {name} video.mp4\n```",
+        f"```sh\npip install t3d\nt3d predict {shlex.quote(name)} video.mp4\n```",
         f"```python\n{python}\n```",
         "The weights are in safetensors format. Loading them runs no code from this repository.",
     ]

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from t3d.card import CARD_KEY, ModelCard
 from t3d.errors import CheckpointError, ConfigError
@@ -30,14 +31,20 @@ def public_values(value: Any) -> Any:
     Example:
         >>> public_values({"trained_on": "/home/me/videos/train.csv", "epochs": 3})
         {'trained_on': 'train.csv', 'epochs': 3}
+        >>> public_values(["https://me:secret@host/train.csv?token=1", "24/7 cameras"])
+        ['train.csv', '24/7 cameras']
     """
     if isinstance(value, dict):
-        return {name: public_values(each) for name, each in value.items()}
+        return {public_values(name): public_values(each) for name, each in value.items()}
     if isinstance(value, list):
         return [public_values(each) for each in value]
-    if isinstance(value, str) and re.search(r"[/\\]", value):
-        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
-    return value
+    if not isinstance(value, str):
+        return value
+    if "://" in value:
+        value = urlsplit(value).path or "URL"
+    elif not re.search(r"[/\\]", value) or (" " in value and not re.match(r"[/\\~.]|[A-Za-z]:", value)):
+        return value
+    return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
 
 
 def write_weights(source: Path, target: Path, *, allow_unfinished: bool) -> ModelCard:
