@@ -116,7 +116,7 @@ def test_a_page_with_all_files(folder: Path, tmp_path: Path, capsys: Out) -> Non
         ("net.safetensors a", 2, "missing: --out"),
         ("net.safetensors absent.mp4 --out {tmp}", 1, "absent.mp4"),
         ("net.onnx a --out {tmp}", 2, "net.onnx: an exported file has no gradients"),
-        ("net.safetensors bad.mp4 --out {tmp}", 1, "no video could be read, so nothing is explained"),
+        ("net.safetensors bad.mp4 --out {tmp}", 1, "t3d: no video could be explained"),
         ("net.safetensors a bad.mp4 --out {tmp}", 1, "bad.mp4: "),
     ],
 )

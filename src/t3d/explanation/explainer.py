@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +26,7 @@ from t3d.evaluation.scoring import IN_PROCESS, clip_scores
 from t3d.explanation.clips import SeenClip, seen_clips
 from t3d.explanation.config import ExplainOptions
 from t3d.explanation.depths import contributions_of, depth_shares, mean_depths
-from t3d.explanation.grad_cam import Layer, class_activation, layers_of
+from t3d.explanation.grad_cam import Layer, check_stage, class_activation, layers_of
 from t3d.explanation.network import ExplainedNet
 from t3d.explanation.occlusion import importance_of
 from t3d.explanation.result import ClipExplanation, Explanation
@@ -53,7 +53,7 @@ class Explainer:
 
     Raises:
         CheckpointError: The weights cannot be used.
-        ConfigError: The model is an exported file, or there is no such device.
+        ConfigError: The model is an exported file or has no such stage, or there is no such device.
         ManifestError: The index cannot be read.
 
     Example:
@@ -94,6 +94,7 @@ class Explainer:
         self.card = self.predictor.card
         self.options = options or ExplainOptions()
         self._net = ExplainedNet(self.predictor.network, self.card.clip)
+        check_stage(self._net.net, self.options.stage)  # before any video is read
         self._store = FrameStore(
             self.card.clip, index=self.predictor.store.index, limits=limits, image_fps=image_fps
         )
@@ -121,7 +122,12 @@ class Explainer:
         return self._explained(prediction, manifest, store, label, detailed=True)
 
     def many(
-        self, parts: Iterable[Part], *, label: str | None = None, detailed: int | None = None
+        self,
+        parts: Iterable[Part],
+        *,
+        label: str | None = None,
+        detailed: int | None = None,
+        listed: Mapping[Part, tuple[str, ...]] | None = None,
     ) -> Iterator[Explanation | Failed]:
         """Explain the decisions for videos, in their order.
 
@@ -130,6 +136,7 @@ class Explainer:
             label: Class to explain. Default: the predicted class of each video.
             detailed: Number of videos that are explained completely. The others have depths only. Default:
                 all.
+            listed: Classes of videos in a labeled list, see `Explanation.listed`.
 
         Yields:
             The explanation, or why the video cannot be read.
@@ -140,13 +147,17 @@ class Explainer:
         self.check_label(label)
         parts = list(parts)
         done = 0
-        for part, prediction in zip(parts, self.predictor.many(parts), strict=True):
+        predictions = self.predictor.many(parts, title="Explaining videos")
+        for part, prediction in zip(parts, predictions, strict=True):
             if prediction.error is not None:
                 yield Failed(prediction.path, prediction.error)
                 continue
             complete = detailed is None or done < detailed
             try:
-                yield self._explained(prediction, as_manifest([part]), self._store, label, detailed=complete)
+                result = self._explained(
+                    prediction, as_manifest([part]), self._store, label, detailed=complete
+                )
+                yield replace(result, listed=(listed or {}).get(part, ()))
             except VideoError as error:
                 yield Failed(error.path, error.reason)
             else:

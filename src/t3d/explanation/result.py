@@ -6,7 +6,7 @@ Legend: T frames of a clip (of all its segments), H height, W width.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from t3d.errors import printable
 from t3d.evaluation.result import Prediction
 from t3d.explanation.clips import Box
 from t3d.explanation.depths import DepthShare
+from t3d.io.video_cache import shown_path
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,6 +52,14 @@ class ClipExplanation:
     importance: npt.NDArray[np.float64] | None = None
     depths: tuple[DepthShare, ...] = ()
 
+    @property
+    def until(self) -> float:
+        """Time at which the next clip would start: clips skip frames, also after their last frame."""
+        times = np.unique(self.times)
+        distance = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+        end = max(self.end, float(times[-1]) + distance)
+        return end if end > self.start else self.start + 1e-3  # the only frame of a file may last no time
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, without pixels and heat."""
         values: dict[str, Any] = {
@@ -78,6 +87,7 @@ class Explanation:
         clips: The explained clips, in their order in time.
         depths: Contributions of the temporal depths, averaged over the explained clips; empty without TTL.
         remarks: Sentences about missing parts, and about the choice of clips.
+        listed: Classes of the video in a labeled list; empty without one.
     """
 
     prediction: Prediction
@@ -85,11 +95,22 @@ class Explanation:
     clips: tuple[ClipExplanation, ...]
     depths: tuple[DepthShare, ...] = ()
     remarks: tuple[str, ...] = ()
+    listed: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
-        """The file."""
+        """The file, or the URL."""
         return self.prediction.path
+
+    @property
+    def name(self) -> str:
+        """The file and its time span. A URL has no password and no query."""
+        return replace(self.prediction, path=shown_path(self.path)).name
+
+    @property
+    def wrong(self) -> bool | None:
+        """Whether the predicted class differs from those in the list; None without a labeled list."""
+        return self.prediction.label not in self.listed if self.listed else None
 
     @property
     def probability(self) -> float:
@@ -97,13 +118,15 @@ class Explanation:
         return self.prediction.probs[self.prediction.classes.index(self.label)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, without pixels and heat."""
+        """Return plain values, without pixels and heat. A URL has no password and no query."""
         return {
-            "path": self.path,
+            "path": shown_path(self.path),
             "start": self.prediction.start,
             "end": self.prediction.end,
             "label": self.label,
             "probability": self.probability,
+            "listed": list(self.listed),
+            "wrong": self.wrong,
             "clips": self.prediction.clips,
             "targets": self.prediction.targets,
             "classes": dict(zip(self.prediction.classes, self.prediction.probs, strict=True)),
@@ -118,7 +141,8 @@ class Explanation:
 
     def __str__(self) -> str:
         """Return the file, the class and the contributions of the depths, one per line."""
-        lines = [f"{printable(self.prediction.name)}: {printable(self.label)} {self.probability:.1%}"]
+        listed = f" (list: {', '.join(self.listed)})" if self.listed else ""
+        lines = [printable(f"{self.name}: {self.label} {self.probability:.1%}{listed}")]
         lines += [
             f"  {printable(each.stage)}, depth {each.depth}: {each.contribution:+.2f} ({each.share:.0%})"
             for each in self.depths
@@ -127,14 +151,14 @@ class Explanation:
 
     def __repr__(self) -> str:
         """Return the file and the class on one line."""
-        return f"Explanation({self.prediction.name!r}: {self.label} {self.probability:.1%})"
+        return f"Explanation({self.name!r}: {self.label} {self.probability:.1%})"
 
     def _repr_html_(self) -> str:
         """Return HTML for notebooks: frames with heat, and the contributions of the depths."""
         from t3d.explanation.notebook import explanation_html
 
         return explanation_html(
-            self.prediction.name,
+            self.name,
             f"{self.label} {self.probability:.1%}",
             clips=self.clips,
             depths=self.depths,
