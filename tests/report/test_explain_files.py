@@ -207,6 +207,17 @@ def test_bars_of_depths() -> None:
     assert bars[1].text == "-0.50 (-20% of transition1), against the class"
 
 
+def test_bars_say_how_long_a_depth_is(folder: Path) -> None:
+    result = explain(folder / "net.safetensors", folder / "a" / "clip.mp4")
+    frame = float(np.diff(result.clips[0].times)[0])
+    assert result.step_seconds["transition1"] == pytest.approx(2 * frame)  # 4 frames become 2 steps
+    bars = depth_bars([DepthShare("transition1", depth, 2.0, 0.5) for depth in (1, 6)], {"transition1": 0.16})
+    assert [bar.text for bar in bars] == [
+        "+2.00 (50% of transition1); 1 step of 0.16 s",
+        "+2.00 (50% of transition1); 6 steps of 0.16 s, about 1 s",
+    ]
+
+
 def test_the_section_of_another_class(folder: Path) -> None:
     first = explain(folder / "net.safetensors", folder / "a" / "clip.mp4")
     other = next(name for name in first.prediction.classes if name != first.label)

@@ -22,6 +22,7 @@ from t3d.explanation.config import ExplainConfig
 from t3d.explanation.pictures import with_heat
 from t3d.explanation.result import ClipExplanation, Explanation
 from t3d.io.video_cache import local_path
+from t3d.progress import progress as show
 from t3d.report import explain_files
 from t3d.report.annotated import annotated_files
 from t3d.report.explain_curve import importance_svg
@@ -166,8 +167,8 @@ def test_long_names_and_signed_urls(tmp_path: Path) -> None:
         assert "https://host/clips/a%20b.mp4?…" in text
     assert '<a href="a%20b.png">a b.png</a>' in page
     assert '<video class="heat" controls preload="metadata" src="a%20b-gradcam.mp4">' in page
-    files = annotated_files(str(tmp_path), [Part(f"/v/{long}.mp4"), Part(SIGNED)], overwrite=False)
-    assert [file.name for file in files.values()] == [f"{'坐' * 40}.mp4", "a b.mp4"]
+    annotated = annotated_files(str(tmp_path), [Part(f"/v/{long}.mp4"), Part(SIGNED)], overwrite=False)
+    assert [file.name for file in annotated.values()] == [f"{'坐' * 40}.mp4", "a b.mp4"]
 
 
 @pytest.mark.usefixtures("no_video")
@@ -258,13 +259,12 @@ def test_a_stage_is_checked_before_a_video_is_read(folder: Path, tmp_path: Path,
 
 def test_the_title_of_the_progress(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     titles = []
-    shown = predictor.progress
 
-    def progress(title: str, *values: object, **options: object) -> object:
+    def record(title: str, *values: object, **options: object) -> object:
         titles.append(title)
-        return shown(title, *values, **options)  # type: ignore[arg-type]
+        return show(title, *values, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(predictor, "progress", progress)
+    monkeypatch.setattr(predictor, "progress", record)
     assert (
         run("explain", folder / "net.safetensors", folder / "bad.mp4", "--out", tmp_path, "--workers", 0) == 1
     )

@@ -26,10 +26,11 @@ from t3d.evaluation.scoring import IN_PROCESS, clip_scores
 from t3d.explanation.clips import SeenClip, seen_clips
 from t3d.explanation.config import ExplainOptions
 from t3d.explanation.depths import contributions_of, depth_shares, mean_depths
+from t3d.explanation.gates import measured_steps
 from t3d.explanation.grad_cam import Layer, check_stage, class_activation, layers_of
 from t3d.explanation.network import ExplainedNet
 from t3d.explanation.occlusion import importance_of
-from t3d.explanation.result import ClipExplanation, Explanation
+from t3d.explanation.result import ClipExplanation, Explanation, frame_distance
 from t3d.runtime.formats import exported_format
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
 
@@ -99,6 +100,7 @@ class Explainer:
             self.card.clip, index=self.predictor.store.index, limits=limits, image_fps=image_fps
         )
         self._layers: list[Layer] | None = None
+        self._steps: dict[str, float] = {}  # frames of a clip per time step of each TTL
         self._lock = threading.Lock()
 
     def explain(
@@ -200,11 +202,13 @@ class Explainer:
             remarks = self._remarks(len(probs), len(clips), detailed=detailed)
         clips = _scaled(clips)
         depths = mean_depths([clip.depths for clip in clips]) if self._net.branches else ()
-        return Explanation(prediction, label, tuple(clips), depths, remarks)
+        distance = frame_distance(clips[0].times)
+        steps = {stage: frames * distance for stage, frames in self._steps.items()} if distance else {}
+        return Explanation(prediction, label, tuple(clips), depths, remarks, step_seconds=steps)
 
     def _clip(self, clip: SeenClip, row: int, probability: float, *, detailed: bool) -> ClipExplanation:
         net, x = self._net, self._net.input_of(clip.frames)
-        with torch.no_grad():
+        with torch.no_grad(), measured_steps(net.net, net.branches, x.shape[2], self._steps):
             score = float(net.score(x, row))
         depths = depth_shares(net.branches, contributions_of(net.scores(x, row), net.branches))
         explained = ClipExplanation(

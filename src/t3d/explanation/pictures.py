@@ -17,7 +17,7 @@ from PIL import Image
 
 Images = npt.NDArray[np.uint8]
 _LEAST = 1 / 3  # heat below which nothing is drawn
-_STRONGEST = 0.6  # opacity of the color at heat 1
+_STRONGEST = 0.65  # opacity of the color at heat 1
 _PER_CLIP = 8  # frames of a clip in the sheet
 _SIDE = 144  # largest side of a frame in the sheet, in pixels
 _GAP = 4

@@ -6,7 +6,8 @@ Legend: T frames of a clip (of all its segments), H height, W width.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,16 @@ from t3d.evaluation.result import Prediction
 from t3d.explanation.clips import Box
 from t3d.explanation.depths import DepthShare
 from t3d.io.video_cache import shown_path
+
+
+def frame_distance(times: npt.NDArray[np.float64]) -> float:
+    """Return the usual distance of the frames of a clip in seconds; 0 for a single frame.
+
+    Args:
+        times: Times of the frames in any order. Short videos repeat frames.
+    """
+    unique = np.unique(times)
+    return float(np.median(np.diff(unique))) if len(unique) > 1 else 0.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,9 +66,7 @@ class ClipExplanation:
     @property
     def until(self) -> float:
         """Time at which the next clip would start: clips skip frames, also after their last frame."""
-        times = np.unique(self.times)
-        distance = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-        end = max(self.end, float(times[-1]) + distance)
+        end = max(self.end, float(self.times.max()) + frame_distance(self.times))
         return end if end > self.start else self.start + 1e-3  # the only frame of a file may last no time
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,6 +97,8 @@ class Explanation:
         depths: Contributions of the temporal depths, averaged over the explained clips; empty without TTL.
         remarks: Sentences about missing parts, and about the choice of clips.
         listed: Classes of the video in a labeled list; empty without one.
+        step_seconds: Seconds of one time step of each layer's map, by `DepthShare.stage`; empty for a fused
+            model.
     """
 
     prediction: Prediction
@@ -96,6 +107,7 @@ class Explanation:
     depths: tuple[DepthShare, ...] = ()
     remarks: tuple[str, ...] = ()
     listed: tuple[str, ...] = ()
+    step_seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
@@ -109,7 +121,7 @@ class Explanation:
 
     @property
     def wrong(self) -> bool | None:
-        """Whether the predicted class differs from those in the list; None without a labeled list."""
+        """True if the predicted class is not one of the list; None without a labeled list."""
         return self.prediction.label not in self.listed if self.listed else None
 
     @property
@@ -132,6 +144,7 @@ class Explanation:
             "classes": dict(zip(self.prediction.classes, self.prediction.probs, strict=True)),
             "explained_clips": [clip.to_dict() for clip in self.clips],
             "depths": [vars(each) for each in self.depths],
+            "step_seconds": {stage: round(seconds, 6) for stage, seconds in self.step_seconds.items()},
             "remarks": list(self.remarks),
         }
 

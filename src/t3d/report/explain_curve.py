@@ -22,8 +22,9 @@ def importance_svg(explanation: Explanation) -> str:
     clips = [clip for clip in explanation.clips if clip.importance is not None]
     if not clips:
         return ""
-    every = [*clips, *(explanation.prediction.per_clip or ())]
-    start, end = min(each.start for each in every), max(each.end for each in every)
+    spans = [(clip.start, clip.end) for clip in clips]
+    spans += [(clip.start, clip.end) for clip in explanation.prediction.per_clip or ()]
+    start, end = min(low for low, _ in spans), max(high for _, high in spans)
 
     def draw() -> Figure:
         figure = Figure(figsize=(6.2, 2.0), layout="constrained")

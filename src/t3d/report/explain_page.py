@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -176,7 +176,7 @@ def video_section(
         figures,
         [_clip_row(explanation, clip) for clip in explanation.clips] if pictures else [],
         importance_svg(explanation),
-        depth_bars(explanation.depths),
+        depth_bars(explanation.depths, explanation.step_seconds),
         explanation.remarks,
         sheet,
         video,
@@ -198,19 +198,38 @@ def _short_name(explanation: Explanation) -> str:
     return printable(replace(explanation.prediction, path=short).name)
 
 
-def depth_bars(depths: Sequence[DepthShare]) -> list[Bar]:
-    """Return the contributions of depths as bars, the longest of which has the length 1."""
+def depth_bars(depths: Sequence[DepthShare], step_seconds: Mapping[str, float] | None = None) -> list[Bar]:
+    """Return the contributions of depths as bars, the longest of which has the length 1.
+
+    Args:
+        depths: The contributions.
+        step_seconds: Seconds of a time step of each layer, see `Explanation`.
+    """
+    step_seconds = step_seconds or {}
     longest = max((abs(each.contribution) for each in depths), default=0.0) or 1.0
     return [
         Bar(
             f"{each.stage}, depth {each.depth}",
             abs(each.contribution) / longest,
             f"{each.contribution:+.2f} ({each.share:.0%} of {each.stage})"
-            + (", against the class" if each.contribution < 0 else ""),
+            + (", against the class" if each.contribution < 0 else "")
+            + (_duration(each.depth, step_seconds[each.stage]) if each.stage in step_seconds else ""),
             negative=each.contribution < 0,
         )
         for each in depths
     ]
+
+
+def _duration(depth: int, seconds: float) -> str:
+    """Return how long a depth lasts.
+
+    Example:
+        >>> _duration(6, 0.16), _duration(1, 0.08)
+        ('; 6 steps of 0.16 s, about 1 s', '; 1 step of 0.08 s')
+    """
+    if depth == 1:
+        return f"; 1 step of {seconds:.2g} s"
+    return f"; {depth} steps of {seconds:.2g} s, about {round(depth * seconds, 1):g} s"
 
 
 def depth_table(classes: Sequence[ClassDepths]) -> DepthTable | None:
