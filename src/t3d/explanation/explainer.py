@@ -200,6 +200,8 @@ class Explainer:
                 for clip in seen_clips(manifest[0], store, chosen)
             ]
             remarks = self._remarks(len(probs), len(clips), detailed=detailed)
+        if clips[0].heat is not None and not any(clip.heat.any() for clip in clips if clip.heat is not None):
+            remarks += ("No place of this map speaks for the class, so there is no heat.",)
         clips = _scaled(clips)
         depths = mean_depths([clip.depths for clip in clips]) if self._net.branches else ()
         distance = frame_distance(clips[0].times)
