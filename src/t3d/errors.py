@@ -283,6 +283,16 @@ def without_credentials(text: str) -> str:
     return re.sub(r"(?<=://)[^\s/]*@", "", text)
 
 
+def without_secrets(text: str) -> str:
+    """Remove user names, passwords and queries of URLs from a text, such as a command.
+
+    Example:
+        >>> without_secrets("t3d explain 'https://me:secret@example.org/a.mp4?signature=1' --out why")
+        "t3d explain 'https://example.org/a.mp4?…' --out why"
+    """
+    return re.sub(r"(://[^\s'\"?#]*)[?#][^\s'\"]*", r"\1?…", without_credentials(text))
+
+
 def _is_control(char: str) -> bool:
     """Return whether a character controls a terminal, breaks a line, reverses text or cannot be encoded."""
     return category(char) in ("Cc", "Zl", "Zp", "Cs") or char in _REVERSING

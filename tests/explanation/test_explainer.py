@@ -124,6 +124,18 @@ def test_the_most_probable_clips_are_explained(weights: Path, films: list[Path])
     assert [each.contribution for each in two.depths] == pytest.approx(means.tolist(), abs=1e-4)
 
 
+def test_a_map_without_evidence_is_reported(
+    weights: Path, films: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remark = "No place of this map speaks for the class, so there is no heat."
+    explainer = Explainer(weights, compute=IN_PROCESS)
+    assert remark not in explainer.explain(films[1]).remarks
+    monkeypatch.setattr(
+        "t3d.explanation.explainer.class_activation", lambda _net, x, *_: torch.zeros(x.shape[2], 32, 32)
+    )
+    assert remark in explainer.explain(films[1]).remarks
+
+
 def test_another_class_can_be_explained(weights: Path, films: list[Path]) -> None:
     explainer = Explainer(weights, compute=IN_PROCESS)
     usual = explainer.explain(films[1])

@@ -116,7 +116,7 @@ def test_a_page_with_all_files(folder: Path, tmp_path: Path, capsys: Out) -> Non
         ("net.safetensors a", 2, "missing: --out"),
         ("net.safetensors absent.mp4 --out {tmp}", 1, "absent.mp4"),
         ("net.onnx a --out {tmp}", 2, "net.onnx: an exported file has no gradients"),
-        ("net.safetensors bad.mp4 --out {tmp}", 1, "no video could be read, so nothing is explained"),
+        ("net.safetensors bad.mp4 --out {tmp}", 1, "t3d: no video could be explained"),
         ("net.safetensors a bad.mp4 --out {tmp}", 1, "bad.mp4: "),
     ],
 )
@@ -205,6 +205,17 @@ def test_bars_of_depths() -> None:
         ("transition1, depth 6", 0.25, True),
     ]
     assert bars[1].text == "-0.50 (-20% of transition1), against the class"
+
+
+def test_bars_say_how_long_a_depth_is(folder: Path) -> None:
+    result = explain(folder / "net.safetensors", folder / "a" / "clip.mp4")
+    frame = float(np.diff(result.clips[0].times)[0])
+    assert result.step_seconds["transition1"] == pytest.approx(2 * frame)  # 4 frames become 2 steps
+    bars = depth_bars([DepthShare("transition1", depth, 2.0, 0.5) for depth in (1, 6)], {"transition1": 0.16})
+    assert [bar.text for bar in bars] == [
+        "+2.00 (50% of transition1); 1 step of 0.16 s",
+        "+2.00 (50% of transition1); 6 steps of 0.16 s, about 1 s",
+    ]
 
 
 def test_the_section_of_another_class(folder: Path) -> None:

@@ -30,12 +30,15 @@ def explain(config: ExplainConfig, *, json: bool = False) -> int:
     Args:
         json: Print one JSON object per video.
     """
-    from t3d.evaluation.parts import parts_of
+    from t3d.evaluation.parts import Part, parts_of
     from t3d.explanation.result import Explanation
-    from t3d.report.explain_files import check_out, write_explanations
+    from t3d.report.explain_files import write_explanations
+    from t3d.report.explain_folder import check_out
 
     check_out(config)
-    parts = parts_of(config.videos, root=config.root)
+    listed: dict[Part, tuple[str, ...]] = {}
+    parts = parts_of(config.videos, root=config.root, labels=listed)
+    check_out(config, parts)
     from t3d.explanation.explainer import Explainer
 
     explainer = Explainer(
@@ -58,14 +61,14 @@ def explain(config: ExplainConfig, *, json: bool = False) -> int:
         return StoppedError(f"{Signals(number).name} stopped the command; run it again", number)
 
     with RaisedSignals(stopped):
-        results = explainer.many(parts, label=config.label, detailed=config.detailed)
+        results = explainer.many(parts, label=config.label, detailed=config.detailed, listed=listed)
         written = write_explanations(
             results, config, explainer.card, command=command_line("explain"), shown=shown
         )
     for failed in written.bad:
         print(f"t3d: {printable(str(failed))}", file=sys.stderr)
     if written.videos == 0:
-        print("t3d: no video could be read, so nothing is explained", file=sys.stderr)
+        print("t3d: no video could be explained", file=sys.stderr)
     elif not json:
         print(f"page: {written.page}")
     return 1 if written.bad else 0

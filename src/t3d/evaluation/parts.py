@@ -46,7 +46,11 @@ def is_list(name: str) -> bool:
 
 
 def parts_of(
-    names: Sequence[str], *, root: str | None = None, unreadable: list[Failed] | None = None
+    names: Sequence[str],
+    *,
+    root: str | None = None,
+    unreadable: list[Failed] | None = None,
+    labels: dict[Part, tuple[str, ...]] | None = None,
 ) -> list[Part]:
     """Return the videos, and the time spans of videos, that names stand for, in their order.
 
@@ -55,6 +59,7 @@ def parts_of(
             these, see `t3d.data.patterns`.
         root: Folder that relative paths of lists start from.
         unreadable: List that collects subfolders that cannot be read. Without it, they are an error.
+        labels: Dictionary that collects the classes of the videos in labeled lists.
 
     Raises:
         ManifestError: No videos were found, a pattern matches nothing, or a list cannot be read.
@@ -78,7 +83,21 @@ def parts_of(
         else:
             manifest = Manifest.from_files([name], unreadable=unreadable)
         parts += rows_of(manifest)
+        if labels is not None:
+            _add_labels(manifest, labels)
     return parts
+
+
+def _add_labels(manifest: Manifest, labels: dict[Part, tuple[str, ...]]) -> None:
+    """Add the classes of labeled rows. A part of several rows has the classes of all of them."""
+    if not manifest.classes:
+        return
+    for entry in (manifest[row] for row in range(len(manifest))):
+        numbers = entry.labels if entry.labels is not None else () if entry.label is None else (entry.label,)
+        part = Part(original(str(entry.path)), entry.start, entry.end)
+        names = [manifest.classes[number] for number in numbers]
+        if names:
+            labels[part] = tuple(dict.fromkeys([*labels.get(part, ()), *names]))
 
 
 def rows_of(manifest: Manifest) -> list[Part]:

@@ -299,12 +299,16 @@ class Predictor:
                 yield from timelines_of(part, self.card, rules)
 
     def many(
-        self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Part]
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Part],
+        *,
+        title: str = "Classifying videos",
     ) -> Iterator[Prediction]:
         """Classify videos, in their order; one that cannot be read says so in `error`.
 
         Args:
             paths: Files, and folders, which stand for the videos in them; parts of videos; or a single one.
+            title: Name of the task in progress, see `t3d.progress`.
 
         Returns:
             One prediction per video, with its absolute path, as soon as it is known.
@@ -315,13 +319,18 @@ class Predictor:
         if isinstance(paths, str | os.PathLike):  # else the letters of a path would be taken for files
             paths = [paths]
         manifest = as_manifest(paths).with_classes(self.card.classes)
-        return self._predictions(manifest, self.store)
+        return self._predictions(manifest, self.store, title=title)
 
     def _predictions(
-        self, manifest: Manifest, store: FrameStore, bar: Bar | None = None
+        self,
+        manifest: Manifest,
+        store: FrameStore,
+        bar: Bar | None = None,
+        *,
+        title: str = "Classifying videos",
     ) -> Iterator[Prediction]:
         with (
-            progress("Classifying videos", len(manifest), bar=bar) as shown,
+            progress(title, len(manifest), bar=bar) as shown,
             closing(self._scored(manifest, store, shown)) as scored,
         ):
             for part in scored:

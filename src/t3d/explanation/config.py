@@ -41,7 +41,7 @@ class ExplainConfig:
         label: Class to explain. Default: the predicted class of each video.
         detailed: Number of videos with frames, an overlay video and the frames that matter. Later videos
             count in the table of classes and depths only.
-        overwrite: Replace an existing explanation in the folder.
+        overwrite: Replace an existing explanation in the folder, and delete all files that it lists.
         root: Folder that relative paths of a list start from. By default the folder of the list.
         index: File that `t3d prepare index` or `t3d prepare shards` wrote about the videos. Videos in shards
             need theirs.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,10 +26,11 @@ from t3d.evaluation.scoring import IN_PROCESS, clip_scores
 from t3d.explanation.clips import SeenClip, seen_clips
 from t3d.explanation.config import ExplainOptions
 from t3d.explanation.depths import contributions_of, depth_shares, mean_depths
-from t3d.explanation.grad_cam import Layer, class_activation, layers_of
+from t3d.explanation.gates import measured_steps
+from t3d.explanation.grad_cam import Layer, check_stage, class_activation, layers_of
 from t3d.explanation.network import ExplainedNet
 from t3d.explanation.occlusion import importance_of
-from t3d.explanation.result import ClipExplanation, Explanation
+from t3d.explanation.result import ClipExplanation, Explanation, frame_distance
 from t3d.progress import Bar
 from t3d.runtime.formats import exported_format
 from t3d.video.limits import DEFAULT_LIMITS, ReadLimits
@@ -54,7 +55,7 @@ class Explainer:
 
     Raises:
         CheckpointError: The weights cannot be used.
-        ConfigError: The model is an exported file, or there is no such device.
+        ConfigError: The model is an exported file or has no such stage, or there is no such device.
         ManifestError: The index cannot be read.
 
     Example:
@@ -95,10 +96,12 @@ class Explainer:
         self.card = self.predictor.card
         self.options = options or ExplainOptions()
         self._net = ExplainedNet(self.predictor.network, self.card.clip)
+        check_stage(self._net.net, self.options.stage)  # before any video is read
         self._store = FrameStore(
             self.card.clip, index=self.predictor.store.index, limits=limits, image_fps=image_fps
         )
         self._layers: list[Layer] | None = None
+        self._steps: dict[str, float] = {}  # frames of a clip per time step of each TTL
         self._lock = threading.Lock()
 
     def explain(
@@ -132,7 +135,12 @@ class Explainer:
         return self._explained(prediction, manifest, store, label, detailed=True, bar=bar)
 
     def many(
-        self, parts: Iterable[Part], *, label: str | None = None, detailed: int | None = None
+        self,
+        parts: Iterable[Part],
+        *,
+        label: str | None = None,
+        detailed: int | None = None,
+        listed: Mapping[Part, tuple[str, ...]] | None = None,
     ) -> Iterator[Explanation | Failed]:
         """Explain the decisions for videos, in their order.
 
@@ -141,6 +149,7 @@ class Explainer:
             label: Class to explain. Default: the predicted class of each video.
             detailed: Number of videos that are explained completely. The others have depths only. Default:
                 all.
+            listed: Classes of videos in a labeled list, see `Explanation.listed`.
 
         Yields:
             The explanation, or why the video cannot be read.
@@ -151,13 +160,17 @@ class Explainer:
         self.check_label(label)
         parts = list(parts)
         done = 0
-        for part, prediction in zip(parts, self.predictor.many(parts), strict=True):
+        predictions = self.predictor.many(parts, title="Explaining videos")
+        for part, prediction in zip(parts, predictions, strict=True):
             if prediction.error is not None:
                 yield Failed(prediction.path, prediction.error)
                 continue
             complete = detailed is None or done < detailed
             try:
-                yield self._explained(prediction, as_manifest([part]), self._store, label, detailed=complete)
+                result = self._explained(
+                    prediction, as_manifest([part]), self._store, label, detailed=complete
+                )
+                yield replace(result, listed=(listed or {}).get(part, ()))
             except VideoError as error:
                 yield Failed(error.path, error.reason)
             else:
@@ -202,13 +215,17 @@ class Explainer:
                 if bar is not None:
                     bar.advance()
             remarks = self._remarks(len(probs), len(clips), detailed=detailed)
+        if clips[0].heat is not None and not any(clip.heat.any() for clip in clips if clip.heat is not None):
+            remarks += ("No place of this map speaks for the class, so there is no heat.",)
         clips = _scaled(clips)
         depths = mean_depths([clip.depths for clip in clips]) if self._net.branches else ()
-        return Explanation(prediction, label, tuple(clips), depths, remarks)
+        distance = frame_distance(clips[0].times)
+        steps = {stage: frames * distance for stage, frames in self._steps.items()} if distance else {}
+        return Explanation(prediction, label, tuple(clips), depths, remarks, step_seconds=steps)
 
     def _clip(self, clip: SeenClip, row: int, probability: float, *, detailed: bool) -> ClipExplanation:
         net, x = self._net, self._net.input_of(clip.frames)
-        with torch.no_grad():
+        with torch.no_grad(), measured_steps(net.net, net.branches, x.shape[2], self._steps):
             score = float(net.score(x, row))
         depths = depth_shares(net.branches, contributions_of(net.scores(x, row), net.branches))
         explained = ClipExplanation(

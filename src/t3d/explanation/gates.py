@@ -76,6 +76,29 @@ def branches_of(net: VideoNet) -> list[Branch]:
     ]
 
 
+@contextmanager
+def measured_steps(
+    net: VideoNet, branches: Sequence[Branch], frames: int, steps: dict[str, float]
+) -> Iterator[None]:
+    """Record the time steps of the maps of TTLs while the network computes in the block.
+
+    Args:
+        net: The network. Nothing is recorded for a fused model, whose members may see other frames.
+        branches: Its branches.
+        frames: Number of frames of a clip.
+        steps: Frames of the clip per time step, by the name of the layer; is filled.
+    """
+
+    def record(stage: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        steps[stage] = frames / inputs[0].shape[2]
+
+    with ExitStack() as stack:
+        for branch in () if isinstance(net, FusedNet) else branches:
+            hook = branch.module.register_forward_pre_hook(partial(record, branch.stage))
+            stack.callback(hook.remove)
+        yield
+
+
 def _transition_of(layer: nn.Module) -> TemporalTransition | None:
     if isinstance(layer, InsertedTTL):
         return layer.transition

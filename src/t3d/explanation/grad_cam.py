@@ -70,14 +70,8 @@ def layers_of(net: VideoNet, x: Tensor, stage: str | None = None) -> list[Layer]
     Raises:
         ConfigError: There is no such stage, or the network has no stages.
     """
-    if isinstance(net, FusedNet | FrameNet):
-        if stage is not None:
-            raise ConfigError(
-                f"`stage` is {stage}, but {_kind(net)} has no stages to choose from; leave out `stage`"
-            )
-    elif stage is not None and stage not in net.stages():
-        raise ConfigError(f"`stage` is {stage!r}; {did_you_mean(stage, list(net.stages()))}")
-    elif stage is not None:
+    check_stage(net, stage)
+    if stage is not None:
         return [Layer(stage, net.stages()[stage][-1], net)]
     if not isinstance(net, FusedNet):
         return [layer for layer in [_chosen(net, x)] if layer is not None]
@@ -95,6 +89,26 @@ def layers_of(net: VideoNet, x: Tensor, stage: str | None = None) -> list[Layer]
             layer.name, layer.view = f"{name}: {layer.name}", member.view
             layers.append(layer)
     return layers
+
+
+def check_stage(net: VideoNet, stage: str | None) -> None:
+    """Refuse a stage that a network does not have.
+
+    Args:
+        net: The network.
+        stage: Name of a stage, or None.
+
+    Raises:
+        ConfigError: There is no such stage, or the network has no stages.
+    """
+    if stage is None:
+        return
+    if isinstance(net, FusedNet | FrameNet):
+        raise ConfigError(
+            f"`stage` is {stage}, but {_kind(net)} has no stages to choose from; leave out `stage`"
+        )
+    if stage not in net.stages():
+        raise ConfigError(f"`stage` is {stage!r}; {did_you_mean(stage, list(net.stages()))}")
 
 
 def class_activation(net: ExplainedNet, x: Tensor, label: int, layers: list[Layer]) -> Tensor:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from PIL import Image
 
 Images = npt.NDArray[np.uint8]
-_STRONGEST = 0.75  # opacity of the color at heat 1
+_LEAST = 1 / 3  # heat below which nothing is drawn
+_STRONGEST = 0.65  # opacity of the color at heat 1
 _PER_CLIP = 8  # frames of a clip in the sheet
 _SIDE = 144  # largest side of a frame in the sheet, in pixels
 _GAP = 4
@@ -42,14 +43,17 @@ class PicturedClip(Protocol):
 
 
 def with_heat(images: Images, heat: npt.NDArray[np.float32]) -> Images:
-    """Return pictures with heat drawn onto them: nothing at 0, dark red to bright yellow at 1.
+    """Return pictures with heat drawn onto them: nothing below a third, and from purple to yellow at 1.
+
+    The opacity rises with the heat, so that the picture below stays visible.
 
     Args:
         images: RGB, uint8 [..., H, W, 3].
         heat: In [0, 1], [..., H, W].
     """
-    levels = np.clip(heat * 255, 0, 255).astype(np.uint8)
-    opacity = (_STRONGEST * np.clip(heat, 0, 1))[..., None]
+    above = np.clip((heat - _LEAST) / (1 - _LEAST), 0, 1)
+    levels = (above * 255).astype(np.uint8)
+    opacity = (_STRONGEST * above)[..., None]
     mixed = images * (1 - opacity) + _colors()[levels] * opacity
     return np.round(mixed).astype(np.uint8)
 
@@ -80,6 +84,14 @@ def pictures_of(clip: PicturedClip, count: int) -> list[tuple[float, Image.Image
     ]
 
 
+@cache
+def heat_legend() -> str:
+    """Return a picture of the colors from no heat to the strongest, on gray, as a data URI."""
+    heat = np.tile(np.linspace(0, 1, 180, dtype=np.float32), (12, 1))
+    strip = with_heat(np.full((12, 180, 3), 128, np.uint8), heat)
+    return picture_uri(Image.fromarray(strip), side=180)
+
+
 def contact_sheet(clips: Sequence[PicturedClip]) -> Image.Image:
     """Return a picture with one row of frames per clip, with their heat."""
     rows = [[image for _, image in pictures_of(clip, _PER_CLIP)] for clip in clips]
@@ -105,9 +117,3 @@ def picture_uri(image: Image.Image, *, side: int = _SIDE) -> str:
     file = io.BytesIO()
     small.save(file, "WEBP", quality=60)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def spread_over(clips: Sequence[PicturedClip], most: int) -> list[tuple[float, Image.Image]]:
-    """Return frames that are spread over clips, at most `most` but at least one per clip."""
-    each = max(most // max(len(clips), 1), 1)
-    return [picture for clip in clips for picture in pictures_of(clip, each)]

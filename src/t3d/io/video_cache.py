@@ -82,6 +82,19 @@ def is_copy(path: str | os.PathLike[str]) -> bool:
     return os.fspath(path).startswith(prefix_of_copies())
 
 
+def shown_path(path: str) -> str:
+    """Return a path for messages and pages. A URL, also that of a local copy, has no password and no query.
+
+    Example:
+        >>> shown_path("https://me:secret@example.org/a.mp4?signature=1"), shown_path("/videos/a.mp4?")
+        ('https://example.org/a.mp4?…', '/videos/a.mp4?')
+    """
+    from t3d.io.fetch import shown
+
+    path = original(path)
+    return shown(path) if is_url(path) else path
+
+
 def ensure_local(path: Path) -> None:
     """Download the URL of a local copy, unless it is here. Other paths are left alone.
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t3d.data.index import VideoIndex
-from t3d.data.listing import absolute, is_video
+from t3d.data.listing import absolute
 from t3d.errors import ConfigError, VideoError
 from t3d.evaluation.config import ANNOTATED
 from t3d.evaluation.parts import Part
 from t3d.evaluation.result import Prediction
 from t3d.io.files import is_url
 from t3d.progress import Bar, progress
+from t3d.report.file_names import numbered, stem_of
 from t3d.report.lettering import Lettering, lettering_of
 from t3d.report.overlay import Overlay
 from t3d.report.redrawn import frames_to_draw, writer_like
@@ -99,13 +100,10 @@ def _files_in(folder: Path, paths: Sequence[str], index: VideoIndex | None) -> d
     files: dict[str, Path] = {}
     taken: set[Path] = set()
     for path in paths:
-        relative = Path(path.rpartition("/")[2]) if is_url(path) else Path(path).relative_to(common)
+        relative = Path() if is_url(path) else Path(path).relative_to(common).parent
         ending = _ending(path, index)
-        stem = relative.stem if is_video(path) else relative.name  # that of a folder of images may have dots
-        file = folder / relative.with_name(stem + ending)
-        number = 2
-        while file in taken:
-            file = folder / relative.with_name(f"{stem}-{number}{ending}")
+        stem, number = stem_of(path), 1
+        while (file := folder / relative / (numbered(stem, number) + ending)) in taken:
             number += 1
         taken.add(file)
         files[path] = file

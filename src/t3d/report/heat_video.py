@@ -117,15 +117,7 @@ def frame_at(times: npt.NDArray[np.float64], seconds: float) -> int:
 def _clip_at(clips: tuple[ClipExplanation, ...], seconds: float) -> ClipExplanation | None:
     """Return the clip that shows a time; of two that overlap, the later one. None between clips."""
     late = seconds + 1e-6
-    return next((each for each in reversed(clips) if each.start <= late < _end(each)), None)
-
-
-def _end(clip: ClipExplanation) -> float:
-    """Return when the next clip would start: clips skip frames of the video, also after their last frame."""
-    times = np.unique(clip.times)
-    distance = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    end = max(clip.end, float(times[-1]) + distance)
-    return end if end > clip.start else clip.start + 1e-3  # the only frame of a file may last no time
+    return next((each for each in reversed(clips) if each.start <= late < each.until), None)
 
 
 def _write_text(image: Picture, label: str, share: str, lettering: Lettering) -> None:
