@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from t3d.errors import ConfigError, OutOfMemoryError, at_least, did_you_mean, first_line, one_of
+from t3d.errors import ConfigError, OutOfMemoryError, T3DError, at_least, did_you_mean, first_line, one_of
 
 if TYPE_CHECKING:
     import torch
@@ -126,6 +126,8 @@ def explained_memory(doing: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
+    except T3DError:  # it says already what to do, such as that of a killed reading process
+        raise
     except Exception as error:
         if not is_out_of_memory(error):
             raise

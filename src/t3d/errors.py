@@ -287,8 +287,8 @@ def without_secrets(text: str) -> str:
     """Remove user names, passwords and queries of URLs from a text, such as a command.
 
     Example:
-        >>> without_secrets("t3d explain 'https://me:secret@example.org/a.mp4?signature=1' --out why")
-        "t3d explain 'https://example.org/a.mp4?…' --out why"
+        >>> without_secrets("t3d explain 'https://me:secret@example.org/a.mp4?signature=1'")
+        "t3d explain 'https://example.org/a.mp4?…'"
     """
     return re.sub(r"(://[^\s'\"?#]*)[?#][^\s'\"]*", r"\1?…", without_credentials(text))
 

@@ -177,7 +177,7 @@ def test_a_system_error_names_the_file(clips: Path, tmp_path: Path, capsys: Out)
         ("train --data.videos d", "unknown option --data.videos; it is now --root"),
         (
             "train --json",
-            "it belongs to t3d fit, t3d prepare download, t3d prepare unpack and 22 more",
+            "it belongs to t3d fit, t3d prepare download, t3d prepare unpack and 23 more",
         ),
         *(
             (

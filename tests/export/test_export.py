@@ -674,6 +674,7 @@ def test_int8_needs_enough_videos(
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["many {a}"]
 
 
+@pytest.mark.long
 def test_an_int8_export_is_calibrated_measured_and_says_so(
     weights: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,6 +157,7 @@ def test_the_command_of_the_report_has_every_choice(
     assert made == [expected]
 
 
+@pytest.mark.long
 def test_changed_videos_are_not_mixed_with_old_lists(clips: Path, teacher: str, tmp_path: Path) -> None:
     table = tmp_path / "list.csv"
     rows = [f"{path},{path.parent.name}" for path in sorted(clips.rglob("*.mp4"))]

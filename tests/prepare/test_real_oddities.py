@@ -88,6 +88,7 @@ def frames_or_reason(video: Video, numbers: np.ndarray) -> object:
         return error.reason
 
 
+@pytest.mark.long
 @pytest.mark.real
 @pytest.mark.parametrize("codec", ["h264", "jpeg"])
 def test_rewritten_they_keep_their_frames_and_times(

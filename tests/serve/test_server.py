@@ -652,6 +652,7 @@ def test_memory_and_keeping_have_bounds_and_the_process_is_replaced(
         assert client.get(f"api/jobs/{job['id']}").status_code == 404
 
 
+@pytest.mark.long
 def test_a_token_is_needed_elsewhere(start_server: Start, film: Path) -> None:
     with start_server("--host", "0.0.0.0") as server:
         port = server.url.rpartition(":")[2].strip("/")
@@ -687,6 +688,7 @@ def test_a_token_is_needed_elsewhere(start_server: Start, film: Path) -> None:
             assert client.get("").status_code == 200
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_it_and_deletes_all_files(start_server: Start, film: Path) -> None:
     with start_server() as server:
         with server.client() as client:
@@ -705,6 +707,7 @@ def test_ctrl_c_ends_it_and_deletes_all_files(start_server: Start, film: Path) -
         assert "Traceback" not in server.error_file.read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", ["predict", "annotated"])
 def test_a_killed_server_leaves_nothing(
     step: str, start_server: Start, film: Path, tmp_path: Path, wait_until: Any

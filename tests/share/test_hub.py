@@ -211,7 +211,7 @@ def test_the_command_line(hub, files: dict[str, bytes], tmp_path: Path, capsys) 
 
 
 def test_a_hub_that_never_answers_is_not_waited_for(hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hub.url == constants.ENDPOINT  # with a cache of its own
+    assert hub.url == constants.ENDPOINT  # with an empty cache
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr("t3d.io.hub._ANSWER", 0.3)

@@ -280,6 +280,7 @@ def test_a_run_does_not_resume_without_one_of_its_videos(
     assert RunFolder(config.out).last.exists()
 
 
+@pytest.mark.long
 def test_features_that_were_kept_teach_what_fresh_ones_teach(small: Small, tmp_path: Path) -> None:
     slow = {"lr": 1e-7}  # larger steps would make much of the rounding
     fresh = RunFolder(transfer(small(optim=slow, out=str(tmp_path / "fresh"))))
