@@ -50,6 +50,7 @@ def weights(films: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_prediction_is_divided_into_steps(
     weights: Path, films: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -211,6 +211,7 @@ def test_options_that_cannot_work_are_refused(options: dict[str, object], messag
         FitConfig("clips", **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_time_spans_and_several_labels(clips: Path, teacher: str, tmp_path: Path) -> None:
     paths = sorted(clips.rglob("*.mp4"))
     rows = [
@@ -336,6 +337,7 @@ def test_reading_that_takes_longer_than_the_fit_may_is_refused_early(
         run_fit(config_of(clips, tmp_path / "fit", teacher), say=lambda _: None)
 
 
+@pytest.mark.long
 def test_videos_of_the_test_are_not_trained_on(
     clips: Path, teacher: str, tmp_path: Path, write_videos: Callable[..., Path]
 ) -> None:

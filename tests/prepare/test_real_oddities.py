@@ -37,6 +37,7 @@ def index(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_frames_are_the_same_as_without_an_index(manifest: Manifest, index: Path) -> None:
     known = VideoIndex.read(index)
@@ -64,6 +65,7 @@ def outcome(path: Path, index: VideoIndex | None) -> str | tuple[str | None, np.
     return video.damage, video.times, frames
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_they_give_the_same_frames_in_a_shard(tmp_path: Path, manifest: Manifest, index: Path) -> None:
     known = VideoIndex.read(index)

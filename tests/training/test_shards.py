@@ -69,6 +69,7 @@ def same_weights(one: Path, two: Path) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_a_run_stopped_and_resumed_over_http_ends_as_from_a_folder(
     tiny: Tiny, packed: Path, twin: Path, site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_run_stopped_and_resumed_over_http_ends_as_from_a_folder(
     assert same_weights(straight, resumed)
 
 
+@pytest.mark.long
 def test_another_window_is_another_order_and_files_a_third(tiny: Tiny, packed: Path, tmp_path: Path) -> None:
     runs = {}
     for name, data in {

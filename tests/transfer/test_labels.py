@@ -131,6 +131,7 @@ def test_the_student_learns_the_classes_from_soft_labels(
     assert card.provenance["labels"] == str(few)
 
 
+@pytest.mark.long
 def test_a_stopped_run_ends_as_if_it_never_had_been(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +294,7 @@ def test_excluded_videos_and_their_copies_are_left_out(
     assert not Path(config.out).exists()
 
 
+@pytest.mark.long
 def test_pairs_weight_0_teaches_only_classes(small: Small, tmp_path: Path) -> None:
     losses = []
     for weight in (0.0, 1.0):

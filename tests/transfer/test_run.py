@@ -199,6 +199,7 @@ def test_the_student_starts_a_training(small: Small, pool: Path, tmp_path: Path)
         torch.testing.assert_close(tuned[key], given[key], rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_ends_as_if_it_never_had_been(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +295,7 @@ def test_features_that_were_kept_teach_what_fresh_ones_teach(small: Small, tmp_p
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "features").iterdir()} == made
 
 
+@pytest.mark.long
 def test_one_file_under_many_names_is_one_source(
     small: Small, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,6 +42,7 @@ from t3d.workers.ray_cluster import Block, blocks_of, joined, spread
 from t3d.workers.ray_pools import Actors
 
 ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.long  # starting Ray takes seconds
 
 RAY = Cluster("ray")
 PARENT = "__import__('os').getppid()"  # of a watched process: the process of Ray's that watches it
@@ -181,7 +182,6 @@ def test_actors_hold_what_they_made_and_one_that_dies_is_replaced(tmp_path: Path
     assert {str(outcome[1]) for _, outcome in results} == set(made)
 
 
-@pytest.mark.long
 def test_an_error_in_making_is_the_users_to_see() -> None:
     def make() -> Callable[[list[int]], list[int]]:
         raise CheckpointError("net.safetensors: no such weights file")
@@ -232,7 +232,6 @@ def test_transcoded_videos_hold_the_same_frames(
     assert (again.transcoded, again.files) == (0, 5)
 
 
-@pytest.mark.long
 def test_shards_are_the_local_ones_to_the_byte(films: Path, tmp_path: Path) -> None:
     manifest = Manifest.from_folder(films)
     index_videos(manifest, tmp_path / "set.parquet", workers=1)
@@ -289,7 +288,6 @@ def test_a_killed_run_is_resumed(tmp_path: Path, numbered_frames: Callable[..., 
     assert {json.loads(line)["path"] for line in lines} == {f"a/{at}.mp4" for at in range(6)}
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("one_thread")
 def test_predictions_are_the_local_ones_to_the_last_digit(films: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)

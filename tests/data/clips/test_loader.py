@@ -76,6 +76,7 @@ def collate_both(pairs: list[tuple[Any, Any]]) -> tuple[Batch, Batch]:
     return collate(list(files)), collate(list(shards))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_clips_are_the_same_however_workers_are_started(
     folder: Path, start: str, monkeypatch: pytest.MonkeyPatch

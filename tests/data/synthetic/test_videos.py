@@ -120,6 +120,7 @@ def test_the_object_has_the_pattern_of_its_label() -> None:
         assert kept == {appearance_of(SyntheticSpec(), "val", "left", index)} & set(shifts)
 
 
+@pytest.mark.long
 def test_colors_do_not_reveal_the_pattern() -> None:
     spec = SyntheticSpec(distractors=0, clutter=0)
     hues: dict[str, list[float]] = {name: [] for name in APPEARANCES}
@@ -186,6 +187,7 @@ def test_positions_are_uniform_in_every_class_at_every_time() -> None:
     assert max(proof.place_p_values(places, labels, 80)) < 1e-6
 
 
+@pytest.mark.long
 def test_one_position_reveals_nothing_and_a_whole_track_nearly_everything() -> None:
     proof = load_proof()
     one, two, all_ = (proof.window_accuracy(SyntheticSpec(), k, per_class=100) for k in (1, 2, 31))

@@ -71,6 +71,7 @@ def test_a_teacher_of_images_knows_them_and_opens_by_its_file_alone(made: Made) 
         assert '"classes": ["blue", "green", "red"]' in file.metadata()["t3d.teacher"]
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_teacher(made: Made, tmp_path: Path) -> None:
     def trained(name: str, seed: int) -> dict[str, torch.Tensor]:
         config = made(out=str(tmp_path / f"{name}.safetensors"), seed=seed, epochs=1)
@@ -81,6 +82,7 @@ def test_the_same_seed_gives_the_same_teacher(made: Made, tmp_path: Path) -> Non
     assert any(not torch.equal(other[key], tensor) for key, tensor in first.items())
 
 
+@pytest.mark.long
 def test_frames_of_labeled_videos_will_do(made: Made, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = []
