@@ -88,6 +88,12 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _default_signals() -> None:
+    """Undo what a shell or `nohup` does to processes in the background: they ignore some signals."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="session")
 def start_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., object]:
     """Start a server in a `with` block: `start_server("--max-mb", "1", environment={})`."""
@@ -100,7 +106,13 @@ def start_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
         values = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1", **(environment or {})}
         with error_file.open("w") as errors:
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=values, start_new_session=True
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=values,
+                start_new_session=True,
+                preexec_fn=_default_signals,
             )
         try:
             assert process.stdout is not None
