@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from t3d.evaluation.predictor import Predictor
@@ -174,6 +175,16 @@ def test_a_bad_file_is_explained_and_another_one_works(page: Page, film: Path, t
     page.send(bad)
     assert "“bad.mp4” could not be classified" in page.find("problem").text
     assert "This file is not a video" in page.find("problem").text
+    assert "send the original again" in page.find("problem").text
+    page.find("problem-again").click()
+    rare = tmp_path / "rare.mkv"
+    with av.open(str(rare), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height = 80, 64
+        container.mux(stream.encode(av.VideoFrame(80, 64, "yuv420p")))
+        container.mux(stream.encode(None))
+    page.send(rare)
+    assert "in the codec ffv1" in page.find("problem").text
     assert page.run("return document.querySelector('#problem code').textContent").startswith("ffmpeg -i IN")
     page.find("problem-again").click()
     page.send(film)
@@ -187,8 +198,6 @@ def test_a_bad_file_is_explained_and_another_one_works(page: Page, film: Path, t
 
 
 def test_a_format_that_the_browser_cannot_play_is_converted(page: Page, tmp_path: Path) -> None:
-    import av
-
     path = tmp_path / "old.avi"
     with av.open(str(make_film(tmp_path / "a.mp4"))) as source, av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
