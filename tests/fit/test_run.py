@@ -27,6 +27,7 @@ from t3d.fit.folder import FitFolder
 from t3d.fit.result import FitResult
 from t3d.fit.run import run_fit
 from t3d.models.weights import load_model
+from t3d.runtime.load import read_model_card
 
 SHARES = Shares(val_fraction=0.2, test_fraction=0.2)
 
@@ -86,9 +87,13 @@ def test_the_winner_is_the_model(fitted: tuple[FitResult, list[str]]) -> None:
     train, val = FitFolder(result.config.out).model.read_videos()
     if result.winner == "frames":
         assert (len(train), val) == (8, None)  # fitted again with the validation videos
-    else:
+    elif result.winner == "network":
         assert val is not None
         assert len(train) == 6
+    else:
+        card = read_model_card(result.model)
+        assert card is not None
+        assert card.architecture == "fused"
 
 
 def test_the_model_predicts_what_was_tested(fitted: tuple[FitResult, list[str]]) -> None:
