@@ -256,7 +256,7 @@ class _Steps:
             with self._step("network", "4. Training the 3D network", follows="Training"):
                 train_network(fit)
         if "network" not in fit.plan.candidates:
-            self.say("4. No 3D network, see the plan")
+            self.say("4. No 3D network")
         if len(fit.plan.candidates) == 1:
             self.say("5. Nothing to choose: there is one candidate")
         return frames
